@@ -1,0 +1,92 @@
+"""What every entry point asks of its arguments, in one wording: the name, what was expected, what came."""
+
+import numbers
+
+import numpy as np
+
+DTYPES = ("float32", "float64")
+
+
+def dtype_of(dtype):
+    """`dtype` as a NumPy dtype; float32 and float64 are the ones there are kernels for."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+    return found
+
+
+def positive_int(name, value):
+    """`value` as an int of at least 1."""
+    return _int(name, value, 1)
+
+
+def non_negative_int(name, value):
+    """`value` as an int of at least 0."""
+    return _int(name, value, 0)
+
+
+def _int(name, value, least):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def number(name, value, low=-np.inf, high=np.inf, *, open_low=False, open_high=False):
+    """`value` as a float within [low, high]; an open end excludes its bound."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
+    value = float(value)
+    inside = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
+    if not inside:
+        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        raise ValueError(f"{name}: expected a number in {interval}, got {value}")
+    return value
+
+
+def flag(name, value):
+    """`value` as a bool; anything but True and False is refused, so that a misplaced argument is noticed."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
+def float_array(name, value, dtype):
+    """`value` as a C-contiguous array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
+
+    An array that already is one comes back itself, not a copy.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected real numbers convertible to {dtype}, got dtype {array.dtype}")
+    # ascontiguousarray would turn a scalar into a vector of one; asarray keeps the rank.
+    return np.asarray(array, dtype=dtype, order="C")
+
+
+def int_array(name, value):
+    """`value` as an intp array; floats, even whole ones, and bools are refused."""
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no dtype of its own
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
+    return array.astype(np.intp, copy=False)
+
+
+def expect_shape(name, array, shape, meaning):
+    """Raise unless `array` has `shape`; `meaning` names the axes, such as "(T, B, I)"."""
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {meaning} = {shape}, got {array.shape}")
+
+
+def generator(name, value):
+    """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
+    if value is None or isinstance(value, np.random.Generator):
+        return np.random.default_rng(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0:
+        return np.random.default_rng(int(value))
+    raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {value!r}")

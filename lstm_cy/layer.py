@@ -1,0 +1,102 @@
+"""What every layer has: named parameters that are handed out read-only and replaced as a whole."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .checks import float_array
+
+
+class Gradients(NamedTuple):
+    """What a backward pass returns.
+
+    Attributes
+    ----------
+    x : ndarray or None
+        Gradient with respect to the input, in its shape; None where the input is not differentiable (tokens).
+    state : tuple, list or None
+        (dh0, dc0) of an LSTM; a list with one such pair for each LSTM of a Sequential; else None.
+    parameters : dict
+        One array for each parameter, under its name.
+    """
+
+    x: np.ndarray | None
+    state: Any
+    parameters: dict[str, np.ndarray]
+
+
+class Layer:
+    """A layer: parameters under names, and a configuration from which it can be built anew.
+
+    The parameters are one snapshot, replaced as a whole and never written to: a call that runs while they are
+    replaced finishes with those it began with, and a tape can tell whether it is out of date.
+    """
+
+    #: constructor arguments, as JSON can hold them
+    config: dict[str, Any]
+    dtype: np.dtype
+    _parameters: dict[str, np.ndarray]
+
+    @property
+    def parameters(self):
+        """{name: read-only array}: the current parameters. Change them with `load_state_dict`."""
+        return dict(self._parameters)
+
+    def state_dict(self):
+        """{name: array}: writable copies of the parameters, under PyTorch's names."""
+        return {name: array.copy() for name, array in self._parameters.items()}
+
+    def load_state_dict(self, mapping, strict=True):
+        """Replace the parameters by those in `mapping`.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Arrays in the parameters' shapes; they are copied and converted to the layer's dtype.
+        strict : bool
+            If False, names that are missing or unknown are passed over. Shapes are always checked.
+
+        Raises
+        ------
+        KeyError
+            Names are missing or unknown; all of them, and all wrong shapes, are listed.
+        ValueError
+            Shapes are wrong; all of them are listed.
+
+        Whatever is raised, the layer stays as it was.
+        """
+        current = self._parameters
+        given = {name: float_array(name, mapping[name], self.dtype) for name in current if name in mapping}
+        names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
+        names += [f"unknown: {name}" for name in mapping if name not in current]
+        shapes = [
+            f"misshaped: {name}: expected {current[name].shape}, got {array.shape}"
+            for name, array in given.items()
+            if array.shape != current[name].shape
+        ]
+        if strict and names:
+            raise KeyError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(names + shapes))
+        if shapes:
+            raise ValueError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(shapes))
+        self.replace_parameters({name: array.copy() for name, array in given.items()})
+
+    def replace_parameters(self, arrays):
+        """Take over `arrays`, {name: array} of the parameters' shapes and dtype, without a copy.
+
+        For optimizers, which have just made them: the arrays become read-only and belong to the layer.
+        Names that are not given keep their arrays.
+        """
+        for array in arrays.values():
+            array.flags.writeable = False
+        self._parameters = {**self._parameters, **arrays}
+
+    def _check_fresh(self, parameters):
+        """Raise unless `parameters`, the snapshot a tape was made with, is still the current one."""
+        if parameters is not self._parameters:
+            raise RuntimeError(
+                "tape: the parameters have changed since the forward pass that made it; run forward again"
+            )
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+        return f"{type(self).__name__}({arguments})"
