@@ -90,9 +90,9 @@ class Layer:
             array.flags.writeable = False
         self._parameters = {**self._parameters, **arrays}
 
-    def _check_fresh(self, parameters):
-        """Raise unless `parameters`, the snapshot a tape was made with, is still the current one."""
-        if parameters is not self._parameters:
+    def _check_fresh(self, made_with, current):
+        """Raise unless what a tape was made with is what the layer has now."""
+        if made_with is not current:
             raise RuntimeError(
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )

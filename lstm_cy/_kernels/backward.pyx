@@ -1,0 +1,238 @@
+"""Whole sequences backward: back-propagation through time, on raw pointers and without the GIL.
+
+Layers, steps and blocks of steps go in the opposite order of forward.pyx. Each step turns dh and dc into the gradient dz
+of the gates' inputs and passes dh on through the recurrent weights; the products for the weights and for x are made
+once for each block of steps.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from .blas cimport add_product
+from .network cimport (
+    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, address_or_null, addresses, after, batch_of,
+    check, into_slots, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+)
+from .table cimport cell_backward, column_sums, real
+
+cdef enum:
+    # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
+    BLOCK_BYTES = 2097152
+
+ctypedef struct Sums:
+    # the gradients of one direction's parameters, added up over the blocks
+    void* weight_ih
+    void* weight_hh
+    void* bias  # or NULL
+
+ctypedef struct Call:
+    # what the whole call works on
+    Batch batch
+    Py_ssize_t rows                 # of the tape
+    Rows dx, dy                     # dy has no data where only the final states have gradients
+    Rows[2] inner                   # between layers, in y's layout
+    void* dh                        # (layers * directions, B, H): of the final states in, of the initial ones out
+    void* dc
+    unsigned char** keep      # what dropout kept, as in forward
+    double scale
+    Saved* tape
+    Sums* sums
+
+
+def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, ragged, list keep, double scale, list tape,
+             list sums):
+    """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
+
+    Parameters
+    ----------
+    network, batch_first, ragged, keep, scale, tape :
+        As they were given to forward.
+    dx : array in x's layout, zeros
+    dy : array in y's layout, or None
+    inner : list of arrays in y's layout
+        What passes between layers; one for two layers, two for more.
+    dh, dc : arrays (layers * directions, B, H)
+        Gradients of the final states, overwritten by those of the initial states.
+    sums : list of (weight_ih, weight_hh, bias or None), zeros
+        Gradients of the parameters, for each layer and direction.
+    """
+    cdef Call call
+    cdef Status status
+    cdef unsigned int denormals
+    cdef Py_ssize_t T = dx.shape[1] if batch_first else dx.shape[0]
+    call.batch = batch_of(T, dh.shape[1], ragged)
+    call.rows = tape[0][0].shape[0]
+    call.dx = rows_of(dx, batch_first)
+    call.dy = rows_of(dy, batch_first)
+    for index, array in enumerate(inner):
+        call.inner[index] = rows_of(array, batch_first)
+    call.dh = address(dh)
+    call.dc = address(dc)
+    call.scale = scale
+    call.keep = NULL
+    call.tape = NULL
+    call.sums = NULL
+    try:
+        call.keep = addresses(keep)
+        call.tape = saved_of(tape)
+        call.sums = sums_of(sums)
+        with nogil:
+            denormals = network.kernels.flush_denormals()
+            if network.itemsize == 4:
+                status = layers[float](network, &call, <float*>call.dh, <float*>call.dc)
+            else:
+                status = layers[double](network, &call, <double*>call.dh, <double*>call.dc)
+            network.kernels.restore_denormals(denormals)
+        check(status)
+    finally:
+        PyMem_Free(call.keep)
+        PyMem_Free(call.tape)
+        PyMem_Free(call.sums)
+
+
+cdef Sums* sums_of(list arrays) except NULL:
+    cdef Sums* sums = <Sums*>PyMem_Calloc(len(arrays), sizeof(Sums))
+    if sums == NULL:
+        raise MemoryError
+    for index, (weight_ih, weight_hh, bias) in enumerate(arrays):
+        sums[index].weight_ih = address(weight_ih)
+        sums[index].weight_hh = address(weight_hh)
+        sums[index].bias = address_or_null(bias)
+    return sums
+
+
+cdef Status layers(Network network, Call* call, real* dh, real* dc) noexcept nogil:
+    """All layers and directions, the last layer first; both directions add to the gradient of their common input."""
+    cdef Py_ssize_t D = network.num_directions, state = call.batch.B * network.hidden_size
+    cdef Py_ssize_t layer, direction, index
+    cdef Rows target, half, source = call.dy
+    cdef const unsigned char* keep
+    cdef Status status
+    for layer in range(network.num_layers - 1, -1, -1):
+        if layer == 0:
+            target = call.dx
+        else:
+            target = call.inner[layer % 2 if network.num_layers > 2 else 0]
+            memset(target.data, 0, call.batch.T * call.batch.B * target.width * sizeof(real))
+        keep = NULL if call.keep == NULL or layer == 0 else call.keep[layer - 1]
+        for direction in range(D):
+            index = layer * D + direction
+            half = source
+            if half.data != NULL:
+                half.data = <real*>source.data + direction * network.hidden_size
+            status = sweep[real](network, call, index, &target, &half, keep, dh + index * state, dc + index * state)
+            if status != DONE:
+                return status
+        source = target
+    return DONE
+
+
+cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
+                  const unsigned char* keep, real* dh, real* dc) noexcept nogil:
+    """One direction of one layer over all steps, with its working arrays."""
+    cdef const Batch* batch = &call.batch
+    cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch.B)
+    cdef Py_ssize_t block = most * (network.directions[index].inputs + 4 * H)
+    cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
+    cdef real* slots_h
+    cdef real* slots_c
+    cdef Status status
+    if scratch == NULL:
+        return NO_MEMORY
+    if batch.order == NULL:
+        status = blocks[real](network, call, index, dx, dy, keep, dh, dc, most, scratch)
+    else:
+        slots_h = scratch + block
+        slots_c = slots_h + state
+        into_slots[real](batch, H, dh, slots_h)
+        into_slots[real](batch, H, dc, slots_c)
+        status = blocks[real](network, call, index, dx, dy, keep, slots_h, slots_c, most, scratch)
+        out_of_slots[real](batch, H, slots_h, dh)
+        out_of_slots[real](batch, H, slots_c, dc)
+    free(scratch)
+    return status
+
+
+cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
+                   const unsigned char* keep, real* dh, real* dc, Py_ssize_t most, real* scratch) noexcept nogil:
+    """All steps of a sweep, the last block first. `dh` and `dc` are in sweep order, updated in place."""
+    cdef const Batch* batch = &call.batch
+    cdef const Direction* way = &network.directions[index]
+    cdef const Saved* saved = &call.tape[index]
+    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, work = 0
+    cdef Py_ssize_t rows, row, first = call.rows
+    cdef real* dz = scratch
+    cdef real* block_dx = scratch + most * 4 * H
+    cdef Status status
+    while end > 0:
+        start = block_start(batch, end, most, &rows)
+        row = rows
+        for step in range(end - 1, start - 1, -1):
+            row -= running(batch, step)
+            run_step[real](network, batch, way, dy, step, saved, first - rows + row, dh, dc, dz + row * 4 * H)
+        first -= rows
+        add_parameters[real](network, way, saved, first, rows, dz, &call.sums[index])
+        memset(block_dx, 0, rows * way.inputs * sizeof(real))
+        add_product[real](network.blas, False, False, rows, way.inputs, 4 * H, dz, <const real*>way.weight_ih, block_dx)
+        scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
+        end = start
+        status = after(2 * rows * 4 * H * (way.inputs + H), &work)
+        if status != DONE:
+            return status
+    return DONE
+
+
+cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most, Py_ssize_t* rows) noexcept nogil:
+    """The start of the block of steps that ends at `end`: at most `most` rows in all, but at least one step."""
+    cdef Py_ssize_t start = end
+    rows[0] = 0
+    while start > 0 and (start == end or rows[0] + running(batch, start - 1) <= most):
+        start -= 1
+        rows[0] += running(batch, start)
+    return start
+
+
+cdef void run_step(Network network, const Batch* batch, const Direction* way, const Rows* dy, Py_ssize_t step,
+                   const Saved* saved, Py_ssize_t row, real* dh, real* dc, real* dz) noexcept nogil:
+    """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on."""
+    cdef Py_ssize_t H = network.hidden_size, n = running(batch, step), slot, k
+    cdef const real* told
+    if dy.data != NULL:
+        for slot in range(n):
+            told = <const real*>dy.data + place(batch, dy, way.backwards, step, slot)
+            for k in range(H):
+                dh[slot * H + k] += told[k]
+    cell_backward[real](network.kernels, n, H, <const real*>saved.gates + row * 4 * H,
+                        <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
+    memset(dh, 0, n * H * sizeof(real))
+    add_product[real](network.blas, False, False, n, H, 4 * H, dz, <const real*>way.weight_hh, dh)
+
+
+cdef void add_parameters(Network network, const Direction* way, const Saved* saved, Py_ssize_t first, Py_ssize_t rows,
+                         const real* dz, const Sums* sums) noexcept nogil:
+    """Add what the rows of one block contribute to the gradients of the parameters."""
+    cdef Py_ssize_t H = network.hidden_size
+    add_product[real](network.blas, True, False, 4 * H, way.inputs, rows, dz,
+                      <const real*>saved.x + first * way.inputs, <real*>sums.weight_ih)
+    add_product[real](network.blas, True, False, 4 * H, H, rows, dz, <const real*>saved.h_prev + first * H,
+                      <real*>sums.weight_hh)
+    if sums.bias != NULL:
+        column_sums[real](network.kernels, rows, 4 * H, dz, <real*>sums.bias)
+
+
+cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,
+                  const unsigned char* keep, real scale, const real* block) noexcept nogil:
+    """Add the steps [start, end), in sweep order, to their places in dx, back through dropout."""
+    cdef Py_ssize_t step, slot, k, here
+    cdef real* target = <real*>dx.data
+    for step in range(start, end):
+        for slot in range(running(batch, step)):
+            here = place(batch, dx, backwards, step, slot)
+            for k in range(dx.width):
+                if keep == NULL:
+                    target[here + k] += block[k]
+                elif keep[here + k]:
+                    target[here + k] += block[k] * scale
+            block += dx.width

@@ -1,0 +1,57 @@
+# Everything that is compiled once for each instruction set; the .pyx that includes it gives only the name.
+
+from cpython.pycapsule cimport PyCapsule_New
+
+from .table cimport Kernels
+
+include "cell.pxi"
+
+cdef extern from *:
+    """
+    #if defined(__SSE2__) || defined(_M_X64)
+    #include <immintrin.h>
+    /* MXCSR: bit 15 flushes denormal results to zero, bit 6 takes denormal operands as zero. */
+    static unsigned int lstm_cy_flush_denormals(void) {
+        unsigned int saved = _mm_getcsr();
+        _mm_setcsr(saved | 0x8040u);
+        return saved;
+    }
+    static void lstm_cy_restore_denormals(unsigned int saved) {
+        _mm_setcsr((_mm_getcsr() & ~0x8040u) | (saved & 0x8040u));
+    }
+    #elif defined(__aarch64__) && defined(__GNUC__)
+    /* FPCR: bit 24 does both. */
+    static unsigned int lstm_cy_flush_denormals(void) {
+        uint64_t saved;
+        __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+        __asm__ volatile("msr fpcr, %0" : : "r"(saved | (1u << 24)));
+        return (unsigned int)saved;
+    }
+    static void lstm_cy_restore_denormals(unsigned int saved) {
+        uint64_t now;
+        __asm__ volatile("mrs %0, fpcr" : "=r"(now));
+        __asm__ volatile("msr fpcr, %0" : : "r"((now & ~(uint64_t)(1u << 24)) | (saved & (1u << 24))));
+    }
+    #else
+    static unsigned int lstm_cy_flush_denormals(void) { return 0; }
+    static void lstm_cy_restore_denormals(unsigned int saved) { (void)saved; }
+    #endif
+    """
+    unsigned int lstm_cy_flush_denormals() noexcept nogil
+    void lstm_cy_restore_denormals(unsigned int) noexcept nogil
+
+cdef Kernels table
+
+table.flush_denormals = lstm_cy_flush_denormals
+table.restore_denormals = lstm_cy_restore_denormals
+table.cell_forward32 = cell_forward[float]
+table.cell_forward64 = cell_forward[double]
+table.cell_backward32 = cell_backward[float]
+table.cell_backward64 = cell_backward[double]
+table.column_sums32 = column_sums[float]
+table.column_sums64 = column_sums[double]
+
+
+def kernels():
+    """The table of this instruction set, as a capsule for the drivers."""
+    return PyCapsule_New(&table, "lstm_cy.kernels", NULL)

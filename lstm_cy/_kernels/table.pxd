@@ -1,0 +1,57 @@
+"""What one instruction set offers to the drivers: a struct of pointers to its compiled functions.
+
+Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the order i, f, g, o.
+"""
+
+ctypedef fused real:
+    float
+    double
+
+
+ctypedef struct Kernels:
+    # Flush denormals to zero in this thread; returns what restore_denormals takes. They are called through the table
+    # so that no compiler can move arithmetic across them.
+    unsigned int (*flush_denormals)() noexcept nogil
+    void (*restore_denormals)(unsigned int) noexcept nogil
+
+    # (rows, H, gates (rows, 4H): in z, out activated, c (rows, H): in and out, h (rows, H): out,
+    #  tanh_c (rows, H): out, or NULL: then gates are not written back either)
+    void (*cell_forward32)(Py_ssize_t, Py_ssize_t, float*, float*, float*, float*) noexcept nogil
+    void (*cell_forward64)(Py_ssize_t, Py_ssize_t, double*, double*, double*, double*) noexcept nogil
+
+    # (rows, H, gates, c_prev, tanh_c, dh, dc: in of this step, out of the one before, dz (rows, 4H): out)
+    void (*cell_backward32)(Py_ssize_t, Py_ssize_t, const float*, const float*, const float*, const float*, float*,
+                            float*) noexcept nogil
+    void (*cell_backward64)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, const double*, double*,
+                            double*) noexcept nogil
+
+    # (rows, columns, array, sums: the column sums are added to it)
+    void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
+    void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
+
+
+# One name for both precisions.
+
+cdef inline void cell_forward(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real* h,
+                              real* tanh_c) noexcept nogil:
+    if real is float:
+        kernels.cell_forward32(rows, H, gates, c, h, tanh_c)
+    else:
+        kernels.cell_forward64(rows, H, gates, c, h, tanh_c)
+
+
+cdef inline void cell_backward(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t H, const real* gates,
+                               const real* c_prev, const real* tanh_c, const real* dh, real* dc,
+                               real* dz) noexcept nogil:
+    if real is float:
+        kernels.cell_backward32(rows, H, gates, c_prev, tanh_c, dh, dc, dz)
+    else:
+        kernels.cell_backward64(rows, H, gates, c_prev, tanh_c, dh, dc, dz)
+
+
+cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t columns, const real* array,
+                             real* sums) noexcept nogil:
+    if real is float:
+        kernels.column_sums32(rows, columns, array, sums)
+    else:
+        kernels.column_sums64(rows, columns, array, sums)

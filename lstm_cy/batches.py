@@ -1,0 +1,58 @@
+"""Sequences of different lengths as one padded batch."""
+
+import numpy as np
+
+from .checks import flag
+
+
+def pad(sequences, *, batch_first=False):
+    """Put sequences of different lengths side by side, zeros behind the shorter ones.
+
+    Parameters
+    ----------
+    sequences : list of array_like
+        Arrays (T_b, ...), one for each row, alike but for T_b, which may be 0; for tokens, vectors (T_b,).
+    batch_first : bool
+        Rows first: (B, T, ...) rather than (T, B, ...).
+
+    Returns
+    -------
+    x : ndarray (T, B, ...) or (B, T, ...)
+        A copy; T is the longest length; the dtype is the one that holds all of them.
+    lengths : ndarray (B,) of intp
+        To pass to a layer or a loss as ``lengths``.
+
+    Raises
+    ------
+    ValueError
+        There is no sequence, one has no time axis, or they differ in more than length.
+
+    Examples
+    --------
+    >>> import lstm_cy
+    >>> x, lengths = lstm_cy.pad([[1, 2, 3], [4]])
+    >>> x
+    array([[1, 4],
+           [2, 0],
+           [3, 0]])
+    >>> lengths
+    array([3, 1])
+    """
+    flag("batch_first", batch_first)
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not arrays:
+        raise ValueError("sequences: expected at least one, got none")
+    for index, array in enumerate(arrays):
+        if array.ndim == 0:
+            raise ValueError(f"sequences: expected arrays (T, ...), got a scalar at {index}")
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"sequences: expected all of shape (T, ...) = (T, {', '.join(map(str, arrays[0].shape[1:]))}), "
+                f"got {array.shape} at {index}"
+            )
+    lengths = np.array([len(array) for array in arrays], dtype=np.intp)
+    filled = [array for array in arrays if len(array)] or arrays  # an empty list has no dtype of its own
+    x = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), np.result_type(*filled))
+    for row, array in zip(x, arrays, strict=True):
+        row[: len(array)] = array
+    return (x if batch_first else np.ascontiguousarray(x.swapaxes(0, 1))), lengths

@@ -1,0 +1,355 @@
+"""The command line: ``lstm-cy demo | train | generate | info``, also ``python -m lstm_cy``."""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import reference
+from .config import show_config
+from .decoding import generate
+from .layers import Dropout, Embedding, Linear, Sequential
+from .losses import cross_entropy
+from .lstm import LSTM
+from .optimizers import Adam
+from .text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
+from .training import fit
+from .weights import load, save
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments; None: those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error and 130 after Ctrl-C, each with one line on standard error. Bad usage leaves by
+        SystemExit with status 2, and --help with 0.
+    """
+    options = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):  # a model's characters must not end a command in an ASCII terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        print("lstm-cy: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has enough; leave nothing to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
+        print(f"lstm-cy: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line; the usage is what --help is for."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser():
+    parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
+    commands = parser.add_subparsers(required=True, metavar="demo | train | generate | info")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_generate(commands)
+    info = commands.add_parser("info", help="show versions, instruction set, engine and threads")
+    info.set_defaults(command=lambda options: show_config())
+    return parser
+
+
+def _add_command(commands, name, function, help):
+    parser = commands.add_parser(
+        name, help=help, description=function.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(command=function)
+    return parser.add_argument
+
+
+def _add_demo(commands):
+    add = _add_command(commands, "demo", _demo, "train a small model here and now, and measure it")
+    add("--quick", action="store_true", help="a smaller model, in a quarter of the time")
+    add("--text", metavar="FILE", help="learn from this file (UTF-8) instead of Python's standard library")
+    add("--output", metavar="MODEL", default="lstm_cy-demo.npz", help="where to save the model")
+
+
+def _add_train(commands):
+    add = _add_command(commands, "train", _train, "train a character model on a text")
+    add("--text", metavar="FILE", help="what to learn from (UTF-8); default: Python's standard library")
+    add("--limit-characters", type=_positive_int, metavar="N", help="use the first N characters only")
+    add("--min-count", type=_positive_int, default=5, help="rarer characters are taken for unknown ones")
+    add("--output", metavar="MODEL", default="model.npz", help="where to save it: .npz or .safetensors")
+    add("--embedding", type=_positive_int, default=64, help="size of a character's vector")
+    add("--hidden", type=_positive_int, default=256, help="hidden size")
+    add("--layers", type=_positive_int, default=1, help="number of LSTM layers")
+    add("--dropout", type=_share, default=0.0, help="share of the LSTM's outputs dropped in training")
+    add("--epochs", type=_positive_int, default=5, help="times through the text")
+    add("--batch-size", type=_positive_int, default=32, help="columns the text is cut into")
+    add("--bptt", type=_positive_int, default=64, help="steps that gradients go back")
+    add("--lr", type=_positive, default=3e-3, help="learning rate at the beginning")
+    add("--clip-norm", type=_positive, default=1.0, help="longest gradient")
+    add("--seed", type=_natural, default=0, help="of all chance in training")
+    add("--checkpoint", metavar="FILE", help="write here after each epoch (.npz)")
+    add("--resume", action="store_true", help="go on from the checkpoint if there is one")
+
+
+def _add_generate(commands):
+    add = _add_command(commands, "generate", _generate, "let a trained model write")
+    add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
+    add("--prompt", default="", help="the text to go on with")
+    add("--length", type=_natural, default=500, help="how many characters to write")
+    add("--temperature", type=_non_negative, default=0.8, help="0: always the likeliest; 1: as learned")
+    add("--seed", type=_natural, help="the same seed writes the same text")
+
+
+def _number(kind, accept, wanted):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return parse
+
+
+_positive_int = _number(int, lambda value: value >= 1, "an integer of at least 1")
+_natural = _number(int, lambda value: value >= 0, "an integer of at least 0")
+_positive = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
+_non_negative = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+_share = _number(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+
+
+def _say(*words):
+    print(*words, flush=True)
+
+
+# What train and demo have in common
+
+
+class _Corpus(NamedTuple):
+    vocabulary: Vocabulary
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+def _corpus(text, batch_size, min_count):
+    """The text as tokens; its last twentieth is held out, and its vocabulary is that of the rest."""
+    cut = len(text) - max(len(text) // 20, batch_size + 1)
+    if cut <= batch_size:
+        raise ValueError(f"the text: {len(text)} characters are too few for batches of {batch_size}")
+    vocabulary = Vocabulary.from_text(text[:cut], min_count)
+    _say(f"{len(text)} characters of text, {len(text) - cut} of them held out; {len(vocabulary)} tokens")
+    return _Corpus(vocabulary, vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:]))
+
+
+def _character_model(tokens, embedding, hidden, *, layers=1, dropout=0.0, seed=0):
+    model = Sequential(
+        Embedding(tokens, embedding, seed=seed),
+        LSTM(embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0, seed=seed + 1),
+        *([Dropout(dropout)] if dropout else []),
+        Linear(hidden, tokens, seed=seed + 2),
+    )
+    weights = sum(array.size for array in model.parameters.values())
+    _say(f"model of {weights} weights: embedding {embedding}, {layers} LSTM layer(s) of {hidden}")
+    return model
+
+
+def _try_output(model, path, metadata):
+    """Raise now, not after the training, what saving the model would raise."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lstm_cy-") as folder:
+        save(model, Path(folder, f"model{path.suffix}"), metadata)
+
+
+def _report(history, held_out):
+    loss, unigram = history.validation[-1], unigram_entropy(held_out)
+    _say(f"held-out loss    {loss:.3f} nats a character ({loss / math.log(2):.3f} bits)")
+    _say(f"unigram entropy  {unigram:.3f} nats a character ({unigram / math.log(2):.3f} bits)")
+
+
+def _train(options):
+    """Train a character model on a text and save it with its vocabulary."""
+    text = read_text(options.text) if options.text else standard_library_text(options.limit_characters)
+    corpus = _corpus(text[: options.limit_characters], options.batch_size, options.min_count)
+    model = _character_model(
+        len(corpus.vocabulary),
+        options.embedding,
+        options.hidden,
+        options.layers,
+        options.dropout,
+        options.seed,
+    )
+    metadata = {"vocabulary": corpus.vocabulary.to_json()}
+    _try_output(model, options.output, metadata)
+    optimizer = Adam(model, options.lr)
+    history = fit(
+        model,
+        columns(corpus.train, options.batch_size),
+        loss=cross_entropy,
+        optimizer=optimizer,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation=columns(corpus.held_out, options.batch_size),
+        bptt=options.bptt,
+        clip_norm=options.clip_norm,
+        checkpoint=options.checkpoint,
+        resume=options.resume,
+        seed=options.seed,
+    )
+    save(model, options.output, metadata)
+    _report(history, corpus.held_out)
+    _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
+
+
+def _generate(options):
+    """Let a trained character model go on with a text, and show each character as soon as it is drawn."""
+    model = load(options.model)
+    if "vocabulary" not in model.metadata:
+        raise ValueError(f"{options.model}: holds no vocabulary; `lstm-cy train` writes models that do")
+    vocabulary = Vocabulary.from_json(model.metadata["vocabulary"])
+    characters = generate(
+        model,
+        vocabulary,
+        options.prompt,
+        length=options.length,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    print(options.prompt, end="", flush=True)
+    for character in characters:
+        print(character, end="", flush=True)
+    print()
+
+
+# The demonstration
+
+
+class _Plan(NamedTuple):
+    characters: int
+    embedding: int
+    hidden: int
+    lr: float
+    epochs: int  # parts of the text, each a line of progress
+    seconds: float  # of training, at most
+    batch_size: int = 32
+    bptt: int = 64
+
+
+_FULL = _Plan(characters=2_000_000, embedding=32, hidden=160, lr=6e-3, epochs=16, seconds=55)
+_QUICK = _Plan(characters=300_000, embedding=24, hidden=96, lr=1e-2, epochs=5, seconds=7)
+
+
+def _demo(options):
+    """Train a character model on real text, show what it learned, and measure it beside plain NumPy."""
+    plan = _QUICK if options.quick else _FULL
+    text = read_text(options.text) if options.text else standard_library_text(plan.characters)
+    corpus = _corpus(text[: plan.characters], plan.batch_size, min_count=5)
+    model = _character_model(len(corpus.vocabulary), plan.embedding, plan.hidden)
+    metadata = {"vocabulary": corpus.vocabulary.to_json()}
+    _try_output(model, options.output, metadata)
+    _show_sample("before training", model, corpus.vocabulary)
+    history = _demo_training(model, corpus, plan)
+    save(model, options.output, metadata)
+    _show_sample("after training", model, corpus.vocabulary)
+    _report(history, corpus.held_out)
+    _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
+    _compare(model.layers[1])
+
+
+def _show_sample(title, model, vocabulary):
+    _say(f"\n--- {title}, the model writes:")
+    _say("".join(generate(model, vocabulary, length=300, temperature=0.6, seed=1)))
+    _say("---\n")
+
+
+def _demo_training(model, corpus, plan):
+    optimizer = Adam(model, plan.lr)
+    x, y = columns(corpus.train, plan.batch_size)
+    part = plan.characters // (plan.batch_size * plan.epochs)
+
+    def data(epoch):
+        begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read over and over
+        yield x[begin : begin + part], y[begin : begin + part]
+
+    history = fit(
+        model,
+        data,
+        loss=cross_entropy,
+        optimizer=optimizer,
+        epochs=plan.epochs,
+        validation=columns(corpus.held_out, plan.batch_size),
+        batch_size=plan.batch_size,
+        bptt=plan.bptt,
+        clip_norm=1.0,
+        callbacks=[_pace(optimizer, plan)],
+    )
+    if len(history.loss) < plan.epochs:
+        _say(f"time is up: stopped after {len(history.loss)} of {plan.epochs} parts of the text")
+    return history
+
+
+def _pace(optimizer, plan):
+    """A callback: the learning rate falls along a half cosine, and training stops in time."""
+    begin = time.monotonic()
+
+    def callback(history):
+        elapsed = time.monotonic() - begin
+        done = min(1.0, max(len(history.loss) / plan.epochs, elapsed / plan.seconds))
+        optimizer.lr = plan.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+        return elapsed + history.seconds[-1] > plan.seconds  # the next part would take too long
+
+    return callback
+
+
+def _compare(lstm):
+    """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
+    _say("\nforward pass, same weights     NumPy       lstm_cy     ratio   largest difference")
+    for steps, rows in [(1, 1), (100, 1), (50, 32)]:
+        title = f"{steps} steps, {rows} rows"
+        calls = _same_call(lstm, steps, rows)
+        difference = float(np.abs(calls[0]() - calls[1]()).max())
+        if not difference <= 1e-4:
+            raise ArithmeticError(f"{title}: the outputs are {difference:.1e} apart, more than 1e-4")
+        plain, ours = (1e6 * seconds for seconds in _medians(calls, seconds=0.5))
+        _say(f"{title:<20}{plain:13.0f} us{ours:11.0f} us{plain / ours:9.1f}x{difference:16.1e}")
+
+
+def _same_call(lstm, steps, rows):
+    """The outputs for one random input, as two functions: in plain NumPy, and by `lstm`."""
+    x = np.random.default_rng(0).standard_normal((steps, rows, lstm.input_size), dtype=np.float32)
+    h0 = c0 = np.zeros((rows, lstm.hidden_size), np.float32)
+    weight_ih, weight_hh, bias_ih, bias_hh = (
+        lstm.parameters[name] for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    )
+    bias = bias_ih + bias_hh
+    return lambda: reference.forward(x, h0, c0, weight_ih, weight_hh, bias)[0], lambda: lstm(x)[0]
+
+
+def _medians(calls, seconds):
+    """The median time of each call, which take turns for about so many seconds."""
+    times = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for call, taken in zip(calls, times, strict=True):
+            begin = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - begin)
+    return [statistics.median(taken) for taken in times]

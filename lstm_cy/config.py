@@ -1,0 +1,149 @@
+"""What is in use here: instruction set, engine, threads; chosen once at import, forced by environment variables."""
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .checks import positive_int
+
+ENGINES = ("blas",)
+
+
+def _kernel_module(name):
+    try:
+        return importlib.import_module(f"lstm_cy._kernels.{name}")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"lstm_cy's compiled part is missing ({error.name} in {Path(__file__).parent}). In a source folder compile "
+            "it first: pip install -e ."
+        ) from error
+
+
+@functools.cache
+def available_instruction_sets():
+    """The names of the kernels that were built and that this processor can run, the plainest first."""
+    supported = _kernel_module("cpu").instruction_sets()
+    return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.{name}")]
+
+
+@functools.cache
+def instruction_set():
+    """The instruction set in use: the widest available, or the one that LSTM_CY_ISA names."""
+    available = available_instruction_sets()
+    forced = os.environ.get("LSTM_CY_ISA", "")
+    if forced and forced not in available:
+        raise ValueError(f"LSTM_CY_ISA: expected one of {', '.join(available)} on this machine, got {forced!r}")
+    return forced or available[-1]
+
+
+@functools.cache
+def engine():
+    """The engine in use: "blas", which LSTM_CY_ENGINE may name as well."""
+    forced = os.environ.get("LSTM_CY_ENGINE", "auto")
+    if forced not in ("auto", *ENGINES):
+        raise ValueError(f"LSTM_CY_ENGINE: expected auto or {', '.join(ENGINES)}, got {forced!r}")
+    return ENGINES[0]
+
+
+@functools.cache
+def kernels():
+    """The table of compiled functions of the instruction set in use, as a capsule."""
+    return _kernel_module(instruction_set()).kernels()
+
+
+@functools.cache
+def blas():
+    """The table of BLAS products, as a capsule; the first call imports SciPy."""
+    return _kernel_module("blas").blas()
+
+
+def _threads_from_environment():
+    text = os.environ.get("LSTM_CY_NUM_THREADS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"LSTM_CY_NUM_THREADS: expected a positive integer, got {text!r}")
+    return int(text)
+
+
+_num_threads = _threads_from_environment()
+
+
+def set_num_threads(n):
+    """Set how many threads of its own the library may use in a call that does not say (``threads=``).
+
+    Engine "blas" computes on the calling thread, whatever this is; BLAS may add threads of its own there, which
+    OPENBLAS_NUM_THREADS or the package threadpoolctl govern.
+    """
+    global _num_threads
+    _num_threads = positive_int("n", n)
+
+
+def get_num_threads():
+    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used."""
+    return _num_threads
+
+
+def show_config(mode="stdout"):
+    """Tell what is in use: instruction set, engine, BLAS and its threads, our threads, versions.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print it, or return it as a dict.
+
+    Examples
+    --------
+    >>> import lstm_cy
+    >>> lstm_cy.show_config("dicts")["engine"]
+    'blas'
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
+    found = _configuration()
+    if mode == "dicts":
+        return found
+    width = max(map(len, found))
+    for name, value in found.items():
+        print(f"{name:{width}}  {value}")
+    return None
+
+
+def _configuration():
+    import scipy
+
+    from . import __version__
+
+    return {
+        "lstm_cy": __version__,
+        "instruction set": instruction_set(),
+        "available": ", ".join(available_instruction_sets()),
+        "engine": engine(),
+        "threads": get_num_threads(),
+        "BLAS": _blas_name(scipy),
+        "BLAS threads": _blas_threads(scipy),
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def _blas_name(scipy):
+    details = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{details['name']} {details['version']}"
+
+
+def _blas_threads(scipy):
+    """The threads of the OpenBLAS that SciPy's wheels bring along; another BLAS is not asked."""
+    for library in Path(scipy.__file__).parent.with_name("scipy.libs").glob("*openblas*"):
+        opened = ctypes.CDLL(str(library))
+        for name in ("scipy_openblas_get_num_threads", "scipy_openblas_get_num_threads64_", "openblas_get_num_threads"):
+            if hasattr(opened, name):
+                return getattr(opened, name)()
+    return "unknown (not SciPy's bundled OpenBLAS)"

@@ -1,0 +1,505 @@
+"""The LSTM layer: parameters, layers by directions, inference, and back-propagation through time."""
+
+import numpy as np
+
+from . import config
+from ._kernels import backward as backward_driver
+from ._kernels import forward as forward_driver
+from ._kernels.network import Network
+from .checks import (
+    dtype_of,
+    expect_shape,
+    flag,
+    float_array,
+    generator,
+    int_array,
+    number,
+    positive_int,
+)
+from .layer import Gradients, Layer
+
+#: BLAS counts in int, so no side of a weight matrix may be longer
+LARGEST_SIDE = 2**31 - 1
+
+
+class LSTM(Layer):
+    """Long short-term memory over whole sequences, with PyTorch's words and meanings.
+
+    ::
+
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)      what is written
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)      what stays
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)         what could be written
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)      what is told
+        c = f * c + i * g
+        h = o * tanh(c)
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    num_layers : int
+        L; each layer reads the outputs of the one before.
+    bias : bool
+        Whether there are `bias_ih` and `bias_hh`.
+    batch_first : bool
+        x and y are (B, T, ...) rather than (T, B, ...); states are not affected.
+    dropout : float
+        Probability, in training only, of each output of all layers but the last to be zeroed; the others are scaled
+        by 1 / (1 - dropout).
+    bidirectional : bool
+        A second direction reads each row from its last valid step to its first; its outputs stand beside the first's.
+    reverse : bool
+        The only direction is that one; y is in the original order.
+    forget_bias : float, array_like (H,), or ("chrono", T_max)
+        Added to the forget rows of the new layer's `bias_ih`, so that it begins by remembering; "chrono" draws
+        log(U(1, T_max - 1)), for memories of up to T_max steps (Tallec and Ollivier, Can recurrent neural networks
+        warp time?, 2018). Ignored without bias.
+    dtype : {"float32", "float64"}
+        Of parameters, states and results.
+    seed : None, int or numpy.random.Generator
+        Where the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), come from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what is expected; the message names it.
+
+    Notes
+    -----
+    Shapes: T steps, B rows, D directions. x (T, B, I), or (B, T, I) with batch_first, or one sequence (T, I). y is laid
+    out as x, with D*H in place of I. h_n and c_n are (L*D, B, H), index layer * D + direction, or (L*D, H) for one
+    sequence.
+
+    Parameters, with the suffix ``_reverse`` for the second direction: ``weight_ih_l{k}`` (4H, I or D*H),
+    ``weight_hh_l{k}`` (4H, H), ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (4H,); rows in the order i, f, g, o.
+
+    Inputs are converted to the layer's dtype as NumPy's ``same_kind`` rule allows; they are never changed. Any number
+    of threads may call one layer at once: it keeps no state between calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM
+    >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+    >>> y, (h_n, c_n) = lstm(np.zeros((7, 4, 3)))
+    >>> y.shape, h_n.shape, c_n.shape
+    ((7, 4, 5), (2, 4, 5), (2, 4, 5))
+
+    A sequence in two parts, the state carried over:
+
+    >>> first, state = lstm(np.ones((3, 4, 3)))
+    >>> second, state = lstm(np.ones((4, 4, 3)), state)
+    """
+
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        *,
+        bias=True,
+        batch_first=False,
+        dropout=0.0,
+        bidirectional=False,
+        reverse=False,
+        forget_bias=1.0,
+        dtype="float32",
+        seed=None,
+    ):
+        self.input_size = positive_int("input_size", input_size)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.bias = flag("bias", bias)
+        self.batch_first = flag("batch_first", batch_first)
+        self.dropout = number("dropout", dropout, 0.0, 1.0)
+        self.bidirectional = flag("bidirectional", bidirectional)
+        self.reverse = flag("reverse", reverse)
+        self.dtype = dtype_of(dtype)
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False with bidirectional=True, which has a reverse direction already")
+        if max(self.input_size, 4 * self.hidden_size) > LARGEST_SIDE:
+            raise ValueError(
+                f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "
+                f"got {self.input_size} and 4 * {self.hidden_size}"
+            )
+        rng = generator("seed", seed)
+        forget_rows = _forget_rows(forget_bias, self.hidden_size, rng)
+        self.config = {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+            "reverse": self.reverse,
+            "dtype": self.dtype.name,
+        }
+        self._parameters = {}
+        self.replace_parameters(self._initial_parameters(rng, forget_rows))
+
+    @property
+    def num_directions(self):
+        """D: 2 if bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    @classmethod
+    def from_gates(cls, *, forget, input, candidate, output, **options):
+        """One layer from the weights of each gate, as the textbooks write them: W acts on [h, x].
+
+        Parameters
+        ----------
+        forget, input, candidate, output : (W, b)
+            W (H, H + I), its first H columns for h, the others for x; b (H,). They are copied.
+        **options
+            `batch_first`, `reverse`, `dtype` as for LSTM.
+
+        Returns
+        -------
+        LSTM
+            With b in `bias_ih` and zeros in `bias_hh`.
+
+        Examples
+        --------
+        A cell that copies its input: everything written, nothing kept, all told.
+
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> nothing, all_ = (np.zeros((1, 2)), [-50.0]), (np.zeros((1, 2)), [50.0])
+        >>> lstm = LSTM.from_gates(forget=nothing, input=all_, output=all_, candidate=(np.array([[0.0, 1.0]]), [0.0]))
+        >>> y, _ = lstm(np.array([[0.5], [-0.5]]))
+        >>> np.allclose(y, np.tanh(np.tanh([[0.5], [-0.5]])))
+        True
+        """
+        from .weights import gate_order
+
+        unknown = set(options) - {"batch_first", "reverse", "dtype"}
+        if unknown:
+            raise TypeError(f"from_gates: expected only batch_first, reverse and dtype as options, got {sorted(unknown)}")
+        pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
+        for name, pair in pairs.items():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"{name}: expected a pair (W, b), got {type(pair).__name__}")
+        dtype = dtype_of(options.get("dtype", "float32"))
+        weights = {name: float_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
+        biases = {name: float_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
+        shape = weights["forget"].shape
+        if len(shape) != 2 or not 0 < shape[0] < shape[1]:
+            raise ValueError(f"forget W: expected shape (H, H + I) with H and I at least 1, got {shape}")
+        for name in pairs:
+            expect_shape(f"{name} W", weights[name], shape, "(H, H + I)")
+            expect_shape(f"{name} b", biases[name], shape[:1], "(H,)")
+        H = shape[0]
+        weight = gate_order.stack(weights)
+        layer = cls(shape[1] - H, H, seed=0, **options)
+        layer.load_state_dict(
+            {
+                "weight_ih_l0": weight[:, H:],
+                "weight_hh_l0": weight[:, :H],
+                "bias_ih_l0": gate_order.stack(biases),
+                "bias_hh_l0": np.zeros(4 * H),
+            }
+        )
+        return layer
+
+    def replace_parameters(self, arrays):
+        """Take over `arrays` without a copy, as every layer does, and make the kernels' view of them anew."""
+        super().replace_parameters(arrays)
+        weights = []
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                weight_ih = self._parameters[f"weight_ih{suffix}"]
+                bias = self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"] if self.bias else None
+                weights.append((weight_ih.shape[1], weight_ih, self._parameters[f"weight_hh{suffix}"], bias))
+        self._network = Network(
+            config.kernels(),
+            config.blas(),
+            self.hidden_size,
+            self.num_directions,
+            self.reverse,
+            self.dtype.itemsize,
+            weights,
+        )
+
+    def __call__(self, x, state=None, *, lengths=None, threads=None):
+        """Run the layer over x, for inference: nothing is dropped and nothing is kept for backward.
+
+        Parameters
+        ----------
+        x : array_like (T, B, I), (B, T, I) with batch_first, or (T, I)
+        state : None or (h0, c0)
+            Each (L*D, B, H), or (L*D, H) for one sequence; zeros if None. They are copied.
+        lengths : None or array_like of int (B,)
+            Valid steps of each row, 0 to T, in any order. At and past a row's length x is not read and y is zero.
+        threads : None or int
+            Threads of our own to use; None for what `set_num_threads` says. Engine "blas" uses one.
+
+        Returns
+        -------
+        y : ndarray, laid out as x with D*H in place of I
+        (h_n, c_n) : ndarrays in the shapes of `state`
+            The states after each row's last valid step; they share no memory with y.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not what is expected; the message names it.
+        """
+        return self._run(x, state, lengths, threads)[:2]
+
+    def forward(self, x, state=None, *, lengths=None, threads=None, rng=None):
+        """Run the layer over x, for training: with dropout, and with a tape for `backward`.
+
+        Parameters
+        ----------
+        x, state, lengths, threads :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Where dropout's choice comes from; None draws afresh each time.
+
+        Returns
+        -------
+        y, (h_n, c_n) :
+            As from a call.
+        tape : Tape
+            For `backward`, as often as wanted, until the parameters change.
+        """
+        return self._run(x, state, lengths, threads, generator("rng", rng), keep_tape=True)
+
+    def backward(self, tape, dy=None, dstate=None):
+        """Propagate gradients back through the call that made `tape`.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward`.
+        dy : array_like in y's shape, or None
+            Gradient of the loss with respect to y; at and past a row's length it is not read.
+        dstate : None or (dh_n, dc_n)
+            With respect to the final states, in their shape; either may be None. Not both dy and dstate may be None.
+
+        Returns
+        -------
+        Gradients
+            `x` in x's shape, zero at and past a row's length; `state` = (dh0, dc0); `parameters` {name: array}.
+
+        Raises
+        ------
+        RuntimeError
+            The parameters have changed since the tape was made.
+        TypeError, ValueError
+            An argument is not what is expected; the message names it.
+        """
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what LSTM.forward returned, got {type(tape).__name__}")
+        self._check_fresh(tape.network, self._network)
+        batch = tape.batch
+        if dy is None and (dstate is None or all(part is None for part in dstate)):
+            raise ValueError("dy, dstate: expected at least one of them, got None for both")
+        if dy is not None:
+            dy = float_array("dy", dy, self.dtype)
+            expect_shape("dy", dy, batch.outer_shape(self._output_size), "the shape of y")
+            dy = batch.batched(dy)
+        dh, dc = self._states("dstate", dstate, batch)
+        dx = np.zeros(batch.shape(self.input_size), self.dtype)
+        inner = [np.empty(batch.shape(self._output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
+        gradients = {name: np.zeros_like(array) for name, array in self._parameters.items()}
+        sums = [
+            (
+                gradients[f"weight_ih{suffix}"],
+                gradients[f"weight_hh{suffix}"],
+                gradients[f"bias_ih{suffix}"] if self.bias else None,
+            )
+            for layer in range(self.num_layers)
+            for suffix in self._suffixes(layer)
+        ]
+        backward_driver.backward(
+            tape.network, dx, dy, inner, dh, dc, self.batch_first, batch.ragged, tape.keep, self._scale(), tape.saved, sums
+        )
+        if self.bias:  # the two biases are only ever added, so their gradients are equal
+            for name in [name for name in gradients if name.startswith("bias_ih")]:
+                gradients[name.replace("ih", "hh")][:] = gradients[name]
+        return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
+
+    def _run(self, x, state, lengths, threads, rng=None, keep_tape=False):
+        """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
+        if threads is not None:
+            positive_int("threads", threads)
+        network = self._network
+        x = np.asarray(x)
+        batch = self._batch(x, lengths)
+        x = batch.batched(float_array("x", x, self.dtype))
+        h, c = self._states("state", state, batch)
+        allocate = np.empty if batch.ragged is None else np.zeros
+        y = allocate(batch.shape(self._output_size), self.dtype)
+        inner = np.empty_like(y) if self.num_layers > 1 else None
+        keep = saved = None
+        if keep_tape:
+            saved = [self._saved(batch.rows, layer) for layer in range(self.num_layers) for _ in self._suffixes(layer)]
+            if self.dropout:
+                keep = [
+                    (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
+                    for _ in range(self.num_layers - 1)
+                ]
+        forward_driver.forward(
+            network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved
+        )
+        tape = Tape(network, batch, keep, saved) if keep_tape else None
+        return batch.unbatched(y), batch.unbatched_states(h, c), tape
+
+    @property
+    def _output_size(self):
+        return self.num_directions * self.hidden_size
+
+    def _scale(self):
+        return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+
+    def _suffixes(self, layer):
+        """The endings of the names of a layer's parameters, one for each direction."""
+        return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
+
+    def _initial_parameters(self, rng, forget_rows):
+        H = self.hidden_size
+        bound = 1 / np.sqrt(H)
+        arrays = {}
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                shapes = {"weight_ih": (4 * H, self._layer_inputs(layer)), "weight_hh": (4 * H, H)}
+                if self.bias:
+                    shapes |= {"bias_ih": (4 * H,), "bias_hh": (4 * H,)}
+                for name, shape in shapes.items():
+                    arrays[name + suffix] = rng.uniform(-bound, bound, shape).astype(self.dtype)
+                if self.bias:
+                    arrays["bias_ih" + suffix][H : 2 * H] += forget_rows
+        return arrays
+
+    def _layer_inputs(self, layer):
+        return self.input_size if layer == 0 else self._output_size
+
+    def _batch(self, x, lengths):
+        """Check x's shape and the lengths."""
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
+            raise ValueError(f"x: expected shape {axes} or (T, I) with I = {self.input_size}, got {x.shape}")
+        if x.ndim == 2:
+            T, B = x.shape[0], 1
+        else:
+            T, B = x.shape[:2] if not self.batch_first else x.shape[1::-1]
+        if B > LARGEST_SIDE:
+            raise ValueError(f"x: expected at most {LARGEST_SIDE} rows, got {B}")
+        return Batch(T, B, x.ndim == 3, self.batch_first, lengths)
+
+    def _states(self, name, pair, batch):
+        """(h, c) as new arrays (L*D, B, H), zeros where None."""
+        shape = (self.num_layers * self.num_directions, batch.B, self.hidden_size)
+        if pair is None:
+            pair = (None, None)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
+        if name == "state" and (pair[0] is None) != (pair[1] is None):
+            raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
+        arrays = []
+        for part, value in zip("hc", pair, strict=True):
+            array = np.zeros(shape, self.dtype)
+            if value is not None:
+                given = float_array(f"{name} {part}", value, self.dtype)
+                if batch.has_batch_axis:
+                    expect_shape(f"{name} {part}", given, shape, "(L*D, B, H)")
+                    array[:] = given
+                else:
+                    expect_shape(f"{name} {part}", given, shape[::2], "(L*D, H)")
+                    array[:, 0] = given
+            arrays.append(array)
+        return arrays
+
+    def _saved(self, rows, layer):
+        """Empty arrays for what backward needs of one direction: x, h_prev, c_prev, gates, tanh_c."""
+        H = self.hidden_size
+        return tuple(np.empty((rows, width), self.dtype) for width in (self._layer_inputs(layer), H, H, 4 * H, H))
+
+
+class Tape:
+    """What a forward pass keeps for `LSTM.backward`."""
+
+    __slots__ = ("batch", "keep", "network", "saved")
+
+    def __init__(self, network, batch, keep, saved):
+        self.network = network
+        self.batch = batch
+        self.keep = keep
+        self.saved = saved
+
+
+class Batch:
+    """The sizes of one call, its ragged lengths, and the way from the caller's shapes to the drivers'.
+
+    Attributes
+    ----------
+    T, B : int
+    has_batch_axis : bool
+        False for one sequence (T, I), which the drivers see as a batch of one.
+    rows : int
+        Valid steps, summed over the rows.
+    ragged : None or (order, lengths, active)
+        None where every row has T steps; else what `_kernels.forward` takes.
+    """
+
+    __slots__ = ("B", "T", "batch_first", "has_batch_axis", "ragged", "rows")
+
+    def __init__(self, T, B, has_batch_axis, batch_first, lengths):
+        self.T, self.B = T, B
+        self.has_batch_axis = has_batch_axis
+        self.batch_first = batch_first
+        self.rows = T * B
+        self.ragged = None
+        if lengths is not None:
+            self._set_lengths(int_array("lengths", lengths))
+
+    def _set_lengths(self, lengths):
+        if not self.has_batch_axis and lengths.ndim == 0:
+            lengths = lengths.reshape(1)
+        expect_shape("lengths", lengths, (self.B,), "(B,)")
+        outside = (lengths < 0) | (lengths > self.T)
+        if outside.any():
+            row = int(outside.argmax())
+            raise ValueError(f"lengths: expected 0 to T = {self.T}, got {lengths[row]} at row {row}")
+        if (lengths == self.T).all():
+            return
+        order = np.argsort(-lengths, kind="stable")
+        ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # rows of at most so many steps
+        self.ragged = order, lengths[order], self.B - ended[: self.T]
+        self.rows = int(lengths.sum())
+
+    def shape(self, width):
+        """The shape in which the drivers see an array of this batch."""
+        return (self.B, self.T, width) if self.batch_first else (self.T, self.B, width)
+
+    def outer_shape(self, width):
+        """The shape in which the caller sees it."""
+        return self.shape(width) if self.has_batch_axis else (self.T, width)
+
+    def batched(self, array):
+        """The caller's array as the drivers see it."""
+        return array.reshape(self.shape(array.shape[-1]))
+
+    def unbatched(self, array):
+        """The drivers' array as the caller sees it."""
+        return array.reshape(self.outer_shape(array.shape[-1]))
+
+    def unbatched_states(self, h, c):
+        """The drivers' states as the caller sees them."""
+        return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
+
+
+def _forget_rows(forget_bias, H, rng):
+    """What is added to the forget rows of a new bias_ih, a number or (H,)."""
+    if isinstance(forget_bias, tuple) and len(forget_bias) == 2 and forget_bias[0] == "chrono":
+        longest = number("forget_bias", forget_bias[1], 2)
+        return np.log(rng.uniform(1, longest - 1, H))
+    if isinstance(forget_bias, str) or (isinstance(forget_bias, tuple) and "chrono" in forget_bias):
+        raise ValueError(f"forget_bias: expected a number, an array (H,) or ('chrono', T_max), got {forget_bias!r}")
+    rows = float_array("forget_bias", forget_bias, np.dtype("float64"))
+    if rows.shape not in ((), (H,)) or not np.isfinite(rows).all():
+        raise ValueError(f"forget_bias: expected a finite number or an array (H,) = ({H},), got shape {rows.shape}")
+    return rows

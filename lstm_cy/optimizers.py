@@ -1,0 +1,321 @@
+"""Optimizers: from gradients to new parameters, step by step, in PyTorch's words and meaning."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .checks import flag, float_array, non_negative_int, number
+from .losses import sum_of_squares
+
+# Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache.
+_BLOCK = 1 << 14
+
+
+class Optimizer:
+    """What all optimizers share: checked gradients, new parameters in one go, a state that can be saved.
+
+    A subclass gives `config` (its constructor's arguments besides the model, as JSON can hold them, lr and
+    weight_decay among them), the names of the arrays it keeps for each parameter (`slots`, which start at
+    zero), and `_update`.
+
+    Attributes
+    ----------
+    model : Layer
+        The layer whose parameters are replaced at each step.
+    lr : float
+        The learning rate of the next step. Write it to follow a schedule.
+    steps : int
+        Steps made so far.
+    config : dict
+        The constructor's arguments; a later change of `lr` does not show here.
+    """
+
+    def __init__(self, model, config, slots):
+        self.model = model
+        self.lr = config["lr"]
+        self.weight_decay = config["weight_decay"]
+        self.config = config
+        self.steps = 0
+        self._slots = {
+            slot: {name: np.zeros_like(array, order="C") for name, array in model.parameters.items()}
+            for slot in slots
+        }
+        self._scratch = np.empty(_BLOCK)
+
+    def step(self, grads):
+        """Replace the model's parameters by those one step further.
+
+        Parameters
+        ----------
+        grads : Gradients or mapping of str to array_like
+            What `backward` returned, or {name: gradient}: exactly the model's names and shapes. Not changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Names or shapes differ from the model's; all differences are listed and nothing is changed.
+        """
+        old = self.model.parameters
+        grads = _matching("grads", old, getattr(grads, "parameters", grads))
+        self.steps += 1
+        new = {name: np.empty_like(array, order="C") for name, array in old.items()}
+        for name in old:
+            state = [slot[name] for slot in self._slots.values()]
+            self._step_one(*(array.reshape(-1) for array in (new[name], old[name], grads[name], *state)))
+        self.model.replace_parameters(new)
+
+    def _step_one(self, *arrays):
+        """Update one parameter, its arrays flat, block by block."""
+        for start in range(0, arrays[0].size, _BLOCK):
+            new, old, grad, *state = (array[start : start + _BLOCK] for array in arrays)
+            if self.weight_decay:
+                np.multiply(old, self.weight_decay, out=new)
+                new += grad
+                grad = new
+            self._update(new, old, grad, self._scratch.view(new.dtype)[: new.size], *state)
+
+    def _update(self, new, old, grad, scratch, *state):
+        """Write `new` from `old` and `grad`, and bring `state` forward; `grad` may be `new` itself."""
+        raise NotImplementedError
+
+    def state_dict(self):
+        """{name: array}: copies of all that later steps depend on.
+
+        Step count and learning rate are the scalars ``"step"`` and ``"lr"``; the rest is named
+        ``"<slot>.<parameter>"``.
+        """
+        state = {"step": np.array(self.steps, np.int64), "lr": np.array(self.lr, np.float64)}
+        for slot, arrays in self._slots.items():
+            state |= {f"{slot}.{name}": array.copy() for name, array in arrays.items()}
+        return state
+
+    def load_state_dict(self, mapping):
+        """Go on from what `state_dict` gave: the following steps are the same to the bit. Arrays are copied.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Names or shapes differ from this optimizer's; all differences are listed and nothing is changed.
+        """
+        state = _matching("state_dict", self.state_dict(), mapping)
+        steps = non_negative_int("state_dict['step']", np.asarray(mapping["step"]).item())
+        self.lr, self.steps = state["lr"].item(), steps
+        for slot, arrays in self._slots.items():
+            for name, array in arrays.items():
+                array[...] = state[f"{slot}.{name}"]
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+        return f"{type(self).__name__}({type(self.model).__name__}, {arguments})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum where asked for; the meaning of ``torch.optim.SGD``.
+
+    With g the gradient plus `weight_decay` times the parameter (L2 regularisation: the decay is added to the
+    gradient, and so goes through the momentum)::
+
+        v = momentum * v + g
+        parameter -= lr * (g + momentum * v  if nesterov else  v)
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by new arrays at each `step`.
+    lr : float
+        Learning rate, at least 0; the attribute `lr` may be written between steps.
+    momentum : float
+        From 0, none, up to but not including 1 (B. T. Polyak, Some methods of speeding up the convergence of
+        iteration methods, 1964).
+    weight_decay : float
+        At least 0.
+    nesterov : bool
+        Nesterov's momentum, as I. Sutskever et al., On the importance of initialization and momentum in deep
+        learning, 2013, write it; needs a momentum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no number or out of range, or nesterov is asked for without momentum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Linear, SGD
+    >>> model = Linear(1, 1, bias=False)
+    >>> model.load_state_dict({"weight": [[1.0]]})
+    >>> SGD(model, lr=0.5).step({"weight": np.array([[0.5]])})
+    >>> model.parameters["weight"].item()
+    0.75
+    """
+
+    def __init__(self, model, lr, *, momentum=0.0, weight_decay=0.0, nesterov=False):
+        config = {
+            "lr": number("lr", lr, 0.0, open_high=True),
+            "momentum": number("momentum", momentum, 0.0, 1.0, open_high=True),
+            "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
+            "nesterov": flag("nesterov", nesterov),
+        }
+        if nesterov and not momentum:
+            raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
+        self.momentum, self.nesterov = config["momentum"], config["nesterov"]
+        super().__init__(model, config, slots=("momentum_buffer",) if momentum else ())
+
+    def _update(self, new, old, grad, scratch, velocity=None):
+        if velocity is not None:
+            velocity *= self.momentum
+            velocity += grad
+            if self.nesterov:
+                np.multiply(velocity, self.momentum, out=scratch)
+                scratch += grad
+                grad = scratch
+            else:
+                grad = velocity
+        np.multiply(grad, -self.lr, out=new)
+        new += old
+
+
+class Adam(Optimizer):
+    """Adam (D. P. Kingma and J. Ba, Adam: A method for stochastic optimization, 2015, algorithm 1).
+
+    The meaning of ``torch.optim.Adam``. With g the gradient plus `weight_decay` times the parameter (L2
+    regularisation: the decay is added to the gradient, and so is scaled like it; this is not AdamW)::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        parameter -= lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by new arrays at each `step`.
+    lr : float
+        Learning rate, at least 0; the attribute `lr` may be written between steps.
+    betas : (float, float)
+        How slowly the means of g and of g**2 move; each from 0 up to but not including 1.
+    eps : float
+        Keeps the division from zero; at least 0.
+    weight_decay : float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no number or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Adam, Linear
+    >>> model = Linear(1, 1, bias=False)
+    >>> model.load_state_dict({"weight": [[1.0]]})
+    >>> Adam(model, lr=0.25).step({"weight": np.array([[8.0]])})
+    >>> round(model.parameters["weight"].item(), 6)  # the first step is lr long, whatever the gradient
+    0.75
+    """
+
+    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise TypeError(f"betas: expected two numbers, got {betas!r}")
+        config = {
+            "lr": number("lr", lr, 0.0, open_high=True),
+            "betas": tuple(
+                number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)
+            ),
+            "eps": number("eps", eps, 0.0, open_high=True),
+            "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
+        }
+        self.betas, self.eps = config["betas"], config["eps"]
+        super().__init__(model, config, slots=("exp_avg", "exp_avg_sq"))
+
+    def _update(self, new, old, grad, scratch, mean, square):
+        beta1, beta2 = self.betas
+        mean *= beta1
+        np.multiply(grad, 1 - beta1, out=scratch)
+        mean += scratch
+        square *= beta2
+        np.multiply(grad, grad, out=scratch)
+        scratch *= 1 - beta2
+        square += scratch
+        # Both corrections are scalars, so they join the passes that are made anyway.
+        np.sqrt(square, out=scratch)
+        scratch /= (1 - beta2**self.steps) ** 0.5
+        scratch += self.eps
+        np.divide(mean, scratch, out=new)
+        new *= -self.lr / (1 - beta1**self.steps)
+        new += old
+
+
+def clip_grad_norm(grads, max_norm):
+    """Scale all gradients together so that their norm is at most `max_norm`.
+
+    R. Pascanu, T. Mikolov and Y. Bengio, On the difficulty of training recurrent neural networks, 2013.
+
+    Parameters
+    ----------
+    grads : Gradients or mapping of str to ndarray
+        What `backward` returned, or {name: gradient}. Its parameters' gradients are scaled **in place** when
+        their norm is above `max_norm`, and left as they are when it is not, or when it is NaN or infinite.
+    max_norm : float
+        Above 0; infinity only measures.
+
+    Returns
+    -------
+    float
+        The Euclidean norm of all gradients taken as one vector, before scaling, accumulated in float64. Not
+        finite when a gradient is not: look before you step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        max_norm is no number above 0, or a gradient is not a writable float array; nothing is changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import clip_grad_norm
+    >>> grads = {"weight": np.array([3.0, 4.0])}
+    >>> clip_grad_norm(grads, 1.0)
+    5.0
+    >>> grads["weight"].round(3).tolist()
+    [0.6, 0.8]
+    """
+    max_norm = number("max_norm", max_norm, 0.0, open_low=True)
+    arrays = _mapping("grads", getattr(grads, "parameters", grads))
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise TypeError(f"grads[{name!r}]: expected an array of floats, got {array!r}")
+        if not array.flags.writeable:
+            raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
+    with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
+        norm = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
+    if max_norm < norm < np.inf:
+        for array in arrays.values():
+            array *= max_norm / norm
+    return norm
+
+
+def _mapping(argument, value):
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{argument}: expected a mapping {{name: array}}, got {type(value).__name__}")
+    return value
+
+
+def _matching(argument, expected, given):
+    """`given` in the dtypes of `expected`, {name: array}; a ValueError lists all that differ."""
+    _mapping(argument, given)
+    arrays = {
+        name: float_array(f"{argument}[{name!r}]", given[name], array.dtype)
+        for name, array in expected.items()
+        if name in given
+    }
+    differences = [f"missing: {name} {array.shape}" for name, array in expected.items() if name not in given]
+    differences += [f"unknown: {name}" for name in given if name not in expected]
+    differences += [
+        f"misshaped: {name}: expected {expected[name].shape}, got {array.shape}"
+        for name, array in arrays.items()
+        if array.shape != expected[name].shape
+    ]
+    if differences:
+        raise ValueError(f"{argument}: does not fit the model: " + "; ".join(differences))
+    return arrays

@@ -1,0 +1,534 @@
+"""fit: epochs, validation, truncated back-propagation, early stopping, checkpoints that resume to the bit."""
+
+import inspect
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .checks import flag, non_negative_int, number, positive_int
+from .layer import Layer
+from .losses import check_lengths
+from .optimizers import Optimizer, clip_grad_norm
+
+_FORMAT = "lstm_cy checkpoint 1"
+
+
+@dataclass(repr=False)
+class History:
+    """What `fit` saw, epoch by epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        The mean training loss of each epoch, taken while the parameters moved.
+    validation : list of float
+        The validation loss after each epoch; empty when there is no validation data.
+    seconds : list of float
+        How long each epoch took, validation included.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def best_epoch(self):
+        """Index of the epoch with the lowest validation loss, or training loss where there is no validation.
+
+        None before the first epoch. Of equal epochs the first; NaN is worse than any number.
+        """
+        losses = [math.inf if math.isnan(value) else value for value in self.validation or self.loss]
+        return losses.index(min(losses)) if losses else None
+
+    def __repr__(self):
+        last = [f"loss={self.loss[-1]:.4g}"] if self.loss else []
+        last += [f"validation={self.validation[-1]:.4g}"] if self.validation else []
+        return f"History({', '.join([f'epochs={len(self.loss)}', *last, f'best_epoch={self.best_epoch}'])})"
+
+
+def fit(
+    model,
+    data,
+    *,
+    loss,
+    optimizer,
+    epochs,
+    batch_size=32,
+    validation=None,
+    bptt=None,
+    clip_norm=None,
+    patience=None,
+    checkpoint=None,
+    resume=False,
+    seed=0,
+    progress=True,
+    callbacks=(),
+):
+    """Train `model` on `data`.
+
+    Parameters
+    ----------
+    model : LSTM or Sequential
+        Or another `Layer` with their calls (``forward(x, states, *, lengths, rng)``, ...). Its parameters are
+        replaced at each step.
+    data : (x, y), (x, y, lengths) or callable
+        Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x is
+        laid out as the model's input, rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
+        model has no LSTM). y goes to the loss: one target per step (y's first two axes are x's) or else one
+        per row (axis 0 is B); where both would fit, per step. lengths are integers (B,), 0 to T. Only the
+        rows of one batch are copied at a time.
+    loss : callable
+        ``loss(prediction, target) -> (float, gradient)``, a mean over what it counts. It is given
+        ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and
+        the loss has such an argument. Where the data has lengths, a batch is cut after its longest row, and
+        the prediction with it.
+    optimizer : Optimizer
+        `SGD` or `Adam`, made for this very model.
+    epochs : int
+        How many times through the data, those of a resumed checkpoint included.
+    batch_size : int
+        Rows a step; the last batch of an epoch may be smaller. A callable's batches are taken as they come.
+    validation : as `data`, optional
+        Its loss is computed after each epoch by the inference call, in batches (and windows) of the same
+        size.
+    bptt : int, optional
+        Cut each batch along time in windows of this many steps, with one optimizer step for each; the state
+        is carried from window to window, no gradient is. Needs a target per step, and LSTMs that run forward
+        only. A window in which no row has steps left is passed over.
+    clip_norm : float, optional
+        Gradients longer than this are scaled down to it (`clip_grad_norm`).
+    patience : int, optional
+        Stop when the validation loss has not improved for this many epochs. The best parameters are put back
+        at the end, whether stopped or not.
+    checkpoint : path ending in .npz, optional
+        After each epoch (and its callbacks) everything needed to go on is written here, and takes the place
+        of the file before it in one move: whenever the process is killed, the newest complete checkpoint is
+        whole.
+    resume : bool
+        Go on from `checkpoint`, bit for bit as if never interrupted (on the same data, machine and
+        libraries); `epochs` may be larger than before. Where there is no such file yet, start afresh.
+    seed : int
+        All random choices of an epoch, the order of rows and the dropout masks, come from
+        ``numpy.random.default_rng([seed, epoch])``.
+    progress : bool
+        Show a bar for each epoch (tqdm where installed, otherwise one line an epoch), on standard error.
+    callbacks : sequence of callables
+        Each is called after each epoch as ``callback(history)``; training stops when one returns True. One
+        may write ``optimizer.lr``: the rate is part of the checkpoint. What else callbacks keep is not.
+
+    Returns
+    -------
+    History
+        An epoch's loss is the mean of its steps' losses, weighted by how much each counted: by steps within
+        the rows' lengths where there is a target per step, otherwise by rows. (What a loss leaves out by
+        itself, such as an ignore_index, is not known here.)
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument or the data is wrong, or the checkpoint is damaged or does not fit (each difference is
+        named); nothing is changed. What a callable yields is checked when it comes.
+    FloatingPointError
+        A loss, or with `clip_norm` a gradient, became NaN or infinite; the step is not made.
+
+    Notes
+    -----
+    KeyboardInterrupt passes through; the checkpoint stays as after the last whole epoch. Truncated
+    back-propagation with carried state: R. J. Williams and J. Peng, An efficient gradient-based algorithm for
+    on-line training of recurrent network trajectories, 1990.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM, Adam, Linear, Sequential, fit, mse
+    >>> x = np.random.default_rng(0).normal(size=(20, 64, 1))
+    >>> model = Sequential(LSTM(1, 16, seed=1), Linear(16, 1, seed=2))
+    >>> history = fit(model, (x, np.cumsum(x, axis=0)), loss=mse, optimizer=Adam(model, 0.01), epochs=5,
+    ...               progress=False)
+    >>> history.loss[4] < history.loss[0]
+    True
+    """
+    loop = _Loop(model, loss, optimizer, bptt, clip_norm)
+    epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
+    batch_size = positive_int("batch_size", batch_size)
+    resume, progress = flag("resume", resume), flag("progress", progress)
+    data = _Batches("data", data, batch_size, loop)
+    validation = None if validation is None else _Batches("validation", validation, batch_size, loop)
+    patience = _checked_patience(patience, validation)
+    callbacks = _checked_callbacks(callbacks)
+    if checkpoint is not None:
+        settings = {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
+        checkpoint = _Checkpoint(checkpoint, loop.settings | settings)
+    elif resume:
+        raise ValueError("resume: expected a checkpoint to go on from, got none")
+
+    history, best = History(), None
+    if resume and checkpoint.path.exists():
+        history, best = checkpoint.load(model, optimizer)
+    while len(history.loss) < epochs and not _exhausted(history, patience):
+        epoch, started = len(history.loss), time.perf_counter()
+        with _bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
+            history.loss.append(loop.train(data, epoch, np.random.default_rng([seed, epoch]), bar))
+            text = f"loss {history.loss[-1]:.3f}"
+            if validation is not None:
+                history.validation.append(loop.validate(validation, epoch))
+                text += f"  validation {history.validation[-1]:.3f}"
+            history.seconds.append(time.perf_counter() - started)
+            bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+        if validation is not None and history.best_epoch == epoch:
+            best = model.parameters
+        answers = [callback(history) for callback in callbacks]
+        if checkpoint is not None:
+            checkpoint.save(model, optimizer, history, best)
+        if any(answer is True for answer in answers):
+            break
+    if patience is not None:
+        model.load_state_dict(best)
+    return history
+
+
+class _Loop:
+    """What is done with each window of each batch, to train or to validate."""
+
+    def __init__(self, model, loss, optimizer, bptt, clip_norm):
+        if not isinstance(model, Layer) or not _takes(model.forward, "lengths"):
+            name = type(model).__name__
+            raise TypeError(
+                f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)"
+            )
+        if not callable(loss):
+            raise TypeError(f"loss: expected a callable, got {loss!r}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {optimizer!r}")
+        if optimizer.model is not model:
+            raise ValueError("optimizer: expected one made for this model, got one made for another")
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.bptt = None if bptt is None else positive_int("bptt", bptt)
+        if bptt is not None and not _runs_forward(model.config):
+            raise ValueError("bptt: expected LSTMs that run forward only, got a bidirectional or reverse one")
+        self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
+        batch_first = getattr(model, "batch_first", True)
+        self.batch_axis = 0 if batch_first else 1
+        self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
+
+    @property
+    def settings(self):
+        """What a resumed run must agree with."""
+        return {
+            "model": {"type": type(self.model).__name__, **self.model.config},
+            "optimizer": {"type": type(self.optimizer).__name__, **self.optimizer.config},
+            "bptt": self.bptt,
+            "clip_norm": self.clip_norm,
+        }
+
+    def train(self, data, epoch, rng, bar):
+        """One epoch of optimizer steps; the mean loss."""
+
+        def step(window, states, where):
+            prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
+            value, gradient = self._measure(prediction, window)
+            _check_finite("loss", value, where)
+            grads = self.model.backward(tape, gradient)
+            if self.clip_norm is not None:
+                _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
+            self.optimizer.step(grads)
+            return value, states
+
+        return self._mean(data, epoch, step, rng, bar)
+
+    def validate(self, data, epoch):
+        """The mean loss of the inference call."""
+
+        def step(window, states, where):
+            prediction, states = self.model(window.x, states, lengths=window.lengths)
+            return self._measure(prediction, window)[0], states
+
+        return self._mean(data, epoch, step)
+
+    def _mean(self, data, epoch, step, rng=None, bar=None):
+        """Call `step` for each window, carrying the states along a batch; the weighted mean of the losses."""
+        total, weight, steps = 0.0, 0, 0
+        for batch in data.batches(epoch, rng):
+            states = None
+            for window in _windows(batch, 1 - self.batch_axis, self.bptt):
+                steps += 1
+                value, states = step(window, states, f"epoch {epoch + 1}, step {steps}")
+                total += value * window.weight
+                weight += window.weight
+                if bar is not None:
+                    bar.update()
+                    bar.set_postfix_str(f"loss {total / weight:.3f}", refresh=False)
+        if weight == 0:
+            raise ValueError(
+                f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none"
+            )
+        return total / weight
+
+    def _measure(self, prediction, window):
+        lengths = {} if window.lengths is None else {"lengths": window.lengths}
+        result = self.loss(prediction, window.y, **lengths, **self.keywords)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
+        return float(result[0]), result[1]
+
+
+class _Batch(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+    lengths: np.ndarray | None
+    per_step: bool
+
+    @property
+    def weight(self):
+        """How much the batch counts in a mean: its steps where there is a target for each, else its rows."""
+        if not self.per_step:
+            return len(self.y)
+        return int(self.y.shape[0] * self.y.shape[1] if self.lengths is None else self.lengths.sum())
+
+
+class _Batches:
+    """Checked batches, cut out of arrays or yielded by a callable."""
+
+    def __init__(self, name, data, batch_size, loop):
+        self.name, self.batch_size = name, batch_size
+        self.batch_axis, self.bptt = loop.batch_axis, loop.bptt
+        self.source = data if callable(data) else None
+        self.whole = None if callable(data) else self._checked(data)
+
+    @property
+    def steps(self):
+        """How many windows an epoch has, or None where that shows only on the way."""
+        if self.whole is None or (self.bptt and self.whole.lengths is not None):
+            return None
+        batches = -(-self.whole.x.shape[self.batch_axis] // self.batch_size)
+        return batches * (-(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1)
+
+    def batches(self, epoch, rng=None):
+        """The batches of an epoch, their rows in an order drawn from `rng` if given."""
+        if self.whole is None:
+            yield from map(self._checked, self.source(epoch))
+            return
+        x, y, lengths, per_step = self.whole
+        rows = x.shape[self.batch_axis]
+        order = np.arange(rows) if rng is None else rng.permutation(rows)
+        for start in range(0, rows, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield _Batch(
+                x.take(chosen, self.batch_axis),
+                y.take(chosen, self.batch_axis if per_step else 0),
+                None if lengths is None else lengths[chosen],
+                per_step,
+            )
+
+    def _checked(self, value):
+        name = self.name
+        if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+            what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
+            raise TypeError(
+                f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}"
+            )
+        x, y = np.asarray(value[0]), np.asarray(value[1])
+        if x.ndim <= self.batch_axis:
+            raise ValueError(f"{name}: x: expected rows on axis {self.batch_axis}, got shape {x.shape}")
+        rows = x.shape[self.batch_axis]
+        if rows == 0:
+            raise ValueError(f"{name}: x: expected at least one row, got shape {x.shape}")
+        per_step = min(x.ndim, y.ndim) >= 2 and x.shape[:2] == y.shape[:2]
+        if not per_step and y.shape[:1] != (rows,):
+            raise ValueError(
+                f"{name}: y: expected a target per step, shape {x.shape[:2]} and more, "
+                f"or per row, ({rows},) and more, got {y.shape}"
+            )
+        if self.bptt and not per_step:
+            raise ValueError(f"{name}: y: with bptt expected a target per step, {x.shape[:2]}, got {y.shape}")
+        lengths = value[2] if len(value) == 3 else None
+        if lengths is not None:
+            if x.ndim < 2:
+                raise ValueError(f"{name}: lengths: expected an x with a time axis with them, got {x.shape}")
+            lengths = check_lengths(lengths, rows, x.shape[1 - self.batch_axis])
+        return _Batch(x, y, lengths, per_step)
+
+
+def _windows(batch, time_axis, size):
+    """Cut `batch` along time in windows of `size` steps (None: in one), as far as its longest row goes."""
+    x, y, lengths, per_step = batch
+    if size is None and lengths is None:  # such an x need not have a time axis
+        yield batch
+        return
+    steps = x.shape[time_axis] if lengths is None else int(lengths.max())
+    size = size or max(steps, 1)
+    for start in range(0, steps, size):
+        cut = (slice(None),) * time_axis + (slice(start, min(start + size, steps)),)
+        left = None if lengths is None else np.clip(lengths - start, 0, size)
+        yield _Batch(x[cut], y[cut] if per_step else y, left, per_step)
+
+
+class _Checkpoint:
+    """The file that a training can go on from."""
+
+    def __init__(self, path, settings):
+        self.path = Path(path)
+        if self.path.suffix != ".npz":
+            raise ValueError(f"checkpoint: expected a path ending in .npz, got {str(path)!r}")
+        if not self.path.parent.is_dir():
+            raise ValueError(f"checkpoint: expected an existing folder, got {str(self.path.parent)!r}")
+        # As JSON gives them back, so that what is read can be compared.
+        self.settings = json.loads(json.dumps(_plain(settings), allow_nan=False))
+
+    def save(self, model, optimizer, history, best):
+        from .weights.native import write_npz
+
+        header = json.dumps({"format": _FORMAT, "settings": self.settings}).encode()
+        arrays = self._arrays(model.parameters, optimizer.state_dict(), history, best)
+        write_npz(self.path, {"checkpoint": np.frombuffer(header, np.uint8), **arrays})
+
+    def load(self, model, optimizer):
+        """Bring model and optimizer to where the file was written; its history and best parameters."""
+        from .weights.native import read_npz
+
+        arrays = read_npz(self.path)
+        settings = self._header(arrays.pop("checkpoint", None))
+        differences = _differences(settings, self.settings)
+        if not differences:
+            differences = self._misfits(arrays, model.parameters, optimizer.state_dict())
+        if differences:
+            raise ValueError(f"checkpoint: {self.path} does not fit this call: " + "; ".join(differences))
+        try:
+            optimizer.load_state_dict(_part(arrays, "optimizer"))
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {self.path}: {error}") from None
+        model.load_state_dict(_part(arrays, "parameters"))
+        history = {name: array.tolist() for name, array in _part(arrays, "history").items()}
+        return History(**history), _part(arrays, "best")
+
+    def _arrays(self, parameters, state, history, best):
+        parts = {"parameters": parameters, "optimizer": state, "best": best or {}}
+        # Arrays, not JSON, hold the losses: NaN and infinity come back, and every digit.
+        parts["history"] = {name: np.array(values) for name, values in vars(history).items() if values}
+        return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+    def _header(self, array):
+        try:
+            header = json.loads(array.tobytes())
+            if header["format"] == _FORMAT:
+                return header["settings"]
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            pass
+        raise ValueError(f"checkpoint: {self.path} is not one that fit has written ({_FORMAT!r})")
+
+    def _misfits(self, arrays, parameters, state):
+        """In words, how `arrays` differ in names, shapes and dtypes from what would be written here."""
+        epochs = [0.0] * arrays.get("history.loss", np.empty(0)).size
+        validated = self.settings["validation"]
+        history = History(epochs, epochs if validated else [], epochs)
+        expected = self._arrays(parameters, state, history, parameters if validated else None)
+        return [
+            f"{name}: expected {_described(expected.get(name))}, got {_described(arrays.get(name))}"
+            for name in expected | arrays
+            if _described(expected.get(name)) != _described(arrays.get(name))
+        ]
+
+
+def _part(arrays, part):
+    return {name.partition(".")[2]: array for name, array in arrays.items() if name.partition(".")[0] == part}
+
+
+def _described(array):
+    return "no array" if array is None else f"{array.dtype.str} {array.shape}"
+
+
+def _differences(saved, given, name=""):
+    """In words, where the settings `saved` and `given` differ."""
+    if isinstance(saved, dict) and isinstance(given, dict):
+        prefix = f"{name}." if name else ""
+        return [
+            d for key in given | saved for d in _differences(saved.get(key), given.get(key), prefix + key)
+        ]
+    if isinstance(saved, list) and isinstance(given, list) and len(saved) == len(given):
+        return [d for i in range(len(given)) for d in _differences(saved[i], given[i], f"{name}[{i}]")]
+    return [] if saved == given else [f"{name}: the checkpoint has {saved!r}, this call {given!r}"]
+
+
+def _plain(value):
+    """`value` with infinite numbers as text: JSON has none."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _runs_forward(config):
+    """Whether no LSTM in a model of this configuration needs a row's end before its beginning."""
+    here = not (config.get("bidirectional") or config.get("reverse"))
+    return here and all(map(_runs_forward, config.get("layers", ())))
+
+
+def _takes(function, keyword):
+    """Whether `function` has an argument `keyword`, or takes any."""
+    try:
+        arguments = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # compiled code need not tell
+        return True
+    return keyword in arguments or any(a.kind is a.VAR_KEYWORD for a in arguments.values())
+
+
+def _exhausted(history, patience):
+    """Whether the last `patience` epochs brought nothing better."""
+    return bool(patience and history.loss) and len(history.loss) - 1 - history.best_epoch >= patience
+
+
+def _checked_patience(patience, validation):
+    if patience is None:
+        return None
+    if validation is None:
+        raise ValueError("patience: expected validation data with it, got none")
+    return positive_int("patience", patience)
+
+
+def _checked_callbacks(callbacks):
+    if not isinstance(callbacks, tuple | list) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks: expected a sequence of callables, got {callbacks!r}")
+    return callbacks
+
+
+def _check_finite(what, value, where):
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the {what} is {value} in {where}; that step was not made")
+
+
+def _bar(label, total, progress):
+    """tqdm's bar, or what stands in for it."""
+    if progress:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return _Line(label)
+        return tqdm(desc=label, total=total, unit="step", file=sys.stderr)
+    return _Line(None)
+
+
+class _Line:
+    """As much of tqdm as is used here: one line at the end, if there is a label."""
+
+    def __init__(self, label):
+        self.label, self.text = label, ""
+
+    def update(self):
+        pass
+
+    def set_postfix_str(self, text, refresh=True):
+        self.text = text
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.label and kind is None:
+            print(f"{self.label}  {self.text}", file=sys.stderr, flush=True)

@@ -1,0 +1,147 @@
+"""Compiles the kernels.
+
+One source, `_kernels/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled once
+for any processor. Which variant runs is decided when the library is imported. A compiler that lacks the flags of a
+variant builds the others and says so. Everything else about the package stands in pyproject.toml.
+
+LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import scipy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
+
+KERNELS = "lstm_cy._kernels."
+
+# The flags of a variant are exactly the features that _kernels/cpu.pyx asks the processor for.
+VARIANTS = {
+    "base": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mfma"],
+}
+
+# Without these gcc keeps an exact C semantics that vector code cannot have (errno, traps, the sign of zero). None of
+# them lets it reorder sums. Contraction is off so that every kernel rounds alike: fma is written out where it is meant.
+ARITHMETIC = [
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-ffp-contract=off",
+]
+TUNING = {"avx2": ["-mtune=haswell"], "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512"]}
+OPTIMISE = ["-O3", "-g0"]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": bool(os.environ.get("LSTM_CY_CHECKS")),
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "freethreading_compatible": True,
+}
+
+MISSING_COMPILER = """
+lstm_cy compiles its kernels and needs a working C compiler and Python's headers; trying one failed:
+
+    {error}
+
+Install one and try again:
+    Debian, Ubuntu    apt-get install gcc python3-dev
+    Fedora            dnf install gcc python3-devel
+    macOS             xcode-select --install
+    Windows           the "Build Tools for Visual Studio"
+"""
+
+
+class BuildKernels(build_ext):
+    """build_ext that gives each extension the flags that this compiler understands."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self):
+        self._require_compiler()
+        self.extensions = [extension for extension in self.extensions if self._set_flags(extension)]
+        super().build_extensions()
+
+    def run(self):
+        super().run()
+        if not self.inplace:
+            # A flat layout puts the source folder first on sys.path for anyone who starts Python in it; with the
+            # kernels beside the sources `import lstm_cy` works there too.
+            self.copy_extensions_to_source()
+
+    def _require_compiler(self):
+        try:
+            self._compile_empty([])
+        except (CCompilerError, ExecError, PlatformError, OSError) as error:
+            raise SystemExit(MISSING_COMPILER.format(error=error)) from error
+
+    def _set_flags(self, extension):
+        """Choose the extension's flags; False if it is a variant that this compiler cannot build."""
+        if self.compiler.compiler_type == "msvc":
+            extension.extra_compile_args = ["/O2"]
+            return self._variant(extension) in (None, "base")
+        variant = self._variant(extension)
+        required = VARIANTS.get(variant, [])
+        if not all(self._accepts(flag) for flag in required):
+            sys.stderr.write(f"lstm_cy: this compiler cannot build the {variant} kernels; going on without them\n")
+            return False
+        wished = OPTIMISE + ARITHMETIC + TUNING.get(variant, [])
+        extension.extra_compile_args = required + [flag for flag in wished if self._accepts(flag)]
+        return True
+
+    @staticmethod
+    def _variant(extension):
+        name = extension.name.removeprefix(KERNELS)
+        return name if name in VARIANTS else None
+
+    def _accepts(self, flag):
+        known = self.__dict__.setdefault("_known_flags", {})
+        if flag not in known:
+            try:
+                self._compile_empty(["-Werror", flag])
+                known[flag] = True
+            except CCompilerError:
+                known[flag] = False
+        return known[flag]
+
+    def _compile_empty(self, flags):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "empty.c"
+            source.write_text("#include <Python.h>\n")
+            self.compiler.compile([str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=flags)
+
+
+def write_blas_int(folder):
+    """Tell blas.pyx what SciPy's BLAS counts in: newer SciPy names the type, older ones mean int."""
+    declarations = Path(scipy.__file__).with_name("linalg") / "cython_blas.pxd"
+    named = "blas_int" in declarations.read_text()
+    line = "from scipy.linalg.cython_blas cimport blas_int" if named else "ctypedef int blas_int"
+    target = folder / "blas_int.pxi"
+    if not target.exists() or target.read_text() != line + "\n":  # untouched, it compels no recompilation
+        folder.mkdir(exist_ok=True)
+        target.write_text(line + "\n")
+
+
+def extensions():
+    generated = Path("build")
+    write_blas_int(generated)
+    sources = sorted(Path("lstm_cy/_kernels").glob("*.pyx"))
+    return cythonize(
+        [Extension(KERNELS + source.stem, [source.as_posix()]) for source in sources],
+        compiler_directives=DIRECTIVES,
+        build_dir=str(generated),
+        include_path=[".", str(generated)],
+    )
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

@@ -1,0 +1,246 @@
+"""losses.py against PyTorch, finite differences and values computed by hand."""
+
+import numpy as np
+import pytest
+
+from lstm_cy.losses import cross_entropy, mse
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
+both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def scores(*shape, dtype="float64", seed=0):
+    return np.random.default_rng(seed).normal(scale=3.0, size=shape).astype(dtype)
+
+
+def classes(shape, count, seed=1):
+    return np.random.default_rng(seed).integers(0, count, size=shape)
+
+
+def central_differences(function, at, step=1e-3):
+    """The gradient of a function of one array, to fourth order."""
+    gradient = np.zeros_like(at)
+    for place in np.ndindex(at.shape):
+        move = np.zeros_like(at)
+        move[place] = step
+        near, far = (
+            function(at + move) - function(at - move),
+            function(at + 2 * move) - function(at - 2 * move),
+        )
+        gradient[place] = (8 * near - far) / (12 * step)
+    return gradient
+
+
+def torch_loss(name, prediction, target, **options):
+    """(loss, gradient) of torch.nn.functional's loss; the classes stand last, as ours do."""
+    torch = pytest.importorskip("torch")
+    p = torch.tensor(prediction, requires_grad=True)
+    t = torch.tensor(target)
+    arguments = (p.reshape(-1, p.shape[-1]), t.reshape(-1)) if name == "cross_entropy" else (p, t)
+    loss = getattr(torch.nn.functional, name)(*arguments, **options)
+    loss.backward()
+    return loss.item(), p.grad.numpy()
+
+
+def assert_same(ours, theirs, dtype):
+    tolerance = TOLERANCE[np.dtype(dtype).name]
+    assert ours[0] == pytest.approx(theirs[0], rel=tolerance)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=tolerance, atol=tolerance * np.abs(theirs[1]).max())
+
+
+@both_dtypes
+@pytest.mark.parametrize("shape", [(5,), (1, 1), (7, 3), (6, 4, 9), (2, 3, 4, 5)])
+def test_cross_entropy_is_pytorchs(shape, dtype):
+    prediction, target = scores(*shape, dtype=dtype), classes(shape[:-1], shape[-1])
+    loss, gradient = cross_entropy(prediction, target)
+    assert type(loss) is float
+    assert gradient.dtype == dtype and gradient.shape == shape
+    assert_same((loss, gradient), torch_loss("cross_entropy", prediction, target), dtype)
+
+
+@both_dtypes
+@pytest.mark.parametrize("ignore_index", [-100, 2])
+def test_cross_entropy_ignores_as_pytorch_does(ignore_index, dtype):
+    prediction, target = scores(6, 4, 5, dtype=dtype), classes((6, 4), 5)
+    target[[0, 3], [1, 2]] = ignore_index
+    ours = cross_entropy(prediction, target, ignore_index=ignore_index)
+    theirs = torch_loss("cross_entropy", prediction, target, ignore_index=ignore_index)
+    assert_same(ours, theirs, dtype)
+    assert not ours[1][target == ignore_index].any()
+
+
+@both_dtypes
+@pytest.mark.parametrize("shape", [(), (4,), (6, 4, 9)])
+def test_mse_is_pytorchs(shape, dtype):
+    prediction, target = scores(*shape, dtype=dtype), scores(*shape, dtype=dtype, seed=5)
+    loss, gradient = mse(prediction, target)
+    assert type(loss) is float
+    assert gradient.dtype == dtype and gradient.shape == shape
+    assert_same((loss, gradient), torch_loss("mse_loss", prediction, target), dtype)
+
+
+def test_gradients_are_those_of_finite_differences():
+    lengths = [3, 0, 2]
+    prediction, target = scores(4, 3, 5), classes((4, 3), 5)
+    target[0, 0] = -100
+    _, gradient = cross_entropy(prediction, target, lengths=lengths)
+    expected = central_differences(lambda p: cross_entropy(p, target, lengths=lengths)[0], prediction)
+    np.testing.assert_allclose(gradient, expected, atol=1e-9 * np.abs(expected).max())
+
+    target = scores(4, 3, 5, seed=2)
+    _, gradient = mse(prediction, target, lengths=lengths)
+    expected = central_differences(lambda p: mse(p, target, lengths=lengths)[0], prediction)
+    np.testing.assert_allclose(gradient, expected, atol=1e-9 * np.abs(expected).max())
+
+
+def test_values_by_hand():
+    # softmax of (0, log 3) is (1/4, 3/4)
+    loss, gradient = cross_entropy(np.array([[0.0, np.log(3.0)]]), [0])
+    assert loss == pytest.approx(np.log(4.0), rel=1e-15)
+    np.testing.assert_allclose(gradient, [[-0.75, 0.75]], rtol=1e-15)
+    loss, gradient = mse(np.array([[1.0, 2.0], [5.0, 5.0]]), [[0.0, 4.0], [5.0, 5.0]])
+    assert loss == 5 / 4
+    assert gradient.tolist() == [[0.5, -1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("loss", [cross_entropy, mse])
+def test_lengths_leave_out_the_padding_whatever_it_holds(loss, batch_first):
+    lengths = np.array([4, 0, 1, 3], dtype=np.uint8)
+    prediction = scores(4, 4, 6)  # T = B: only the order of the axes tells them apart
+    target = classes((4, 4), 6) if loss is cross_entropy else scores(4, 4, 6, seed=3)
+    steps = [(row, step) if batch_first else (step, row) for row in range(4) for step in range(lengths[row])]
+    kept = tuple(np.array(steps).T)
+    expected, expected_gradient = loss(prediction[kept], target[kept])
+
+    padding = np.ones((4, 4), dtype=bool)
+    padding[kept] = False
+    prediction[padding] = np.nan
+    target[padding] = 1000 if loss is cross_entropy else np.inf
+    value, gradient = loss(prediction, target, lengths=lengths, batch_first=batch_first)
+    assert value == pytest.approx(expected, rel=1e-14)
+    np.testing.assert_allclose(gradient[kept], expected_gradient, rtol=1e-14)
+    assert not gradient[padding].any()
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, mse])
+def test_lengths_of_one_sequence_are_a_number(loss):
+    prediction = scores(5, 3)
+    target = classes((5,), 3) if loss is cross_entropy else scores(5, 3, seed=3)
+    value, gradient = loss(prediction, target, lengths=2)
+    expected, expected_gradient = loss(prediction[:2], target[:2])
+    assert value == pytest.approx(expected, rel=1e-15)
+    np.testing.assert_array_equal(gradient[:2], expected_gradient)
+    assert not gradient[2:].any()
+
+
+@both_dtypes
+def test_cross_entropy_of_huge_scores_neither_overflows_nor_loses_the_loss(dtype):
+    huge = np.finfo(dtype).max
+    loss, gradient = cross_entropy(np.array([[huge, -huge], [1e4, 0.0]], dtype), [0, 1])
+    assert loss == 5e3
+    assert gradient.tolist() == [[0.0, 0.0], [0.5, -0.5]]
+    loss, gradient = cross_entropy(np.array([[-np.inf, 0.0]], dtype), [1])  # a class that is ruled out
+    assert loss == 0.0
+    assert gradient.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_and_counted_shows_in_the_loss(bad):
+    assert not np.isfinite(cross_entropy(np.array([[bad, 0.0]]), [1])[0])
+    assert not np.isfinite(mse(np.array([bad]), [1.0])[0])
+    assert not np.isfinite(mse(np.array([np.inf]), [np.inf])[0])
+
+
+def test_the_loss_is_accumulated_in_float64():
+    # in float32, 1 added to 2**24 is lost
+    prediction = np.ones(2**16 + 1, np.float32)
+    prediction[0] = 2.0**14
+    assert mse(prediction, np.zeros(2**16 + 1))[0] == (2.0**28 + 2**16) / (2**16 + 1)
+
+
+def test_layouts_and_inputs():
+    prediction, target = scores(4, 3, 5), classes((4, 3), 5)
+    expected = cross_entropy(prediction, target)
+    kept = prediction.copy(), target.copy()
+    prediction.flags.writeable = target.flags.writeable = False
+    for p in (prediction, np.asfortranarray(prediction), prediction[::-1][::-1], prediction.tolist()):
+        value, gradient = cross_entropy(p, target.astype(np.int8))
+        assert value == expected[0]
+        np.testing.assert_array_equal(gradient, expected[1])
+    np.testing.assert_array_equal(prediction, kept[0])
+    np.testing.assert_array_equal(target, kept[1])
+    assert mse(np.ones(3, np.float32), [1, 2, 3])[1].dtype == np.float32  # the target follows the prediction
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            (np.zeros((2, 3), np.float16), [0, 0]),
+            TypeError,
+            "prediction: expected float32 or float64, got dtype float16",
+        ),
+        ((np.zeros((2, 3), int), [0, 0]), TypeError, "prediction: expected float32"),
+        ((np.zeros((2, 3), complex), [0, 0]), TypeError, "prediction: expected float32"),
+        ((np.zeros(()), 0), ValueError, "prediction: expected at least the axis of the classes"),
+        ((np.zeros((2, 3)), [0.0, 1.0]), TypeError, "target: expected integers"),
+        ((np.zeros((2, 3)), [0, 0, 0]), ValueError, r"target: expected shape .* = \(2,\), got \(3,\)"),
+        ((np.zeros((2, 3)), [0, 3]), ValueError, r"target: expected classes 0 to 2, .* got 3 at \(1,\)"),
+        ((np.zeros((2, 3)), [-1, 0]), ValueError, r"target: expected classes 0 to 2, .* got -1 at \(0,\)"),
+        ((np.zeros((2, 3)), [-100, -100]), ValueError, "nothing to count"),
+        ((np.zeros((0, 3)), np.zeros(0, int)), ValueError, "nothing to count"),
+    ],
+)
+def test_cross_entropy_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        cross_entropy(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"lengths": [1, 2]}, ValueError, r"lengths: expected shape \(B,\) = \(3,\), got \(2,\)"),
+        (
+            {"lengths": [1, 4, 1, 1], "batch_first": True},
+            ValueError,
+            "lengths: expected 0 to T = 3, got 1 to 4",
+        ),
+        ({"lengths": [1, 5, 0]}, ValueError, "lengths: expected 0 to T = 4, got 0 to 5"),
+        ({"lengths": [1, -1, 0]}, ValueError, "lengths: expected 0 to T = 4, got -1 to 1"),
+        ({"lengths": [1.0, 1.0, 1.0]}, TypeError, "lengths: expected integers"),
+        ({"lengths": 2}, ValueError, r"lengths: expected shape \(B,\)"),
+        ({"lengths": [0, 0, 0]}, ValueError, "nothing to count"),
+        ({"batch_first": 1}, TypeError, "batch_first: expected True or False"),
+    ],
+)
+@pytest.mark.parametrize("loss", [cross_entropy, mse])
+def test_lengths_refused(loss, options, error, message):
+    target = np.zeros((4, 3), int) if loss is cross_entropy else np.zeros((4, 3, 2))
+    with pytest.raises(error, match=message):
+        loss(np.zeros((4, 3, 2)), target, **options)
+
+
+def test_lengths_need_a_time_axis():
+    with pytest.raises(ValueError, match=r"with lengths expected \(T, B, C\) or \(T, C\), got 4 axes"):
+        cross_entropy(np.zeros((2, 2, 2, 2)), np.zeros((2, 2, 2), int), lengths=[1, 1])
+    with pytest.raises(ValueError, match=r"with lengths expected \(B, T, C\) or \(T, C\), got 1 axes"):
+        mse(np.zeros(3), np.zeros(3), lengths=1, batch_first=True)
+    with pytest.raises(ValueError, match=r"lengths: expected shape \(\) = \(\), got \(1,\)"):
+        mse(np.zeros((3, 2)), np.zeros((3, 2)), lengths=[1])
+
+
+def test_ignore_index_is_an_integer():
+    with pytest.raises(TypeError, match="ignore_index: expected integers"):
+        cross_entropy(np.zeros((2, 3)), [0, 0], ignore_index=0.5)
+
+
+def test_mse_refuses():
+    with pytest.raises(ValueError, match=r"target: expected shape the prediction's = \(2, 3\), got \(2,\)"):
+        mse(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(TypeError, match="target: expected real numbers"):
+        mse(np.zeros(2), np.zeros(2, complex))
+    with pytest.raises(TypeError, match="prediction: expected float32"):
+        mse(np.zeros(2, int), np.zeros(2))
+    with pytest.raises(ValueError, match="nothing to count"):
+        mse(np.zeros((0, 3)), np.zeros((0, 3)))

@@ -1,0 +1,266 @@
+"""optimizers.py against torch.optim and values computed by hand."""
+
+import numpy as np
+import pytest
+
+from lstm_cy import LSTM, SGD, Adam, Embedding, Linear, Sequential, clip_grad_norm, optimizers
+from lstm_cy.layer import Gradients
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
+
+
+def model_of(dtype="float64"):
+    return Sequential(
+        Embedding(7, 3, dtype=dtype, seed=0),
+        LSTM(3, 4, dtype=dtype, seed=1),
+        Linear(4, 2, dtype=dtype, seed=2),
+    )
+
+
+def gradients_of(model, seed):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=a.shape).astype(a.dtype) for name, a in model.parameters.items()}
+
+
+def parameters_as_bytes(model):
+    return {name: array.tobytes() for name, array in model.parameters.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("SGD", {"lr": 0.1}),
+        ("SGD", {"lr": 0.1, "weight_decay": 0.3}),
+        ("SGD", {"lr": 0.1, "momentum": 0.9}),
+        ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3}),
+        ("SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True}),
+        ("SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.3}),
+        ("Adam", {}),
+        ("Adam", {"lr": 0.05}),
+        ("Adam", {"lr": 0.05, "betas": (0.5, 0.7)}),
+        ("Adam", {"lr": 0.05, "betas": (0.0, 0.9)}),
+        ("Adam", {"lr": 0.05, "eps": 0.1}),
+        ("Adam", {"lr": 0.05, "weight_decay": 0.3}),
+    ],
+)
+def test_twenty_steps_are_pytorchs(kind, options, dtype, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(
+        optimizers, "_BLOCK", 5
+    )  # so that an update is made of several pieces, the last shorter
+    model = model_of(dtype)
+    theirs = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in model.parameters.items()}
+    ours_optimizer = {"SGD": SGD, "Adam": Adam}[kind](model, **options)
+    their_optimizer = getattr(torch.optim, kind)(theirs.values(), **options)
+    for step in range(20):
+        grads = gradients_of(model, step)
+        for name, parameter in theirs.items():
+            parameter.grad = torch.tensor(grads[name])
+        their_optimizer.step()
+        ours_optimizer.step(grads)
+        if step == 10:  # a schedule
+            ours_optimizer.lr = their_optimizer.param_groups[0]["lr"] = 0.01
+    for name, array in model.parameters.items():
+        assert array.dtype == dtype
+        expected = theirs[name].detach().numpy()
+        np.testing.assert_allclose(array, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+
+
+def test_a_step_by_hand():
+    model = Linear(1, 1, bias=False, dtype="float64")
+    model.load_state_dict({"weight": [[2.0]]})
+    optimizer = SGD(model, 0.5, momentum=0.5, weight_decay=0.25)
+    optimizer.step({"weight": [[1.0]]})  # g = 1 + 0.25 * 2, v = 1.5, w = 2 - 0.75
+    assert model.parameters["weight"].item() == 1.25
+    optimizer.step({"weight": [[1.0]]})  # g = 1 + 0.25 * 1.25, v = 0.75 + 1.3125, w = 1.25 - 1.03125
+    assert model.parameters["weight"].item() == 0.21875
+    assert optimizer.steps == 2
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    results = []
+    for block in (3, 1 << 14):
+        monkeypatch.setattr(optimizers, "_BLOCK", block)
+        model = model_of("float32")
+        optimizer = Adam(model, weight_decay=0.1)
+        for step in range(3):
+            optimizer.step(gradients_of(model, step))
+        results.append(parameters_as_bytes(model))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9, nesterov=True), lambda m: Adam(m, 0.1)])
+def test_a_step_makes_new_read_only_arrays_and_leaves_the_gradients(make):
+    model = model_of()
+    before, kept = model.parameters, model.state_dict()
+    grads = gradients_of(model, 0)
+    given = {name: array.copy() for name, array in grads.items()}
+    make(model).step(Gradients(None, None, grads))
+    for name, array in model.parameters.items():
+        assert not np.may_share_memory(array, before[name])
+        assert not array.flags.writeable
+        np.testing.assert_array_equal(before[name], kept[name])
+        np.testing.assert_array_equal(grads[name], given[name])
+        assert not np.array_equal(array, kept[name])
+
+
+def test_gradients_in_any_layout_and_of_another_dtype():
+    models = model_of("float32"), model_of("float32")
+    grads = gradients_of(models[0], 0)
+    Adam(models[0]).step(grads)
+    Adam(models[1]).step(
+        {name: np.asfortranarray(a.astype(np.float64)) for name, a in reversed(grads.items())}
+    )
+    assert parameters_as_bytes(models[0]) == parameters_as_bytes(models[1])
+
+
+@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9), lambda m: Adam(m, 0.1)])
+def test_state_dict_goes_on_to_the_bit(make):
+    whole, interrupted = model_of("float32"), model_of("float32")
+    optimizer = make(whole)
+    first = make(interrupted)
+    for step in range(3):
+        optimizer.step(gradients_of(whole, step))
+        first.step(gradients_of(whole, step))
+    optimizer.lr = first.lr = 0.03
+    state = first.state_dict()
+    second = make(interrupted)
+    second.load_state_dict(state)
+    for array in state.values():  # both are copies
+        array[...] = 0
+    assert second.lr == 0.03
+    assert second.steps == 3
+    for step in range(3, 6):
+        optimizer.step(gradients_of(whole, step))
+        second.step(gradients_of(whole, step))
+    assert parameters_as_bytes(whole) == parameters_as_bytes(interrupted)
+
+
+def test_differences_of_gradients_are_listed_and_nothing_changes():
+    model = model_of()
+    optimizer = Adam(model)
+    before, state = parameters_as_bytes(model), optimizer.state_dict()
+    grads = gradients_of(model, 0)
+    del grads["0.weight"]
+    grads["2.bias"] = np.zeros(3)
+    grads["stranger"] = np.zeros(1)
+    with pytest.raises(ValueError) as error:
+        optimizer.step(grads)
+    for words in (
+        "missing: 0.weight (7, 3)",
+        "unknown: stranger",
+        "misshaped: 2.bias: expected (2,), got (3,)",
+    ):
+        assert words in str(error.value)
+    with pytest.raises(TypeError, match=r"grads\['0.weight'\]: expected real numbers"):
+        optimizer.step(gradients_of(model, 0) | {"0.weight": np.zeros((7, 3), complex)})
+    with pytest.raises(TypeError, match="grads: expected a mapping"):
+        optimizer.step([np.zeros(3)])
+    assert parameters_as_bytes(model) == before
+    assert optimizer.steps == 0
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+def test_differences_of_a_state_are_listed_and_nothing_changes():
+    optimizer = Adam(Linear(2, 3), 0.1)
+    optimizer.step({"weight": np.ones((3, 2)), "bias": np.ones(3)})
+    state = optimizer.state_dict()
+    bad = {name: np.zeros_like(array) for name, array in state.items()}
+    bad["exp_avg.bias"] = np.zeros(4)
+    del bad["exp_avg_sq.weight"]
+    bad["momentum_buffer.bias"] = np.zeros(3)
+    with pytest.raises(ValueError) as error:
+        optimizer.load_state_dict(bad)
+    for words in (
+        "missing: exp_avg_sq.weight (3, 2)",
+        "unknown: momentum_buffer.bias",
+        "misshaped: exp_avg.bias: expected (3,), got (4,)",
+    ):
+        assert words in str(error.value)
+    with pytest.raises(TypeError, match="step"):
+        optimizer.load_state_dict(state | {"step": np.array(1.5)})
+    with pytest.raises(ValueError, match="step"):
+        optimizer.load_state_dict(state | {"step": np.array(-1)})
+    with pytest.raises(TypeError, match="state_dict: expected a mapping"):
+        optimizer.load_state_dict(None)
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda m: SGD(m, -0.1), ValueError, "lr: expected a number in"),
+        (lambda m: SGD(m, "0.1"), TypeError, "lr: expected a number"),
+        (lambda m: SGD(m, float("nan")), ValueError, "lr"),
+        (lambda m: SGD(m, 0.1, momentum=1.0), ValueError, "momentum"),
+        (lambda m: SGD(m, 0.1, weight_decay=-1), ValueError, "weight_decay"),
+        (lambda m: SGD(m, 0.1, momentum=0.9, nesterov=1), TypeError, "nesterov"),
+        (lambda m: SGD(m, 0.1, nesterov=True), ValueError, "nesterov: expected a momentum above 0"),
+        (lambda m: Adam(m, float("inf")), ValueError, "lr"),
+        (lambda m: Adam(m, betas=0.9), TypeError, "betas: expected two numbers"),
+        (lambda m: Adam(m, betas=(0.9, 0.99, 0.999)), TypeError, "betas: expected two numbers"),
+        (lambda m: Adam(m, betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
+        (lambda m: Adam(m, eps=-1e-8), ValueError, "eps"),
+        (lambda m: Adam(m, weight_decay=None), TypeError, "weight_decay"),
+    ],
+)
+def test_options_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make(Linear(1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clip_grad_norm_is_pytorchs(dtype):
+    torch = pytest.importorskip("torch")
+    grads = gradients_of(model_of(dtype), 0)
+    tensors = [torch.nn.Parameter(torch.tensor(array)) for array in grads.values()]
+    for tensor in tensors:
+        tensor.grad = tensor.detach().clone()
+    expected = torch.nn.utils.clip_grad_norm_(tensors, 1.5).item()
+    norm = clip_grad_norm(Gradients(None, None, grads), 1.5)
+    assert type(norm) is float
+    assert norm == pytest.approx(expected, rel=TOLERANCE[dtype])
+    for array, tensor in zip(grads.values(), tensors, strict=True):
+        assert array.dtype == dtype
+        np.testing.assert_allclose(array, tensor.grad.numpy(), rtol=1e-6)  # PyTorch adds 1e-6 to the norm
+
+
+def test_clip_grad_norm_leaves_what_is_short_or_not_finite():
+    grads = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
+    assert clip_grad_norm(grads, 5.0) == 5.0
+    assert clip_grad_norm(grads, float("inf")) == 5.0
+    assert grads["a"].tolist() == [3.0, 0.0]
+    assert clip_grad_norm({}, 1.0) == 0.0
+    for bad in (np.nan, np.inf, 1e200):
+        grads = {"a": np.array([bad, 2.0]), "b": np.array([[4.0]])}
+        assert not np.isfinite(clip_grad_norm(grads, 1.0))
+        np.testing.assert_array_equal(grads["a"], [bad, 2.0])
+        assert grads["b"].item() == 4.0
+
+
+def test_clip_grad_norm_accumulates_in_float64():
+    grads = {"a": np.full(2**16, 1e25, np.float32)}  # its square is beyond float32
+    assert clip_grad_norm(grads, 1.0) == pytest.approx(2**8 * float(np.float32(1e25)), rel=1e-12)
+    np.testing.assert_allclose(grads["a"], 2.0**-8, rtol=1e-6)
+
+
+def test_clip_grad_norm_refuses_and_changes_nothing():
+    frozen = np.array([4.0])
+    frozen.flags.writeable = False
+    for bad, error, message in [
+        (frozen, ValueError, r"grads\['b'\]: expected a writable array"),
+        ([4.0], TypeError, r"grads\['b'\]: expected an array of floats"),
+        (np.array([4]), TypeError, r"grads\['b'\]: expected an array of floats"),
+    ]:
+        grads = {"a": np.array([3.0]), "b": bad}
+        with pytest.raises(error, match=message):
+            clip_grad_norm(grads, 1.0)
+        assert grads["a"].item() == 3.0
+    with pytest.raises(TypeError, match="grads: expected a mapping"):
+        clip_grad_norm([np.zeros(1)], 1.0)
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="max_norm"):
+            clip_grad_norm({}, bad)

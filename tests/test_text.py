@@ -1,0 +1,156 @@
+"""Vocabularies, and texts to learn from."""
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lstm_cy import text as text_module
+from lstm_cy.text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
+
+any_text = st.text(st.characters(codec=None), max_size=50)  # lone surrogates and NUL among them
+
+
+@given(any_text, any_text, st.integers(1, 3))
+def test_tokens_are_those_of_a_dict(text, other, min_count):
+    counts = Counter(text)
+    known = sorted(c for c, n in counts.items() if n >= min_count and c != "\ufffd")
+    token = {c: 1 + i for i, c in enumerate(known)}
+
+    vocabulary = Vocabulary.from_text(text, min_count)
+
+    assert len(vocabulary) == 1 + len(known)
+    assert vocabulary.characters == "".join(known)
+    tokens = vocabulary.encode(text + other)
+    assert tokens.dtype == np.intp
+    assert tokens.tolist() == [token.get(c, 0) for c in text + other]
+    assert vocabulary.decode(tokens) == "".join(c if c in token else "\ufffd" for c in text + other)
+
+
+@given(any_text)
+def test_a_vocabulary_comes_back_from_json(text):
+    vocabulary = Vocabulary(text)
+    again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert again == vocabulary
+    assert hash(again) == hash(vocabulary)
+    assert again.encode(text).tolist() == vocabulary.encode(text).tolist()
+
+
+def test_order_and_repetition_do_not_matter():
+    assert Vocabulary("cabac") == Vocabulary("abc") != Vocabulary("ab")
+    assert Vocabulary("abc") != "abc"
+
+
+def test_an_empty_vocabulary_knows_nothing():
+    assert Vocabulary("").encode("ab").tolist() == [0, 0]
+    assert Vocabulary("ab").encode("").shape == (0,)
+    assert Vocabulary("ab").decode([]) == ""
+
+
+@pytest.mark.parametrize("tokens", [[3], [-1], [0, 1, 2, 99]])
+def test_a_token_that_there_is_not(tokens):
+    with pytest.raises(ValueError, match=r"tokens: expected 0 to 2, got"):
+        Vocabulary("ab").decode(tokens)
+
+
+def test_vocabulary_refuses_what_is_not_text():
+    with pytest.raises(TypeError, match="characters: expected a str, got list"):
+        Vocabulary(["a"])
+    with pytest.raises(TypeError, match="text: expected a str, got bytes"):
+        Vocabulary.from_text(b"a")
+    with pytest.raises(TypeError, match="text: expected a str, got int"):
+        Vocabulary("a").encode(1)
+    with pytest.raises(TypeError, match="tokens: expected integers"):
+        Vocabulary("a").decode([0.5])
+    with pytest.raises(ValueError, match="min_count: expected at least 1, got 0"):
+        Vocabulary.from_text("a", 0)
+
+
+@pytest.mark.parametrize("value", [None, "abc", {}, {"characters": ["a"]}])
+def test_json_of_another_kind_is_refused(value):
+    with pytest.raises(ValueError, match="vocabulary: expected"):
+        Vocabulary.from_json(value)
+
+
+def test_read_text(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffÄpfel\n".encode())
+    assert read_text(path) == "Äpfel\n"
+    path.write_bytes(b"abc\xff")
+    with pytest.raises(ValueError, match=rf"{path}: not UTF-8 text: .* at byte 3"):
+        read_text(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{path}: the file is empty"):
+        read_text(path)
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "missing")
+
+
+def test_standard_library_text_is_the_same_source_each_time():
+    text = standard_library_text(300_000)
+    assert len(text) == 300_000
+    assert text == standard_library_text(300_000)
+    assert text.startswith(standard_library_text(1000))
+    with open(text_module.sysconfig.get_path("stdlib") + "/abc.py", encoding="utf-8") as file:
+        assert file.read() in text
+
+
+def test_standard_library_text_leaves_out_tests_and_what_is_not_utf8(tmp_path, monkeypatch):
+    files = {"b.py": b"two\n", "a.py": b"one\n", "_c.py": b"no\n", "d.py": b"\xff", "e.txt": b"no\n"}
+    files |= {"json/z.py": b"three\n", "json/test/t.py": b"no\n", "site-packages/s.py": b"no\n"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert standard_library_text() == "one\ntwo\nthree\n"
+    assert standard_library_text(5) == "one\nt"
+
+
+def test_a_python_without_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no sources of the standard library"):
+        standard_library_text()
+
+
+@given(st.integers(2, 40), st.integers(1, 12))
+def test_each_column_goes_on_where_the_one_before_ends(n, batch_size):
+    tokens = np.arange(n) * 7
+    steps = (n - 1) // batch_size
+    if steps == 0:
+        with pytest.raises(ValueError, match=f"tokens: {n} are too few for {batch_size} columns"):
+            columns(tokens, batch_size)
+        return
+    x, y = columns(tokens, batch_size)
+    assert x.shape == y.shape == (steps, batch_size)
+    assert x.flags.c_contiguous or batch_size == 1
+    for t in range(steps):
+        for b in range(batch_size):
+            assert x[t, b] == tokens[b * steps + t]
+            assert y[t, b] == tokens[b * steps + t + 1]
+    x[:] = y[:] = 0
+    assert tokens.tolist() == [7 * i for i in range(n)]
+
+
+def test_unigram_entropy():
+    assert unigram_entropy([5, 5, 5]) == 0
+    assert unigram_entropy([0, 1, 2, 3]) == pytest.approx(math.log(4), rel=1e-15)
+    # three of four: 3/4 log(4/3) + 1/4 log 4
+    expected = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
+    assert unigram_entropy([9, 2, 9, 9]) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize("function", [unigram_entropy, lambda tokens: columns(tokens, 2)])
+def test_tokens_are_integers_in_a_row(function):
+    with pytest.raises(ValueError, match=r"tokens: expected shape \(N,\), got \(2, 2\)"):
+        function([[1, 2], [3, 4]])
+    with pytest.raises(TypeError, match="tokens: expected integers"):
+        function([0.5, 1.5, 2.5])
+
+
+def test_no_tokens_have_no_entropy():
+    with pytest.raises(ValueError, match="tokens: expected at least one"):
+        unigram_entropy([])
