@@ -35,7 +35,11 @@ ARITHMETIC = [
     "-fno-signed-zeros",
     "-ffp-contract=off",
 ]
-TUNING = {"avx2": ["-mtune=haswell"], "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512"]}
+# Copies in vectors as wide as the arithmetic: a load of 64 bytes that were stored as two halves waits for both.
+TUNING = {
+    "avx2": ["-mtune=haswell", "-mmove-max=256", "-mstore-max=256"],
+    "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512", "-mmove-max=512", "-mstore-max=512"],
+}
 OPTIMISE = ["-O3", "-g0"]
 
 DIRECTIVES = {

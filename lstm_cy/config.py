@@ -13,7 +13,7 @@ import numpy as np
 
 from .checks import positive_int
 
-ENGINES = ("blas",)
+ENGINES = ("blas", "packed")
 
 
 def _kernel_module(name):
@@ -45,11 +45,16 @@ def instruction_set():
 
 @functools.cache
 def engine():
-    """The engine in use: "blas", which LSTM_CY_ENGINE may name as well."""
+    """The engine in use: the one that LSTM_CY_ENGINE names, else the one that was measured faster.
+
+    "packed" was faster at every shape with AVX2 and AVX-512, "blas" without them (docs/performance.md).
+    """
     forced = os.environ.get("LSTM_CY_ENGINE", "auto")
     if forced not in ("auto", *ENGINES):
-        raise ValueError(f"LSTM_CY_ENGINE: expected auto or {', '.join(ENGINES)}, got {forced!r}")
-    return ENGINES[0]
+        raise ValueError(f"LSTM_CY_ENGINE: expected auto, {' or '.join(ENGINES)}, got {forced!r}")
+    if forced != "auto":
+        return forced
+    return "blas" if instruction_set() == "base" else "packed"
 
 
 @functools.cache
@@ -60,8 +65,8 @@ def kernels():
 
 @functools.cache
 def blas():
-    """The table of BLAS products, as a capsule; the first call imports SciPy."""
-    return _kernel_module("blas").blas()
+    """The table of BLAS products, as a capsule, or None where engine "packed" needs none; imports SciPy if so."""
+    return _kernel_module("blas").blas() if engine() == "blas" else None
 
 
 def _threads_from_environment():
@@ -100,8 +105,8 @@ def show_config(mode="stdout"):
     Examples
     --------
     >>> import lstm_cy
-    >>> lstm_cy.show_config("dicts")["engine"]
-    'blas'
+    >>> lstm_cy.show_config("dicts")["threads"]
+    1
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")

@@ -13,7 +13,9 @@ import numpy as np
 
 from .checks import flag, non_negative_int, number, positive_int
 from .layer import Layer
+from .layers import Embedding, Sequential
 from .losses import check_lengths
+from .lstm import LSTM
 from .optimizers import Optimizer, clip_grad_norm
 
 _FORMAT = "lstm_cy checkpoint 1"
@@ -210,11 +212,15 @@ class _Loop:
             raise ValueError("optimizer: expected one made for this model, got one made for another")
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.bptt = None if bptt is None else positive_int("bptt", bptt)
-        if bptt is not None and not _runs_forward(model.config):
+        layers = model.layers if isinstance(model, Sequential) else (model,)
+        lstms = [layer for layer in layers if isinstance(layer, LSTM)]
+        if bptt is not None and any(lstm.bidirectional or lstm.reverse for lstm in lstms):
             raise ValueError("bptt: expected LSTMs that run forward only, got a bidirectional or reverse one")
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
         batch_first = getattr(model, "batch_first", True)
         self.batch_axis = 0 if batch_first else 1
+        # One sequence without an axis of rows, which an LSTM would take, is none of fit's inputs.
+        self.x_axes = None if not lstms else 2 if isinstance(layers[0], Embedding) else 3
         self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
 
     @property
@@ -297,9 +303,11 @@ class _Batches:
 
     def __init__(self, name, data, batch_size, loop):
         self.name, self.batch_size = name, batch_size
-        self.batch_axis, self.bptt = loop.batch_axis, loop.bptt
+        self.batch_axis, self.x_axes, self.bptt = loop.batch_axis, loop.x_axes, loop.bptt
         self.source = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
+        if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
+            raise ValueError(f"{name}: lengths: expected one above 0, got none")
 
     @property
     def steps(self):
@@ -334,8 +342,9 @@ class _Batches:
                 f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}"
             )
         x, y = np.asarray(value[0]), np.asarray(value[1])
-        if x.ndim <= self.batch_axis:
-            raise ValueError(f"{name}: x: expected rows on axis {self.batch_axis}, got shape {x.shape}")
+        if x.ndim <= self.batch_axis or (self.x_axes and x.ndim != self.x_axes):
+            axes = f"{self.x_axes} axes, " if self.x_axes else ""
+            raise ValueError(f"{name}: x: expected {axes}rows on axis {self.batch_axis}, got shape {x.shape}")
         rows = x.shape[self.batch_axis]
         if rows == 0:
             raise ValueError(f"{name}: x: expected at least one row, got shape {x.shape}")
@@ -462,12 +471,6 @@ def _plain(value):
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _runs_forward(config):
-    """Whether no LSTM in a model of this configuration needs a row's end before its beginning."""
-    here = not (config.get("bidirectional") or config.get("reverse"))
-    return here and all(map(_runs_forward, config.get("layers", ())))
 
 
 def _takes(function, keyword):

@@ -157,6 +157,8 @@ def test_the_loss_is_accumulated_in_float64():
     prediction = np.ones(2**16 + 1, np.float32)
     prediction[0] = 2.0**14
     assert mse(prediction, np.zeros(2**16 + 1))[0] == (2.0**28 + 2**16) / (2**16 + 1)
+    # as is 32 added to 2**29
+    assert cross_entropy(np.array([[0, 2.0**29], [0, 32]], np.float32), [0, 0])[0] == (2.0**29 + 32) / 2
 
 
 def test_layouts_and_inputs():

@@ -127,8 +127,10 @@ def test_state_dict_goes_on_to_the_bit(make):
     state = first.state_dict()
     second = make(interrupted)
     second.load_state_dict(state)
-    for array in state.values():  # both are copies
+    for array in state.values():  # copies, there and back
         array[...] = 0
+    for name, array in first.state_dict().items():
+        np.testing.assert_array_equal(array, second.state_dict()[name])
     assert second.lr == 0.03
     assert second.steps == 3
     for step in range(3, 6):

@@ -9,10 +9,9 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .blas cimport add_product
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, address_or_null, addresses, after, batch_of,
-    check, into_slots, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, add_outer, address, address_or_null, addresses, after,
+    batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting, rows_of, running, saved_of, steps,
 )
 from .table cimport cell_backward, column_sums, real
 
@@ -73,6 +72,7 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, ragg
     call.keep = NULL
     call.tape = NULL
     call.sums = NULL
+    network.pack_for_backward()
     try:
         call.keep = addresses(keep)
         call.tape = saved_of(tape)
@@ -134,7 +134,8 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* dx,
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch.B)
-    cdef Py_ssize_t block = most * (network.directions[index].inputs + 4 * H)
+    cdef Py_ssize_t width = network.directions[index].ih.inputs
+    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](network, most, max(width, H), NULL)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
     cdef real* slots_h
     cdef real* slots_c
@@ -164,7 +165,8 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx
     cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, work = 0
     cdef Py_ssize_t rows, row, first = call.rows
     cdef real* dz = scratch
-    cdef real* block_dx = scratch + most * 4 * H
+    cdef real* block_dx = dz + most * 4 * H
+    cdef real* space = block_dx + most * way.ih.inputs
     cdef Status status
     while end > 0:
         start = block_start(batch, end, most, &rows)
@@ -173,12 +175,12 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx
             row -= running(batch, step)
             run_step[real](network, batch, way, dy, step, saved, first - rows + row, dh, dc, dz + row * 4 * H)
         first -= rows
-        add_parameters[real](network, way, saved, first, rows, dz, &call.sums[index])
-        memset(block_dx, 0, rows * way.inputs * sizeof(real))
-        add_product[real](network.blas, False, False, rows, way.inputs, 4 * H, dz, <const real*>way.weight_ih, block_dx)
+        add_parameters[real](network, way, saved, first, rows, dz, space, &call.sums[index])
+        memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
+        multiply_back[real](network, &way.ih, rows, dz, block_dx)
         scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
         end = start
-        status = after(2 * rows * 4 * H * (way.inputs + H), &work)
+        status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work)
         if status != DONE:
             return status
     return DONE
@@ -207,17 +209,16 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
     cell_backward[real](network.kernels, n, H, <const real*>saved.gates + row * 4 * H,
                         <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
     memset(dh, 0, n * H * sizeof(real))
-    add_product[real](network.blas, False, False, n, H, 4 * H, dz, <const real*>way.weight_hh, dh)
+    multiply_back[real](network, &way.hh, n, dz, dh)
 
 
 cdef void add_parameters(Network network, const Direction* way, const Saved* saved, Py_ssize_t first, Py_ssize_t rows,
-                         const real* dz, const Sums* sums) noexcept nogil:
+                         const real* dz, real* space, const Sums* sums) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
     cdef Py_ssize_t H = network.hidden_size
-    add_product[real](network.blas, True, False, 4 * H, way.inputs, rows, dz,
-                      <const real*>saved.x + first * way.inputs, <real*>sums.weight_ih)
-    add_product[real](network.blas, True, False, 4 * H, H, rows, dz, <const real*>saved.h_prev + first * H,
-                      <real*>sums.weight_hh)
+    add_outer[real](network, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
+                    <real*>sums.weight_ih)
+    add_outer[real](network, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
     if sums.bias != NULL:
         column_sums[real](network.kernels, rows, 4 * H, dz, <real*>sums.bias)
 

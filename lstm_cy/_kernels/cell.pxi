@@ -96,7 +96,7 @@ cdef inline real exp_less_1(real x, real* power) noexcept nogil:
     series = fma[real](series, r, 1.0 / 6.0)
     series = fma[real](series, r, 0.5)
     series = fma[real](series, r * r, r)
-    return fma[real](power[0], series, power[0] - 1)
+    return fma[real](power[0], series, power[0] - <real>1)
 
 
 cdef inline real sigmoid(real z) noexcept nogil:
@@ -104,16 +104,16 @@ cdef inline real sigmoid(real z) noexcept nogil:
     cdef real limit = 20 if real is float else 40
     cdef real power
     cdef real e = exp_less_1[real](bounded[real](-z, limit), &power)
-    cdef real s = 1 / (e + 2)
-    return 0 if z < -limit else s
+    cdef real s = <real>1 / (e + <real>2)
+    return <real>0 if z < -limit else s
 
 
 cdef inline real tanh(real x) noexcept nogil:
     """(exp(2x) - 1) / (exp(2x) + 1): accurate relative to small x as well, and rounds to -1 and 1 by itself."""
     cdef real limit = 20 if real is float else 40
     cdef real power
-    cdef real e = exp_less_1[real](bounded[real](2 * x, limit), &power)
-    return e / (e + 2)
+    cdef real e = exp_less_1[real](bounded[real](x + x, limit), &power)
+    return e / (e + <real>2)
 
 
 cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcept nogil:
@@ -178,7 +178,7 @@ cdef void cell_backward(Py_ssize_t rows, Py_ssize_t H, const real* gates, const 
     """
     cdef real[BLOCK] i, f, g, o, prev, told, d_out, d_cell
     cdef Py_ssize_t row, start, units
-    cdef real told_gradient
+    cdef real told_gradient, one = 1  # a bare 1 would make the product a double
     cdef int u
     for row in range(rows):
         start = 0
@@ -194,13 +194,13 @@ cdef void cell_backward(Py_ssize_t rows, Py_ssize_t H, const real* gates, const 
             load(d_cell, dc + start, units)
             for u in range(BLOCK):
                 told_gradient = d_out[u] * o[u]
-                o[u] = d_out[u] * told[u] * o[u] * (1 - o[u])
-                d_cell[u] = d_cell[u] + told_gradient * (1 - told[u] * told[u])
+                o[u] = d_out[u] * told[u] * o[u] * (one - o[u])
+                d_cell[u] = d_cell[u] + told_gradient * (one - told[u] * told[u])
                 told_gradient = d_cell[u] * g[u]
-                g[u] = d_cell[u] * i[u] * (1 - g[u] * g[u])
-                i[u] = told_gradient * i[u] * (1 - i[u])
+                g[u] = d_cell[u] * i[u] * (one - g[u] * g[u])
+                i[u] = told_gradient * i[u] * (one - i[u])
                 told_gradient = d_cell[u] * f[u]
-                f[u] = d_cell[u] * prev[u] * f[u] * (1 - f[u])
+                f[u] = d_cell[u] * prev[u] * f[u] * (one - f[u])
                 d_cell[u] = told_gradient
             store(dz + start, i, units)
             store(dz + H + start, f, units)

@@ -9,10 +9,9 @@ from cpython.mem cimport PyMem_Free
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from .blas cimport add_product
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end, check,
-    into_slots, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
 )
 from .table cimport cell_forward, real
 
@@ -104,7 +103,7 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, 
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch.B)
-    cdef Py_ssize_t block = most * (network.directions[index].inputs + 4 * H)
+    cdef Py_ssize_t block = most * (network.directions[index].ih.inputs + 4 * H)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
     cdef real* slots_h
     cdef real* slots_c
@@ -139,22 +138,22 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x,
         end = block_end(batch, start, most, &rows)
         if saved == NULL:
             block_x = scratch
-            z = scratch + most * way.inputs
+            z = scratch + most * way.ih.inputs
         else:
-            block_x = <real*>saved.x + done * way.inputs
+            block_x = <real*>saved.x + done * way.ih.inputs
             z = <real*>saved.gates + done * 4 * H
         if saved == NULL and keep == NULL and lies_in_order(batch, x, way.backwards):
             block_x = <real*>x.data + start * x.step
         else:
             gather[real](batch, x, way.backwards, start, end, keep, call.scale, block_x)
         spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
-        add_product[real](network.blas, False, True, rows, 4 * H, way.inputs, block_x, <const real*>way.weight_ih, z)
+        multiply[real](network, &way.ih, rows, block_x, z)
         for step in range(start, end):
             run_step[real](network, batch, way, y, step, saved, done, z, h, c)
             z += running(batch, step) * 4 * H
             done += running(batch, step)
         start = end
-        status = after(rows * 4 * H * (way.inputs + H), &work)
+        status = after(rows * 4 * H * (way.ih.inputs + H), &work)
         if status != DONE:
             return status
     return DONE
@@ -170,7 +169,7 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
         memcpy(<real*>saved.h_prev + done * H, h, n * H * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
         tanh_c = <real*>saved.tanh_c + done * H
-    add_product[real](network.blas, False, True, n, 4 * H, H, h, <const real*>way.weight_hh, z)
+    multiply[real](network, &way.hh, n, h, z)
     cell_forward[real](network.kernels, n, H, z, c, h, tanh_c)
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * H, H * sizeof(real))

@@ -5,6 +5,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from .table cimport Kernels
 
 include "cell.pxi"
+include "panels.pxi"
 
 cdef extern from *:
     """
@@ -50,6 +51,14 @@ table.cell_backward32 = cell_backward[float]
 table.cell_backward64 = cell_backward[double]
 table.column_sums32 = column_sums[float]
 table.column_sums64 = column_sums[double]
+table.panel32 = PANEL32
+table.panel64 = PANEL64
+table.pack32 = pack[float]
+table.pack64 = pack[double]
+table.multiply32 = multiply[float]
+table.multiply64 = multiply[double]
+table.add_outer32 = add_outer[float]
+table.add_outer64 = add_outer[double]
 
 
 def kernels():

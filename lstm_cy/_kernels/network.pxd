@@ -2,6 +2,8 @@
 
 from libc.string cimport memcpy
 
+from . cimport blas as blas_door
+from . cimport table
 from .blas cimport Blas
 from .table cimport Kernels, real
 
@@ -10,13 +12,19 @@ cdef enum:
     PATIENCE = 1000000000
 
 
+ctypedef struct Weight:
+    # a matrix (outputs, inputs), and with engine "packed" its panels; owned by the Network
+    Py_ssize_t outputs, inputs
+    const void* values
+    void* panels       # for products with its transpose, as forward needs
+    void* back_panels  # for products with itself, as backward needs; made at first use
+
+
 ctypedef struct Direction:
-    # one direction of one layer; the arrays are owned by the Network
-    Py_ssize_t inputs
-    bint backwards         # from a row's last valid step to its first
-    const void* weight_ih  # (4H, inputs)
-    const void* weight_hh  # (4H, H)
-    const void* bias       # (4H,), bias_ih + bias_hh, or NULL
+    # one direction of one layer
+    bint backwards     # from a row's last valid step to its first
+    Weight ih, hh      # (4H, inputs), (4H, H)
+    const void* bias   # (4H,), bias_ih + bias_hh, or NULL
 
 
 ctypedef struct Batch:
@@ -51,8 +59,44 @@ cdef class Network:
     cdef readonly Py_ssize_t hidden_size, num_layers, num_directions, itemsize
     cdef Direction* directions
     cdef const Kernels* kernels
-    cdef const Blas* blas
-    cdef object owned
+    cdef const Blas* blas  # NULL with engine "packed"
+    cdef list owned
+
+    cdef int pack_for_backward(self) except -1
+    cdef void* packed(self, const Weight* weight, bint back) except NULL
+
+
+cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c) noexcept nogil:
+    """c (rows, outputs) += a (rows, inputs) weight^T."""
+    if network.blas == NULL:
+        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c)
+    else:
+        blas_door.add_product[real](network.blas, False, True, rows, weight.outputs, weight.inputs, a,
+                                    <const real*>weight.values, c)
+
+
+cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
+                               real* c) noexcept nogil:
+    """c (rows, inputs) += a (rows, outputs) weight."""
+    if network.blas == NULL:
+        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a, <const real*>weight.back_panels, c)
+    else:
+        blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
+                                    <const real*>weight.values, c)
+
+
+cdef inline void add_outer(Network network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
+                           real* space, real* c) noexcept nogil:
+    """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
+    if network.blas == NULL:
+        table.add_outer[real](network.kernels, rows, M, N, a, b, space, c)
+    else:
+        blas_door.add_product[real](network.blas, True, False, M, N, rows, a, b, c)
+
+
+cdef inline Py_ssize_t outer_space(Network network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
+    """The elements of working space that `add_outer` needs."""
+    return table.packed_elements[real](network.kernels, rows, N, NULL) if network.blas == NULL else 0
 
 
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:

@@ -1,9 +1,16 @@
 """One LSTM as the drivers read it, and how Python's arrays become what they work on."""
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
+
+from . cimport table
+
+cdef enum:
+    LINE = 64  # bytes of a cache line, to which panels are aligned
 
 
 cdef class Network:
@@ -11,7 +18,10 @@ cdef class Network:
 
     Parameters
     ----------
-    kernels, blas : capsules
+    kernels : capsule
+        The table of an instruction set.
+    blas : capsule or None
+        The products of engine "blas"; with None the weights are packed in panels for our own.
     hidden_size, num_directions : int
     reverse : bool
         Whether the only direction runs backwards; with two the second one does.
@@ -24,24 +34,60 @@ cdef class Network:
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
         self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.blas = NULL if blas is None else <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
         self.hidden_size = hidden_size
         self.num_directions = num_directions
         self.num_layers = len(weights) // num_directions
         self.itemsize = itemsize
-        self.owned = weights
+        self.owned = [weights]
         self.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.directions == NULL:
             raise MemoryError
+        cdef Direction* way = self.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
-            self.directions[index].inputs = inputs
-            self.directions[index].backwards = reverse or index % num_directions == 1
-            self.directions[index].weight_ih = address(weight_ih)
-            self.directions[index].weight_hh = address(weight_hh)
-            self.directions[index].bias = address_or_null(bias)
+            way.backwards = reverse or index % num_directions == 1
+            way.ih = Weight(4 * hidden_size, inputs, address(weight_ih), NULL, NULL)
+            way.hh = Weight(4 * hidden_size, hidden_size, address(weight_hh), NULL, NULL)
+            way.bias = address_or_null(bias)
+            if self.blas == NULL:
+                way.ih.panels = self.packed(&way.ih, False)
+                way.hh.panels = self.packed(&way.hh, False)
+            way += 1
 
     def __dealloc__(self):
         PyMem_Free(self.directions)
+
+    cdef int pack_for_backward(self) except -1:
+        """Make the panels that backward needs, once."""
+        cdef Py_ssize_t index
+        cdef Direction* way
+        with cython.critical_section(self):
+            if self.blas != NULL or self.directions[0].ih.back_panels != NULL:
+                return 0
+            # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
+            for index in range(self.num_layers * self.num_directions - 1, -1, -1):
+                way = &self.directions[index]
+                way.hh.back_panels = self.packed(&way.hh, True)
+                way.ih.back_panels = self.packed(&way.ih, True)
+        return 0
+
+    cdef void* packed(self, const Weight* weight, bint back) except NULL:
+        """The panels of a weight, or of its transpose for backward, in memory that lives as long as the Network."""
+        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
+        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
+        cdef Py_ssize_t elements
+        if self.itemsize == 4:
+            elements = table.packed_elements[float](self.kernels, K, N, NULL)
+        else:
+            elements = table.packed_elements[double](self.kernels, K, N, NULL)
+        memory = PyByteArray_FromStringAndSize(NULL, elements * self.itemsize + LINE)
+        self.owned.append(memory)
+        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
+        if self.itemsize == 4:
+            table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
+        else:
+            table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
 
 
 cdef void* address(object array) except? NULL:

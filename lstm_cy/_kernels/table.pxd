@@ -29,6 +29,22 @@ ctypedef struct Kernels:
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
     void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
 
+    # Matrices packed in panels of so many columns
+    Py_ssize_t panel32, panel64
+
+    # (K, N, matrix (K, N), distance of its next k, of its next n, panels: out)
+    void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+    void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+
+    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N)): c += a panels
+    void (*multiply32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*) noexcept nogil
+    void (*multiply64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*) noexcept nogil
+
+    # (K, M, N, a (K, M), b (K, N), space for the panels of b, c (M, N)): c += a^T b
+    void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, float*) noexcept nogil
+    void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*,
+                        double*) noexcept nogil
+
 
 # One name for both precisions.
 
@@ -55,3 +71,33 @@ cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t
         kernels.column_sums32(rows, columns, array, sums)
     else:
         kernels.column_sums64(rows, columns, array, sums)
+
+
+cdef inline Py_ssize_t packed_elements(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, real* precision) noexcept nogil:
+    """The elements that the panels of a (K, N) matrix take."""
+    cdef Py_ssize_t width = kernels.panel32 if real is float else kernels.panel64
+    return K * ((N + width - 1) // width) * width
+
+
+cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step,
+                      Py_ssize_t n_step, real* panels) noexcept nogil:
+    if real is float:
+        kernels.pack32(K, N, matrix, k_step, n_step, panels)
+    else:
+        kernels.pack64(K, N, matrix, k_step, n_step, panels)
+
+
+cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
+                          const real* panels, real* c) noexcept nogil:
+    if real is float:
+        kernels.multiply32(rows, K, N, a, panels, c)
+    else:
+        kernels.multiply64(rows, K, N, a, panels, c)
+
+
+cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
+                           const real* b, real* panels, real* c) noexcept nogil:
+    if real is float:
+        kernels.add_outer32(K, M, N, a, b, panels, c)
+    else:
+        kernels.add_outer64(K, M, N, a, b, panels, c)

@@ -1,0 +1,188 @@
+"""Sampling, and a character model that goes on with a text."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import chi2
+
+from lstm_cy import LSTM, Embedding, Linear, Sequential
+from lstm_cy.decoding import generate, sample
+from lstm_cy.text import Vocabulary
+
+
+class Watched(Sequential):
+    """Remembers how many tokens each call was given."""
+
+    calls = ()
+
+    def __call__(self, x, states=None, **keywords):
+        self.calls = (*self.calls, len(x))
+        return super().__call__(x, states, **keywords)
+
+
+def character_model(n=5, dtype="float32", **keywords):
+    return Watched(
+        Embedding(n, 4, dtype=dtype, seed=1),
+        LSTM(4, 16, 2, dtype=dtype, seed=2, **keywords),
+        Linear(16, n, dtype=dtype, seed=3),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tokens_are_drawn_as_softmax_says(temperature):
+    logits = np.array([0.0, 2.0, -1.0, -np.inf, 1.5], np.float32)
+    expected = 20_000 * softmax(logits.astype(float) / temperature)
+
+    drawn = sample(np.tile(logits, (200, 100, 1)), temperature=temperature, rng=0)
+
+    assert drawn.shape == (200, 100)
+    assert drawn.dtype == np.intp
+    counts = np.bincount(drawn.ravel(), minlength=5)
+    assert counts[3] == 0
+    possible = expected > 0
+    distance = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+    assert distance < chi2.ppf(0.999, df=3)
+
+
+def test_rows_are_drawn_by_themselves():
+    logits = np.full((4, 4), -np.inf)
+    np.fill_diagonal(logits, [-1000.0, 0.0, 3.0, 1e30])
+    assert sample(logits, rng=0).tolist() == [0, 1, 2, 3]
+    # two rows of even odds must not always agree
+    pairs = sample(np.zeros((500, 2, 2)), rng=0)
+    assert 150 < (pairs[:, 0] == pairs[:, 1]).sum() < 350
+
+
+@pytest.mark.parametrize("shift", [0.0, -1e4, 1e4])
+def test_large_logits_do_not_overflow(shift):
+    tokens = [sample(np.array([0.0, np.log(3)]) + shift, rng=rng) for rng in range(400)]
+    assert 270 < sum(tokens) < 330  # three of four
+
+
+def test_temperature_zero_and_next_to_it_take_the_likeliest():
+    assert sample([1.0, 3.0, 3.0], temperature=0) == 1
+    assert sample([1.0, 2.0, 3.0], temperature=5e-324, rng=0) == 2
+    assert sample([[1.0, 0.0], [0.0, 1.0]], temperature=0).tolist() == [0, 1]
+
+
+def test_one_axis_gives_an_int():
+    for temperature in (0, 1.0):
+        assert type(sample(np.zeros(3, np.float32), temperature=temperature, rng=0)) is int
+
+
+def test_the_same_seed_draws_the_same_and_a_generator_goes_on():
+    logits = np.zeros((50, 9))
+    assert sample(logits, rng=4).tolist() == sample(logits, rng=4).tolist()
+    rng = np.random.default_rng(4)
+    first, second = sample(logits, rng=rng), sample(logits, rng=rng)
+    assert first.tolist() == sample(logits, rng=4).tolist() != second.tolist()
+
+
+def test_logits_are_not_changed():
+    logits = np.array([1.0, 2.0])
+    logits.flags.writeable = False
+    sample(logits, rng=0)
+    assert logits.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_infinity_are_refused(bad, temperature):
+    with pytest.raises(ValueError, match="logits: expected numbers or -inf"):
+        sample([[0.0, 1.0], [bad, 0.0]], temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("logits", "keywords", "error", "message"),
+    [
+        ([-np.inf, -np.inf], {}, ValueError, "logits: expected numbers or -inf with a finite"),
+        (1.0, {}, ValueError, r"logits: expected shape \(..., n\)"),
+        (np.empty((2, 0)), {}, ValueError, r"logits: expected shape \(..., n\)"),
+        ([0.0], {"temperature": -1}, ValueError, "temperature: expected a number in"),
+        ([0.0], {"temperature": np.nan}, ValueError, "temperature: expected a number in"),
+        ([0.0], {"temperature": np.inf}, ValueError, "temperature: expected a number in"),
+        ([0.0], {"temperature": "hot"}, TypeError, "temperature: expected a number"),
+        ([0.0], {"rng": "dice"}, TypeError, "rng: expected"),
+    ],
+)
+def test_bad_arguments_of_sample(logits, keywords, error, message):
+    with pytest.raises(error, match=message):
+        sample(logits, **keywords)
+
+
+def greedy(model, vocabulary, prompt, length):
+    """The likeliest text, by reading the whole of it again for each character."""
+    tokens = vocabulary.encode(prompt).tolist()
+    for _ in range(length):
+        logits, _ = model(np.array(tokens))
+        tokens.append(1 + int(np.argmax(logits[-1, 1:])))
+    return vocabulary.decode(tokens)[len(prompt) :]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("prompt", ["a", "abcdabca"])
+def test_the_state_is_carried_through_prompt_and_text(prompt, batch_first):
+    model, vocabulary = character_model(dtype="float64", batch_first=batch_first), Vocabulary("abcd")
+    # large recurrent weights, so that what was read long ago still decides
+    model.load_state_dict({name: 3 * array for name, array in model.state_dict().items()})
+    expected = greedy(model, vocabulary, prompt, 40)
+    assert len(set(expected)) > 1
+    assert "".join(generate(model, vocabulary, prompt, length=40, temperature=0)) == expected
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_line():
+    model, vocabulary = character_model(), Vocabulary("ab\nc")
+    texts = ["".join(generate(model, vocabulary, p, length=50, seed=3)) for p in ("", "\n", "a")]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_prompt_is_one_call_and_characters_come_one_by_one():
+    model, vocabulary = character_model(), Vocabulary("abcd")
+    characters = generate(model, vocabulary, "abcda", length=10**9, seed=0)
+    assert model.calls == (5,)
+    assert len("".join(islice(characters, 4))) == 4
+    assert model.calls == (5, 1, 1, 1)
+
+
+def test_the_same_seed_writes_the_same_text():
+    model, vocabulary = character_model(), Vocabulary("abcd")
+
+    def text(seed):
+        return "".join(generate(model, vocabulary, "ab", length=60, seed=seed))
+
+    assert len(text(1)) == 60
+    assert text(1) == text(1) != text(2)
+    assert text(np.random.default_rng(1)) == text(1)
+    assert text(None) != text(None)
+
+
+def test_the_unknown_symbol_is_never_written():
+    model, vocabulary = character_model(), Vocabulary("abcd")
+    bias = np.array([100.0, 0, 0, 0, 0])
+    model.load_state_dict({"2.bias": bias}, strict=False)
+    for temperature in (0, 1.0):
+        text = "".join(generate(model, vocabulary, length=50, temperature=temperature, seed=0))
+        assert set(text) <= set("abcd")
+
+
+def test_no_length_is_no_text():
+    assert list(generate(character_model(), Vocabulary("abcd"), "a", length=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"model": LSTM(2, 3)}, TypeError, "model: expected a Sequential, got LSTM"),
+        ({"vocabulary": Vocabulary("abc")}, ValueError, "vocabulary: expected 5 tokens"),
+        ({"prompt": b"a"}, TypeError, "text: expected a str, got bytes"),
+        ({"length": -1}, ValueError, "length: expected at least 0"),
+        ({"length": 1.5}, TypeError, "length: expected an integer"),
+        ({"temperature": -0.1}, ValueError, "temperature: expected"),
+        ({"seed": "x"}, TypeError, "seed: expected"),
+    ],
+)
+def test_bad_arguments_of_generate_are_told_before_the_first_character(keywords, error, message):
+    with pytest.raises(error, match=message):
+        generate(**{"model": character_model(), "vocabulary": Vocabulary("abcd"), "prompt": "a", **keywords})

@@ -1,0 +1,837 @@
+"""training.py against the loop written out by hand, and against itself when it is killed."""
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lstm_cy import (
+    LSTM,
+    SGD,
+    Adam,
+    Dropout,
+    Embedding,
+    Linear,
+    Sequential,
+    clip_grad_norm,
+    cross_entropy,
+    fit,
+    mse,
+)
+from lstm_cy.training import History
+from lstm_cy.weights.native import read_npz, write_npz
+
+ROWS, STEPS = 10, 7
+LENGTHS = np.array([7, 3, 0, 7, 5, 1, 7, 2, 7, 6])
+
+
+def model_of(*, batch_first=False, dropout=0.0, dtype="float64", size=5):
+    lstm = LSTM(2, size, 2, batch_first=batch_first, dropout=dropout, dtype=dtype, seed=1)
+    return Sequential(lstm, Dropout(dropout), Linear(size, 3, dtype=dtype, seed=2))
+
+
+def arrays(*, batch_first=False, rows=ROWS, seed=0):
+    """x (T, B, 2) and y (T, B, 3), or rows first."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(STEPS, rows, 2)), rng.normal(size=(STEPS, rows, 3))
+    return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if batch_first else (x, y)
+
+
+def bits(arrays):
+    return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
+def train(model, data, **options):
+    """fit with what a test is not about."""
+    options = {"loss": mse, "optimizer": Adam(model, 0.01), "epochs": 1, "progress": False} | options
+    return fit(model, data, **options)
+
+
+class Recorder:
+    """A loss that keeps what it was given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prediction, target, **keywords):
+        self.calls.append((prediction.copy(), target.copy(), keywords))
+        return 1.0, np.zeros_like(prediction)
+
+
+# what one epoch does
+
+
+def by_hand(model, x, y, lengths, *, batch_first, bptt, epochs, clip_norm, seed):
+    """What fit is documented to do, with the rows first."""
+    optimizer, history = Adam(model, 0.05), []
+    for epoch in range(epochs):
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(ROWS)
+        total = count = 0
+        for rows in order[:4], order[4:8], order[8:]:
+            states = None
+            for start in range(0, STEPS, bptt or STEPS):
+                stop = min(start + (bptt or STEPS), STEPS)
+                left = np.clip(lengths[rows] - start, 0, stop - start)
+                if not left.any():
+                    continue
+                window, target = x[rows, start:stop], y[rows, start:stop]
+                if not batch_first:
+                    window, target = window.swapaxes(0, 1), target.swapaxes(0, 1)
+                out, states, tape = model.forward(window, states, lengths=left, rng=rng)
+                loss, gradient = mse(out, target, lengths=left, batch_first=batch_first)
+                grads = model.backward(tape, gradient)
+                clip_grad_norm(grads, clip_norm)
+                optimizer.step(grads)
+                total, count = total + loss * left.sum(), count + left.sum()
+        history.append(total / count)
+    return history
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("bptt", [None, 3, 7, 100])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_fit_is_the_loop_written_by_hand(batch_first, bptt, ragged):
+    x, y = arrays(batch_first=True)
+    lengths = LENGTHS if ragged else np.full(ROWS, STEPS)
+    options = {"bptt": bptt, "epochs": 3, "clip_norm": 0.2, "seed": 11}
+    ours, hands = (model_of(batch_first=batch_first, dropout=0.0 if ragged else 0.3) for _ in range(2))
+    losses = by_hand(hands, x, y, lengths, batch_first=batch_first, **options)
+    layout = (x, y) if batch_first else (x.swapaxes(0, 1), y.swapaxes(0, 1))
+    data = (*layout, lengths) if ragged else layout
+    history = train(ours, data, optimizer=Adam(ours, 0.05), batch_size=4, **options)
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-12)
+    assert history.validation == []
+    for name, array in ours.parameters.items():
+        np.testing.assert_allclose(array, hands.parameters[name], rtol=0, atol=1e-12)
+
+
+def test_windows_carry_the_state_and_no_gradient():
+    x, y = arrays()
+    seen = Recorder()
+    model = model_of()
+    train(model, (x, y), loss=seen, optimizer=SGD(model, 0.0), bptt=3)
+    whole, _ = model(x)
+    rows = np.random.default_rng([0, 0]).permutation(ROWS)
+    predictions = np.concatenate([prediction for prediction, *_ in seen.calls])
+    np.testing.assert_allclose(predictions, whole[:, rows], rtol=0, atol=1e-14)
+    assert [len(target) for _, target, _ in seen.calls] == [3, 3, 1]
+
+
+def test_every_row_comes_once_an_epoch_in_an_order_of_its_own():
+    x, y = np.zeros((STEPS, ROWS, 2)), np.broadcast_to(np.arange(ROWS)[:, None], (STEPS, ROWS, 3))
+    orders = []
+    for _ in range(2):
+        seen = Recorder()
+        train(model_of(), (x, y), loss=seen, batch_size=4, epochs=3, seed=5)
+        assert [target.shape[1] for _, target, _ in seen.calls] == [4, 4, 2] * 3
+        rows = np.concatenate([target[0, :, 0] for _, target, _ in seen.calls]).reshape(3, ROWS)
+        np.testing.assert_array_equal(np.sort(rows), np.tile(np.arange(ROWS), (3, 1)))
+        orders.append(rows)
+    assert len({tuple(row) for row in orders[0]}) == 3
+    np.testing.assert_array_equal(orders[0], orders[1])
+    seen = Recorder()
+    train(model_of(), (x, y), loss=seen, batch_size=4, seed=6)
+    assert np.concatenate([target[0, :, 0] for _, target, _ in seen.calls]).tolist() != orders[0][0].tolist()
+
+
+def test_rows_of_x_y_and_lengths_stay_together():
+    marks = np.arange(ROWS) / ROWS
+    x = np.broadcast_to(marks[:, None], (STEPS, ROWS, 2))
+    seen = Recorder()
+    model = LSTM.from_gates(  # tells tanh(tanh(x)) and forgets it
+        forget=(np.zeros((2, 4)), [-50.0] * 2),
+        input=(np.zeros((2, 4)), [50.0] * 2),
+        output=(np.zeros((2, 4)), [50.0] * 2),
+        candidate=(np.eye(2, 4, 2), [0.0] * 2),
+        dtype="float64",
+    )
+    train(model, (x, x, np.arange(ROWS) % STEPS + 1), loss=seen, batch_size=4)
+    for prediction, target, keywords in seen.calls:
+        np.testing.assert_allclose(np.tanh(np.tanh(target[0])), prediction[0], rtol=1e-6)
+        np.testing.assert_array_equal(np.rint(target[0, :, 0] * ROWS) % STEPS + 1, keywords["lengths"])
+
+
+@pytest.mark.parametrize("bptt", [None, 2])
+def test_what_stands_past_the_lengths_has_no_say(bptt):
+    x, y = arrays()
+    clean, dirty = model_of(), model_of()
+    histories = [train(clean, (x, y, LENGTHS), bptt=bptt, epochs=2, batch_size=3)]
+    padding = np.arange(STEPS)[:, None] >= LENGTHS
+    x[padding] = y[padding] = np.nan
+    histories.append(train(dirty, (x, y, LENGTHS.astype(np.uint8)), bptt=bptt, epochs=2, batch_size=3))
+    assert bits(clean.parameters) == bits(dirty.parameters)
+    assert histories[0].loss == histories[1].loss
+
+
+def test_batches_are_cut_after_their_longest_row():
+    seen = Recorder()
+    x, y = arrays()
+    lengths = np.array([3, 1, 2, 0, 3, 2, 1, 0, 3, 2])
+    train(model_of(), (x, y, lengths), loss=seen, batch_size=ROWS)
+    ((prediction, target, keywords),) = seen.calls
+    assert prediction.shape == target.shape == (3, ROWS, 3)
+    assert sorted(keywords["lengths"]) == sorted(lengths)
+
+
+def test_windows_without_steps_are_passed_over():
+    seen = Recorder()
+    x, y = arrays()
+    lengths = np.array([1, 4, 0, 0, 2, 0, 0, 0, 0, 0])
+    train(model_of(), (x, y, lengths), loss=seen, bptt=3, batch_size=1)
+    assert sorted(int(keywords["lengths"][0]) for *_, keywords in seen.calls) == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("bptt", [None, 3])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_losses_are_the_means_over_all_that_counts(ragged, bptt):
+    data = (*arrays(), LENGTHS) if ragged else arrays()
+    held_out = (*arrays(rows=6, seed=1), LENGTHS[:6]) if ragged else arrays(rows=6, seed=1)
+    model = model_of()
+    still = SGD(model, 0.0)
+    history = train(model, data, optimizer=still, epochs=2, batch_size=4, bptt=bptt, validation=held_out)
+    for (x, y, *lengths), losses in ((data, history.loss), (held_out, history.validation)):
+        keywords = {"lengths": lengths[0]} if lengths else {}
+        prediction, _ = model(x, **keywords)
+        np.testing.assert_allclose(losses, [mse(prediction, y, **keywords)[0]] * 2, rtol=1e-12)
+    assert len(history.seconds) == 2
+
+
+def test_validation_of_ragged_rows_in_both_directions():
+    data = (*arrays(), LENGTHS)
+    model = Sequential(
+        LSTM(2, 4, bidirectional=True, dtype="float64", seed=0), Linear(8, 3, dtype="float64", seed=1)
+    )
+    history = train(model, data, optimizer=SGD(model, 0.0), validation=data)
+    prediction, _ = model(data[0], lengths=LENGTHS)
+    expected = mse(prediction, data[1], lengths=LENGTHS)[0]
+    np.testing.assert_allclose([*history.loss, *history.validation], [expected] * 2, rtol=1e-12)
+
+
+def test_validation_is_inference_and_leaves_training_alone():
+    with_validation, without = model_of(dropout=0.4), model_of(dropout=0.4)
+    held_out = arrays(rows=5, seed=1)
+    history = train(with_validation, arrays(), epochs=3, batch_size=4, validation=held_out)
+    train(without, arrays(), epochs=3, batch_size=4)
+    assert bits(with_validation.parameters) == bits(without.parameters)
+    prediction, _ = with_validation(held_out[0])
+    assert history.validation[-1] == pytest.approx(mse(prediction, held_out[1])[0], rel=1e-12)
+
+
+def last_step(prediction, target, batch_first=False):
+    """Cross entropy of each row's last step."""
+    last = np.s_[:, -1] if batch_first else np.s_[-1]
+    gradient = np.zeros_like(prediction)
+    loss, gradient[last] = cross_entropy(prediction[last], target)
+    return loss, gradient
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_one_target_a_row(batch_first):
+    x, _ = arrays(batch_first=batch_first, rows=40)
+    y = (x[:, -1] if batch_first else x[-1]).argmax(-1)
+    model = model_of(batch_first=batch_first)
+    history = train(model, (x, y), loss=last_step, optimizer=Adam(model, 0.03), epochs=30, validation=(x, y))
+    assert history.validation[-1] < 0.2  # log 2 = 0.69 is what knowing nothing costs
+    still = train(model, (x, y), loss=last_step, optimizer=SGD(model, 0.0), batch_size=13)
+    assert still.loss[0] == pytest.approx(last_step(model(x)[0], y, batch_first)[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_loss_gets_the_keywords_it_needs(batch_first):
+    x, y = arrays(batch_first=batch_first)
+    order = {"batch_first": True} if batch_first else {}
+    seen = Recorder()
+    train(model_of(batch_first=batch_first), (x, y), loss=seen, validation=(x, y))
+    assert [keywords for *_, keywords in seen.calls] == [order, order]
+    seen = Recorder()
+    train(model_of(batch_first=batch_first), (x, y, LENGTHS), loss=seen)
+    assert [set(keywords) for *_, keywords in seen.calls] == [{"lengths", *order}]
+    history = train(
+        model_of(batch_first=batch_first), (x, y), loss=lambda prediction, target: mse(prediction, target)
+    )
+    assert history.loss == train(model_of(batch_first=batch_first), (x, y)).loss
+
+
+def test_callables_give_the_batches():
+    x, y = arrays()
+    called = []
+
+    def batches(epoch):
+        called.append(epoch)
+        yield x[:, :3], y[:, :3]
+        yield [x[:4, 3:5], y[:4, 3:5], [4, 2]]
+
+    seen = Recorder()
+    history = train(model_of(), batches, loss=seen, epochs=2, batch_size=1, validation=batches)
+    assert called == [0, 0, 1, 1]
+    assert len(history.loss) == len(history.validation) == 2
+    assert [target.shape[:2] for _, target, _ in seen.calls] == [(7, 3), (4, 2)] * 4
+    assert ["lengths" in keywords for *_, keywords in seen.calls] == [False, True] * 4
+
+    cut, given = model_of(), model_of()
+    order = [np.random.default_rng([0, epoch]).permutation(ROWS) for epoch in range(2)]
+    train(cut, (x, y), epochs=2, batch_size=5)
+    train(given, lambda epoch: ((x[:, r], y[:, r]) for r in np.split(order[epoch], 2)), epochs=2)
+    assert bits(cut.parameters) == bits(given.parameters)
+
+
+def test_an_lstm_alone_and_a_model_without_one():
+    x, _ = arrays()
+    lstm = LSTM(2, 3, seed=0)
+    history = train(lstm, (x, np.tanh(x.sum(-1, keepdims=True) + np.zeros(3))), epochs=20)
+    assert history.loss[-1] < history.loss[0]
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, 2))
+    linear = Sequential(Linear(2, 1, dtype="float64", seed=0))
+    optimizer = SGD(linear, 0.3)
+    train(
+        linear, (features, features @ [[2.0], [-1.0]] + 0.5), optimizer=optimizer, epochs=100, batch_size=10
+    )
+    np.testing.assert_allclose(linear.parameters["0.weight"], [[2.0, -1.0]], atol=1e-6)
+
+    tokens = rng.integers(0, 4, 60)
+    table = Sequential(Embedding(4, 4, dtype="float64", seed=0))
+    history = train(table, (tokens, tokens), loss=cross_entropy, optimizer=Adam(table, 0.1), epochs=60)
+    assert history.loss[-1] < 0.05
+
+
+def test_a_character_model_learns():
+    text = np.tile([0, 1, 2, 3, 2, 1], 40)
+    x, y = text[:-1].reshape(1, -1), text[1:].reshape(1, -1)
+    model = Sequential(Embedding(4, 4, seed=0), LSTM(4, 12, batch_first=True, seed=1), Linear(12, 4, seed=2))
+    history = train(
+        model, (x, y), loss=cross_entropy, optimizer=Adam(model, 0.03), epochs=8, bptt=20, clip_norm=1.0
+    )
+    assert history.loss[-1] < 0.1  # whether 3 or 1 follows a 2 shows only from what came before
+
+
+def test_the_data_is_not_changed_and_may_be_read_only_or_lists():
+    x, y = arrays()
+    kept = x.copy(), y.copy()
+    x.flags.writeable = y.flags.writeable = False
+    one, other = model_of(), model_of()
+    train(one, (x, y), epochs=2)
+    train(other, [x.tolist(), y.tolist()], epochs=2)
+    assert bits(one.parameters) == bits(other.parameters)
+    np.testing.assert_array_equal(x, kept[0])
+    np.testing.assert_array_equal(y, kept[1])
+
+
+# when to stop
+
+
+class Scripted:
+    """A loss that tells given validation losses, one an epoch; the validation data are the single row."""
+
+    def __init__(self, *values):
+        self.values = iter(values)
+
+    def __call__(self, prediction, target):
+        loss, gradient = mse(prediction, target)
+        return (next(self.values) if target.shape[1] == 1 else loss), gradient
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "epochs", "best"),
+    [
+        ([3.0, 2.0, 2.0, 2.5, 1.0], 2, 4, 1),  # as good is not better
+        ([3.0, 2.0, 2.5, 1.0, 1.5], 2, 5, 3),
+        ([3.0, np.nan, 2.0, np.nan, np.nan], 2, 5, 2),
+        ([np.nan, np.nan, 2.0, 1.0, 0.5], 1, 2, 0),
+        ([np.nan, 3.0, 2.0, 2.5, 2.5], 2, 5, 2),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 9, 5, 0),
+    ],
+)
+def test_patience_stops_and_puts_the_best_parameters_back(values, patience, epochs, best):
+    model, after = model_of(), []
+    history = train(
+        model,
+        arrays(),
+        loss=Scripted(*values),
+        epochs=5,
+        validation=arrays(rows=1),
+        patience=patience,
+        callbacks=[lambda history: after.append(bits(model.parameters))],
+    )
+    assert len(history.loss) == len(history.seconds) == epochs
+    np.testing.assert_array_equal(history.validation, values[:epochs])
+    assert history.best_epoch == best
+    assert bits(model.parameters) == after[best]
+    assert len(set(map(str, after))) == epochs
+
+
+def test_without_patience_the_last_parameters_stay():
+    model, after = model_of(), []
+    callbacks = [lambda history: after.append(bits(model.parameters))]
+    history = train(
+        model, arrays(), loss=Scripted(1.0, 2.0), epochs=2, validation=arrays(rows=1), callbacks=callbacks
+    )
+    assert history.best_epoch == 0
+    assert bits(model.parameters) == after[1]
+
+
+def test_callbacks_see_the_history_and_may_stop():
+    seen = []
+    history = train(
+        model_of(),
+        arrays(),
+        epochs=9,
+        callbacks=(lambda h: len(h.loss) == 3, lambda h: seen.append((len(h.loss), len(h.seconds)))),
+    )
+    assert len(history.loss) == 3
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_history_in_words():
+    assert repr(History()) == "History(epochs=0, best_epoch=None)"
+    assert repr(History([2.0, 1.0], [], [0.1, 0.1])) == "History(epochs=2, loss=1, best_epoch=1)"
+    history = History([2.0, 1.0], [0.5, 0.75], [0.1, 0.1])
+    assert repr(history) == "History(epochs=2, loss=1, validation=0.75, best_epoch=0)"
+
+
+# checkpoints
+
+
+def long_run(path, *, epochs=6, loss=mse, resume=False, patience=None, **others):
+    """A training with a bit of everything; returns the model, its optimizer and the history."""
+    model = model_of(dropout=0.2, dtype="float32")
+    optimizer = Adam(model, 0.02, weight_decay=0.01)
+
+    def schedule(history):
+        optimizer.lr *= 0.9
+
+    options = {"bptt": 3, "clip_norm": 0.3, "batch_size": 4, "seed": 3, "callbacks": [schedule]} | others
+    history = train(
+        model,
+        (*arrays(), LENGTHS),
+        loss=loss,
+        optimizer=optimizer,
+        validation=arrays(rows=4, seed=1),
+        patience=patience,
+        epochs=epochs,
+        checkpoint=path,
+        resume=resume,
+        **options,
+    )
+    return model, optimizer, history
+
+
+def interrupting(error, call):
+    """A loss that raises at its call-th call."""
+    calls = itertools.count(1)
+
+    def loss(*arguments, **keywords):
+        if next(calls) == call:
+            raise error
+        return mse(*arguments, **keywords)
+
+    return loss
+
+
+def assert_same_run(one, other):
+    assert bits(one[0].parameters) == bits(other[0].parameters)
+    assert bits(one[1].state_dict()) == bits(other[1].state_dict())
+    assert one[2].loss == other[2].loss
+    assert one[2].validation == other[2].validation
+    assert len(one[2].seconds) == len(other[2].seconds)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.npz"
+
+
+@pytest.mark.parametrize("calls", [(1,), (40,), (12, 30), (25, 1, 2, 30)])
+def test_an_interrupted_training_resumes_to_the_bit(calls, path):
+    whole = long_run(path.with_name("whole.npz"))
+    for call in calls:
+        with pytest.raises(KeyboardInterrupt):
+            long_run(path, loss=interrupting(KeyboardInterrupt, call), resume=True)
+    assert_same_run(long_run(path, resume=True), whole)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["run.npz", "whole.npz"]
+
+
+def blocked_run(path):
+    """In a process of its own: says so in the middle of the fourth epoch, and hangs there."""
+    done, calls = [], itertools.count(1)
+
+    def loss(*arguments, **keywords):
+        if len(done) == 3 and next(calls) == 2:
+            print("in the middle", flush=True)
+            sys.stdin.read()
+        return mse(*arguments, **keywords)
+
+    long_run(path, loss=loss, callbacks=[done.append])
+
+
+def test_a_killed_training_resumes_to_the_bit(path):
+    program = f"import test_training; test_training.blocked_run({str(path)!r})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout.readline() == b"in the middle\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert read_npz(path)["history.loss"].shape == (3,)
+    resumed = long_run(path, resume=True, callbacks=())
+    assert_same_run(resumed, long_run(path.with_name("whole.npz"), callbacks=()))
+
+
+def test_resuming_a_finished_run_goes_on_only_for_more_epochs(path):
+    done = long_run(path)
+    again = long_run(path, loss=interrupting(AssertionError, 1), resume=True)
+    assert_same_run(again, done)
+    assert_same_run(long_run(path, epochs=9, resume=True), long_run(path.with_name("whole.npz"), epochs=9))
+    fewer = long_run(path, epochs=2, loss=interrupting(AssertionError, 1), resume=True)
+    assert len(fewer[2].loss) == 9
+
+
+def test_without_resume_or_without_a_file_training_starts_afresh(path):
+    fresh = long_run(path, resume=True)
+    assert path.exists()
+    assert_same_run(long_run(path.with_name("other.npz")), fresh)
+    assert len(long_run(path, epochs=2)[2].loss) == 2
+    assert read_npz(path)["history.loss"].shape == (2,)
+
+
+def test_patience_counts_across_an_interruption(path):
+    values = [3.0, 2.0, 2.5, 2.2, 1.0]
+    options = {"validation": arrays(rows=1), "patience": 2, "epochs": 5, "checkpoint": path}
+    models = model_of(), model_of()
+    train(models[0], arrays(), loss=Scripted(*values), **options | {"checkpoint": None})
+
+    def stop(history):
+        return len(history.loss) == 3
+
+    train(models[1], arrays(), loss=Scripted(*values), **options, callbacks=[stop])
+    models = models[0], model_of()
+    history = train(models[1], arrays(), loss=Scripted(*values[3:]), **options, resume=True)
+    assert history.validation == values[:4]
+    assert bits(models[0].parameters) == bits(models[1].parameters)
+    # and once it has stopped, it stays so
+    models = models[0], model_of()
+    history = train(models[1], arrays(), loss=Scripted(), **options, resume=True)
+    assert history.validation == values[:4]
+    assert bits(models[0].parameters) == bits(models[1].parameters)
+
+
+def test_losses_that_are_not_finite_and_infinite_settings_survive(path):
+    options = {"validation": arrays(rows=1), "checkpoint": path, "clip_norm": float("inf")}
+    train(model_of(), arrays(), loss=Scripted(np.nan, np.inf, -np.inf), epochs=3, **options)
+    history = train(model_of(), arrays(), loss=Scripted(0.5), epochs=4, resume=True, **options)
+    np.testing.assert_array_equal(history.validation, [np.nan, np.inf, -np.inf, 0.5])
+
+
+def test_a_checkpoint_holds_no_pickle_and_its_settings_in_json(path):
+    long_run(path)
+    with np.load(path, allow_pickle=False) as file:
+        contents = {name: file[name] for name in file}
+    settings = json.loads(contents["checkpoint"].tobytes())["settings"]
+    assert settings["model"]["layers"][0]["hidden_size"] == 5
+    assert settings["optimizer"] == {
+        "type": "Adam", "lr": 0.02, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01
+    }  # fmt: skip
+    assert contents["optimizer.lr"] == pytest.approx(0.02 * 0.9**6)
+    assert settings["seed"] == 3
+
+
+def unchanged(path, message, *, kind=ValueError, **options):
+    """Resuming from `path` fails, in such words, and leaves model and optimizer alone."""
+    model = options.pop("model", None) or model_of()
+    optimizer = options.pop("optimizer", Adam)(model, options.pop("lr", 0.01))
+    before, state = bits(model.parameters), bits(optimizer.state_dict())
+    with pytest.raises(kind, match=message) as error:
+        train(model, arrays(), optimizer=optimizer, epochs=3, checkpoint=path, resume=True, **options)
+    assert bits(model.parameters) == before
+    assert bits(optimizer.state_dict()) == state
+    return str(error.value)
+
+
+def test_a_checkpoint_that_does_not_fit_names_every_difference(path):
+    train(model_of(), arrays(), checkpoint=path, bptt=3)
+    words = unchanged(
+        path,
+        "does not fit this call",
+        model=model_of(size=6, dropout=0.5),
+        lr=0.02,
+        batch_size=8,
+        clip_norm=1.0,
+        seed=4,
+        validation=arrays(),
+    )
+    for difference in (
+        "model.layers[0].hidden_size: the checkpoint has 5, this call 6",
+        "model.layers[0].dropout: the checkpoint has 0.0, this call 0.5",
+        "model.layers[1].p: the checkpoint has 0.0, this call 0.5",
+        "model.layers[2].in_features: the checkpoint has 5, this call 6",
+        "optimizer.lr: the checkpoint has 0.01, this call 0.02",
+        "batch_size: the checkpoint has 32, this call 8",
+        "bptt: the checkpoint has 3, this call None",
+        "clip_norm: the checkpoint has None, this call 1.0",
+        "seed: the checkpoint has 0, this call 4",
+        "validation: the checkpoint has False, this call True",
+    ):
+        assert difference in words
+    assert words.count("the checkpoint has") == 10
+    words = unchanged(path, "does not fit", bptt=3, optimizer=SGD)
+    assert "optimizer.type: the checkpoint has 'Adam', this call 'SGD'" in words
+    words = unchanged(path, "does not fit", bptt=3, model=LSTM(2, 3, dtype="float64"))
+    assert "model.type: the checkpoint has 'Sequential', this call 'LSTM'" in words
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(path):
+    train(model_of(), arrays(), checkpoint=path)
+    good = path.read_bytes()
+    named = re.escape(str(path))
+    for content in (b"", b"no archive", good[: len(good) // 2], good[:-1], good[:400] + b"\xff" + good[401:]):
+        path.write_bytes(content)
+        unchanged(path, named)
+    for foreign in (
+        {"weight": np.zeros(3)},
+        {"checkpoint": np.frombuffer(b"[1]", np.uint8)},
+        {"checkpoint": np.frombuffer(b'{"format": "another 1", "settings": {}}', np.uint8)},
+        {"checkpoint": np.frombuffer(b"\xff\xff{", np.uint8)},
+        {"checkpoint": np.frombuffer(b"[" * 100_000, np.uint8)},
+        {"checkpoint": np.array(3.0)},
+    ):
+        write_npz(path, foreign)
+        unchanged(path, named + " is not one that fit has written")
+
+
+def test_nothing_in_a_checkpoint_is_executed(path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(path.with_name("trapped")),)
+
+    np.savez(path, checkpoint=np.array([Trap()], dtype=object))
+    unchanged(path, re.escape(str(path)))
+    assert not path.with_name("trapped").exists()
+
+
+def test_a_checkpoint_with_other_arrays_is_refused(path):
+    train(model_of(), arrays(), checkpoint=path)
+    good = read_npz(path)
+    write_npz(
+        path,
+        {name: array for name, array in good.items() if name != "parameters.2.bias"}
+        | {
+            "optimizer.exp_avg.2.bias": np.zeros(4),
+            "parameters.2.weight": good["parameters.2.weight"].astype(np.float32),
+            "best.2.bias": np.zeros(3),
+            "history.seconds": np.zeros(2),
+        },
+    )
+    words = unchanged(path, re.escape(f"{path} does not fit this call"))
+    for difference in (
+        "parameters.2.bias: expected <f8 (3,), got no array",
+        "optimizer.exp_avg.2.bias: expected <f8 (3,), got <f8 (4,)",
+        "parameters.2.weight: expected <f8 (3, 5), got <f4 (3, 5)",
+        "best.2.bias: expected no array, got <f8 (3,)",
+        "history.seconds: expected <f8 (1,), got <f8 (2,)",
+    ):
+        assert difference in words
+    assert words.count("expected") == 5
+    write_npz(path, good | {"optimizer.step": np.array(-1)})
+    unchanged(path, re.escape(str(path)) + r".*step.*expected at least 0, got -1")
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ends_training_before_the_step(bad):
+    model, calls = model_of(), itertools.count(1)
+    after = []
+
+    def loss(prediction, target):
+        value, gradient = mse(prediction, target)
+        after.append(bits(model.parameters))
+        return (bad if next(calls) == 5 else value), gradient
+
+    with pytest.raises(
+        FloatingPointError, match=rf"the loss is {bad} in epoch 2, step 2; that step was not made"
+    ):
+        train(model, arrays(), loss=loss, epochs=3, batch_size=4)
+    assert len(after) == 5
+    assert bits(model.parameters) == after[-1]
+
+
+def test_a_gradient_that_is_not_finite_ends_training_before_the_step():
+    model = model_of()
+    before = bits(model.parameters)
+
+    def loss(prediction, target):
+        return 1.0, np.full_like(prediction, np.nan)
+
+    with pytest.raises(FloatingPointError, match="the norm of the gradients is nan in epoch 1, step 1"):
+        train(model, arrays(), loss=loss, clip_norm=1.0)
+    assert bits(model.parameters) == before
+
+
+X, Y = arrays()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (X, TypeError, r"data: expected \(x, y\), \(x, y, lengths\) or a callable .*, got ndarray"),
+        ((X,), TypeError, "data: expected .* got 1 of them"),
+        ((X, Y, LENGTHS, 1), TypeError, "data: expected .* got 4 of them"),
+        (None, TypeError, "data: expected .* got NoneType"),
+        ((X[:, 0], Y[:, 0]), ValueError, r"data: x: expected 3 axes, rows on axis 1, got shape \(7, 2\)"),
+        ((X[:, :0], Y[:, :0]), ValueError, "data: x: expected at least one row"),
+        (
+            (X, Y[:, :9]),
+            ValueError,
+            r"data: y: expected a target per step, .*\(7, 10\).* per row, \(10,\).*got \(7, 9, 3\)",
+        ),
+        ((X, np.float64(1.0)), ValueError, "data: y: expected a target per step"),
+        ((X, Y, LENGTHS[:9]), ValueError, r"lengths: expected shape \(B,\) = \(10,\), got \(9,\)"),
+        ((X, Y, LENGTHS + 1), ValueError, "lengths: expected 0 to T = 7, got 1 to 8"),
+        ((X, Y, LENGTHS * 1.0), TypeError, "lengths: expected integers"),
+        ((X, Y, LENGTHS * 0), ValueError, "data: lengths: expected one above 0, got none"),
+        (
+            lambda epoch: [(X, Y, LENGTHS * 0)],
+            ValueError,
+            "data: expected at least one step to count in epoch 1",
+        ),
+        (lambda epoch: [], ValueError, "data: expected at least one step to count in epoch 1, got none"),
+        (lambda epoch: [X], TypeError, "data: expected"),
+        (lambda epoch: [(X, Y[:3])], ValueError, "data: y: expected a target per step"),
+    ],
+)
+def test_data_refused(data, error, message):
+    model = model_of()
+    before = bits(model.parameters)
+    with pytest.raises(error, match=message):
+        train(model, data)
+    assert bits(model.parameters) == before
+    if data is not None and not callable(data):  # validation data are held to the same, before the first step
+        with pytest.raises(error, match=message.replace("data:", "validation:")):
+            train(model, (X, Y), validation=data)
+        assert bits(model.parameters) == before
+
+
+OTHER = model_of()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"loss": None}, TypeError, "loss: expected a callable"),
+        (
+            {"loss": lambda prediction, target: 1.0},
+            TypeError,
+            r"loss: expected it to return \(value, gradient\), got float",
+        ),
+        ({"optimizer": Adam}, TypeError, "optimizer: expected an Optimizer"),
+        ({"optimizer": Adam(OTHER)}, ValueError, "optimizer: expected one made for this model"),
+        ({"epochs": 0}, ValueError, "epochs: expected at least 1"),
+        ({"epochs": 1.0}, TypeError, "epochs: expected an integer"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"bptt": 0}, ValueError, "bptt: expected at least 1"),
+        (
+            {"bptt": 3, "data": (X, np.zeros(ROWS))},
+            ValueError,
+            r"data: y: with bptt expected a target per step, \(7, 10\)",
+        ),
+        ({"clip_norm": 0.0}, ValueError, "clip_norm"),
+        ({"patience": 3}, ValueError, "patience: expected validation data"),
+        ({"patience": 0, "validation": (X, Y)}, ValueError, "patience: expected at least 1"),
+        ({"checkpoint": "run.pt"}, ValueError, "checkpoint: expected a path ending in .npz, got 'run.pt'"),
+        ({"checkpoint": "no/such/folder/run.npz"}, ValueError, "checkpoint: expected an existing folder"),
+        ({"resume": True}, ValueError, "resume: expected a checkpoint"),
+        ({"resume": 1}, TypeError, "resume: expected True or False"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"seed": None}, TypeError, "seed"),
+        ({"progress": "bar"}, TypeError, "progress"),
+        ({"callbacks": print}, TypeError, "callbacks: expected a sequence of callables"),
+        ({"callbacks": [None]}, TypeError, "callbacks: expected a sequence of callables"),
+    ],
+)
+def test_options_refused(options, error, message):
+    model = model_of()
+    before = bits(model.parameters)
+    with pytest.raises(error, match=message):
+        train(model, **({"data": (X, Y)} | options))
+    assert bits(model.parameters) == before
+
+
+@pytest.mark.parametrize("option", ["bidirectional", "reverse"])
+def test_bptt_needs_lstms_that_run_forward(option):
+    for model in (LSTM(2, 3, **{option: True}), Sequential(LSTM(2, 3, **{option: True}))):
+        y = np.zeros((STEPS, ROWS, 6 if option == "bidirectional" else 3))
+        with pytest.raises(ValueError, match="bptt: expected LSTMs that run forward only"):
+            train(model, (X, y), bptt=3)
+        train(model, (X, y))
+
+
+def test_models_refused():
+    for model in (Linear(2, 3), Embedding(4, 2), Dropout()):
+        with pytest.raises(
+            TypeError, match=rf"model: expected an LSTM or a Sequential, got {type(model).__name__}"
+        ):
+            train(model, (X, Y))
+    with pytest.raises(TypeError, match="model: expected an LSTM or a Sequential, got NoneType"):
+        fit(None, (X, Y), loss=mse, optimizer=None, epochs=1)
+    tokens = Sequential(Embedding(4, 2), LSTM(2, 3))
+    with pytest.raises(ValueError, match="data: x: expected 2 axes, rows on axis 1, got shape"):
+        train(tokens, (np.zeros((STEPS, ROWS, 1), int), Y))
+
+
+# progress
+
+
+def test_plain_lines_where_tqdm_is_not(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    history = train(model_of(), (X, Y), epochs=2, validation=(X, Y), progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 2
+    for epoch, line in enumerate(lines):
+        expected = (
+            f"epoch {epoch + 1}/2  loss {history.loss[epoch]:.3f}  validation {history.validation[epoch]:.3f}"
+        )
+        assert re.fullmatch(re.escape(expected) + r"  \d+\.\d s", line)
+    train(model_of(), (X, Y), progress=True)
+    assert re.fullmatch(r"epoch 1/1  loss \d+\.\d{3}  \d+\.\d s\n", capsys.readouterr().err)
+    with pytest.raises(KeyboardInterrupt):
+        train(model_of(), (X, Y), loss=interrupting(KeyboardInterrupt, 1), progress=True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tqdm") is None, reason="tqdm is an extra")
+@pytest.mark.parametrize(
+    ("data", "options", "total"),
+    [
+        ((X, Y), {}, "3/3"),
+        ((X, Y), {"bptt": 3}, "9/9"),
+        ((X, Y, LENGTHS), {}, "3/3"),
+        ((X, Y, np.full(ROWS, 6)), {"bptt": 3}, "6step"),  # how many windows there are shows on the way
+        (lambda epoch: [(X, Y)] * 5, {}, "5step"),
+    ],
+)
+def test_a_bar_where_tqdm_is(data, options, total, capsys):
+    history = train(model_of(), data, batch_size=4, progress=True, **options)
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.rstrip().splitlines()[-1]
+    assert last.startswith("epoch 1/1:")
+    assert total in last
+    assert f"loss {history.loss[0]:.3f}  {history.seconds[0]:.1f} s" in last
+
+
+def test_progress_false_prints_nothing(capsys):
+    train(model_of(), (X, Y), epochs=2, progress=False)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,653 @@
+"""The library's own files: what is saved comes back, and what is damaged or hostile is refused."""
+
+import io
+import json
+import os
+import stat
+import struct
+import sys
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
+from lstm_cy.weights import native
+from lstm_cy.weights.native import read_npz, write_npz
+
+SUFFIXES = [".npz", ".safetensors"]
+ARRAYS = {
+    "0.weight_ih_l0": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "Größe": np.array([[1.5, -0.0], [np.nan, np.inf]]),
+    "half": np.ones(3, np.float16),
+    "int": np.arange(-3, 3),
+    "byte": np.frombuffer(b"abc", np.uint8),
+    "bool": np.array([True, False]),
+    "scalar": np.float32(2.5),
+    "empty": np.empty((0, 3), np.float32),
+    "big-endian": np.arange(4, dtype=">f8"),
+}
+
+
+def assert_same(read, arrays):
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        assert read[name].dtype == array.dtype
+        assert read[name].shape == array.shape
+        assert read[name].tobytes() == array.tobytes()
+
+
+# read_npz and write_npz
+
+
+def test_arrays_come_back_to_the_bit(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, ARRAYS)
+    read = read_npz(path)
+    assert_same(read, ARRAYS)
+    assert all(array.flags.writeable for array in read.values())
+
+
+def test_numpy_reads_what_is_written_and_is_read(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, ARRAYS)
+    with np.load(path) as file:
+        assert_same(dict(file), ARRAYS)
+    np.savez(path, fortran=np.asfortranarray(ARRAYS["0.weight_ih_l0"]), strided=np.arange(9)[::2])
+    read = read_npz(path)
+    assert read["fortran"].tolist() == ARRAYS["0.weight_ih_l0"].tolist()
+    assert read["strided"].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_strided_and_fortran_arrays_are_written_in_order(tmp_path):
+    path = tmp_path / "a.npz"
+    matrix = ARRAYS["0.weight_ih_l0"]
+    write_npz(path, {"fortran": np.asfortranarray(matrix), "strided": matrix[:, ::2], "list": [1, 2]})
+    read = read_npz(path)
+    assert read["fortran"].tolist() == matrix.tolist()
+    assert read["strided"].tolist() == matrix[:, ::2].tolist()
+    assert read["list"].tolist() == [1, 2]
+
+
+def test_the_same_arrays_give_the_same_bytes(tmp_path, monkeypatch):
+    write_npz(tmp_path / "a.npz", ARRAYS)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    write_npz(tmp_path / "b.npz", ARRAYS)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_no_arrays(tmp_path):
+    write_npz(tmp_path / "a.npz", {})
+    assert read_npz(tmp_path / "a.npz") == {}
+
+
+@pytest.mark.parametrize("array", [np.array([None]), np.array(["a"]), np.ones(2, "c8"), np.zeros(2, "f4,i4")])
+def test_only_numbers_are_written(tmp_path, array):
+    with pytest.raises(TypeError, match="w: expected an array of numbers or bools, got dtype"):
+        write_npz(tmp_path / "a.npz", {"w": array})
+    assert list(tmp_path.iterdir()) == []
+
+
+# Writing takes the place of the old file or leaves it alone
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["numpy.lib.format.write_array", "os.fsync", "os.replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, where, error):
+    path = tmp_path / "a.npz"
+    write_npz(path, {"old": np.ones(3)})
+    old = path.read_bytes()
+
+    def fail(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(type(error)):
+        write_npz(path, {"new": np.zeros(5)})
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch):
+    path, events = tmp_path / "a.npz", []
+
+    def record(name):
+        original = getattr(os, name)
+
+        def recorded(*arguments):
+            if name == "fsync":
+                kind = "folder" if stat.S_ISDIR(os.fstat(arguments[0]).st_mode) else "file"
+                size = os.fstat(arguments[0]).st_size
+                events.append((f"fsync {kind}", size if kind == "file" else None))
+            else:
+                events.append((name, None))
+            return original(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+
+    record("fsync")
+    record("replace")
+    write_npz(path, ARRAYS)
+    assert events == [("fsync file", path.stat().st_size), ("replace", None), ("fsync folder", None)]
+
+
+def test_a_link_stays_a_link_and_the_mode_is_the_usual_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "a.npz"
+    link.symlink_to("folder/target.npz")
+    write_npz(link, {"a": np.ones(1)})
+    assert link.is_symlink()
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert (tmp_path / "folder/target.npz").stat().st_mode == usual.stat().st_mode
+
+
+def test_a_missing_folder_is_told_by_the_name_that_was_given(tmp_path):
+    path = tmp_path / "missing" / "a.npz"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_npz(path, {})
+    assert caught.value.filename == str(path)
+
+
+# Files that are truncated, damaged or foreign
+
+
+def npy(descr="'<f4'", order="False", shape="(3,)", data=bytes(12), version=b"\x01\x00"):
+    header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    length = struct.pack("<H" if version == b"\x01\x00" else "<I", len(header))
+    return b"\x93NUMPY" + version + length + header + data
+
+
+def archive(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members:
+            file.writestr(name, content)
+    return path
+
+
+def peak_of(function):
+    """The most memory that Python and NumPy held while `function` ran."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def refused(path, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_npz(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_crafted_array_is_one_that_is_read(tmp_path):
+    path = archive(tmp_path / "a.npz", [("w.npy", npy())])
+    assert read_npz(path)["w"].tolist() == [0, 0, 0]
+
+
+def test_every_prefix_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, {"weight": np.arange(6.0), "bias": np.ones(2)})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        refused(path, "truncated, or not an .npz file")
+
+
+def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "a.npz"
+    arrays = {"weight": np.arange(6.0), "bias": np.ones(2)}
+    write_npz(path, arrays)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for flip in (0x01, 0x80, 0xFF):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            try:
+                read = read_npz(path)
+            except ValueError as error:
+                assert str(path) in str(error)
+            else:
+                assert_same(read, arrays)
+
+
+class Exploit:
+    def __reduce__(self):
+        return Path.touch, (Path("exploited"),)
+
+
+def object_array():
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.array([Exploit()]), allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy(shape="(4,)"), r"shape \(4,\) of float32 takes 16 bytes, the file holds 12"),
+        (npy(shape="(2,)"), r"shape \(2,\) of float32 takes 8 bytes, the file holds 12"),
+        (npy(shape="(3, 1000000000000)"), "the file holds 12"),
+        (npy(shape="(9999999999999999999, 9999999999999999999)"), "the file holds 12"),
+        (npy(shape="(0, 9999999999999999999)", data=b""), "member 'w'"),
+        (npy(shape="(-3,)"), "not an array of plain numbers"),
+        (npy(shape="(3.0,)"), "not an array of plain numbers"),
+        (npy(shape="(" + "1, " * 40 + ")"), "not an array of plain numbers"),
+        (npy(shape="(" + "9" * 5000 + ",)"), "not an array of plain numbers"),
+        (npy(shape="(open('exploited', 'w'),)"), "not an array of plain numbers"),
+        (npy(descr="'|O'", data=bytes(24)), "not an array of plain numbers"),
+        (npy(descr="'<U3'"), "not an array of plain numbers"),
+        (npy(descr="'<c8'"), "not an array of plain numbers"),
+        (npy(descr="[('a', '<f4')]"), "not an array of plain numbers"),
+        (npy(descr="'<f3'"), "unknown dtype '<f3'"),
+        (npy(version=b"\x02\x00"), "not an array in .npy format 1.0"),
+        (npy()[:9], "not an array in .npy format 1.0"),
+        (npy()[:40], "not an array of plain numbers"),
+        (b"", "not an array in .npy format 1.0"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "not an array of plain numbers"),
+        (object_array(), "not an array of plain numbers"),
+        (b"cos\nsystem\n(S'touch exploited'\ntR.", "not an array in .npy format 1.0"),
+    ],
+)
+def test_a_member_that_is_not_what_it_says(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    path = archive(tmp_path / "a.npz", [("v.npy", npy()), ("w.npy", content)])
+
+    def check():
+        refused(path, "member 'w': .*" + message)
+
+    assert peak_of(check) < 1 << 20
+    assert not Path("exploited").exists()
+
+
+def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path):
+    path = archive(tmp_path / "a.npz", [("w.npy", npy(shape="(25000000,)", data=bytes(100_000_000)))], 8)
+    assert path.stat().st_size < 200_000
+    assert peak_of(lambda: refused(path, "the members' sizes add up to more than the file")) < 1 << 20
+    path = archive(tmp_path / "a.npz", [("w.npy", npy(data=os.urandom(12)))], zipfile.ZIP_DEFLATED)
+    path.write_bytes(bytes(1000) + path.read_bytes())
+    refused(path, "member 'w': compressed; only uncompressed files are read")
+
+
+def test_members_that_share_bytes_are_refused(tmp_path):
+    data = os.urandom(400_000)
+    path = archive(tmp_path / "a.npz", [("w.npy", npy(shape="(100000,)", data=data))])
+    whole = path.read_bytes()
+    directory = whole.rindex(b"PK\1\2")
+    entry = whole[directory : whole.rindex(b"PK\5\6")]
+    many = 200
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, many, many, many * len(entry), directory, 0)
+    path.write_bytes(whole[:directory] + many * entry + end)
+    assert peak_of(lambda: refused(path, "the members' sizes add up to more than the file")) < 1 << 20
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = archive(tmp_path / "a.npz", [("w.npy", npy()), ("w.npy", npy())])
+    refused(path, "member 'w' is there twice")
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    refused(archive(tmp_path / "a.npz", [("w.txt", b"hello")]), r"member 'w.txt': not an array \(.npy\)")
+
+
+def test_an_encrypted_member_is_refused(tmp_path):
+    path = archive(tmp_path / "a.npz", [("w.npy", npy())])
+    whole = bytearray(path.read_bytes())
+    whole[whole.rindex(b"PK\1\2") + 8] |= 1
+    path.write_bytes(whole)
+    refused(path, "member 'w': encrypted")
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_a_large_directory_is_refused_before_it_is_unpacked(tmp_path, zip64):
+    path, entries = tmp_path / "a.npz", 200_000
+    entry = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"w"
+    directory = entries * entry
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 5, 5, 0 if zip64 else len(directory), 0, 0)
+    if zip64:  # a record that says otherwise than the one at the end, and is the one that counts
+        place = len(directory)
+        record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(directory), 0)
+        end = record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + end
+    path.write_bytes(directory + end)
+    assert peak_of(lambda: refused(path, f"a ZIP directory of {len(directory)} bytes")) < 1 << 20
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), b"PK\5\6", b"\x80\x04K\x01.", npy()])
+def test_another_kind_of_file_is_refused(tmp_path, content):
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    refused(path, "truncated, or not an .npz file")
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_reading_takes_no_more_than_the_file(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, {"w": np.ones(5_000_000, np.float32)})
+    assert peak_of(lambda: read_npz(path)) < 20_000_000 + (4 << 20)
+
+
+# Models
+
+
+def sequential():
+    return Sequential(
+        Embedding(7, 4, seed=1), LSTM(4, 6, 2, dropout=0.5, seed=2), Dropout(0.1), Linear(6, 7, seed=3)
+    )
+
+
+MODELS = {
+    "LSTM": lambda: LSTM(3, 5, seed=0),
+    "LSTM, many options": lambda: LSTM(
+        3, 5, 2, bias=False, batch_first=True, bidirectional=True, dtype="float64", seed=0
+    ),
+    "LSTM, reverse": lambda: LSTM(3, 5, reverse=True, seed=0),
+    "Sequential": sequential,
+    "Sequential, float64": lambda: Sequential(
+        LSTM(2, 3, dtype="float64", seed=1), Linear(3, 1, bias=False, dtype="float64", seed=2)
+    ),
+}
+
+
+def output(model):
+    if isinstance(model, Sequential) and isinstance(model.layers[0], Embedding):
+        return model(np.array([[1, 2], [0, 6], [3, 3]]))[0]
+    inputs = model.config["input_size"] if isinstance(model, LSTM) else 2
+    return model(np.random.default_rng(0).standard_normal((4, 2, inputs)))[0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_model_comes_back_to_the_bit(tmp_path, suffix, make):
+    skip_without_safetensors(suffix)
+    model, path = make(), tmp_path / f"model{suffix}"
+    metadata = {"characters": "aé\n\0\ud800😀", "numbers": [1, 2.5, None, True], "deep": {"er": {}}}
+    save(model, path, metadata)
+    again = load(path)
+    assert type(again) is type(model)
+    assert again.config == model.config
+    assert again.metadata == metadata
+    assert_same(again.parameters, model.parameters)
+    assert output(again).tobytes() == output(model).tobytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_metadata_stay_with_the_model(tmp_path, suffix):
+    skip_without_safetensors(suffix)
+    first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"
+    save(LSTM(1, 1), first)
+    assert load(first).metadata == {}
+    save(LSTM(1, 1), first, {"a": 1})
+    save(load(first), second)
+    assert load(str(second)).metadata == {"a": 1}
+    save(load(first), second, {})
+    assert load(second).metadata == {}
+
+
+def test_safetensors_itself_reads_the_tensors(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    model = sequential()
+    save(model, tmp_path / "a.safetensors")
+    tensors = numpy.load_file(tmp_path / "a.safetensors")
+    assert_same({name: tensors[name] for name in model.parameters}, model.parameters)
+
+
+@pytest.mark.parametrize("name", ["model", "model.pkl", "model.npz.txt", ".npz"])
+def test_another_suffix_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="path: expected a file ending in"):
+        save(LSTM(1, 1), tmp_path / name)
+    with pytest.raises(ValueError, match="path: expected a file ending in"):
+        load(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("model", "metadata", "error", "message"),
+    [
+        (Linear(1, 1), None, TypeError, "model: expected an LSTM or a Sequential, got Linear"),
+        ({"w": np.ones(1)}, None, TypeError, "model: expected an LSTM or a Sequential, got dict"),
+        (LSTM(1, 1), ["a"], TypeError, "metadata: expected a dict, got list"),
+        (LSTM(1, 1), {"a": {1, 2}}, TypeError, "metadata: expected what JSON can hold: .*set"),
+        (LSTM(1, 1), {"a": np.ones(2)}, TypeError, "metadata: expected what JSON can hold: .*ndarray"),
+        (LSTM(1, 1), {"a": float("nan")}, TypeError, "metadata: expected what JSON can hold"),
+        (LSTM(1, 1), {1: "a"}, ValueError, "metadata: JSON does not give it back"),
+        (LSTM(1, 1), {"a": (1, 2)}, ValueError, "metadata: JSON does not give it back"),
+        (LSTM(1, 1), {"a": "x" * (17 << 20)}, ValueError, "metadata: .* bytes as JSON"),
+    ],
+)
+def test_what_cannot_be_saved_is_not_written(tmp_path, suffix, model, metadata, error, message):
+    with pytest.raises(error, match=message):
+        save(model, tmp_path / f"a{suffix}", metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_of_an_unknown_type_is_not_saved(tmp_path, monkeypatch):
+    model = LSTM(1, 1)
+    monkeypatch.setattr(type(model), "__name__", "Unknown")
+    with pytest.raises(ValueError, match="unknown type of layer 'Unknown'; known are LSTM, Linear"):
+        save(model, tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_saving_that_fails_leaves_the_old_model(tmp_path, monkeypatch, suffix):
+    skip_without_safetensors(suffix)
+    path = tmp_path / f"a{suffix}"
+    save(LSTM(1, 1, seed=1), path)
+    old = path.read_bytes()
+
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(LSTM(2, 2), path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_safetensors_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for use in (lambda path: save(LSTM(1, 1), path), load):
+        with pytest.raises(ImportError, match=r"pip install lstm_cy\[safetensors\]"):
+            use(tmp_path / "a.safetensors")
+    save(LSTM(1, 1), tmp_path / "a.npz")
+    load(tmp_path / "a.npz")
+
+
+# Model files that are damaged, foreign or hostile
+
+
+def skip_without_safetensors(suffix):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+
+
+def write_file(path, header, arrays):
+    """A file of `arrays` with any header: the text of it, or what is to become JSON; None for none at all."""
+    if header is not None and not isinstance(header, str):
+        header = json.dumps(header)
+    if path.suffix == ".npz":
+        inside = {} if header is None else {"lstm_cy": np.frombuffer(header.encode(), np.uint8)}
+        write_npz(path, inside | arrays)
+    else:
+        numpy = pytest.importorskip("safetensors.numpy")
+        numpy.save_file(arrays, path, None if header is None else {"lstm_cy": header})
+    return path
+
+
+def header_of(config, **changes):
+    return {"format": "lstm_cy", "version": 1, "model": config, "metadata": {}} | changes
+
+
+LINEAR = {"type": "Linear", "in_features": 2, "out_features": 3}
+LINEAR_ARRAYS = {"0.weight": np.ones((3, 2), np.float32), "0.bias": np.ones(3, np.float32)}
+SMALL_LSTM = {"type": "LSTM", "input_size": 2, "hidden_size": 3}
+
+
+def in_sequential(*configs):
+    return {"type": "Sequential", "layers": list(configs)}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
+    path = write_file(tmp_path / f"a{suffix}", header_of(in_sequential(LINEAR)), LINEAR_ARRAYS)
+    assert_same(load(path).parameters, LINEAR_ARRAYS)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (None, r"holds tensors but no model of lstm_cy: 0.weight \(3, 2\), 0.bias \(3,\)"),
+        ("{", "its header is not JSON"),
+        ("[" * 100_000, "recursion"),
+        ('{"a": ' + "9" * 10_000 + "}", "its header is not JSON"),
+        (" " * (17 << 20), "a header of 17825792 bytes; at most"),
+        ([1], "its header is not one of lstm_cy"),
+        (header_of(LINEAR, format="other"), "its header is not one of lstm_cy"),
+        (header_of(LINEAR, version=2), "format version 2; this release reads version 1"),
+        ({"format": "lstm_cy"}, "format version None; this release reads version 1"),
+        (header_of(LINEAR, metadata=[]), "its metadata are not a JSON object"),
+        (header_of(None), "expected the configuration of a layer, got None"),
+        (header_of(["LSTM"]), "expected the configuration of a layer"),
+        (header_of({}), "unknown type of layer None; known are LSTM, Linear"),
+        (header_of({"type": "eval"}), "unknown type of layer 'eval'"),
+        (header_of({"type": ["LSTM"]}), "unknown type of layer"),
+        (header_of(in_sequential({"type": "os.system"})), "unknown type of layer 'os.system'"),
+        (header_of({"type": "Sequential"}), "Sequential: expected a list of layers"),
+        (header_of({"type": "Sequential", "layers": {}}), "Sequential: expected a list of layers"),
+        (header_of(in_sequential() | {"also": 1}), "Sequential: expected a list of layers"),
+        (header_of(in_sequential(LINEAR | {"shape": 1})), "unexpected keyword argument 'shape'"),
+        (header_of(in_sequential({"type": "Linear"})), "Linear: in_features: expected an integer, got None"),
+        (header_of(in_sequential(LINEAR | {"in_features": 2.0})), "in_features: expected an integer"),
+        (header_of(in_sequential(LINEAR | {"in_features": "2"})), "in_features: expected an integer"),
+        (header_of(in_sequential(LINEAR | {"out_features": 0})), "out_features: expected at least 1"),
+        (header_of(in_sequential(LINEAR | {"dtype": "object"})), "dtype: expected"),
+        (header_of(in_sequential(LINEAR | {"out_features": 2})), "misshaped"),
+        (header_of(in_sequential(LINEAR, LINEAR | {"in_features": 1, "out_features": 1})), "missing"),
+        (header_of(in_sequential()), "0.weight|at least"),
+    ],
+)
+def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
+    path = write_file(tmp_path / f"a{suffix}", header, LINEAR_ARRAYS)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "config",
+    [
+        LINEAR | {"in_features": 10**6, "out_features": 10**6},
+        LINEAR | {"in_features": 10**30},
+        {"type": "Embedding", "num_embeddings": 10**12, "embedding_dim": 1},
+        {"type": "LSTM", "input_size": 10**9, "hidden_size": 1},
+        {"type": "LSTM", "input_size": 1, "hidden_size": 10**5},
+        {"type": "LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9},
+        in_sequential(in_sequential(LINEAR | {"in_features": 10**9})),
+    ],
+)
+def test_sizes_are_not_taken_on_the_headers_word(tmp_path, suffix, config):
+    path = write_file(tmp_path / f"a{suffix}", header_of(in_sequential(config)), LINEAR_ARRAYS)
+
+    def check():
+        with pytest.raises(ValueError, match=r"the architecture needs \d+ weights, the file holds 9"):
+            load(path)
+
+    assert peak_of(check) < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LSTM(3, 5, bias=False),
+        LSTM(3, 5, 3, bias=False),
+        LSTM(3, 5, 3, bias=False, bidirectional=True),
+        Linear(4, 7, bias=False),
+        Embedding(4, 7),
+        Dropout(0.5),
+        Sequential(Embedding(4, 7), LSTM(7, 2, bias=False)),
+    ],
+)
+def test_sizes_worked_out_are_those_of_the_layers(model):
+    config = {"type": type(model).__name__, **model.config}
+    assert native._least_size(config) == sum(array.size for array in model.parameters.values())
+
+
+def test_header_among_the_tensors_of_another_dtype(tmp_path):
+    write_npz(tmp_path / "a.npz", {"lstm_cy": np.ones(3), **LINEAR_ARRAYS})
+    with pytest.raises(ValueError, match="holds tensors but no model of lstm_cy"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_prefix_of_a_model_is_refused(tmp_path, suffix):
+    skip_without_safetensors(suffix)
+    path = tmp_path / f"a{suffix}"
+    save(LSTM(1, 1), path, {"a": 1})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=str(path)):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello, this is no file of tensors",
+        struct.pack("<Q", 2**63),
+        struct.pack("<Q", 10**8) + b"{",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 70) + b'{"w":{"dtype":"F32","shape":[4294967296],"data_offsets":[0,17179869184]}}',
+        struct.pack("<Q", 58) + b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}   ' + bytes(2),
+        struct.pack("<Q", 58) + b'{"w":{"dtype":"O","shape":[1],"data_offsets":[0,2]}}      ' + bytes(2),
+    ],
+)
+def test_a_damaged_safetensors_file_is_refused(tmp_path, content):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path}: "):
+        load(path)
+
+
+def test_a_missing_file_is_told_by_its_name(tmp_path):
+    for suffix in SUFFIXES:
+        skip_without_safetensors(suffix)
+        with pytest.raises(FileNotFoundError) as caught:
+            load(tmp_path / f"a{suffix}")
+        assert caught.value.filename == str(tmp_path / f"a{suffix}")
+
+
+# NaN among the weights
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path, suffix, bad):
+    skip_without_safetensors(suffix)
+    path, model = tmp_path / f"a{suffix}", sequential()
+    state = model.state_dict()
+    state["1.weight_hh_l1"][2, 3] = bad
+    state["3.bias"][0] = bad
+    model.load_state_dict(state)
+    save(model, path)
+    message = f"{path}: NaN or infinity in 1.weight_hh_l1, 3.bias$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        again = load(path)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert_same(again.parameters, model.parameters)
+    with pytest.raises(ValueError, match=message):
+        load(path, strict=True)
