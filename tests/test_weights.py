@@ -232,10 +232,11 @@ def object_array():
         (npy(shape="(2,)"), r"shape \(2,\) of float32 takes 8 bytes, the file holds 12"),
         (npy(shape="(3, 1000000000000)"), "the file holds 12"),
         (npy(shape="(9999999999999999999, 9999999999999999999)"), "the file holds 12"),
-        (npy(shape="(0, 9999999999999999999)", data=b""), "member 'w'"),
+        (npy(shape="(0, 9999999999999999999)", data=b""), "allowed dimension|too big"),
         (npy(shape="(-3,)"), "not an array of plain numbers"),
         (npy(shape="(3.0,)"), "not an array of plain numbers"),
         (npy(shape="(" + "1, " * 40 + ")"), "not an array of plain numbers"),
+        (npy(shape="(" + "1, " * 99 + "3)"), "dimension"),
         (npy(shape="(" + "9" * 5000 + ",)"), "not an array of plain numbers"),
         (npy(shape="(open('exploited', 'w'),)"), "not an array of plain numbers"),
         (npy(descr="'|O'", data=bytes(24)), "not an array of plain numbers"),
@@ -429,11 +430,15 @@ def test_what_cannot_be_saved_is_not_written(tmp_path, suffix, model, metadata, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_layer_of_an_unknown_type_is_not_saved(tmp_path, monkeypatch):
-    model = LSTM(1, 1)
-    monkeypatch.setattr(type(model), "__name__", "Unknown")
+class Unknown(LSTM):
+    """A layer that no file could be read back into."""
+
+
+@pytest.mark.parametrize("model", [Unknown(1, 1), Sequential(Unknown(1, 1))])
+def test_a_layer_of_an_unknown_type_is_not_saved(tmp_path, model):
     with pytest.raises(ValueError, match="unknown type of layer 'Unknown'; known are LSTM, Linear"):
         save(model, tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -507,7 +512,7 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (None, r"holds tensors but no model of lstm_cy: 0.weight \(3, 2\), 0.bias \(3,\)"),
+        (None, r"holds tensors but no model of lstm_cy: .*0.weight \(3, 2\)"),
         ("{", "its header is not JSON"),
         ("[" * 100_000, "recursion"),
         ('{"a": ' + "9" * 10_000 + "}", "its header is not JSON"),
@@ -611,7 +616,6 @@ def test_every_prefix_of_a_model_is_refused(tmp_path, suffix):
         struct.pack("<Q", 10**8) + b"{",
         struct.pack("<Q", 2) + b"[]",
         struct.pack("<Q", 70) + b'{"w":{"dtype":"F32","shape":[4294967296],"data_offsets":[0,17179869184]}}',
-        struct.pack("<Q", 58) + b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}   ' + bytes(2),
         struct.pack("<Q", 58) + b'{"w":{"dtype":"O","shape":[1],"data_offsets":[0,2]}}      ' + bytes(2),
     ],
 )
@@ -620,6 +624,17 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{path}: "):
+        load(path)
+
+
+def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path):
+    torch, safetensors_torch = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    path = tmp_path / "a.safetensors"
+    header = json.dumps(header_of(in_sequential(LINEAR)))
+    safetensors_torch.save_file(
+        {"0.weight": torch.ones(3, 2, dtype=torch.bfloat16)}, path, {"lstm_cy": header}
+    )
+    with pytest.raises(ValueError, match=f"{path}: 0.weight: expected F32 or F64, got BF16"):
         load(path)
 
 

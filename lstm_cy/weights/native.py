@@ -33,7 +33,7 @@ _MAX_JSON = 16 << 20
 # What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,19}(?:, |,)?){0,32})\), \} *\n"
+    rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
 )
 
 
@@ -136,9 +136,11 @@ def read_npz(path):
 
 def _read_archive(file):
     size = os.fstat(file.fileno()).st_size
-    _check_directory(file, size)
+    count = _check_directory(file, size)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        if len(members) != count:
+            raise ValueError(f"damaged: {len(members)} members where there should be {count}")
         # members that share bytes would let a small file fill the memory
         if sum(member.file_size for member in members) > size:
             raise ValueError("the members' sizes add up to more than the file")
@@ -157,10 +159,10 @@ def _read_archive(file):
 
 
 def _check_directory(file, size):
-    """Raise unless the file ends in a ZIP directory of modest size: zipfile unpacks it unasked."""
+    """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b"\0")
-    signature, directory = struct.unpack("<4s8xI", tail[76:92])
+    signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
     if signature != b"PK\5\6":
         raise ValueError("truncated, or not an .npz file: it does not end in a ZIP directory")
     if tail[56:60] == b"PK\6\7":  # past 2 GiB a second record, which overrides the first, stands before it
@@ -170,6 +172,7 @@ def _check_directory(file, size):
             raise ValueError("damaged: its ZIP64 record is not before its end")
     if directory > _MAX_DIRECTORY:
         raise ValueError(f"a ZIP directory of {directory} bytes; at most {_MAX_DIRECTORY} are read")
+    return count
 
 
 def _read_member(archive, member):
@@ -355,7 +358,7 @@ def _read_npz_model(path):
     arrays = read_npz(path)
     header = arrays.pop(_HEADER, None)
     if header is None or header.dtype != np.uint8:
-        raise _not_a_model(path, arrays)
+        raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
     return header.tobytes(), arrays
 
 
@@ -365,17 +368,20 @@ def _read_safetensors(path):
         pass
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             header = (file.metadata() or {}).get(_HEADER)
+            tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            if header is None:
+                raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
+            for name, tensor in tensors.items():
+                if tensor.get_dtype() not in ("F32", "F64"):  # there are some that NumPy does not know
+                    raise ValueError(f"{path}: {name}: expected F32 or F64, got {tensor.get_dtype()}")
+            return header.encode(), {name: file.get_tensor(name) for name in tensors}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: {error}") from None
-    if header is None:
-        raise _not_a_model(path, arrays)
-    return header.encode(), arrays
 
 
-def _not_a_model(path, arrays):
-    inside = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+def _not_a_model(path, shapes):
+    inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     return ValueError(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 

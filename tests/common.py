@@ -1,0 +1,108 @@
+"""What several test modules share: the implementations, random cases, and twins to compare with."""
+
+import contextlib
+import importlib
+
+import numpy as np
+
+from lstm_cy import LSTM, config, reference
+
+SIZES = (1, 3, 17, 33, 127)
+DTYPES = ("float32", "float64")
+IMPLEMENTATIONS = [(isa, engine) for isa in config.available_instruction_sets() for engine in config.ENGINES]
+PACKED = [pair for pair in IMPLEMENTATIONS if pair[1] == "packed"]
+
+
+@contextlib.contextmanager
+def implementation(isa, engine):
+    """Make the layers built inside use this instruction set and engine."""
+    kernels = importlib.import_module(f"lstm_cy._kernels.{isa}").kernels()
+    products = importlib.import_module("lstm_cy._kernels.blas").blas() if engine == "blas" else None
+    saved = config.kernels, config.blas
+    config.kernels, config.blas = (lambda: kernels), (lambda: products)
+    try:
+        yield
+    finally:
+        config.kernels, config.blas = saved
+
+
+def random_case(lstm, T, B, seed=0, scale=1.0):
+    """x, (h0, c0) for a layer, from a seed."""
+    rng = np.random.default_rng(seed)
+    shape = (B, T, lstm.input_size) if lstm.batch_first else (T, B, lstm.input_size)
+    states = (lstm.num_layers * lstm.num_directions, B, lstm.hidden_size)
+    x = (scale * rng.standard_normal(shape)).astype(lstm.dtype)
+    return x, tuple(rng.standard_normal(states).astype(lstm.dtype) for _ in range(2))
+
+
+def directions(lstm):
+    """(layer, direction, runs backwards, suffix of the parameters' names) of a layer, in order."""
+    for layer in range(lstm.num_layers):
+        for direction in range(lstm.num_directions):
+            yield layer, direction, lstm.reverse or direction == 1, f"_l{layer}" + "_reverse" * direction
+
+
+def reference_lstm(lstm, x, state, lengths=None):
+    """The layer by lstm_cy.reference in float64, row by row: (y, h_n, c_n)."""
+    parameters = {name: array.astype(np.float64) for name, array in lstm.parameters.items()}
+    x = np.asarray(x, np.float64)
+    x = x.swapaxes(0, 1) if lstm.batch_first else x
+    T, B, _ = x.shape
+    lengths = [T] * B if lengths is None else lengths
+    h_n, c_n = (np.array(part, np.float64) for part in state)
+    for layer in range(lstm.num_layers):
+        y = np.zeros((T, B, lstm.num_directions * lstm.hidden_size))
+        for this, direction, backwards, suffix in directions(lstm):
+            if this != layer:
+                continue
+            index = layer * lstm.num_directions + direction
+            bias = np.zeros(4 * lstm.hidden_size)
+            if lstm.bias:
+                bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix]
+            weights = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix], bias
+            for row, length in enumerate(lengths):
+                if length == 0:
+                    continue
+                order = slice(length - 1, None, -1) if backwards else slice(None)
+                told, h, c = reference.forward(
+                    x[:length, row : row + 1][order] if backwards else x[:length, row : row + 1],
+                    h_n[index, row : row + 1],
+                    c_n[index, row : row + 1],
+                    *weights,
+                )
+                units = slice(direction * lstm.hidden_size, (direction + 1) * lstm.hidden_size)
+                y[:length, row, units] = told[::-1, 0] if backwards else told[:, 0]
+                h_n[index, row], c_n[index, row] = h[0], c[0]
+        x = y
+    return (x.swapaxes(0, 1) if lstm.batch_first else x), h_n, c_n
+
+
+def torch_twin(torch, lstm):
+    """A torch.nn.LSTM with the layer's parameters."""
+    twin = torch.nn.LSTM(
+        lstm.input_size,
+        lstm.hidden_size,
+        lstm.num_layers,
+        bias=lstm.bias,
+        batch_first=lstm.batch_first,
+        bidirectional=lstm.bidirectional,
+        dtype=getattr(torch, lstm.dtype.name),
+    )
+    twin.load_state_dict({name: torch.tensor(array) for name, array in lstm.state_dict().items()})
+    return twin
+
+
+def largest_error(got, expected):
+    """The largest difference, as a share of the largest expected entry."""
+    expected = np.asarray(expected)
+    return np.abs(np.asarray(got) - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-300)
+
+
+def every_gradient(gradients):
+    """{name: array} of an LSTM's Gradients, with x and the states among them."""
+    return {"x": gradients.x, "h0": gradients.state[0], "c0": gradients.state[1], **gradients.parameters}
+
+
+def small_lstm(**options):
+    """A layer whose options are what a test is about."""
+    return LSTM(3, 5, seed=1, **options)

@@ -1,0 +1,128 @@
+"""Gradients against finite differences in float64: fourth-order central, every option."""
+
+import numpy as np
+import pytest
+from common import every_gradient, random_case
+
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, cross_entropy
+
+STEP = 1e-3
+BOUND = 1e-9  # of the largest entry
+
+
+def finite_difference(function, array):
+    """The gradient of a scalar function of `array`, which is changed and put back entry by entry."""
+    gradient = np.empty_like(array)
+    flat, out = array.reshape(-1), gradient.reshape(-1)
+    for k in range(flat.size):
+        value = flat[k]
+        at = {}
+        for step in (-2, -1, 1, 2):
+            flat[k] = value + step * STEP
+            at[step] = function()
+        flat[k] = value
+        out[k] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * STEP)
+    return gradient
+
+
+def check(got, expected, name):
+    assert np.abs(got - expected).max() <= BOUND * max(np.abs(expected).max(), 1e-3), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        {},
+        {"bias": False},
+        {"num_layers": 3},
+        {"bidirectional": True},
+        {"bidirectional": True, "num_layers": 3, "batch_first": True},
+        {"reverse": True, "batch_first": True},
+        {"num_layers": 3, "dropout": 0.4},
+        {"bidirectional": True, "num_layers": 2, "dropout": 0.4, "batch_first": True},
+    ),
+    ids=repr,
+)
+@pytest.mark.parametrize("lengths", (None, [4, 0, 1, 5]), ids=repr)
+def test_lstm(options, lengths):
+    T, B = 5, 4
+    lstm = LSTM(2, 3, dtype="float64", seed=0, **options)
+    x, (h0, c0) = random_case(lstm, T, B)
+    rng = np.random.default_rng(1)
+    y, (h_n, c_n), tape = lstm.forward(x, (h0, c0), lengths=lengths, rng=9)
+    dy, dh, dc = (rng.standard_normal(array.shape) for array in (y, h_n, c_n))
+    got = every_gradient(lstm.backward(tape, dy, (dh, dc)))
+    parameters = lstm.state_dict()
+
+    def loss():
+        lstm.load_state_dict(parameters)
+        y, (h_n, c_n), _ = lstm.forward(x, (h0, c0), lengths=lengths, rng=9)
+        return (y * dy).sum() + (h_n * dh).sum() + (c_n * dc).sum()
+
+    for name, array in {"x": x, "h0": h0, "c0": c0, **parameters}.items():
+        check(got[name], finite_difference(loss, array), name)
+
+
+@pytest.mark.parametrize("missing", ("dy", "dh", "dc", "dstate"))
+def test_lstm_with_some_gradients_absent(missing):
+    lstm = LSTM(2, 3, 2, dtype="float64", seed=0)
+    x, state = random_case(lstm, 4, 3)
+    y, (h_n, c_n), tape = lstm.forward(x, state)
+    given = {"dy": np.ones_like(y), "dh": np.ones_like(h_n), "dc": np.ones_like(c_n)}
+    zeros = {name: np.zeros_like(array) if name == missing else array for name, array in given.items()}
+    if missing == "dstate":
+        got = lstm.backward(tape, given["dy"])
+        expected = lstm.backward(tape, given["dy"], (np.zeros_like(h_n), np.zeros_like(c_n)))
+    else:
+        given[missing] = None
+        got = lstm.backward(tape, given["dy"], (given["dh"], given["dc"]))
+        expected = lstm.backward(tape, zeros["dy"], (zeros["dh"], zeros["dc"]))
+    for name, array in every_gradient(expected).items():
+        assert np.array_equal(every_gradient(got)[name], array), name
+
+
+def test_one_sequence_without_a_batch_axis():
+    lstm = LSTM(2, 3, 2, bidirectional=True, dtype="float64", seed=0)
+    x, state = random_case(lstm, 4, 1)
+    rng = np.random.default_rng(1)
+    y, (h_n, c_n), tape = lstm.forward(x, state)
+    dy, dh, dc = (rng.standard_normal(array.shape) for array in (y, h_n, c_n))
+    expected = lstm.backward(tape, dy, (dh, dc))
+    one, (h_one, c_one), tape = lstm.forward(x[:, 0], (state[0][:, 0], state[1][:, 0]))
+    assert np.array_equal(one, y[:, 0])
+    assert np.array_equal(h_one, h_n[:, 0])
+    got = lstm.backward(tape, dy[:, 0], (dh[:, 0], dc[:, 0]))
+    assert np.array_equal(got.x, expected.x[:, 0])
+    assert np.array_equal(got.state[0], expected.state[0][:, 0])
+    assert np.array_equal(got.state[1], expected.state[1][:, 0])
+    for name in got.parameters:
+        assert np.array_equal(got.parameters[name], expected.parameters[name])
+
+
+def test_a_whole_model():
+    model = Sequential(
+        Embedding(6, 2, dtype="float64", seed=0),
+        Dropout(0.3),
+        LSTM(2, 3, 2, dropout=0.3, dtype="float64", seed=1),
+        Linear(3, 6, dtype="float64", seed=2),
+    )
+    rng = np.random.default_rng(3)
+    tokens, target = rng.integers(0, 6, (2, 5, 4))
+    lengths = [5, 2, 0, 4]
+    states = [tuple(rng.standard_normal((2, 4, 3)) for _ in range(2))]
+    dstates = [tuple(rng.standard_normal((2, 4, 3)) for _ in range(2))]
+    parameters = model.state_dict()
+
+    def run():
+        model.load_state_dict(parameters)
+        out, finals, tape = model.forward(tokens, states, lengths=lengths, rng=9)
+        value, gradient = cross_entropy(out, target, lengths=lengths)
+        return value + sum((s * d).sum() for s, d in zip(finals[0], dstates[0], strict=True)), gradient, tape
+
+    _, gradient, tape = run()
+    got = model.backward(tape, gradient, dstates)
+    assert got.x is None
+    assert list(got.parameters) == list(model.parameters)
+    named = {"h0": got.state[0][0], "c0": got.state[0][1], **got.parameters}
+    for name, array in {"h0": states[0][0], "c0": states[0][1], **parameters}.items():
+        check(named[name], finite_difference(lambda: run()[0], array), name)
