@@ -143,6 +143,8 @@ def _say(*words):
 
 # What train and demo have in common
 
+_MOST_HELD_OUT = 100_000  # characters: enough to be sure of the second decimal
+
 
 class _Corpus(NamedTuple):
     vocabulary: Vocabulary
@@ -151,8 +153,8 @@ class _Corpus(NamedTuple):
 
 
 def _corpus(text, batch_size, min_count):
-    """The text as tokens; its last twentieth is held out, and its vocabulary is that of the rest."""
-    cut = len(text) - max(len(text) // 20, batch_size + 1)
+    """The text as tokens; its last twentieth is held out, and the vocabulary is that of the rest."""
+    cut = len(text) - max(min(len(text) // 20, _MOST_HELD_OUT), batch_size + 1)
     if cut <= batch_size:
         raise ValueError(f"the text: {len(text)} characters are too few for batches of {batch_size}")
     vocabulary = Vocabulary.from_text(text[:cut], min_count)
@@ -176,7 +178,7 @@ def _try_output(model, path, metadata):
     """Raise now, not after the training, what saving the model would raise."""
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lstm_cy-") as folder:
-        save(model, Path(folder, f"model{path.suffix}"), metadata)
+        save(model, Path(folder, path.name), metadata)
 
 
 def _report(history, held_out):
@@ -193,9 +195,9 @@ def _train(options):
         len(corpus.vocabulary),
         options.embedding,
         options.hidden,
-        options.layers,
-        options.dropout,
-        options.seed,
+        layers=options.layers,
+        dropout=options.dropout,
+        seed=options.seed,
     )
     metadata = {"vocabulary": corpus.vocabulary.to_json()}
     _try_output(model, options.output, metadata)
@@ -246,15 +248,15 @@ class _Plan(NamedTuple):
     characters: int
     embedding: int
     hidden: int
-    lr: float
-    epochs: int  # parts of the text, each a line of progress
+    epochs: int  # parts of the text, each with a line of progress
     seconds: float  # of training, at most
+    lr: float = 1e-2
     batch_size: int = 32
     bptt: int = 64
 
 
-_FULL = _Plan(characters=2_000_000, embedding=32, hidden=160, lr=6e-3, epochs=16, seconds=55)
-_QUICK = _Plan(characters=300_000, embedding=24, hidden=96, lr=1e-2, epochs=5, seconds=7)
+_FULL = _Plan(characters=4_000_000, embedding=32, hidden=192, epochs=32, seconds=55)
+_QUICK = _Plan(characters=600_000, embedding=24, hidden=96, epochs=10, seconds=6)
 
 
 def _demo(options):
@@ -265,29 +267,35 @@ def _demo(options):
     model = _character_model(len(corpus.vocabulary), plan.embedding, plan.hidden)
     metadata = {"vocabulary": corpus.vocabulary.to_json()}
     _try_output(model, options.output, metadata)
-    _show_sample("before training", model, corpus.vocabulary)
+    prompt = "" if options.text else "def "
+    _show_sample("before training", model, corpus.vocabulary, prompt)
     history = _demo_training(model, corpus, plan)
     save(model, options.output, metadata)
-    _show_sample("after training", model, corpus.vocabulary)
+    _show_sample("after training", model, corpus.vocabulary, prompt)
     _report(history, corpus.held_out)
     _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
     _compare(model.layers[1])
 
 
-def _show_sample(title, model, vocabulary):
-    _say(f"\n--- {title}, the model writes:")
-    _say("".join(generate(model, vocabulary, length=300, temperature=0.6, seed=1)))
-    _say("---\n")
+def _show_sample(title, model, vocabulary, prompt):
+    text = "".join(generate(model, vocabulary, prompt, length=300, temperature=0.7, seed=1))
+    _say(f"\n--- {title}, the model writes:\n{prompt}{text}\n---\n")
 
 
 def _demo_training(model, corpus, plan):
-    optimizer = Adam(model, plan.lr)
-    x, y = columns(corpus.train, plan.batch_size)
-    part = plan.characters // (plan.batch_size * plan.epochs)
+    text, optimizer = columns(corpus.train, plan.batch_size), Adam(model, plan.lr)
+    begin = time.monotonic()
+
+    def time_used():
+        return (time.monotonic() - begin) / plan.seconds
 
     def data(epoch):
-        begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read over and over
-        yield x[begin : begin + part], y[begin : begin + part]
+        for x, y in _pieces(*text, plan, epoch):
+            done = min(1.0, max(epoch / plan.epochs, time_used()))
+            optimizer.lr = plan.lr * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+            yield x, y
+            if time_used() >= 1:
+                return
 
     history = fit(
         model,
@@ -299,37 +307,35 @@ def _demo_training(model, corpus, plan):
         batch_size=plan.batch_size,
         bptt=plan.bptt,
         clip_norm=1.0,
-        callbacks=[_pace(optimizer, plan)],
+        callbacks=[lambda history: time_used() >= 1],
     )
-    if len(history.loss) < plan.epochs:
-        _say(f"time is up: stopped after {len(history.loss)} of {plan.epochs} parts of the text")
+    if time_used() >= 1:
+        _say(f"time was up in part {len(history.loss)} of {plan.epochs}: this machine is slow, or busy")
     return history
 
 
-def _pace(optimizer, plan):
-    """A callback: the learning rate falls along a half cosine, and training stops in time."""
-    begin = time.monotonic()
-
-    def callback(history):
-        elapsed = time.monotonic() - begin
-        done = min(1.0, max(len(history.loss) / plan.epochs, elapsed / plan.seconds))
-        optimizer.lr = plan.lr * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
-        return elapsed + history.seconds[-1] > plan.seconds  # the next part would take too long
-
-    return callback
+def _pieces(x, y, plan, epoch):
+    """An epoch's part of the columns, in pieces of a few windows so that time can be kept."""
+    part, piece = plan.characters // (plan.batch_size * plan.epochs), 8 * plan.bptt
+    begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read over and over
+    end = min(begin + part, len(x))
+    for first in range(begin, end, piece):
+        yield x[first : min(first + piece, end)], y[first : min(first + piece, end)]
 
 
 def _compare(lstm):
     """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
-    _say("\nforward pass, same weights     NumPy       lstm_cy     ratio   largest difference")
+    _say("\nforward pass, same weights        NumPy      lstm_cy      ratio  largest difference")
     for steps, rows in [(1, 1), (100, 1), (50, 32)]:
-        title = f"{steps} steps, {rows} rows"
+        title = f"{steps} step(s), {rows} row(s)"
         calls = _same_call(lstm, steps, rows)
         difference = float(np.abs(calls[0]() - calls[1]()).max())
         if not difference <= 1e-4:
             raise ArithmeticError(f"{title}: the outputs are {difference:.1e} apart, more than 1e-4")
         plain, ours = (1e6 * seconds for seconds in _medians(calls, seconds=0.5))
-        _say(f"{title:<20}{plain:13.0f} us{ours:11.0f} us{plain / ours:9.1f}x{difference:16.1e}")
+        _say(f"{title:<24}{plain:12.0f} us{ours:10.0f} us{plain / ours:10.1f}x{difference:20.1e}")
+    found = show_config("dicts")
+    _say(", ".join(f"{name}: {found[name]}" for name in ("engine", "threads", "BLAS threads")))
 
 
 def _same_call(lstm, steps, rows):

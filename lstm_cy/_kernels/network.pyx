@@ -3,11 +3,14 @@
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from . cimport table
+
+cdef extern from "Python.h":
+    # cpython.exc declares it with "except -1": the exception would be taken here instead of staying set for `check`
+    int PyErr_CheckSignals()
 
 cdef enum:
     LINE = 64  # bytes of a cache line, to which panels are aligned
@@ -34,7 +37,9 @@ cdef class Network:
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
         self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.blas = NULL if blas is None else <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.blas = NULL
+        if blas is not None:
+            self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
         self.hidden_size = hidden_size
         self.num_directions = num_directions
         self.num_layers = len(weights) // num_directions

@@ -1,0 +1,354 @@
+"""The command line, in this process and in one of its own."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+import lstm_cy
+from lstm_cy import cli, load, reference
+from lstm_cy.text import Vocabulary
+
+TEXT = "".join(f"{n} green bottles, standing on the wall\n" for n in range(1000))
+SMALL = ["--hidden=12", "--embedding=5", "--batch-size=8", "--bptt=16", "--epochs=2", "--lr=0.01"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT[:8000])
+    return path
+
+
+@pytest.fixture
+def train(tmp_path, text, capsys):
+    """Train a small model in this process; its path, and what was printed."""
+
+    def run(*arguments, output="model.npz"):
+        path = tmp_path / output
+        assert cli.main(["train", f"--text={text}", f"--output={path}", *SMALL, *arguments]) == 0
+        return path, capsys.readouterr().out
+
+    return run
+
+
+def command(*arguments, cwd, **keywords):
+    """`python -m lstm_cy` in a process of its own, in a folder that is not the sources'."""
+    environment = os.environ | {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", **keywords.pop("environment", {})}
+    line = [sys.executable, "-m", "lstm_cy", *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keywords
+    return subprocess.Popen(line, cwd=cwd, env=environment, **streams)
+
+
+def finished(*arguments, cwd, **keywords):
+    """Status, output and errors of a command."""
+    process = command(*arguments, cwd=cwd, **keywords)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+def failure(arguments, capsys):
+    """The one line that a command in this process left on standard error, ending with status 1."""
+    assert cli.main(list(map(str, arguments))) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("lstm-cy: error: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err
+
+
+# train
+
+
+def test_train_tells_the_loss_of_the_held_out_text(train):
+    path, out = train()
+    model = load(path)
+    vocabulary = Vocabulary.from_json(model.metadata["vocabulary"])
+    assert vocabulary.characters == "".join(sorted(set(TEXT[:7600])))
+
+    # the last twentieth, in eight columns, the state carried down each of them
+    tokens = vocabulary.encode(TEXT[7600:8000])
+    steps = (len(tokens) - 1) // 8
+    x = tokens[: 8 * steps].reshape(8, steps).T
+    y = tokens[1 : 8 * steps + 1].reshape(8, steps).T
+    logits = log_softmax(model(x)[0].astype(float), axis=-1)
+    loss = -np.take_along_axis(logits, y[..., None], -1).mean()
+    assert f"held-out loss    {loss:.3f} nats a character ({loss / math.log(2):.3f} bits)" in out
+
+    shares = np.bincount(tokens)[np.bincount(tokens) > 0] / len(tokens)
+    entropy = -(shares * np.log(shares)).sum()
+    assert f"unigram entropy  {entropy:.3f} nats a character ({entropy / math.log(2):.3f} bits)" in out
+    assert loss < entropy
+
+
+def test_train_makes_the_model_that_was_asked_for(train):
+    model = load(train("--layers=2", "--dropout=0.2", "--epochs=1")[0])
+    tokens = len(Vocabulary.from_json(model.metadata["vocabulary"]))
+    embedding, lstm, dropout, linear = model.layers
+    assert embedding.parameters["weight"].shape == (tokens, 5)
+    assert (lstm.input_size, lstm.hidden_size, lstm.num_layers, lstm.dropout) == (5, 12, 2, 0.2)
+    assert dropout.config["p"] == 0.2
+    assert linear.parameters["weight"].shape == (tokens, 12)
+    # one layer has no dropout inside
+    model = load(train("--dropout=0.2", "--epochs=1")[0])
+    assert (model.layers[1].dropout, model.layers[2].config["p"]) == (0.0, 0.2)
+
+
+def test_the_same_seed_trains_the_same_model(train):
+    first, second, third = (
+        train(f"--seed={seed}", output=name)[0].read_bytes()
+        for seed, name in [(1, "a.npz"), (1, "b.npz"), (2, "c.npz")]
+    )
+    assert first == second != third
+
+
+def test_train_goes_on_from_a_checkpoint(train, tmp_path):
+    straight = train(output="straight.npz")[0].read_bytes()
+    checkpoint = f"--checkpoint={tmp_path / 'checkpoint.npz'}"
+    first, _ = train(checkpoint, "--resume", "--epochs=1")
+    assert first.read_bytes() != straight
+    again, _ = train(checkpoint, "--resume")
+    assert again.read_bytes() == straight
+
+
+def test_limit_characters_and_min_count(train):
+    path, out = train("--limit-characters=4000", "--min-count=50")
+    characters = Vocabulary.from_json(load(path).metadata["vocabulary"]).characters
+    assert "4000 characters of text, 200 of them held out" in out
+    assert characters == "".join(sorted(c for c in set(TEXT) if TEXT[:3800].count(c) >= 50))
+
+
+def test_train_reads_the_standard_library_by_itself(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    assert cli.main(["train", f"--output={path}", "--limit-characters=5000", *SMALL, "--epochs=1"]) == 0
+    assert "5000 characters of text" in capsys.readouterr().out
+    assert load(path).metadata["vocabulary"]
+
+
+def test_the_output_is_tried_before_the_training(tmp_path, text, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "fit", lambda *arguments, **keywords: pytest.fail("trained in vain"))
+    for output, message in [
+        ("model.txt", "expected a file ending in .npz or .safetensors"),
+        ("missing/model.npz", "No such file or directory"),
+    ]:
+        arguments = ["train", "--text", text, "--output", tmp_path / output, *SMALL]
+        assert message in failure(arguments, capsys)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    arguments = ["train", "--text", text, "--output", tmp_path / "model.safetensors", *SMALL]
+    assert "pip install lstm_cy[safetensors]" in failure(arguments, capsys)
+    assert list(tmp_path.iterdir()) == [text]
+
+
+# generate
+
+
+def test_generate_writes_the_prompt_and_the_same_text_for_the_same_seed(train, capsys):
+    path, _ = train()
+
+    def generated(*arguments):
+        assert cli.main(["generate", str(path), "--prompt=7 green", "--length=40", *arguments]) == 0
+        return capsys.readouterr().out
+
+    first = generated("--seed=1")
+    assert first.startswith("7 green")
+    assert len(first) == len("7 green") + 40 + 1
+    assert first.endswith("\n")
+    assert generated("--seed=1") == first != generated("--seed=2")
+    assert generated("--temperature=0") == generated("--temperature=0", "--seed=5")
+
+
+def test_generate_shows_each_character_at_once(train, tmp_path):
+    path, _ = train()
+    process = command("generate", path, "--length", 10**9, "--prompt=1", cwd=tmp_path, bufsize=0)
+    try:
+        assert len(process.stdout.read(1)) == len(process.stdout.read(1)) == 1
+        assert process.poll() is None  # a thousand million characters were not waited for
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == b"lstm-cy: interrupted\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(train, tmp_path):
+    path, _ = train()
+    process = command("generate", path, "--length", 10**9, cwd=tmp_path)
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_an_ascii_terminal_is_no_error(tmp_path, train, text):
+    text.write_text("äöü\n" * 2000, encoding="utf-8")
+    path, _ = train()
+    status, out, err = finished(
+        "generate", path, "--length=30", cwd=tmp_path, environment={"PYTHONIOENCODING": "ascii"}
+    )
+    assert (status, err) == (0, "")
+    assert "\\xe4" in out
+
+
+def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    lstm_cy.save(lstm_cy.Sequential(lstm_cy.Embedding(3, 2), lstm_cy.LSTM(2, 3)), path)
+    assert f"{path}: holds no vocabulary" in failure(["generate", path], capsys)
+
+
+# demo
+
+
+@pytest.fixture
+def small_demo(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_medians", lambda calls, seconds: [3e-3, 2e-3])
+    return ["demo", "--quick", f"--text={text}"]
+
+
+def test_demo_trains_saves_and_measures(small_demo, capsys):
+    assert cli.main(small_demo) == 0
+    out = capsys.readouterr().out
+    before, after = (
+        out.index("before training, the model writes"),
+        out.index("after training, the model writes"),
+    )
+    assert before < after < out.index("held-out loss") < out.index("unigram entropy")
+
+    losses = [float(line.split()[2]) for line in out.splitlines() if line.startswith(("held-out", "unigram"))]
+    assert losses[0] < losses[1]
+
+    rows = [line.split() for line in out.splitlines() if "row(s)" in line]
+    assert [row[:4] for row in rows] == [
+        [steps, "step(s),", batch, "row(s)"] for steps, batch in [("1", "1"), ("100", "1"), ("50", "32")]
+    ]
+    assert [row[4:9] for row in rows] == 3 * [["3000", "us", "2000", "us", "1.5x"]]
+    assert all(0 < float(row[9]) <= 1e-4 for row in rows)
+
+    assert "saved to lstm_cy-demo.npz" in out
+    assert cli.main(["generate", "lstm_cy-demo.npz", "--length=5"]) == 0
+
+
+def test_demo_shows_no_ratio_where_the_outputs_differ(small_demo, capsys, monkeypatch):
+    forward = reference.forward
+
+    def wrong(*arguments):
+        y, *state = forward(*arguments)
+        return y + np.float32(2e-4), *state
+
+    monkeypatch.setattr(reference, "forward", wrong)
+    assert cli.main([*small_demo, "--output=other.npz"]) == 1
+    captured = capsys.readouterr()
+    assert "1.5x" not in captured.out
+    assert "1 step(s), 1 row(s): the outputs are 2.0e-04 apart" in captured.err
+    assert Path("other.npz").exists()
+
+
+def test_demo_stops_when_its_time_is_up(small_demo, capsys, monkeypatch):
+    ticks = itertools.count(step=1.0)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=time.perf_counter)
+    monkeypatch.setattr(cli, "time", clock)
+    assert cli.main(small_demo) == 0
+    out = capsys.readouterr().out
+    assert "time was up in part 2 of 10" in out
+    assert "held-out loss" in out
+
+
+def test_medians_take_turns():
+    calls, order = [], []
+    calls = [lambda: order.append("a"), lambda: order.append("b")]
+    medians = cli._medians(calls, seconds=0)
+    assert "".join(order) == "ab" * 5
+    assert len(medians) == 2
+    assert all(median >= 0 for median in medians)
+
+
+# info, and what goes wrong
+
+
+def test_info(tmp_path):
+    status, out, err = finished("info", cwd=tmp_path)
+    assert (status, err) == (0, "")
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert shown["lstm_cy"] == lstm_cy.__version__
+    assert shown["NumPy"] == np.__version__
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("demo", "train", "generate", "info"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "lstm-cy: error: the following arguments are required"),
+        (["paint"], "invalid choice: 'paint'"),
+        (
+            ["train", "--hidden=0"],
+            "lstm-cy train: error: argument --hidden: expected an integer of",
+        ),
+        (["train", "--hidden=big"], "argument --hidden: expected an integer of at least 1, got 'big'"),
+        (["train", "--lr=0"], "argument --lr: expected a number above 0, got '0'"),
+        (["train", "--lr=nan"], "argument --lr: expected a number above 0, got 'nan'"),
+        (["train", "--dropout=1"], "argument --dropout: expected a number in [0, 1), got '1'"),
+        (["train", "--seed=-1"], "argument --seed: expected an integer of at least 0"),
+        (["generate"], "lstm-cy generate: error: the following arguments are required: MODEL"),
+        (
+            ["generate", "m.npz", "--temperature=-1"],
+            "argument --temperature: expected a number of",
+        ),
+        (["generate", "m.npz", "--colour=red"], "unrecognized arguments: --colour=red"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    err = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "missing.npz"], "No such file or directory: 'missing.npz'"),
+        (["generate", "text.txt"], "expected a file ending in .npz or .safetensors"),
+        (["generate", "damaged.npz"], "damaged.npz: truncated, or not an .npz file"),
+        (["train", "--text=missing.txt"], "No such file or directory: 'missing.txt'"),
+        (["train", "--text=latin1.txt"], "latin1.txt: not UTF-8 text: "),
+        (["train", "--text=empty.txt"], "empty.txt: the file is empty"),
+        (["train", "--text=short.txt"], "the text: 5 characters are too few for batches of 32"),
+        (["train", "--text=text.txt", "--resume", "--output=m.npz"], "resume: expected a checkpoint"),
+        (["demo", "--text=missing.txt"], "No such file or directory: 'missing.txt'"),
+    ],
+)
+def test_an_error_is_one_line_and_status_1(arguments, message, tmp_path, text, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("damaged.npz").write_bytes(b"PK")
+    Path("latin1.txt").write_bytes(b"\xe4")
+    Path("empty.txt").touch()
+    Path("short.txt").write_text("short")
+    assert message in failure(arguments, capsys)
+
+
+def test_an_error_in_a_process_of_its_own(tmp_path):
+    status, out, err = finished("generate", "missing.npz", cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == "lstm-cy: error: [Errno 2] No such file or directory: 'missing.npz'\n"
+    assert finished("generate", cwd=tmp_path)[0] == 2

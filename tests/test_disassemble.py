@@ -1,0 +1,44 @@
+"""What the compiler made of the kernels: vector arithmetic, no library calls. Reads benchmarks/disassemble.py."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "disassemble.py"
+WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm"}
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("objdump") or not shutil.which("nm"), reason="needs Linux and binutils"
+)
+
+
+@pytest.fixture(scope="module")
+def disassemble():
+    spec = importlib.util.spec_from_file_location("disassemble", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("isa", WIDEST)
+def test_kernels_are_vector_code(disassemble, isa):
+    path = disassemble.modules().get(isa)
+    if path is None:
+        pytest.skip(f"{isa} was not built")
+    counts = disassemble.count(path)
+    functions = {function for function, _ in counts}
+    assert {"cell_forward", "cell_backward", "column_sums"} <= functions
+    for (function, precision), (vector, other, widest) in counts.items():
+        assert vector > 0, (function, precision)
+        assert other == 0, (function, precision, "scalar, or of the other precision")
+        assert widest == WIDEST[isa], (function, precision)
+
+
+def test_nothing_calls_the_mathematical_library(disassemble):
+    modules = disassemble.modules()
+    assert "base" in modules
+    for isa, path in modules.items():
+        assert disassemble.libm_calls(path) == [], isa

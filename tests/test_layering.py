@@ -1,0 +1,82 @@
+"""Who may import whom: module-level imports inside the package, and what the kernels may cimport."""
+
+import ast
+import re
+from pathlib import Path
+
+import lstm_cy
+
+PACKAGE = Path(lstm_cy.__file__).parent
+CORE = {"checks", "config", "layer", "batches", "lstm", "layers", "losses", "optimizers", "reference", "_kernels"}
+ABOVE = {"training", "weights", "decoding", "text"}
+# what each module may import of the package; whoever is not listed may import the core
+ALLOWED = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "checks": set(),
+    "reference": set(),
+    "batches": {"checks"},
+    "config": {"checks", "_kernels"},
+    "layer": {"checks"},
+    "lstm": {"checks", "config", "layer", "_kernels"},
+    "layers": {"checks", "layer", "lstm", "_kernels"},
+    "losses": {"checks", "_kernels"},
+    "optimizers": {"checks", "losses", "_kernels"},
+    "cli": CORE | ABOVE,
+}
+
+
+def module_level(tree):
+    """Import statements that run when the module is imported."""
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+
+
+def imports(path):
+    """(modules of the package, others) that a file imports at module level."""
+    ours, others = set(), set()
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in module_level(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+        elif node.level == depth:
+            ours |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif node.level == 0:
+            others.add(node.module.split(".")[0])
+    return ours, others
+
+
+def sources():
+    return [path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts]
+
+
+def test_modules_import_only_what_lies_below_them():
+    for path in sources():
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        ours, _ = imports(path)
+        ours -= {name}
+        allowed = ALLOWED.get(name, CORE | (ABOVE if name in ABOVE else set()))
+        assert ours <= allowed, f"{path.name} imports {sorted(ours - allowed)}"
+
+
+def test_importing_needs_only_numpy():
+    import sys
+
+    for path in sources():
+        _, others = imports(path)
+        assert others <= set(sys.stdlib_module_names) | {"numpy"}, f"{path.name} imports {sorted(others)}"
+
+
+def test_reference_needs_nothing_but_numpy():
+    assert imports(PACKAGE / "reference.py") == (set(), {"numpy"})
+
+
+def test_kernels_cimport_only_their_own_python_and_libc_and_only_blas_names_scipy():
+    files = [path for pattern in ("*.pyx", "*.pxd", "*.pxi") for path in (PACKAGE / "_kernels").glob(pattern)]
+    for path in files:
+        for origin in re.findall(r"^(?:from|cimport)\s+(\S+)", path.read_text(), re.MULTILINE):
+            root = origin.split(".")[0]
+            assert root in ("", "cython", "cpython", "libc", "scipy"), f"{path.name}: {origin}"
+            if root == "scipy":
+                assert (path.name, origin) == ("blas.pyx", "scipy.linalg.cython_blas")
