@@ -122,7 +122,9 @@ class BuildKernels(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "empty.c"
             source.write_text("#include <Python.h>\n")
-            self.compiler.compile([str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=flags)
+            self.compiler.compile(
+                [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=flags
+            )
 
 
 def write_blas_int(folder):

@@ -1,6 +1,7 @@
 """What is measured: a layer beside the same layer in plain NumPy; the shapes, the checks and the clock."""
 
 import functools
+import os
 import statistics
 import time
 from typing import NamedTuple
@@ -8,6 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_cy import LSTM, reference
+
+# OpenBLAS looks when NumPy is loaded, and asv's own modules load NumPy before this one: setting it here is too late.
+if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+    raise RuntimeError("one thread is to be measured: set OPENBLAS_NUM_THREADS=1 for the whole process")
 
 # Rows x steps x inputs x hidden units, the smallest first.
 SHAPES = (
@@ -188,4 +193,4 @@ def medians(calls, seconds=0.5, least=5):
 def speedup_over_numpy(case):
     """How many times as fast as NumPy."""
     ours, numpy = medians([case.run, case.reference])
-    return numpy / ours
+    return round(numpy / ours, 2)

@@ -8,13 +8,14 @@ one process; what is printed are medians. PyTorch is left out where it is not in
 
 import argparse
 import importlib.util
+import os
 import platform
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file, which leaves out its package and what that does before NumPy is loaded
+if not __package__:  # run as a file: for the whole process, and before NumPy is loaded
+    os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    importlib.import_module("benchmarks")
 
 import numpy as np
 
@@ -69,9 +70,7 @@ def configuration(torch):
     versions = [f"{name} {found[name]}" for name in ("lstm_cy", "Python", "NumPy", "SciPy")]
     if torch:
         versions.append(f"PyTorch {torch.__version__}")
-    kernels = [
-        f"{name} {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS", "BLAS threads")
-    ]
+    kernels = [f"{name} {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS", "BLAS threads")]
     return "; ".join((processor(), ", ".join(kernels), ", ".join(versions)))
 
 

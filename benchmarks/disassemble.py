@@ -2,9 +2,10 @@
 
     python benchmarks/disassemble.py
 
-prints a row for each function of each instruction set: how many floating-point instructions work on whole vectors of its
-precision, how many on one number or in the other precision, and the widest register; then the mathematical functions that the module imports, which should be
-none. Needs objdump and nm (binutils), and kernels that were not stripped of their symbols.
+prints a row for each function of each instruction set: how many floating-point instructions work on whole vectors of
+its precision, how many on one number or in the other precision, and the widest register. Then it names the mathematical
+functions that the module imports, which should be none. Needs objdump and nm (binutils), and kernels that were not
+stripped of their symbols.
 """
 
 import re
@@ -15,8 +16,9 @@ from pathlib import Path
 import lstm_cy
 
 ARITHMETIC = re.compile(r"^v?(?:f?n?m?(?:add|sub|mul|div)|fn?m(?:add|sub)\d+|max|min|sqrt)([ps])([sd])$")
-NAMES = "cell_forward|cell_backward|column_sums|multiply|add_outer|tile_of"
-FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)?>:$")
+# A compiler may make several clones of a tile, one for each number of rows, or put it into what calls it.
+NAMES = "cell_forward|cell_backward|column_sums|tile|tile_of|tile_at|multiply|add_outer"
+FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)*>:$")
 PRECISIONS = {"0": "float32", "1": "float64"}
 LIBM = re.compile(r"^(?:exp|expm1|tanh|fma|log|pow|ldexp|floor|rint|nearbyint|round)[fl]?\d?$")
 

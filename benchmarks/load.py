@@ -30,7 +30,7 @@ def track_import_over_numpy():
     """The time that importing the layer takes, as a multiple of what importing NumPy does."""
     rounds = [(_import_seconds(LAYER), _import_seconds("import numpy")) for _ in range(7)]
     ours, numpy = (statistics.median(times) for times in zip(*rounds, strict=True))
-    return ours / numpy
+    return round(ours / numpy, 2)
 
 
 track_import_over_numpy.unit = "x"

@@ -66,7 +66,9 @@ class Linear(Layer):
         """Apply the layer; returns (y, tape for `backward`). The tape keeps a copy of x; `rng` is not used."""
         x = np.asarray(x)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"x: expected shape (..., in_features) with in_features = {self.in_features}, got {x.shape}")
+            raise ValueError(
+                f"x: expected shape (..., in_features) with in_features = {self.in_features}, got {x.shape}"
+            )
         x = np.array(float_array("x", x, self.dtype))
         parameters = self._parameters
         y = x @ parameters["weight"].T
@@ -139,7 +141,7 @@ class Embedding(Layer):
     def forward(self, tokens, rng=None):
         """Look tokens up; returns (y, tape for `backward`). The tape keeps a copy of the tokens; `rng` is not used."""
         tokens = np.array(int_array("tokens", tokens))
-        if tokens.size and not (0 <= tokens.min() and tokens.max() < self.num_embeddings):
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.num_embeddings):
             wrong = tokens[(tokens < 0) | (tokens >= self.num_embeddings)][0]
             raise ValueError(f"tokens: expected 0 to num_embeddings - 1 = {self.num_embeddings - 1}, got {wrong}")
         parameters = self._parameters
@@ -254,7 +256,9 @@ class Sequential(Layer):
     @property
     def _parameters(self):
         return {
-            f"{index}.{name}": array for index, layer in enumerate(self.layers) for name, array in layer.parameters.items()
+            f"{index}.{name}": array
+            for index, layer in enumerate(self.layers)
+            for name, array in layer.parameters.items()
         }
 
     def replace_parameters(self, arrays):

@@ -176,7 +176,9 @@ class LSTM(Layer):
 
         unknown = set(options) - {"batch_first", "reverse", "dtype"}
         if unknown:
-            raise TypeError(f"from_gates: expected only batch_first, reverse and dtype as options, got {sorted(unknown)}")
+            raise TypeError(
+                f"from_gates: expected only batch_first, reverse and dtype as options, got {sorted(unknown)}"
+            )
         pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
         for name, pair in pairs.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -210,7 +212,9 @@ class LSTM(Layer):
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 weight_ih = self._parameters[f"weight_ih{suffix}"]
-                bias = self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"] if self.bias else None
+                bias = (
+                    self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"] if self.bias else None
+                )
                 weights.append((weight_ih.shape[1], weight_ih, self._parameters[f"weight_hh{suffix}"], bias))
         self._network = Network(
             config.kernels(),
@@ -315,7 +319,18 @@ class LSTM(Layer):
             for suffix in self._suffixes(layer)
         ]
         backward_driver.backward(
-            tape.network, dx, dy, inner, dh, dc, self.batch_first, batch.ragged, tape.keep, self._scale(), tape.saved, sums
+            tape.network,
+            dx,
+            dy,
+            inner,
+            dh,
+            dc,
+            self.batch_first,
+            batch.ragged,
+            tape.keep,
+            self._scale(),
+            tape.saved,
+            sums,
         )
         if self.bias:  # the two biases are only ever added, so their gradients are equal
             for name in [name for name in gradients if name.startswith("bias_ih")]:
@@ -342,9 +357,7 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
-        forward_driver.forward(
-            network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved
-        )
+        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved)
         tape = Tape(network, batch, keep, saved) if keep_tape else None
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 

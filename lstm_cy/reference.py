@@ -13,8 +13,8 @@ output gate           choose what of the notebook to tell now               o = 
 Then the notebook is brought up to date, C = f * C_prev + i * C~, and retold, h = o * tanh(C): the hidden state h is the
 output of the step and the context of the next one.
 
-[h, x] with one weight matrix is the same as two: W [h, x] = W_hh h + W_ih x. The arrays here are split that way, and the
-rows of all four gates are stacked in the order i, f, g (the candidate), o, as PyTorch stacks them.
+[h, x] with one weight matrix is the same as two: W [h, x] = W_hh h + W_ih x. The arrays here are split that way, and
+the rows of all four gates are stacked in the order i, f, g (the candidate), o, as PyTorch stacks them.
 
 Shapes: T steps, B rows, I inputs, H hidden units; x (T, B, I), weight_ih (4H, I), weight_hh (4H, H), bias (4H,).
 Any float dtype works; the result has it. Source: Hochreiter and Schmidhuber, Long Short-Term Memory (1997); the forget
@@ -148,7 +148,7 @@ def backward(tape, dy, dh_n, dc_n, weight_ih, weight_hh):
     dweight_ih, dweight_hh, dbias : ndarray
     """
     x, y, h0, gates, cells = tape
-    T, B, I = x.shape  # noqa: E741, the field's letter for the inputs
+    T, B, I = x.shape
     H = h0.shape[-1]
     dz = np.empty_like(gates)
     dh, dc = dh_n, dc_n

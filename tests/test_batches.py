@@ -29,7 +29,12 @@ def test_pad_feeds_a_layer():
 
 @pytest.mark.parametrize(
     ("sequences", "dtype"),
-    (([[1, 2], [3]], np.int64), ([[1], []], np.int64), ([np.float32([1]), [2.5]], np.float64), ([np.float32([1])], np.float32)),
+    (
+        ([[1, 2], [3]], np.int64),
+        ([[1], []], np.int64),
+        ([np.float32([1]), [2.5]], np.float64),
+        ([np.float32([1])], np.float32),
+    ),
 )
 def test_pad_keeps_the_dtype(sequences, dtype):
     assert pad(sequences)[0].dtype == dtype

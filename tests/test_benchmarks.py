@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -51,7 +52,7 @@ def benchmarks():
     )
     package = importlib.util.module_from_spec(spec)
     sys.modules["benchmarks"] = package
-    with mock.patch.dict(os.environ):
+    with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):
         spec.loader.exec_module(package)
         yield lambda name: importlib.import_module(f"benchmarks.{name}")
     for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
@@ -109,6 +110,13 @@ def test_benchmark_runs(benchmarks, module, name):
         holder.teardown(*arguments)
 
 
+def test_more_than_one_thread_is_refused(benchmarks, monkeypatch):
+    common = benchmarks("common")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    with pytest.raises(RuntimeError, match="OPENBLAS_NUM_THREADS=1"):
+        runpy.run_path(common.__file__)
+
+
 def test_setup_is_made_once(common):
     first, second = (common.checked(common.Inference, "1x2x3x4") for _ in range(2))
     assert first is second
@@ -129,9 +137,7 @@ def test_shapes_are_as_they_say(common, kind, shape):
 
 
 @pytest.mark.parametrize("shape", ("1x4x3x4", "1x4x3x4 bidirectional"))
-@pytest.mark.parametrize(
-    ("kind", "name"), (("Inference", "y"), ("Inference", "c_n"), ("Training", "weight_hh_l0"))
-)
+@pytest.mark.parametrize(("kind", "name"), (("Inference", "y"), ("Inference", "c_n"), ("Training", "weight_hh_l0")))
 def test_wrong_result_is_refused(common, monkeypatch, kind, name, shape):
     kind = getattr(common, kind)
     right = kind.run
@@ -173,6 +179,7 @@ def test_asv_configuration():
     assert configuration["repo"] == "."
     assert (ROOT / configuration["benchmark_dir"] / "__init__.py").is_file()
     assert all(configuration[name].startswith(".asv/") for name in ("env_dir", "results_dir", "html_dir"))
+    assert configuration["matrix"]["env_nobuild"] == {"OPENBLAS_NUM_THREADS": ["1"]}
     required = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}
     assert set(configuration["matrix"]["req"]) == required
     (build,) = configuration["build_command"]

@@ -168,7 +168,9 @@ def test_a_bad_row_does_not_reach_another(chosen, poison, B):
     x[3, 1, 2] = poison
     y_bad, (h_bad, c_bad) = lstm(x, state)
     others = [row for row in range(B) if row != 1]
-    assert bits(y[:, others], h_n[:, others], c_n[:, others]) == bits(y_bad[:, others], h_bad[:, others], c_bad[:, others])
+    assert bits(y[:, others], h_n[:, others], c_n[:, others]) == bits(
+        y_bad[:, others], h_bad[:, others], c_bad[:, others]
+    )
     if np.isnan(poison):
         assert np.isnan(y_bad[3:, 1, :19]).all()
 

@@ -88,7 +88,7 @@ def test_one_sequence_without_a_batch_axis():
     y, (h_n, c_n), tape = lstm.forward(x, state)
     dy, dh, dc = (rng.standard_normal(array.shape) for array in (y, h_n, c_n))
     expected = lstm.backward(tape, dy, (dh, dc))
-    one, (h_one, c_one), tape = lstm.forward(x[:, 0], (state[0][:, 0], state[1][:, 0]))
+    one, (h_one, _), tape = lstm.forward(x[:, 0], (state[0][:, 0], state[1][:, 0]))
     assert np.array_equal(one, y[:, 0])
     assert np.array_equal(h_one, h_n[:, 0])
     got = lstm.backward(tape, dy[:, 0], (dh[:, 0], dc[:, 0]))

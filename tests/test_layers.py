@@ -80,7 +80,11 @@ def test_a_tape_knows_its_age_and_keeps_its_input(layer):
 
 def model_of(**options):
     return Sequential(
-        Embedding(6, 3, seed=0), LSTM(3, 4, 2, seed=1, **options), Dropout(0.5), LSTM(4, 5, seed=2, **options), Linear(5, 6, seed=3)
+        Embedding(6, 3, seed=0),
+        LSTM(3, 4, 2, seed=1, **options),
+        Dropout(0.5),
+        LSTM(4, 5, seed=2, **options),
+        Linear(5, 6, seed=3),
     )
 
 
@@ -130,7 +134,7 @@ def test_sequential_parameters_by_place():
 
 def test_sequential_ending_in_an_lstm_learns_from_final_states():
     model = Sequential(Embedding(6, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1))
-    _, [(h_n, c_n)], tape = model.forward(np.zeros((5, 2), int))
+    _, [(h_n, _)], tape = model.forward(np.zeros((5, 2), int))
     gradients = model.backward(tape, dstates=[(np.ones_like(h_n), None)])
     assert gradients.parameters["0.weight"][0].any()
     assert gradients.state[0][0].shape == h_n.shape
@@ -157,7 +161,11 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
         (lambda: Dropout().forward(np.zeros(3, int)), TypeError, "x: expected an array of floats"),
         (lambda: model_of()(np.zeros((2, 2), int), [None]), ValueError, "states: expected a list of 2"),
         (lambda: model_of().backward(None), TypeError, "tape: expected what Sequential.forward returned"),
-        (lambda: model_of().backward(model_of().forward(np.zeros((2, 2), int))[2]), ValueError, "dy: expected an array"),
+        (
+            lambda: model_of().backward(model_of().forward(np.zeros((2, 2), int))[2]),
+            ValueError,
+            "dy: expected an array",
+        ),
     ),
 )
 def test_errors(make, error, message):

@@ -32,8 +32,10 @@ def torch():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
-@pytest.mark.parametrize(("T", "B", "I", "H"), ((1, 1, 1, 1), (5, 3, 17, 3), (9, 17, 3, 33), (3, 2, 127, 127), (20, 33, 33, 17)))
-def test_forward_and_backward_agree_with_pytorch(torch, dtype, options, T, B, I, H):  # noqa: E741
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H"), ((1, 1, 1, 1), (5, 3, 17, 3), (9, 17, 3, 33), (3, 2, 127, 127), (20, 33, 33, 17))
+)
+def test_forward_and_backward_agree_with_pytorch(torch, dtype, options, T, B, I, H):
     lstm = LSTM(I, H, dtype=dtype, seed=T, **options)
     x, state = random_case(lstm, T, B)
     twin = torch_twin(torch, lstm)
@@ -108,7 +110,7 @@ def test_one_sequence_agrees_with_pytorch(torch):
     direction=st.sampled_from(["forward", "reverse", "both"]),
     data=st.data(),
 )
-def test_any_ragged_batch_equals_its_rows(T, B, I, H, layers, batch_first, direction, data):  # noqa: E741
+def test_any_ragged_batch_equals_its_rows(T, B, I, H, layers, batch_first, direction, data):
     options = {"bidirectional": direction == "both", "reverse": direction == "reverse", "batch_first": batch_first}
     lstm = LSTM(I, H, layers, dtype="float64", seed=0, **options)
     x, (h0, c0) = random_case(lstm, T, B)
@@ -253,11 +255,14 @@ def test_a_tape_serves_twice_and_knows_its_age():
 
 def test_from_gates_is_the_textbook():
     rng = np.random.default_rng(0)
-    H, I = 4, 3  # noqa: E741
-    gates = {name: (rng.standard_normal((H, H + I)), rng.standard_normal(H)) for name in ("forget", "input", "candidate", "output")}
+    H, I = 4, 3
+    gates = {
+        name: (rng.standard_normal((H, H + I)), rng.standard_normal(H))
+        for name in ("forget", "input", "candidate", "output")
+    }
     lstm = LSTM.from_gates(**gates, dtype="float64")
     x, h, c = rng.standard_normal((6, I)), np.zeros(H), np.zeros(H)
-    y, (h_n, c_n) = lstm(x)
+    y, (_, c_n) = lstm(x)
 
     def gate(name, activation):
         W, b = gates[name]
@@ -278,7 +283,13 @@ def test_from_gates_is_the_textbook():
 
 def test_initial_parameters():
     lstm = LSTM(7, 16, 2, bidirectional=True, seed=3, forget_bias=0)
-    assert list(lstm.parameters)[:5] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_ih_l0_reverse"]
+    assert list(lstm.parameters)[:5] == [
+        "weight_ih_l0",
+        "weight_hh_l0",
+        "bias_ih_l0",
+        "bias_hh_l0",
+        "weight_ih_l0_reverse",
+    ]
     shapes = {name: array.shape for name, array in lstm.parameters.items()}
     assert shapes["weight_ih_l1_reverse"] == (64, 32)
     assert shapes["weight_hh_l1"] == (64, 16)
@@ -388,14 +399,24 @@ def test_constructor_errors(arguments, options, error, message):
         (np.zeros((4, 2, 3), complex), {}, TypeError, "x: expected real numbers .*complex128"),
         (np.zeros((4, 2, 3), object), {}, TypeError, "x: .*object"),
         (np.full((4, 2, 3), "a"), {}, TypeError, "x: "),
-        (np.zeros((4, 2, 3)), {"lengths": [1, 2, 3]}, ValueError, "lengths: expected shape \\(B,\\) = \\(2,\\), got \\(3,\\)"),
+        (
+            np.zeros((4, 2, 3)),
+            {"lengths": [1, 2, 3]},
+            ValueError,
+            "lengths: expected shape \\(B,\\) = \\(2,\\), got \\(3,\\)",
+        ),
         (np.zeros((4, 2, 3)), {"lengths": [1, 5]}, ValueError, "lengths: expected 0 to T = 4, got 5 at row 1"),
         (np.zeros((4, 2, 3)), {"lengths": [-1, 4]}, ValueError, "lengths: .* got -1 at row 0"),
         (np.zeros((4, 2, 3)), {"lengths": [1.0, 2.0]}, TypeError, "lengths: expected integers"),
         (np.zeros((4, 2, 3)), {"state": np.zeros((1, 2, 5))}, TypeError, "state: expected a pair"),
         (np.zeros((4, 2, 3)), {"state": (np.zeros((1, 2, 5)), None)}, TypeError, "state: expected both"),
         (np.zeros((4, 2, 3)), {"state": (np.zeros((1, 2, 5)),) * 3}, TypeError, "state: expected a pair"),
-        (np.zeros((4, 2, 3)), {"state": (np.zeros((1, 2, 5)), np.zeros((2, 5)))}, ValueError, "state c: expected shape"),
+        (
+            np.zeros((4, 2, 3)),
+            {"state": (np.zeros((1, 2, 5)), np.zeros((2, 5)))},
+            ValueError,
+            "state c: expected shape",
+        ),
         (np.zeros((4, 3)), {"state": (np.zeros((1, 1, 5)),) * 2}, ValueError, "state h: expected shape \\(L\\*D, H\\)"),
         (np.zeros((4, 2, 3)), {"threads": 0}, ValueError, "threads"),
         (np.zeros((4, 2, 3)), {"threads": 1.5}, TypeError, "threads"),

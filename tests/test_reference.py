@@ -6,7 +6,7 @@ import pytest
 from lstm_cy import reference
 
 
-def case(T=6, B=3, I=4, H=5):  # noqa: E741
+def case(T=6, B=3, I=4, H=5):
     rng = np.random.default_rng(0)
     shapes = (T, B, I), (B, H), (B, H), (4 * H, I), (4 * H, H), (4 * H,)
     return [rng.standard_normal(shape) for shape in shapes]

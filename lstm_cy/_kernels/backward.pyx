@@ -1,7 +1,7 @@
 """Whole sequences backward: back-propagation through time, on raw pointers and without the GIL.
 
-Layers, steps and blocks of steps go in the opposite order of forward.pyx. Each step turns dh and dc into the gradient dz
-of the gates' inputs and passes dh on through the recurrent weights; the products for the weights and for x are made
+Layers, steps and blocks of steps go in the opposite order of forward.pyx. Each step turns dh and dc into the gradient
+dz of the gates' inputs and passes dh on through the recurrent weights; the products for the weights and for x are made
 once for each block of steps.
 """
 
@@ -10,8 +10,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, add_outer, address, address_or_null, addresses, after,
-    batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, add_outer, address, address_or_null, addresses,
+    after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting, rows_of, running,
+    saved_of, steps,
 )
 from .table cimport cell_backward, column_sums, real
 

@@ -10,8 +10,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end, check,
-    into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end,
+    check, into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
 )
 from .table cimport cell_forward, real
 
@@ -97,8 +97,8 @@ cdef Status layers(Network network, Call* call, real* h, real* c) noexcept nogil
     return DONE
 
 
-cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y, const unsigned char* keep,
-               real* h, real* c) noexcept nogil:
+cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y,
+                  const unsigned char* keep, real* h, real* c) noexcept nogil:
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
@@ -124,8 +124,8 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, 
     return status
 
 
-cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y, const unsigned char* keep,
-                real* h, real* c, Py_ssize_t most, real* scratch) noexcept nogil:
+cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y,
+                   const unsigned char* keep, real* h, real* c, Py_ssize_t most, real* scratch) noexcept nogil:
     """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place."""
     cdef const Batch* batch = &call.batch
     cdef const Direction* way = &network.directions[index]

@@ -1,4 +1,4 @@
-"""One LSTM as the drivers read it: sizes, weights by layer and direction, the functions to call, ways through a batch."""
+"""One LSTM as the drivers read it: sizes, weights by layer and direction, functions to call, ways through a batch."""
 
 from libc.string cimport memcpy
 
@@ -66,7 +66,8 @@ cdef class Network:
     cdef void* packed(self, const Weight* weight, bint back) except NULL
 
 
-cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c) noexcept nogil:
+cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
+                          real* c) noexcept nogil:
     """c (rows, outputs) += a (rows, inputs) weight^T."""
     if network.blas == NULL:
         table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c)
@@ -79,7 +80,8 @@ cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t
                                real* c) noexcept nogil:
     """c (rows, inputs) += a (rows, outputs) weight."""
     if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a, <const real*>weight.back_panels, c)
+        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a,
+                             <const real*>weight.back_panels, c)
     else:
         blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                     <const real*>weight.values, c)

@@ -127,7 +127,7 @@ cdef Rows rows_of(object array, bint batch_first) except *:
         rows.data = NULL
         rows.step = rows.row = rows.width = 0
         return rows
-    outer, inner, rows.width = array.shape
+    _, inner, rows.width = array.shape
     rows.data = address(array)
     rows.step = rows.width if batch_first else inner * rows.width
     rows.row = inner * rows.width if batch_first else rows.width

@@ -2,8 +2,8 @@
 #
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
 # it from front to back. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
-# panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the order
-# of k, whatever the tile: results do not depend on how many rows are computed together.
+# panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the
+# order of k, whatever the tile: results do not depend on how many rows are computed together.
 
 cdef extern from *:
     """
@@ -126,8 +126,8 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, con
                     real* c) noexcept nogil:
     """c (M, N) += a (K, M)^T b (K, N), with working space for the panels of b.
 
-    The rows of the result are the outer loop: `a` is read across, M apart, so what the cache holds of it is used for all
-    of b before the next.
+    The rows of the result are the outer loop: `a` is read across, M apart, so what the cache holds of it is used for
+    all of b before the next.
     """
     cdef int width = panel_columns[real](NULL), height
     cdef Py_ssize_t n, row = 0

@@ -73,7 +73,8 @@ cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t
         kernels.column_sums64(rows, columns, array, sums)
 
 
-cdef inline Py_ssize_t packed_elements(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, real* precision) noexcept nogil:
+cdef inline Py_ssize_t packed_elements(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N,
+                                       real* precision) noexcept nogil:
     """The elements that the panels of a (K, N) matrix take."""
     cdef Py_ssize_t width = kernels.panel32 if real is float else kernels.panel64
     return K * ((N + width - 1) // width) * width
