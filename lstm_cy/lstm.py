@@ -412,18 +412,15 @@ class LSTM(Layer):
             raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
         if name == "state" and (pair[0] is None) != (pair[1] is None):
             raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
+        outer, axes = (shape, "(L*D, B, H)") if batch.has_batch_axis else (shape[::2], "(L*D, H)")
         arrays = []
         for part, value in zip("hc", pair, strict=True):
-            array = np.zeros(shape, self.dtype)
-            if value is not None:
-                given = float_array(f"{name} {part}", value, self.dtype)
-                if batch.has_batch_axis:
-                    expect_shape(f"{name} {part}", given, shape, "(L*D, B, H)")
-                    array[:] = given
-                else:
-                    expect_shape(f"{name} {part}", given, shape[::2], "(L*D, H)")
-                    array[:, 0] = given
-            arrays.append(array)
+            if value is None:
+                arrays.append(np.zeros(shape, self.dtype))
+                continue
+            given = float_array(f"{name} {part}", value, self.dtype)
+            expect_shape(f"{name} {part}", given, outer, axes)
+            arrays.append(given.reshape(shape).copy())
         return arrays
 
     def _saved(self, rows, layer):

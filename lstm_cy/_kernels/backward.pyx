@@ -134,7 +134,7 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* dx,
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch.B)
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t width = network.directions[index].ih.inputs
     cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](network, most, max(width, H), NULL)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))

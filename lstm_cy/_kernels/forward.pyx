@@ -102,7 +102,7 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, 
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch.B)
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t block = most * (network.directions[index].ih.inputs + 4 * H)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
     cdef real* slots_h

@@ -126,9 +126,10 @@ cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backward
     return step * rows.step + row_in(batch, slot) * rows.row
 
 
-cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, Network network, Py_ssize_t B) noexcept nogil:
-    """How many rows make a block whose gates take about `bytes`; never less than a step's B."""
-    return max(B, min(max(bytes // (4 * network.hidden_size * network.itemsize), 128), 1024))
+cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, Network network, const Batch* batch) noexcept nogil:
+    """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
+    cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.itemsize), 128)
+    return max(batch.B, min(most, 1024, batch.T * batch.B))
 
 
 cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_t most,
