@@ -1,5 +1,6 @@
 """The command line, in this process and in one of its own."""
 
+import io
 import itertools
 import math
 import os
@@ -104,6 +105,30 @@ def test_train_makes_the_model_that_was_asked_for(train):
     assert (model.layers[1].dropout, model.layers[2].config["p"]) == (0.0, 0.2)
 
 
+def test_the_options_reach_fit(text, tmp_path, monkeypatch):
+    def fit(model, data, *, loss, optimizer, **keywords):
+        assert optimizer.lr == 0.5
+        assert data[0].shape == (7600 // 7, 7)
+        seen.update(keywords)
+        raise KeyboardInterrupt
+
+    seen = {}
+    monkeypatch.setattr(cli, "fit", fit)
+    options = "--epochs=3 --batch-size=7 --bptt=11 --lr=0.5 --clip-norm=0.25 --seed=9 --checkpoint=c.npz --resume"
+    line = ["train", f"--text={text}", f"--output={tmp_path / 'm.npz'}", *options.split()]
+    assert cli.main(line) == 130
+    assert seen.pop("validation")[0].shape == (399 // 7, 7)
+    assert seen == {
+        "epochs": 3,
+        "batch_size": 7,
+        "bptt": 11,
+        "clip_norm": 0.25,
+        "seed": 9,
+        "checkpoint": "c.npz",
+        "resume": True,
+    }
+
+
 def test_the_same_seed_trains_the_same_model(train):
     first, second, third = (
         train(f"--seed={seed}", output=name)[0].read_bytes()
@@ -167,12 +192,32 @@ def test_generate_writes_the_prompt_and_the_same_text_for_the_same_seed(train, c
     assert generated("--temperature=0") == generated("--temperature=0", "--seed=5")
 
 
-def test_generate_shows_each_character_at_once(train, tmp_path):
-    path, _ = train()
-    process = command("generate", path, "--length", 10**9, "--prompt=1", cwd=tmp_path, bufsize=0)
+def test_generate_shows_each_character_before_the_next_is_drawn(train, monkeypatch):
+    class Terminal(io.StringIO):
+        seen = ""
+
+        def flush(self):
+            self.seen = self.getvalue()
+
+    def characters(*arguments, **keywords):
+        for character in "abc":
+            shown.append(terminal.seen)
+            yield character
+
+    path, _ = train("--epochs=1")
+    terminal, shown = Terminal(), []
+    monkeypatch.setattr(cli, "generate", characters)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert cli.main(["generate", str(path), "--prompt=p"]) == 0
+    assert shown == ["p", "pa", "pab"]
+    assert terminal.getvalue() == "pabc\n"
+
+
+def test_ctrl_c_ends_with_one_line_and_130(train, tmp_path):
+    path, _ = train("--epochs=1")
+    process = command("generate", path, "--length", 10**9, cwd=tmp_path)
     try:
-        assert len(process.stdout.read(1)) == len(process.stdout.read(1)) == 1
-        assert process.poll() is None  # a thousand million characters were not waited for
+        process.stdout.read(100)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -238,6 +283,39 @@ def test_demo_trains_saves_and_measures(small_demo, capsys):
 
     assert "saved to lstm_cy-demo.npz" in out
     assert cli.main(["generate", "lstm_cy-demo.npz", "--length=5"]) == 0
+
+
+def test_demo_goes_through_the_text_while_the_rate_falls(small_demo, monkeypatch):
+    def fit(model, data, *, optimizer, epochs, **keywords):
+        for epoch in range(epochs):
+            pieces, rates = [], []
+            for x, y in data(epoch):
+                pieces.append((x, y))
+                rates.append(optimizer.lr)
+            seen.append((pieces, rates))
+        raise KeyboardInterrupt
+
+    seen = []
+    monkeypatch.setattr(cli, "_QUICK", cli._QUICK._replace(characters=6000, bptt=1))
+    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(cli, "fit", fit)
+    assert cli.main(small_demo) == 130
+
+    # 5700 characters are 178 steps of 32 columns; ten parts of 18 steps, the last of which begins anew
+    tokens = Vocabulary.from_text(TEXT[:5700], 5).encode(TEXT[:5700])
+    columns = tokens[: 178 * 32].reshape(32, 178).T
+    assert len(seen) == 10
+    read = np.concatenate([x for pieces, _ in seen[:9] for x, _ in pieces])
+    following = np.concatenate([y for pieces, _ in seen[:9] for _, y in pieces])
+    assert read.tolist() == columns[:162].tolist()
+    assert following[:161].tolist() == columns[1:162].tolist()
+    assert [len(x) for x, _ in seen[0][0]] == [8, 8, 2]
+    assert [len(x) for x, _ in seen[9][0]] == [8, 8, 2]
+
+    rates = [rates[0] for _, rates in seen]
+    assert rates[0] == cli._QUICK.lr
+    assert rates == sorted(set(rates), reverse=True)
+    assert 0 < rates[-1] < 0.1 * rates[0]
 
 
 def test_demo_shows_no_ratio_where_the_outputs_differ(small_demo, capsys, monkeypatch):

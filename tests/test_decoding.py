@@ -70,6 +70,16 @@ def test_temperature_zero_and_next_to_it_take_the_likeliest():
     assert sample([[1.0, 0.0], [0.0, 1.0]], temperature=0).tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
+def test_the_ends_of_chance_draw_no_impossible_token(chance):
+    class Fixed(np.random.Generator):
+        def random(self, size):
+            return np.full(size, chance)
+
+    logits = np.array([-np.inf, 0.1, -np.inf, 0.3, -np.inf])
+    assert sample(logits, rng=Fixed(np.random.PCG64(0))) in (1, 3)
+
+
 def test_one_axis_gives_an_int():
     for temperature in (0, 1.0):
         assert type(sample(np.zeros(3, np.float32), temperature=temperature, rng=0)) is int
@@ -125,7 +135,7 @@ def greedy(model, vocabulary, prompt, length):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("prompt", ["a", "abcdabca"])
+@pytest.mark.parametrize("prompt", ["a", "abcdabca", "dcab"])
 def test_the_state_is_carried_through_prompt_and_text(prompt, batch_first):
     model, vocabulary = character_model(dtype="float64", batch_first=batch_first), Vocabulary("abcd")
     expected = greedy(model, vocabulary, prompt, 40)

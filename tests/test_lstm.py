@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -500,8 +501,8 @@ def test_ctrl_c_ends_a_long_call(engine):
         from lstm_cy import LSTM
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have it ignored
         lstm, x = LSTM(64, 512, 2, seed=0), np.zeros((20_000, 64, 64), np.float32)  # a minute or so
-        print("running", flush=True)
         try:
+            print("running", flush=True)
             lstm(x)
         except KeyboardInterrupt:
             y, _ = lstm(x[:2])  # the layer is still whole
@@ -509,6 +510,7 @@ def test_ctrl_c_ends_a_long_call(engine):
     """
     with running_python(code, env={**os.environ, "LSTM_CY_ENGINE": engine}) as process:
         assert process.stdout.readline() == "running\n"
+        time.sleep(0.5)  # until it is inside the call
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert (out, process.returncode) == ("True\n", 0), err

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lstm_cy import text as text_module
@@ -16,6 +16,7 @@ any_text = st.text(st.characters(codec=None), max_size=50)  # lone surrogates an
 
 
 @given(any_text, any_text, st.integers(1, 3))
+@example("a\ufffdb\ufffd", "\ufffe", 1)  # the unknown symbol itself
 def test_tokens_are_those_of_a_dict(text, other, min_count):
     counts = Counter(text)
     known = sorted(c for c, n in counts.items() if n >= min_count and c != "\ufffd")

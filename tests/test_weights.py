@@ -317,6 +317,16 @@ def test_a_large_directory_is_refused_before_it_is_unpacked(tmp_path, zip64):
     assert peak_of(lambda: refused(path, f"a ZIP directory of {len(directory)} bytes")) < 1 << 20
 
 
+def test_a_zip64_record_that_is_elsewhere_is_refused(tmp_path):
+    path = archive(tmp_path / "a.npz", [("w.npy", npy())])
+    whole = path.read_bytes()
+    end = whole.rindex(b"PK\5\6")
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, end - whole.rindex(b"PK\1\2"), 0)
+    for place, message in [(end, "Bad magic number"), (end - 1, "ZIP64 record is not before its end")]:
+        path.write_bytes(whole[:end] + record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + whole[end:])
+        refused(path, message)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), b"PK\5\6", b"\x80\x04K\x01.", npy()])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     path = tmp_path / "a.npz"
@@ -339,9 +349,7 @@ def test_reading_takes_no_more_than_the_file(tmp_path):
 
 
 def sequential():
-    return Sequential(
-        Embedding(7, 4, seed=1), LSTM(4, 6, 2, dropout=0.5, seed=2), Dropout(0.1), Linear(6, 7, seed=3)
-    )
+    return Sequential(Embedding(7, 4, seed=1), LSTM(4, 6, 2, dropout=0.5, seed=2), Dropout(0.1), Linear(6, 7, seed=3))
 
 
 MODELS = {
@@ -631,9 +639,7 @@ def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path):
     torch, safetensors_torch = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
     path = tmp_path / "a.safetensors"
     header = json.dumps(header_of(in_sequential(LINEAR)))
-    safetensors_torch.save_file(
-        {"0.weight": torch.ones(3, 2, dtype=torch.bfloat16)}, path, {"lstm_cy": header}
-    )
+    safetensors_torch.save_file({"0.weight": torch.ones(3, 2, dtype=torch.bfloat16)}, path, {"lstm_cy": header})
     with pytest.raises(ValueError, match=f"{path}: 0.weight: expected F32 or F64, got BF16"):
         load(path)
 
