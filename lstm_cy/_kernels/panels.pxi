@@ -45,9 +45,9 @@ cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step
         n += width
 
 
-cdef inline void tile(int rows, int width, Py_ssize_t K, const real* a, Py_ssize_t a_row, Py_ssize_t a_k,
-                      const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
-    """c += a panel, for a number of rows and columns that is a constant where this is inlined."""
+cdef inline void tile(int rows, int width, int panel_width, Py_ssize_t K, const real* a, Py_ssize_t a_row,
+                      Py_ssize_t a_k, const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
+    """c += a panel, by the first `width` columns of the panel; inlined with rows and widths that are constants."""
     cdef real[MOST_ROWS * MOST_PANEL] sums
     cdef real factor
     cdef Py_ssize_t k
@@ -62,27 +62,36 @@ cdef inline void tile(int rows, int width, Py_ssize_t K, const real* a, Py_ssize
                 for j in range(BLOCK):
                     sums[r * MOST_PANEL + half * BLOCK + j] = fma[real](
                         factor, panel[half * BLOCK + j], sums[r * MOST_PANEL + half * BLOCK + j])
-        panel += width
+        panel += panel_width
     for r in range(rows):
         memcpy(c + r * c_row, sums + r * MOST_PANEL, width * sizeof(real))
 
 
-cdef void tile_of(int rows, Py_ssize_t K, const real* a, Py_ssize_t a_row, Py_ssize_t a_k, const real* panel, real* c,
-                  Py_ssize_t c_row) noexcept nogil:
+cdef inline void tile_of_width(int rows, int width, int panel_width, Py_ssize_t K, const real* a, Py_ssize_t a_row,
+                               Py_ssize_t a_k, const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
     """`tile` with the number of rows as a constant, one kernel for each."""
-    cdef int width = PANEL32 if real is float else PANEL64
     if rows == 1:
-        tile[real](1, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](1, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
     elif TILE_ROWS > 1 and rows == 2:
-        tile[real](2, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](2, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
     elif TILE_ROWS > 2 and rows == 3:
-        tile[real](3, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](3, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
     elif TILE_ROWS > 2 and rows == 4:
-        tile[real](4, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](4, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
     elif TILE_ROWS > 2 and rows == 5:
-        tile[real](5, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](5, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
     elif TILE_ROWS > 2:
-        tile[real](6, width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](6, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+
+
+cdef void tile_of(int rows, bint half, Py_ssize_t K, const real* a, Py_ssize_t a_row, Py_ssize_t a_k,
+                  const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
+    """`tile` with all columns of a panel, or with the first BLOCK of them where the others are padding."""
+    cdef int width = PANEL32 if real is float else PANEL64
+    if half and width > BLOCK:
+        tile_of_width[real](rows, BLOCK, width, K, a, a_row, a_k, panel, c, c_row)
+    else:
+        tile_of_width[real](rows, width, width, K, a, a_row, a_k, panel, c, c_row)
 
 
 cdef inline int next_height(Py_ssize_t left) noexcept nogil:
@@ -93,16 +102,17 @@ cdef inline int next_height(Py_ssize_t left) noexcept nogil:
 
 cdef void tile_at(int rows, Py_ssize_t K, Py_ssize_t columns, const real* a, Py_ssize_t a_row, Py_ssize_t a_k,
                   const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
-    """A tile whose panel has only `columns` columns of the result: the others are computed aside."""
+    """A tile whose panel has only `columns` columns of the result: where that is no whole tile, it is made aside."""
     cdef real[MOST_ROWS * MOST_PANEL] whole
     cdef int width = panel_columns[real](NULL), r
-    if columns >= width:
-        tile_of[real](rows, K, a, a_row, a_k, panel, c, c_row)
+    cdef bint half = columns <= BLOCK
+    if columns >= width or columns == BLOCK:
+        tile_of[real](rows, half, K, a, a_row, a_k, panel, c, c_row)
         return
     memset(whole, 0, sizeof(whole))
     for r in range(rows):
         memcpy(whole + r * MOST_PANEL, c + r * c_row, columns * sizeof(real))
-    tile_of[real](rows, K, a, a_row, a_k, panel, whole, MOST_PANEL)
+    tile_of[real](rows, half, K, a, a_row, a_k, panel, whole, MOST_PANEL)
     for r in range(rows):
         memcpy(c + r * c_row, whole + r * MOST_PANEL, columns * sizeof(real))
 
