@@ -237,7 +237,7 @@ class LSTM(Layer):
         lengths : None or array_like of int (B,)
             Valid steps of each row, 0 to T, in any order. At and past a row's length x is not read and y is zero.
         threads : None or int
-            Threads of our own to use; None for what `set_num_threads` says. Engine "blas" uses one.
+            Threads of our own to use at most; None for what `set_num_threads` says. Engine "blas" uses one.
 
         Returns
         -------
@@ -339,8 +339,7 @@ class LSTM(Layer):
 
     def _run(self, x, state, lengths, threads, rng=None, keep_tape=False):
         """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
-        if threads is not None:
-            positive_int("threads", threads)
+        threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
         network = self._network
         x = np.asarray(x)
         batch = self._batch(x, lengths)
@@ -357,7 +356,7 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
-        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved)
+        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved, threads)
         tape = Tape(network, batch, keep, saved) if keep_tape else None
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 

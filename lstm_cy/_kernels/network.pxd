@@ -5,6 +5,7 @@ from libc.string cimport memcpy
 from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
+from .pool cimport look, publish
 from .table cimport Kernels, real
 
 cdef enum:
@@ -30,7 +31,8 @@ ctypedef struct Direction:
 ctypedef struct Batch:
     # T steps of B rows. Where lengths differ the rows are worked on in `order`, the longest first, so that those still
     # running are always the first `active[step]`; else the three are NULL and every row has T steps.
-    Py_ssize_t T, B
+    # A part of a batch is its rows from `first` on.
+    Py_ssize_t T, B, first
     const Py_ssize_t* order
     const Py_ssize_t* lengths  # of the row in each slot of the order
     const Py_ssize_t* active
@@ -55,18 +57,23 @@ ctypedef enum Status:
     DONE, NO_MEMORY, SIGNALLED
 
 
+ctypedef struct Net:
+    # a Network's content, for threads that know nothing of Python
+    Py_ssize_t hidden_size, num_layers, num_directions, itemsize
+    Direction* directions
+    const Kernels* kernels
+    const Blas* blas  # NULL with engine "packed"
+
+
 cdef class Network:
-    cdef readonly Py_ssize_t hidden_size, num_layers, num_directions, itemsize
-    cdef Direction* directions
-    cdef const Kernels* kernels
-    cdef const Blas* blas  # NULL with engine "packed"
+    cdef Net net
     cdef list owned
 
     cdef int pack_for_backward(self) except -1
     cdef void* packed(self, const Weight* weight, bint back) except NULL
 
 
-cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+cdef inline void multiply(const Net* network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
                           bint backwards) noexcept nogil:
     """c (rows, outputs) += a (rows, inputs) weight^T; `backwards` in every other product of a row of them."""
     if network.blas == NULL:
@@ -77,7 +84,20 @@ cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows
                                     <const real*>weight.values, c)
 
 
-cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
+cdef inline void multiply_half(const Net* network, const Weight* weight, int half, const real* a, real* c,
+                               bint backwards) noexcept nogil:
+    """The first or the second half of the panels of `multiply`, for one row and engine "packed"."""
+    cdef Py_ssize_t width = network.kernels.panel32 if real is float else network.kernels.panel64
+    cdef Py_ssize_t cut = (weight.outputs + width - 1) // width // 2 * width
+    cdef const real* panels = <const real*>weight.panels
+    if half == 0:
+        table.multiply[real](network.kernels, 1, weight.inputs, cut, a, panels, c, backwards)
+    else:
+        table.multiply[real](network.kernels, 1, weight.inputs, weight.outputs - cut, a,
+                             panels + cut * weight.inputs, c + cut, backwards)
+
+
+cdef inline void multiply_back(const Net* network, const Weight* weight, Py_ssize_t rows, const real* a,
                                real* c, bint backwards) noexcept nogil:
     """c (rows, inputs) += a (rows, outputs) weight; `backwards` as in `multiply`."""
     if network.blas == NULL:
@@ -88,7 +108,7 @@ cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t
                                     <const real*>weight.values, c)
 
 
-cdef inline void add_outer(Network network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
+cdef inline void add_outer(const Net* network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
                            real* space, real* c) noexcept nogil:
     """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
     if network.blas == NULL:
@@ -97,7 +117,7 @@ cdef inline void add_outer(Network network, Py_ssize_t rows, Py_ssize_t M, Py_ss
         blas_door.add_product[real](network.blas, True, False, M, N, rows, a, b, c)
 
 
-cdef inline Py_ssize_t outer_space(Network network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
+cdef inline Py_ssize_t outer_space(const Net* network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
     return table.packed_elements[real](network.kernels, rows, N, NULL) if network.blas == NULL else 0
 
@@ -106,28 +126,28 @@ cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:
     """The number of steps in which any row runs."""
     if batch.B == 0:
         return 0
-    return batch.T if batch.order == NULL else batch.lengths[0]
+    return batch.T if batch.order == NULL else batch.lengths[batch.first]
 
 
 cdef inline Py_ssize_t running(const Batch* batch, Py_ssize_t step) noexcept nogil:
     """The number of rows that run at `step`: the first ones of the order."""
-    return batch.B if batch.order == NULL else batch.active[step]
+    return batch.B if batch.order == NULL else min(max(batch.active[step] - batch.first, 0), batch.B)
 
 
 cdef inline Py_ssize_t row_in(const Batch* batch, Py_ssize_t slot) noexcept nogil:
     """The caller's number of the row in `slot`."""
-    return slot if batch.order == NULL else batch.order[slot]
+    return batch.first + slot if batch.order == NULL else batch.order[batch.first + slot]
 
 
 cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,
                              Py_ssize_t slot) noexcept nogil:
     """Where in `rows`, in elements, stands what the row in `slot` reads or writes at the `step` of its own count."""
     if backwards:
-        step = (batch.T if batch.order == NULL else batch.lengths[slot]) - 1 - step
+        step = (batch.T if batch.order == NULL else batch.lengths[batch.first + slot]) - 1 - step
     return step * rows.step + row_in(batch, slot) * rows.row
 
 
-cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, Network network, const Batch* batch) noexcept nogil:
+cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
     """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
     cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.itemsize), 128)
     return max(batch.B, min(most, 1024, batch.T * batch.B))
@@ -161,13 +181,18 @@ cdef inline void out_of_slots(const Batch* batch, Py_ssize_t H, const real* slot
         memcpy(states + row_in(batch, slot) * H, slots + slot * H, H * sizeof(real))
 
 
-cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work) noexcept nogil:
-    """Count work done; now and then see whether a signal wants the call to end."""
+cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop, bint caller) noexcept nogil:
+    """Count work done; now and then see whether a signal wants the call to end.
+
+    Only the caller's own thread asks Python; it tells the others by `stop`.
+    """
     work[0] += multiply_adds
     if work[0] < PATIENCE:
         return DONE
     work[0] = 0
-    return SIGNALLED if signals_pending() else DONE
+    if caller and signals_pending():
+        publish(stop, 1)
+    return SIGNALLED if look(stop) else DONE
 
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *

@@ -36,42 +36,42 @@ cdef class Network:
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
-        self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.blas = NULL
+        self.net.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+        self.net.blas = NULL
         if blas is not None:
-            self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
-        self.hidden_size = hidden_size
-        self.num_directions = num_directions
-        self.num_layers = len(weights) // num_directions
-        self.itemsize = itemsize
+            self.net.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.net.hidden_size = hidden_size
+        self.net.num_directions = num_directions
+        self.net.num_layers = len(weights) // num_directions
+        self.net.itemsize = itemsize
         self.owned = [weights]
-        self.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
-        if self.directions == NULL:
+        self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
+        if self.net.directions == NULL:
             raise MemoryError
-        cdef Direction* way = self.directions
+        cdef Direction* way = self.net.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
             way.ih = Weight(4 * hidden_size, inputs, address(weight_ih), NULL, NULL)
             way.hh = Weight(4 * hidden_size, hidden_size, address(weight_hh), NULL, NULL)
             way.bias = address_or_null(bias)
-            if self.blas == NULL:
+            if self.net.blas == NULL:
                 way.ih.panels = self.packed(&way.ih, False)
                 way.hh.panels = self.packed(&way.hh, False)
             way += 1
 
     def __dealloc__(self):
-        PyMem_Free(self.directions)
+        PyMem_Free(self.net.directions)
 
     cdef int pack_for_backward(self) except -1:
         """Make the panels that backward needs, once."""
         cdef Py_ssize_t index
         cdef Direction* way
         with cython.critical_section(self):
-            if self.blas != NULL or self.directions[0].ih.back_panels != NULL:
+            if self.net.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
                 return 0
             # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
-            for index in range(self.num_layers * self.num_directions - 1, -1, -1):
-                way = &self.directions[index]
+            for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
+                way = &self.net.directions[index]
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
@@ -81,17 +81,17 @@ cdef class Network:
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
         cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
         cdef Py_ssize_t elements
-        if self.itemsize == 4:
-            elements = table.packed_elements[float](self.kernels, K, N, NULL)
+        if self.net.itemsize == 4:
+            elements = table.packed_elements[float](self.net.kernels, K, N, NULL)
         else:
-            elements = table.packed_elements[double](self.kernels, K, N, NULL)
-        memory = PyByteArray_FromStringAndSize(NULL, elements * self.itemsize + LINE)
+            elements = table.packed_elements[double](self.net.kernels, K, N, NULL)
+        memory = PyByteArray_FromStringAndSize(NULL, elements * self.net.itemsize + LINE)
         self.owned.append(memory)
         cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
-        if self.itemsize == 4:
-            table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
+        if self.net.itemsize == 4:
+            table.pack[float](self.net.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
-            table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+            table.pack[double](self.net.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
         return panels
 
 
@@ -114,6 +114,7 @@ cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *:
     order, lengths, active = (None, None, None) if ragged is None else ragged
     batch.T = T
     batch.B = B
+    batch.first = 0
     batch.order = <const Py_ssize_t*>address_or_null(order)
     batch.lengths = <const Py_ssize_t*>address_or_null(lengths)
     batch.active = <const Py_ssize_t*>address_or_null(active)
