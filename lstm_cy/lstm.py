@@ -356,7 +356,8 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
-        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved, threads)
+        ragged, scale = batch.ragged, self._scale()
+        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, ragged, keep, scale, saved, threads)
         tape = Tape(network, batch, keep, saved) if keep_tape else None
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 

@@ -10,9 +10,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null, addresses,
-    after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting, rows_of, running,
-    saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null,
+    addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting,
+    rows_of, running, saved_of, steps,
 )
 from .table cimport cell_backward, column_sums, real
 
@@ -213,8 +213,8 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
     multiply_back[real](network, &way.hh, n, dz, dh, step % 2)
 
 
-cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first, Py_ssize_t rows,
-                         const real* dz, real* space, const Sums* sums) noexcept nogil:
+cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
+                         Py_ssize_t rows, const real* dz, real* space, const Sums* sums) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
     cdef Py_ssize_t H = network.hidden_size
     add_outer[real](network, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,

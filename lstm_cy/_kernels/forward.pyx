@@ -5,8 +5,8 @@ its recurrent product and updates the cell. The state is private and lies in swe
 place in y.
 
 With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
-threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes half
-of each product in step with the first (team.pxi). None of this changes the order of any sum.
+threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes
+half of each product in step with the first (team.pxi). None of this changes the order of any sum.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -14,10 +14,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end,
-    check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, after, batch_of,
+    block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running,
+    saved_of, steps,
 )
-from .pool cimport await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near
+from .pool cimport (
+    await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
+)
 from .table cimport cell_forward, real
 
 cdef enum:
@@ -183,7 +186,7 @@ cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
 cdef Batch rows_of_part(const Layer* layer, Py_ssize_t part) noexcept nogil:
     """The rows of one part. Of ragged ones, whose first are the longest, the first groups get fewer."""
     cdef Batch batch = layer.call.batch
-    cdef Py_ssize_t group = part % layer.groups, wanted, total = 0, row
+    cdef Py_ssize_t group = part % layer.groups, total = 0, row, last = batch.B
     if batch.order == NULL:
         batch.first = batch.B * group // layer.groups
         batch.B = batch.B * (group + 1) // layer.groups - batch.first
@@ -191,7 +194,9 @@ cdef Batch rows_of_part(const Layer* layer, Py_ssize_t part) noexcept nogil:
     for row in range(batch.B):
         total += batch.lengths[row]
     batch.first = row_at(&batch, total * group // layer.groups)
-    batch.B = (batch.B if group == layer.groups - 1 else row_at(&batch, total * (group + 1) // layer.groups)) - batch.first
+    if group < layer.groups - 1:
+        last = row_at(&batch, total * (group + 1) // layer.groups)
+    batch.B = last - batch.first
     return batch
 
 

@@ -108,8 +108,8 @@ cdef inline void multiply_back(const Net* network, const Weight* weight, Py_ssiz
                                     <const real*>weight.values, c)
 
 
-cdef inline void add_outer(const Net* network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
-                           real* space, real* c) noexcept nogil:
+cdef inline void add_outer(const Net* network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
+                           const real* b, real* space, real* c) noexcept nogil:
     """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
     if network.blas == NULL:
         table.add_outer[real](network.kernels, rows, M, N, a, b, space, c)
@@ -181,7 +181,8 @@ cdef inline void out_of_slots(const Batch* batch, Py_ssize_t H, const real* slot
         memcpy(states + row_in(batch, slot) * H, slots + slot * H, H * sizeof(real))
 
 
-cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop, bint caller) noexcept nogil:
+cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop,
+                         bint caller) noexcept nogil:
     """Count work done; now and then see whether a signal wants the call to end.
 
     Only the caller's own thread asks Python; it tells the others by `stop`.

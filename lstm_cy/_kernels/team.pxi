@@ -2,8 +2,8 @@
 # itself. Each half of the weights stays in the cache of its own core, and one meeting a step is enough.
 #
 # Where another process takes one of the two processors a meeting may last as long as a slice of its time. After such a
-# meeting there is one more, for both to know that it is the last; then the leader goes on alone, and for a while no team
-# is formed.
+# meeting there is one more, for both to know that it is the last; then the leader goes on alone, and for a while no
+# team is formed.
 
 cdef enum:
     APART = 16  # elements between counters of different threads: two cache lines
