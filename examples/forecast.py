@@ -2,8 +2,8 @@
 
     python examples/forecast.py [--epochs 30]
 
-The series is made here: a daily and a weekly rhythm whose strength drifts, with noise. A one-layer LSTM reads a week hour
-by hour and predicts each next hour; then it goes on alone for a day, fed with its own predictions.
+The series is made here: a daily and a weekly rhythm whose strength drifts, with noise. A one-layer LSTM reads a week
+hour by hour and predicts each next hour; then it goes on alone for a day, fed with its own predictions.
 """
 
 import argparse
