@@ -7,11 +7,11 @@ place in y.
 
 from cpython.mem cimport PyMem_Free
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end,
-    check, into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
+    block_end, check, into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
 )
 from .table cimport cell_forward, real
 
@@ -74,6 +74,31 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
     finally:
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
+
+
+cdef void step(Network network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c, void* z) noexcept nogil:
+    """One step of B rows through all layers, which must all run forwards, with nothing allocated.
+
+    x (B, inputs); h and c (layers, B, H), updated in place; z, space for (B, 4H). The output is the last layer's h.
+    It is computed as a sequence of one step is, in the same order.
+    """
+    if network.itemsize == 4:
+        step_layers[float](network, B, last_first, <const float*>x, <float*>h, <float*>c, <float*>z)
+    else:
+        step_layers[double](network, B, last_first, <const double*>x, <double*>h, <double*>c, <double*>z)
+
+
+cdef void step_layers(Network network, Py_ssize_t B, bint last_first, const real* x, real* h, real* c,
+                      real* z) noexcept nogil:
+    cdef Py_ssize_t H = network.hidden_size, layer
+    cdef const Direction* way
+    for layer in range(network.num_layers):
+        way = &network.directions[layer]
+        affine[real](network, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
+        cell_forward[real](network.kernels, B, H, z, c, h, NULL)
+        x = h
+        h += B * H
+        c += B * H
 
 
 cdef Status layers(Network network, Call* call, real* h, real* c) noexcept nogil:
@@ -146,8 +171,7 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x,
             block_x = <real*>x.data + start * x.step
         else:
             gather[real](batch, x, way.backwards, start, end, keep, call.scale, block_x)
-        spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
-        multiply[real](network, &way.ih, rows, block_x, z)
+        affine[real](network, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
         for step in range(start, end):
             run_step[real](network, batch, way, y, step, saved, done, z, h, c)
             z += running(batch, step) * 4 * H
@@ -196,13 +220,3 @@ cdef void gather(const Batch* batch, const Rows* x, bint backwards, Py_ssize_t s
                 for k in range(x.width):
                     out[k] = source[here + k] * scale if keep[here + k] else 0
             out += x.width
-
-
-cdef void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
-    """Start every row of z from the bias, or from zero."""
-    cdef Py_ssize_t row
-    if bias == NULL:
-        memset(z, 0, rows * width * sizeof(real))
-        return
-    for row in range(rows):
-        memcpy(z + row * width, bias, width * sizeof(real))

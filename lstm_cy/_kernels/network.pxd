@@ -1,11 +1,11 @@
 """One LSTM as the drivers read it: sizes, weights by layer and direction, functions to call, ways through a batch."""
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
-from .table cimport Kernels, real
+from .table cimport Kernels, Product, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
@@ -55,50 +55,80 @@ ctypedef enum Status:
     DONE, NO_MEMORY, SIGNALLED
 
 
-cdef class Network:
-    cdef readonly Py_ssize_t hidden_size, num_layers, num_directions, itemsize
-    cdef Direction* directions
+cdef class Engine:
+    cdef readonly Py_ssize_t itemsize
     cdef const Kernels* kernels
     cdef const Blas* blas  # NULL with engine "packed"
     cdef list owned
 
-    cdef int pack_for_backward(self) except -1
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
     cdef void* packed(self, const Weight* weight, bint back) except NULL
 
 
-cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
+cdef class Network(Engine):
+    cdef readonly Py_ssize_t hidden_size, num_layers, num_directions
+    cdef Direction* directions
+
+    cdef int pack_for_backward(self) except -1
+
+
+cdef inline void multiply(Engine engine, const Weight* weight, Py_ssize_t rows, const real* a,
                           real* c) noexcept nogil:
     """c (rows, outputs) += a (rows, inputs) weight^T."""
-    if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c)
+    if engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c)
     else:
-        blas_door.add_product[real](network.blas, False, True, rows, weight.outputs, weight.inputs, a,
+        blas_door.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
+cdef inline void multiply_back(Engine engine, const Weight* weight, Py_ssize_t rows, const real* a,
                                real* c) noexcept nogil:
     """c (rows, inputs) += a (rows, outputs) weight."""
-    if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a,
+    if engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
                              <const real*>weight.back_panels, c)
     else:
-        blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
+        blas_door.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void add_outer(Network network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
+cdef inline void add_outer(Engine engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
                            real* space, real* c) noexcept nogil:
     """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
-    if network.blas == NULL:
-        table.add_outer[real](network.kernels, rows, M, N, a, b, space, c)
+    if engine.blas == NULL:
+        table.add_outer[real](engine.kernels, rows, M, N, a, b, space, c)
     else:
-        blas_door.add_product[real](network.blas, True, False, M, N, rows, a, b, c)
+        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, c)
 
 
-cdef inline Py_ssize_t outer_space(Network network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
+cdef inline Py_ssize_t outer_space(Engine engine, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
-    return table.packed_elements[real](network.kernels, rows, N, NULL) if network.blas == NULL else 0
+    return table.packed_elements[real](engine.kernels, rows, N, NULL) if engine.blas == NULL else 0
+
+
+cdef inline void affine(Engine engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
+                        const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
+    """c (rows, outputs) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+
+    `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
+    """
+    cdef Product[2] products
+    cdef Py_ssize_t N = first.outputs, row
+    if engine.blas == NULL:
+        products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
+        if second != NULL:
+            products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)
+        table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), last_first, bias, 0, c)
+        return
+    if bias == NULL:
+        memset(c, 0, rows * N * sizeof(real))
+    else:
+        for row in range(rows):
+            memcpy(c + row * N, bias, N * sizeof(real))
+    multiply[real](engine, first, rows, a, c)
+    if second != NULL:
+        multiply[real](engine, second, rows, b, c)
 
 
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:

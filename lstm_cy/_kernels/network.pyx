@@ -16,7 +16,38 @@ cdef enum:
     LINE = 64  # bytes of a cache line, to which panels are aligned
 
 
-cdef class Network:
+cdef class Engine:
+    """How products with weights are made: the tables of functions, and the memory of packed weights."""
+
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1:
+        """Take the tables' capsules, as Network gets them, and the bytes of an element."""
+        self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+        self.blas = NULL
+        if blas is not None:
+            self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.itemsize = itemsize
+        self.owned = []
+        return 0
+
+    cdef void* packed(self, const Weight* weight, bint back) except NULL:
+        """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
+        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
+        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
+        cdef Py_ssize_t elements
+        if self.itemsize == 4:
+            elements = table.packed_elements[float](self.kernels, K, N, NULL)
+        else:
+            elements = table.packed_elements[double](self.kernels, K, N, NULL)
+        memory = PyByteArray_FromStringAndSize(NULL, elements * self.itemsize + LINE)
+        self.owned.append(memory)
+        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
+        if self.itemsize == 4:
+            table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
+        else:
+            table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+cdef class Network(Engine):
     """The weights of all layers and directions, immutable, with the tables of functions that work on them.
 
     Parameters
@@ -36,15 +67,11 @@ cdef class Network:
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
-        self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.blas = NULL
-        if blas is not None:
-            self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.start(kernels, blas, itemsize)
+        self.owned.append(weights)
         self.hidden_size = hidden_size
         self.num_directions = num_directions
         self.num_layers = len(weights) // num_directions
-        self.itemsize = itemsize
-        self.owned = [weights]
         self.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.directions == NULL:
             raise MemoryError
@@ -75,24 +102,6 @@ cdef class Network:
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
-
-    cdef void* packed(self, const Weight* weight, bint back) except NULL:
-        """The panels of a weight, or of its transpose for backward, in memory that lives as long as the Network."""
-        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
-        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef Py_ssize_t elements
-        if self.itemsize == 4:
-            elements = table.packed_elements[float](self.kernels, K, N, NULL)
-        else:
-            elements = table.packed_elements[double](self.kernels, K, N, NULL)
-        memory = PyByteArray_FromStringAndSize(NULL, elements * self.itemsize + LINE)
-        self.owned.append(memory)
-        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
-        if self.itemsize == 4:
-            table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
-        else:
-            table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
-        return panels
 
 
 cdef void* address(object array) except? NULL:

@@ -1,0 +1,8 @@
+from .network cimport Engine, Weight
+
+
+cdef class Affine(Engine):
+    cdef Weight weight
+    cdef const void* bias
+
+    cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil

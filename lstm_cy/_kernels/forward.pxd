@@ -1,0 +1,4 @@
+from .network cimport Network
+
+
+cdef void step(Network network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c, void* z) noexcept nogil
