@@ -117,8 +117,8 @@ cdef inline void tile_of_width(int rows, int width, int panel_width, const Produ
         tile[real](6, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
 
 
-cdef void tile_of(int rows, int width, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
-                  const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
+cdef inline void tile_of(int rows, int width, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                         const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
     """`tile` with its width as a constant: two panels, one, or half of one where the other half is padding."""
     cdef int panel = PANEL32 if real is float else PANEL64
     cdef bint pairs = PAIR32 if real is float else PAIR64
@@ -136,26 +136,29 @@ cdef inline int next_height(Py_ssize_t left) noexcept nogil:
     return <int>((left + tiles - 1) // tiles)
 
 
-cdef void tile_at(int rows, Py_ssize_t columns, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
-                  const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
+cdef inline void tile_at(int rows, Py_ssize_t columns, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                         const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
     """A tile of `columns` columns; it begins from zero if `begin` is NULL.
 
     Where that is no whole tile, it is made aside.
     """
-    cdef real[MOST_ROWS * MOST_PANEL] whole
+    cdef real[MOST_ROWS * MOST_PANEL] aside
+    cdef real* result = c
+    cdef Py_ssize_t result_row = c_row
     cdef int width = BLOCK, r
     while width < columns:
         width *= 2
-    if width == columns and begin != NULL:
-        tile_of[real](rows, width, products, count, row, n, begin, begin_row, c, c_row)
-        return
-    memset(whole, 0, sizeof(whole))
-    if begin != NULL:
+    if width != columns or begin == NULL:
+        memset(aside, 0, sizeof(aside))
+        if begin != NULL:
+            for r in range(rows):
+                memcpy(aside + r * MOST_PANEL, begin + r * begin_row, columns * sizeof(real))
+        begin = result = aside
+        begin_row = result_row = MOST_PANEL
+    tile_of[real](rows, width, products, count, row, n, begin, begin_row, result, result_row)
+    if result == aside:
         for r in range(rows):
-            memcpy(whole + r * MOST_PANEL, begin + r * begin_row, columns * sizeof(real))
-    tile_of[real](rows, width, products, count, row, n, whole, MOST_PANEL, whole, MOST_PANEL)
-    for r in range(rows):
-        memcpy(c + r * c_row, whole + r * MOST_PANEL, columns * sizeof(real))
+            memcpy(c + r * c_row, aside + r * MOST_PANEL, columns * sizeof(real))
 
 
 cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
@@ -183,13 +186,6 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
                           begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n, N)
             row += height
         done += width
-
-
-cdef void multiply(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a, const real* panels,
-                   real* c) noexcept nogil:
-    """c (rows, N) += a (rows, K) times the packed (K, N)."""
-    cdef Product product = Product(K, a, K, 1, panels)
-    add_products[real](rows, N, &product, 1, False, c, N, c)
 
 
 cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b, real* panels,

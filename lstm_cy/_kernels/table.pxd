@@ -44,10 +44,6 @@ ctypedef struct Kernels:
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 
-    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N)): c += a panels
-    void (*multiply32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*) noexcept nogil
-    void (*multiply64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*) noexcept nogil
-
     # (rows, N, products, their number (1 or 2), whether the last panels come first, begin (rows, N), distance of its
     #  rows, c (rows, N)): c = begin + the sum of the products, which have `rows` rows each; begin is zero if NULL
     void (*add_products32)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const float*, Py_ssize_t,
@@ -103,14 +99,6 @@ cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const 
         kernels.pack64(K, N, matrix, k_step, n_step, panels)
 
 
-cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
-                          const real* panels, real* c) noexcept nogil:
-    if real is float:
-        kernels.multiply32(rows, K, N, a, panels, c)
-    else:
-        kernels.multiply64(rows, K, N, a, panels, c)
-
-
 cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t N, const Product* products,
                               int count, bint last_first, const real* begin, Py_ssize_t begin_row,
                               real* c) noexcept nogil:
@@ -118,6 +106,13 @@ cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_
         kernels.add_products32(rows, N, products, count, last_first, begin, begin_row, c)
     else:
         kernels.add_products64(rows, N, products, count, last_first, begin, begin_row, c)
+
+
+cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
+                          const real* panels, real* c) noexcept nogil:
+    """c (rows, N) += a (rows, K) times the packed (K, N)."""
+    cdef Product product = Product(K, a, K, 1, panels)
+    add_products[real](kernels, rows, N, &product, 1, False, c, N, c)
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
