@@ -41,8 +41,8 @@ cdef extern from *:
 
 cdef enum:
     LINE = 64  # bytes of a cache line
-    # A step of this many multiply-adds takes some 20 microseconds: long enough to let other threads run meanwhile.
-    LONG = 1000000
+    # A step of this many multiply-adds takes some 20 microseconds with one stream: it lets other threads run meanwhile.
+    LONG = 600000
 
 cnp.import_array()
 
@@ -117,8 +117,11 @@ cdef class Lookup(Stage):
         for row in range(self.rows):
             kept[row] = tokens[row]
             if not 0 <= kept[row] < self.inputs:
-                raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {kept[row]}")
+                self.refuse(kept[row])
         return kept
+
+    cdef int refuse(self, token) except -1:
+        raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {token}")
 
     cdef const void* run(self, const void* x) noexcept nogil:
         cdef const cnp.npy_intp* tokens = <const cnp.npy_intp*>x
@@ -240,11 +243,15 @@ cdef class Stepper:
             axes = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         elif self.batch_size == 1 and PyLong_Check(x_t) and not PyBool_Check(x_t):
-            one_token = PyLong_AsSsize_t(x_t)
+            try:
+                one_token = PyLong_AsSsize_t(x_t)
+            except OverflowError:
+                self.lookup.refuse(x_t)
             axes = 1
             source = &one_token
         else:
-            x_t = self.converted_tokens(x_t)
+            if not self.fits_tokens(x_t):
+                x_t = self.converted_tokens(x_t)
             axes = cnp.PyArray_NDIM(<cnp.ndarray>x_t) + 1
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         if out is None:
@@ -288,9 +295,7 @@ cdef class Stepper:
         elif isinstance(state, (list, tuple)) and len(state) == len(self.recurrent):
             states = state
         else:
-            raise ValueError(
-                f"state: expected a list of {len(self.recurrent)}, one for each LSTM, got {state!r:.80}"
-            )
+            raise ValueError(f"state: expected a list of {len(self.recurrent)}, one for each LSTM, got {state!r:.80}")
         states = [self.checked(pair, stage) for pair, stage in zip(states, self.recurrent)]
         self.take()
         try:
@@ -345,7 +350,7 @@ cdef class Stepper:
 
     cdef inline int take(self) except -1:
         if not lstm_cy_take(&self.busy):
-            raise RuntimeError("Stepper: another thread is using it; give each thread its own, from copy() or stepper()")
+            raise RuntimeError("Stepper: another thread is using it; give each its own, from copy() or stepper()")
         return 0
 
     cdef void run(self, const void* x, void* out) noexcept nogil:
@@ -357,15 +362,18 @@ cdef class Stepper:
 
     cdef inline bint fits(self, object x, Py_ssize_t width):
         """Whether x is an array (B, width), or (width,) if B is 1, that can be worked on where it lies."""
-        if not cnp.PyArray_Check(x):
+        if not lies_plainly(x, self.number_type):
             return False
-        cdef cnp.ndarray array = <cnp.ndarray>x
-        cdef const cnp.npy_intp* shape = cnp.PyArray_DIMS(array)
-        if cnp.PyArray_TYPE(array) != self.number_type or not cnp.PyArray_ISCARRAY_RO(array):
-            return False
-        if cnp.PyArray_NDIM(array) == 2:
+        cdef int axes = cnp.PyArray_NDIM(<cnp.ndarray>x)
+        cdef const cnp.npy_intp* shape = cnp.PyArray_DIMS(<cnp.ndarray>x)
+        if axes == 2:
             return shape[0] == self.batch_size and shape[1] == width
-        return cnp.PyArray_NDIM(array) == 1 and self.batch_size == 1 and shape[0] == width
+        return axes == 1 and self.batch_size == 1 and shape[0] == width
+
+    cdef inline bint fits_tokens(self, object x):
+        """Whether x is an array (B,) of intp that can be worked on where it lies."""
+        return (lies_plainly(x, cnp.NPY_INTP) and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
+                and cnp.PyArray_DIMS(<cnp.ndarray>x)[0] == self.batch_size)
 
     cdef object fresh(self, int axes):
         """An array for a result."""
@@ -377,20 +385,20 @@ cdef class Stepper:
     cdef object converted(self, object x):
         """x_t as an array that `fits`."""
         array = float_array("x_t", x, self.dtype)
-        B, I = self.batch_size, self.first.inputs
-        if array.shape != (B, I) and not (B == 1 and array.shape == (I,)):
+        B, width = self.batch_size, self.first.inputs
+        if array.shape != (B, width) and not (B == 1 and array.shape == (width,)):
             axes = "(B, I) or (I,)" if B == 1 else "(B, I)"
-            raise ValueError(f"x_t: expected shape {axes} with B = {B} and I = {I}, got {array.shape}")
+            raise ValueError(f"x_t: expected shape {axes} with B = {B} and I = {width}, got {array.shape}")
         return np.require(array, requirements="CA")
 
     cdef object converted_tokens(self, object x):
         """x_t as an array of intp, one for each stream."""
-        array = np.require(int_array("x_t", x), requirements="CA") if np.ndim(x) else int_array("x_t", x)
         B = self.batch_size
+        array = int_array("x_t", x)
         if array.shape != (B,) and not (B == 1 and array.shape == ()):
             axes = "(B,) or ()" if B == 1 else "(B,)"
             raise ValueError(f"x_t: expected tokens of shape {axes} with B = {B}, got {array.shape}")
-        return array
+        return np.require(array, requirements="CA") if array.ndim else array
 
     cdef int refuse(self, object out, int axes) except -1:
         """Raise what is wrong with `out`."""
@@ -422,6 +430,12 @@ cdef class Stepper:
         if outside.any():
             raise ValueError(f"rows: expected 0 to B - 1 = {self.batch_size - 1}, got {rows[outside].flat[0]}")
         return rows
+
+
+cdef inline bint lies_plainly(object x, int number_type):
+    """Whether x is a C-contiguous, aligned array of a type of numbers, in this machine's byte order."""
+    return (cnp.PyArray_Check(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) == number_type
+            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x))
 
 
 def frozen(layer):
