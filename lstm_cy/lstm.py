@@ -205,18 +205,14 @@ class LSTM(Layer):
         )
         return layer
 
-    def replace_parameters(self, arrays):
-        """Take over `arrays` without a copy, as every layer does, and make the kernels' view of them anew."""
-        super().replace_parameters(arrays)
+    def _packed(self, parameters):
         weights = []
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                weight_ih = self._parameters[f"weight_ih{suffix}"]
-                bias = (
-                    self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"] if self.bias else None
-                )
-                weights.append((weight_ih.shape[1], weight_ih, self._parameters[f"weight_hh{suffix}"], bias))
-        self._network = Network(
+                weight_ih = parameters[f"weight_ih{suffix}"]
+                bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
+                weights.append((weight_ih.shape[1], weight_ih, parameters[f"weight_hh{suffix}"], bias))
+        network = Network(
             config.kernels(),
             config.blas(),
             self.hidden_size,
@@ -225,6 +221,7 @@ class LSTM(Layer):
             self.dtype.itemsize,
             weights,
         )
+        return {"_network": network}
 
     def __call__(self, x, state=None, *, lengths=None, threads=None):
         """Run the layer over x, for inference: nothing is dropped and nothing is kept for backward.
@@ -336,6 +333,35 @@ class LSTM(Layer):
             for name in [name for name in gradients if name.startswith("bias_ih")]:
                 gradients[name.replace("ih", "hh")][:] = gradients[name]
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
+
+    def stepper(self, batch_size=1):
+        """What runs this layer one step at a time, with the weights it has now and a state of zeros.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of streams that step together.
+
+        Returns
+        -------
+        Stepper
+
+        Raises
+        ------
+        TypeError, ValueError
+            `batch_size` is not a positive integer, or the layer is bidirectional or reverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> stepper = LSTM(3, 5, seed=0).stepper(batch_size=2)
+        >>> stepper.step(np.zeros((2, 3))).shape
+        (2, 5)
+        """
+        from .stepper import Stepper
+
+        return Stepper(self, batch_size)
 
     def _run(self, x, state, lengths, threads, rng=None, keep_tape=False):
         """A call or a forward pass: (y, (h_n, c_n), tape or None)."""

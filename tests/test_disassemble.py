@@ -31,7 +31,7 @@ def test_kernels_are_vector_code(disassemble, isa):
     counts = disassemble.count(path)
     functions = {function for function, _ in counts}
     assert {"cell_forward", "cell_backward", "column_sums"} <= functions
-    assert functions & {"tile", "tile_of", "tile_at", "multiply"}
+    assert functions & {"tile", "tile_of", "tile_at", "add_products"}
     for (function, precision), (vector, other, widest) in counts.items():
         assert vector > 0, (function, precision)
         assert other == 0, (function, precision, "scalar, or of the other precision")

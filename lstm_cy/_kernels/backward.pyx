@@ -79,12 +79,12 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, ragg
         call.tape = saved_of(tape)
         call.sums = sums_of(sums)
         with nogil:
-            denormals = network.net.kernels.flush_denormals()
-            if network.net.itemsize == 4:
+            denormals = network.net.engine.kernels.flush_denormals()
+            if network.net.engine.itemsize == 4:
                 status = layers[float](&network.net, &call, <float*>call.dh, <float*>call.dc)
             else:
                 status = layers[double](&network.net, &call, <double*>call.dh, <double*>call.dc)
-            network.net.kernels.restore_denormals(denormals)
+            network.net.engine.kernels.restore_denormals(denormals)
         check(status)
     finally:
         PyMem_Free(call.keep)
@@ -136,7 +136,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t width = network.directions[index].ih.inputs
-    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](network, most, max(width, H), NULL)
+    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](&network.engine, most, max(width, H), NULL)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
     cdef real* slots_h
     cdef real* slots_c
@@ -178,7 +178,7 @@ cdef Status blocks(const Net* network, Call* call, Py_ssize_t index, const Rows*
         first -= rows
         add_parameters[real](network, way, saved, first, rows, dz, space, &call.sums[index])
         memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
-        multiply_back[real](network, &way.ih, rows, dz, block_dx, False)
+        multiply_back[real](&network.engine, &way.ih, rows, dz, block_dx, False)
         scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
         end = start
         status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work, &stop, True)
@@ -207,21 +207,21 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
             told = <const real*>dy.data + place(batch, dy, way.backwards, step, slot)
             for k in range(H):
                 dh[slot * H + k] += told[k]
-    cell_backward[real](network.kernels, n, H, <const real*>saved.gates + row * 4 * H,
+    cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + row * 4 * H,
                         <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
     memset(dh, 0, n * H * sizeof(real))
-    multiply_back[real](network, &way.hh, n, dz, dh, step % 2)
+    multiply_back[real](&network.engine, &way.hh, n, dz, dh, step % 2)
 
 
 cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
                          Py_ssize_t rows, const real* dz, real* space, const Sums* sums) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
     cdef Py_ssize_t H = network.hidden_size
-    add_outer[real](network, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
+    add_outer[real](&network.engine, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
                     <real*>sums.weight_ih)
-    add_outer[real](network, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
+    add_outer[real](&network.engine, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
     if sums.bias != NULL:
-        column_sums[real](network.kernels, rows, 4 * H, dz, <real*>sums.bias)
+        column_sums[real](network.engine.kernels, rows, 4 * H, dz, <real*>sums.bias)
 
 
 cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,

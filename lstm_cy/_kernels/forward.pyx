@@ -14,9 +14,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, after, batch_of,
+    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
     block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running,
-    saved_of, steps,
+    saved_of, spread_bias, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
@@ -93,21 +93,47 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
     call.scale = scale
     call.keep = NULL
     call.tape = NULL
-    call.threads = threads if network.net.blas == NULL else 1
+    call.threads = threads if network.net.engine.blas == NULL else 1
     call.stop = 0
     try:
         call.tape = saved_of(tape)
         call.keep = addresses(keep)
         with nogil:
-            denormals = network.net.kernels.flush_denormals()
+            denormals = network.net.engine.kernels.flush_denormals()
             status = layers(&network.net, &call)
             if call.threads > 1:
                 note_call()
-            network.net.kernels.restore_denormals(denormals)
+            network.net.engine.kernels.restore_denormals(denormals)
         check(status)
     finally:
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
+
+
+cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c,
+               void* z) noexcept nogil:
+    """One step of B rows through all layers, which must all run forwards, with nothing allocated.
+
+    x (B, inputs); h and c (layers, B, H), updated in place; z, space for (B, 4H). The output is the last layer's h.
+    It is computed as a sequence of one step is, in the same order.
+    """
+    if network.engine.itemsize == 4:
+        step_layers[float](network, B, last_first, <const float*>x, <float*>h, <float*>c, <float*>z)
+    else:
+        step_layers[double](network, B, last_first, <const double*>x, <double*>h, <double*>c, <double*>z)
+
+
+cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, real* h, real* c,
+                      real* z) noexcept nogil:
+    cdef Py_ssize_t H = network.hidden_size, layer
+    cdef const Direction* way
+    for layer in range(network.num_layers):
+        way = &network.directions[layer]
+        affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
+        cell_forward[real](network.engine.kernels, B, H, z, c, h, NULL)
+        x = h
+        h += B * H
+        c += B * H
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
@@ -157,14 +183,14 @@ cdef void run_layer(Layer* layer) noexcept nogil:
 cdef void join_layer(void* argument) noexcept nogil:
     """What a worker does: take parts, then follow the team if there is one."""
     cdef Layer* layer = <Layer*>argument
-    cdef unsigned int denormals = layer.net.kernels.flush_denormals()
+    cdef unsigned int denormals = layer.net.engine.kernels.flush_denormals()
     if layer.team == NULL:
         take_parts(layer, False)
-    elif layer.net.itemsize == 4:
+    elif layer.net.engine.itemsize == 4:
         follow[float](layer, NULL)
     else:
         follow[double](layer, NULL)
-    layer.net.kernels.restore_denormals(denormals)
+    layer.net.engine.kernels.restore_denormals(denormals)
 
 
 cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
@@ -175,7 +201,7 @@ cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
         part = take(&layer.next)
         if part >= layer.parts or look(&layer.status) != DONE:
             return
-        if layer.net.itemsize == 4:
+        if layer.net.engine.itemsize == 4:
             status = sweep[float](layer, part, caller, <float*>layer.call.h, <float*>layer.call.c)
         else:
             status = sweep[double](layer, part, caller, <double*>layer.call.h, <double*>layer.call.c)
@@ -268,12 +294,11 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
             gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
-        spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
         if layer.team != NULL:
             lead_block[real](layer, way, batch, y, start, end, block_x, z, h, c)
             scratch += most * (way.ih.inputs + 4 * H) * (1 if start // most % 2 == 0 else -1)
         else:
-            multiply[real](network, &way.ih, rows, block_x, z, False)
+            affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
             for step in range(start, end):
                 run_step[real](network, batch, way, y, step, saved, done, z, h, c)
                 z += running(batch, step) * 4 * H
@@ -295,8 +320,8 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
         memcpy(<real*>saved.h_prev + done * H, h, n * H * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
         tanh_c = <real*>saved.tanh_c + done * H
-    multiply[real](network, &way.hh, n, h, z, step % 2)
-    cell_forward[real](network.kernels, n, H, z, c, h, tanh_c)
+    multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
+    cell_forward[real](network.engine.kernels, n, H, z, c, h, tanh_c)
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * H, H * sizeof(real))
 
@@ -322,13 +347,3 @@ cdef void gather(const Batch* batch, const Rows* x, bint backwards, Py_ssize_t s
                 for k in range(x.width):
                     out[k] = source[here + k] * scale if keep[here + k] else 0
             out += x.width
-
-
-cdef void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
-    """Start every row of z from the bias, or from zero."""
-    cdef Py_ssize_t row
-    if bias == NULL:
-        memset(z, 0, rows * width * sizeof(real))
-        return
-    for row in range(rows):
-        memcpy(z + row * width, bias, width * sizeof(real))

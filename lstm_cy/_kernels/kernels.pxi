@@ -55,8 +55,8 @@ table.panel32 = PANEL32
 table.panel64 = PANEL64
 table.pack32 = pack[float]
 table.pack64 = pack[double]
-table.multiply32 = multiply[float]
-table.multiply64 = multiply[double]
+table.add_products32 = add_products[float]
+table.add_products64 = add_products[double]
 table.add_outer32 = add_outer[float]
 table.add_outer64 = add_outer[double]
 

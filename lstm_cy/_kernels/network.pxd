@@ -1,12 +1,12 @@
 """One LSTM as the drivers read it: sizes, weights by layer and direction, functions to call, ways through a batch."""
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
 from .pool cimport look, publish
-from .table cimport Kernels, real
+from .table cimport Kernels, Product, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
@@ -57,69 +57,115 @@ ctypedef enum Status:
     DONE, NO_MEMORY, SIGNALLED
 
 
-ctypedef struct Net:
-    # a Network's content, for threads that know nothing of Python
-    Py_ssize_t hidden_size, num_layers, num_directions, itemsize
-    Direction* directions
+ctypedef struct Engine:
+    # how products with weights are made
+    Py_ssize_t itemsize
     const Kernels* kernels
     const Blas* blas  # NULL with engine "packed"
 
 
-cdef class Network:
-    cdef Net net
+ctypedef struct Net:
+    # a Network's content, for threads that know nothing of Python
+    Engine engine
+    Py_ssize_t hidden_size, num_layers, num_directions
+    Direction* directions
+
+
+cdef class Packer:
+    cdef Engine engine
     cdef list owned
 
-    cdef int pack_for_backward(self) except -1
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
     cdef void* packed(self, const Weight* weight, bint back) except NULL
 
 
-cdef inline void multiply(const Net* network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
-                          bint backwards) noexcept nogil:
-    """c (rows, outputs) += a (rows, inputs) weight^T; `backwards` in every other product of a row of them."""
-    if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
-                             backwards)
+cdef class Network(Packer):
+    cdef Net net
+
+    cdef int pack_for_backward(self) except -1
+
+
+cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+                          bint last_first) noexcept nogil:
+    """c (rows, outputs) += a (rows, inputs) weight^T.
+
+    `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
+    """
+    if engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
+                             last_first)
     else:
-        blas_door.add_product[real](network.blas, False, True, rows, weight.outputs, weight.inputs, a,
+        blas_door.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void multiply_half(const Net* network, const Weight* weight, int half, const real* a, real* c,
-                               bint backwards) noexcept nogil:
+cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
+                               bint last_first) noexcept nogil:
     """The first or the second half of the panels of `multiply`, for one row and engine "packed"."""
-    cdef Py_ssize_t width = network.kernels.panel32 if real is float else network.kernels.panel64
+    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64
     cdef Py_ssize_t cut = (weight.outputs + width - 1) // width // 2 * width
     cdef const real* panels = <const real*>weight.panels
     if half == 0:
-        table.multiply[real](network.kernels, 1, weight.inputs, cut, a, panels, c, backwards)
+        table.multiply[real](engine.kernels, 1, weight.inputs, cut, a, panels, c, last_first)
     else:
-        table.multiply[real](network.kernels, 1, weight.inputs, weight.outputs - cut, a,
-                             panels + cut * weight.inputs, c + cut, backwards)
+        table.multiply[real](engine.kernels, 1, weight.inputs, weight.outputs - cut, a,
+                             panels + cut * weight.inputs, c + cut, last_first)
 
 
-cdef inline void multiply_back(const Net* network, const Weight* weight, Py_ssize_t rows, const real* a,
-                               real* c, bint backwards) noexcept nogil:
-    """c (rows, inputs) += a (rows, outputs) weight; `backwards` as in `multiply`."""
-    if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a,
-                             <const real*>weight.back_panels, c, backwards)
+cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+                               bint last_first) noexcept nogil:
+    """c (rows, inputs) += a (rows, outputs) weight; `last_first` as in `multiply`."""
+    if engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
+                             <const real*>weight.back_panels, c, last_first)
     else:
-        blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
+        blas_door.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void add_outer(const Net* network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
+cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
                            const real* b, real* space, real* c) noexcept nogil:
     """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
-    if network.blas == NULL:
-        table.add_outer[real](network.kernels, rows, M, N, a, b, space, c)
+    if engine.blas == NULL:
+        table.add_outer[real](engine.kernels, rows, M, N, a, b, space, c)
     else:
-        blas_door.add_product[real](network.blas, True, False, M, N, rows, a, b, c)
+        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, c)
 
 
-cdef inline Py_ssize_t outer_space(const Net* network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
+cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t N,
+                                   real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
-    return table.packed_elements[real](network.kernels, rows, N, NULL) if network.blas == NULL else 0
+    return table.packed_elements[real](engine.kernels, rows, N, NULL) if engine.blas == NULL else 0
+
+
+cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
+                        const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
+    """c (rows, outputs) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+
+    `last_first` as in `multiply`.
+    """
+    cdef Product[2] products
+    cdef Py_ssize_t N = first.outputs
+    if engine.blas == NULL:
+        products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
+        if second != NULL:
+            products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)
+        table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), last_first, bias, 0, c)
+        return
+    spread_bias[real](rows, N, bias, c)
+    multiply[real](engine, first, rows, a, c, last_first)
+    if second != NULL:
+        multiply[real](engine, second, rows, b, c, last_first)
+
+
+cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
+    """Start every row of z from the bias, or from zero."""
+    cdef Py_ssize_t row
+    if bias == NULL:
+        memset(z, 0, rows * width * sizeof(real))
+        return
+    for row in range(rows):
+        memcpy(z + row * width, bias, width * sizeof(real))
 
 
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:
@@ -149,7 +195,7 @@ cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backward
 
 cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
     """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
-    cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.itemsize), 128)
+    cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.engine.itemsize), 128)
     return max(batch.B, min(most, 1024, batch.T * batch.B))
 
 

@@ -16,7 +16,39 @@ cdef enum:
     LINE = 64  # bytes of a cache line, to which panels are aligned
 
 
-cdef class Network:
+cdef class Packer:
+    """What owns weights: the tables of functions that make products with them, and the memory of packed ones."""
+
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1:
+        """Take the tables' capsules, as Network gets them, and the bytes of an element."""
+        self.engine.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+        self.engine.blas = NULL
+        if blas is not None:
+            self.engine.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.engine.itemsize = itemsize
+        self.owned = []
+        return 0
+
+    cdef void* packed(self, const Weight* weight, bint back) except NULL:
+        """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
+        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
+        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
+        cdef Py_ssize_t elements
+        if self.engine.itemsize == 4:
+            elements = table.packed_elements[float](self.engine.kernels, K, N, NULL)
+        else:
+            elements = table.packed_elements[double](self.engine.kernels, K, N, NULL)
+        memory = PyByteArray_FromStringAndSize(NULL, elements * self.engine.itemsize + LINE)
+        self.owned.append(memory)
+        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
+        if self.engine.itemsize == 4:
+            table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
+        else:
+            table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+
+cdef class Network(Packer):
     """The weights of all layers and directions, immutable, with the tables of functions that work on them.
 
     Parameters
@@ -36,15 +68,12 @@ cdef class Network:
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
-        self.net.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.net.blas = NULL
-        if blas is not None:
-            self.net.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.start(kernels, blas, itemsize)
+        self.owned.append(weights)
+        self.net.engine = self.engine
         self.net.hidden_size = hidden_size
         self.net.num_directions = num_directions
         self.net.num_layers = len(weights) // num_directions
-        self.net.itemsize = itemsize
-        self.owned = [weights]
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
@@ -54,7 +83,7 @@ cdef class Network:
             way.ih = Weight(4 * hidden_size, inputs, address(weight_ih), NULL, NULL)
             way.hh = Weight(4 * hidden_size, hidden_size, address(weight_hh), NULL, NULL)
             way.bias = address_or_null(bias)
-            if self.net.blas == NULL:
+            if self.engine.blas == NULL:
                 way.ih.panels = self.packed(&way.ih, False)
                 way.hh.panels = self.packed(&way.hh, False)
             way += 1
@@ -67,7 +96,7 @@ cdef class Network:
         cdef Py_ssize_t index
         cdef Direction* way
         with cython.critical_section(self):
-            if self.net.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
+            if self.engine.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
                 return 0
             # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
             for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
@@ -75,24 +104,6 @@ cdef class Network:
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
-
-    cdef void* packed(self, const Weight* weight, bint back) except NULL:
-        """The panels of a weight, or of its transpose for backward, in memory that lives as long as the Network."""
-        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
-        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef Py_ssize_t elements
-        if self.net.itemsize == 4:
-            elements = table.packed_elements[float](self.net.kernels, K, N, NULL)
-        else:
-            elements = table.packed_elements[double](self.net.kernels, K, N, NULL)
-        memory = PyByteArray_FromStringAndSize(NULL, elements * self.net.itemsize + LINE)
-        self.owned.append(memory)
-        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
-        if self.net.itemsize == 4:
-            table.pack[float](self.net.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
-        else:
-            table.pack[double](self.net.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
-        return panels
 
 
 cdef void* address(object array) except? NULL:

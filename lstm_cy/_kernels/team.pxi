@@ -28,7 +28,7 @@ ctypedef struct Team:
 cdef bint set_up_team(Team* team, Layer* layer) noexcept nogil:
     """Whether a team is worth it: R must be more than a core keeps next to its arithmetic anyway."""
     cdef Py_ssize_t H = layer.net.hidden_size
-    if 4 * H * H * layer.net.itemsize < 48 * 1024 or held_off():
+    if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or held_off():
         return False
     memset(team, 0, sizeof(Team))
     return True
@@ -66,6 +66,7 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
     cdef Team* team = layer.team
     cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
     cdef real* out = <real*>y.data
+    spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
     team.joined = not team.late and (team.joined or look(&team.come[0]))
     if team.joined:
         team.first = first
@@ -77,17 +78,17 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
         publish(&team.turn[0], team.turn[0] + 1)
         lead_meeting(team)  # the follower has what it needs of the state
     if team.joined:
-        multiply[real](layer.net, &way.ih, rows // 2, x, z, False)
+        multiply[real](&layer.net.engine, &way.ih, rows // 2, x, z, False)
         lead_meeting(team)
     else:
-        multiply[real](layer.net, &way.ih, rows, x, z, False)
+        multiply[real](&layer.net.engine, &way.ih, rows, x, z, False)
     for step in range(first, last):
         if team.joined:
-            multiply_half[real](layer.net, &way.hh, 0, h, z, step % 2)
+            multiply_half[real](&layer.net.engine, &way.hh, 0, h, z, step % 2)
             lead_meeting(team)
         else:
-            multiply[real](layer.net, &way.hh, 1, h, z, step % 2)
-        cell_forward[real](layer.net.kernels, 1, H, z, c, h, <real*>NULL)
+            multiply[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
+        cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
         memcpy(out + place(batch, y, way.backwards, step, 0), h, H * sizeof(real))
         z += 4 * H
 
@@ -116,14 +117,14 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     memcpy(c, team.c, H * sizeof(real))
     if not follow_meeting(team, count):
         return False
-    multiply[real](layer.net, &way.ih, rows - cut, x + cut * way.ih.inputs, z + cut * 4 * H, False)
+    multiply[real](&layer.net.engine, &way.ih, rows - cut, x + cut * way.ih.inputs, z + cut * 4 * H, False)
     if not follow_meeting(team, count):
         return False
     for step in range(step, last):
-        multiply_half[real](layer.net, &way.hh, 1, h, z, step % 2)
+        multiply_half[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
         if not follow_meeting(team, count):
             return False
-        cell_forward[real](layer.net.kernels, 1, H, z, c, h, <real*>NULL)
+        cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
         z += 4 * H
     return True
 
