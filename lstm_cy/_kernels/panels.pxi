@@ -52,12 +52,18 @@ cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step
                real* panels) noexcept nogil:
     """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
     cdef int width = panel_columns[real](NULL), j
-    cdef Py_ssize_t k, n = 0
+    cdef Py_ssize_t n = 0, k, first
     while n < N:
-        for k in range(K):
+        first = 0
+        while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
             for j in range(width):
-                panels[j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
-            panels += width
+                for k in range(first, min(first + BLOCK, K)):
+                    panels[k * width + j] = matrix[k + (n + j) * n_step] if n + j < N else 0
+            first += BLOCK
+        for k in range(first, K):
+            for j in range(width):
+                panels[k * width + j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
+        panels += K * width
         n += width
 
 
