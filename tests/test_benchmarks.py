@@ -25,7 +25,13 @@ BENCHMARKS = {
         "Forward.track_speedup_over_numpy",
         "ForwardMemory.peakmem_forward",
     },
-    "step": {"Step.time_step", "Step.track_speedup_over_numpy"},
+    "step": {
+        "Step.time_step",
+        "Step.track_speedup_over_numpy",
+        "Stepping.time_step",
+        "Stepping.time_step_into",
+        "Stepping.track_speedup_over_numpy",
+    },
     "train": {
         "Train.time_forward_and_backward",
         "Train.track_speedup_over_numpy",
@@ -150,6 +156,16 @@ def test_wrong_result_is_refused(common, monkeypatch, kind, name, shape):
     monkeypatch.setattr(kind, "run", wrong)
     with pytest.raises(ArithmeticError, match=f"{shape}: {name} is .* off"):
         common.checked(kind, shape)
+
+
+@pytest.mark.parametrize("shape", ("1x5x3x4", "3x5x2x7"))
+def test_steppers_are_checked_against_numpy_steps(benchmarks, common, monkeypatch, shape):
+    Streaming = benchmarks("step").Streaming
+    case = common.checked(Streaming, shape)
+    common.check(shape, case.reference(), common.Inference(shape).reference())
+    monkeypatch.setattr(Streaming, "reference", lambda case: {**case.run(), "c_n": case.state[1] + 1})
+    with pytest.raises(ArithmeticError, match="c_n is .* off"):
+        common.checked.__wrapped__(Streaming, shape)
 
 
 def test_check_refuses_nan_and_other_shapes_and_names(common):
