@@ -303,7 +303,7 @@ def chart(rows, path):
                 ax.plot([at, at], [index - 0.4, index + 0.4], "k:", label="limit" if index == 0 else None)
         ax.axvline(1, color="black")
         ax.set(xscale="log", xlabel="time / lstm_cy's", title=f"{kind}, threads: {threads}")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_yticks(range(len(these)), [row["shape"] for row in these])

@@ -90,11 +90,10 @@ class Limits:
     def __str__(self):
         """A line for each thing measured."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        read = ", ".join(f"{size / 1024:.0f} KiB {rate / 1e9:.0f}" for size, rate in sorted(self.bandwidths.items()))
-        return (
-            f"Limits of {threads}, measured by {self.how}: {self.flops / 1e9:.0f} GFLOP/s; "
-            f"GB/s read over and over from {read}."
+        read = ", ".join(
+            f"{rate / 1e9:.0f} from {size / 1024:.0f} KiB" for size, rate in sorted(self.bandwidths.items())
         )
+        return f"Limits of {threads}, measured by {self.how}: {self.flops / 1e9:.0f} GFLOP/s; GB/s read: {read or '-'}."
 
     def found(self):
         """What was measured, to be written down."""
