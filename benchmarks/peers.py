@@ -111,7 +111,7 @@ class OursBfloat16(Ours):
 
     title = "lstm_cy bf16"
     form = "bf16"
-    training = None
+    streaming = training = None
 
     def layer(self, case):
         if not hasattr(case.lstm, "quantize"):
