@@ -79,9 +79,10 @@ cdef class Recurrent(Stage):
 
     cdef const void* run(self, const void* x) noexcept nogil:
         cdef char* h = <char*>cnp.PyArray_DATA(self.h)
+        cdef Py_ssize_t below = (self.network.net.num_layers - 1) * self.rows * self.outputs  # elements of other layers
         step(&self.network.net, self.rows, self.last_first, x, h, cnp.PyArray_DATA(self.c), cnp.PyArray_DATA(self.z))
         self.last_first = not self.last_first
-        return self.onward(h + (self.network.net.num_layers - 1) * self.rows * self.outputs * self.network.net.engine.itemsize)
+        return self.onward(h + below * self.network.net.engine.itemsize)
 
 
 cdef class Head(Stage):

@@ -30,8 +30,9 @@ cdef class Affine(Packer):
 
     def __call__(self, x, y):
         """Write the result for x (rows, inputs) to y (rows, outputs); both C-contiguous."""
-        cdef Py_ssize_t rows = len(x), done = 0, work = 0, stop = 0, inputs = self.weight.inputs, outputs = self.weight.outputs
-        cdef Py_ssize_t most = max(BLOCK_BYTES // (inputs * self.engine.itemsize), 64), some
+        cdef Py_ssize_t rows = len(x), done = 0, work = 0, stop = 0
+        cdef Py_ssize_t inputs = self.weight.inputs, outputs = self.weight.outputs, itemsize = self.engine.itemsize
+        cdef Py_ssize_t most = max(BLOCK_BYTES // (inputs * itemsize), 64), some
         cdef const char* source = <const char*>address(x)
         cdef char* target = <char*>address(y)
         cdef unsigned int denormals
@@ -40,7 +41,7 @@ cdef class Affine(Packer):
             denormals = self.engine.kernels.flush_denormals()
             while done < rows and status == DONE:
                 some = min(most, rows - done)
-                self.apply(some, source + done * inputs * self.engine.itemsize, target + done * outputs * self.engine.itemsize)
+                self.apply(some, source + done * inputs * itemsize, target + done * outputs * itemsize)
                 done += some
                 status = after(some * inputs * outputs, &work, &stop, True)
             self.engine.kernels.restore_denormals(denormals)
@@ -48,8 +49,8 @@ cdef class Affine(Packer):
 
     cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
         if self.engine.itemsize == 4:
-            affine[float](&self.engine, rows, <const float*>self.bias, &self.weight, <const float*>x, NULL, NULL, False,
-                          <float*>y)
+            affine[float](&self.engine, rows, <const float*>self.bias, &self.weight, <const float*>x, NULL, NULL,
+                          False, <float*>y)
         else:
-            affine[double](&self.engine, rows, <const double*>self.bias, &self.weight, <const double*>x, NULL, NULL, False,
-                           <double*>y)
+            affine[double](&self.engine, rows, <const double*>self.bias, &self.weight, <const double*>x, NULL, NULL,
+                           False, <double*>y)

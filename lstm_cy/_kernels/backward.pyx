@@ -216,10 +216,11 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
 cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
                          Py_ssize_t rows, const real* dz, real* space, const Sums* sums) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
-    cdef Py_ssize_t H = network.hidden_size
-    add_outer[real](&network.engine, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
-                    <real*>sums.weight_ih)
-    add_outer[real](&network.engine, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
+    cdef Py_ssize_t H = network.hidden_size, inputs = way.ih.inputs
+    cdef const real* x = <const real*>saved.x + first * inputs
+    cdef const real* h_prev = <const real*>saved.h_prev + first * H
+    add_outer[real](&network.engine, rows, 4 * H, inputs, dz, x, space, <real*>sums.weight_ih)
+    add_outer[real](&network.engine, rows, 4 * H, H, dz, h_prev, space, <real*>sums.weight_hh)
     if sums.bias != NULL:
         column_sums[real](network.engine.kernels, rows, 4 * H, dz, <real*>sums.bias)
 
