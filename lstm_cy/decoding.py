@@ -105,12 +105,14 @@ def generate(model, vocabulary, prompt="", *, length=200, temperature=1.0, seed=
         raise ValueError(
             f"vocabulary: expected {logits.shape[-1]} tokens as the model has logits, got {len(vocabulary)}"
         )
-    return _continue(model, vocabulary, logits[-1], states, length, temperature, rng)
+    stepper = model.stepper()
+    stepper.state = [(h[:, np.newaxis], c[:, np.newaxis]) for h, c in states]
+    return _continue(stepper, vocabulary, logits[-1], length, temperature, rng)
 
 
-def _continue(model, vocabulary, logits, states, length, temperature, rng):
+def _continue(stepper, vocabulary, logits, length, temperature, rng):
     for _ in range(length):
         logits[vocabulary.unknown] = -np.inf
         token = sample(logits, temperature=temperature, rng=rng)
         yield vocabulary.decode([token])
-        (logits,), states = model(np.array([token]), states)
+        logits = stepper.step(token)
