@@ -178,7 +178,7 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx
         first -= rows
         add_parameters[real](network, way, saved, first, rows, dz, space, &call.sums[index])
         memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
-        multiply_back[real](network, &way.ih, rows, dz, block_dx)
+        multiply_back[real](network, &way.ih, rows, dz, block_dx, False)
         scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
         end = start
         status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work)
@@ -210,7 +210,7 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
     cell_backward[real](network.kernels, n, H, <const real*>saved.gates + row * 4 * H,
                         <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
     memset(dh, 0, n * H * sizeof(real))
-    multiply_back[real](network, &way.hh, n, dz, dh)
+    multiply_back[real](network, &way.hh, n, dz, dh, step % 2)
 
 
 cdef void add_parameters(Network network, const Direction* way, const Saved* saved, Py_ssize_t first, Py_ssize_t rows,

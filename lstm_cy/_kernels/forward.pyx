@@ -147,7 +147,7 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x,
         else:
             gather[real](batch, x, way.backwards, start, end, keep, call.scale, block_x)
         spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
-        multiply[real](network, &way.ih, rows, block_x, z)
+        multiply[real](network, &way.ih, rows, block_x, z, False)
         for step in range(start, end):
             run_step[real](network, batch, way, y, step, saved, done, z, h, c)
             z += running(batch, step) * 4 * H
@@ -169,7 +169,7 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
         memcpy(<real*>saved.h_prev + done * H, h, n * H * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
         tanh_c = <real*>saved.tanh_c + done * H
-    multiply[real](network, &way.hh, n, h, z)
+    multiply[real](network, &way.hh, n, h, z, step % 2)
     cell_forward[real](network.kernels, n, H, z, c, h, tanh_c)
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * H, H * sizeof(real))

@@ -66,22 +66,23 @@ cdef class Network:
     cdef void* packed(self, const Weight* weight, bint back) except NULL
 
 
-cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
-                          real* c) noexcept nogil:
-    """c (rows, outputs) += a (rows, inputs) weight^T."""
+cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+                          bint backwards) noexcept nogil:
+    """c (rows, outputs) += a (rows, inputs) weight^T; `backwards` in every other product of a row of them."""
     if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c)
+        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
+                             backwards)
     else:
         blas_door.add_product[real](network.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                     <const real*>weight.values, c)
 
 
 cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
-                               real* c) noexcept nogil:
-    """c (rows, inputs) += a (rows, outputs) weight."""
+                               real* c, bint backwards) noexcept nogil:
+    """c (rows, inputs) += a (rows, outputs) weight; `backwards` as in `multiply`."""
     if network.blas == NULL:
         table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a,
-                             <const real*>weight.back_panels, c)
+                             <const real*>weight.back_panels, c, backwards)
     else:
         blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                     <const real*>weight.values, c)

@@ -117,19 +117,21 @@ cdef void tile_at(int rows, Py_ssize_t K, Py_ssize_t columns, const real* a, Py_
         memcpy(c + r * c_row, whole + r * MOST_PANEL, columns * sizeof(real))
 
 
-cdef void multiply(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a, const real* panels,
-                   real* c) noexcept nogil:
-    """c (rows, N) += a (rows, K) times the packed (K, N). Each panel is read once and meets all rows."""
+cdef void multiply(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a, const real* panels, real* c,
+                   bint backwards) noexcept nogil:
+    """c (rows, N) += a (rows, K) times the packed (K, N). Each panel is read once and meets all rows.
+
+    `backwards` takes the last panel first: in turn, it finds in the cache what the product before left there.
+    """
     cdef int width = panel_columns[real](NULL), height
-    cdef Py_ssize_t n = 0, row
-    while n < N:
+    cdef Py_ssize_t count = (N + width - 1) // width, panel, n, row
+    for panel in range(count):
+        n = (count - 1 - panel if backwards else panel) * width
         row = 0
         while row < rows:
             height = next_height(rows - row)
-            tile_at[real](height, K, N - n, a + row * K, K, 1, panels, c + row * N + n, N)
+            tile_at[real](height, K, N - n, a + row * K, K, 1, panels + n * K, c + row * N + n, N)
             row += height
-        panels += K * width
-        n += width
 
 
 cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b, real* panels,

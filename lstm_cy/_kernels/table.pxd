@@ -36,9 +36,9 @@ ctypedef struct Kernels:
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 
-    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N)): c += a panels
-    void (*multiply32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*) noexcept nogil
-    void (*multiply64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*) noexcept nogil
+    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), last panel first): c += a panels
+    void (*multiply32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, bint) noexcept nogil
+    void (*multiply64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*, bint) noexcept nogil
 
     # (K, M, N, a (K, M), b (K, N), space for the panels of b, c (M, N)): c += a^T b
     void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, float*) noexcept nogil
@@ -89,11 +89,11 @@ cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const 
 
 
 cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
-                          const real* panels, real* c) noexcept nogil:
+                          const real* panels, real* c, bint backwards) noexcept nogil:
     if real is float:
-        kernels.multiply32(rows, K, N, a, panels, c)
+        kernels.multiply32(rows, K, N, a, panels, c, backwards)
     else:
-        kernels.multiply64(rows, K, N, a, panels, c)
+        kernels.multiply64(rows, K, N, a, panels, c, backwards)
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
