@@ -12,12 +12,17 @@ cdef enum:
     PATIENCE = 1000000000
 
 
+ctypedef enum Kind:
+    PLAIN, BF16, INT8
+
+
 ctypedef struct Weight:
     # a matrix (outputs, inputs), and with engine "packed" its panels; owned by the Network
     Py_ssize_t outputs, inputs
     const void* values
     void* panels       # for products with its transpose, as forward needs
-    void* back_panels  # for products with itself, as backward needs; made at first use
+    void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
+    Kind kind          # of the panels; those of narrow weights, BF16 and INT8, are for float32
 
 
 ctypedef struct Direction:
@@ -64,12 +69,18 @@ cdef class Network:
 
     cdef int pack_for_backward(self) except -1
     cdef void* packed(self, const Weight* weight, bint back) except NULL
+    cdef Weight weight(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
+    cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
 cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
                           bint backwards) noexcept nogil:
     """c (rows, outputs) += a (rows, inputs) weight^T; `backwards` in every other product of a row of them."""
-    if network.blas == NULL:
+    if weight.kind != PLAIN:
+        if real is float:
+            table.multiply_narrow(network.kernels, weight.kind == BF16, rows, weight.inputs, weight.outputs, a,
+                                  weight.panels, c, backwards)
+    elif network.blas == NULL:
         table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
                              backwards)
     else:

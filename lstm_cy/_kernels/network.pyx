@@ -31,7 +31,8 @@ cdef class Network:
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64).
     weights : list of (inputs, weight_ih, weight_hh, bias or None), one for each layer and direction
-        C-contiguous arrays of that precision; they are kept, not copied.
+        C-contiguous arrays of that precision; they are kept, not copied. A narrow weight is a pair: (uint16 array of
+        bf16, None) or (int8 array, float32 scale of each row); it needs no BLAS and has no backward.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
@@ -51,12 +52,9 @@ cdef class Network:
         cdef Direction* way = self.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
-            way.ih = Weight(4 * hidden_size, inputs, address(weight_ih), NULL, NULL)
-            way.hh = Weight(4 * hidden_size, hidden_size, address(weight_hh), NULL, NULL)
+            way.ih = self.weight(4 * hidden_size, inputs, weight_ih)
+            way.hh = self.weight(4 * hidden_size, hidden_size, weight_hh)
             way.bias = address_or_null(bias)
-            if self.blas == NULL:
-                way.ih.panels = self.packed(&way.ih, False)
-                way.hh.panels = self.packed(&way.hh, False)
             way += 1
 
     def __dealloc__(self):
@@ -85,14 +83,41 @@ cdef class Network:
             elements = table.packed_elements[float](self.kernels, K, N, NULL)
         else:
             elements = table.packed_elements[double](self.kernels, K, N, NULL)
-        memory = PyByteArray_FromStringAndSize(NULL, elements * self.itemsize + LINE)
-        self.owned.append(memory)
-        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
+        cdef void* panels = self.memory(elements * self.itemsize)
         if self.itemsize == 4:
             table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
         return panels
+
+    cdef Weight weight(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
+        """A weight, packed where our own products need it."""
+        cdef Weight weight
+        weight.outputs = outputs
+        weight.inputs = inputs
+        weight.panels = weight.back_panels = NULL
+        values, scales = given if isinstance(given, tuple) else (given, None)
+        weight.values = address(values)
+        if values is given:
+            weight.kind = PLAIN
+            if self.blas == NULL:
+                weight.panels = self.packed(&weight, False)
+        elif scales is None:
+            weight.kind = BF16
+            weight.panels = self.memory(self.kernels.bf16_bytes(inputs, outputs))
+            self.kernels.pack_bf16(inputs, outputs, <const unsigned short*>weight.values, weight.panels)
+        else:
+            weight.kind = INT8
+            weight.panels = self.memory(self.kernels.int8_bytes(inputs, outputs))
+            self.kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
+                                   weight.panels)
+        return weight
+
+    cdef void* memory(self, Py_ssize_t bytes) except NULL:
+        """Memory in whole cache lines that lives as long as the Network."""
+        owned = PyByteArray_FromStringAndSize(NULL, bytes + LINE)
+        self.owned.append(owned)
+        return <void*>((<size_t>PyByteArray_AS_STRING(owned) + LINE - 1) & ~<size_t>(LINE - 1))
 
 
 cdef void* address(object array) except? NULL:

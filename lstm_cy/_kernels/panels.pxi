@@ -94,9 +94,9 @@ cdef void tile_of(int rows, bint half, Py_ssize_t K, const real* a, Py_ssize_t a
         tile_of_width[real](rows, width, width, K, a, a_row, a_k, panel, c, c_row)
 
 
-cdef inline int next_height(Py_ssize_t left) noexcept nogil:
-    """The rows of the next tile when `left` are to be done, so that tiles are of nearly one size: 8 = 4 + 4."""
-    cdef Py_ssize_t tiles = (left + TILE_ROWS - 1) // TILE_ROWS
+cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
+    """The rows of the next tile, of `most`, when `left` are to be done: tiles of nearly one size, such as 8 = 4 + 4."""
+    cdef Py_ssize_t tiles = (left + most - 1) // most
     return <int>((left + tiles - 1) // tiles)
 
 
@@ -129,7 +129,7 @@ cdef void multiply(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a, c
         n = (count - 1 - panel if backwards else panel) * width
         row = 0
         while row < rows:
-            height = next_height(rows - row)
+            height = next_height(rows - row, TILE_ROWS)
             tile_at[real](height, K, N - n, a + row * K, K, 1, panels + n * K, c + row * N + n, N)
             row += height
 
@@ -145,7 +145,7 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, con
     cdef Py_ssize_t n, row = 0
     pack[real](K, N, b, N, 1, panels)
     while row < M:
-        height = next_height(M - row)
+        height = next_height(M - row, TILE_ROWS)
         n = 0
         while n < N:
             tile_at[real](height, K, N - n, a + row, 1, M, panels + n * K, c + row * N + n, N)

@@ -45,6 +45,18 @@ ctypedef struct Kernels:
     void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*,
                         double*) noexcept nogil
 
+    # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take
+    Py_ssize_t (*bf16_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+    Py_ssize_t (*int8_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+
+    # (K, N, its transpose (N, K), of bf16 or of int8 with scales (N,), panels: out)
+    void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const unsigned short*, void*) noexcept nogil
+    void (*pack_int8)(Py_ssize_t, Py_ssize_t, const signed char*, const float*, void*) noexcept nogil
+
+    # as multiply32
+    void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+    void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+
 
 # One name for both precisions.
 
@@ -102,3 +114,11 @@ cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, P
         kernels.add_outer32(K, M, N, a, b, panels, c)
     else:
         kernels.add_outer64(K, M, N, a, b, panels, c)
+
+
+cdef inline void multiply_narrow(const Kernels* kernels, bint bf16, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N,
+                                 const float* a, const void* panels, float* c, bint backwards) noexcept nogil:
+    if bf16:
+        kernels.multiply_bf16(rows, K, N, a, panels, c, backwards)
+    else:
+        kernels.multiply_int8(rows, K, N, a, panels, c, backwards)
