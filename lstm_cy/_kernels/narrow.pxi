@@ -27,6 +27,12 @@ cdef extern from *:
     #define LSTM_CY_NARROW_PASS 1
     #endif
 
+    #if defined(__GNUC__)
+    #define LSTM_CY_INLINE static inline __attribute__((always_inline))
+    #else
+    #define LSTM_CY_INLINE static inline
+    #endif
+
     static inline float lstm_cy_float_of(uint32_t bits) {
         float x;
         memcpy(&x, &bits, sizeof x);
@@ -38,7 +44,7 @@ cdef extern from *:
         return bits;
     }
 
-    /* Integer products are written out: compilers find these instructions only in sums along a vector, which end in a
+    /* The integer product is written out: compilers find these instructions only in sums along a vector, which end in a
        horizontal sum for each column, and keep sums in registers only where loops are unrolled early. */
     #if defined(__GNUC__) && defined(__SSE2__)
     #if defined(__AVX512BW__)
@@ -53,9 +59,11 @@ cdef extern from *:
     #endif
     typedef int32_t lstm_cy_int32s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
     typedef int16_t lstm_cy_int16s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
+    typedef float lstm_cy_floats __attribute__((vector_size(LSTM_CY_VECTOR), aligned(4), may_alias));
+    #define LSTM_CY_FLOATS_OF(sums) __builtin_convertvector(sums, lstm_cy_floats)
 
     /* For each n of a vector: sum[n] + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. */
-    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const int8_t* w) {
+    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
         int32_t four;
         memcpy(&four, a, sizeof four);
     #if defined(__AVX512VNNI__)
@@ -72,38 +80,45 @@ cdef extern from *:
     #else
     #define LSTM_CY_VECTOR 4
     typedef int32_t lstm_cy_int32s;
-    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const int8_t* w) {
-        return sum + a[0] * w[0] + a[1] * w[1] + a[2] * w[2] + a[3] * w[3];
+    typedef float lstm_cy_floats;
+    #define LSTM_CY_FLOATS_OF(sum) ((float)(sum))
+    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
+        const int8_t* weights = (const int8_t*)w;
+        return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
     }
     #endif
 
-    /* sums (rows, panels * 64) = what a panel begins with + a (rows, 4 * fours) panel, for int8 panels that lie `stride`
-       bytes apart; inlined with rows and panels that are constants. */
-    static inline void lstm_cy_integer_tile(int rows, int panels, Py_ssize_t fours, const uint8_t* a, const char* panel,
-                                            Py_ssize_t stride, int32_t* sums) {
-        enum { EACH = 64 * 4 / LSTM_CY_VECTOR };
+    /* c (rows, panels * 64) += a (rows, 4 * fours) times a segment of so many panels, `stride` bytes apart. Inlined with
+       rows and panels that are constants; i counts vectors along the panels, then along the rows. */
+    LSTM_CY_INLINE void lstm_cy_int8_tile(int rows, int panels, Py_ssize_t fours, const uint8_t* a, const float* scales,
+                                          const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) {
+        enum { EACH = 64 * 4 / LSTM_CY_VECTOR };  /* vectors of a row of a panel */
         const int count = rows * panels * EACH;
-        lstm_cy_int32s held[LSTM_CY_NARROW_ROWS * EACH];
+        lstm_cy_int32s sums[LSTM_CY_NARROW_ROWS * EACH];
     #pragma GCC unroll 24
         for (int i = 0; i < count; i++)
-            held[i] = *(const lstm_cy_int32s*)(panel + i / EACH % panels * stride + i % EACH * LSTM_CY_VECTOR);
+            sums[i] = *(const lstm_cy_int32s*)(panel + i / EACH % panels * stride + i % EACH * LSTM_CY_VECTOR);
         for (Py_ssize_t four = 0; four < fours; four++)
     #pragma GCC unroll 24
             for (int i = 0; i < count; i++)
-                held[i] = lstm_cy_add_fours(held[i], a + 4 * (i / EACH / panels * fours + four),
-                                            (const int8_t*)panel + i / EACH % panels * stride + 512 + four * 256
-                                                + i % EACH * LSTM_CY_VECTOR);
+                sums[i] = lstm_cy_add_fours(
+                    sums[i], a + 4 * (i / EACH / panels * fours + four),
+                    panel + i / EACH % panels * stride + 64 * (8 + 4 * four) + i % EACH * LSTM_CY_VECTOR);
     #pragma GCC unroll 24
-        for (int i = 0; i < count; i++)
-            memcpy(sums + i * (LSTM_CY_VECTOR / 4), held + i, LSTM_CY_VECTOR);
+        for (int i = 0; i < count; i++) {
+            const char* columns = panel + i / EACH % panels * stride + 64 * 4 + i % EACH * LSTM_CY_VECTOR;
+            float* target = c + i / EACH / panels * c_row + i / EACH % panels * 64 + i % EACH * (LSTM_CY_VECTOR / 4);
+            *(lstm_cy_floats*)target += LSTM_CY_FLOATS_OF(sums[i])
+                                        * (scales[i / EACH / panels] * *(const lstm_cy_floats*)columns);
+        }
     }
     """
     const int NARROW_ROWS "LSTM_CY_NARROW_ROWS"
     const int PASS "LSTM_CY_NARROW_PASS"
     float float_of "lstm_cy_float_of"(unsigned int) noexcept nogil
     unsigned int bits_of "lstm_cy_bits_of"(float) noexcept nogil
-    void integer_tile "lstm_cy_integer_tile"(int, int, Py_ssize_t, const unsigned char*, const char*, Py_ssize_t,
-                                             int*) noexcept nogil
+    void int8_tile "lstm_cy_int8_tile"(int, int, Py_ssize_t, const unsigned char*, const float*, const char*,
+                                       Py_ssize_t, float*, Py_ssize_t) noexcept nogil
 
 cdef enum:
     NARROW_PANEL = 64       # columns
@@ -131,9 +146,14 @@ cdef inline Py_ssize_t bf16_panel(Py_ssize_t K) noexcept nogil:
     return K * LANES * 4
 
 
-cdef inline Py_ssize_t int8_panel(Py_ssize_t K) noexcept nogil:
-    """The bytes of a panel: where the sums start, the columns' scales, and the weights, four k side by side."""
+cdef inline Py_ssize_t int8_segment(Py_ssize_t K) noexcept nogil:
+    """The bytes of a segment of a panel: where the sums start, the columns' scales, the weights, four k side by side."""
     return NARROW_PANEL * (8 + 4 * fours(K))
+
+
+cdef inline Py_ssize_t int8_panel(Py_ssize_t K) noexcept nogil:
+    """The bytes of a panel: its segments, one behind the other."""
+    return K // SEGMENT * int8_segment(SEGMENT) + (int8_segment(K % SEGMENT) if K % SEGMENT else 0)
 
 
 cdef Py_ssize_t bf16_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
@@ -143,8 +163,7 @@ cdef Py_ssize_t bf16_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
 
 cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
     """The bytes of the panels of a (K, N) matrix in int8."""
-    cdef Py_ssize_t whole = K // SEGMENT, rest = K % SEGMENT
-    return panel_count(N) * (whole * int8_panel(SEGMENT) + (int8_panel(rest) if rest else 0))
+    return panel_count(N) * int8_panel(K)
 
 
 cdef void pack_bf16(Py_ssize_t K, Py_ssize_t N, const unsigned short* values, void* panels) noexcept nogil:
@@ -168,26 +187,26 @@ cdef void pack_bf16(Py_ssize_t K, Py_ssize_t N, const unsigned short* values, vo
 cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const float* scales,
                     void* panels) noexcept nogil:
     """Pack a (K, N) matrix, given as its transpose (N, K) of int8 with a scale for each column of the matrix."""
-    cdef char* panel = <char*>panels
+    cdef char* segment = <char*>panels
     cdef signed char* weights
-    cdef Py_ssize_t first = 0, k, n, length
+    cdef Py_ssize_t n = 0, first, length, k
     cdef int j, total, weight
-    while first < K:
-        length = min(K - first, SEGMENT)
-        n = 0
-        while n < N:
-            weights = <signed char*>panel + 8 * NARROW_PANEL
+    while n < N:
+        first = 0
+        while first < K:
+            length = min(K - first, SEGMENT)
+            weights = <signed char*>segment + 8 * NARROW_PANEL
             for j in range(NARROW_PANEL):
                 total = 0
                 for k in range(4 * fours(length)):
                     weight = values[(n + j) * K + first + k] if n + j < N and k < length else 0
                     weights[k // 4 * 4 * NARROW_PANEL + 4 * j + k % 4] = weight
                     total += weight
-                (<int*>panel)[j] = -128 * total
-                (<float*>panel)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
-            panel += int8_panel(length)
-            n += NARROW_PANEL
-        first += SEGMENT
+                (<int*>segment)[j] = -128 * total
+                (<float*>segment)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
+            segment += int8_segment(length)
+            first += SEGMENT
+        n += NARROW_PANEL
 
 
 cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
@@ -217,90 +236,101 @@ cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, c
         memcpy(c + r * c_row, sums + r * panels * NARROW_PANEL, panels * NARROW_PANEL * sizeof(float))
 
 
-cdef inline void int8_tile(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
-                           const char* panel, float* c, Py_ssize_t c_row) noexcept nogil:
-    """c += a times so many panels, a quantised with `scales`; inlined with rows and panels that are constants."""
-    cdef int[MOST_ROWS * MOST_PASS * NARROW_PANEL] sums
-    cdef float[NARROW_PANEL] part
-    cdef const float* columns
-    cdef float* target
-    cdef int r, p, j
-    integer_tile(rows, panels, fours(K), a, panel, int8_panel(K), sums)
-    for r in range(rows):
-        for p in range(panels):
-            columns = <const float*>(panel + p * int8_panel(K)) + NARROW_PANEL
-            target = c + r * c_row + p * NARROW_PANEL
-            memcpy(part, target, sizeof(part))
-            for j in range(NARROW_PANEL):
-                part[j] = fma[float](<float>sums[(r * panels + p) * NARROW_PANEL + j], scales[r] * columns[j], part[j])
-            memcpy(target, part, sizeof(part))
-
-
-cdef inline void tile_of_kind(bint bf16, int rows, int panels, Py_ssize_t K, const void* a, const float* scales,
-                              const void* panel, float* c, Py_ssize_t c_row) noexcept nogil:
-    if bf16:
-        bf16_tile(rows, panels, K, <const float*>a, <const unsigned int*>panel, c, c_row)
-    else:
-        int8_tile(rows, panels, K, <const unsigned char*>a, scales, <const char*>panel, c, c_row)
-
-
-cdef inline void tile_of_height(bint bf16, int rows, int panels, Py_ssize_t K, const void* a, const float* scales,
-                                const void* panel, float* c, Py_ssize_t c_row) noexcept nogil:
-    """`tile_of_kind` with the numbers of rows and panels as constants, one kernel for each."""
-    if rows == 1 and PASS > 1 and panels == 2:
-        tile_of_kind(bf16, 1, 2, K, a, scales, panel, c, c_row)
+cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+                     Py_ssize_t c_row) noexcept nogil:
+    """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
+    if PASS > 1 and panels == 2:
+        bf16_tile(1, 2, K, a, panel, c, c_row)
     elif rows == 1:
-        tile_of_kind(bf16, 1, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(1, 1, K, a, panel, c, c_row)
     elif NARROW_ROWS > 1 and rows == 2:
-        tile_of_kind(bf16, 2, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(2, 1, K, a, panel, c, c_row)
     elif NARROW_ROWS > 2 and rows == 3:
-        tile_of_kind(bf16, 3, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(3, 1, K, a, panel, c, c_row)
     elif NARROW_ROWS > 2 and rows == 4:
-        tile_of_kind(bf16, 4, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(4, 1, K, a, panel, c, c_row)
     elif NARROW_ROWS > 2 and rows == 5:
-        tile_of_kind(bf16, 5, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(5, 1, K, a, panel, c, c_row)
     elif NARROW_ROWS > 2:
-        tile_of_kind(bf16, 6, 1, K, a, scales, panel, c, c_row)
+        bf16_tile(6, 1, K, a, panel, c, c_row)
 
 
-cdef inline void narrow_tile(bint bf16, int rows, int panels, Py_ssize_t K, Py_ssize_t columns, const void* a,
-                             const float* scales, const void* panel, float* c, Py_ssize_t c_row) noexcept nogil:
-    """A tile that has only `columns` columns of the result: where they do not fill its panels, it is made aside."""
+cdef void int8_tiles(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
+                     const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
+    """`int8_tile` with the numbers of rows and panels as constants, one kernel for each."""
+    if PASS > 1 and panels == 2:
+        int8_tile(1, 2, fours(K), a, scales, panel, stride, c, c_row)
+    elif rows == 1:
+        int8_tile(1, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 1 and rows == 2:
+        int8_tile(2, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 3:
+        int8_tile(3, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 4:
+        int8_tile(4, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 5:
+        int8_tile(5, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2:
+        int8_tile(6, 1, fours(K), a, scales, panel, stride, c, c_row)
+
+
+# The left side of a product, and where the panels that it meets lie.
+ctypedef struct Narrow:
+    bint bf16
+    Py_ssize_t K           # of the segment
+    const char* a
+    Py_ssize_t a_row       # bytes from row to row
+    const float* scales    # of the rows, if they are quantised
+    const char* panels
+    Py_ssize_t stride      # bytes from panel to panel
+
+
+cdef inline void tile_of_kind(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
+                              Py_ssize_t c_row) noexcept nogil:
+    cdef const char* a = given.a + row * given.a_row
+    cdef const char* first = given.panels + panel * given.stride
+    if given.bf16:
+        bf16_tiles(rows, panels, given.K, <const float*>a, <const unsigned int*>first, c, c_row)
+    else:
+        int8_tiles(rows, panels, given.K, <const unsigned char*>a, given.scales + row, first, given.stride, c, c_row)
+
+
+cdef inline void narrow_tile(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                             Py_ssize_t columns, float* c, Py_ssize_t c_row) noexcept nogil:
+    """A tile of so many panels but only `columns` columns: where they do not fill the panels, it is made aside."""
     cdef float[MOST_ROWS * MOST_PASS * NARROW_PANEL] whole
     cdef Py_ssize_t width = panels * NARROW_PANEL
     cdef int r
     if columns >= width:
-        tile_of_height(bf16, rows, panels, K, a, scales, panel, c, c_row)
+        tile_of_kind(rows, panels, given, row, panel, c, c_row)
         return
     memset(whole, 0, rows * width * sizeof(float))
     for r in range(rows):
         memcpy(whole + r * width, c + r * c_row, columns * sizeof(float))
-    tile_of_height(bf16, rows, panels, K, a, scales, panel, whole, width)
+    tile_of_kind(rows, panels, given, row, panel, whole, width)
     for r in range(rows):
         memcpy(c + r * c_row, whole + r * width, columns * sizeof(float))
 
 
-cdef inline void all_tiles(bint bf16, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const char* a, Py_ssize_t a_row,
-                           const float* scales, const char* panels, Py_ssize_t panel_bytes, float* c,
-                           bint backwards) noexcept nogil:
-    """c (rows, N) += a times the panels; the rows of a lie `a_row` bytes apart. See `multiply`."""
-    cdef int pass_ = PASS if rows == 1 else 1, height
-    cdef Py_ssize_t count = panel_count(N), passes = (count + pass_ - 1) // pass_, turn, panel, row
+cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c, bint backwards) noexcept nogil:
+    """c (rows, N) += the product, as `multiply` goes about it."""
+    cdef int each = PASS if rows == 1 else 1, height
+    cdef Py_ssize_t count = panel_count(N), passes = (count + each - 1) // each, turn, panel, n, row
     for turn in range(passes):
-        panel = (passes - 1 - turn if backwards else turn) * pass_
+        panel = (passes - 1 - turn if backwards else turn) * each
+        n = panel * NARROW_PANEL
         row = 0
         while row < rows:
             height = next_height(rows - row, NARROW_ROWS)
-            narrow_tile(bf16, height, <int>min(pass_, count - panel), K, N - panel * NARROW_PANEL, a + row * a_row,
-                        scales + row, panels + panel * panel_bytes, c + row * N + panel * NARROW_PANEL, N)
+            narrow_tile(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
 
 
 cdef void multiply_bf16(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
                         bint backwards) noexcept nogil:
     """c (rows, N) += a (rows, K) times the packed (K, N)."""
-    all_tiles(True, rows, K, N, <const char*>a, K * sizeof(float), NULL, <const char*>panels, bf16_panel(K), c,
-              backwards)
+    cdef Narrow given = Narrow(True, K, <const char*>a, K * sizeof(float), NULL, <const char*>panels, bf16_panel(K))
+    all_tiles(&given, rows, N, c, backwards)
 
 
 cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
@@ -347,17 +377,18 @@ cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float
     """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
     cdef unsigned char[QUANTISED_BYTES] quantised
     cdef float[QUANTISED_ROWS] scales
-    cdef Py_ssize_t first = 0, length, stride, row, some, r
+    cdef Narrow given = Narrow(False, 0, <const char*>quantised, 0, NULL, <const char*>panels, int8_panel(K))
+    cdef Py_ssize_t first = 0, row, some, r
+    given.scales = scales
     while first < K:
-        length = min(K - first, SEGMENT)
-        stride = 4 * fours(length)
+        given.K = min(K - first, SEGMENT)
+        given.a_row = 4 * fours(given.K)
         row = 0
         while row < rows:
-            some = min(rows - row, QUANTISED_BYTES // stride, QUANTISED_ROWS)
+            some = min(rows - row, QUANTISED_BYTES // given.a_row, QUANTISED_ROWS)
             for r in range(some):
-                scales[r] = quantise(length, a + (row + r) * K + first, quantised + r * stride)
-            all_tiles(False, some, length, N, <const char*>quantised, stride, scales, <const char*>panels,
-                      int8_panel(length), c + row * N, backwards)
+                scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row)
+            all_tiles(&given, some, N, c + row * N, backwards)
             row += some
-        panels = <const char*>panels + panel_count(N) * int8_panel(length)
-        first += length
+        given.panels += int8_segment(given.K)
+        first += given.K
