@@ -1,5 +1,7 @@
 """Narrow weights, bf16 or int8: LSTMs that only run, in less memory and less time, and what that costs in accuracy."""
 
+import re
+
 import numpy as np
 
 from .checks import float_array
@@ -9,6 +11,7 @@ from .lstm import LSTM
 KINDS = ("bf16", "int8")
 #: what stands beside an int8 weight: the scale of each of its rows
 SCALE = "_scale"
+_LAYER = re.compile(r"_l(\d+)")
 
 
 class QuantizedLSTM(LSTM):
@@ -38,7 +41,7 @@ class QuantizedLSTM(LSTM):
     int8: w is round(w / s) * s with s = max |row of w| / 127, a scale for each row. The layer's input and h are rounded
     likewise, to round(x / s_x) * s_x with s_x = max |x| / 127, for each row of the batch and each step (in parts of
     4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are float32.
-    A row whose x or h holds NaN or infinity becomes NaN from there on.
+    A row whose largest element is below 2^-100 counts as zero; one that holds NaN or infinity becomes NaN from there on.
 
     `parameters` and `state_dict` give the weights as float32, made anew each time: the layer does not hold them.
 
@@ -232,6 +235,6 @@ def _layer_of(lstm, layer):
     """One layer of `lstm` as a layer of its own."""
     config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
     single = type(lstm)(**config)
-    names = {name.replace(f"_l{layer}", "_l0"): name for name in lstm.stored() if f"_l{layer}" in name}
-    single._adopt({new: lstm.stored()[name] for new, name in names.items()})
+    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.search(name)[1]) == layer}
+    single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
     return single

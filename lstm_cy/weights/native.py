@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 # Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, QuantizedLSTM, Linear, Embedding, Dropout)}
+_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
 
 _CHUNK = 1 << 20
 # A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -253,8 +253,8 @@ def build(config):
     Parameters
     ----------
     config : dict
-        {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, QuantizedLSTM, Linear,
-        Embedding, Dropout and Sequential, whose argument is {"layers": [config, ...]}.
+        {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
+        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
 
     Raises
     ------
