@@ -70,7 +70,8 @@ class Layer:
 
     def _fitting(self, mapping, current, strict):
         """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
-        given = {name: float_array(name, mapping[name], array.dtype) for name, array in current.items() if name in mapping}
+        names = [name for name in current if name in mapping]
+        given = {name: float_array(name, mapping[name], current[name].dtype) for name in names}
         names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
         names += [f"unknown: {name}" for name in mapping if name not in current]
         shapes = [

@@ -264,7 +264,9 @@ class Sequential(Layer):
     def stored(self):
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
         return {
-            f"{index}.{name}": array for index, layer in enumerate(self.layers) for name, array in layer.stored().items()
+            f"{index}.{name}": array
+            for index, layer in enumerate(self.layers)
+            for name, array in layer.stored().items()
         }
 
     def quantize(self, kind, sample=None):

@@ -41,7 +41,7 @@ class QuantizedLSTM(LSTM):
     int8: w is round(w / s) * s with s = max |row of w| / 127, a scale for each row. The layer's input and h are rounded
     likewise, to round(x / s_x) * s_x with s_x = max |x| / 127, for each row of the batch and each step (in parts of
     4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are float32.
-    A row whose largest element is below 2^-100 counts as zero; one that holds NaN or infinity becomes NaN from there on.
+    A row with nothing above 2^-100 counts as zero; one with NaN or infinity in it becomes NaN from there on.
 
     `parameters` and `state_dict` give the weights as float32, made anew each time: the layer does not hold them.
 
@@ -225,9 +225,7 @@ def _errors(lstm, narrow, x):
         x, _ = _layer_of(lstm, layer)(x)
         x_narrow, _ = _layer_of(narrow, layer)(x_narrow)
         difference = np.float64(x_narrow) - x
-        errors.append(
-            {"largest": float(np.abs(difference).max()), "rms": float(np.sqrt(np.square(difference).mean()))}
-        )
+        errors.append({"largest": float(np.abs(difference).max()), "rms": float(np.sqrt(np.square(difference).mean()))})
     return errors
 
 

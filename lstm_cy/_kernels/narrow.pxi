@@ -88,8 +88,8 @@ cdef extern from *:
     }
     #endif
 
-    /* c (rows, panels * 64) += a (rows, 4 * fours) times a segment of so many panels, `stride` bytes apart. Inlined with
-       rows and panels that are constants; i counts vectors along the panels, then along the rows. */
+    /* c (rows, panels * 64) += a (rows, 4 * fours) times a segment of so many panels, `stride` bytes apart. Inlined
+       with rows and panels that are constants; i counts vectors along the panels, then along the rows. */
     LSTM_CY_INLINE void lstm_cy_int8_tile(int rows, int panels, Py_ssize_t fours, const uint8_t* a, const float* scales,
                                           const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) {
         enum { EACH = 64 * 4 / LSTM_CY_VECTOR };  /* vectors of a row of a panel */
@@ -121,10 +121,10 @@ cdef extern from *:
                                        Py_ssize_t, float*, Py_ssize_t) noexcept nogil
 
 cdef enum:
-    NARROW_PANEL = 64       # columns
-    LANES = 32              # of 32 bits, in which they lie as bf16
+    NARROW_PANEL = 64        # columns; lstm_cy_int8_tile says so too
+    LANES = 32               # of 32 bits, in which they lie as bf16
     MOST_PASS = 2
-    SEGMENT = 4096          # its largest sum, 4096 * 255 * 128, is far from 2^31
+    SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
     QUANTISED_ROWS = 256
     # Bits of floats: 2^-100, below which a row's largest element counts as zero, for 127 divided by it must be finite
@@ -147,7 +147,7 @@ cdef inline Py_ssize_t bf16_panel(Py_ssize_t K) noexcept nogil:
 
 
 cdef inline Py_ssize_t int8_segment(Py_ssize_t K) noexcept nogil:
-    """The bytes of a segment of a panel: where the sums start, the columns' scales, the weights, four k side by side."""
+    """The bytes of a segment of a panel: where sums start, the columns' scales, the weights, four k side by side."""
     return NARROW_PANEL * (8 + 4 * fours(K))
 
 
