@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy
 import scipy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -43,6 +44,17 @@ TUNING = {
 }
 TUNING["avx512vnni"] = TUNING["avx512"]
 OPTIMISE = ["-O3", "-g0"]
+# The functions marked inline are written to be compiled once for each constant they are called with: gcc must not weigh
+# that against size, nor copy them for some of the constants only. A tile with a variable number of rows is 3x slower;
+# one whose loop over k is unrolled keeps half of its accumulators in memory.
+INLINING = [
+    "-finline-limit=100000",
+    "--param=large-function-growth=100000",
+    "--param=inline-unit-growth=100000",
+    "--param=large-stack-frame=100000",
+    "-fno-ipa-cp",
+    "-fno-loop-unroll-and-jam",
+]
 
 DIRECTIVES = {
     "language_level": 3,
@@ -101,7 +113,7 @@ class BuildKernels(build_ext):
         if not all(self._accepts(flag) for flag in required):
             sys.stderr.write(f"lstm_cy: this compiler cannot build the {variant} kernels; going on without them\n")
             return False
-        wished = OPTIMISE + ARITHMETIC + TUNING.get(variant, [])
+        wished = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
         extension.extra_compile_args = required + [flag for flag in wished if self._accepts(flag)]
         return True
 
@@ -143,9 +155,19 @@ def write_blas_int(folder):
 def extensions():
     generated = Path("build")
     write_blas_int(generated)
-    sources = sorted(Path("lstm_cy/_kernels").glob("*.pyx"))
+    kernels = [Extension(KERNELS + path.stem, [path.as_posix()]) for path in Path("lstm_cy/_kernels").glob("*.pyx")]
+    # What meets Python's arrays without the buffer protocol's detour is compiled with NumPy's headers.
+    others = [
+        Extension(
+            f"lstm_cy.{path.stem}",
+            [path.as_posix()],
+            include_dirs=[numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        )
+        for path in Path("lstm_cy").glob("*.pyx")
+    ]
     return cythonize(
-        [Extension(KERNELS + source.stem, [source.as_posix()]) for source in sources],
+        kernels + others,
         compiler_directives=DIRECTIVES,
         build_dir=str(generated),
         include_path=[".", str(generated)],

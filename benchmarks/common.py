@@ -1,7 +1,10 @@
 """What is measured: a layer beside the same layer in plain NumPy; the shapes, the checks and the clock."""
 
 import functools
+import gc
+import itertools
 import os
+import re
 import statistics
 import time
 from typing import NamedTuple
@@ -11,8 +14,11 @@ import numpy as np
 from lstm_cy import LSTM, reference
 
 # OpenBLAS looks when NumPy is loaded, and asv's own modules load NumPy before this one: setting it here is too late.
-if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
-    raise RuntimeError("one thread is to be measured: set OPENBLAS_NUM_THREADS=1 for the whole process")
+if os.environ.get("OPENBLAS_NUM_THREADS") != os.environ.get("LSTM_CY_NUM_THREADS", "1"):
+    raise RuntimeError(
+        "as many threads of BLAS as of lstm_cy are to be measured, and one by default: "
+        "set OPENBLAS_NUM_THREADS=1 for the whole process"
+    )
 
 # Rows x steps x inputs x hidden units, the smallest first.
 SHAPES = (
@@ -23,14 +29,45 @@ SHAPES = (
     "1x100x256x256",
     "1x50x512x512",
     "4x50x128x128",
+    "8x50x128x128",
     "8x20x512x512",
     "32x50x64x64",
     "32x50x256x256",
     "64x25x512x512",
     "128x10x1024x1024",
 )
+#: layers out of models in use
+REAL_SHAPES = (
+    "1x48000x1x16",  # guitar amplifiers
+    "1x48000x1x24",
+    "1x48000x1x40",
+    "32x60x30x40 2 layers",  # forecaster
+    "1x100x257x128 2 layers",  # denoiser
+    "1x160x40x256 3 layers",  # speaker encoder
+    "16x160x40x256 3 layers",
+    "16x60x256x256 2 layers bidirectional",  # line of text
+    "1x590x60x128 4 layers bidirectional",  # diarisation
+    "1x255x512x256 3 layers bidirectional",  # music
+    "1x50x1024x1024",  # language model
+)
 TRAINING_SHAPES = (*SHAPES, "8x50x64x64", "16x50x32x64", "16x100x128x128")
 STEP_SHAPES = ("1x1x32x32", "1x1x64x64", "1x1x128x128", "1x1x256x256", "1x1x512x512")
+REAL_STEP_SHAPES = (
+    "1x1x1x16",  # guitar amplifiers
+    "1x1x1x24",
+    "1x1x1x40",
+    "16x1x64x64",
+    "1x1x640x640 2 layers",  # transducer
+    "1x1x1024x1024",  # language model
+)
+NARROW_SHAPES = (
+    "1x100x64x64",
+    "1x100x64x128",
+    "1x100x64x256",
+    "1x50x8x512",
+    "1x50x1024x1024",
+    "16x50x128x128",
+)
 
 #: how often asv repeats a measurement: at least, at most, and for about how many seconds
 REPEAT = (5, 500, 1.0)
@@ -38,20 +75,28 @@ REPEAT = (5, 500, 1.0)
 #: largest difference between two float32 results, as a share of the largest entry
 TOLERANCE = 1e-5
 
-#: along which axis the results of the two directions stand side by side; others are added
-AXES = {"y": -1, "h_n": 0, "c_n": 0, "h0": 0, "c0": 0}
+#: calls in one turn, at most
+MOST_CALLS = 500
 
 
-class Direction(NamedTuple):
-    """What reference.py takes for one direction, its steps in the order in which it goes through them."""
+class Shape(NamedTuple):
+    """The sizes of a layer and its input."""
 
-    suffix: str  # of the parameters' names
-    order: slice  # of the steps
-    x: np.ndarray
-    dy: np.ndarray
-    h0: np.ndarray
-    c0: np.ndarray
-    weights: tuple  # weight_ih, weight_hh, bias
+    batch: int
+    steps: int
+    inputs: int
+    hidden: int
+    layers: int = 1
+    directions: int = 1
+
+    @classmethod
+    def of(cls, text):
+        """From "BxTxIxH", followed by " 3 layers" and by " bidirectional" where the layer is so."""
+        found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)(?: (\d+) layers)?( bidirectional)?", text)
+        if not found:
+            raise ValueError(f"shape: expected such as '1x100x32x64' or '1x9x8x7 2 layers bidirectional', got {text!r}")
+        *sizes, layers, bidirectional = found.groups()
+        return cls(*map(int, sizes), int(layers or 1), 2 if bidirectional else 1)
 
 
 class Case:
@@ -59,33 +104,22 @@ class Case:
 
     Parameters
     ----------
-    shape : str
-        "BxTxIxH", followed by " bidirectional" where the layer is.
+    shape : Shape, or str
+        As `Shape.of` takes it.
     **options
         Of the LSTM.
     """
 
     def __init__(self, shape, **options):
-        sizes, _, bidirectional = shape.partition(" ")
-        batch, steps, inputs, hidden = map(int, sizes.split("x"))
-        self.lstm = LSTM(inputs, hidden, bidirectional=bool(bidirectional), seed=0, **options)
+        self.shape = Shape.of(shape) if isinstance(shape, str) else shape
+        B, T, I, H, L, D = self.shape
+        self.lstm = LSTM(I, H, L, bidirectional=D == 2, seed=0, **options)
         rng = np.random.default_rng(0)
-        D, dtype = self.lstm.num_directions, self.lstm.dtype
-        self.x = rng.standard_normal((steps, batch, inputs)).astype(dtype)
-        self.dy = rng.standard_normal((steps, batch, D * hidden)).astype(dtype)
-        self.state = tuple(rng.standard_normal((D, batch, hidden)).astype(dtype) for _ in range(2))
-        self.directions = [self._direction(index) for index in range(D)]
-
-    def _direction(self, index):
-        suffix = "_l0_reverse" if index else "_l0"
-        order = slice(None, None, -1 if index else 1)
-        units = slice(index * self.lstm.hidden_size, (index + 1) * self.lstm.hidden_size)
-        h0, c0 = (part[index] for part in self.state)
-        weights = reference_weights(self.lstm, suffix)
-        return Direction(suffix, order, self.x[order], self.dy[order, :, units], h0, c0, weights)
-
-    def reference(self):
-        return together([self.reference_direction(direction) for direction in self.directions])
+        dtype = self.lstm.dtype
+        self.x = rng.standard_normal((T, B, I)).astype(dtype)
+        self.dy = rng.standard_normal((T, B, D * H)).astype(dtype)
+        self.state = tuple(rng.standard_normal((L * D, B, H)).astype(dtype) for _ in range(2))
+        self.plain = Plain(self.lstm)
 
 
 class Inference(Case):
@@ -95,10 +129,8 @@ class Inference(Case):
         y, (h_n, c_n) = self.lstm(self.x, self.state)
         return {"y": y, "h_n": h_n, "c_n": c_n}
 
-    @staticmethod
-    def reference_direction(direction):
-        y, h_n, c_n = reference.forward(direction.x, direction.h0, direction.c0, *direction.weights)
-        return {"y": y[direction.order], "h_n": h_n[np.newaxis], "c_n": c_n[np.newaxis]}
+    def reference(self):
+        return self.plain.infer(self.x, self.state)
 
 
 class Training(Case):
@@ -110,54 +142,120 @@ class Training(Case):
         h0, c0 = gradients.state
         return {"y": y, "x": gradients.x, "h0": h0, "c0": c0, **gradients.parameters}
 
+    def reference(self):
+        return self.plain.train(self.x, self.state, self.dy)
+
+
+class Direction(NamedTuple):
+    """One direction of a layer as reference.py takes it."""
+
+    suffix: str  # of the parameters' names
+    order: slice  # in which it goes through the steps
+    units: slice  # of y that are its own
+    weights: tuple  # weight_ih, weight_hh, bias
+
+
+class Plain:
+    """A layer by lstm_cy.reference, in a dtype or in the layer's own."""
+
+    def __init__(self, lstm, dtype=None):
+        self.layers = [
+            [self._direction(lstm, layer, index, dtype or lstm.dtype) for index in range(lstm.num_directions)]
+            for layer in range(lstm.num_layers)
+        ]
+
     @staticmethod
-    def reference_direction(direction):
-        suffix, order, x, dy, h0, c0, weights = direction
-        y, _, _, tape = reference.forward_with_tape(x, h0, c0, *weights)
-        final = np.zeros_like(h0), np.zeros_like(c0)
-        dx, dh0, dc0, dweight_ih, dweight_hh, dbias = reference.backward(tape, dy, *final, *weights[:2])
-        return {
-            "y": y[order],
-            "x": dx[order],
-            "h0": dh0[np.newaxis],
-            "c0": dc0[np.newaxis],
-            "weight_ih" + suffix: dweight_ih,
-            "weight_hh" + suffix: dweight_hh,
-            "bias_ih" + suffix: dbias,
-            "bias_hh" + suffix: dbias,
-        }
+    def _direction(lstm, layer, index, dtype):
+        suffix = f"_l{layer}" + "_reverse" * index
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        arrays = (lstm.parameters[name + suffix].astype(dtype) for name in names)
+        weight_ih, weight_hh, bias_ih, bias_hh = arrays
+        order = slice(None, None, -1 if index else 1)
+        units = slice(index * lstm.hidden_size, (index + 1) * lstm.hidden_size)
+        return Direction(suffix, order, units, (weight_ih, weight_hh, bias_ih + bias_hh))
+
+    def infer(self, x, state):
+        """y, h_n and c_n."""
+        h_n, c_n = [], []
+        for h0, c0, layer in self._with_states(state):
+            told = []
+            for h, c, direction in zip(h0, c0, layer, strict=True):
+                y, h, c = reference.forward(x[direction.order], h, c, *direction.weights)
+                told.append(y[direction.order])
+                h_n.append(h)
+                c_n.append(c)
+            x = side_by_side(told)
+        return {"y": x, "h_n": np.stack(h_n), "c_n": np.stack(c_n)}
+
+    def train(self, x, state, dy):
+        """y and every gradient of the sum of dy * y."""
+        tapes = []
+        for h0, c0, layer in self._with_states(state):
+            told = []
+            for h, c, direction in zip(h0, c0, layer, strict=True):
+                y, _, _, tape = reference.forward_with_tape(x[direction.order], h, c, *direction.weights)
+                told.append(y[direction.order])
+                tapes.append((direction, tape))
+            x = side_by_side(told)
+        results = {"y": x}
+        d_h0, d_c0 = [], []
+        nothing = np.zeros_like(state[0][0])
+        for layer in reversed(self.layers):
+            dx = 0
+            for _ in layer:
+                direction, tape = tapes.pop()
+                suffix, order, units, weights = direction
+                d_x, h0, c0, *gradients = reference.backward(tape, dy[order, :, units], nothing, nothing, *weights[:2])
+                dx = dx + d_x[order]
+                d_h0.append(h0)
+                d_c0.append(c0)
+                names = ("weight_ih", "weight_hh", "bias_ih")
+                results |= {name + suffix: array for name, array in zip(names, gradients, strict=True)}
+                results["bias_hh" + suffix] = results["bias_ih" + suffix]
+            dy = dx
+        return results | {"x": dy, "h0": np.stack(d_h0[::-1]), "c0": np.stack(d_c0[::-1])}
+
+    def _with_states(self, state):
+        """(h0, c0, directions) of each layer."""
+        count = len(self.layers[0])
+        for index, layer in enumerate(self.layers):
+            h0, c0 = (part[index * count : (index + 1) * count] for part in state)
+            yield h0, c0, layer
 
 
-def reference_weights(lstm, suffix, dtype=None):
-    """weight_ih, weight_hh and bias of one direction in a dtype, or in the layer's own."""
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    arrays = (lstm.parameters[name + suffix].astype(dtype or lstm.dtype) for name in names)
-    weight_ih, weight_hh, bias_ih, bias_hh = arrays
-    return weight_ih, weight_hh, bias_ih + bias_hh
+def side_by_side(told):
+    """The outputs of a layer's directions as one array."""
+    return told[0] if len(told) == 1 else np.concatenate(told, axis=-1)
 
 
-def together(results):
-    """The results of the directions as those of the layer."""
-    if len(results) == 1:
-        return results[0]
-    forward, backward = results
-    whole = forward | backward
-    for name in forward.keys() & backward.keys():
-        pair = forward[name], backward[name]
-        whole[name] = np.concatenate(pair, AXES[name]) if name in AXES else np.add(*pair)
-    return whole
+def difference(what, got, expected):
+    """The largest difference between two results, as a share of each one's largest entry; raise unless all are there.
 
-
-def check(what, got, expected):
-    """Raise unless two results agree."""
+    Returns
+    -------
+    (float, str)
+        The difference, and the name of the array where it is.
+    """
     if got.keys() != expected.keys():
         raise ArithmeticError(f"{what}: got {', '.join(got)}; expected {', '.join(expected)}")
+    worst = 0.0, "nothing"
     for name, array in got.items():
         if array.shape != expected[name].shape:
             raise ArithmeticError(f"{what}: {name} has shape {array.shape}, expected {expected[name].shape}")
-        difference = np.abs(array - expected[name]).max() / np.abs(expected[name]).max()
-        if not difference <= TOLERANCE:
-            raise ArithmeticError(f"{what}: {name} is {difference:.1e} off, more than {TOLERANCE:.0e}")
+        this = float(np.abs(array - expected[name]).max() / np.abs(expected[name]).max())
+        if not this <= worst[0]:  # NaN is worse than any number, and stays
+            worst = this, name
+            if np.isnan(this):
+                break
+    return worst
+
+
+def check(what, got, expected, tolerance=TOLERANCE):
+    """Raise unless two results agree; return by how much they differ."""
+    off, name = difference(what, got, expected)
+    if not off <= tolerance:
+        raise ArithmeticError(f"{what}: {name} is {off:.1e} off, more than {tolerance:.0e}")
+    return off
 
 
 @functools.cache
@@ -172,22 +270,63 @@ def checked(kind, shape):
     return case
 
 
-def medians(calls, seconds=0.5, least=5):
-    """The median time of each call in seconds.
+def turns(calls, seconds, least=5, burst=0.0, pause=0.0):
+    """How long calls take, in seconds, again and again.
 
-    They take turns, so that whatever else the machine does hits all of them alike, for about `seconds` in all
-    and at least `least` rounds; one round before that is not counted.
+    They take turns, so that whatever else the machine does hits all of them alike. One round before those that count
+    is not counted.
+
+    Parameters
+    ----------
+    calls : list of (function, list of tuples)
+        What is called, and the arguments of successive calls, from the start again when they end.
+    seconds : float
+        For about so long in all.
+    least : int
+        But so many rounds at least.
+    burst : float
+        A turn is as many calls as take about so long, one at least; where it is more than one, the first of a turn
+        is not counted, so that the others find the caches as they left them.
+    pause : float
+        Seconds of sleep before each call.
+
+    Returns
+    -------
+    list of lists of float
+        Of each function, less what looking at the clock takes.
     """
-    for call in calls:
-        call()
+    clock = time.perf_counter
+    look = statistics.median(-clock() + clock() for _ in range(1000))
     times = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while len(times[0]) < least or time.perf_counter() < end:
-        for call, taken in zip(calls, times, strict=True):
-            begin = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(taken) for taken in times]
+    series = []
+    for function, arguments in calls:
+        begin = clock()
+        function(*arguments[0])
+        repeat = min(int(burst / (clock() - begin)), MOST_CALLS)
+        series.append((function, list(itertools.islice(itertools.cycle(arguments), max(repeat, 1)))))
+    gc.collect()
+    gc.disable()
+    try:
+        end = clock() + seconds
+        while least > 0 or clock() < end:
+            least -= 1
+            for (function, arguments), taken in zip(series, times, strict=True):
+                if len(arguments) > 1:
+                    function(*arguments[0])
+                for these in arguments:
+                    if pause:
+                        time.sleep(pause)
+                    begin = clock()
+                    function(*these)
+                    taken.append(clock() - begin - look)
+    finally:
+        gc.enable()
+    return times
+
+
+def medians(functions, seconds=0.5, least=5):
+    """The median time of each function in seconds; they take turns for about so long in all."""
+    return [statistics.median(taken) for taken in turns([(function, [()]) for function in functions], seconds, least)]
 
 
 def speedup_over_numpy(case):

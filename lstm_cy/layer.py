@@ -117,7 +117,13 @@ class Layer:
         """What `replace_parameters` does; for arrays as `stored` gives them."""
         for array in arrays.values():
             array.flags.writeable = False
-        self._parameters = {**self._parameters, **arrays}
+        parameters = {**self._parameters, **arrays}
+        # At once: whoever copies the layer meanwhile gets what belongs together.
+        self.__dict__.update(_parameters=parameters, **self._packed(parameters))
+
+    def _packed(self, parameters):
+        """What the kernels need of new parameters, as attributes of the layer."""
+        return {}
 
     def _check_fresh(self, made_with, current):
         """Raise unless what a tape was made with is what the layer has now."""

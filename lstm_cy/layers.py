@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from . import config
+from ._kernels.affine import Affine
 from .checks import dtype_of, expect_shape, flag, float_array, generator, int_array, number, positive_int
 from .layer import Gradients, Layer
 from .lstm import LSTM
@@ -60,21 +62,30 @@ class Linear(Layer):
         -------
         ndarray (..., out_features)
         """
-        return self.forward(x)[0]
+        return self._applied(self._input(x))
 
     def forward(self, x, rng=None):
         """Apply the layer; returns (y, tape for `backward`). The tape keeps a copy of x; `rng` is not used."""
+        x = self._input(x).copy()
+        parameters = self._parameters
+        return self._applied(x), (parameters, x)
+
+    def _input(self, x):
         x = np.asarray(x)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"x: expected shape (..., in_features) with in_features = {self.in_features}, got {x.shape}"
             )
-        x = np.array(float_array("x", x, self.dtype))
-        parameters = self._parameters
-        y = x @ parameters["weight"].T
-        if self.bias:
-            y += parameters["bias"]
-        return y, (parameters, x)
+        return float_array("x", x, self.dtype)
+
+    def _applied(self, x):
+        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        self._affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
+        return y
+
+    def _packed(self, parameters):
+        arrays = parameters["weight"], parameters.get("bias")
+        return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
     def backward(self, tape, dy):
         """The gradients for dy, in y's shape: Gradients with `x` and `parameters`."""
@@ -397,6 +408,38 @@ class Sequential(Layer):
             parameters |= {f"{index}.{name}": array for name, array in gradients.parameters.items()}
             dy = gradients.x
         return Gradients(dy, initial[::-1], {name: parameters[name] for name in self._parameters})
+
+    def stepper(self, batch_size=1):
+        """What runs this model one step at a time, with the weights it has now and states of zeros.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of streams that step together.
+
+        Returns
+        -------
+        Stepper
+            Its `state` is a list with one (h, c) for each LSTM.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `batch_size` is not a positive integer; an LSTM is bidirectional or reverse; an Embedding does not come
+            first; a layer does not take what the one before it gives.
+
+        Examples
+        --------
+        >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
+        >>> model = Sequential(Embedding(10, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 10, seed=0))
+        >>> stepper = model.stepper()
+        >>> token = 3
+        >>> for _ in range(5):
+        ...     token = int(stepper.step(token).argmax())
+        """
+        from .stepper import Stepper
+
+        return Stepper(self, batch_size)
 
     def _check_states(self, name, states):
         """One entry for each LSTM."""

@@ -205,18 +205,14 @@ class LSTM(Layer):
         )
         return layer
 
-    def _adopt(self, arrays):
-        """Take over `arrays`, as every layer does, and make the kernels' view of them anew."""
-        super()._adopt(arrays)
+    def _packed(self, parameters):
         weights = []
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                weight_ih, weight_hh = self._weight(f"weight_ih{suffix}"), self._weight(f"weight_hh{suffix}")
-                bias = (
-                    self._parameters[f"bias_ih{suffix}"] + self._parameters[f"bias_hh{suffix}"] if self.bias else None
-                )
+                weight_ih, weight_hh = (self._weight(parameters, part + suffix) for part in ("weight_ih", "weight_hh"))
+                bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
                 weights.append((self._layer_inputs(layer), weight_ih, weight_hh, bias))
-        self._network = Network(
+        network = Network(
             config.kernels(),
             self._products(),
             self.hidden_size,
@@ -225,6 +221,7 @@ class LSTM(Layer):
             self.dtype.itemsize,
             weights,
         )
+        return {"_network": network}
 
     def quantize(self, kind, sample=None):
         """This layer with narrow weights: the same calls, but no training.
@@ -272,7 +269,7 @@ class LSTM(Layer):
         lengths : None or array_like of int (B,)
             Valid steps of each row, 0 to T, in any order. At and past a row's length x is not read and y is zero.
         threads : None or int
-            Threads of our own to use; None for what `set_num_threads` says. Engine "blas" uses one.
+            Threads of our own to use at most; None for what `set_num_threads` says. Engine "blas" uses one.
 
         Returns
         -------
@@ -372,10 +369,38 @@ class LSTM(Layer):
                 gradients[name.replace("ih", "hh")][:] = gradients[name]
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
 
+    def stepper(self, batch_size=1):
+        """What runs this layer one step at a time, with the weights it has now and a state of zeros.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of streams that step together.
+
+        Returns
+        -------
+        Stepper
+
+        Raises
+        ------
+        TypeError, ValueError
+            `batch_size` is not a positive integer, or the layer is bidirectional or reverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> stepper = LSTM(3, 5, seed=0).stepper(batch_size=2)
+        >>> stepper.step(np.zeros((2, 3))).shape
+        (2, 5)
+        """
+        from .stepper import Stepper
+
+        return Stepper(self, batch_size)
+
     def _run(self, x, state, lengths, threads, rng=None, keep_tape=False):
         """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
-        if threads is not None:
-            positive_int("threads", threads)
+        threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
         network = self._network
         x = np.asarray(x)
         batch = self._batch(x, lengths)
@@ -392,13 +417,14 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
-        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, batch.ragged, keep, self._scale(), saved)
+        ragged, scale = batch.ragged, self._scale()
+        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, ragged, keep, scale, saved, threads)
         tape = Tape(network, batch, keep, saved) if keep_tape else None
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
-    def _weight(self, name):
+    def _weight(self, parameters, name):
         """A weight as Network takes it."""
-        return self._parameters[name]
+        return parameters[name]
 
     def _products(self):
         """The BLAS products that this layer works with, or None."""

@@ -37,8 +37,7 @@ class Optimizer:
         self.config = config
         self.steps = 0
         self._slots = {
-            slot: {name: np.zeros_like(array, order="C") for name, array in model.parameters.items()}
-            for slot in slots
+            slot: {name: np.zeros_like(array, order="C") for name, array in model.parameters.items()} for slot in slots
         }
         self._scratch = np.empty(_BLOCK)
 
@@ -219,9 +218,7 @@ class Adam(Optimizer):
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
         config = {
             "lr": number("lr", lr, 0.0, open_high=True),
-            "betas": tuple(
-                number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)
-            ),
+            "betas": tuple(number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)),
             "eps": number("eps", eps, 0.0, open_high=True),
             "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
         }

@@ -109,8 +109,8 @@ class QuantizedLSTM(LSTM):
                     arrays |= {name + suffix: np.zeros(4 * H, np.float32) for name in ("bias_ih", "bias_hh")}
         return arrays
 
-    def _weight(self, name):
-        return self._parameters[name], self._parameters.get(name + SCALE)
+    def _weight(self, parameters, name):
+        return parameters[name], parameters.get(name + SCALE)
 
     def _products(self):
         return None  # BLAS has none for narrow weights

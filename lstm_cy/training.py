@@ -201,9 +201,7 @@ class _Loop:
     def __init__(self, model, loss, optimizer, bptt, clip_norm):
         if not isinstance(model, Layer) or not _takes(model.forward, "lengths"):
             name = type(model).__name__
-            raise TypeError(
-                f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)"
-            )
+            raise TypeError(f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)")
         if not callable(loss):
             raise TypeError(f"loss: expected a callable, got {loss!r}")
         if not isinstance(optimizer, Optimizer):
@@ -271,9 +269,7 @@ class _Loop:
                     bar.update()
                     bar.set_postfix_str(f"loss {total / weight:.3f}", refresh=False)
         if weight == 0:
-            raise ValueError(
-                f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none"
-            )
+            raise ValueError(f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none")
         return total / weight
 
     def _measure(self, prediction, window):
@@ -338,9 +334,7 @@ class _Batches:
         name = self.name
         if not isinstance(value, tuple | list) or len(value) not in (2, 3):
             what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
-            raise TypeError(
-                f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}"
-            )
+            raise TypeError(f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}")
         x, y = np.asarray(value[0]), np.asarray(value[1])
         if x.ndim <= self.batch_axis or (self.x_axes and x.ndim != self.x_axes):
             axes = f"{self.x_axes} axes, " if self.x_axes else ""
@@ -456,9 +450,7 @@ def _differences(saved, given, name=""):
     """In words, where the settings `saved` and `given` differ."""
     if isinstance(saved, dict) and isinstance(given, dict):
         prefix = f"{name}." if name else ""
-        return [
-            d for key in given | saved for d in _differences(saved.get(key), given.get(key), prefix + key)
-        ]
+        return [d for key in given | saved for d in _differences(saved.get(key), given.get(key), prefix + key)]
     if isinstance(saved, list) and isinstance(given, list) and len(saved) == len(given):
         return [d for i in range(len(given)) for d in _differences(saved[i], given[i], f"{name}[{i}]")]
     return [] if saved == given else [f"{name}: the checkpoint has {saved!r}, this call {given!r}"]

@@ -17,15 +17,23 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from lstm_cy import LSTM
+
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("time_", "timeraw_", "peakmem_", "track_")
+PREFIXES = ("time_", "timeraw_", "peakmem_", "track_")
 BENCHMARKS = {
     "forward": {
         "Forward.time_forward",
         "Forward.track_speedup_over_numpy",
         "ForwardMemory.peakmem_forward",
     },
-    "step": {"Step.time_step", "Step.track_speedup_over_numpy"},
+    "step": {
+        "Step.time_step",
+        "Step.track_speedup_over_numpy",
+        "Stepping.time_step",
+        "Stepping.time_step_into",
+        "Stepping.track_speedup_over_numpy",
+    },
     "train": {
         "Train.time_forward_and_backward",
         "Train.track_speedup_over_numpy",
@@ -71,8 +79,8 @@ def found_in(module):
     """The names of a module's benchmarks, by asv's rule."""
     for name, member in vars(module).items():
         if inspect.isclass(member):
-            yield from (f"{name}.{method}" for method in vars(member) if method.startswith(KINDS))
-        elif callable(member) and name.startswith(KINDS):
+            yield from (f"{name}.{method}" for method in vars(member) if method.startswith(PREFIXES))
+        elif callable(member) and name.startswith(PREFIXES):
             yield name
 
 
@@ -88,7 +96,7 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
-    for module in ("common", "compare_numpy", "disassemble"):
+    for module in ("common", "compare", "disassemble", "limits", "peers", "worker"):
         assert not set(found_in(benchmarks(module)))
 
 
@@ -122,13 +130,16 @@ def test_setup_is_made_once(common):
     assert first is second
 
 
-@pytest.mark.parametrize("shape", ("1x1x3x4", "3x5x2x7", "2x3x4x5 bidirectional"))
+@pytest.mark.parametrize("shape", ("1x1x3x4", "3x5x2x7", "2x3x4x5 bidirectional", "2x3x4x5 2 layers bidirectional"))
 @pytest.mark.parametrize("kind", ("Inference", "Training"))
 def test_shapes_are_as_they_say(common, kind, shape):
     case = getattr(common, kind)(shape)
     results = case.run()
     B, T, inputs, H = map(int, shape.split()[0].split("x"))
     D = 1 + shape.endswith("bidirectional")
+    L = 1 + ("2 layers" in shape)
+    assert case.lstm.num_layers == L
+    assert case.state[0].shape == (L * D, B, H)
     assert case.x.shape == (T, B, inputs)
     assert results["y"].shape == (T, B, D * H)
     if kind == "Training":
@@ -152,6 +163,16 @@ def test_wrong_result_is_refused(common, monkeypatch, kind, name, shape):
         common.checked(kind, shape)
 
 
+@pytest.mark.parametrize("shape", ("1x5x3x4", "3x5x2x7"))
+def test_steppers_are_checked_against_numpy_steps(benchmarks, common, monkeypatch, shape):
+    Streaming = benchmarks("step").Streaming
+    case = common.checked(Streaming, shape)
+    common.check(shape, case.reference(), common.Inference(shape).reference())
+    monkeypatch.setattr(Streaming, "reference", lambda case: {**case.run(), "c_n": case.state[1] + 1})
+    with pytest.raises(ArithmeticError, match="c_n is .* off"):
+        common.checked.__wrapped__(Streaming, shape)
+
+
 def test_check_refuses_nan_and_other_shapes_and_names(common):
     ones = {"y": np.ones((2, 3))}
     common.check("this", ones, ones)
@@ -164,11 +185,26 @@ def test_check_refuses_nan_and_other_shapes_and_names(common):
             common.check("this", got, ones)
 
 
+@pytest.mark.parametrize("text", ("1x2x3", "1x2x3x4 bidirectional 2 layers", "1x2x3x4 layers", "axbxcxd", "1x2x3x-4"))
+def test_shapes_that_are_none(common, text):
+    with pytest.raises(ValueError, match=f"shape: expected .*, got {text!r}"):
+        common.Shape.of(text)
+
+
 def test_medians_take_turns(common):
     calls = []
     medians = common.medians([lambda: calls.append("a"), lambda: calls.append("b")], seconds=0, least=3)
     assert "".join(calls) == "ab" * 4
     assert len(medians) == 2
+
+
+def test_turns_go_through_the_arguments_again_and_again(common, monkeypatch):
+    monkeypatch.setattr(common, "MOST_CALLS", 4)
+    calls = []
+    times = common.turns([(calls.append, [(1,), (2,), (3,)]), (calls.append, [("a",)])], 0, least=2, burst=1)
+    first, then = [1, "a"], [1, 1, 2, 3, 1, *"aaaaa"]  # the first of a turn is made twice: once to find the caches
+    assert calls == first + 2 * then
+    assert [len(taken) for taken in times] == [8, 8]
 
 
 def test_asv_configuration():
@@ -188,11 +224,130 @@ def test_asv_configuration():
     assert install.endswith("{wheel_file}")
 
 
-def test_compare_numpy_prints_its_tables():
+KINDS = ("inference", "streaming", "training")
+PEERS = {
+    **dict.fromkeys(("lstm_cy", "numpy", "torch", "tensorflow", "jax"), KINDS),
+    **dict.fromkeys(("onnxruntime", "openvino"), KINDS[:2]),
+    **dict.fromkeys(("lstm_cy bf16", "lstm_cy int8", "torch int8", "onnxruntime int8"), KINDS[:1]),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in PEERS.items() for kind in kinds])
+def test_peer_has_the_same_weights(benchmarks, name, kind):
+    compare, peers = benchmarks("compare"), benchmarks("peers")
+    if not peers.installed(name):
+        pytest.skip(f"{name} is not installed")
+    if name in ("lstm_cy bf16", "lstm_cy int8") and not hasattr(LSTM, "quantize"):
+        pytest.skip("LSTM has no quantize")
+    narrow = name in peers.NARROW
+    with compare.Worker([name], 1) as worker:
+        for shape in ("1x5x3x4", "3x7x5x6 2 layers", "2x7x5x6 2 layers bidirectional"):
+            if kind == "streaming" and "bidirectional" in shape:
+                continue
+            found = worker.ask("prepare", "narrow" if narrow else kind, shape)
+            assert found[name].keys() == {"error"}, found
+            assert found[name]["error"] <= (0.03 if narrow else 1e-5)
+        times = worker.ask("time", 0, 0)
+        assert all(time > 0 for time in times[name])
+
+
+def test_every_peer_is_tested_in_all_it_can(benchmarks):
+    peers = benchmarks("peers")
+    everyone = {
+        name: tuple(kind for kind in KINDS if getattr(peer, kind))
+        for name, peer in (peers.PEERS | peers.NARROW).items()
+    }
+    assert everyone == PEERS
+
+
+def test_gates_in_another_order(benchmarks):
+    rows = np.array([["i0"], ["i1"], ["f0"], ["f1"], ["g0"], ["g1"], ["o0"], ["o1"]])
+    other = benchmarks("peers").split(rows, "iofg")
+    assert other[:, 0].tolist() == ["i0", "i1", "o0", "o1", "f0", "f1", "g0", "g1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_peer_that_is_wrong_is_not_timed(benchmarks, kind):
+    peers, worker = benchmarks("peers"), benchmarks("worker")
+
+    class Wrong(peers.NumPy):
+        def wrong(self, case):
+            run = getattr(super(), kind)(case)
+
+            def results():
+                found = run.results()
+                found["y"].flat[-1] += 1e-3
+                return found
+
+            return run._replace(results=results)
+
+        inference = streaming = training = wrong
+
+    class Broken(peers.NumPy):
+        def broken(self, case):
+            raise OSError("no such library")
+
+        inference = streaming = training = broken
+
+    runs = {}
+    answers = {
+        peer.__name__: worker.prepared(peer.__name__, peer(1), runs, kind, "2x3x4x5")
+        for peer in (peers.NumPy, Wrong, Broken)
+    }
+    assert list(runs) == ["NumPy"]
+    assert answers["NumPy"]["error"] <= 1e-5
+    assert re.match("ArithmeticError: NumPy: y is .* off", answers["Wrong"]["refused"])
+    assert answers["Broken"]["refused"] == "OSError: no such library"
+
+
+def test_stream_carries_the_state(benchmarks):
+    """A step made alone from zero states would give something else."""
+    peers, worker = benchmarks("peers"), benchmarks("worker")
+    for peer in (peers.Ours, peers.NumPy):
+        runs = {}
+        assert worker.prepared("it", peer(1), runs, "streaming", "2x1x4x5")["error"] <= 1e-5
+        first, second = (np.array(runs["it"].call(*runs["it"].arguments[0])) for _ in range(2))
+        assert np.abs(first - second).max() > 1e-3
+
+
+def test_limits(benchmarks):
+    """The formula, from rates that are given: 1 operation and 1 byte in a second, but 4 bytes of small arrays."""
+    limits, Shape = benchmarks("limits").Limits(), benchmarks("common").Shape
+    limits.flops = 1.0
+    limits.bandwidth = lambda size: 4.0 if size <= 64 else 1.0
+    # H = 2: R has 64 bytes; a step reads them in 16 s, and computes 32 B; the input's products are 16 I B a step
+    assert limits.seconds(Shape(1, 10, 3, 2)) == 10 * 32 + 10 * 48
+    assert limits.seconds(Shape(1, 1, 3, 4)) == 256 + 96  # R has 256 bytes, which takes longer than 128 operations
+    assert limits.seconds(Shape(1, 10, 3, 2, layers=2)) == 10 * (32 + 48) + 10 * (32 + 32)
+    assert limits.seconds(Shape(1, 10, 3, 2, layers=2, directions=2)) == 2 * (10 * (32 + 48) + 10 * (32 + 64))
+    assert limits.seconds(Shape(1, 10, 3, 2), "training") == 2 * 10 * (32 + 48) + 10 * (48 + 32)
+    assert limits.seconds(Shape(1, 1, 3, 2), "streaming") == 160  # bytes of W and R
+    assert limits.seconds(Shape(7, 1, 3, 2), "streaming") == 7 * 80
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+def test_limits_are_measured(benchmarks, monkeypatch, threads):
+    module = benchmarks("limits")
+    monkeypatch.setattr(module, "SECONDS", 1e-4)
+    monkeypatch.setattr(module, "TRIES", 1)
+    by_numpy = module.Limits(threads)
+    by_numpy.kernel = None
+    for limits in (module.Limits(threads), by_numpy):
+        assert 0 < limits.flops < math.inf
+        assert 0 < limits.bandwidth(2**16) < math.inf
+        assert limits.found()["bandwidth"].keys() == {2**16}
+        assert f"{threads} thread" in str(limits)
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}  # which the script is to overrule
-    shapes = ["1x2x3x4", "2x3x3x5 bidirectional"]
+    shapes = ["1x2x3x4", "2x3x3x5 2 layers bidirectional"]
+    names = ["numpy"] + ["torch"] * bool(importlib.util.find_spec("torch"))
+    titles = [benchmarks("peers").PEERS[name].title for name in names]
+    arguments = ["--seconds", "0", "--threads", str(threads), "--output", tmp_path, "--peers", *names]
     done = subprocess.run(
-        [sys.executable, "benchmarks/compare_numpy.py", "--seconds", "0", "--shapes", *shapes],
+        [sys.executable, "benchmarks/compare.py", *arguments, "--shapes", *shapes],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -203,14 +358,68 @@ def test_compare_numpy_prints_its_tables():
     assert "threads 1, " in header
     assert re.search(r"BLAS threads (1|unknown)", header)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    assert [row[0] for row in rows] == ["BxTxIxH", *shapes] * 2
-    peers = ["NumPy"] + ["PyTorch"] * bool(importlib.util.find_spec("torch"))
-    for row in rows:
-        if row[0] == "BxTxIxH":
-            assert row[1:] == ["lstm_cy", *peers, *(f"{peer} / lstm_cy" for peer in peers)]
-        else:
-            assert len(row) == 2 + 2 * len(peers)
-            assert all(float(cell) > 0 for cell in row[1:])
+    begins = [index for index, row in enumerate(rows) if row[0] == "BxTxIxH"]
+    forward, streaming, training, narrow = (
+        rows[begin:end] for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True)
+    )
+    for table in (forward, training):
+        assert [row[0] for row in table[1:]] == shapes
+        assert table[0][1:] == ["limit", "lstm_cy", *titles, "best peer / lstm_cy", "lstm_cy / limit"]
+        for row in table[1:]:
+            numbers = [float(number) for cell in row[1:] for number in re.findall(r"[\d.]+", cell)]
+            assert len(numbers) == 4 + 2 * len(names)
+            assert all(number >= 0 for number in numbers)
+    assert [row[0] for row in streaming[1:]] == shapes[:1]  # what runs backwards has no stream
+    assert re.fullmatch(r"[\d.]+ / [\d.]+ \([\d.]+\)", streaming[1][3])
+    assert [row[0] for row in narrow[1:]] == shapes
     errors = dict(re.findall(r"^- (float\d+): .* (\S+)$", done.stdout, re.MULTILINE))
     assert 0 < float(errors["float32"]) <= 2e-6
     assert 0 < float(errors["float64"]) <= 1e-13
+
+    report = json.loads((tmp_path / "compare.json").read_text())
+    assert set(report) == {"configuration", "processor", "versions", "limits", "rows", "accuracy"}
+    assert set(report["versions"]) == set(names)
+    assert set(report["limits"][str(threads)]) == {"flops", "bandwidth", "how"}
+    found = [(row["kind"], row["shape"]) for row in report["rows"]]
+    assert found == [
+        *(("inference", shape) for shape in shapes),
+        ("streaming", shapes[0]),
+        *(("training", shape) for shape in shapes),
+        *(("narrow", shape) for shape in shapes),
+    ]
+    for row in report["rows"]:
+        assert set(row) == {"kind", "shape", "threads", "pause", "limit", "peers", "refused", "ratios"}
+        assert row["threads"] == threads
+        assert row["peers"]["lstm_cy"]["ratio"] == 1
+        for times in row["peers"].values():
+            assert set(times) == {"p50", "p99", "ratio", "p99 ratio", "error"}
+        if row["kind"] != "narrow":
+            assert set(row["peers"]) == {"lstm_cy", *names}
+            assert row["refused"] == {}
+            assert row["ratios"]["best peer / lstm_cy"] == min(row["peers"][name]["ratio"] for name in names)
+    if importlib.util.find_spec("matplotlib"):
+        assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["--shapes", "3x4"], "--shapes: shape: expected .* got '3x4'"),
+        (["--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["--kinds", "both"], "--kinds: invalid choice: 'both'"),
+        (["--peers", "lstm_cy"], "--peers: invalid choice: 'lstm_cy'"),
+    ),
+)
+def test_compare_says_what_is_wrong_with_its_arguments(benchmarks, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        benchmarks("compare").main(arguments)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_compare_tells_why_a_worker_ended(benchmarks):
+    compare = benchmarks("compare")
+    with (
+        pytest.raises(RuntimeError, match=r"the process of nobody ended .*\n(.|\n)*KeyError: 'nobody'"),
+        compare.Worker(["nobody"], 1) as worker,
+    ):
+        worker.ask("prepare", "inference", "1x2x3x4")

@@ -17,7 +17,9 @@ from lstm_cy.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
-    name for _, name, _ in pkgutil.walk_packages(lstm_cy.__path__, "lstm_cy.") if "_kernels" not in name and "__main__" not in name
+    name
+    for _, name, _ in pkgutil.walk_packages(lstm_cy.__path__, "lstm_cy.")
+    if "_kernels" not in name and "__main__" not in name
 ]
 
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "config": {"checks", "_kernels"},
     "layer": {"checks"},
     "lstm": {"checks", "config", "layer", "_kernels"},
-    "layers": {"checks", "layer", "lstm", "_kernels"},
+    "layers": {"checks", "config", "layer", "lstm", "_kernels"},
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,

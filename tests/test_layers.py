@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from common import PACKED, implementation
 
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential
 
@@ -27,6 +28,23 @@ def test_linear_agrees_with_pytorch(dtype, bias, shape):
     assert np.abs(gradients.x - tensor.grad.numpy()).max(initial=0) < tolerance * 10
     for name, parameter in twin.named_parameters():
         assert np.abs(gradients.parameters[name] - parameter.grad.numpy()).max() < tolerance * 10
+
+
+@pytest.mark.parametrize(("isa", "engine"), PACKED)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("sizes", ((3, 1), (64, 64), (40, 128), (33, 100), (300, 129)))
+def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, sizes):
+    with implementation(isa, engine):
+        linear = Linear(*sizes, dtype=dtype, seed=0)
+    x = np.random.default_rng(0).standard_normal((2000, sizes[0])).astype(dtype)
+    y = linear(x)
+    for rows in (1, 2, 3, 5, 6, 7, 13, 999):
+        assert linear(x[-rows:]).tobytes() == y[-rows:].tobytes()
+    assert linear(x[5]).tobytes() == y[5].tobytes()
+    assert linear.forward(x)[0].tobytes() == y.tobytes()
+    bad = x.copy()
+    bad[7] = np.nan
+    assert np.delete(linear(bad), 7, axis=0).tobytes() == np.delete(y, 7, axis=0).tobytes()
 
 
 def test_embedding_agrees_with_pytorch():

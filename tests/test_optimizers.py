@@ -46,9 +46,7 @@ def parameters_as_bytes(model):
 )
 def test_twenty_steps_are_pytorchs(kind, options, dtype, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(
-        optimizers, "_BLOCK", 5
-    )  # so that an update is made of several pieces, the last shorter
+    monkeypatch.setattr(optimizers, "_BLOCK", 5)  # so that an update is made of several pieces, the last shorter
     model = model_of(dtype)
     theirs = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in model.parameters.items()}
     ours_optimizer = {"SGD": SGD, "Adam": Adam}[kind](model, **options)
@@ -109,9 +107,7 @@ def test_gradients_in_any_layout_and_of_another_dtype():
     models = model_of("float32"), model_of("float32")
     grads = gradients_of(models[0], 0)
     Adam(models[0]).step(grads)
-    Adam(models[1]).step(
-        {name: np.asfortranarray(a.astype(np.float64)) for name, a in reversed(grads.items())}
-    )
+    Adam(models[1]).step({name: np.asfortranarray(a.astype(np.float64)) for name, a in reversed(grads.items())})
     assert parameters_as_bytes(models[0]) == parameters_as_bytes(models[1])
 
 

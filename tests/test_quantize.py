@@ -1,6 +1,7 @@
 """Narrow weights: against an emulation of exactly the stated arithmetic, and against themselves for the same bits."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -238,6 +239,35 @@ def test_same_bits_alone_in_a_batch_and_padded(chosen, kind, B):
         one = slice(row, row + 1)
         alone, (h, c) = narrow(x[:length, one], (h0[:, one], c0[:, one]))
         assert bits(y[:length, one], h_n[:, one], c_n[:, one]) == bits(alone, h, c)
+
+
+@every_set
+@every_kind
+@pytest.mark.parametrize("threads", (2, 3))
+@pytest.mark.parametrize(
+    ("B", "options"), [(1, {}), (1, {"bidirectional": True}), (24, {"num_layers": 2})], ids=("team", "ways", "rows")
+)
+def test_same_bits_with_several_threads(chosen, kind, threads, B, options):
+    narrow = LSTM(100, 165, seed=0, **options).quantize(kind)
+    x, state = random_case(narrow, 70, B)
+    expected, final = narrow(x, state, threads=1)
+    for _ in range(3):
+        y, states = narrow(x, state, threads=threads)
+        assert bits(y, *states) == bits(expected, *final)
+
+
+@every_set
+@every_kind
+@pytest.mark.parametrize("B", (1, 5))
+def test_same_bits_in_a_stepper_and_in_its_pickle(chosen, kind, B):
+    model = Sequential(LSTM(5, 33, 2, seed=0), Linear(33, 4, seed=1)).quantize(kind)
+    x = np.random.default_rng(0).standard_normal((9, B, 5)).astype(np.float32)
+    y, _ = model(x)
+    stepper = model.stepper(B)
+    told = [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[:5]]
+    stepper = pickle.loads(pickle.dumps(stepper))
+    told += [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[5:]]
+    assert bits(np.stack(told)) == bits(y)
 
 
 @every_kind

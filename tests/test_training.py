@@ -206,9 +206,7 @@ def test_the_losses_are_the_means_over_all_that_counts(ragged, bptt):
 
 def test_validation_of_ragged_rows_in_both_directions():
     data = (*arrays(), LENGTHS)
-    model = Sequential(
-        LSTM(2, 4, bidirectional=True, dtype="float64", seed=0), Linear(8, 3, dtype="float64", seed=1)
-    )
+    model = Sequential(LSTM(2, 4, bidirectional=True, dtype="float64", seed=0), Linear(8, 3, dtype="float64", seed=1))
     history = train(model, data, optimizer=SGD(model, 0.0), validation=data)
     prediction, _ = model(data[0], lengths=LENGTHS)
     expected = mse(prediction, data[1], lengths=LENGTHS)[0]
@@ -254,9 +252,7 @@ def test_the_loss_gets_the_keywords_it_needs(batch_first):
     seen = Recorder()
     train(model_of(batch_first=batch_first), (x, y, LENGTHS), loss=seen)
     assert [set(keywords) for *_, keywords in seen.calls] == [{"lengths", *order}]
-    history = train(
-        model_of(batch_first=batch_first), (x, y), loss=lambda prediction, target: mse(prediction, target)
-    )
+    history = train(model_of(batch_first=batch_first), (x, y), loss=lambda prediction, target: mse(prediction, target))
     assert history.loss == train(model_of(batch_first=batch_first), (x, y)).loss
 
 
@@ -293,9 +289,7 @@ def test_an_lstm_alone_and_a_model_without_one():
     features = rng.normal(size=(50, 2))
     linear = Sequential(Linear(2, 1, dtype="float64", seed=0))
     optimizer = SGD(linear, 0.3)
-    train(
-        linear, (features, features @ [[2.0], [-1.0]] + 0.5), optimizer=optimizer, epochs=100, batch_size=10
-    )
+    train(linear, (features, features @ [[2.0], [-1.0]] + 0.5), optimizer=optimizer, epochs=100, batch_size=10)
     np.testing.assert_allclose(linear.parameters["0.weight"], [[2.0, -1.0]], atol=1e-6)
 
     tokens = rng.integers(0, 4, 60)
@@ -308,9 +302,7 @@ def test_a_character_model_learns():
     text = np.tile([0, 1, 2, 3, 2, 1], 40)
     x, y = text[:-1].reshape(1, -1), text[1:].reshape(1, -1)
     model = Sequential(Embedding(4, 4, seed=0), LSTM(4, 12, batch_first=True, seed=1), Linear(12, 4, seed=2))
-    history = train(
-        model, (x, y), loss=cross_entropy, optimizer=Adam(model, 0.03), epochs=8, bptt=20, clip_norm=1.0
-    )
+    history = train(model, (x, y), loss=cross_entropy, optimizer=Adam(model, 0.03), epochs=8, bptt=20, clip_norm=1.0)
     assert history.loss[-1] < 0.1  # whether 3 or 1 follows a 2 shows only from what came before
 
 
@@ -372,9 +364,7 @@ def test_patience_stops_and_puts_the_best_parameters_back(values, patience, epoc
 def test_without_patience_the_last_parameters_stay():
     model, after = model_of(), []
     callbacks = [lambda history: after.append(bits(model.parameters))]
-    history = train(
-        model, arrays(), loss=Scripted(1.0, 2.0), epochs=2, validation=arrays(rows=1), callbacks=callbacks
-    )
+    history = train(model, arrays(), loss=Scripted(1.0, 2.0), epochs=2, validation=arrays(rows=1), callbacks=callbacks)
     assert history.best_epoch == 0
     assert bits(model.parameters) == after[1]
 
@@ -658,9 +648,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_the_step(bad):
         after.append(bits(model.parameters))
         return (bad if next(calls) == 5 else value), gradient
 
-    with pytest.raises(
-        FloatingPointError, match=rf"the loss is {bad} in epoch 2, step 2; that step was not made"
-    ):
+    with pytest.raises(FloatingPointError, match=rf"the loss is {bad} in epoch 2, step 2; that step was not made"):
         train(model, arrays(), loss=loss, epochs=3, batch_size=4)
     assert len(after) == 5
     assert bits(model.parameters) == after[-1]
@@ -778,9 +766,7 @@ def test_bptt_needs_lstms_that_run_forward(option):
 
 def test_models_refused():
     for model in (Linear(2, 3), Embedding(4, 2), Dropout()):
-        with pytest.raises(
-            TypeError, match=rf"model: expected an LSTM or a Sequential, got {type(model).__name__}"
-        ):
+        with pytest.raises(TypeError, match=rf"model: expected an LSTM or a Sequential, got {type(model).__name__}"):
             train(model, (X, Y))
     with pytest.raises(TypeError, match="model: expected an LSTM or a Sequential, got NoneType"):
         fit(None, (X, Y), loss=mse, optimizer=None, epochs=1)
@@ -800,9 +786,7 @@ def test_plain_lines_where_tqdm_is_not(capsys, monkeypatch):
     lines = err.splitlines()
     assert len(lines) == 2
     for epoch, line in enumerate(lines):
-        expected = (
-            f"epoch {epoch + 1}/2  loss {history.loss[epoch]:.3f}  validation {history.validation[epoch]:.3f}"
-        )
+        expected = f"epoch {epoch + 1}/2  loss {history.loss[epoch]:.3f}  validation {history.validation[epoch]:.3f}"
         assert re.fullmatch(re.escape(expected) + r"  \d+\.\d s", line)
     train(model_of(), (X, Y), progress=True)
     assert re.fullmatch(r"epoch 1/1  loss \d+\.\d{3}  \d+\.\d s\n", capsys.readouterr().err)

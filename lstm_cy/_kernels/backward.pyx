@@ -10,9 +10,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, add_outer, address, address_or_null, addresses,
-    after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting, rows_of, running,
-    saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null,
+    addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting,
+    rows_of, running, saved_of, steps,
 )
 from .table cimport cell_backward, column_sums, real
 
@@ -79,12 +79,12 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, ragg
         call.tape = saved_of(tape)
         call.sums = sums_of(sums)
         with nogil:
-            denormals = network.kernels.flush_denormals()
-            if network.itemsize == 4:
-                status = layers[float](network, &call, <float*>call.dh, <float*>call.dc)
+            denormals = network.net.engine.kernels.flush_denormals()
+            if network.net.engine.itemsize == 4:
+                status = layers[float](&network.net, &call, <float*>call.dh, <float*>call.dc)
             else:
-                status = layers[double](network, &call, <double*>call.dh, <double*>call.dc)
-            network.kernels.restore_denormals(denormals)
+                status = layers[double](&network.net, &call, <double*>call.dh, <double*>call.dc)
+            network.net.engine.kernels.restore_denormals(denormals)
         check(status)
     finally:
         PyMem_Free(call.keep)
@@ -103,7 +103,7 @@ cdef Sums* sums_of(list arrays) except NULL:
     return sums
 
 
-cdef Status layers(Network network, Call* call, real* dh, real* dc) noexcept nogil:
+cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept nogil:
     """All layers and directions, the last layer first; both directions add to the gradient of their common input."""
     cdef Py_ssize_t D = network.num_directions, state = call.batch.B * network.hidden_size
     cdef Py_ssize_t layer, direction, index
@@ -129,14 +129,14 @@ cdef Status layers(Network network, Call* call, real* dh, real* dc) noexcept nog
     return DONE
 
 
-cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
+cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
                   const unsigned char* keep, real* dh, real* dc) noexcept nogil:
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
     cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t width = network.directions[index].ih.inputs
-    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](network, most, max(width, H), NULL)
+    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](&network.engine, most, max(width, H), NULL)
     cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
     cdef real* slots_h
     cdef real* slots_c
@@ -157,13 +157,13 @@ cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* dx,
     return status
 
 
-cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
+cdef Status blocks(const Net* network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
                    const unsigned char* keep, real* dh, real* dc, Py_ssize_t most, real* scratch) noexcept nogil:
     """All steps of a sweep, the last block first. `dh` and `dc` are in sweep order, updated in place."""
     cdef const Batch* batch = &call.batch
     cdef const Direction* way = &network.directions[index]
     cdef const Saved* saved = &call.tape[index]
-    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, work = 0
+    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, work = 0, stop = 0
     cdef Py_ssize_t rows, row, first = call.rows
     cdef real* dz = scratch
     cdef real* block_dx = dz + most * 4 * H
@@ -178,10 +178,10 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* dx
         first -= rows
         add_parameters[real](network, way, saved, first, rows, dz, space, &call.sums[index])
         memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
-        multiply_back[real](network, &way.ih, rows, dz, block_dx, False)
+        multiply_back[real](&network.engine, &way.ih, rows, dz, block_dx, False)
         scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
         end = start
-        status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work)
+        status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work, &stop, True)
         if status != DONE:
             return status
     return DONE
@@ -197,7 +197,7 @@ cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most,
     return start
 
 
-cdef void run_step(Network network, const Batch* batch, const Direction* way, const Rows* dy, Py_ssize_t step,
+cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* dy, Py_ssize_t step,
                    const Saved* saved, Py_ssize_t row, real* dh, real* dc, real* dz) noexcept nogil:
     """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on."""
     cdef Py_ssize_t H = network.hidden_size, n = running(batch, step), slot, k
@@ -207,21 +207,21 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
             told = <const real*>dy.data + place(batch, dy, way.backwards, step, slot)
             for k in range(H):
                 dh[slot * H + k] += told[k]
-    cell_backward[real](network.kernels, n, H, <const real*>saved.gates + row * 4 * H,
+    cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + row * 4 * H,
                         <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
     memset(dh, 0, n * H * sizeof(real))
-    multiply_back[real](network, &way.hh, n, dz, dh, step % 2)
+    multiply_back[real](&network.engine, &way.hh, n, dz, dh, step % 2)
 
 
-cdef void add_parameters(Network network, const Direction* way, const Saved* saved, Py_ssize_t first, Py_ssize_t rows,
-                         const real* dz, real* space, const Sums* sums) noexcept nogil:
+cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
+                         Py_ssize_t rows, const real* dz, real* space, const Sums* sums) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
     cdef Py_ssize_t H = network.hidden_size
-    add_outer[real](network, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
+    add_outer[real](&network.engine, rows, 4 * H, way.ih.inputs, dz, <const real*>saved.x + first * way.ih.inputs, space,
                     <real*>sums.weight_ih)
-    add_outer[real](network, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
+    add_outer[real](&network.engine, rows, 4 * H, H, dz, <const real*>saved.h_prev + first * H, space, <real*>sums.weight_hh)
     if sums.bias != NULL:
-        column_sums[real](network.kernels, rows, 4 * H, dz, <real*>sums.bias)
+        column_sums[real](network.engine.kernels, rows, 4 * H, dz, <real*>sums.bias)
 
 
 cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,

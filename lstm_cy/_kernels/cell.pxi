@@ -64,38 +64,33 @@ cdef inline real exp_less_1(real x, real* power) noexcept nogil:
     """exp(x) - 1 for |x| <= 40, and in `power` the 2^n of x = n ln 2 + r, |r| <= ln 2 / 2.
 
     exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), exp(r) - 1 by its Taylor series: to degree 7 in float32 (the rest is
-    below 6e-9 of it) and 13 in float64 (4e-18). ln 2 is subtracted in two parts, of which the first is short enough
-    for n times it to be exact.
+    below 6e-9 of it) and 13 in float64 (4e-18). The series is summed in pairs of terms, then in powers of r^2, which is
+    a shorter chain than term after term. ln 2 is subtracted in two parts, of which the first is short enough for n
+    times it to be exact.
     """
-    cdef real shifted, n, r, series
+    cdef real shifted, n, r, r2, series
     if real is float:
         shifted = fma[real](x, 1.44269504088896341, 12582912.0)
         n = shifted - <real>12582912.0
         r = fma[real](n, -0.693359375, x)
         r = fma[real](n, 2.12194440054690583e-4, r)
-        series = 1.0 / 5040.0
-        series = fma[real](series, r, 1.0 / 720.0)
-        series = fma[real](series, r, 1.0 / 120.0)
+        r2 = r * r
+        series = fma[real](r, 1.0 / 5040.0, 1.0 / 720.0)
         power[0] = lstm_cy_pow2_32(shifted)
     else:
         shifted = fma[real](x, 1.44269504088896341, 6755399441055744.0)
         n = shifted - <real>6755399441055744.0
         r = fma[real](n, -0.693145751953125, x)
         r = fma[real](n, -1.42860682030941723e-6, r)
-        series = 1.0 / 6227020800.0
-        series = fma[real](series, r, 1.0 / 479001600.0)
-        series = fma[real](series, r, 1.0 / 39916800.0)
-        series = fma[real](series, r, 1.0 / 3628800.0)
-        series = fma[real](series, r, 1.0 / 362880.0)
-        series = fma[real](series, r, 1.0 / 40320.0)
-        series = fma[real](series, r, 1.0 / 5040.0)
-        series = fma[real](series, r, 1.0 / 720.0)
-        series = fma[real](series, r, 1.0 / 120.0)
+        r2 = r * r
+        series = fma[real](r, 1.0 / 6227020800.0, 1.0 / 479001600.0)
+        series = fma[real](series, r2, fma[real](r, 1.0 / 39916800.0, 1.0 / 3628800.0))
+        series = fma[real](series, r2, fma[real](r, 1.0 / 362880.0, 1.0 / 40320.0))
+        series = fma[real](series, r2, fma[real](r, 1.0 / 5040.0, 1.0 / 720.0))
         power[0] = lstm_cy_pow2_64(shifted)
-    series = fma[real](series, r, 1.0 / 24.0)
-    series = fma[real](series, r, 1.0 / 6.0)
-    series = fma[real](series, r, 0.5)
-    series = fma[real](series, r * r, r)
+    series = fma[real](series, r2, fma[real](r, 1.0 / 120.0, 1.0 / 24.0))
+    series = fma[real](series, r2, fma[real](r, 1.0 / 6.0, 0.5))
+    series = fma[real](series, r2, r)
     return fma[real](power[0], series, power[0] - <real>1)
 
 

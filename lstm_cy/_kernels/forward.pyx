@@ -3,6 +3,10 @@
 A layer goes through time in blocks of steps. The inputs of a block are projected in one product, then each step adds
 its recurrent product and updates the cell. The state is private and lies in sweep order; each step's h is copied to its
 place in y.
+
+With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
+threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes
+half of each product in step with the first (team.pxi). None of this changes the order of any sum.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -10,14 +14,25 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Network, Rows, Saved, Status, address, addresses, after, batch_of, block_end,
-    check, into_slots, multiply, out_of_slots, place, rows_fitting, rows_of, running, saved_of, steps,
+    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
+    block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running,
+    saved_of, spread_bias, steps,
+)
+from .pool cimport (
+    await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
 from .table cimport cell_forward, real
 
 cdef enum:
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
+    # Steps of a block of a team: at its beginning a second thread may join.
+    TEAM_STEPS = 64
+    # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
+    LEAST_ROWS = 2
+    # Multiply-adds of a layer worth sharing with a worker that is near, and with one that must be woken.
+    WORTH_SHARING = 400000
+    WORTH_WAKING = 8000000
 
 ctypedef struct Call:
     # what the whole call works on
@@ -25,12 +40,28 @@ ctypedef struct Call:
     Rows x, y, inner                # inner: between layers, in y's layout; empty with one layer
     void* h                         # (layers * directions, B, H): initial states in, final states out
     void* c
-    unsigned char** keep      # for each layer but the last, which outputs dropout keeps, in y's layout; or NULL
+    unsigned char** keep            # for each layer but the last, which outputs dropout keeps, in y's layout; or NULL
     double scale                    # of the outputs kept
     Saved* tape                     # or NULL in inference
+    int threads                     # that may work on it
+    Py_ssize_t stop                 # set by the caller's thread when a signal wants the call to end
+
+ctypedef struct Layer:
+    # one layer, cut in parts that threads take one after the other
+    const Net* net
+    Call* call
+    Py_ssize_t index                # of its first direction
+    Rows source, target
+    const unsigned char* keep
+    Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
+    Py_ssize_t status
+    Team* team                      # or NULL
+
+include "team.pxi"
 
 
-def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list keep, double scale, list tape):
+def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list keep, double scale, list tape,
+            int threads):
     """Run the network over x; y, h and c are written in place.
 
     Parameters
@@ -46,6 +77,8 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
         Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
     tape : None or list of (x, h_prev, c_prev, gates, tanh_c)
         For each layer and direction, filled for backward.
+    threads : int
+        How many threads may work on it, the caller's included.
     """
     cdef Call call
     cdef Status status
@@ -60,81 +93,196 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
     call.scale = scale
     call.keep = NULL
     call.tape = NULL
+    call.threads = threads if network.net.engine.blas == NULL else 1
+    call.stop = 0
     try:
         call.tape = saved_of(tape)
         call.keep = addresses(keep)
         with nogil:
-            denormals = network.kernels.flush_denormals()
-            if network.itemsize == 4:
-                status = layers[float](network, &call, <float*>call.h, <float*>call.c)
-            else:
-                status = layers[double](network, &call, <double*>call.h, <double*>call.c)
-            network.kernels.restore_denormals(denormals)
+            denormals = network.net.engine.kernels.flush_denormals()
+            status = layers(&network.net, &call)
+            if call.threads > 1:
+                note_call()
+            network.net.engine.kernels.restore_denormals(denormals)
         check(status)
     finally:
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
 
 
-cdef Status layers(Network network, Call* call, real* h, real* c) noexcept nogil:
-    """All layers and directions. Layers write in turn to `inner` and `y`, so that the last one writes y."""
-    cdef Py_ssize_t L = network.num_layers, D = network.num_directions, state = call.batch.B * network.hidden_size
-    cdef Py_ssize_t layer, direction, index
-    cdef Rows source = call.x, target, half
-    cdef const unsigned char* keep = NULL
+cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c,
+               void* z) noexcept nogil:
+    """One step of B rows through all layers, which must all run forwards, with nothing allocated.
+
+    x (B, inputs); h and c (layers, B, H), updated in place; z, space for (B, 4H). The output is the last layer's h.
+    It is computed as a sequence of one step is, in the same order.
+    """
+    if network.engine.itemsize == 4:
+        step_layers[float](network, B, last_first, <const float*>x, <float*>h, <float*>c, <float*>z)
+    else:
+        step_layers[double](network, B, last_first, <const double*>x, <double*>h, <double*>c, <double*>z)
+
+
+cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, real* h, real* c,
+                      real* z) noexcept nogil:
+    cdef Py_ssize_t H = network.hidden_size, layer
+    cdef const Direction* way
+    for layer in range(network.num_layers):
+        way = &network.directions[layer]
+        affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
+        cell_forward[real](network.engine.kernels, B, H, z, c, h, NULL)
+        x = h
+        h += B * H
+        c += B * H
+
+
+cdef Status layers(const Net* network, Call* call) noexcept nogil:
+    """All layers. They write in turn to `inner` and `y`, so that the last one writes y."""
+    cdef Py_ssize_t L = network.num_layers, number
+    cdef Layer layer
+    layer.net = network
+    layer.call = call
+    layer.keep = NULL
+    layer.source = call.x
+    layer.status = DONE
+    for number in range(L):
+        layer.index = number * network.num_directions
+        layer.target = call.y if (L - 1 - number) % 2 == 0 else call.inner
+        run_layer(&layer)
+        if layer.status != DONE:
+            break
+        layer.source = layer.target
+        layer.keep = NULL if call.keep == NULL or number == L - 1 else call.keep[number]
+    return <Status>layer.status
+
+
+cdef void run_layer(Layer* layer) noexcept nogil:
+    """Cut one layer in parts, offer them, and work on them until all are done."""
+    cdef Call* call = layer.call
+    cdef Py_ssize_t D = layer.net.num_directions, H = layer.net.hidden_size
+    cdef Py_ssize_t multiply_adds = D * steps(&call.batch) * call.batch.B * 4 * H * (layer.source.width + H)
+    cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_near() else WORTH_WAKING)
+    cdef Team team
+    layer.groups = 1
+    if sharing and call.tape == NULL:  # a tape's rows are those of the whole batch, step by step
+        layer.groups = max(1, min((call.threads + D - 1) // D, call.batch.B // LEAST_ROWS))
+    layer.parts = D * layer.groups
+    layer.next = 0
+    layer.team = NULL
+    if sharing and layer.parts == 1:
+        if call.batch.B == 1 and call.tape == NULL and set_up_team(&team, layer):
+            layer.team = &team
+        else:
+            sharing = False
+    sharing = sharing and open_job(call.threads - 1, join_layer, <void*>layer)
+    take_parts(layer, True)
+    if sharing:
+        close_job()
+
+
+cdef void join_layer(void* argument) noexcept nogil:
+    """What a worker does: take parts, then follow the team if there is one."""
+    cdef Layer* layer = <Layer*>argument
+    cdef unsigned int denormals = layer.net.engine.kernels.flush_denormals()
+    if layer.team == NULL:
+        take_parts(layer, False)
+    elif layer.net.engine.itemsize == 4:
+        follow[float](layer, NULL)
+    else:
+        follow[double](layer, NULL)
+    layer.net.engine.kernels.restore_denormals(denormals)
+
+
+cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
+    """Work on one part after the other until none is left."""
+    cdef Py_ssize_t part
     cdef Status status
-    for layer in range(L):
-        target = call.y if (L - 1 - layer) % 2 == 0 else call.inner
-        for direction in range(D):
-            index = layer * D + direction
-            half = target
-            half.data = <real*>target.data + direction * network.hidden_size
-            status = sweep[real](network, call, index, &source, &half, keep, h + index * state, c + index * state)
-            if status != DONE:
-                return status
-        source = target
-        keep = NULL if call.keep == NULL or layer == L - 1 else call.keep[layer]
-    return DONE
+    while True:
+        part = take(&layer.next)
+        if part >= layer.parts or look(&layer.status) != DONE:
+            return
+        if layer.net.engine.itemsize == 4:
+            status = sweep[float](layer, part, caller, <float*>layer.call.h, <float*>layer.call.c)
+        else:
+            status = sweep[double](layer, part, caller, <double*>layer.call.h, <double*>layer.call.c)
+        if status != DONE:
+            publish(&layer.status, status)
 
 
-cdef Status sweep(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y,
-                  const unsigned char* keep, real* h, real* c) noexcept nogil:
-    """One direction of one layer over all steps, with its working arrays."""
-    cdef const Batch* batch = &call.batch
-    cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
-    cdef Py_ssize_t block = most * (network.directions[index].ih.inputs + 4 * H)
-    cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
+cdef Batch rows_of_part(const Layer* layer, Py_ssize_t part) noexcept nogil:
+    """The rows of one part. Of ragged ones, whose first are the longest, the first groups get fewer."""
+    cdef Batch batch = layer.call.batch
+    cdef Py_ssize_t group = part % layer.groups, total = 0, row, last = batch.B
+    if batch.order == NULL:
+        batch.first = batch.B * group // layer.groups
+        batch.B = batch.B * (group + 1) // layer.groups - batch.first
+        return batch
+    for row in range(batch.B):
+        total += batch.lengths[row]
+    batch.first = row_at(&batch, total * group // layer.groups)
+    if group < layer.groups - 1:
+        last = row_at(&batch, total * (group + 1) // layer.groups)
+    batch.B = last - batch.first
+    return batch
+
+
+cdef Py_ssize_t row_at(const Batch* batch, Py_ssize_t steps_before) noexcept nogil:
+    """The first row before which there are at least so many steps, counted over the rows."""
+    cdef Py_ssize_t row = 0, total = 0
+    while total < steps_before:
+        total += batch.lengths[row]
+        row += 1
+    return row
+
+
+cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
+    """One direction of one layer for some rows over all steps, with its working arrays."""
+    cdef const Net* network = layer.net
+    cdef Py_ssize_t H = network.hidden_size, direction = part // layer.groups, index = layer.index + direction
+    cdef Batch batch = rows_of_part(layer, part)
+    cdef Rows y = layer.target
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch)
+    cdef Py_ssize_t states = layer.call.batch.B * H, block, state = batch.B * H
+    cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
     cdef Status status
+    if batch.B == 0:
+        return DONE
+    if layer.team != NULL:
+        most = TEAM_STEPS
+    block = most * (network.directions[index].ih.inputs + 4 * H)
+    # a team fills the next block while the last step of this one is still read
+    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + 2 * state) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
-    if batch.order == NULL:
-        status = blocks[real](network, call, index, x, y, keep, h, c, most, scratch)
-    else:
-        slots_h = scratch + block
-        slots_c = slots_h + state
-        into_slots[real](batch, H, h, slots_h)
-        into_slots[real](batch, H, c, slots_c)
-        status = blocks[real](network, call, index, x, y, keep, slots_h, slots_c, most, scratch)
-        out_of_slots[real](batch, H, slots_h, h)
-        out_of_slots[real](batch, H, slots_c, c)
+    slots_h = scratch
+    slots_c = slots_h + state
+    h += index * states
+    c += index * states
+    y.data = <real*>y.data + direction * H
+    into_slots[real](&batch, H, h, slots_h)
+    into_slots[real](&batch, H, c, slots_c)
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, most, slots_c + state)
+    out_of_slots[real](&batch, H, slots_h, h)
+    out_of_slots[real](&batch, H, slots_c, c)
     free(scratch)
     return status
 
 
-cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x, const Rows* y,
-                   const unsigned char* keep, real* h, real* c, Py_ssize_t most, real* scratch) noexcept nogil:
+cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
+                   Py_ssize_t most, real* scratch) noexcept nogil:
     """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place."""
-    cdef const Batch* batch = &call.batch
+    cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
+    cdef const Rows* x = &layer.source
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0
-    cdef Status status
-    cdef Saved* saved = NULL if call.tape == NULL else &call.tape[index]
+    cdef Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
+    cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
+    cdef Status status = DONE
     cdef real* block_x
     cdef real* z
-    while start < steps(batch):
+    while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         if saved == NULL:
             block_x = scratch
@@ -142,24 +290,27 @@ cdef Status blocks(Network network, Call* call, Py_ssize_t index, const Rows* x,
         else:
             block_x = <real*>saved.x + done * way.ih.inputs
             z = <real*>saved.gates + done * 4 * H
-        if saved == NULL and keep == NULL and lies_in_order(batch, x, way.backwards):
-            block_x = <real*>x.data + start * x.step
+        if straight:
+            block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
-            gather[real](batch, x, way.backwards, start, end, keep, call.scale, block_x)
-        spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
-        multiply[real](network, &way.ih, rows, block_x, z, False)
-        for step in range(start, end):
-            run_step[real](network, batch, way, y, step, saved, done, z, h, c)
-            z += running(batch, step) * 4 * H
-            done += running(batch, step)
+            gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
+        if layer.team != NULL:
+            lead_block[real](layer, way, batch, y, start, end, block_x, z, h, c)
+            scratch += most * (way.ih.inputs + 4 * H) * (1 if start // most % 2 == 0 else -1)
+        else:
+            affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
+            for step in range(start, end):
+                run_step[real](network, batch, way, y, step, saved, done, z, h, c)
+                z += running(batch, step) * 4 * H
+                done += running(batch, step)
         start = end
-        status = after(rows * 4 * H * (way.ih.inputs + H), &work)
-        if status != DONE:
-            return status
-    return DONE
+        status = after(rows * 4 * H * (way.ih.inputs + H), &work, &layer.call.stop, caller)
+    if layer.team != NULL:
+        dismiss(layer.team)
+    return status
 
 
-cdef void run_step(Network network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
+cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
                    Saved* saved, Py_ssize_t done, real* z, real* h, real* c) noexcept nogil:
     """One step: the recurrent product, the cell, and h to its place in y."""
     cdef Py_ssize_t H = network.hidden_size, n = running(batch, step), slot
@@ -169,8 +320,8 @@ cdef void run_step(Network network, const Batch* batch, const Direction* way, co
         memcpy(<real*>saved.h_prev + done * H, h, n * H * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
         tanh_c = <real*>saved.tanh_c + done * H
-    multiply[real](network, &way.hh, n, h, z, step % 2)
-    cell_forward[real](network.kernels, n, H, z, c, h, tanh_c)
+    multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
+    cell_forward[real](network.engine.kernels, n, H, z, c, h, tanh_c)
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * H, H * sizeof(real))
 
@@ -196,13 +347,3 @@ cdef void gather(const Batch* batch, const Rows* x, bint backwards, Py_ssize_t s
                 for k in range(x.width):
                     out[k] = source[here + k] * scale if keep[here + k] else 0
             out += x.width
-
-
-cdef void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
-    """Start every row of z from the bias, or from zero."""
-    cdef Py_ssize_t row
-    if bias == NULL:
-        memset(z, 0, rows * width * sizeof(real))
-        return
-    for row in range(rows):
-        memcpy(z + row * width, bias, width * sizeof(real))

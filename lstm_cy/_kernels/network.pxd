@@ -1,15 +1,18 @@
 """One LSTM as the drivers read it: sizes, weights by layer and direction, functions to call, ways through a batch."""
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
-from .table cimport Kernels, real
+from .pool cimport look, publish
+from .table cimport Kernels, Product, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
     PATIENCE = 1000000000
+    # Columns of a panel of narrow weights, as in narrow.pxi
+    NARROW_PANEL = 64
 
 
 ctypedef enum Kind:
@@ -22,7 +25,7 @@ ctypedef struct Weight:
     const void* values
     void* panels       # for products with its transpose, as forward needs
     void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
-    Kind kind          # of the panels; those of narrow weights, BF16 and INT8, are for float32
+    Kind kind          # of the panels; BF16 and INT8 are narrow weights, for float32 alone
 
 
 ctypedef struct Direction:
@@ -35,7 +38,8 @@ ctypedef struct Direction:
 ctypedef struct Batch:
     # T steps of B rows. Where lengths differ the rows are worked on in `order`, the longest first, so that those still
     # running are always the first `active[step]`; else the three are NULL and every row has T steps.
-    Py_ssize_t T, B
+    # A part of a batch is its rows from `first` on.
+    Py_ssize_t T, B, first
     const Py_ssize_t* order
     const Py_ssize_t* lengths  # of the row in each slot of the order
     const Py_ssize_t* active
@@ -60,87 +64,169 @@ ctypedef enum Status:
     DONE, NO_MEMORY, SIGNALLED
 
 
-cdef class Network:
-    cdef readonly Py_ssize_t hidden_size, num_layers, num_directions, itemsize
-    cdef Direction* directions
-    cdef const Kernels* kernels
-    cdef const Blas* blas  # NULL with engine "packed"
+ctypedef struct Engine:
+    # how products with weights are made
+    Py_ssize_t itemsize
+    const Kernels* kernels
+    const Blas* blas  # NULL with engine "packed"
+
+
+ctypedef struct Net:
+    # a Network's content, for threads that know nothing of Python
+    Engine engine
+    Py_ssize_t hidden_size, num_layers, num_directions
+    Direction* directions
+
+
+cdef class Packer:
+    cdef Engine engine
     cdef list owned
 
-    cdef int pack_for_backward(self) except -1
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
-    cdef Weight weight(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
     cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
-cdef inline void multiply(Network network, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
-                          bint backwards) noexcept nogil:
-    """c (rows, outputs) += a (rows, inputs) weight^T; `backwards` in every other product of a row of them."""
+cdef class Network(Packer):
+    cdef Net net
+
+    cdef int pack_for_backward(self) except -1
+
+
+cdef inline void multiply_narrow(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
+                                 Py_ssize_t rows, const real* a, real* c, bint last_first) noexcept nogil:
+    """`multiply` with narrow weights: their outputs from `first`, where a panel begins, up to `last`."""
+    cdef const char* panels = <const char*>weight.panels
+    cdef Py_ssize_t K = weight.inputs
+    if real is float:
+        if weight.kind == BF16:
+            panels += engine.kernels.bf16_bytes(K, first)
+            engine.kernels.multiply_bf16(rows, K, last - first, a, panels, c, last_first)
+        else:
+            panels += engine.kernels.int8_bytes(K, first)
+            engine.kernels.multiply_int8(rows, K, last - first, a, panels, c, last_first)
+
+
+cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+                          bint last_first) noexcept nogil:
+    """c (rows, outputs) += a (rows, inputs) weight^T.
+
+    `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
+    """
     if weight.kind != PLAIN:
-        if real is float:
-            table.multiply_narrow(network.kernels, weight.kind == BF16, rows, weight.inputs, weight.outputs, a,
-                                  weight.panels, c, backwards)
-    elif network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
-                             backwards)
+        multiply_narrow[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
+    elif engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
+                             last_first)
     else:
-        blas_door.add_product[real](network.blas, False, True, rows, weight.outputs, weight.inputs, a,
+        blas_door.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void multiply_back(Network network, const Weight* weight, Py_ssize_t rows, const real* a,
-                               real* c, bint backwards) noexcept nogil:
-    """c (rows, inputs) += a (rows, outputs) weight; `backwards` as in `multiply`."""
-    if network.blas == NULL:
-        table.multiply[real](network.kernels, rows, weight.outputs, weight.inputs, a,
-                             <const real*>weight.back_panels, c, backwards)
+cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
+                               bint last_first) noexcept nogil:
+    """The first or the second half of the panels of `multiply`, for one row and engine "packed"."""
+    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64
+    if weight.kind != PLAIN:
+        width = NARROW_PANEL
+    cdef Py_ssize_t cut = (weight.outputs + width - 1) // width // 2 * width
+    cdef const real* panels = <const real*>weight.panels
+    if weight.kind != PLAIN and half == 0:
+        multiply_narrow[real](engine, weight, 0, cut, 1, a, c, last_first)
+    elif weight.kind != PLAIN:
+        multiply_narrow[real](engine, weight, cut, weight.outputs, 1, a, c + cut, last_first)
+    elif half == 0:
+        table.multiply[real](engine.kernels, 1, weight.inputs, cut, a, panels, c, last_first)
     else:
-        blas_door.add_product[real](network.blas, False, False, rows, weight.inputs, weight.outputs, a,
+        table.multiply[real](engine.kernels, 1, weight.inputs, weight.outputs - cut, a,
+                             panels + cut * weight.inputs, c + cut, last_first)
+
+
+cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
+                               bint last_first) noexcept nogil:
+    """c (rows, inputs) += a (rows, outputs) weight; `last_first` as in `multiply`."""
+    if engine.blas == NULL:
+        table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
+                             <const real*>weight.back_panels, c, last_first)
+    else:
+        blas_door.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                     <const real*>weight.values, c)
 
 
-cdef inline void add_outer(Network network, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b,
-                           real* space, real* c) noexcept nogil:
+cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
+                           const real* b, real* space, real* c) noexcept nogil:
     """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
-    if network.blas == NULL:
-        table.add_outer[real](network.kernels, rows, M, N, a, b, space, c)
+    if engine.blas == NULL:
+        table.add_outer[real](engine.kernels, rows, M, N, a, b, space, c)
     else:
-        blas_door.add_product[real](network.blas, True, False, M, N, rows, a, b, c)
+        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, c)
 
 
-cdef inline Py_ssize_t outer_space(Network network, Py_ssize_t rows, Py_ssize_t N, real* precision) noexcept nogil:
+cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t N,
+                                   real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
-    return table.packed_elements[real](network.kernels, rows, N, NULL) if network.blas == NULL else 0
+    return table.packed_elements[real](engine.kernels, rows, N, NULL) if engine.blas == NULL else 0
+
+
+cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
+                        const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
+    """c (rows, outputs) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+
+    `last_first` as in `multiply`.
+    """
+    cdef Product[2] products
+    cdef Py_ssize_t N = first.outputs
+    if engine.blas == NULL and first.kind == PLAIN:
+        products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
+        if second != NULL:
+            products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)
+        table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), last_first, bias, 0, c)
+        return
+    spread_bias[real](rows, N, bias, c)
+    multiply[real](engine, first, rows, a, c, last_first)
+    if second != NULL:
+        multiply[real](engine, second, rows, b, c, last_first)
+
+
+cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
+    """Start every row of z from the bias, or from zero."""
+    cdef Py_ssize_t row
+    if bias == NULL:
+        memset(z, 0, rows * width * sizeof(real))
+        return
+    for row in range(rows):
+        memcpy(z + row * width, bias, width * sizeof(real))
 
 
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:
     """The number of steps in which any row runs."""
     if batch.B == 0:
         return 0
-    return batch.T if batch.order == NULL else batch.lengths[0]
+    return batch.T if batch.order == NULL else batch.lengths[batch.first]
 
 
 cdef inline Py_ssize_t running(const Batch* batch, Py_ssize_t step) noexcept nogil:
     """The number of rows that run at `step`: the first ones of the order."""
-    return batch.B if batch.order == NULL else batch.active[step]
+    return batch.B if batch.order == NULL else min(max(batch.active[step] - batch.first, 0), batch.B)
 
 
 cdef inline Py_ssize_t row_in(const Batch* batch, Py_ssize_t slot) noexcept nogil:
     """The caller's number of the row in `slot`."""
-    return slot if batch.order == NULL else batch.order[slot]
+    return batch.first + slot if batch.order == NULL else batch.order[batch.first + slot]
 
 
 cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,
                              Py_ssize_t slot) noexcept nogil:
     """Where in `rows`, in elements, stands what the row in `slot` reads or writes at the `step` of its own count."""
     if backwards:
-        step = (batch.T if batch.order == NULL else batch.lengths[slot]) - 1 - step
+        step = (batch.T if batch.order == NULL else batch.lengths[batch.first + slot]) - 1 - step
     return step * rows.step + row_in(batch, slot) * rows.row
 
 
-cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, Network network, const Batch* batch) noexcept nogil:
+cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
     """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
-    cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.itemsize), 128)
+    cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.engine.itemsize), 128)
     return max(batch.B, min(most, 1024, batch.T * batch.B))
 
 
@@ -172,13 +258,19 @@ cdef inline void out_of_slots(const Batch* batch, Py_ssize_t H, const real* slot
         memcpy(states + row_in(batch, slot) * H, slots + slot * H, H * sizeof(real))
 
 
-cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work) noexcept nogil:
-    """Count work done; now and then see whether a signal wants the call to end."""
+cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop,
+                         bint caller) noexcept nogil:
+    """Count work done; now and then see whether a signal wants the call to end.
+
+    Only the caller's own thread asks Python; it tells the others by `stop`.
+    """
     work[0] += multiply_adds
     if work[0] < PATIENCE:
         return DONE
     work[0] = 0
-    return SIGNALLED if signals_pending() else DONE
+    if caller and signals_pending():
+        publish(stop, 1)
+    return SIGNALLED if look(stop) else DONE
 
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *

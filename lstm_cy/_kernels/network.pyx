@@ -16,7 +16,64 @@ cdef enum:
     LINE = 64  # bytes of a cache line, to which panels are aligned
 
 
-cdef class Network:
+cdef class Packer:
+    """What owns weights: the tables of functions that make products with them, and the memory of packed ones."""
+
+    cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1:
+        """Take the tables' capsules, as Network gets them, and the bytes of an element."""
+        self.engine.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+        self.engine.blas = NULL
+        if blas is not None:
+            self.engine.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
+        self.engine.itemsize = itemsize
+        self.owned = []
+        return 0
+
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
+        """A weight from its array, or the pair that a narrow one is, packed where our own products need it."""
+        cdef Weight weight
+        cdef const Kernels* kernels = self.engine.kernels
+        values, scales = given if isinstance(given, tuple) else (given, None)
+        weight.outputs = outputs
+        weight.inputs = inputs
+        weight.values = address(values)
+        weight.panels = weight.back_panels = NULL
+        weight.kind = PLAIN if values is given else BF16 if scales is None else INT8
+        if weight.kind == BF16:
+            weight.panels = self.memory(kernels.bf16_bytes(inputs, outputs))
+            kernels.pack_bf16(inputs, outputs, <const unsigned short*>weight.values, weight.panels)
+        elif weight.kind == INT8:
+            weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
+            kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
+                              weight.panels)
+        elif self.engine.blas == NULL:
+            weight.panels = self.packed(&weight, False)
+        return weight
+
+    cdef void* packed(self, const Weight* weight, bint back) except NULL:
+        """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
+        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
+        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
+        cdef Py_ssize_t elements
+        if self.engine.itemsize == 4:
+            elements = table.packed_elements[float](self.engine.kernels, K, N, NULL)
+        else:
+            elements = table.packed_elements[double](self.engine.kernels, K, N, NULL)
+        cdef void* panels = self.memory(elements * self.engine.itemsize)
+        if self.engine.itemsize == 4:
+            table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
+        else:
+            table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+    cdef void* memory(self, Py_ssize_t bytes) except NULL:
+        """Memory in whole cache lines that lives as long as this."""
+        owned = PyByteArray_FromStringAndSize(NULL, bytes + LINE)
+        self.owned.append(owned)
+        return <void*>((<size_t>PyByteArray_AS_STRING(owned) + LINE - 1) & ~<size_t>(LINE - 1))
+
+
+cdef class Network(Packer):
     """The weights of all layers and directions, immutable, with the tables of functions that work on them.
 
     Parameters
@@ -37,87 +94,39 @@ cdef class Network:
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
                   Py_ssize_t itemsize, list weights):
-        self.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
-        self.blas = NULL
-        if blas is not None:
-            self.blas = <const Blas*>PyCapsule_GetPointer(blas, "lstm_cy.blas")
-        self.hidden_size = hidden_size
-        self.num_directions = num_directions
-        self.num_layers = len(weights) // num_directions
-        self.itemsize = itemsize
-        self.owned = [weights]
-        self.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
-        if self.directions == NULL:
+        self.start(kernels, blas, itemsize)
+        self.owned.append(weights)
+        self.net.engine = self.engine
+        self.net.hidden_size = hidden_size
+        self.net.num_directions = num_directions
+        self.net.num_layers = len(weights) // num_directions
+        self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
+        if self.net.directions == NULL:
             raise MemoryError
-        cdef Direction* way = self.directions
+        cdef Direction* way = self.net.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
-            way.ih = self.weight(4 * hidden_size, inputs, weight_ih)
-            way.hh = self.weight(4 * hidden_size, hidden_size, weight_hh)
+            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih)
+            way.hh = self.weight_of(4 * hidden_size, hidden_size, weight_hh)
             way.bias = address_or_null(bias)
             way += 1
 
     def __dealloc__(self):
-        PyMem_Free(self.directions)
+        PyMem_Free(self.net.directions)
 
     cdef int pack_for_backward(self) except -1:
         """Make the panels that backward needs, once."""
         cdef Py_ssize_t index
         cdef Direction* way
         with cython.critical_section(self):
-            if self.blas != NULL or self.directions[0].ih.back_panels != NULL:
+            if self.engine.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
                 return 0
             # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
-            for index in range(self.num_layers * self.num_directions - 1, -1, -1):
-                way = &self.directions[index]
+            for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
+                way = &self.net.directions[index]
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
-
-    cdef void* packed(self, const Weight* weight, bint back) except NULL:
-        """The panels of a weight, or of its transpose for backward, in memory that lives as long as the Network."""
-        cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
-        cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef Py_ssize_t elements
-        if self.itemsize == 4:
-            elements = table.packed_elements[float](self.kernels, K, N, NULL)
-        else:
-            elements = table.packed_elements[double](self.kernels, K, N, NULL)
-        cdef void* panels = self.memory(elements * self.itemsize)
-        if self.itemsize == 4:
-            table.pack[float](self.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
-        else:
-            table.pack[double](self.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
-        return panels
-
-    cdef Weight weight(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
-        """A weight, packed where our own products need it."""
-        cdef Weight weight
-        weight.outputs = outputs
-        weight.inputs = inputs
-        weight.panels = weight.back_panels = NULL
-        values, scales = given if isinstance(given, tuple) else (given, None)
-        weight.values = address(values)
-        if values is given:
-            weight.kind = PLAIN
-            if self.blas == NULL:
-                weight.panels = self.packed(&weight, False)
-        elif scales is None:
-            weight.kind = BF16
-            weight.panels = self.memory(self.kernels.bf16_bytes(inputs, outputs))
-            self.kernels.pack_bf16(inputs, outputs, <const unsigned short*>weight.values, weight.panels)
-        else:
-            weight.kind = INT8
-            weight.panels = self.memory(self.kernels.int8_bytes(inputs, outputs))
-            self.kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
-                                   weight.panels)
-        return weight
-
-    cdef void* memory(self, Py_ssize_t bytes) except NULL:
-        """Memory in whole cache lines that lives as long as the Network."""
-        owned = PyByteArray_FromStringAndSize(NULL, bytes + LINE)
-        self.owned.append(owned)
-        return <void*>((<size_t>PyByteArray_AS_STRING(owned) + LINE - 1) & ~<size_t>(LINE - 1))
 
 
 cdef void* address(object array) except? NULL:
@@ -139,6 +148,7 @@ cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *:
     order, lengths, active = (None, None, None) if ragged is None else ragged
     batch.T = T
     batch.B = B
+    batch.first = 0
     batch.order = <const Py_ssize_t*>address_or_null(order)
     batch.lengths = <const Py_ssize_t*>address_or_null(lengths)
     batch.active = <const Py_ssize_t*>address_or_null(active)

@@ -3,29 +3,45 @@
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
 # it from front to back. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
 # panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the
-# order of k, whatever the tile: results do not depend on how many rows are computed together.
+# order of k, whatever the tile: results do not depend on how many rows are computed together. Several products that
+# add to one result go through their tiles together, one after the other along the same chain.
+
+from .table cimport Product
 
 cdef extern from *:
     """
-    /* Columns of a panel, and rows of the largest tile: as many accumulators as the registers hold. */
+    /* Columns of a panel, and rows of the largest tile: as many accumulators as the registers hold. One row has too
+       few of them to keep the processor busy while each waits for its last addition: it takes two panels together. */
     #if defined(__AVX512F__)
     #define LSTM_CY_PANEL32 64
     #define LSTM_CY_TILE_ROWS 6
+    #define LSTM_CY_PAIR32 1
+    #define LSTM_CY_PAIR64 1
     #elif defined(__AVX2__)
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 2
+    #define LSTM_CY_PAIR32 1
+    #define LSTM_CY_PAIR64 0
     #else
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 1
+    #define LSTM_CY_PAIR32 0
+    #define LSTM_CY_PAIR64 0
     #endif
     """
     const int PANEL32 "LSTM_CY_PANEL32"
     const int TILE_ROWS "LSTM_CY_TILE_ROWS"
+    const bint PAIR32 "LSTM_CY_PAIR32"
+    const bint PAIR64 "LSTM_CY_PAIR64"
 
 cdef enum:
     PANEL64 = 32
     MOST_PANEL = 64
+    MOST_WIDTH = 128
     MOST_ROWS = 6
+    # Panels up to this size come from the L1 cache as fast as one row can use them, two at a time. From further away
+    # they come faster one after the other.
+    PAIRED_BYTES = 32768
 
 
 cdef inline int panel_columns(real* precision) noexcept nogil:
@@ -36,62 +52,88 @@ cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step
                real* panels) noexcept nogil:
     """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
     cdef int width = panel_columns[real](NULL), j
-    cdef Py_ssize_t k, n = 0
+    cdef Py_ssize_t n = 0, k, first
     while n < N:
-        for k in range(K):
+        first = 0
+        while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
             for j in range(width):
-                panels[j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
-            panels += width
+                for k in range(first, min(first + BLOCK, K)):
+                    panels[k * width + j] = matrix[k + (n + j) * n_step] if n + j < N else 0
+            first += BLOCK
+        for k in range(first, K):
+            for j in range(width):
+                panels[k * width + j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
+        panels += K * width
         n += width
 
 
-cdef inline void tile(int rows, int width, int panel_width, Py_ssize_t K, const real* a, Py_ssize_t a_row,
-                      Py_ssize_t a_k, const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
-    """c += a panel, by the first `width` columns of the panel; inlined with rows and widths that are constants."""
-    cdef real[MOST_ROWS * MOST_PANEL] sums
+cdef inline void add_product(int rows, int width, int panel_width, const Product* product, Py_ssize_t row,
+                             Py_ssize_t n, real* sums) noexcept nogil:
+    """Add one product to the tile: k is the outermost loop, so that every element is one chain."""
+    cdef const real* a = <const real*>product.a + row * product.a_row
+    cdef const real* panel = <const real*>product.panels + n * product.K
+    cdef Py_ssize_t K = product.K, a_row = product.a_row, a_k = product.a_k, k, here
     cdef real factor
-    cdef Py_ssize_t k
-    cdef int r, j, half
-    for r in range(rows):
-        memcpy(sums + r * MOST_PANEL, c + r * c_row, width * sizeof(real))
+    cdef int r, j, block
     for k in range(K):
         for r in range(rows):
             factor = a[r * a_row + k * a_k]
             # Loops of 64 trips spill at five and six rows; two of 32 do not.
-            for half in range(width // BLOCK):
+            for block in range(width // BLOCK):
+                # in this panel, or in the next one
+                here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
                 for j in range(BLOCK):
-                    sums[r * MOST_PANEL + half * BLOCK + j] = fma[real](
-                        factor, panel[half * BLOCK + j], sums[r * MOST_PANEL + half * BLOCK + j])
+                    sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
+                        factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
         panel += panel_width
+
+
+cdef inline void tile(int rows, int width, int panel_width, const Product* products, int count, Py_ssize_t row,
+                      Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
+    """c = begin + the sum of the products, by `rows` rows from `row` on and `width` columns from `n` on.
+
+    Inlined with rows and widths that are constants; the columns may be half a panel, a panel, or two.
+    """
+    cdef real[MOST_ROWS * MOST_WIDTH] sums
+    cdef int r
     for r in range(rows):
-        memcpy(c + r * c_row, sums + r * MOST_PANEL, width * sizeof(real))
+        memcpy(sums + r * MOST_WIDTH, begin + r * begin_row, width * sizeof(real))
+    add_product[real](rows, width, panel_width, products, row, n, sums)
+    if count > 1:
+        add_product[real](rows, width, panel_width, products + 1, row, n, sums)
+    for r in range(rows):
+        memcpy(c + r * c_row, sums + r * MOST_WIDTH, width * sizeof(real))
 
 
-cdef inline void tile_of_width(int rows, int width, int panel_width, Py_ssize_t K, const real* a, Py_ssize_t a_row,
-                               Py_ssize_t a_k, const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
+cdef inline void tile_of_width(int rows, int width, int panel_width, const Product* products, int count,
+                               Py_ssize_t row, Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c,
+                               Py_ssize_t c_row) noexcept nogil:
     """`tile` with the number of rows as a constant, one kernel for each."""
     if rows == 1:
-        tile[real](1, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](1, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 1 and rows == 2:
-        tile[real](2, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](2, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 2 and rows == 3:
-        tile[real](3, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](3, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 2 and rows == 4:
-        tile[real](4, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](4, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 2 and rows == 5:
-        tile[real](5, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](5, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 2:
-        tile[real](6, width, panel_width, K, a, a_row, a_k, panel, c, c_row)
+        tile[real](6, width, panel_width, products, count, row, n, begin, begin_row, c, c_row)
 
 
-cdef void tile_of(int rows, bint half, Py_ssize_t K, const real* a, Py_ssize_t a_row, Py_ssize_t a_k,
-                  const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
-    """`tile` with all columns of a panel, or with the first BLOCK of them where the others are padding."""
-    cdef int width = PANEL32 if real is float else PANEL64
-    if half and width > BLOCK:
-        tile_of_width[real](rows, BLOCK, width, K, a, a_row, a_k, panel, c, c_row)
+cdef inline void tile_of(int rows, int width, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                         const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
+    """`tile` with its width as a constant: two panels, one, or half of one where the other half is padding."""
+    cdef int panel = PANEL32 if real is float else PANEL64
+    cdef bint pairs = PAIR32 if real is float else PAIR64
+    if pairs and width == 2 * panel:
+        tile[real](1, 2 * panel, panel, products, count, row, n, begin, begin_row, c, c_row)
+    elif panel > BLOCK and width == BLOCK:
+        tile_of_width[real](rows, BLOCK, panel, products, count, row, n, begin, begin_row, c, c_row)
     else:
-        tile_of_width[real](rows, width, width, K, a, a_row, a_k, panel, c, c_row)
+        tile_of_width[real](rows, panel, panel, products, count, row, n, begin, begin_row, c, c_row)
 
 
 cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
@@ -100,38 +142,56 @@ cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
     return <int>((left + tiles - 1) // tiles)
 
 
-cdef void tile_at(int rows, Py_ssize_t K, Py_ssize_t columns, const real* a, Py_ssize_t a_row, Py_ssize_t a_k,
-                  const real* panel, real* c, Py_ssize_t c_row) noexcept nogil:
-    """A tile whose panel has only `columns` columns of the result: where that is no whole tile, it is made aside."""
-    cdef real[MOST_ROWS * MOST_PANEL] whole
-    cdef int width = panel_columns[real](NULL), r
-    cdef bint half = columns <= BLOCK
-    if columns >= width or columns == BLOCK:
-        tile_of[real](rows, half, K, a, a_row, a_k, panel, c, c_row)
-        return
-    memset(whole, 0, sizeof(whole))
-    for r in range(rows):
-        memcpy(whole + r * MOST_PANEL, c + r * c_row, columns * sizeof(real))
-    tile_of[real](rows, half, K, a, a_row, a_k, panel, whole, MOST_PANEL)
-    for r in range(rows):
-        memcpy(c + r * c_row, whole + r * MOST_PANEL, columns * sizeof(real))
+cdef inline void tile_at(int rows, Py_ssize_t columns, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                         const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
+    """A tile of `columns` columns; it begins from zero if `begin` is NULL.
 
-
-cdef void multiply(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a, const real* panels, real* c,
-                   bint backwards) noexcept nogil:
-    """c (rows, N) += a (rows, K) times the packed (K, N). Each panel is read once and meets all rows.
-
-    `backwards` takes the last panel first: in turn, it finds in the cache what the product before left there.
+    Where that is no whole tile, it is made aside.
     """
+    cdef real[MOST_ROWS * MOST_PANEL] aside
+    cdef real* result = c
+    cdef Py_ssize_t result_row = c_row
+    cdef int width = BLOCK, r
+    while width < columns:
+        width *= 2
+    if width != columns or begin == NULL:
+        memset(aside, 0, sizeof(aside))
+        if begin != NULL:
+            for r in range(rows):
+                memcpy(aside + r * MOST_PANEL, begin + r * begin_row, columns * sizeof(real))
+        begin = result = aside
+        begin_row = result_row = MOST_PANEL
+    tile_of[real](rows, width, products, count, row, n, begin, begin_row, result, result_row)
+    if result == aside:
+        for r in range(rows):
+            memcpy(c + r * c_row, aside + r * MOST_PANEL, columns * sizeof(real))
+
+
+cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
+                        real* precision) noexcept nogil:
+    """Whether two panels are worked on together."""
+    cdef bint possible = PAIR32 if real is float else PAIR64
+    cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
+    return possible and rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
+
+
+cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint last_first,
+                       const real* begin, Py_ssize_t begin_row, real* c) noexcept nogil:
+    """c (rows, N) = begin + the sum of the products. Each panel is read once and meets all rows."""
     cdef int width = panel_columns[real](NULL), height
-    cdef Py_ssize_t count = (N + width - 1) // width, panel, n, row
-    for panel in range(count):
-        n = (count - 1 - panel if backwards else panel) * width
+    cdef Py_ssize_t n, done = 0, row, last
+    if paired[real](rows, N, products, count, NULL):
+        width *= 2
+    last = (N - 1) // width * width
+    while done <= last:
+        n = last - done if last_first else done
         row = 0
         while row < rows:
             height = next_height(rows - row, TILE_ROWS)
-            tile_at[real](height, K, N - n, a + row * K, K, 1, panels + n * K, c + row * N + n, N)
+            tile_at[real](height, min(N - n, <Py_ssize_t>width), products, count, row, n,
+                          begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n, N)
             row += height
+        done += width
 
 
 cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b, real* panels,
@@ -141,6 +201,7 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, con
     The rows of the result are the outer loop: `a` is read across, M apart, so what the cache holds of it is used for
     all of b before the next.
     """
+    cdef Product product = Product(K, a, 1, M, panels)
     cdef int width = panel_columns[real](NULL), height
     cdef Py_ssize_t n, row = 0
     pack[real](K, N, b, N, 1, panels)
@@ -148,6 +209,7 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, con
         height = next_height(M - row, TILE_ROWS)
         n = 0
         while n < N:
-            tile_at[real](height, K, N - n, a + row, 1, M, panels + n * K, c + row * N + n, N)
+            tile_at[real](height, min(N - n, <Py_ssize_t>width), &product, 1, row, n, c + row * N + n, N,
+                          c + row * N + n, N)
             n += width
         row += height

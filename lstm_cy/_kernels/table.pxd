@@ -8,6 +8,14 @@ ctypedef fused real:
     double
 
 
+ctypedef struct Product:
+    # a product with a packed (K, N) matrix; the elements of its left side lie `a_row` and `a_k` apart
+    Py_ssize_t K
+    const void* a
+    Py_ssize_t a_row, a_k
+    const void* panels
+
+
 ctypedef struct Kernels:
     # Flush denormals to zero in this thread; returns what restore_denormals takes. They are called through the table
     # so that no compiler can move arithmetic across them.
@@ -36,16 +44,19 @@ ctypedef struct Kernels:
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 
-    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), last panel first): c += a panels
-    void (*multiply32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, bint) noexcept nogil
-    void (*multiply64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*, bint) noexcept nogil
+    # (rows, N, products, their number (1 or 2), whether the last panels come first, begin (rows, N), distance of its
+    #  rows, c (rows, N)): c = begin + the sum of the products, which have `rows` rows each; begin is zero if NULL
+    void (*add_products32)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const float*, Py_ssize_t,
+                           float*) noexcept nogil
+    void (*add_products64)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const double*, Py_ssize_t,
+                           double*) noexcept nogil
 
     # (K, M, N, a (K, M), b (K, N), space for the panels of b, c (M, N)): c += a^T b
     void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, float*) noexcept nogil
     void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*,
                         double*) noexcept nogil
 
-    # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take
+    # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
     Py_ssize_t (*bf16_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
     Py_ssize_t (*int8_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
 
@@ -53,7 +64,7 @@ ctypedef struct Kernels:
     void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const unsigned short*, void*) noexcept nogil
     void (*pack_int8)(Py_ssize_t, Py_ssize_t, const signed char*, const float*, void*) noexcept nogil
 
-    # as multiply32
+    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), whether the last panels come first): c += a panels
     void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
 
@@ -100,12 +111,20 @@ cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const 
         kernels.pack64(K, N, matrix, k_step, n_step, panels)
 
 
-cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
-                          const real* panels, real* c, bint backwards) noexcept nogil:
+cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t N, const Product* products,
+                              int count, bint last_first, const real* begin, Py_ssize_t begin_row,
+                              real* c) noexcept nogil:
     if real is float:
-        kernels.multiply32(rows, K, N, a, panels, c, backwards)
+        kernels.add_products32(rows, N, products, count, last_first, begin, begin_row, c)
     else:
-        kernels.multiply64(rows, K, N, a, panels, c, backwards)
+        kernels.add_products64(rows, N, products, count, last_first, begin, begin_row, c)
+
+
+cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
+                          const real* panels, real* c, bint last_first) noexcept nogil:
+    """c (rows, N) += a (rows, K) times the packed (K, N)."""
+    cdef Product product = Product(K, a, K, 1, panels)
+    add_products[real](kernels, rows, N, &product, 1, last_first, c, N, c)
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
@@ -114,11 +133,3 @@ cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, P
         kernels.add_outer32(K, M, N, a, b, panels, c)
     else:
         kernels.add_outer64(K, M, N, a, b, panels, c)
-
-
-cdef inline void multiply_narrow(const Kernels* kernels, bint bf16, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N,
-                                 const float* a, const void* panels, float* c, bint backwards) noexcept nogil:
-    if bf16:
-        kernels.multiply_bf16(rows, K, N, a, panels, c, backwards)
-    else:
-        kernels.multiply_int8(rows, K, N, a, panels, c, backwards)

@@ -1,0 +1,344 @@
+"""Compare lstm_cy with every other library for CPUs that is installed: tables, compare.json, compare.png.
+
+    python benchmarks/compare.py                                        # all there is
+    python benchmarks/compare.py --quick                                # a few shapes
+    python benchmarks/compare.py --kinds streaming --peers numpy torch --shapes 1x1x48x48
+
+Everyone gets the same weights and the same input; a result that is not NumPy's is reported and not timed. At one thread
+they take turns in one process, but for TensorFlow and JAX, each of which has lstm_cy beside it in a process of its own.
+Above one thread everyone has a process of its own, because the threads of one would wait, spinning, on the cores of the
+next; the processes take turns. Figures are medians, in microseconds, of calls that follow each other at once; the
+numbers in brackets say how many times as long a peer takes as lstm_cy. The limit is what the machine's arithmetic and
+memory allow (limits.py), measured in the same run.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if not __package__:  # run as a file: for the whole process, and before NumPy is loaded
+    os.environ.update(OPENBLAS_NUM_THREADS="1", LSTM_CY_NUM_THREADS="1")
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+import lstm_cy
+from benchmarks import common, peers
+from benchmarks.limits import Limits
+from benchmarks.worker import KINDS, OURS
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG = np.dtype("longdouble")
+ACCURACY_SIZES = (1, 3, 17, 33, 127, 256)
+ROUNDS = 3  # in which the processes take turns
+REST = 0.03  # seconds after a process's turn, for its threads to fall asleep
+
+
+def main(argv=None):
+    options = arguments(argv)
+    report = {
+        "configuration": lstm_cy.show_config("dicts"),
+        "processor": processor(),
+        "versions": {name: importlib.metadata.version(name) for name in options.peers},
+        "limits": {},
+        "rows": [],
+    }
+    print(header(report))
+    for threads in options.threads:
+        limits = Limits(threads)
+        for name in options.kinds:
+            report["rows"] += table(name, threads, limits, options)
+        report["limits"][threads] = limits.found()
+        print(f"\n{limits}")
+    if "inference" in options.kinds:
+        report["accuracy"] = accuracy()
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "compare.json").write_text(json.dumps(report, indent=1))
+    chart(report["rows"], options.output / "compare.png")
+    return 0
+
+
+def arguments(argv):
+    names = list(peers.PEERS)[1:]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="such as 'BxTxIxH 2 layers bidirectional'")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of tables (default: all)")
+    parser.add_argument("--peers", nargs="+", choices=names, help="(default: all that are installed)")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1], help="one after the other (default: 1)")
+    parser.add_argument("--seconds", type=float, help="spent on each row, about (default: 3; with --quick 1)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds of sleep before each call (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="a few shapes")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "compare", metavar="DIR", help="for the files")
+    options = parser.parse_args(argv)
+    if min(options.threads) < 1:
+        parser.error(f"--threads: expected at least 1, got {min(options.threads)}")
+    try:
+        for shape in options.shapes or ():
+            common.Shape.of(shape)
+    except ValueError as error:
+        parser.error(f"--shapes: {error}")
+    missing = [name for name in options.peers or () if not peers.installed(name)]
+    if missing:
+        parser.error(f"--peers: not installed: {', '.join(missing)}")
+    if options.seconds is None:
+        options.seconds = 1.0 if options.quick else 3.0
+    options.peers = options.peers or [name for name in names if peers.installed(name)]
+    return options
+
+
+def header(report):
+    """One line: on what was measured, and with what."""
+    found = report["configuration"]
+    kernels = [f"{name} {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS", "BLAS threads")]
+    ours = [f"{name} {found[name]}" for name in ("lstm_cy", "Python", "NumPy", "SciPy")]
+    theirs = [f"{peers.PEERS[name].title} {version}" for name, version in report["versions"].items() if name != "numpy"]
+    return "; ".join((report["processor"], ", ".join(kernels), ", ".join(ours + theirs)))
+
+
+def processor():
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# Measuring: this process asks, the workers do
+
+
+def table(name, threads, limits, options):
+    """Measure and print one table; return its rows."""
+    kind = KINDS[name]
+    asked = [peer for peer in kind.peers if peer.split()[0] in (OURS, *options.peers)]
+    shapes = options.shapes or (kind.quick if options.quick else kind.shapes)
+    print(f"\n{kind.title}, microseconds, {threads} {'thread' if threads == 1 else 'threads'}:\n")
+    rows, refused = [], []
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker(group, threads)) for group in groups(asked, threads)]
+        for shape in shapes:
+            if name == "streaming" and common.Shape.of(shape).directions == 2:
+                continue
+            row = measure(name, shape, workers, options)
+            row["limit"] = None if name == "narrow" else limits.seconds(common.Shape.of(shape), name)
+            row["ratios"] = ratios(row)
+            if not rows:
+                columns = ["BxTxIxH", *["limit"] * bool(row["limit"]), *(title(peer) for peer in asked), *row["ratios"]]
+                print("|", " | ".join(columns), "|")
+                print("|---|" + "--:|" * (len(columns) - 1))
+            print("|", " | ".join(cells(row, asked)), "|", flush=True)
+            rows.append(row)
+            refused += [f"{shape}: {title(peer)}: {why}" for peer, why in row["refused"].items()]
+    if refused:
+        print("\nNot timed:\n")
+        print("\n".join(f"- {line}" for line in refused))
+    return rows
+
+
+def groups(asked, threads):
+    """Who shares a process."""
+    if threads > 1:
+        return [[peer] for peer in asked]
+    together = [peer for peer in asked if peer not in peers.APART]
+    return [together, *([OURS, peer] for peer in asked if peer in peers.APART)]
+
+
+def measure(kind, shape, workers, options):
+    """One row: {"kind", "shape", "threads", "pause", "peers": {name: times}, "refused": {name: why}}."""
+    row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause}
+    row |= {"peers": {}, "refused": {}}
+    checked = [worker.ask("prepare", kind, shape) for worker in workers]
+    for found in checked:
+        row["refused"] |= {peer: what["refused"] for peer, what in found.items() if "refused" in what}
+    if OURS in row["refused"]:
+        raise ArithmeticError(row["refused"][OURS])
+    counts = [sum("refused" not in what for what in found.values()) for found in checked]
+    taken = [{} for _ in workers]
+    for _ in range(ROUNDS):
+        for worker, count, mine in zip(workers, counts, taken, strict=True):
+            seconds = options.seconds * count / sum(counts) / ROUNDS
+            for peer, times in worker.ask("time", seconds, options.pause).items():
+                mine.setdefault(peer, []).extend(times)
+            time.sleep(REST)
+    for found, mine in zip(checked, taken, strict=True):
+        ours = mine.get(OURS, taken[0][OURS])
+        for peer, times in mine.items():
+            if peer not in row["peers"]:
+                p50, p99 = percentiles(times)
+                ratio, ratio99 = np.divide((p50, p99), percentiles(ours))
+                row["peers"][peer] = {"p50": p50, "p99": p99, "ratio": ratio, "p99 ratio": ratio99, **found[peer]}
+    return row
+
+
+def percentiles(times):
+    return [float(value) for value in np.percentile(times, (50, 99))]
+
+
+def ratios(row):
+    """{column: value}: the best peer beside lstm_cy, and lstm_cy beside the limit."""
+    found = row["peers"]
+    if row["kind"] == "narrow":
+        narrow = [peer for peer in peers.NARROW if peer in found and peer.startswith(OURS)]
+        others = [times["p50"] for peer, times in found.items() if not peer.startswith(OURS)]
+        columns = {f"float32 / {peer.removeprefix(OURS).strip()}": 1 / found[peer]["ratio"] for peer in narrow}
+        if others and f"{OURS} int8" in found:
+            columns[f"best peer / {OURS} int8"] = min(others) / found[f"{OURS} int8"]["p50"]
+        return columns
+    columns = {}
+    for what, column in (("ratio", "best peer"), ("p99 ratio", "best peer, 99th"))[: 1 + (row["kind"] == "streaming")]:
+        others = [times[what] for peer, times in found.items() if peer != OURS]
+        columns[f"{column} / {OURS}"] = min(others) if others else None
+    return columns | {f"{OURS} / limit": found[OURS]["p50"] / row["limit"]}
+
+
+class Worker:
+    """A process in which some peers take turns; what this one has to ask it goes as lines of JSON."""
+
+    def __init__(self, names, threads):
+        self.names, self.threads = names, threads
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        names_of_threads = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "LSTM_CY_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names_of_threads, str(threads))
+        environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("worker.py")), str(threads), *names],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+
+    def ask(self, *request):
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.process.wait()
+            self.errors.seek(0)
+            last = self.errors.read()[-2000:]
+            raise RuntimeError(f"the process of {', '.join(self.names)} ended at {request}:\n{last}") from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+        self.errors.close()
+
+
+# Printing
+
+
+def title(peer):
+    return (peers.PEERS | peers.NARROW)[peer].title
+
+
+def cells(row, asked):
+    """A row of the table."""
+    yield row["shape"]
+    if row["limit"]:
+        yield microseconds(row["limit"])
+    for peer in asked:
+        yield cell(peer, row)
+    for value in row["ratios"].values():
+        yield "" if value is None else f"{value:.2f}"
+
+
+def cell(peer, row):
+    """Time, and beside lstm_cy's; two times of a stream; the error where weights are narrow."""
+    times = row["peers"].get(peer)
+    if not times:
+        return ""
+    text = microseconds(times["p50"])
+    if row["kind"] == "streaming":
+        text += f" / {microseconds(times['p99'])}"
+    notes = [] if peer == OURS else [f"{times['ratio']:.2f}"]
+    if row["kind"] == "narrow" and peer != OURS:
+        notes.append(f"{times['error']:.0e}")
+    return text + (f" ({', '.join(notes)})" if notes else "")
+
+
+def microseconds(seconds):
+    """Three digits, or all before the point."""
+    value = 1e6 * seconds
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def chart(rows, path):
+    """A bar for each peer of each row: how many times as long it takes as lstm_cy."""
+    if not importlib.util.find_spec("matplotlib"):
+        print("\nNo chart: matplotlib is not installed.")
+        return
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panels = list(dict.fromkeys((row["kind"], row["threads"]) for row in rows))
+    heights = [sum((row["kind"], row["threads"]) == panel for row in rows) for panel in panels]
+    figure = Figure(figsize=(9, 1 + sum(0.6 * height + 0.8 for height in heights)), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=[0.6 * height + 0.8 for height in heights])
+    names = list(peers.PEERS | peers.NARROW)
+    for (kind, threads), (ax,) in zip(panels, axes, strict=True):
+        these = [row for row in rows if (row["kind"], row["threads"]) == (kind, threads)]
+        present = [name for name in names if name != OURS and any(name in row["peers"] for row in these)]
+        for position, name in enumerate(present):
+            at = [index + 0.8 * ((position + 0.5) / len(present) - 0.5) for index in range(len(these))]
+            widths = [row["peers"].get(name, {"ratio": np.nan})["ratio"] for row in these]
+            color = f"C{names.index(name) - 1}"
+            ax.barh(at, np.array(widths) - 1, 0.8 / len(present), left=1, label=title(name), color=color)
+        for index, row in enumerate(these):
+            if row["limit"]:
+                at = row["limit"] / row["peers"][OURS]["p50"]
+                ax.plot([at, at], [index - 0.4, index + 0.4], "k:", label="limit" if index == 0 else None)
+        ax.axvline(1, color="black")
+        ax.set(xscale="log", xlabel="time / lstm_cy's", title=f"{kind}, threads: {threads}")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_yticks(range(len(these)), [row["shape"] for row in these])
+        ax.invert_yaxis()
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+# How accurate lstm_cy is
+
+
+def accuracy():
+    """Print and return the largest errors."""
+    found = {dtype: largest_error(dtype) for dtype in ("float32", "float64")}
+    print()
+    for dtype, error in found.items():
+        print(f"- {dtype}: largest error of y, h_n and c_n over 100 steps {error:.1e}")
+    print(f"\nI = H = {', '.join(map(str, ACCURACY_SIZES))}; weights and biases from U(-1/sqrt(H), 1/sqrt(H));")
+    print(f"against NumPy in long double, {np.finfo(LONG).nmant + 1} bits.")
+    return found
+
+
+def largest_error(dtype):
+    """The largest error of a layer; weights and biases from U(-1/sqrt(H), 1/sqrt(H))."""
+    sizes = [f"2x100x{size}x{size}" for size in ACCURACY_SIZES]
+    return max(error(common.Inference(shape, dtype=dtype, forget_bias=0.0)) for shape in sizes)
+
+
+def error(case):
+    """The largest difference between lstm_cy and NumPy at its most precise, from the same weights and input."""
+    got = case.run()
+    x, *state = (array.astype(LONG) for array in (case.x, *case.state))
+    exact = common.Plain(case.lstm, LONG).infer(x, state)
+    return float(max(np.abs(got[name] - exact[name]).max() for name in got))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,696 @@
+"""Those who are compared: lstm_cy and, each in a small class, the libraries that compute the same on a CPU.
+
+A peer is made with a number of threads and has three methods, each of which takes a case of `common` and returns a Run
+with the weights of its layer:
+
+- `inference(case)`: whole sequences from given states
+- `streaming(case)`: one step a call, the state carried from call to call
+- `training(case)`: a forward and a backward pass
+
+Where a peer has no such thing, the method is None. Each peer gets what suits it: arrays of its own kind and layout made
+beforehand, outputs bound where it can, its graph compiled. Each library is imported when its peer is made.
+"""
+
+import importlib.util
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_cy import set_num_threads
+
+#: our parameters of one direction, without the suffix
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class Run(NamedTuple):
+    """What is timed, and what comes of it."""
+
+    call: Callable
+    arguments: list  # of tuples, those of successive calls
+    results: Callable  # () -> {name: ndarray}, by calling once, or once for each of `arguments`
+
+
+def whole(call, array=np.asarray):
+    """A Run that takes no arguments and returns {name: what `array` makes a NumPy array of}."""
+    return Run(call, [()], lambda: {name: array(value) for name, value in call().items()})
+
+
+def stepping(call, arguments, array=np.asarray):
+    """A Run of steps, each of which returns h."""
+    return Run(call, arguments, lambda: {"y": np.stack([np.array(array(call(*these))) for these in arguments])})
+
+
+def split(array, order):
+    """The four gates' rows of one of our arrays, i f g o, in another order, put together again.
+
+    >>> split(np.arange(4), "iofg").tolist()
+    [0, 3, 1, 2]
+    """
+    gates = dict(zip("ifgo", np.split(array, 4), strict=True))
+    return np.concatenate([gates[name] for name in order])
+
+
+def directions(lstm):
+    """For each layer a list of suffixes, one for each direction."""
+    return [[f"_l{layer}", f"_l{layer}_reverse"][: lstm.num_directions] for layer in range(lstm.num_layers)]
+
+
+def weights_of(lstm, suffix):
+    """weight_ih, weight_hh, bias_ih and bias_hh of one direction."""
+    return [np.array(lstm.parameters[name + suffix]) for name in NAMES]
+
+
+class Ours:
+    """lstm_cy: a Stepper for streams where there is one."""
+
+    title = "lstm_cy"
+    package = "lstm_cy"
+
+    def __init__(self, threads):
+        set_num_threads(threads)
+
+    def layer(self, case):
+        return case.lstm
+
+    def inference(self, case):
+        lstm = self.layer(case)
+
+        def call():
+            y, (h_n, c_n) = lstm(case.x, case.state)
+            return {"y": y, "h_n": h_n, "c_n": c_n}
+
+        return whole(call)
+
+    def streaming(self, case):
+        lstm = self.layer(case)
+        if hasattr(lstm, "stepper"):
+            stepper = lstm.stepper(case.shape.batch)
+            stepper.state = case.state
+            out = np.empty((case.shape.batch, case.shape.hidden), lstm.dtype)
+            return stepping(stepper.step, [(x, out) for x in case.x])
+        state = case.state
+
+        def step(x):
+            nonlocal state
+            y, state = lstm(x, state)
+            return y[0]
+
+        return stepping(step, [(x[np.newaxis],) for x in case.x])
+
+    def training(self, case):
+        return whole(case.run)
+
+
+class OursBfloat16(Ours):
+    """lstm_cy with bfloat16 weights."""
+
+    title = "lstm_cy bf16"
+    form = "bf16"
+    streaming = training = None
+
+    def layer(self, case):
+        if not hasattr(case.lstm, "quantize"):
+            raise NotImplementedError("LSTM has no quantize")
+        return case.lstm.quantize(self.form)
+
+
+class OursInt8(OursBfloat16):
+    """lstm_cy with int8 weights."""
+
+    title = "lstm_cy int8"
+    form = "int8"
+
+
+class NumPy:
+    """reference.py; for streams a step that wastes nothing NumPy lets it save."""
+
+    title = "NumPy"
+    package = "numpy"
+
+    def __init__(self, threads):
+        pass  # OPENBLAS_NUM_THREADS has said it
+
+    def inference(self, case):
+        return whole(lambda: case.plain.infer(case.x, case.state))
+
+    def training(self, case):
+        return whole(lambda: case.plain.train(case.x, case.state, case.dy))
+
+    def streaming(self, case):
+        states = zip(*case.state, strict=True)
+        cells = [NumPyCell(layer[0].weights, h, c) for layer, (h, c) in zip(case.plain.layers, states, strict=True)]
+
+        def step(x):
+            for cell in cells:
+                x = cell.step(x)
+            return x
+
+        return stepping(cells[0].step if len(cells) == 1 else step, [(x,) for x in case.x])
+
+
+class NumPyCell:
+    """One layer, step by step: one product with [x, h, 1], one tanh for all four gates, no new arrays."""
+
+    def __init__(self, weights, h, c):
+        weight_ih, weight_hh, bias = (split(array, "ifog") for array in weights)
+        B, H = h.shape
+        matrix = np.concatenate([weight_ih.T, weight_hh.T, bias[np.newaxis]])
+        matrix[:, : 3 * H] *= 0.5  # sigmoid(z) = (1 + tanh(z / 2)) / 2
+        self.matrix = np.ascontiguousarray(matrix)
+        inputs = weight_ih.shape[1]
+        self.read = np.ones((B, inputs + H + 1), h.dtype)  # [x, h, 1]
+        self.x, self.h = self.read[:, :inputs], self.read[:, inputs:-1]
+        self.h[:] = h
+        self.c = c.copy()
+        self.z = np.empty((B, 4 * H), h.dtype)
+        self.sigmoids = self.z[:, : 3 * H]
+        self.i, self.f, self.o, self.g = (self.z[:, k * H : (k + 1) * H] for k in range(4))
+
+    def step(self, x):
+        self.x[:] = x
+        np.matmul(self.read, self.matrix, self.z)
+        np.tanh(self.z, self.z)
+        self.sigmoids += 1
+        self.sigmoids *= 0.5
+        self.c *= self.f
+        self.i *= self.g
+        self.c += self.i
+        np.tanh(self.c, self.g)
+        np.multiply(self.o, self.g, self.h)
+        return self.h
+
+
+class PyTorch:
+    """nn.LSTM; nn.LSTMCell for streams."""
+
+    title = "PyTorch"
+    package = "torch"
+
+    def __init__(self, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+
+    def layer(self, case):
+        lstm = case.lstm
+        twin = self.torch.nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, bidirectional=lstm.bidirectional)
+        twin.load_state_dict({name: self.torch.tensor(array) for name, array in lstm.parameters.items()})
+        return twin
+
+    @staticmethod
+    def array(tensor):
+        return tensor.detach().numpy()
+
+    def tensors(self, *arrays):
+        return [self.torch.tensor(array) for array in arrays]
+
+    def inference(self, case):
+        lstm = self.layer(case)
+        x, *state = self.tensors(case.x, *case.state)
+
+        @self.torch.inference_mode()
+        def call():
+            y, (h_n, c_n) = lstm(x, state)
+            return {"y": y, "h_n": h_n, "c_n": c_n}
+
+        return whole(call, self.array)
+
+    def streaming(self, case):
+        cells = []
+        for (suffix,) in directions(case.lstm):
+            weight_ih, weight_hh, bias_ih, bias_hh = self.tensors(*weights_of(case.lstm, suffix))
+            cell = self.torch.nn.LSTMCell(weight_ih.shape[1], case.lstm.hidden_size)
+            cell.load_state_dict(
+                {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+            )
+            cells.append(cell)
+        states = list(zip(*self.tensors(*case.state), strict=True))
+
+        @self.torch.inference_mode()
+        def step(x):
+            for index, cell in enumerate(cells):
+                states[index] = cell(x, states[index])
+                x = states[index][0]
+            return x
+
+        return stepping(step, [(x,) for x in self.tensors(*case.x)], self.array)
+
+    def training(self, case):
+        lstm = self.layer(case)
+        x, dy, *state = self.tensors(case.x, case.dy, *case.state)
+        leaves = {"x": x, "h0": state[0], "c0": state[1], **dict(lstm.named_parameters())}
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+
+        def call():
+            for leaf in leaves.values():
+                leaf.grad = None
+            y, _ = lstm(x, state)
+            y.backward(dy)
+            return {"y": y, **{name: leaf.grad for name, leaf in leaves.items()}}
+
+        return whole(call, self.array)
+
+
+class PyTorchInt8(PyTorch):
+    """nn.LSTM, dynamically quantised."""
+
+    title = "PyTorch int8"
+    streaming = training = None
+
+    def layer(self, case):
+        torch = self.torch
+        wrapper = torch.nn.ModuleList([super().layer(case)])  # as the root module it would not be quantised
+        quantised = torch.ao.quantization.quantize_dynamic(wrapper, {torch.nn.LSTM}, dtype=torch.qint8)[0]
+        if type(quantised) is torch.nn.LSTM:
+            raise NotImplementedError("this PyTorch quantises no LSTM")
+        return quantised
+
+
+class ONNXRuntime:
+    """LSTM nodes; arrays bound to inputs and outputs, those of the states to the next step's inputs."""
+
+    title = "ONNX Runtime"
+    package = "onnxruntime"
+    needs = ("onnx",)
+    training = None
+
+    def __init__(self, threads):
+        import onnxruntime
+
+        self.onnxruntime = onnxruntime
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+
+    def session(self, model):
+        return self.onnxruntime.InferenceSession(
+            model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
+        )
+
+    def binding(self, session, arrays):
+        """Every input and output of a session bound to the array of its name."""
+        binding = session.io_binding()
+        for bind, nodes in (
+            (binding.bind_ortvalue_input, session.get_inputs()),
+            (binding.bind_ortvalue_output, session.get_outputs()),
+        ):
+            for node in nodes:
+                bind(node.name, self.onnxruntime.OrtValue.ortvalue_from_numpy(arrays[node.name]))
+        return binding
+
+    def inference(self, case):
+        session = self.session(onnx_model(case.lstm, case.shape.steps, case.shape.batch))
+        arrays = arrays_of(case, case.x)
+        binding = self.binding(session, arrays)
+
+        def call():
+            session.run_with_iobinding(binding)
+            return arrays
+
+        return Run(call, [()], lambda: joined(case, call()))
+
+    def streaming(self, case):
+        session = self.session(onnx_model(case.lstm, 1, case.shape.batch))
+        ways = self.held = there_and_back(case)
+        run = session.run_with_iobinding
+        turns = itertools.cycle([(arrays["x"], arrays["y"][0], self.binding(session, arrays)) for arrays in ways])
+
+        def step(x):
+            read, h, binding = next(turns)
+            read[0] = x
+            run(binding)
+            return h
+
+        return stepping(step, [(x,) for x in case.x])
+
+
+class ONNXRuntimeInt8(ONNXRuntime):
+    """DynamicQuantizeLSTM nodes."""
+
+    title = "ONNX Runtime int8"
+    streaming = None
+
+    def session(self, model):
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "quantised.onnx"
+            quantize_dynamic(model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+            session = self.onnxruntime.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
+        return session
+
+
+class OpenVINO:
+    """The same graph; tensors set beforehand, those of the states to the next step's inputs."""
+
+    title = "OpenVINO"
+    package = "openvino"
+    needs = ("onnx",)
+    training = None
+
+    def __init__(self, threads):
+        import openvino
+
+        self.openvino = openvino
+        self.properties = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def requests(self, model, ways):
+        """A request for each dict of arrays, by the names of inputs and outputs."""
+        core = self.openvino.Core()
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", self.properties)
+        found = []
+        for arrays in ways:
+            request = compiled.create_infer_request()
+            for port in (*compiled.inputs, *compiled.outputs):
+                tensor = self.openvino.Tensor(arrays[port.any_name], shared_memory=True)
+                request.set_tensor(port, tensor)
+            found.append(request)
+        return found
+
+    def inference(self, case):
+        arrays = arrays_of(case, case.x)
+        (request,) = self.requests(onnx_model(case.lstm, case.shape.steps, case.shape.batch), [arrays])
+
+        def call():
+            request.infer()
+            return arrays
+
+        return Run(call, [()], lambda: joined(case, call()))
+
+    def streaming(self, case):
+        ways = self.held = there_and_back(case)
+        requests = self.requests(onnx_model(case.lstm, 1, case.shape.batch), ways)
+        pairs = zip(ways, requests, strict=True)
+        turns = itertools.cycle([(arrays["x"], arrays["y"][0], request.infer) for arrays, request in pairs])
+
+        def step(x):
+            read, h, infer = next(turns)
+            read[0] = x
+            infer()
+            return h
+
+        return stepping(step, [(x,) for x in case.x])
+
+
+def arrays_of(case, x):
+    """Arrays for the inputs and outputs of `onnx_model`, the inputs filled."""
+    B, _, _, H, L, D = case.shape
+    arrays = {"x": x.copy(), "y": np.empty((len(x), B, D * H), np.float32)}
+    for name, part in zip("hc", case.state, strict=True):
+        for layer in range(L):
+            arrays[f"{name}0_{layer}"] = part[layer * D : (layer + 1) * D].copy()
+            arrays[f"{name}n_{layer}"] = np.empty((D, B, H), np.float32)
+    return arrays
+
+
+def there_and_back(case):
+    """Arrays for two steps of `onnx_model`, each of which reads the states that the other writes.
+
+    Hold them as long as they are in use: neither ONNX Runtime nor OpenVINO does.
+    """
+    there = arrays_of(case, case.x[:1])
+    back = {name: array.copy() for name, array in there.items()}
+    for one, other in ((there, back), (back, there)):
+        for name in "hc":
+            for layer in range(case.shape.layers):
+                one[f"{name}n_{layer}"] = other[f"{name}0_{layer}"]
+    return there, back
+
+
+def joined(case, arrays):
+    """Our names of the outputs of `onnx_model`."""
+    results = {"y": arrays["y"].copy()}
+    for name in "hc":
+        results[f"{name}_n"] = np.concatenate([arrays[f"{name}n_{layer}"] for layer in range(case.shape.layers)])
+    return results
+
+
+def onnx_model(lstm, steps, batch):
+    """A graph of an LSTM node a layer: x, h0_0, c0_0, ... -> y, hn_0, cn_0, ...; gate rows i, o, f, g."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    H, D = lstm.hidden_size, lstm.num_directions
+    inputs, outputs = {"x": (steps, batch, lstm.input_size)}, {"y": (steps, batch, D * H)}
+    nodes, constants = [], {"side by side": np.array([steps, batch, D * H])}
+    told = "x"
+    for layer, suffixes in enumerate(directions(lstm)):
+        weights = [[split(array, "iofg") for array in weights_of(lstm, suffix)] for suffix in suffixes]
+        constants[f"W_{layer}"] = np.stack([weight_ih for weight_ih, _, _, _ in weights])
+        constants[f"R_{layer}"] = np.stack([weight_hh for _, weight_hh, _, _ in weights])
+        constants[f"B_{layer}"] = np.stack([np.concatenate(biases) for _, _, *biases in weights])
+        state, final = ([f"{name}{end}_{layer}" for name in "hc"] for end in "0n")
+        inputs |= dict.fromkeys(state, (D, batch, H))
+        outputs |= dict.fromkeys(final, (D, batch, H))
+        read = [told, f"W_{layer}", f"R_{layer}", f"B_{layer}", "", *state]
+        direction = "bidirectional" if D == 2 else "forward"
+        apart, told = f"apart_{layer}", "y" if layer == lstm.num_layers - 1 else f"y_{layer}"
+        nodes.append(helper.make_node("LSTM", read, [apart, *final], hidden_size=H, direction=direction))
+        if D == 2:  # it is (T, D, B, H)
+            nodes.append(helper.make_node("Transpose", [apart], [f"rows_{layer}"], perm=[0, 2, 1, 3]))
+            apart = f"rows_{layer}"
+        nodes.append(helper.make_node("Reshape", [apart, "side by side"], [told]))
+    graph = helper.make_graph(
+        nodes,
+        "lstm",
+        *(
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+            for values in (inputs, outputs)
+        ),
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return model
+
+
+class TensorFlow:
+    """Keras LSTM layers, compiled by XLA, which was faster here than without."""
+
+    title = "TensorFlow"
+    package = "tensorflow"
+    needs = ("keras",)
+
+    def __init__(self, threads):
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        import keras
+        import tensorflow
+
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+        self.keras, self.tensorflow = keras, tensorflow
+
+    def layers(self, lstm):
+        """Layers that read (B, T, I)."""
+        layers = []
+        for suffixes in directions(lstm):
+            weights = [keras_weights(lstm, suffix) for suffix in suffixes]
+            layer = self.keras.layers.LSTM(lstm.hidden_size, return_sequences=True, return_state=True)
+            if lstm.bidirectional:
+                layer = self.keras.layers.Bidirectional(layer)
+            layer.build((None, None, weights[0][0].shape[0]))
+            layer.set_weights([array for arrays in weights for array in arrays])
+            layers.append(layer)
+        return layers
+
+    def function(self, layers):
+        """(x, h, c) -> y, h, c, the states as ours, x and y (B, T, ...)."""
+        tensorflow = self.tensorflow
+
+        def call(x, h, c):
+            count = len(h) // len(layers)
+            finals = []
+            for index, layer in enumerate(layers):
+                mine = slice(index * count, (index + 1) * count)
+                pairs = zip(tensorflow.unstack(h[mine]), tensorflow.unstack(c[mine]), strict=True)
+                x, *final = layer(x, initial_state=[part for pair in pairs for part in pair])
+                finals += final
+            return x, tensorflow.stack(finals[::2]), tensorflow.stack(finals[1::2])
+
+        return call
+
+    def compiled(self, function, *tensors):
+        return self.tensorflow.function(function, jit_compile=True).get_concrete_function(*tensors)
+
+    def tensors(self, case, x):
+        return [self.tensorflow.constant(array) for array in (batch_first(x), *case.state)]
+
+    def inference(self, case):
+        tensors = self.tensors(case, case.x)
+        function = self.compiled(self.function(self.layers(case.lstm)), *tensors)
+
+        def results():
+            y, h_n, c_n = (tensor.numpy() for tensor in function(*tensors))
+            return {"y": batch_first(y), "h_n": h_n, "c_n": c_n}
+
+        return Run(function, [tuple(tensors)], results)
+
+    def streaming(self, case):
+        _, *state = self.tensors(case, case.x)
+        steps = [self.tensorflow.constant(x[:, np.newaxis]) for x in case.x]
+        function = self.compiled(self.function(self.layers(case.lstm)), steps[0], *state)
+
+        def step(x):
+            y, *state[:] = function(x, *state)
+            return y
+
+        return stepping(step, [(x,) for x in steps], lambda y: y.numpy()[:, 0])
+
+    def training(self, case):
+        tensorflow = self.tensorflow
+        layers = self.layers(case.lstm)
+        forward = self.function(layers)
+        variables = [variable.value for layer in layers for variable in layer.trainable_variables]
+
+        def both(x, h, c, dy):
+            with tensorflow.GradientTape() as tape:
+                tape.watch((x, h, c))
+                y, _, _ = forward(x, h, c)
+            return y, tape.gradient(y, [x, h, c, *variables], output_gradients=dy)
+
+        tensors = [*self.tensors(case, case.x), tensorflow.constant(batch_first(case.dy))]
+        function = self.compiled(both, *tensors)
+
+        def results():
+            y, gradients = function(*tensors)
+            x, h0, c0, *weights = (tensor.numpy() for tensor in gradients)
+            found = {"y": batch_first(y.numpy()), "x": batch_first(x), "h0": h0, "c0": c0}
+            suffixes = itertools.chain(*directions(case.lstm))
+            for suffix, kernel, recurrent, bias in zip(suffixes, *(weights[k::3] for k in range(3)), strict=True):
+                found["weight_ih" + suffix], found["weight_hh" + suffix] = kernel.T, recurrent.T
+                found["bias_ih" + suffix] = found["bias_hh" + suffix] = bias
+            return found
+
+        return Run(function, [tuple(tensors)], results)
+
+
+def keras_weights(lstm, suffix):
+    """kernel, recurrent kernel and bias of one direction; Keras has the gates in our order."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights_of(lstm, suffix)
+    return [weight_ih.T, weight_hh.T, bias_ih + bias_hh]
+
+
+def batch_first(array):
+    """(T, B, ...) as (B, T, ...), or back."""
+    return np.ascontiguousarray(np.swapaxes(array, 0, 1))
+
+
+class JAX:
+    """lax.scan over steps, the inputs projected in one product before it; compiled."""
+
+    title = "JAX"
+    package = "jax"
+
+    def __init__(self, threads):
+        import jax
+
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        self.jax = jax
+
+    def function(self, lstm):
+        """(weights, x, h, c) -> y, h, c; weights {our name: array}, the states as ours."""
+        jax, suffixes = self.jax, directions(lstm)
+        numpy, nn = jax.numpy, jax.nn
+
+        def direction(weights, suffix, x, h, c, backwards):
+            weight_ih, weight_hh, bias_ih, bias_hh = (weights[name + suffix] for name in NAMES)
+
+            def step(state, z):
+                h, c = state
+                i, f, g, o = numpy.split(z + h @ weight_hh.T, 4, axis=-1)
+                c = nn.sigmoid(f) * c + nn.sigmoid(i) * numpy.tanh(g)
+                h = nn.sigmoid(o) * numpy.tanh(c)
+                return (h, c), h
+
+            return jax.lax.scan(step, (h, c), x @ weight_ih.T + (bias_ih + bias_hh), reverse=backwards)
+
+        def call(weights, x, h, c):
+            states, index = [], 0
+            for layer in suffixes:
+                told = []
+                for backwards, suffix in enumerate(layer):
+                    state, y = direction(weights, suffix, x, h[index], c[index], bool(backwards))
+                    index += 1
+                    told.append(y)
+                    states.append(state)
+                x = numpy.concatenate(told, axis=-1)
+            h, c = (numpy.stack(part) for part in zip(*states, strict=True))
+            return x, h, c
+
+        return call
+
+    def weights(self, lstm):
+        return {name: self.jax.numpy.asarray(array) for name, array in lstm.parameters.items()}
+
+    def arrays(self, *arrays):
+        return [self.jax.numpy.asarray(array) for array in arrays]
+
+    def inference(self, case):
+        function = self.jax.jit(self.function(case.lstm))
+        arguments = self.weights(case.lstm), *self.arrays(case.x, *case.state)
+        wait = self.jax.block_until_ready
+        return whole(lambda: dict(zip(("y", "h_n", "c_n"), wait(function(*arguments)), strict=True)))
+
+    def streaming(self, case):
+        function = self.jax.jit(self.function(case.lstm))
+        weights = self.weights(case.lstm)
+        state = self.arrays(*case.state)
+        wait = self.jax.block_until_ready
+
+        def step(x):
+            y, *state[:] = wait(function(weights, x, *state))
+            return y
+
+        return stepping(step, [(x,) for x in self.arrays(*case.x[:, np.newaxis])], lambda y: np.asarray(y)[0])
+
+    def training(self, case):
+        forward = self.function(case.lstm)
+
+        @self.jax.jit
+        def both(weights, x, h, c, dy):
+            y, back = self.jax.vjp(lambda *arguments: forward(*arguments)[0], weights, x, h, c)
+            gradients, x, h0, c0 = back(dy)
+            return {"y": y, "x": x, "h0": h0, "c0": c0, **gradients}
+
+        arguments = self.weights(case.lstm), *self.arrays(case.x, *case.state, case.dy)
+        wait = self.jax.block_until_ready
+        return whole(lambda: wait(both(*arguments)))
+
+
+#: those who are asked for by these names, in the order of the tables' columns; ours is the first
+PEERS = {
+    "lstm_cy": Ours,
+    "numpy": NumPy,
+    "torch": PyTorch,
+    "onnxruntime": ONNXRuntime,
+    "openvino": OpenVINO,
+    "tensorflow": TensorFlow,
+    "jax": JAX,
+}
+#: those with narrow weights, who are compared beside their full form
+NARROW = {
+    "lstm_cy bf16": OursBfloat16,
+    "lstm_cy int8": OursInt8,
+    "torch int8": PyTorchInt8,
+    "onnxruntime int8": ONNXRuntimeInt8,
+}
+#: those whose threads cannot be governed well enough beside others: a process of their own even at one thread
+APART = ("tensorflow", "jax")
+
+
+def installed(name):
+    """Whether a peer can be made."""
+    peer = (PEERS | NARROW)[name]
+    return all(importlib.util.find_spec(package) for package in (peer.package, *getattr(peer, "needs", ())))

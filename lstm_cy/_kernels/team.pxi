@@ -1,0 +1,134 @@
+# Two threads in step on one row: each computes half of every product, meets the other, and updates the whole cell for
+# itself. Each half of the weights stays in the cache of its own core, and one meeting a step is enough.
+#
+# Where another process takes one of the two processors a meeting may last as long as a slice of its time. After such a
+# meeting there is one more, for both to know that it is the last; then the leader goes on alone, and for a while no
+# team is formed.
+
+cdef enum:
+    APART = 16  # elements between counters of different threads: two cache lines
+    LAST_TURN = 1 << 30
+
+ctypedef struct Team:
+    # The leader's thread is the caller's; the follower's joins at the beginning of a block, once it has come.
+    Py_ssize_t[APART] come          # 1: a follower waits for its first block
+    Py_ssize_t[APART] turn          # number of the block to work on
+    Py_ssize_t[2 * APART] met       # how often each has come to a meeting
+    Py_ssize_t count                # the same, the leader's own
+    Py_ssize_t last_meeting         # after which the follower leaves, or 0
+    bint joined, late               # whether there is a follower, and whether it has been late
+    # the block at hand, and the state before it
+    Py_ssize_t first, last
+    void* x
+    void* z
+    void* h
+    void* c
+
+
+cdef bint set_up_team(Team* team, Layer* layer) noexcept nogil:
+    """Whether a team is worth it: R must be more than a core keeps next to its arithmetic anyway."""
+    cdef Py_ssize_t H = layer.net.hidden_size
+    if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or held_off():
+        return False
+    memset(team, 0, sizeof(Team))
+    return True
+
+
+cdef inline bint meet(Team* team, int member, Py_ssize_t* count) noexcept nogil:
+    """Tell the other that this half is done, and wait for the other half. True if it was late."""
+    count[0] += 1
+    publish(&team.met[member * APART], count[0])
+    return await_at_least(&team.met[(1 - member) * APART], count[0])
+
+
+cdef void lead_meeting(Team* team) noexcept nogil:
+    """The leader's side of a meeting, after which there may be no follower any more."""
+    cdef bint late
+    if team.late:
+        publish(&team.last_meeting, team.count + 1)
+    late = meet(team, 0, &team.count)
+    if team.late:
+        team.joined = False
+    elif late:
+        team.late = True
+        hold_off()
+
+
+cdef inline bint follow_meeting(Team* team, Py_ssize_t* count) noexcept nogil:
+    """The follower's side of a meeting. False if it was the last."""
+    meet(team, 1, count)
+    return look(&team.last_meeting) != count[0]
+
+
+cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
+                     Py_ssize_t last, real* x, real* z, real* h, real* c) noexcept nogil:
+    """The leader's part of a block: all of it while it is alone."""
+    cdef Team* team = layer.team
+    cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
+    cdef real* out = <real*>y.data
+    spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
+    team.joined = not team.late and (team.joined or look(&team.come[0]))
+    if team.joined:
+        team.first = first
+        team.last = last
+        team.x = x
+        team.z = z
+        team.h = h
+        team.c = c
+        publish(&team.turn[0], team.turn[0] + 1)
+        lead_meeting(team)  # the follower has what it needs of the state
+    if team.joined:
+        multiply[real](&layer.net.engine, &way.ih, rows // 2, x, z, False)
+        lead_meeting(team)
+    else:
+        multiply[real](&layer.net.engine, &way.ih, rows, x, z, False)
+    for step in range(first, last):
+        if team.joined:
+            multiply_half[real](&layer.net.engine, &way.hh, 0, h, z, step % 2)
+            lead_meeting(team)
+        else:
+            multiply[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
+        cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
+        memcpy(out + place(batch, y, way.backwards, step, 0), h, H * sizeof(real))
+        z += 4 * H
+
+
+cdef void follow(Layer* layer, real* precision) noexcept nogil:
+    """The follower: its half of every block from the one in which it joins."""
+    cdef Py_ssize_t H = layer.net.hidden_size, turn = 1, count = 0
+    cdef Team* team = layer.team
+    cdef real* state = <real*>malloc(2 * H * sizeof(real))
+    if state != NULL and take(&team.come[0]) == 0:  # else the leader goes on without: no memory, or another was faster
+        await_at_least(&team.turn[0], turn)
+        while look(&team.turn[0]) != LAST_TURN and follow_block[real](layer, state, state + H, &count):
+            turn += 1
+            await_at_least(&team.turn[0], turn)
+    free(state)
+
+
+cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexcept nogil:
+    """The follower's part of a block. False if the leader has parted with it."""
+    cdef Team* team = layer.team
+    cdef const Direction* way = &layer.net.directions[layer.index]
+    cdef Py_ssize_t H = layer.net.hidden_size, step = team.first, last = team.last, rows = last - step, cut = rows // 2
+    cdef const real* x = <const real*>team.x
+    cdef real* z = <real*>team.z
+    memcpy(h, team.h, H * sizeof(real))
+    memcpy(c, team.c, H * sizeof(real))
+    if not follow_meeting(team, count):
+        return False
+    multiply[real](&layer.net.engine, &way.ih, rows - cut, x + cut * way.ih.inputs, z + cut * 4 * H, False)
+    if not follow_meeting(team, count):
+        return False
+    for step in range(step, last):
+        multiply_half[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
+        if not follow_meeting(team, count):
+            return False
+        cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
+        z += 4 * H
+    return True
+
+
+cdef void dismiss(Team* team) noexcept nogil:
+    """Let the follower go, also one that comes only now."""
+    publish(&team.turn[0], LAST_TURN)

@@ -1,0 +1,614 @@
+"""The Stepper: against whole sequences, and what a stream may rely on."""
+
+import concurrent.futures
+import copy
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from common import DTYPES, IMPLEMENTATIONS, PACKED, implementation, random_case, small_lstm
+
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential
+from lstm_cy.stepper import Stepper
+
+TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
+
+every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
+every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.fixture
+def chosen(isa, engine):
+    with implementation(isa, engine):
+        yield
+
+
+def bits(*arrays):
+    return [np.asarray(array).tobytes() for array in arrays]
+
+
+def model_of(dtype="float32", B=None, **options):
+    """A Sequential with everything in it; 4 tokens."""
+    return Sequential(
+        Dropout(0.5),
+        Embedding(4, 3, dtype=dtype, seed=0),
+        LSTM(3, 17, 2, dtype=dtype, seed=1, **options),
+        Dropout(0.5),
+        Linear(17, 9, dtype=dtype, bias=False, seed=2),
+        LSTM(9, 33, dtype=dtype, seed=3, **options),
+        Linear(33, 70, dtype=dtype, seed=4),
+        Linear(70, 5, dtype=dtype, seed=5),
+    )
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("layers", (1, 2, 3))
+@pytest.mark.parametrize("B", (1, 2, 5, 7, 33))
+@pytest.mark.parametrize(("I", "H", "bias"), ((5, 17, True), (33, 40, False), (1, 1, True), (64, 64, True)))
+def test_steps_are_the_whole_sequence(chosen, engine, dtype, layers, B, I, H, bias):
+    lstm = LSTM(I, H, layers, bias=bias, dtype=dtype, seed=0)
+    x, state = random_case(lstm, 6, B)
+    y, final = lstm(x, state)
+    stepper = lstm.stepper(B)
+    stepper.state = state
+    told = [stepper.step(x_t) for x_t in x]
+    assert all(h.shape == (B, H) and h.dtype == lstm.dtype for h in told)
+    if engine == "packed":
+        assert bits(told, *stepper.state) == bits(y, *final)
+    for got, expected in zip((told, *stepper.state), (y, *final), strict=True):
+        assert np.abs(got - expected).max() <= TOLERANCE[dtype]
+
+
+@every_packed
+@every_dtype
+def test_a_chunk_goes_on_where_a_step_left_off_and_a_step_where_a_chunk_did(chosen, dtype):
+    lstm = LSTM(5, 33, 2, dtype=dtype, seed=0)
+    x, state = random_case(lstm, 12, 3)
+    y, final = lstm(x, state)
+    stepper = lstm.stepper(3)
+    stepper.state = state
+    told = [stepper.step(x_t) for x_t in x[:5]]
+    chunk, state = lstm(x[5:9], stepper.state)
+    stepper.state = state
+    told += [*chunk, *(stepper.step(x_t) for x_t in x[9:])]
+    assert bits(told, *stepper.state) == bits(y, *final)
+
+
+@every_packed
+@every_dtype
+def test_a_stream_does_not_depend_on_the_others(chosen, dtype):
+    lstm = LSTM(5, 33, 2, dtype=dtype, seed=0)
+    x, _ = random_case(lstm, 6, 7)
+    together, alone = lstm.stepper(7), lstm.stepper()
+    for x_t in x:
+        assert bits(together.step(x_t)[4]) == bits(alone.step(x_t[4]))
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("B", (1, 2, 7))
+@pytest.mark.parametrize("batch_first", (False, True))
+def test_a_model_with_heads(chosen, engine, dtype, B, batch_first):
+    model = model_of(dtype, batch_first=batch_first)
+    tokens = np.random.default_rng(0).integers(0, 4, (6, B))
+    rng = np.random.default_rng(1)
+    states = [tuple(rng.standard_normal((n, B, H)).astype(dtype) for _ in range(2)) for n, H in ((2, 17), (1, 33))]
+    y, finals = model(tokens.T if batch_first else tokens, states)
+    y = y.swapaxes(0, 1) if batch_first else y
+    stepper = model.stepper(B)
+    stepper.state = states
+    told = [stepper.step(tokens_t) for tokens_t in tokens]
+    if engine == "packed":
+        assert bits(told) == bits(y)
+    assert np.abs(np.array(told) - y).max() <= 2 * TOLERANCE[dtype]
+    assert isinstance(stepper.state, list)
+    for got, expected in zip(stepper.state, finals, strict=True):
+        for a, b in zip(got, expected, strict=True):
+            assert np.abs(a - b).max() <= TOLERANCE[dtype]
+
+
+def test_a_model_without_an_lstm_and_one_that_begins_with_one():
+    linear = Sequential(Linear(3, 4, seed=0))
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    stepper = linear.stepper(5)
+    assert stepper.state == []
+    stepper.state = []
+    assert np.abs(stepper.step(x) - linear(x)[0]).max() < 1e-6
+    model = Sequential(LSTM(3, 4, seed=0))
+    assert np.abs(model.stepper(5).step(x) - model(x[np.newaxis])[0][0]).max() < 1e-6
+    tokens = Sequential(Embedding(4, 3, seed=0)).stepper()
+    assert tokens.step(2).tolist() == Embedding(4, 3, seed=0)(2).tolist()
+
+
+@pytest.mark.parametrize(
+    "same",
+    (
+        list,
+        lambda x: x.astype(np.float64),
+        lambda x: x.astype(">f4"),
+        np.asfortranarray,
+        lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: np.frombuffer(b"-" + x.tobytes(), np.float32, offset=1).reshape(x.shape),
+        lambda x: x.view(np.matrix) if x.ndim == 2 else x.view(np.recarray),
+        np.ma.array,
+    ),
+    ids=("list", "float64", "big endian", "Fortran", "strided", "reversed", "unaligned", "subclass", "masked"),
+)
+@pytest.mark.parametrize("shape", ((3,), (1, 3), (4, 3)))
+def test_inputs_of_every_kind(same, shape):
+    lstm = small_lstm()
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    plain, other = (lstm.stepper(shape[0] if shape == (4, 3) else 1) for _ in range(2))
+    x.flags.writeable = False
+    for _ in range(2):
+        expected, got = plain.step(x), other.step(same(x))
+        assert type(got) is np.ndarray
+        assert got.shape == (*shape[:-1], 5)
+        assert bits(got) == bits(expected)
+
+
+@pytest.mark.parametrize("dtype", (np.float16, np.int8, np.bool_))
+def test_inputs_that_float32_holds_exactly(dtype):
+    lstm = small_lstm()
+    assert bits(lstm.stepper().step(np.array([1, 0, 1], dtype))) == bits(lstm.stepper().step([1.0, 0.0, 1.0]))
+
+
+def test_tokens_of_every_kind():
+    model = model_of()
+    expected = model.stepper().step(3)
+    assert expected.shape == (5,)
+    for token in (np.int64(3), np.uint8(3), np.array(3), np.array(3, ">i2")):
+        got = model.stepper().step(token)
+        assert got.shape == (5,)
+        assert bits(got) == bits(expected)
+    for tokens in ([3], np.array([3]), np.array([3], np.int8), np.array([3, 0])[::2]):
+        got = model.stepper().step(tokens)
+        assert got.shape == (1, 5)
+        assert bits(got) == bits(expected)
+    tokens = np.array([[3, 0], [1, 0], [2, 0]])[:, 0]
+    assert bits(model.stepper(3).step(tokens)) == bits(model.stepper(3).step([3, 1, 2]))
+
+
+@pytest.mark.parametrize("B", (1, 4))
+def test_out_is_written_and_given_back(B):
+    lstm = small_lstm()
+    x, _ = random_case(lstm, 3, B)
+    fresh, stepper = lstm.stepper(B), lstm.stepper(B)
+    out = np.full((B, 5), np.nan, np.float32)
+    for x_t in x:
+        assert stepper.step(x_t, out) is out
+        assert bits(out) == bits(fresh.step(x_t))
+    if B == 1:
+        row = np.empty(5, np.float32)
+        assert stepper.step(x[0, 0], out=row) is row
+
+
+@pytest.mark.parametrize("B", (1, 3, 9))
+@pytest.mark.parametrize(
+    "layer",
+    (LSTM(4, 4, seed=0), Sequential(Linear(4, 4, seed=0)), Sequential(Linear(4, 4, seed=0), LSTM(4, 4, seed=0))),
+)
+def test_out_may_share_memory_with_x(layer, B):
+    x = np.random.default_rng(0).standard_normal((B, 4)).astype(np.float32)
+    expected = layer.stepper(B).step(x)
+    memory = np.zeros(4 * B + 3, np.float32)
+    for start in (0, 3):  # the same place, and a little further on
+        memory[: 4 * B] = x.ravel()
+        out = memory[start : start + 4 * B].reshape(B, 4)
+        assert bits(layer.stepper(B).step(memory[: 4 * B].reshape(B, 4), out)) == bits(expected)
+
+
+def test_what_is_given_out_shares_no_memory():
+    lstm = small_lstm()
+    x, _ = random_case(lstm, 3, 2)
+    stepper = lstm.stepper(2)
+    first = stepper.step(x[0])
+    saved, (h, c) = first.copy(), stepper.state
+    assert bits(h[0]) == bits(first)
+    kept = h.copy(), c.copy()
+    stepper.step(x[1])
+    assert bits(first, h, c) == bits(saved, *kept)
+    first[:] = h[:] = c[:] = np.nan
+    assert np.isfinite(stepper.step(x[2])).all()
+
+
+def test_a_state_that_is_set_is_copied_and_converted():
+    lstm = small_lstm(num_layers=2)
+    x, state = random_case(lstm, 2, 3)
+    expected, _ = lstm(x, state)
+    stepper = lstm.stepper(3)
+    given = [part.astype(np.float64) for part in state]
+    stepper.state = given
+    given[0][:] = given[1][:] = np.nan
+    assert np.abs(np.array([stepper.step(x_t) for x_t in x]) - expected).max() < 1e-6
+    stepper.state = [part.tolist() for part in state]
+    assert bits(*stepper.state) == bits(*state)
+
+
+@pytest.mark.parametrize(
+    ("rows", "zeroed"),
+    (
+        (None, [0, 1, 2, 3]),
+        (2, [2]),
+        (np.int8(2), [2]),
+        ([3, 0], [0, 3]),
+        ((1, 1), [1]),
+        (np.array([[0], [2]], np.uint16), [0, 2]),
+        ([], []),
+        ([True, False, False, True], [0, 3]),
+        (np.zeros(4, bool), []),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize("make", (lambda: small_lstm(num_layers=2), model_of), ids=("LSTM", "Sequential"))
+def test_reset(make, rows, zeroed):
+    stepper = make().stepper(4)
+    rng = np.random.default_rng(0)
+    single = not isinstance(stepper.state, list)
+    states = [stepper.state] if single else stepper.state
+    states = [tuple(rng.standard_normal(part.shape).astype(np.float32) for part in pair) for pair in states]
+    stepper.state = states[0] if single else states
+    stepper.reset(rows)
+    for part in (part for pair in states for part in pair):
+        part[:, zeroed] = 0
+    assert bits(*([stepper.state] if single else stepper.state)) == bits(*states)
+
+
+def test_a_stream_that_was_poisoned_is_well_again_after_reset():
+    lstm = small_lstm()
+    x, _ = random_case(lstm, 1, 3)
+    stepper = lstm.stepper(3)
+    bad = x[0].copy()
+    bad[1] = np.nan
+    assert np.isnan(stepper.step(bad)).any(axis=-1).tolist() == [False, True, False]
+    stepper.reset(1)
+    assert bits(stepper.step(x[0])[1]) == bits(lstm.stepper().step(x[0, 1]))
+
+
+@pytest.mark.parametrize(
+    "how", (Stepper.copy, copy.copy, copy.deepcopy, lambda stepper: pickle.loads(pickle.dumps(stepper)))
+)
+@pytest.mark.parametrize(
+    "make", (lambda: small_lstm(num_layers=2, dtype="float64"), model_of), ids=("LSTM", "Sequential")
+)
+def test_copies_go_their_own_way(how, make):
+    layer = make()
+    inputs = [3] * 4 if isinstance(layer, Sequential) else list(np.random.default_rng(0).standard_normal((4, 3)))
+    stepper, expected = layer.stepper(), layer.stepper()
+    for given in (stepper, expected):
+        given.step(inputs[0])
+    other = how(stepper)
+    assert type(other) is Stepper
+    assert other.batch_size == 1
+    for given in inputs[1:]:
+        assert bits(other.step(given)) == bits(expected.step(given))
+    stepper.reset()
+    assert other.step(inputs[0]).any()
+    assert bits(stepper.step(inputs[1])) == bits(layer.stepper().step(inputs[1]))
+
+
+@pytest.mark.parametrize("make", (lambda: small_lstm(), model_of), ids=("LSTM", "Sequential"))
+def test_it_keeps_the_weights_it_was_made_with(make):
+    layer = make()
+    given = 1 if isinstance(layer, Sequential) else np.ones(3)
+    stepper, expected = layer.stepper(), layer.stepper().step(given)
+    layer.load_state_dict({name: array * 0 + 0.5 for name, array in layer.parameters.items()})
+    assert bits(layer.stepper().step(given)) != bits(expected)
+    for same in (stepper.copy(), pickle.loads(pickle.dumps(stepper)), stepper):
+        assert bits(same.step(given)) == bits(expected)
+    del layer
+    stepper.reset()
+    assert bits(stepper.step(given)) == bits(expected)
+
+
+def test_what_it_says_of_itself():
+    stepper = small_lstm().stepper(2)
+    assert repr(stepper).startswith("Stepper(LSTM(input_size=3, ")
+    assert repr(stepper).endswith(", batch_size=2)")
+    with pytest.raises(AttributeError):
+        stepper.batch_size = 3
+
+
+@every_implementation
+@pytest.mark.parametrize("H", (2, 400))  # with the GIL held, and released
+def test_denormals_are_flushed_inside_and_kept_outside(chosen, H):
+    lstm = LSTM(1, H, bias=False, seed=0)
+    weight = np.repeat([[-1000.0], [1000.0], [0.0], [1000.0]], H, axis=0)  # h = tanh(c)
+    lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((4 * H, H))})
+    tiny = np.float32(1e-40)
+    stepper = lstm.stepper()
+    stepper.state = np.zeros((1, 1, H)), np.full((1, 1, H), tiny)
+    assert not stepper.step([1.0]).any()
+    assert tiny / np.float32(2) != 0, "the caller's arithmetic has been changed"
+
+
+# Misuse
+
+
+def bad_out(change):
+    return lambda stepper: stepper.step(np.zeros((2, 3)), out=change(np.zeros((2, 5), np.float32)))
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+STATE = np.zeros((1, 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    (
+        (lambda s: s.step(np.zeros(3)), ValueError, r"x_t: expected shape \(B, I\) with B = 2 and I = 3, got \(3,\)"),
+        (lambda s: s.step(np.zeros((2, 4), "f")), ValueError, r"x_t: expected shape .* got \(2, 4\)"),
+        (lambda s: s.step(np.zeros((1, 3), "f")), ValueError, r"got \(1, 3\)"),
+        (lambda s: s.step(np.zeros((1, 2, 3), "f")), ValueError, r"got \(1, 2, 3\)"),
+        (lambda s: s.step(0.0), ValueError, r"got \(\)"),
+        (lambda s: s.step(np.zeros((2, 3), complex)), TypeError, "x_t: expected real numbers .* complex128"),
+        (lambda s: s.step([["a"] * 3] * 2), TypeError, "x_t: expected real numbers"),
+        (lambda s: s.step(None), TypeError, "x_t: expected real numbers"),
+        (lambda s: s.step([[1, 2, 3], [1, 2]]), ValueError, "inhomogeneous"),
+        (bad_out(list), TypeError, "out: expected a NumPy array, got list"),
+        (bad_out(lambda out: out.astype(np.float64)), TypeError, "out: expected dtype float32, got float64"),
+        (bad_out(lambda out: out.astype(">f4")), TypeError, "out: expected dtype float32, got >f4"),
+        (bad_out(lambda out: out[:, :4]), ValueError, r"out: expected shape .* = \(2, 5\), got \(2, 4\)"),
+        (bad_out(lambda out: out.reshape(1, 2, 5)), ValueError, r"got \(1, 2, 5\)"),
+        (bad_out(lambda out: out[0]), ValueError, r"got \(5,\)"),
+        (bad_out(np.asfortranarray), ValueError, "out: expected a C-contiguous"),
+        (bad_out(lambda out: np.zeros((2, 10), "f")[:, ::2]), ValueError, "out: expected a C-contiguous"),
+        (bad_out(read_only), ValueError, "out: expected a C-contiguous, aligned and writable"),
+        (bad_out(lambda out: np.zeros(41, "b")[1:].view("f").reshape(2, 5)), ValueError, "aligned"),
+        (lambda s: setattr(s, "state", None), TypeError, r"state: expected a pair \(h, c\), got NoneType"),
+        (lambda s: setattr(s, "state", (STATE,)), TypeError, "state: expected a pair"),
+        (lambda s: setattr(s, "state", (STATE, None)), TypeError, "state c: expected real numbers"),
+        (lambda s: setattr(s, "state", (STATE, STATE[0])), ValueError, r"state c: .*\(1, 2, 5\), got \(2, 5\)"),
+        (lambda s: setattr(s, "state", (STATE[:, :1], STATE)), ValueError, r"state h: .*got \(1, 1, 5\)"),
+        (lambda s: s.reset(2), ValueError, "rows: expected 0 to B - 1 = 1, got 2"),
+        (lambda s: s.reset([0, -1]), ValueError, "rows: expected 0 to B - 1 = 1, got -1"),
+        (lambda s: s.reset([True]), ValueError, r"rows: expected shape \(B,\) = \(2,\), got \(1,\)"),
+        (lambda s: s.reset(True), ValueError, "rows: expected shape"),
+        (lambda s: s.reset([0.0]), TypeError, "rows: expected integers"),
+        (lambda s: s.reset("all"), TypeError, "rows: expected integers"),
+    ),
+)
+def test_what_is_refused_changes_nothing(act, error, message):
+    stepper = small_lstm().stepper(2)
+    stepper.step(np.ones((2, 3)))
+    before = bits(*stepper.state)
+    with pytest.raises(error, match=message):
+        act(stepper)
+    assert bits(*stepper.state) == before
+
+
+@pytest.mark.parametrize(
+    ("B", "x", "error", "message"),
+    (
+        (1, 4, ValueError, "x_t: expected 0 to num_embeddings - 1 = 3, got 4"),
+        (1, -1, ValueError, "got -1"),
+        (2, [3, 4], ValueError, "got 4"),
+        (2, 3, ValueError, r"x_t: expected tokens of shape \(B,\) with B = 2, got \(\)"),
+        (2, [1, 2, 3], ValueError, r"got \(3,\)"),
+        (1, [[1]], ValueError, r"expected tokens of shape \(B,\) or \(\) with B = 1, got \(1, 1\)"),
+        (1, 1.0, TypeError, "x_t: expected integers"),
+        (1, True, TypeError, "x_t: expected integers"),
+        (1, "a", TypeError, "x_t: expected integers"),
+        (1, 2**70, ValueError, f"x_t: expected 0 to num_embeddings - 1 = 3, got {2**70}"),
+        (1, -(2**70), ValueError, f"got -{2**70}"),
+    ),
+)
+def test_tokens_that_are_refused_change_nothing(B, x, error, message):
+    stepper = model_of().stepper(B)
+    stepper.step([1] * B)
+    before = bits(*stepper.state[0], *stepper.state[1])
+    out = np.ones((B, 5), np.float32)
+    with pytest.raises(error, match=message):
+        stepper.step(x)
+    with pytest.raises((TypeError, ValueError)):
+        stepper.step(x, out)
+    assert (out == 1).all()
+    assert bits(*stepper.state[0], *stepper.state[1]) == before
+    stepper.step([2] * B)
+
+
+def test_states_of_a_model_are_a_list():
+    stepper = model_of().stepper()
+    for wrong in (stepper.state[0], stepper.state[:1], None, {}):
+        with pytest.raises((ValueError, TypeError), match="state: expected"):
+            stepper.state = wrong
+    good = stepper.state
+    good[1] = (good[1][0] + 1, good[1][0][0])
+    good[0] = (good[0][0] + 1, good[0][1] + 1)
+    with pytest.raises(ValueError, match="state c: expected shape"):
+        stepper.state = good
+    assert not any(part.any() for pair in stepper.state for part in pair)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    (
+        (lambda: small_lstm(bidirectional=True).stepper(), ValueError, "forwards, got bidirectional=True"),
+        (lambda: small_lstm(reverse=True).stepper(), ValueError, "forwards, got reverse=True"),
+        (lambda: Sequential(LSTM(3, 5, reverse=True)).stepper(), ValueError, "got reverse=True"),
+        (lambda: small_lstm().stepper(0), ValueError, "batch_size: expected at least 1, got 0"),
+        (lambda: small_lstm().stepper(1.0), TypeError, "batch_size: expected an integer"),
+        (lambda: small_lstm().stepper(2**31), ValueError, "batch_size: expected at most"),
+        (lambda: Sequential(Linear(2, 3), Linear(4, 3)).stepper(), ValueError, "expected 3 inputs of layer 1, got 4"),
+        (
+            lambda: Sequential(Linear(2, 3), Embedding(3, 3)).stepper(),
+            ValueError,
+            "to come first, got one at 1",
+        ),
+        (lambda: Sequential(Dropout()).stepper(), ValueError, "other than Dropout"),
+        (lambda: Stepper(Linear(2, 3)), TypeError, "layer: expected an LSTM or a Sequential, got Linear"),
+        (lambda: Stepper.__new__(Stepper), TypeError, "argument"),
+    ),
+)
+def test_layers_that_cannot_step(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# Threads
+
+
+def until_refused(act, seconds=60):
+    """Call until a RuntimeError comes; how many calls went through before it."""
+    end = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < end:
+        try:
+            act()
+        except RuntimeError as error:
+            assert "another thread" in str(error)
+            return done
+        done += 1
+    raise AssertionError("no call was refused, though another thread was stepping all the time")
+
+
+@pytest.fixture
+def busy():
+    """(stepper, x, counts): a thread steps all the time, long steps without the GIL; `counts` of them are done."""
+    lstm = LSTM(64, 256, seed=0)
+    stepper, x = lstm.stepper(64), np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    counts, stop = [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                stepper.step(x)
+            except RuntimeError:
+                continue
+            counts.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield lstm, stepper, x, counts, lambda: (stop.set(), thread.join())
+    stop.set()
+    thread.join()
+
+
+def test_a_second_thread_is_refused_and_spoils_nothing(busy):
+    lstm, stepper, x, counts, end = busy
+    mine = sum(until_refused(lambda: stepper.step(x)) for _ in range(20))
+    end()
+    expected = lstm.stepper(64)
+    for _ in range(mine + len(counts)):
+        expected.step(x)
+    assert bits(*stepper.state) == bits(*expected.state)
+
+
+@pytest.mark.parametrize(
+    "act",
+    (
+        lambda stepper: stepper.state,
+        lambda stepper: setattr(stepper, "state", (np.zeros((1, 64, 256)),) * 2),
+        lambda stepper: stepper.reset(),
+        lambda stepper: stepper.reset([1]),
+        lambda stepper: stepper.copy(),
+        pickle.dumps,
+    ),
+    ids=("get", "set", "reset", "reset rows", "copy", "pickle"),
+)
+def test_no_method_meets_a_step_half_done(busy, act):
+    _, stepper, *_ = busy
+    until_refused(lambda: act(stepper))
+
+
+@every_packed
+def test_many_steppers_of_one_layer_at_once(chosen):
+    lstm = LSTM(16, 96, 2, seed=0)
+    cases = [random_case(lstm, 40, 8, seed=seed) for seed in range(8)]
+
+    def run(case):
+        x, state = case
+        stepper = lstm.stepper(8)
+        stepper.state = state
+        return [stepper.step(x_t) for x_t in x]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(run, cases))
+    for got, (x, state) in zip(told, cases, strict=True):
+        assert bits(got) == bits(lstm(x, state)[0])
+
+
+# Memory
+
+COUNTER = """
+#include <stddef.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static long count;
+void *malloc(size_t n) { __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED); return __libc_malloc(n); }
+void *calloc(size_t n, size_t m) { __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED); return __libc_calloc(n, m); }
+void *realloc(void *p, size_t n) { __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED); return __libc_realloc(p, n); }
+long allocations(void) { return count; }
+"""
+
+STEPS = """
+import ctypes, itertools, json
+import numpy as np
+from lstm_cy import LSTM, Embedding, Linear, Sequential
+
+allocations = ctypes.CDLL(None).allocations
+
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def count(step, *arguments):
+    before = allocations()
+    for _ in itertools.repeat(None, 100_000):
+        step(*arguments)
+    return allocations() - before
+
+nothing = count(lambda x: x, 1)
+lstm = LSTM(8, 24, 2, seed=0)
+model = Sequential(Embedding(5, 8, seed=0), lstm, Linear(24, 5, seed=0))
+one, many, talk, flock = lstm.stepper(), lstm.stepper(3), model.stepper(), model.stepper(3)
+calls = [
+    (one.step, np.ones(8, "f"), np.empty(24, "f")),
+    (many.step, np.ones((3, 8), "f"), np.empty((3, 24), "f")),
+    (talk.step, 3, np.empty(5, "f")),
+    (flock.step, np.ones(3, np.intp), np.empty((3, 5), "f")),
+]
+start = rss()
+for call in calls:
+    count(*call)
+found = [count(*call) - nothing for call in calls]
+fresh = [count(*call[:2]) - nothing for call in calls]
+assert rss() - start < 2_000_000, rss() - start
+print(json.dumps([found, fresh]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux, glibc and a C compiler")
+def test_a_hundred_thousand_steps_allocate_nothing(tmp_path):
+    source, counter = tmp_path / "counter.c", tmp_path / "counter.so"
+    source.write_text(COUNTER)
+    if subprocess.run(["cc", "-shared", "-fPIC", "-o", counter, source], capture_output=True).returncode:
+        pytest.skip("the C compiler cannot build the counter")
+    environment = os.environ | {"LD_PRELOAD": str(counter), "PYTHONMALLOC": "malloc", "LSTM_CY_ENGINE": "packed"}
+    done = subprocess.run([sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, fresh = json.loads(done.stdout)
+    assert found == [0] * 4
+    assert min(fresh) >= 100_000, "the counter does not count"
+
+
+def test_steps_leave_nothing_behind():
+    lstm = small_lstm()
+    stepper, x, out = lstm.stepper(), np.ones(3, np.float32), np.empty(5, np.float32)
+    before = sys.getallocatedblocks()
+    for _ in range(100_000):
+        stepper.step(x, out)
+    assert sys.getallocatedblocks() - before < 10

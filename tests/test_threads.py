@@ -1,0 +1,184 @@
+"""Several threads: the same bits, whoever comes, whatever else goes on."""
+
+import concurrent.futures
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from common import PACKED, implementation, random_case
+
+from lstm_cy import LSTM
+from lstm_cy._kernels import pool
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
+
+CASES = {
+    "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
+    "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
+    "a lone row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
+    "a lone row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
+    "a lone ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
+    "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
+    "rows": (LSTM(64, 64, 2, seed=0), 50, 9, None),
+    "rows, batch first": (LSTM(64, 64, batch_first=True, seed=0), 50, 8, None),
+    "ragged rows": (LSTM(64, 64, seed=0), 50, 9, [50, 3, 0, 41, 17, 50, 1, 30, 9]),
+    "ragged rows, two directions": (LSTM(64, 65, 2, bidirectional=True, seed=0), 50, 7, [50, 3, 0, 41, 17, 50, 1]),
+}
+
+
+def joined():
+    return pool.statistics()[1]
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("threads", (2, 3, 8))
+def test_same_bits_with_a_worker_on_the_job(name, threads):
+    lstm, T, B, lengths = CASES[name]
+    x, state = random_case(lstm, T, B)
+    expected = [a.tobytes() for a in _flat(lstm(x, state, lengths=lengths, threads=1))]
+    before, end = joined(), time.monotonic() + 60
+    for count in itertools.count():
+        got = [a.tobytes() for a in _flat(lstm(x, state, lengths=lengths, threads=threads))]
+        assert got == expected
+        if joined() - before >= 20 and count >= 20:
+            break
+        # where another process has the processor a worker may come too late many times
+        assert time.monotonic() < end, "no worker ever joined"
+
+
+def _flat(result):
+    y, (h_n, c_n) = result
+    return y, h_n, c_n
+
+
+@pytest.mark.parametrize(("isa", "engine"), PACKED)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_same_bits_on_every_instruction_set(isa, engine, dtype):
+    with implementation(isa, engine):
+        for options, B in (({}, 1), ({"bidirectional": True}, 5), ({"num_layers": 2}, 6)):
+            lstm = LSTM(40, 130, dtype=dtype, seed=0, **options)
+            x, state = random_case(lstm, 60, B)
+            expected = [a.tobytes() for a in _flat(lstm(x, state, threads=1))]
+            for _ in range(10):
+                assert [a.tobytes() for a in _flat(lstm(x, state, threads=2))] == expected
+
+
+def test_training_with_threads():
+    lstm = LSTM(32, 64, 2, bidirectional=True, dropout=0.2, seed=0)
+    x, state = random_case(lstm, 80, 12)
+    y, final, tape = lstm.forward(x, state, rng=1)
+    gradients = lstm.backward(tape, y)
+    for _ in range(20):
+        y2, final2, tape2 = lstm.forward(x, state, rng=1, threads=2)
+        assert np.array_equal(y, y2)
+        assert np.array_equal(final, final2)
+        again = lstm.backward(tape2, y2)
+        for name, array in gradients.parameters.items():
+            assert np.array_equal(array, again.parameters[name]), name
+
+
+def test_the_setting_of_the_process_is_used():
+    done = run_python(
+        """
+        import numpy as np
+        from lstm_cy import LSTM
+        from lstm_cy._kernels import pool
+        lstm, x = LSTM(64, 256, seed=0), np.zeros((300, 8, 64), np.float32)
+        lstm(x)
+        print(pool.statistics()[0])
+        """,
+        LSTM_CY_NUM_THREADS="3",
+        LSTM_CY_ENGINE="packed",
+    )
+    assert done.stdout == "2\n", done.stderr
+
+
+def test_one_thread_starts_none():
+    done = run_python(
+        """
+        import numpy as np
+        from lstm_cy import LSTM
+        from lstm_cy._kernels import pool
+        LSTM(64, 256, seed=0)(np.zeros((300, 8, 64), np.float32))
+        print(pool.statistics())
+        """
+    )
+    assert done.stdout == "(0, 0)\n", done.stderr
+
+
+def test_many_callers_at_once():
+    lstm = LSTM(32, 128, 2, seed=0)
+    cases = [random_case(lstm, 40 + seed, 1 + 3 * (seed % 3), seed) for seed in range(12)]
+    expected = [lstm(x, state, threads=1)[0] for x, state in cases]
+    with concurrent.futures.ThreadPoolExecutor(6) as executor:
+        for _ in range(10):
+            results = executor.map(lambda case: lstm(*case, threads=2)[0], cases)
+            assert all(np.array_equal(got, y) for got, y in zip(results, expected, strict=True))
+
+
+@pytest.mark.parametrize("spin", ("0", "1000"))
+def test_a_forked_child_has_a_pool_of_its_own(spin):
+    done = run_python(
+        """
+        import os, sys, warnings
+        import numpy as np
+        from lstm_cy import LSTM
+        from lstm_cy._kernels import pool
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons advise against fork beside threads
+        lstm = LSTM(64, 128, seed=0)
+        x = np.random.default_rng(0).standard_normal((300, 8, 64))
+        expected = lstm(x, threads=1)[0]
+        for _ in range(50):
+            assert np.array_equal(lstm(x, threads=2)[0], expected)
+        child = os.fork()
+        before = pool.statistics()
+        for _ in range(50):
+            assert np.array_equal(lstm(x, threads=2)[0], expected)
+        if child == 0:
+            os._exit(0 if pool.statistics()[0] == 1 else 3)
+        print(os.waitpid(child, 0)[1])
+        """,
+        LSTM_CY_SPIN_US=spin,
+        LSTM_CY_ENGINE="packed",
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.parametrize("value", ("-1", "soon", "1000001"))
+def test_a_wrong_spin_is_told(value):
+    done = run_python("from lstm_cy import LSTM; LSTM(2, 2)", LSTM_CY_SPIN_US=value)
+    assert done.returncode == 1
+    assert "LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000" in done.stderr
+
+
+def test_workers_leave_signals_and_the_end_of_the_process_alone():
+    done = run_python(
+        """
+        import os, signal
+        import numpy as np
+        from lstm_cy import LSTM
+        lstm, x = LSTM(64, 128, seed=0), np.zeros((300, 8, 64), np.float32)
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+        for _ in range(30):
+            lstm(x, threads=2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        print(len(seen))
+        """
+    )
+    assert (done.stdout, done.returncode) == ("30\n", 0), done.stderr
