@@ -27,6 +27,7 @@ VARIANTS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
+VARIANTS["avx512vnni"] = [*VARIANTS["avx512"], "-mavx512vnni"]
 
 # Without these gcc keeps an exact C semantics that vector code cannot have (errno, traps, the sign of zero). None of
 # them lets it reorder sums. Contraction is off so that every kernel rounds alike: fma is written out where it is meant.
@@ -41,6 +42,7 @@ TUNING = {
     "avx2": ["-mtune=haswell", "-mmove-max=256", "-mstore-max=256"],
     "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512", "-mmove-max=512", "-mstore-max=512"],
 }
+TUNING["avx512vnni"] = TUNING["avx512"]
 OPTIMISE = ["-O3", "-g0"]
 # The functions marked inline are written to be compiled once for each constant they are called with: gcc must not weigh
 # that against size, nor copy them for some of the constants only. A tile with a variable number of rows is 3x slower;

@@ -65,8 +65,13 @@ class Layer:
 
         Whatever is raised, the layer stays as it was.
         """
-        current = self._parameters
-        given = {name: float_array(name, mapping[name], self.dtype) for name in current if name in mapping}
+        self._check_writable()
+        self._adopt({name: array.copy() for name, array in self._fitting(mapping, self._parameters, strict).items()})
+
+    def _fitting(self, mapping, current, strict):
+        """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
+        names = [name for name in current if name in mapping]
+        given = {name: float_array(name, mapping[name], current[name].dtype) for name in names}
         names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
         names += [f"unknown: {name}" for name in mapping if name not in current]
         shapes = [
@@ -78,7 +83,7 @@ class Layer:
             raise KeyError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(names + shapes))
         if shapes:
             raise ValueError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(shapes))
-        self.replace_parameters({name: array.copy() for name, array in given.items()})
+        return given
 
     def replace_parameters(self, arrays):
         """Take over `arrays`, {name: array} of the parameters' shapes and dtype, without a copy.
@@ -86,6 +91,30 @@ class Layer:
         For optimizers, which have just made them: the arrays become read-only and belong to the layer.
         Names that are not given keep their arrays.
         """
+        self._check_writable()
+        self._adopt(arrays)
+
+    def stored(self):
+        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        return dict(self._parameters)
+
+    def restore(self, arrays):
+        """Take copies of arrays as `stored` gives them; raises as `load_state_dict` does, also for another dtype."""
+        current = self.stored()
+        wrong = [
+            f"{name}: expected {current[name].dtype}, got {array.dtype}"
+            for name, array in arrays.items()
+            if name in current and array.dtype.kind != current[name].dtype.kind
+        ]
+        if wrong:
+            raise ValueError(f"arrays do not fit {type(self).__name__}: " + "; ".join(wrong))
+        self._adopt({name: array.copy() for name, array in self._fitting(arrays, current, True).items()})
+
+    def _check_writable(self):
+        """Raise if the parameters cannot be changed."""
+
+    def _adopt(self, arrays):
+        """What `replace_parameters` does; for arrays as `stored` gives them."""
         for array in arrays.values():
             array.flags.writeable = False
         parameters = {**self._parameters, **arrays}

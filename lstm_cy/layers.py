@@ -272,13 +272,58 @@ class Sequential(Layer):
             for name, array in layer.parameters.items()
         }
 
-    def replace_parameters(self, arrays):
-        """Take over `arrays` without a copy, each layer its own."""
+    def stored(self):
+        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        return {
+            f"{index}.{name}": array
+            for index, layer in enumerate(self.layers)
+            for name, array in layer.stored().items()
+        }
+
+    def quantize(self, kind, sample=None):
+        """This model with the weights of its LSTMs narrow; the other layers are shared.
+
+        Parameters
+        ----------
+        kind : {"bf16", "int8"}
+            As for `LSTM.quantize`.
+        sample : array_like, or None
+            An input of the model: each LSTM is measured on what reaches it in this model. None: each LSTM on standard
+            normal numbers.
+
+        Returns
+        -------
+        Sequential
+            Its `report` is {place of the LSTM: its report}.
+
+        Raises
+        ------
+        ValueError
+            As `LSTM.quantize`; or there is no LSTM.
+
+        Examples
+        --------
+        >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
+        >>> model = Sequential(Embedding(10, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 10, seed=0))
+        >>> narrow = model.quantize("int8", sample=[1, 2, 3])
+        >>> narrow.report[1]["sample"]
+        'given, (3, 4)'
+        """
+        from .quantize import quantize_model
+
+        return quantize_model(self, kind, sample)
+
+    def _check_writable(self):
+        for layer in self.layers:
+            layer._check_writable()
+
+    def _adopt(self, arrays):
+        """Take over `arrays`, each layer its own."""
         for index, layer in enumerate(self.layers):
             prefix = f"{index}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             if own:
-                layer.replace_parameters(own)
+                layer._adopt(own)
 
     def __call__(self, x, states=None, *, lengths=None, threads=None):
         """Run the model, for inference.

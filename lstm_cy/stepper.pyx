@@ -343,7 +343,7 @@ cdef class Stepper:
 
     def __reduce__(self):
         layers = self.layer.layers if isinstance(self.layer, Sequential) else [self.layer]
-        parts = [(type(layer), layer.config, layer.parameters) for layer in layers]
+        parts = [(type(layer), layer.config, layer.stored()) for layer in layers]
         return _restored, (type(self.layer), parts, self.batch_size, self.state)
 
     def __repr__(self):
@@ -483,9 +483,9 @@ def aligned(shape, dtype):
 def _restored(kind, parts, batch_size, state):
     """What unpickling calls."""
     layers = []
-    for part, options, parameters in parts:
+    for part, options, stored in parts:
         layer = part(**options)
-        layer.replace_parameters(parameters)
+        layer.restore(stored)
         layers.append(layer)
     stepper = Stepper(kind(*layers) if issubclass(kind, Sequential) else layers[0], batch_size)
     stepper.state = state

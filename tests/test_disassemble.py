@@ -2,13 +2,16 @@
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "disassemble.py"
-WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm"}
+WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm"}
+# sums of products of whole numbers, for int8
+PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd", "avx512vnni": "vpdpbusd"}
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("objdump") or not shutil.which("nm"), reason="needs Linux and binutils"
@@ -32,9 +35,13 @@ def test_kernels_are_vector_code(disassemble, isa):
     functions = {function for function, _ in counts}
     assert {"cell_forward", "cell_backward", "column_sums"} <= functions
     assert functions & {"tile", "tile_of", "tile_at", "add_products"}
+    assert {"multiply_bf16", "multiply_int8"} <= functions
+    listing = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
+    assert f"\t{PRODUCT[isa]} " in listing
     for (function, precision), (vector, other, widest) in counts.items():
         assert vector > 0, (function, precision)
-        assert other == 0, (function, precision, "scalar, or of the other precision")
+        allowed = 2 if function == "multiply_int8" else 0  # a row's scale and its inverse
+        assert other <= allowed, (function, precision, "scalar, or of the other precision")
         assert widest == WIDEST[isa], (function, precision)
 
 

@@ -8,7 +8,7 @@ import lstm_cy
 
 PACKAGE = Path(lstm_cy.__file__).parent
 CORE = {"checks", "config", "layer", "batches", "lstm", "layers", "losses", "optimizers", "reference", "_kernels"}
-ABOVE = {"training", "weights", "decoding", "text"}
+ABOVE = {"training", "quantize", "weights", "decoding", "text"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
     "__init__": set(),

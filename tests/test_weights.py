@@ -640,7 +640,7 @@ def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     header = json.dumps(header_of(in_sequential(LINEAR)))
     safetensors_torch.save_file({"0.weight": torch.ones(3, 2, dtype=torch.bfloat16)}, path, {"lstm_cy": header})
-    with pytest.raises(ValueError, match=f"{path}: 0.weight: expected F32 or F64, got BF16"):
+    with pytest.raises(ValueError, match=f"{path}: 0.weight: expected F32, F64, U16 or I8, got BF16"):
         load(path)
 
 

@@ -1,6 +1,6 @@
 """A linear map and its weights, packed as an LSTM's are: a row's result does not depend on the rows beside it."""
 
-from .network cimport DONE, Packer, Status, Weight, address, address_or_null, affine, after, check
+from .network cimport DONE, Packer, Status, address, address_or_null, affine, after, check
 
 cdef enum:
     # The inputs of a block of rows: they stay in the L2 cache while every panel meets them.
@@ -23,10 +23,8 @@ cdef class Affine(Packer):
         self.start(kernels, blas, itemsize)
         self.owned.append((weight, bias))
         outputs, inputs = weight.shape
-        self.weight = Weight(outputs, inputs, address(weight), NULL, NULL)
+        self.weight = self.weight_of(outputs, inputs, weight)
         self.bias = address_or_null(bias)
-        if self.engine.blas == NULL:
-            self.weight.panels = self.packed(&self.weight, False)
 
     def __call__(self, x, y):
         """Write the result for x (rows, inputs) to y (rows, outputs); both C-contiguous."""

@@ -16,13 +16,18 @@ cdef extern from *:
             && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
             && __builtin_cpu_supports("avx512vl");
     }
+    static int lstm_cy_avx512vnni(void) {
+        return lstm_cy_avx512() && __builtin_cpu_supports("avx512vnni");
+    }
     #else
     static int lstm_cy_avx2(void) { return 0; }
     static int lstm_cy_avx512(void) { return 0; }
+    static int lstm_cy_avx512vnni(void) { return 0; }
     #endif
     """
     int lstm_cy_avx2()
     int lstm_cy_avx512()
+    int lstm_cy_avx512vnni()
 
 
 def instruction_sets():
@@ -32,4 +37,6 @@ def instruction_sets():
         names.append("avx2")
     if lstm_cy_avx512():
         names.append("avx512")
+    if lstm_cy_avx512vnni():
+        names.append("avx512vnni")
     return names

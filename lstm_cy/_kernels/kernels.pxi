@@ -6,6 +6,7 @@ from .table cimport Kernels
 
 include "cell.pxi"
 include "panels.pxi"
+include "narrow.pxi"
 
 cdef extern from *:
     """
@@ -59,6 +60,12 @@ table.add_products32 = add_products[float]
 table.add_products64 = add_products[double]
 table.add_outer32 = add_outer[float]
 table.add_outer64 = add_outer[double]
+table.bf16_bytes = bf16_bytes
+table.int8_bytes = int8_bytes
+table.pack_bf16 = pack_bf16
+table.pack_int8 = pack_int8
+table.multiply_bf16 = multiply_bf16
+table.multiply_int8 = multiply_int8
 
 
 def kernels():

@@ -11,6 +11,12 @@ from .table cimport Kernels, Product, real
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
     PATIENCE = 1000000000
+    # Columns of a panel of narrow weights, as in narrow.pxi
+    NARROW_PANEL = 64
+
+
+ctypedef enum Kind:
+    PLAIN, BF16, INT8
 
 
 ctypedef struct Weight:
@@ -18,7 +24,8 @@ ctypedef struct Weight:
     Py_ssize_t outputs, inputs
     const void* values
     void* panels       # for products with its transpose, as forward needs
-    void* back_panels  # for products with itself, as backward needs; made at first use
+    void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
+    Kind kind          # of the panels; BF16 and INT8 are narrow weights, for float32 alone
 
 
 ctypedef struct Direction:
@@ -76,7 +83,9 @@ cdef class Packer:
     cdef list owned
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
+    cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
 cdef class Network(Packer):
@@ -85,13 +94,29 @@ cdef class Network(Packer):
     cdef int pack_for_backward(self) except -1
 
 
+cdef inline void multiply_narrow(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
+                                 Py_ssize_t rows, const real* a, real* c, bint last_first) noexcept nogil:
+    """`multiply` with narrow weights: their outputs from `first`, where a panel begins, up to `last`."""
+    cdef const char* panels = <const char*>weight.panels
+    cdef Py_ssize_t K = weight.inputs
+    if real is float:
+        if weight.kind == BF16:
+            panels += engine.kernels.bf16_bytes(K, first)
+            engine.kernels.multiply_bf16(rows, K, last - first, a, panels, c, last_first)
+        else:
+            panels += engine.kernels.int8_bytes(K, first)
+            engine.kernels.multiply_int8(rows, K, last - first, a, panels, c, last_first)
+
+
 cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
                           bint last_first) noexcept nogil:
     """c (rows, outputs) += a (rows, inputs) weight^T.
 
     `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
     """
-    if engine.blas == NULL:
+    if weight.kind != PLAIN:
+        multiply_narrow[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
+    elif engine.blas == NULL:
         table.multiply[real](engine.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
                              last_first)
     else:
@@ -103,9 +128,15 @@ cdef inline void multiply_half(const Engine* engine, const Weight* weight, int h
                                bint last_first) noexcept nogil:
     """The first or the second half of the panels of `multiply`, for one row and engine "packed"."""
     cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64
+    if weight.kind != PLAIN:
+        width = NARROW_PANEL
     cdef Py_ssize_t cut = (weight.outputs + width - 1) // width // 2 * width
     cdef const real* panels = <const real*>weight.panels
-    if half == 0:
+    if weight.kind != PLAIN and half == 0:
+        multiply_narrow[real](engine, weight, 0, cut, 1, a, c, last_first)
+    elif weight.kind != PLAIN:
+        multiply_narrow[real](engine, weight, cut, weight.outputs, 1, a, c + cut, last_first)
+    elif half == 0:
         table.multiply[real](engine.kernels, 1, weight.inputs, cut, a, panels, c, last_first)
     else:
         table.multiply[real](engine.kernels, 1, weight.inputs, weight.outputs - cut, a,
@@ -146,7 +177,7 @@ cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias,
     """
     cdef Product[2] products
     cdef Py_ssize_t N = first.outputs
-    if engine.blas == NULL:
+    if engine.blas == NULL and first.kind == PLAIN:
         products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
         if second != NULL:
             products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)

@@ -29,6 +29,27 @@ cdef class Packer:
         self.owned = []
         return 0
 
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
+        """A weight from its array, or the pair that a narrow one is, packed where our own products need it."""
+        cdef Weight weight
+        cdef const Kernels* kernels = self.engine.kernels
+        values, scales = given if isinstance(given, tuple) else (given, None)
+        weight.outputs = outputs
+        weight.inputs = inputs
+        weight.values = address(values)
+        weight.panels = weight.back_panels = NULL
+        weight.kind = PLAIN if values is given else BF16 if scales is None else INT8
+        if weight.kind == BF16:
+            weight.panels = self.memory(kernels.bf16_bytes(inputs, outputs))
+            kernels.pack_bf16(inputs, outputs, <const unsigned short*>weight.values, weight.panels)
+        elif weight.kind == INT8:
+            weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
+            kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
+                              weight.panels)
+        elif self.engine.blas == NULL:
+            weight.panels = self.packed(&weight, False)
+        return weight
+
     cdef void* packed(self, const Weight* weight, bint back) except NULL:
         """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
@@ -38,14 +59,18 @@ cdef class Packer:
             elements = table.packed_elements[float](self.engine.kernels, K, N, NULL)
         else:
             elements = table.packed_elements[double](self.engine.kernels, K, N, NULL)
-        memory = PyByteArray_FromStringAndSize(NULL, elements * self.engine.itemsize + LINE)
-        self.owned.append(memory)
-        cdef void* panels = <void*>((<size_t>PyByteArray_AS_STRING(memory) + LINE - 1) & ~<size_t>(LINE - 1))
+        cdef void* panels = self.memory(elements * self.engine.itemsize)
         if self.engine.itemsize == 4:
             table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
         return panels
+
+    cdef void* memory(self, Py_ssize_t bytes) except NULL:
+        """Memory in whole cache lines that lives as long as this."""
+        owned = PyByteArray_FromStringAndSize(NULL, bytes + LINE)
+        self.owned.append(owned)
+        return <void*>((<size_t>PyByteArray_AS_STRING(owned) + LINE - 1) & ~<size_t>(LINE - 1))
 
 
 cdef class Network(Packer):
@@ -63,7 +88,8 @@ cdef class Network(Packer):
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64).
     weights : list of (inputs, weight_ih, weight_hh, bias or None), one for each layer and direction
-        C-contiguous arrays of that precision; they are kept, not copied.
+        C-contiguous arrays of that precision; they are kept, not copied. A narrow weight is a pair: (uint16 array of
+        bf16, None) or (int8 array, float32 scale of each row); it needs no BLAS and has no backward.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
@@ -80,12 +106,9 @@ cdef class Network(Packer):
         cdef Direction* way = self.net.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
-            way.ih = Weight(4 * hidden_size, inputs, address(weight_ih), NULL, NULL)
-            way.hh = Weight(4 * hidden_size, hidden_size, address(weight_hh), NULL, NULL)
+            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih)
+            way.hh = self.weight_of(4 * hidden_size, hidden_size, weight_hh)
             way.bias = address_or_null(bias)
-            if self.engine.blas == NULL:
-                way.ih.panels = self.packed(&way.ih, False)
-                way.hh.panels = self.packed(&way.hh, False)
             way += 1
 
     def __dealloc__(self):

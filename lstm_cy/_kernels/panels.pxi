@@ -136,9 +136,9 @@ cdef inline void tile_of(int rows, int width, const Product* products, int count
         tile_of_width[real](rows, panel, panel, products, count, row, n, begin, begin_row, c, c_row)
 
 
-cdef inline int next_height(Py_ssize_t left) noexcept nogil:
-    """The rows of the next tile when `left` are to be done, so that tiles are of nearly one size: 8 = 4 + 4."""
-    cdef Py_ssize_t tiles = (left + TILE_ROWS - 1) // TILE_ROWS
+cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
+    """The rows of the next tile, of `most`, when `left` are to be done: tiles of nearly one size, such as 8 = 4 + 4."""
+    cdef Py_ssize_t tiles = (left + most - 1) // most
     return <int>((left + tiles - 1) // tiles)
 
 
@@ -187,7 +187,7 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         n = last - done if last_first else done
         row = 0
         while row < rows:
-            height = next_height(rows - row)
+            height = next_height(rows - row, TILE_ROWS)
             tile_at[real](height, min(N - n, <Py_ssize_t>width), products, count, row, n,
                           begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n, N)
             row += height
@@ -206,7 +206,7 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, con
     cdef Py_ssize_t n, row = 0
     pack[real](K, N, b, N, 1, panels)
     while row < M:
-        height = next_height(M - row)
+        height = next_height(M - row, TILE_ROWS)
         n = 0
         while n < N:
             tile_at[real](height, min(N - n, <Py_ssize_t>width), &product, 1, row, n, c + row * N + n, N,

@@ -56,6 +56,18 @@ ctypedef struct Kernels:
     void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*,
                         double*) noexcept nogil
 
+    # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
+    Py_ssize_t (*bf16_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+    Py_ssize_t (*int8_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+
+    # (K, N, its transpose (N, K), of bf16 or of int8 with scales (N,), panels: out)
+    void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const unsigned short*, void*) noexcept nogil
+    void (*pack_int8)(Py_ssize_t, Py_ssize_t, const signed char*, const float*, void*) noexcept nogil
+
+    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), whether the last panels come first): c += a panels
+    void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+    void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+
 
 # One name for both precisions.
 

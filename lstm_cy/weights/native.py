@@ -19,12 +19,13 @@ import numpy as np
 from ..checks import positive_int
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
+from ..quantize import QuantizedLSTM, widened
 
 FORMAT_VERSION = 1
 # Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout)}
+_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
 
 _CHUNK = 1 << 20
 # A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -222,11 +223,11 @@ def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
     header = _pack_header(model, metadata)
     if _is_safetensors(path):
-        content = _safetensors().numpy.save(model.parameters, {_HEADER: header.decode()})
+        content = _safetensors().numpy.save(model.stored(), {_HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
-        write_npz(path, {_HEADER: np.frombuffer(header, np.uint8), **model.parameters})
+        write_npz(path, {_HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
 def read_model(path, strict):
@@ -240,7 +241,7 @@ def read_model(path, strict):
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         model = build(config)
-        model.load_state_dict(arrays)
+        model.restore(arrays)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
     return model, metadata
@@ -253,7 +254,7 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
 
     Raises
     ------
@@ -341,13 +342,18 @@ def _unpack_header(content):
 
 
 def _check_finite(path, arrays, strict):
-    names = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
     message = f"{path}: NaN or infinity in {', '.join(names)}"
     if strict:
         raise ValueError(message)
     warnings.warn(message, stacklevel=4)  # 4: who called load
+
+
+def _numbers(array):
+    """What an array stands for; uint16 is bf16."""
+    return widened(array) if array.dtype == np.uint16 else array
 
 
 def _read_npz_model(path):
@@ -369,8 +375,8 @@ def _read_safetensors(path):
             if header is None:
                 raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
             for name, tensor in tensors.items():
-                if tensor.get_dtype() not in ("F32", "F64"):  # there are some that NumPy does not know
-                    raise ValueError(f"{path}: {name}: expected F32 or F64, got {tensor.get_dtype()}")
+                if tensor.get_dtype() not in ("F32", "F64", "U16", "I8"):  # there are some that NumPy does not know
+                    raise ValueError(f"{path}: {name}: expected F32, F64, U16 or I8, got {tensor.get_dtype()}")
             return header.encode(), {name: file.get_tensor(name) for name in tensors}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: {error}") from None

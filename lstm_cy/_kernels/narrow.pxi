@@ -1,0 +1,394 @@
+# Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
+#
+# As in panels.pxi a matrix lies in panels of columns and a tile of the result stays in registers over all k. One row
+# alone takes several panels in one pass: with a half or a quarter of the bytes for each multiply-add it must keep more
+# chains of additions going to use them as fast as they come.
+#
+# bf16: 32 bits hold two columns, the low half one of the panel's first columns, the high half its fellow in the second
+# half of the panel. A shift or a mask makes a float32 of it; then every element is the chain of additions of float32.
+#
+# int8: a row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
+#     scale = max |a| / 127, q = round(a / scale), c += scale * scale_of_column * (sum over k of q * weight).
+# The sum is exact. The processor multiplies unsigned by signed bytes, so it works on q + 128, and the sums start at
+# -128 * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a scale of its own.
+
+cdef extern from *:
+    """
+    #if defined(__SSE2__)
+    #include <immintrin.h>
+    #endif
+
+    /* Rows of the largest tile, and panels that one row takes in a pass: as many accumulators as the registers hold. */
+    #if defined(__AVX512F__)
+    #define LSTM_CY_NARROW_ROWS 6
+    #define LSTM_CY_NARROW_PASS 2
+    #else
+    #define LSTM_CY_NARROW_ROWS 1
+    #define LSTM_CY_NARROW_PASS 1
+    #endif
+
+    #if defined(__GNUC__)
+    #define LSTM_CY_INLINE static inline __attribute__((always_inline))
+    #else
+    #define LSTM_CY_INLINE static inline
+    #endif
+
+    static inline float lstm_cy_float_of(uint32_t bits) {
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+    static inline uint32_t lstm_cy_bits_of(float x) {
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        return bits;
+    }
+
+    /* The integer product is written out: compilers find these instructions only in sums along a vector, which end in a
+       horizontal sum for each column, and keep sums in registers only where loops are unrolled early. */
+    #if defined(__GNUC__) && defined(__SSE2__)
+    #if defined(__AVX512BW__)
+    #define LSTM_CY_VECTOR 64
+    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
+    #elif defined(__AVX2__)
+    #define LSTM_CY_VECTOR 32
+    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
+    #else
+    #define LSTM_CY_VECTOR 16
+    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm_madd_epi16((__m128i)(a), (__m128i)(b)))
+    #endif
+    typedef int32_t lstm_cy_int32s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
+    typedef int16_t lstm_cy_int16s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
+    typedef float lstm_cy_floats __attribute__((vector_size(LSTM_CY_VECTOR), aligned(4), may_alias));
+    #define LSTM_CY_FLOATS_OF(sums) __builtin_convertvector(sums, lstm_cy_floats)
+
+    /* For each n of a vector: sum[n] + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. */
+    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
+        int32_t four;
+        memcpy(&four, a, sizeof four);
+    #if defined(__AVX512VNNI__)
+        const lstm_cy_int32s factors = (lstm_cy_int32s){0} + four;
+        return (lstm_cy_int32s)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)factors, *(const __m512i*)w);
+    #else
+        /* Bytes 0 and 2, then 1 and 3, as 16-bit numbers: their products and the sums of two never overflow. */
+        const lstm_cy_int32s even = (lstm_cy_int32s){0} + (four & 0x00ff00ff);
+        const lstm_cy_int32s odd = (lstm_cy_int32s){0} + (int32_t)((uint32_t)four >> 8 & 0x00ff00ffu);
+        const lstm_cy_int16s weights = *(const lstm_cy_int16s*)w;
+        return sum + LSTM_CY_ADD_PAIRS(even, weights << 8 >> 8) + LSTM_CY_ADD_PAIRS(odd, weights >> 8);
+    #endif
+    }
+    #else
+    #define LSTM_CY_VECTOR 4
+    typedef int32_t lstm_cy_int32s;
+    typedef float lstm_cy_floats;
+    #define LSTM_CY_FLOATS_OF(sum) ((float)(sum))
+    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
+        const int8_t* weights = (const int8_t*)w;
+        return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
+    }
+    #endif
+
+    /* c (rows, panels * 64) += a (rows, 4 * fours) times a segment of so many panels, `stride` bytes apart. Inlined
+       with rows and panels that are constants; i counts vectors along the panels, then along the rows. */
+    LSTM_CY_INLINE void lstm_cy_int8_tile(int rows, int panels, Py_ssize_t fours, const uint8_t* a, const float* scales,
+                                          const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) {
+        enum { EACH = 64 * 4 / LSTM_CY_VECTOR };  /* vectors of a row of a panel */
+        const int count = rows * panels * EACH;
+        lstm_cy_int32s sums[LSTM_CY_NARROW_ROWS * EACH];
+    #pragma GCC unroll 24
+        for (int i = 0; i < count; i++)
+            sums[i] = *(const lstm_cy_int32s*)(panel + i / EACH % panels * stride + i % EACH * LSTM_CY_VECTOR);
+        for (Py_ssize_t four = 0; four < fours; four++)
+    #pragma GCC unroll 24
+            for (int i = 0; i < count; i++)
+                sums[i] = lstm_cy_add_fours(
+                    sums[i], a + 4 * (i / EACH / panels * fours + four),
+                    panel + i / EACH % panels * stride + 64 * (8 + 4 * four) + i % EACH * LSTM_CY_VECTOR);
+    #pragma GCC unroll 24
+        for (int i = 0; i < count; i++) {
+            const char* columns = panel + i / EACH % panels * stride + 64 * 4 + i % EACH * LSTM_CY_VECTOR;
+            float* target = c + i / EACH / panels * c_row + i / EACH % panels * 64 + i % EACH * (LSTM_CY_VECTOR / 4);
+            *(lstm_cy_floats*)target += LSTM_CY_FLOATS_OF(sums[i])
+                                        * (scales[i / EACH / panels] * *(const lstm_cy_floats*)columns);
+        }
+    }
+    """
+    const int NARROW_ROWS "LSTM_CY_NARROW_ROWS"
+    const int PASS "LSTM_CY_NARROW_PASS"
+    float float_of "lstm_cy_float_of"(unsigned int) noexcept nogil
+    unsigned int bits_of "lstm_cy_bits_of"(float) noexcept nogil
+    void int8_tile "lstm_cy_int8_tile"(int, int, Py_ssize_t, const unsigned char*, const float*, const char*,
+                                       Py_ssize_t, float*, Py_ssize_t) noexcept nogil
+
+cdef enum:
+    NARROW_PANEL = 64        # columns; lstm_cy_int8_tile says so too
+    LANES = 32               # of 32 bits, in which they lie as bf16
+    MOST_PASS = 2
+    SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
+    QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
+    QUANTISED_ROWS = 256
+    # Bits of floats: 2^-100, below which a row's largest element counts as zero, for 127 divided by it must be finite
+    SMALLEST = 0x0d800000
+    INFINITE = 0x7f800000
+    NOT_A_NUMBER = 0x7fc00000
+
+
+cdef inline Py_ssize_t fours(Py_ssize_t K) noexcept nogil:
+    return (K + 3) // 4
+
+
+cdef inline Py_ssize_t panel_count(Py_ssize_t N) noexcept nogil:
+    return (N + NARROW_PANEL - 1) // NARROW_PANEL
+
+
+cdef inline Py_ssize_t bf16_panel(Py_ssize_t K) noexcept nogil:
+    """The bytes of a panel: for each k the lanes."""
+    return K * LANES * 4
+
+
+cdef inline Py_ssize_t int8_segment(Py_ssize_t K) noexcept nogil:
+    """The bytes of a segment of a panel: where sums start, the columns' scales, the weights, four k side by side."""
+    return NARROW_PANEL * (8 + 4 * fours(K))
+
+
+cdef inline Py_ssize_t int8_panel(Py_ssize_t K) noexcept nogil:
+    """The bytes of a panel: its segments, one behind the other."""
+    return K // SEGMENT * int8_segment(SEGMENT) + (int8_segment(K % SEGMENT) if K % SEGMENT else 0)
+
+
+cdef Py_ssize_t bf16_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
+    """The bytes of the panels of a (K, N) matrix in bf16."""
+    return panel_count(N) * bf16_panel(K)
+
+
+cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
+    """The bytes of the panels of a (K, N) matrix in int8."""
+    return panel_count(N) * int8_panel(K)
+
+
+cdef void pack_bf16(Py_ssize_t K, Py_ssize_t N, const unsigned short* values, void* panels) noexcept nogil:
+    """Pack a (K, N) matrix, given as its transpose (N, K) of bf16; missing columns of the last panel are 0."""
+    cdef unsigned int* lanes = <unsigned int*>panels
+    cdef unsigned int low, high
+    cdef Py_ssize_t k, n = 0, column
+    cdef int lane
+    while n < N:
+        for k in range(K):
+            for lane in range(LANES):
+                column = n + lane
+                low = values[column * K + k] if column < N else 0
+                column += LANES
+                high = values[column * K + k] if column < N else 0
+                lanes[lane] = low | high << 16
+            lanes += LANES
+        n += NARROW_PANEL
+
+
+cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const float* scales,
+                    void* panels) noexcept nogil:
+    """Pack a (K, N) matrix, given as its transpose (N, K) of int8 with a scale for each column of the matrix."""
+    cdef char* segment = <char*>panels
+    cdef signed char* weights
+    cdef Py_ssize_t n = 0, first, length, k
+    cdef int j, total, weight
+    while n < N:
+        first = 0
+        while first < K:
+            length = min(K - first, SEGMENT)
+            weights = <signed char*>segment + 8 * NARROW_PANEL
+            for j in range(NARROW_PANEL):
+                total = 0
+                for k in range(4 * fours(length)):
+                    weight = values[(n + j) * K + first + k] if n + j < N and k < length else 0
+                    weights[k // 4 * 4 * NARROW_PANEL + 4 * j + k % 4] = weight
+                    total += weight
+                (<int*>segment)[j] = -128 * total
+                (<float*>segment)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
+            segment += int8_segment(length)
+            first += SEGMENT
+        n += NARROW_PANEL
+
+
+cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+                           Py_ssize_t c_row) noexcept nogil:
+    """c += a times so many panels, one behind the other; inlined with rows and panels that are constants."""
+    cdef float[MOST_ROWS * MOST_PASS * NARROW_PANEL] sums
+    cdef const unsigned int* lanes
+    cdef float* low
+    cdef float* high
+    cdef float factor
+    cdef Py_ssize_t k
+    cdef int r, p, j
+    for r in range(rows):
+        memcpy(sums + r * panels * NARROW_PANEL, c + r * c_row, panels * NARROW_PANEL * sizeof(float))
+    for k in range(K):
+        for r in range(rows):
+            factor = a[r * K + k]
+            for p in range(panels):
+                lanes = panel + (p * K + k) * LANES
+                low = sums + (r * panels + p) * NARROW_PANEL
+                high = low + LANES
+                for j in range(LANES):
+                    low[j] = fma[float](factor, float_of(lanes[j] << 16), low[j])
+                for j in range(LANES):
+                    high[j] = fma[float](factor, float_of(lanes[j] & <unsigned int>0xffff0000), high[j])
+    for r in range(rows):
+        memcpy(c + r * c_row, sums + r * panels * NARROW_PANEL, panels * NARROW_PANEL * sizeof(float))
+
+
+cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+                     Py_ssize_t c_row) noexcept nogil:
+    """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
+    if PASS > 1 and panels == 2:
+        bf16_tile(1, 2, K, a, panel, c, c_row)
+    elif rows == 1:
+        bf16_tile(1, 1, K, a, panel, c, c_row)
+    elif NARROW_ROWS > 1 and rows == 2:
+        bf16_tile(2, 1, K, a, panel, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 3:
+        bf16_tile(3, 1, K, a, panel, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 4:
+        bf16_tile(4, 1, K, a, panel, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 5:
+        bf16_tile(5, 1, K, a, panel, c, c_row)
+    elif NARROW_ROWS > 2:
+        bf16_tile(6, 1, K, a, panel, c, c_row)
+
+
+cdef void int8_tiles(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
+                     const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
+    """`int8_tile` with the numbers of rows and panels as constants, one kernel for each."""
+    if PASS > 1 and panels == 2:
+        int8_tile(1, 2, fours(K), a, scales, panel, stride, c, c_row)
+    elif rows == 1:
+        int8_tile(1, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 1 and rows == 2:
+        int8_tile(2, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 3:
+        int8_tile(3, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 4:
+        int8_tile(4, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2 and rows == 5:
+        int8_tile(5, 1, fours(K), a, scales, panel, stride, c, c_row)
+    elif NARROW_ROWS > 2:
+        int8_tile(6, 1, fours(K), a, scales, panel, stride, c, c_row)
+
+
+# The left side of a product, and where the panels that it meets lie.
+ctypedef struct Narrow:
+    bint bf16
+    Py_ssize_t K           # of the segment
+    const char* a
+    Py_ssize_t a_row       # bytes from row to row
+    const float* scales    # of the rows, if they are quantised
+    const char* panels
+    Py_ssize_t stride      # bytes from panel to panel
+
+
+cdef inline void tile_of_kind(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
+                              Py_ssize_t c_row) noexcept nogil:
+    cdef const char* a = given.a + row * given.a_row
+    cdef const char* first = given.panels + panel * given.stride
+    if given.bf16:
+        bf16_tiles(rows, panels, given.K, <const float*>a, <const unsigned int*>first, c, c_row)
+    else:
+        int8_tiles(rows, panels, given.K, <const unsigned char*>a, given.scales + row, first, given.stride, c, c_row)
+
+
+cdef inline void narrow_tile(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                             Py_ssize_t columns, float* c, Py_ssize_t c_row) noexcept nogil:
+    """A tile of so many panels but only `columns` columns: where they do not fill the panels, it is made aside."""
+    cdef float[MOST_ROWS * MOST_PASS * NARROW_PANEL] whole
+    cdef Py_ssize_t width = panels * NARROW_PANEL
+    cdef int r
+    if columns >= width:
+        tile_of_kind(rows, panels, given, row, panel, c, c_row)
+        return
+    memset(whole, 0, rows * width * sizeof(float))
+    for r in range(rows):
+        memcpy(whole + r * width, c + r * c_row, columns * sizeof(float))
+    tile_of_kind(rows, panels, given, row, panel, whole, width)
+    for r in range(rows):
+        memcpy(c + r * c_row, whole + r * width, columns * sizeof(float))
+
+
+cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c, bint last_first) noexcept nogil:
+    """c (rows, N) += the product, as `multiply` goes about it."""
+    cdef int each = PASS if rows == 1 else 1, height
+    cdef Py_ssize_t count = panel_count(N), passes = (count + each - 1) // each, turn, panel, n, row
+    for turn in range(passes):
+        panel = (passes - 1 - turn if last_first else turn) * each
+        n = panel * NARROW_PANEL
+        row = 0
+        while row < rows:
+            height = next_height(rows - row, NARROW_ROWS)
+            narrow_tile(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
+            row += height
+
+
+cdef void multiply_bf16(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
+                        bint last_first) noexcept nogil:
+    """c (rows, N) += a (rows, K) times the packed (K, N)."""
+    cdef Narrow given = Narrow(True, K, <const char*>a, K * sizeof(float), NULL, <const char*>panels, bf16_panel(K))
+    all_tiles(&given, rows, N, c, last_first)
+
+
+cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
+    """q + 128 for the K elements of a row, filled up to a multiple of four; returns the scale.
+
+    Of a row with NaN or infinity in it the scale is NaN, and so will be all that is computed from it.
+    """
+    cdef float[BLOCK] block
+    cdef unsigned int[BLOCK] largest
+    cdef unsigned char[BLOCK] bytes
+    cdef unsigned int bits, most = 0
+    cdef float scale, inverse
+    cdef Py_ssize_t start = 0
+    cdef int u
+    memset(largest, 0, sizeof(largest))
+    while start < K:
+        load[float](block, a + start, K - start)
+        for u in range(BLOCK):  # the bits of floats without a sign are in the order of their values, NaN the last
+            bits = bits_of(block[u]) & <unsigned int>0x7fffffff
+            largest[u] = bits if bits > largest[u] else largest[u]
+        start += BLOCK
+    for u in range(BLOCK):
+        most = largest[u] if largest[u] > most else most
+    if most >= INFINITE:
+        memset(quantised, 128, 4 * fours(K))
+        return float_of(NOT_A_NUMBER)
+    if most < SMALLEST:
+        memset(quantised, 128, 4 * fours(K))
+        return 0
+    scale = float_of(most) / <float>127
+    inverse = <float>127 / float_of(most)
+    start = 0
+    while start < K:
+        load[float](block, a + start, K - start)
+        for u in range(BLOCK):  # 1.5 * 2^23 rounds to whole numbers, which then stand in the low bits
+            bytes[u] = <unsigned char>bits_of(block[u] * inverse + <float>12583040.0)
+        memcpy(quantised + start, bytes, min(4 * fours(K) - start, BLOCK))
+        start += BLOCK
+    return scale
+
+
+cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
+                        bint last_first) noexcept nogil:
+    """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
+    cdef unsigned char[QUANTISED_BYTES] quantised
+    cdef float[QUANTISED_ROWS] scales
+    cdef Narrow given = Narrow(False, 0, <const char*>quantised, 0, NULL, <const char*>panels, int8_panel(K))
+    cdef Py_ssize_t first = 0, row, some, r
+    given.scales = scales
+    while first < K:
+        given.K = min(K - first, SEGMENT)
+        given.a_row = 4 * fours(given.K)
+        row = 0
+        while row < rows:
+            some = min(rows - row, QUANTISED_BYTES // given.a_row, QUANTISED_ROWS)
+            for r in range(some):
+                scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row)
+            all_tiles(&given, some, N, c + row * N, last_first)
+            row += some
+        given.panels += int8_segment(given.K)
+        first += given.K

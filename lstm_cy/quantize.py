@@ -1,0 +1,238 @@
+"""Narrow weights, bf16 or int8: LSTMs that only run, in less memory and less time, and what that costs in accuracy."""
+
+import re
+
+import numpy as np
+
+from .checks import float_array
+from .layers import Sequential
+from .lstm import LSTM
+
+KINDS = ("bf16", "int8")
+#: what stands beside an int8 weight: the scale of each of its rows
+SCALE = "_scale"
+_LAYER = re.compile(r"_l(\d+)")
+
+
+class QuantizedLSTM(LSTM):
+    """An LSTM with narrow weights: the same calls, but no training. `LSTM.quantize` makes them.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, **options :
+        As for LSTM; the dtype is float32.
+    weights : {"bf16", "int8"}
+        How the weights are held.
+
+    Attributes
+    ----------
+    report : dict or None
+        What `LSTM.quantize` measured; None after loading.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what is expected; the message names it.
+
+    Notes
+    -----
+    bf16: each weight is the float32 with its lower 16 bits rounded away, to nearest even; everything else is float32.
+
+    int8: w is round(w / s) * s with s = max |row of w| / 127, a scale for each row. The layer's input and h are rounded
+    likewise, to round(x / s_x) * s_x with s_x = max |x| / 127, for each row of the batch and each step (in parts of
+    4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are float32.
+    A row with nothing above 2^-100 counts as zero; one with NaN or infinity in it becomes NaN from there on.
+
+    `parameters` and `state_dict` give the weights as float32, made anew each time: the layer does not hold them.
+
+    Examples
+    --------
+    >>> from lstm_cy import LSTM
+    >>> narrow = LSTM(3, 5, seed=0).quantize("int8")
+    >>> y, (h_n, c_n) = narrow([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    >>> y.shape, y.dtype.name
+    ((2, 5), 'float32')
+    """
+
+    report = None
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, weights, **options):
+        self.weights = _kind("weights", weights)
+        super().__init__(input_size, hidden_size, num_layers, **options)
+        if self.dtype != np.float32:
+            raise ValueError(f"dtype: expected 'float32' with narrow weights, got {self.dtype.name!r}")
+        self.config["weights"] = self.weights
+
+    @property
+    def parameters(self):
+        """{name: read-only float32 array}: what the narrow weights stand for, under PyTorch's names."""
+        arrays = self.state_dict()
+        for array in arrays.values():
+            array.flags.writeable = False
+        return arrays
+
+    def state_dict(self):
+        """{name: float32 array}: as `parameters`, writable; an LSTM takes it with `load_state_dict`."""
+        stored = self._parameters
+        return {
+            name: array.copy() if array.dtype == np.float32 else widened(array, stored.get(name + SCALE))
+            for name, array in stored.items()
+            if not name.endswith(SCALE)
+        }
+
+    def quantize(self, kind, sample=None):
+        """Raise: the weights are narrow already."""
+        raise TypeError(f"quantize: expected an LSTM with float32 weights, got one with {self.weights} weights")
+
+    def _check_writable(self):
+        raise TypeError("narrow weights are read-only; train the float32 layer and quantize again")
+
+    def forward(self, x, state=None, *, lengths=None, threads=None, rng=None):
+        """Raise: narrow weights cannot be trained."""
+        self._check_writable()
+
+    def backward(self, tape, dy=None, dstate=None):
+        """Raise: narrow weights cannot be trained."""
+        self._check_writable()
+
+    def _initial_parameters(self, rng, forget_rows):
+        """Zeros: what is there until `restore`."""
+        H = self.hidden_size
+        arrays = {}
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                for name, inputs in (("weight_ih", self._layer_inputs(layer)), ("weight_hh", H)):
+                    arrays[name + suffix] = np.zeros((4 * H, inputs), np.uint16 if self.weights == "bf16" else np.int8)
+                    if self.weights == "int8":
+                        arrays[name + suffix + SCALE] = np.zeros(4 * H, np.float32)
+                if self.bias:
+                    arrays |= {name + suffix: np.zeros(4 * H, np.float32) for name in ("bias_ih", "bias_hh")}
+        return arrays
+
+    def _weight(self, parameters, name):
+        return parameters[name], parameters.get(name + SCALE)
+
+    def _products(self):
+        return None  # BLAS has none for narrow weights
+
+
+def quantize(lstm, kind, sample=None):
+    """What `LSTM.quantize` does; see there."""
+    _kind("kind", kind)
+    if lstm.dtype != np.float32:
+        raise ValueError(f"quantize: expected a float32 layer, got {lstm.dtype.name}")
+    sample, described = _sample(lstm, sample)
+    narrow = QuantizedLSTM(**lstm.config, weights=kind)
+    stored = {}
+    for name, array in lstm.parameters.items():
+        if name.startswith("bias"):
+            stored[name] = array
+        elif kind == "bf16":
+            stored[name] = to_bf16(name, array)
+        else:
+            stored[name], stored[name + SCALE] = to_int8(name, array)
+    narrow.restore(stored)
+    narrow.report = {
+        "sample": described,
+        "layers": _errors(lstm, narrow, sample),
+        "bytes_before": sum(array.nbytes for array in lstm.parameters.values()),
+        "bytes_after": sum(array.nbytes for array in stored.values()),
+    }
+    return narrow
+
+
+def quantize_model(model, kind, sample=None):
+    """What `Sequential.quantize` does; see there."""
+    layers, report = [], {}
+    for index, layer in enumerate(model.layers):
+        x = sample
+        if sample is not None:
+            sample = layer(sample)[0] if isinstance(layer, LSTM) else layer(sample)
+        if isinstance(layer, LSTM):
+            layer = layer.quantize(kind, x)
+            report[index] = layer.report
+        layers.append(layer)
+    if not report:
+        raise ValueError("quantize: expected a model with an LSTM in it, got none")
+    narrow = Sequential(*layers)
+    narrow.report = report
+    return narrow
+
+
+def to_bf16(name, weight):
+    """A float32 array as bf16, uint16: rounded to nearest, ties to even.
+
+    Raises
+    ------
+    ValueError
+        It holds NaN, infinity or a number too large for bf16.
+    """
+    bits = weight.view(np.uint32)
+    narrow = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    if not (np.isfinite(weight).all() and np.isfinite(widened(narrow)).all()):
+        raise ValueError(f"{name}: expected finite numbers below 3.39e38, got others")
+    return narrow
+
+
+def to_int8(name, weight):
+    """A float32 matrix as (int8 matrix, float32 scale of each row), symmetric: -127 to 127.
+
+    Raises
+    ------
+    ValueError
+        It holds NaN or infinity.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    scale = np.abs(weight).max(axis=1) / np.float32(127)
+    rows = weight / np.where(scale > 0, scale, 1)[:, None]
+    return np.clip(np.rint(rows), -127, 127).astype(np.int8), scale
+
+
+def widened(narrow, scale=None):
+    """The float32 array that bf16 (uint16) or int8 numbers with a scale for each row stand for."""
+    if scale is None:
+        return (narrow.astype(np.uint32) << 16).view(np.float32)
+    return narrow * scale[:, None]
+
+
+def _kind(name, kind):
+    if kind not in KINDS:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {kind!r}")
+    return kind
+
+
+def _sample(lstm, sample):
+    """(x for the layer, words for the report)."""
+    if sample is None:
+        shape = (1, 100, lstm.input_size) if lstm.batch_first else (100, 1, lstm.input_size)
+        return np.random.default_rng(0).standard_normal(shape, np.float32), "standard normal, T = 100, B = 1, seed 0"
+    sample = float_array("sample", sample, lstm.dtype)
+    if sample.ndim not in (2, 3) or sample.shape[-1] != lstm.input_size or sample.size == 0:
+        axes = "(B, T, I)" if lstm.batch_first else "(T, B, I)"
+        raise ValueError(
+            f"sample: expected shape {axes} or (T, I), not empty, with I = {lstm.input_size}, got {sample.shape}"
+        )
+    if not np.isfinite(sample).all():
+        raise ValueError("sample: expected finite numbers, got NaN or infinity")
+    return sample, f"given, {sample.shape}"
+
+
+def _errors(lstm, narrow, x):
+    """For each layer {"largest", "rms"} of the difference of its output, all layers up to it narrow."""
+    errors, x_narrow = [], x
+    for layer in range(lstm.num_layers):
+        x, _ = _layer_of(lstm, layer)(x)
+        x_narrow, _ = _layer_of(narrow, layer)(x_narrow)
+        difference = np.float64(x_narrow) - x
+        errors.append({"largest": float(np.abs(difference).max()), "rms": float(np.sqrt(np.square(difference).mean()))})
+    return errors
+
+
+def _layer_of(lstm, layer):
+    """One layer of `lstm` as a layer of its own."""
+    config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
+    single = type(lstm)(**config)
+    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.search(name)[1]) == layer}
+    single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
+    return single
