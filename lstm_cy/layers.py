@@ -6,7 +6,7 @@ from . import config
 from ._kernels.affine import Affine
 from .checks import dtype_of, expect_shape, flag, float_array, generator, int_array, number, positive_int
 from .layer import Gradients, Layer
-from .lstm import LSTM
+from .lstm import LARGEST_SIDE, LSTM
 
 
 class Linear(Layer):
@@ -35,6 +35,11 @@ class Linear(Layer):
     def __init__(self, in_features, out_features, *, bias=True, dtype="float32", seed=None):
         self.in_features = positive_int("in_features", in_features)
         self.out_features = positive_int("out_features", out_features)
+        if max(self.in_features, self.out_features) > LARGEST_SIDE:
+            raise ValueError(
+                f"in_features, out_features: expected up to {LARGEST_SIDE}, "
+                f"got {self.in_features} and {self.out_features}"
+            )
         self.bias = flag("bias", bias)
         self.dtype = dtype_of(dtype)
         self.config = {

@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 
 from ._kernels.affine cimport Affine
 from ._kernels.forward cimport step
-from ._kernels.network cimport Network
+from ._kernels.network cimport Direction, Network
 from ._kernels.table cimport Kernels
 
 from . import config
@@ -67,12 +67,16 @@ cdef class Recurrent(Stage):
     cdef bint last_first  # every other step reads the weights from their end, which the caches still hold
 
     def __cinit__(self, layer, Py_ssize_t rows):
+        cdef Direction* way
+        cdef Py_ssize_t index
         if layer.bidirectional or layer.reverse:
             option = "bidirectional" if layer.bidirectional else "reverse"
             raise ValueError(f"stepper: expected an LSTM that runs forwards, got {option}=True")
         self.network = layer._network
         self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.hidden_size
-        self.multiply_adds = sum(name[:6] == "weight" and array.size for name, array in layer.parameters.items())
+        for index in range(layer.num_layers):
+            way = &self.network.directions[index]
+            self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs)
         shape = layer.num_layers, rows, layer.hidden_size
         self.h, self.c = aligned(shape, layer.dtype), aligned(shape, layer.dtype)
         self.z = aligned((rows, 4 * layer.hidden_size), layer.dtype)

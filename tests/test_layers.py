@@ -162,6 +162,7 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
     ("make", "error", "message"),
     (
         (lambda: Linear(0, 3), ValueError, "in_features"),
+        (lambda: Linear(3, 2**31), ValueError, "in_features, out_features: expected up to 2147483647, got 3 and"),
         (lambda: Linear(3, 3, dtype="int8"), ValueError, "dtype"),
         (lambda: Embedding(3, 2.5), TypeError, "embedding_dim"),
         (lambda: Dropout(-0.1), ValueError, "p: expected a number"),

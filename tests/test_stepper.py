@@ -191,6 +191,10 @@ def test_out_is_written_and_given_back(B):
     if B == 1:
         row = np.empty(5, np.float32)
         assert stepper.step(x[0, 0], out=row) is row
+        with pytest.raises(ValueError, match=r"out: expected shape .* = \(5,\), got \(1, 5\)"):
+            stepper.step(x[0, 0], out=out)
+        with pytest.raises(ValueError, match=r"out: expected shape .* = \(1, 5\), got \(5,\)"):
+            stepper.step(x[0], out=row)
 
 
 @pytest.mark.parametrize("B", (1, 3, 9))
