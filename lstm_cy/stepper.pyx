@@ -67,7 +67,7 @@ cdef class Recurrent(Stage):
     cdef bint last_first  # every other step reads the weights from their end, which the caches still hold
 
     def __cinit__(self, layer, Py_ssize_t rows):
-        cdef Direction* way
+        cdef const Direction* way
         cdef Py_ssize_t index
         if layer.bidirectional or layer.reverse:
             option = "bidirectional" if layer.bidirectional else "reverse"
@@ -75,7 +75,7 @@ cdef class Recurrent(Stage):
         self.network = layer._network
         self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.hidden_size
         for index in range(layer.num_layers):
-            way = &self.network.directions[index]
+            way = &self.network.net.directions[index]
             self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs)
         shape = layer.num_layers, rows, layer.hidden_size
         self.h, self.c = aligned(shape, layer.dtype), aligned(shape, layer.dtype)
