@@ -1,6 +1,10 @@
 """Inference over whole sequences."""
 
-from .common import REPEAT, SHAPES, Inference, checked, speedup_over_numpy
+import os
+
+import numpy as np
+
+from .common import REPEAT, SHAPES, Inference, checked, medians, speedup_over_numpy
 
 
 class Forward:
@@ -31,3 +35,61 @@ class ForwardMemory:
 
     def peakmem_forward(self, shape):
         self.case.lstm(self.case.x, self.case.state)
+
+
+class Ragged:
+    """Rows of lengths drawn uniformly from 1..T: those that have ended should cost nothing."""
+
+    params = (("32x50x64x64", "32x50x256x256"),)
+    param_names = ("BxTxIxH",)
+    repeat = REPEAT
+
+    def setup(self, shape):
+        self.case = checked(Inference, shape)
+        self.lengths = np.random.default_rng(0).integers(1, len(self.case.x) + 1, self.case.x.shape[1])
+
+    def time_forward(self, shape):
+        self.case.lstm(self.case.x, self.case.state, lengths=self.lengths)
+
+    def track_share_of_padded(self, shape):
+        padded, ragged = medians(
+            [lambda: self.case.lstm(self.case.x, self.case.state), lambda: self.time_forward(shape)]
+        )
+        return round(ragged / padded, 3)
+
+    track_share_of_padded.unit = "of the padded time"
+
+
+def track_slowdown_by_denormals():
+    """A state that decays through the denormal numbers, beside one that does not: 1 if they cost nothing."""
+    case = checked(Inference, "1x100x64x64")
+    state = tuple(np.full_like(part, 1e-39) for part in case.state)
+    nothing = np.zeros_like(case.x)
+    plain, denormal = medians(
+        [lambda: case.lstm(nothing, case.state), lambda: case.lstm(nothing + np.float32(1e-39), state)]
+    )
+    return round(denormal / plain, 3)
+
+
+track_slowdown_by_denormals.unit = "x"
+
+
+def track_memory_drift(calls=100_000):
+    """How much a process has grown after many calls of random lengths."""
+    case = checked(Inference, "1x100x32x32")
+    steps = np.random.default_rng(0).integers(0, len(case.x) + 1, calls)
+    for T in steps[:1000]:
+        case.lstm(case.x[:T], case.state)
+    before = _resident_bytes()
+    for T in steps:
+        case.lstm(case.x[:T], case.state)
+    return _resident_bytes() - before
+
+
+track_memory_drift.unit = "bytes"
+track_memory_drift.timeout = 120
+
+
+def _resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import lstm_cy
 from lstm_cy import LSTM, Embedding, Linear, Sequential, load, save
 
 from .common import REPEAT, Inference, check, checked
@@ -34,6 +35,15 @@ def track_import_over_numpy():
 
 
 track_import_over_numpy.unit = "x"
+
+
+def track_installed_bytes():
+    """What the installed package takes, compiled modules and sources, without Python's caches."""
+    files = (path for path in Path(lstm_cy.__file__).parent.rglob("*") if "__pycache__" not in path.parts)
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+track_installed_bytes.unit = "bytes"
 
 
 def _import_seconds(statement):

@@ -26,6 +26,10 @@ BENCHMARKS = {
         "Forward.time_forward",
         "Forward.track_speedup_over_numpy",
         "ForwardMemory.peakmem_forward",
+        "Ragged.time_forward",
+        "Ragged.track_share_of_padded",
+        "track_slowdown_by_denormals",
+        "track_memory_drift",
     },
     "step": {
         "Step.time_step",
@@ -42,6 +46,7 @@ BENCHMARKS = {
     "load": {
         "Import.timeraw_import",
         "track_import_over_numpy",
+        "track_installed_bytes",
         "Construct.time_construct",
         "Construct.time_load_state_dict",
         "Files.time_save",
@@ -110,8 +115,8 @@ def test_benchmark_runs(benchmarks, module, name):
         holder.setup(*arguments)
     result = function(*arguments)
     if method.startswith("track_"):
-        assert function.unit == "x"
-        assert 0 < result < math.inf
+        assert function.unit
+        assert 0 <= result < math.inf
     if method.startswith("timeraw_"):
         compile(result, name, "exec")
     if hasattr(holder, "teardown"):
