@@ -75,7 +75,7 @@ cdef class Recurrent(Stage):
         self.network = layer._network
         self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.hidden_size
         for index in range(layer.num_layers):
-            way = &self.network.directions[index]
+            way = &self.network.net.directions[index]
             self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs)
         shape = layer.num_layers, rows, layer.hidden_size
         self.h, self.c = aligned(shape, layer.dtype), aligned(shape, layer.dtype)
