@@ -67,7 +67,7 @@ cdef class Recurrent(Stage):
     cdef bint last_first  # every other step reads the weights from their end, which the caches still hold
 
     def __cinit__(self, layer, Py_ssize_t rows):
-        cdef Direction* way
+        cdef const Direction* way
         cdef Py_ssize_t index
         if layer.bidirectional or layer.reverse:
             option = "bidirectional" if layer.bidirectional else "reverse"
