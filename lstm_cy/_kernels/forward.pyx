@@ -32,7 +32,7 @@ cdef enum:
     LEAST_ROWS = 2
     # Multiply-adds of a layer worth sharing with a worker that is near, and with one that must be woken.
     WORTH_SHARING = 400000
-    WORTH_WAKING = 8000000
+    WORTH_WAKING = 60000000
 
 ctypedef struct Call:
     # what the whole call works on
@@ -170,7 +170,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     layer.next = 0
     layer.team = NULL
     if sharing and layer.parts == 1:
-        if call.batch.B == 1 and call.tape == NULL and set_up_team(&team, layer):
+        if call.batch.B == 1 and call.tape == NULL and set_up_team(&team, layer, multiply_adds):
             layer.team = &team
         else:
             sharing = False

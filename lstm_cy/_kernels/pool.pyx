@@ -19,8 +19,10 @@ cdef extern from *:
     #include <stdint.h>
     #include <time.h>
 
-    /* Turns of spinning before the processor is given away: some tens of microseconds. */
-    enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_PATIENCE = 2000, LSTM_CY_HOLD_OFF = 200000000 };
+    /* Turns of spinning before the processor is given away: some tens of microseconds. No team is formed for a while
+       after one was kept apart: 10 ms, twice as long each time that it happens again soon. */
+    enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_PATIENCE = 2000 };
+    #define LSTM_CY_HOLD_OFF 10000000
 
     static struct {
         int taken;              /* whether a call has the pool */
@@ -31,6 +33,7 @@ cdef extern from *:
         long long joined;       /* how often one took a seat */
         int64_t spin;           /* nanoseconds after a job */
         int64_t held_off;       /* until then, no working in step */
+        int64_t hold;           /* how long the last time */
         int64_t last_call;      /* when it ended */
         pthread_mutex_t mutex;  /* of `sleeping` and `woken` */
         pthread_cond_t woken;
@@ -163,7 +166,11 @@ cdef extern from *:
         return turns >= LSTM_CY_PATIENCE;
     }
     static void lstm_cy_hold_off(void) {
-        __atomic_store_n(&lstm_cy_pool.held_off, lstm_cy_now() + LSTM_CY_HOLD_OFF, __ATOMIC_RELAXED);
+        int64_t now = lstm_cy_now(), hold = __atomic_load_n(&lstm_cy_pool.hold, __ATOMIC_RELAXED);
+        int again = now - __atomic_load_n(&lstm_cy_pool.held_off, __ATOMIC_RELAXED) < 4 * hold;
+        hold = !again ? LSTM_CY_HOLD_OFF : hold < 64 * LSTM_CY_HOLD_OFF ? 2 * hold : hold;
+        __atomic_store_n(&lstm_cy_pool.hold, hold, __ATOMIC_RELAXED);
+        __atomic_store_n(&lstm_cy_pool.held_off, now + hold, __ATOMIC_RELAXED);
     }
     static int lstm_cy_held_off(void) {
         int64_t until = __atomic_load_n(&lstm_cy_pool.held_off, __ATOMIC_RELAXED);

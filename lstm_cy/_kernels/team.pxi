@@ -1,13 +1,18 @@
 # Two threads in step on one row: each computes half of every product, meets the other, and updates the whole cell for
 # itself. Each half of the weights stays in the cache of its own core, and one meeting a step is enough.
 #
-# Where another process takes one of the two processors a meeting may last as long as a slice of its time. After such a
-# meeting there is one more, for both to know that it is the last; then the leader goes on alone, and for a while no
-# team is formed.
+# Where another process takes one of the two processors a meeting may last as long as a slice of its time. After a few
+# such meetings there is one more, for both to know that it is the last; then the leader goes on alone, and for a while
+# no team is formed.
 
 cdef enum:
     APART = 16  # elements between counters of different threads: two cache lines
     LAST_TURN = 1 << 30
+    # Meetings to which the follower may come late: at first it has to load its half of the weights.
+    MOST_DELAYS = 3
+    # Multiply-adds of a layer for which a worker that sleeps is woken to join: it may come to the leader's own
+    # processor first, and be late until the system moves it.
+    WORTH_A_TEAM = 100000000
 
 ctypedef struct Team:
     # The leader's thread is the caller's; the follower's joins at the beginning of a block, once it has come.
@@ -16,7 +21,8 @@ ctypedef struct Team:
     Py_ssize_t[2 * APART] met       # how often each has come to a meeting
     Py_ssize_t count                # the same, the leader's own
     Py_ssize_t last_meeting         # after which the follower leaves, or 0
-    bint joined, late               # whether there is a follower, and whether it has been late
+    bint joined, late               # whether there is a follower, and whether it has been late too often
+    int delays                      # how often it has
     # the block at hand, and the state before it
     Py_ssize_t first, last
     void* x
@@ -25,10 +31,12 @@ ctypedef struct Team:
     void* c
 
 
-cdef bint set_up_team(Team* team, Layer* layer) noexcept nogil:
+cdef bint set_up_team(Team* team, Layer* layer, Py_ssize_t multiply_adds) noexcept nogil:
     """Whether a team is worth it: R must be more than a core keeps next to its arithmetic anyway."""
     cdef Py_ssize_t H = layer.net.hidden_size
     if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or held_off():
+        return False
+    if multiply_adds < WORTH_A_TEAM and not worker_is_near():
         return False
     memset(team, 0, sizeof(Team))
     return True
@@ -50,8 +58,10 @@ cdef void lead_meeting(Team* team) noexcept nogil:
     if team.late:
         team.joined = False
     elif late:
-        team.late = True
-        hold_off()
+        team.delays += 1
+        if team.delays > MOST_DELAYS:
+            team.late = True
+            hold_off()
 
 
 cdef inline bint follow_meeting(Team* team, Py_ssize_t* count) noexcept nogil:
