@@ -83,6 +83,17 @@ def expect_shape(name, array, shape, meaning):
         raise ValueError(f"{name}: expected shape {meaning} = {shape}, got {array.shape}")
 
 
+def check_lengths(lengths, rows, steps):
+    """`lengths` as an intp array (rows,) of 0 to `steps`; for one sequence, `rows` None, a scalar."""
+    lengths = int_array("lengths", lengths)
+    expect_shape("lengths", lengths, () if rows is None else (rows,), "()" if rows is None else "(B,)")
+    outside = (lengths < 0) | (lengths > steps)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"lengths: expected 0 to T = {steps}, got {lengths.flat[row]} at row {row}")
+    return lengths
+
+
 def generator(name, value):
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
     if value is None or isinstance(value, np.random.Generator):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .checks import expect_shape, flag, float_array, int_array
+from .checks import check_lengths, expect_shape, flag, float_array, int_array
 
 IGNORE_INDEX = -100  # PyTorch's default
 
@@ -149,15 +149,6 @@ def sum_of_squares(array):
     """The sum of the squares of all entries, accumulated in float64 without a copy in float64."""
     flat = array.reshape(-1)
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
-
-
-def check_lengths(lengths, rows, steps):
-    """`lengths` as an intp array (rows,) within 0 to `steps`; `rows` None: one sequence, a scalar."""
-    lengths = int_array("lengths", lengths)
-    expect_shape("lengths", lengths, () if rows is None else (rows,), "()" if rows is None else "(B,)")
-    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths: expected 0 to T = {steps}, got {lengths.min()} to {lengths.max()}")
-    return lengths
 
 
 def _prediction(value):

@@ -7,12 +7,12 @@ from ._kernels import backward as backward_driver
 from ._kernels import forward as forward_driver
 from ._kernels.network import Network
 from .checks import (
+    check_lengths,
     dtype_of,
     expect_shape,
     flag,
     float_array,
     generator,
-    int_array,
     number,
     positive_int,
 )
@@ -533,16 +533,10 @@ class Batch:
         self.rows = T * B
         self.ragged = None
         if lengths is not None:
-            self._set_lengths(int_array("lengths", lengths))
+            scalar = not has_batch_axis and np.ndim(lengths) == 0
+            self._set_lengths(check_lengths(lengths, None if scalar else B, T).reshape(B))
 
     def _set_lengths(self, lengths):
-        if not self.has_batch_axis and lengths.ndim == 0:
-            lengths = lengths.reshape(1)
-        expect_shape("lengths", lengths, (self.B,), "(B,)")
-        outside = (lengths < 0) | (lengths > self.T)
-        if outside.any():
-            row = int(outside.argmax())
-            raise ValueError(f"lengths: expected 0 to T = {self.T}, got {lengths[row]} at row {row}")
         if (lengths == self.T).all():
             return
         order = np.argsort(-lengths, kind="stable")

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import flag, non_negative_int, number, positive_int
+from .checks import check_lengths, flag, non_negative_int, number, positive_int
 from .layer import Layer
 from .layers import Embedding, Sequential
-from .losses import check_lengths
 from .lstm import LSTM
 from .optimizers import Optimizer, clip_grad_norm
 

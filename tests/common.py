@@ -4,13 +4,20 @@ import contextlib
 import importlib
 
 import numpy as np
+import pytest
 
 from lstm_cy import LSTM, config, reference
 
+TOLERANCE = {"float32": 2e-6, "float64": 1e-13}  # of results at T = 100; docs/performance.md promises it
 SIZES = (1, 3, 17, 33, 127)
 DTYPES = ("float32", "float64")
 IMPLEMENTATIONS = [(isa, engine) for isa in config.available_instruction_sets() for engine in config.ENGINES]
 PACKED = [pair for pair in IMPLEMENTATIONS if pair[1] == "packed"]
+
+# With the fixture `chosen` of conftest.py, these run a test with layers of each kind.
+every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
+every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @contextlib.contextmanager
@@ -24,6 +31,11 @@ def implementation(isa, engine):
         yield
     finally:
         config.kernels, config.blas = saved
+
+
+def bits(*arrays):
+    """What two results have in common if they are the same to the bit."""
+    return [np.asarray(array).tobytes() for array in arrays]
 
 
 def random_case(lstm, T, B, seed=0, scale=1.0):

@@ -3,35 +3,19 @@
 import numpy as np
 import pytest
 from common import (
-    DTYPES,
-    IMPLEMENTATIONS,
-    PACKED,
     SIZES,
+    TOLERANCE,
+    bits,
+    every_dtype,
     every_gradient,
-    implementation,
+    every_implementation,
+    every_packed,
     largest_error,
     random_case,
     reference_lstm,
 )
 
 from lstm_cy import LSTM, reference
-
-# What a result may differ from float64's at T = 100 on weights U(-1/sqrt(H), 1/sqrt(H)); the docs promise it.
-TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
-
-every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
-every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-@pytest.fixture
-def chosen(isa, engine):
-    with implementation(isa, engine):
-        yield
-
-
-def bits(*arrays):
-    return [np.asarray(array).tobytes() for array in arrays]
 
 
 @every_implementation

@@ -206,10 +206,10 @@ def test_cross_entropy_refuses(arguments, error, message):
         (
             {"lengths": [1, 4, 1, 1], "batch_first": True},
             ValueError,
-            "lengths: expected 0 to T = 3, got 1 to 4",
+            "lengths: expected 0 to T = 3, got 4 at row",
         ),
-        ({"lengths": [1, 5, 0]}, ValueError, "lengths: expected 0 to T = 4, got 0 to 5"),
-        ({"lengths": [1, -1, 0]}, ValueError, "lengths: expected 0 to T = 4, got -1 to 1"),
+        ({"lengths": [1, 5, 0]}, ValueError, "lengths: expected 0 to T = 4, got 5 at row 1"),
+        ({"lengths": [1, -1, 0]}, ValueError, "lengths: expected 0 to T = 4, got -1 at row 1"),
         ({"lengths": [1.0, 1.0, 1.0]}, TypeError, "lengths: expected integers"),
         ({"lengths": 2}, ValueError, r"lengths: expected shape \(B,\)"),
         ({"lengths": [0, 0, 0]}, ValueError, "nothing to count"),

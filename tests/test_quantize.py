@@ -5,7 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
-from common import SIZES, directions, implementation, random_case, reference_lstm
+from common import (
+    SIZES,
+    bits,
+    directions,
+    implementation,
+    random_case,
+    reference_lstm,
+)
 
 from lstm_cy import LSTM, SGD, Dropout, Embedding, Linear, Sequential, config, load, save
 from lstm_cy.quantize import QuantizedLSTM, to_bf16, to_int8, widened
@@ -28,10 +35,6 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def chosen(isa):
     with implementation(isa, "packed"):
         yield
-
-
-def bits(*arrays):
-    return [np.asarray(array).tobytes() for array in arrays]
 
 
 def int8_product(a, weight, scale):

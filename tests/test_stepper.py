@@ -13,26 +13,18 @@ import time
 
 import numpy as np
 import pytest
-from common import DTYPES, IMPLEMENTATIONS, PACKED, implementation, random_case, small_lstm
+from common import (
+    TOLERANCE,
+    bits,
+    every_dtype,
+    every_implementation,
+    every_packed,
+    random_case,
+    small_lstm,
+)
 
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential
 from lstm_cy.stepper import Stepper
-
-TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
-
-every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
-every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-@pytest.fixture
-def chosen(isa, engine):
-    with implementation(isa, engine):
-        yield
-
-
-def bits(*arrays):
-    return [np.asarray(array).tobytes() for array in arrays]
 
 
 def model_of(dtype="float32", B=None, **options):

@@ -685,7 +685,7 @@ X, Y = arrays()
         ),
         ((X, np.float64(1.0)), ValueError, "data: y: expected a target per step"),
         ((X, Y, LENGTHS[:9]), ValueError, r"lengths: expected shape \(B,\) = \(10,\), got \(9,\)"),
-        ((X, Y, LENGTHS + 1), ValueError, "lengths: expected 0 to T = 7, got 1 to 8"),
+        ((X, Y, LENGTHS + 1), ValueError, "lengths: expected 0 to T = 7, got 8 at row"),
         ((X, Y, LENGTHS * 1.0), TypeError, "lengths: expected integers"),
         ((X, Y, LENGTHS * 0), ValueError, "data: lengths: expected one above 0, got none"),
         (
