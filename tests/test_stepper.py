@@ -347,6 +347,7 @@ STATE = np.zeros((1, 2, 5))
     ("act", "error", "message"),
     (
         (lambda s: s.step(np.zeros(3)), ValueError, r"x_t: expected shape \(B, I\) with B = 2 and I = 3, got \(3,\)"),
+        (lambda s: s.step(np.zeros(3, "f")), ValueError, r"got \(3,\)"),
         (lambda s: s.step(np.zeros((2, 4), "f")), ValueError, r"x_t: expected shape .* got \(2, 4\)"),
         (lambda s: s.step(np.zeros((1, 3), "f")), ValueError, r"got \(1, 3\)"),
         (lambda s: s.step(np.zeros((1, 2, 3), "f")), ValueError, r"got \(1, 2, 3\)"),
