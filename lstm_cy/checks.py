@@ -55,14 +55,23 @@ def flag(name, value):
     return bool(value)
 
 
+def real_array(name, value):
+    """`value` as an array of real numbers of any dtype; complex numbers, objects and strings are refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name}: expected an array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array
+
+
 def float_array(name, value, dtype):
     """`value` as a C-contiguous array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
 
     An array that already is one comes back itself, not a copy.
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected real numbers convertible to {dtype}, got dtype {array.dtype}")
+    array = real_array(name, value)
     # ascontiguousarray would turn a scalar into a vector of one; asarray keeps the rank.
     return np.asarray(array, dtype=dtype, order="C")
 

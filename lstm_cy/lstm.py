@@ -15,6 +15,7 @@ from .checks import (
     generator,
     number,
     positive_int,
+    real_array,
 )
 from .layer import Gradients, Layer
 
@@ -402,7 +403,7 @@ class LSTM(Layer):
         """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
         threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
         network = self._network
-        x = np.asarray(x)
+        x = real_array("x", x)
         batch = self._batch(x, lengths)
         x = batch.batched(float_array("x", x, self.dtype))
         h, c = self._states("state", state, batch)

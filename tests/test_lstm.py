@@ -397,8 +397,10 @@ def test_constructor_errors(arguments, options, error, message):
         (np.zeros((4, 2, 9)), {}, ValueError, "x: expected shape .*I = 3, got \\(4, 2, 9\\)"),
         (np.zeros(3), {}, ValueError, "x: expected shape"),
         (np.zeros((1, 4, 2, 3)), {}, ValueError, "x: expected shape"),
-        (np.zeros((4, 2, 3), complex), {}, TypeError, "x: expected real numbers .*complex128"),
+        (np.zeros((4, 2, 3), complex), {}, TypeError, "x: expected real numbers, got dtype complex128"),
         (np.zeros((4, 2, 3), object), {}, TypeError, "x: .*object"),
+        (None, {}, TypeError, "x: expected real numbers, got dtype object"),
+        ([[1, 2, 3], [4, 5]], {}, ValueError, "x: expected an array: .*inhomogeneous"),
         (np.full((4, 2, 3), "a"), {}, TypeError, "x: "),
         (
             np.zeros((4, 2, 3)),
