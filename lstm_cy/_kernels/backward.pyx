@@ -137,22 +137,17 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t width = network.directions[index].ih.inputs
     cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](&network.engine, most, max(width, H), NULL)
-    cdef real* scratch = <real*>malloc((block + 2 * state) * sizeof(real))
-    cdef real* slots_h
-    cdef real* slots_c
+    cdef real* scratch = <real*>malloc((2 * state + block) * sizeof(real))
+    cdef real* slots_h = scratch
+    cdef real* slots_c = slots_h + state
     cdef Status status
     if scratch == NULL:
         return NO_MEMORY
-    if batch.order == NULL:
-        status = blocks[real](network, call, index, dx, dy, keep, dh, dc, most, scratch)
-    else:
-        slots_h = scratch + block
-        slots_c = slots_h + state
-        into_slots[real](batch, H, dh, slots_h)
-        into_slots[real](batch, H, dc, slots_c)
-        status = blocks[real](network, call, index, dx, dy, keep, slots_h, slots_c, most, scratch)
-        out_of_slots[real](batch, H, slots_h, dh)
-        out_of_slots[real](batch, H, slots_c, dc)
+    into_slots[real](batch, H, dh, slots_h)
+    into_slots[real](batch, H, dc, slots_c)
+    status = blocks[real](network, call, index, dx, dy, keep, slots_h, slots_c, most, slots_c + state)
+    out_of_slots[real](batch, H, slots_h, dh)
+    out_of_slots[real](batch, H, slots_c, dc)
     free(scratch)
     return status
 

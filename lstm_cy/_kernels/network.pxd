@@ -94,18 +94,20 @@ cdef class Network(Packer):
     cdef int pack_for_backward(self) except -1
 
 
-cdef inline void multiply_narrow(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
+cdef inline void multiply_packed(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
                                  Py_ssize_t rows, const real* a, real* c, bint last_first) noexcept nogil:
-    """`multiply` with narrow weights: their outputs from `first`, where a panel begins, up to `last`."""
+    """`multiply` with packed weights: their outputs from `first`, where a panel begins, up to `last`."""
     cdef const char* panels = <const char*>weight.panels
-    cdef Py_ssize_t K = weight.inputs
-    if real is float:
+    cdef Py_ssize_t K = weight.inputs, N = last - first
+    if weight.kind == PLAIN:
+        table.multiply[real](engine.kernels, rows, K, N, a, <const real*>panels + first * K, c, last_first)
+    elif real is float:
         if weight.kind == BF16:
             panels += engine.kernels.bf16_bytes(K, first)
-            engine.kernels.multiply_bf16(rows, K, last - first, a, panels, c, last_first)
+            engine.kernels.multiply_bf16(rows, K, N, a, panels, c, last_first)
         else:
             panels += engine.kernels.int8_bytes(K, first)
-            engine.kernels.multiply_int8(rows, K, last - first, a, panels, c, last_first)
+            engine.kernels.multiply_int8(rows, K, N, a, panels, c, last_first)
 
 
 cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
@@ -114,11 +116,8 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
 
     `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
     """
-    if weight.kind != PLAIN:
-        multiply_narrow[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
-    elif engine.blas == NULL:
-        table.multiply[real](engine.kernels, rows, weight.inputs, weight.outputs, a, <const real*>weight.panels, c,
-                             last_first)
+    if engine.blas == NULL or weight.kind != PLAIN:
+        multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
     else:
         blas_door.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                     <const real*>weight.values, c)
@@ -126,21 +125,15 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
 
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
                                bint last_first) noexcept nogil:
-    """The first or the second half of the panels of `multiply`, for one row and engine "packed"."""
-    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64
+    """The first or the second half of the panels of `multiply`, for one row and packed weights."""
+    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64, cut
     if weight.kind != PLAIN:
         width = NARROW_PANEL
-    cdef Py_ssize_t cut = (weight.outputs + width - 1) // width // 2 * width
-    cdef const real* panels = <const real*>weight.panels
-    if weight.kind != PLAIN and half == 0:
-        multiply_narrow[real](engine, weight, 0, cut, 1, a, c, last_first)
-    elif weight.kind != PLAIN:
-        multiply_narrow[real](engine, weight, cut, weight.outputs, 1, a, c + cut, last_first)
-    elif half == 0:
-        table.multiply[real](engine.kernels, 1, weight.inputs, cut, a, panels, c, last_first)
+    cut = (weight.outputs + width - 1) // width // 2 * width
+    if half == 0:
+        multiply_packed[real](engine, weight, 0, cut, 1, a, c, last_first)
     else:
-        table.multiply[real](engine.kernels, 1, weight.inputs, weight.outputs - cut, a,
-                             panels + cut * weight.inputs, c + cut, last_first)
+        multiply_packed[real](engine, weight, cut, weight.outputs, 1, a, c + cut, last_first)
 
 
 cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
