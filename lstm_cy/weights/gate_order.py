@@ -4,8 +4,16 @@ import numpy as np
 
 #: the gates' rows in every weight array of this library, by the names of `LSTM.from_gates`
 ORDER = ("input", "forget", "candidate", "output")
+#: Keras: i, f, c, o
+KERAS = ("input", "forget", "candidate", "output")
 
 
 def stack(gates):
     """One array of gate rows from {"input": array, "forget": array, "candidate": array, "output": array}."""
     return np.concatenate([gates[name] for name in ORDER])
+
+
+def reorder(rows, source, target=ORDER):
+    """The equal blocks of rows' axis 0, which stand in the order `source`, in the order `target`."""
+    blocks = dict(zip(source, np.split(rows, len(source)), strict=True))
+    return np.concatenate([blocks[name] for name in target])

@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 
 from ..checks import positive_int
-from ..layers import Dropout, Embedding, Linear, Sequential
+from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
 
@@ -25,7 +25,10 @@ FORMAT_VERSION = 1
 # Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
+_LAYERS = {
+    layer.__name__: layer
+    for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+}
 
 _CHUNK = 1 << 20
 # A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -254,7 +257,7 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
 
     Raises
     ------
@@ -292,7 +295,7 @@ def _least_size(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return sum(_least_size(layer) for layer in arguments["layers"])
-    if kind == "Dropout":
+    if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
     def size(name, default=None):
