@@ -1,73 +1,85 @@
-"""Activation functions and their derivatives, by name: what the layer Activation applies."""
+"""The activations an LSTM can have, by ONNX's names, and what of them the kernels are told."""
 
-import math
+import numbers
 
-import numpy as np
-
-_SELU = 1.6732632423543772, 1.0507009873554805
-
-
-def _sigmoid(x):
-    return 0.5 * np.tanh(0.5 * x) + 0.5
-
-
-def _elu(x, alpha):
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-
-def _elu_slope(x, alpha):
-    return np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
-
-
-def _normal(x):
-    """The cumulative distribution function of the normal distribution."""
-    from scipy.special import ndtr  # here, so that models without it do without SciPy
-
-    return ndtr(x)
-
-
-def _softmax(x):
-    shares = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    return shares / shares.sum(axis=-1, keepdims=True)
-
-
-def _log_softmax(x):
-    x = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-#: name: (alpha and beta where none are given, f(x, alpha, beta), its derivative (x, y, alpha, beta))
-ELEMENTWISE = {
-    "sigmoid": ((), lambda x, a, b: _sigmoid(x), lambda x, y, a, b: y * (1 - y)),
-    "tanh": ((), lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
-    "relu": ((), lambda x, a, b: np.maximum(x, 0), lambda x, y, a, b: x > 0),
-    "affine": ((1.0, 0.0), lambda x, a, b: a * x + b, lambda x, y, a, b: np.full_like(x, a)),
-    "leakyrelu": ((0.01,), lambda x, a, b: np.where(x < 0, a * x, x), lambda x, y, a, b: np.where(x < 0, a, 1)),
-    "thresholdedrelu": ((1.0,), lambda x, a, b: np.where(x > a, x, 0), lambda x, y, a, b: x > a),
-    "scaledtanh": ((1.0, 1.0), lambda x, a, b: a * np.tanh(b * x), lambda x, y, a, b: b * (a - y * y / a)),
-    "hardsigmoid": (
-        (0.2, 0.5),
-        lambda x, a, b: np.clip(a * x + b, 0, 1),
-        lambda x, y, a, b: np.where((y > 0) & (y < 1), a, 0),
-    ),
-    "elu": ((1.0,), lambda x, a, b: _elu(x, a), lambda x, y, a, b: _elu_slope(x, a)),
-    "softsign": ((), lambda x, a, b: x / (1 + abs(x)), lambda x, y, a, b: (1 - abs(y)) ** 2),
-    "softplus": ((), lambda x, a, b: np.logaddexp(x, 0), lambda x, y, a, b: _sigmoid(x)),
-    "selu": (
-        (),
-        lambda x, a, b: _SELU[1] * _elu(x, _SELU[0]),
-        lambda x, y, a, b: _SELU[1] * _elu_slope(x, _SELU[0]),
-    ),
-    "silu": ((), lambda x, a, b: x * _sigmoid(x), lambda x, y, a, b: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
-    "gelu": (
-        (),
-        lambda x, a, b: x * _normal(x),
-        lambda x, y, a, b: _normal(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
-    ),
-    "exp": ((), lambda x, a, b: np.exp(x), lambda x, y, a, b: y),
+#: (alpha, beta) where they are not given, as ONNX has them; 0 where the function has none. The order is the kernels'.
+DEFAULTS = {
+    "sigmoid": (0.0, 0.0),  # 1 / (1 + exp(-x))
+    "tanh": (0.0, 0.0),
+    "relu": (0.0, 0.0),  # max(0, x)
+    "affine": (1.0, 0.0),  # alpha x + beta
+    "leakyrelu": (0.01, 0.0),  # x where x >= 0, else alpha x
+    "thresholdedrelu": (1.0, 0.0),  # x where x > alpha, else 0
+    "scaledtanh": (1.0, 1.0),  # alpha tanh(beta x)
+    "hardsigmoid": (0.2, 0.5),  # max(0, min(1, alpha x + beta))
+    "elu": (1.0, 0.0),  # x where x >= 0, else alpha (exp(x) - 1)
+    "softsign": (0.0, 0.0),  # x / (1 + |x|)
+    "softplus": (0.0, 0.0),  # ln(1 + exp(x))
 }
-#: name: (f(x), the gradient of x from (dy, y)), over the last axis
-VECTORWISE = {
-    "softmax": (_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
-    "logsoftmax": (_log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
-}
+#: how many of (alpha, beta) a function has; the others have none
+ARGUMENTS = {"affine": 2, "leakyrelu": 1, "thresholdedrelu": 1, "scaledtanh": 2, "hardsigmoid": 2, "elu": 1}
+_NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
+#: of an LSTM that is told nothing else
+PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
+
+
+def normalized(activations, directions):
+    """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
+
+    Parameters
+    ----------
+    activations : sequence
+        Three entries, for the gates, the candidate and the cell when it is told, or one such triple for each
+        direction. An entry is a name, in any case, or (name, alpha) or (name, alpha, beta).
+    directions : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        Anything else; the message names `activations`.
+
+    Examples
+    --------
+    >>> normalized(("HardSigmoid", "tanh", ("leakyrelu", 0.1)), 1)
+    ((('hardsigmoid', 0.2, 0.5), ('tanh', 0.0, 0.0), ('leakyrelu', 0.1, 0.0)),)
+    """
+    if not isinstance(activations, tuple | list):
+        raise TypeError(f"activations: expected three or a triple for each direction, got {activations!r}")
+    if len(activations) == directions and all(_is_triple(entry) for entry in activations):
+        return tuple(_triple(entry) for entry in activations)
+    if len(activations) == 3:
+        return (_triple(activations),) * directions
+    raise ValueError(
+        f"activations: expected three or a triple for each of {directions} directions, got {len(activations)} entries"
+    )
+
+
+def for_kernels(triple):
+    """A normalized triple with numbers for names."""
+    return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
+
+
+def _is_triple(entry):
+    return isinstance(entry, tuple | list) and len(entry) == 3 and not isinstance(entry[1], numbers.Real)
+
+
+def _triple(entries):
+    return tuple(_activation(entry) for entry in entries)
+
+
+def _activation(entry):
+    name, *given = (
+        (entry,) if isinstance(entry, str) else entry if isinstance(entry, tuple | list) and entry else (None,)
+    )
+    if not isinstance(name, str) or name.lower() not in DEFAULTS:
+        raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
+    name = name.lower()
+    if len(given) > 2 or not all(isinstance(part, numbers.Real) and not isinstance(part, bool) for part in given):
+        raise TypeError(f"activations: expected a name, (name, alpha) or (name, alpha, beta), got {entry!r}")
+    values = tuple(map(float, given)) + DEFAULTS[name][len(given) :]
+    if not all(abs(value) < float("inf") for value in values):
+        raise ValueError(f"activations: expected finite numbers, got {entry!r}")
+    has = ARGUMENTS.get(name, 0)
+    if any(values[has:]):
+        raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")
+    return (name, *values)

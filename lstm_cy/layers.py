@@ -4,12 +4,13 @@ import numpy as np
 
 from . import config
 from ._kernels.affine import Affine
-from .activations import ELEMENTWISE, VECTORWISE
+from .activations import ARGUMENTS, DEFAULTS
 from .checks import (
     check_lengths,
     dtype_of,
     expect_shape,
     flag,
+    flag_array,
     float_array,
     generator,
     int_array,
@@ -17,6 +18,7 @@ from .checks import (
     positive_int,
     real_array,
 )
+from .functions import ELEMENTWISE, VECTORWISE
 from .layer import Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
@@ -272,7 +274,7 @@ class Activation(Layer):
         self.name = name.lower() if isinstance(name, str) else name
         if not isinstance(name, str) or not (self.name in ELEMENTWISE or self.name in VECTORWISE):
             raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {name!r:.80}")
-        defaults = ELEMENTWISE[self.name][0] if self.name in ELEMENTWISE else ()
+        defaults = DEFAULTS.get(self.name, ())[: ARGUMENTS.get(self.name, 0)]
         options = {}
         for place, (option, value) in enumerate({"alpha": alpha, "beta": beta}.items()):
             if place < len(defaults):
@@ -294,7 +296,7 @@ class Activation(Layer):
         if self.name in VECTORWISE:
             y = VECTORWISE[self.name][0](x)
         else:
-            y = ELEMENTWISE[self.name][1](x, self.alpha, self.beta)
+            y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
         return y, (x, y)
 
     def backward(self, tape, dy):
@@ -304,7 +306,7 @@ class Activation(Layer):
         expect_shape("dy", dy, y.shape, "the shape of y")
         if self.name in VECTORWISE:
             return Gradients(VECTORWISE[self.name][1](dy, y), None, {})
-        slope = np.asarray(ELEMENTWISE[self.name][2](x, y, self.alpha, self.beta), y.dtype)
+        slope = np.asarray(ELEMENTWISE[self.name][1](x, y, self.alpha, self.beta), y.dtype)
         return Gradients(dy * slope, None, {})
 
 
@@ -489,11 +491,9 @@ class Readout(Layer):
     def _valid(self, y, lengths, mask):
         """Which steps are valid, (B, T) or (T,)."""
         if lengths is not None and mask is not None:
-            raise ValueError("lengths, mask: expected one of them, got both")
+            raise ValueError("mask: expected None together with lengths, got both")
         if mask is not None:
-            mask = np.asarray(mask)
-            if mask.dtype != np.bool_:
-                raise TypeError(f"mask: expected bools, got dtype {mask.dtype}")
+            mask = flag_array("mask", mask)
             expect_shape("mask", mask, y.shape[:-1], "that of y without its features")
             return mask if self.batch_first or mask.ndim == 1 else mask.T
         *rows, steps, _ = self._turned(y).shape
@@ -517,9 +517,6 @@ class Readout(Layer):
         padded = np.concatenate([np.zeros_like(y, shape=(*y.shape[:-2], 1, y.shape[-1])), y], axis=-2)
         told = np.take_along_axis(padded, steps[..., None], axis=-2)
         return self._turned(told) if self.return_sequences else told[..., 0, :]
-
-
-def _mask(m): return {} if m is None else {"mask": m}  # XXX
 
 
 class Sequential(Layer):
@@ -636,7 +633,7 @@ class Sequential(Layer):
             if own:
                 layer._adopt(own)
 
-    def __call__(self, x, states=None, *, lengths=None, mask=None, threads=None):
+    def __call__(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None):
         """Run the model, for inference.
 
         Parameters
@@ -645,12 +642,14 @@ class Sequential(Layer):
             Tokens or features, as the first layer takes them.
         states : None or list of (h0, c0)
             One for each LSTM, or None for zeros.
-        lengths, threads :
-            Passed to each LSTM.
+        lengths, mask, reset, threads :
+            Passed to each LSTM; `lengths` and `mask` to each Readout, too. Neither may be given where an Embedding with
+            `mask_zero`, or a Masking, makes the mask.
 
         Returns
         -------
         out : ndarray
+            Two of them behind a Readout that does not merge directions.
         states : list of (h_n, c_n)
             One for each LSTM.
         """
@@ -661,7 +660,7 @@ class Sequential(Layer):
             if layer.masks:
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
-                x, state = layer(x, states[len(finals)], lengths=lengths, **_mask(mask), threads=threads)
+                x, state = layer(x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads)
                 finals.append(state)
             elif isinstance(layer, Readout):
                 x = layer(x, lengths=lengths, mask=mask)
@@ -669,7 +668,7 @@ class Sequential(Layer):
                 x = layer(x)
         return x, finals
 
-    def forward(self, x, states=None, *, lengths=None, mask=None, threads=None, rng=None):
+    def forward(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Returns
@@ -688,7 +687,7 @@ class Sequential(Layer):
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
                 x, state, kept = layer.forward(
-                    x, states[len(finals)], lengths=lengths, **_mask(mask), threads=threads, rng=rng
+                    x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads, rng=rng
                 )
                 finals.append(state)
             elif isinstance(layer, Readout):
@@ -769,7 +768,7 @@ class Sequential(Layer):
         for index, layer in enumerate(self.layers):
             if layer.masks and (lengths is not None or mask is not None):
                 name = type(layer).__name__
-                raise ValueError(f"lengths, mask: expected None, for the {name} at {index} finds the padding itself")
+                raise ValueError(f"lengths, mask: expected None, for the {name} at {index} makes the mask")
 
     def _check_states(self, name, states):
         """One entry for each LSTM."""
