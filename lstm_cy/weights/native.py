@@ -140,7 +140,7 @@ def read_npz(path):
 
 def _read_archive(file):
     size = os.fstat(file.fileno()).st_size
-    count = _check_directory(file, size)
+    count = check_directory(file, size)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) != count:
@@ -162,13 +162,13 @@ def _read_archive(file):
     return arrays
 
 
-def _check_directory(file, size):
+def check_directory(file, size, kind=".npz"):
     """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b"\0")
     signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
     if signature != b"PK\5\6":
-        raise ValueError("truncated, or not an .npz file: it does not end in a ZIP directory")
+        raise ValueError(f"truncated, or not an {kind} file: it does not end in a ZIP directory")
     if tail[56:60] == b"PK\6\7":  # past 2 GiB a second record, which overrides the first, stands before it
         (where,) = struct.unpack("<Q", tail[64:72])
         (directory,) = struct.unpack("<Q", tail[40:48])
@@ -179,13 +179,18 @@ def _check_directory(file, size):
     return count
 
 
-def _read_member(archive, member):
-    if not member.filename.endswith(".npy"):
-        raise ValueError("not an array (.npy)")
+def check_stored(member):
+    """Raise unless a ZIP member is plain bytes."""
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         raise ValueError("compressed; only uncompressed files are read")
     if member.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
         raise ValueError("encrypted, or of an unknown kind")
+
+
+def _read_member(archive, member):
+    if not member.filename.endswith(".npy"):
+        raise ValueError("not an array (.npy)")
+    check_stored(member)
     with archive.open(member) as stream:
         preamble = stream.read(10)
         if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
@@ -237,7 +242,7 @@ def read_model(path, strict):
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
-    _check_finite(path, arrays, strict)
+    check_finite(path, arrays, strict)
     try:
         config, metadata = _unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
@@ -344,7 +349,8 @@ def _unpack_header(content):
     return header.get("model"), header["metadata"]
 
 
-def _check_finite(path, arrays, strict):
+def check_finite(path, arrays, strict):
+    """Warn of NaN and infinity among `arrays`, or with `strict` raise a ValueError; called by what `load` calls."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
