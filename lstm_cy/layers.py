@@ -460,7 +460,7 @@ class Readout(Layer):
         valid = self._valid(y, lengths, mask)
         y = self._turned(y)
         if self.bidirectional:
-            steps = [self._steps(valid, False), self._steps(valid, True)]
+            steps = [self._steps(valid, False), self._steps(valid, True)[..., ::-1]]  # both in the order of time
         else:
             steps = [self._steps(valid, self.go_backwards)]
         told = [self._told(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]

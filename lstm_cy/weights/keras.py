@@ -253,8 +253,7 @@ class _Chain:
     def __init__(self, weights):
         self.weights = weights
         self.features = None  # how many come to the next layer
-        self.mask = None  # which mask does
-        self.sequences = True
+        self.mask = None  # which mask does, as `_mask` tells it
 
 
 def _converted(spec, version, weights):
@@ -295,10 +294,9 @@ def _flatten(spec, place, major, parts, unsupported):
             path = f"{place.path}/layers/{folder}" if place.path else f"layers/{folder}"
             inner = _Place(name, path, place.group or name, place.inside + ((name,) if place.group else ()))
             if kind in _MODELS:
-                first = len(parts)
+                parts.append((inner, mask, _border(inner)))
                 _flatten(layer, inner, major, parts, unsupported)
-                if mask is not None and first < len(parts):
-                    parts[first] = (parts[first][0], mask, parts[first][2])
+                parts.append((inner, None, _border(inner)))
                 continue
             if kind not in _READERS:
                 raise _Unsupported(f"layer {kind}")
@@ -308,6 +306,17 @@ def _flatten(spec, place, major, parts, unsupported):
             parts.append((inner, mask, build))
         except (_Unsupported, TypeError, ValueError) as error:
             unsupported.append(f"{name}: {error}")
+
+
+def _border(place):
+    """What stands for the border of a model inside another: Keras destroys masks there, or not, by circumstances."""
+
+    def build(chain):
+        if chain.mask is not None:
+            raise ValueError(f"not supported: {place.name}: a mask that enters or leaves a model inside another")
+        return []
+
+    return build
 
 
 def _split(spec):
@@ -346,14 +355,18 @@ def _in_order(spec):
     by_name = {_text(layer, "name"): layer for layer in layers if isinstance(layer, dict)}
     if len(by_name) != len(layers):
         raise _Unsupported("expected layers of different names")
-    name, chain, masks = _ends(config, "output_layers"), {}, {}
+    name, outputs = _ends(config, "output_layers")
+    last = by_name.get(name, {}).get("config")
+    if outputs != (2 if isinstance(last, dict) and last.get("merge_mode", "") is None else 1):
+        raise _Unsupported(f"output_layers: expected every output of {name!r:.80}, got {outputs}")
+    chain = {}
     while name not in chain:
         node = _node(by_name, name)
         chain[name] = (by_name[name], *node)
         if node == (None, None):
             break
         name = node[0]
-    if name != _ends(config, "input_layers"):
+    if (name, 1) != _ends(config, "input_layers"):
         raise _Unsupported("it is no chain of layers from one input to one output")
     besides = [other for other in by_name if other not in chain]
     masks = {other: _mask(by_name, other) for other in besides}
@@ -364,13 +377,13 @@ def _in_order(spec):
 
 
 def _ends(config, key):
-    """The name of the one input or output layer: ["name", 0, 0], or that in a list."""
+    """The name of the one input or output layer: of ["name", 0, 0], or of a list of its outputs in that form."""
     ends = config.get(key)
-    if isinstance(ends, list) and len(ends) == 1:
-        ends = ends[0]
-    if not isinstance(ends, list) or len(ends) != 3 or not isinstance(ends[0], str) or ends[2] != 0:
-        raise _Unsupported(f"{key}: expected one, got {ends!r:.80}")
-    return ends[0]
+    ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
+    name = ends[0][0] if ends and _is_list(ends[0], 3) else None
+    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [[name, place] for place in range(len(ends))]:
+        raise _Unsupported(f"{key}: expected one, got {ends!r:.200}")
+    return name, len(ends)
 
 
 def _node(by_name, name):
