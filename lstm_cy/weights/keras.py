@@ -72,16 +72,13 @@ def read_model(path, strict=False):
     ValueError
         The file is truncated, damaged or none of Keras's; or it holds layers or options that are not read, all of which
         are listed; or weights that no layer uses.
-    ImportError
-        h5py is not installed.
     OSError
         The file cannot be read.
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
         try:
-            source = _read_zip(file, size) if file.read(2) == b"PK" else _read_h5(file, size)
+            source = _read_zip(file) if file.read(2) == b"PK" else _read_h5(file)
             model = _converted(*source)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
@@ -139,8 +136,9 @@ def from_keras(model):
         raise ValueError(f"model: {error}") from None
 
 
-def _read_zip(file, size):
+def _read_zip(file):
     """(configuration, version of Keras, weights) of a .keras file."""
+    size = os.fstat(file.fileno()).st_size
     check_directory(file, size, ".keras")
     with zipfile.ZipFile(file) as archive:
         names = [member.filename for member in archive.infolist()]
@@ -154,15 +152,14 @@ def _read_zip(file, size):
         version = metadata.get("keras_version") if isinstance(metadata, dict) else None
         if not isinstance(version, str) or not version.startswith("3."):
             raise ValueError(f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
-        with archive.open(_MEMBERS[2]) as weights:
-            arrays, names = hdf5.read(weights, weights.seek(0, os.SEEK_END), skip=_OPTIMIZERS, texts=["name"])
+        arrays, names = hdf5.read(archive.read(_MEMBERS[2]), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
 
 
-def _read_h5(file, size):
+def _read_h5(file):
     """(configuration, version of Keras, weights) of an .h5 file."""
     file.seek(0)
-    arrays, texts = hdf5.read(file, size, skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
+    arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
         raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
     by_layer = {}
