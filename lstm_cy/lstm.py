@@ -394,8 +394,7 @@ class LSTM(Layer):
         Returns
         -------
         Gradients
-            `x` in x's shape, zero at and past a row's length and where masked; `state` = (dh0, dc0); `parameters` {name:
-            array}.
+            `x` in x's shape, zero where a step is not valid; `state` = (dh0, dc0); `parameters` {name: array}.
 
         Raises
         ------
@@ -602,7 +601,7 @@ class LSTM(Layer):
         return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
 
     def _spread_shares(self, gradients, suffix, shares):
-        """The parts of one direction's shares to their places; the two biases, only ever added, have equal gradients."""
+        """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
         H = self.hidden_size
         if self.bias:
             if shares is not None:
