@@ -660,7 +660,8 @@ class Sequential(Layer):
             if layer.masks:
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
-                x, state = layer(x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads)
+                state = states[len(finals)]
+                x, state = layer(x, state, lengths=lengths, mask=mask, reset=reset, threads=threads)
                 finals.append(state)
             elif isinstance(layer, Readout):
                 x = layer(x, lengths=lengths, mask=mask)
@@ -686,9 +687,8 @@ class Sequential(Layer):
             if layer.masks:
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
-                x, state, kept = layer.forward(
-                    x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads, rng=rng
-                )
+                steps = {"lengths": lengths, "mask": mask, "reset": reset}
+                x, state, kept = layer.forward(x, states[len(finals)], **steps, threads=threads, rng=rng)
                 finals.append(state)
             elif isinstance(layer, Readout):
                 x, kept = layer.forward(x, lengths=lengths, mask=mask)
