@@ -551,7 +551,9 @@ class Sequential(Layer):
             if not isinstance(layer, Layer) or isinstance(layer, Sequential):
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r} at {index}")
             if isinstance(layer, LSTM | Readout | Masking) and not sequences:
-                raise ValueError(f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step")
+                raise ValueError(
+                    f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step"
+                )
             if isinstance(layer, Readout):
                 sequences = layer.return_sequences
                 if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:

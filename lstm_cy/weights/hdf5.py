@@ -92,7 +92,7 @@ class _File:
 
     def _bytes(self, place, size):
         if size > len(self._data) or place > len(self._data) - size:
-            raise ValueError(f"damaged: {size} bytes at {place} are not in the file")
+            raise ValueError(f"truncated or damaged: {size} bytes at {place} are not in the file")
         return self._data[place : place + size]
 
     def _unpack(self, form, place):

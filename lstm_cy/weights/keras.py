@@ -104,7 +104,7 @@ def from_keras(model):
     TypeError
         `model` is no Keras model, or one of a class of its own.
     ValueError
-        It holds layers or options that are not read; all of them are listed.
+        It has no weights yet, or holds layers or options that are not read; all of them are listed.
 
     Examples
     --------
@@ -123,6 +123,8 @@ def from_keras(model):
     home = type(model).__module__.split(".")[0]
     if home not in ("keras", "tf_keras") or kind not in _MODELS:
         raise TypeError(f"model: expected a Sequential or functional model of Keras, got {kind}")
+    if not model.built:
+        raise ValueError("model: expected one that has its weights; call it once, or give it an Input")
     arrays = {}
     for layer in model.layers:
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
@@ -151,7 +153,9 @@ def _read_zip(file):
         metadata, spec = (_json(archive.open(name).read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
         version = metadata.get("keras_version") if isinstance(metadata, dict) else None
         if not isinstance(version, str) or not version.startswith("3."):
-            raise ValueError(f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
+            raise ValueError(
+                f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3"
+            )
         arrays, names = hdf5.read(archive.read(_MEMBERS[2]), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
 
@@ -278,7 +282,7 @@ def _flatten(spec, place, major, parts, unsupported):
     try:
         layers = _in_order(spec)
     except _Unsupported as error:
-        unsupported.append(f"{place.name or 'the model'}: {error}")
+        unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
         return
     for layer, source, mask in layers:
         name = "?"
@@ -303,6 +307,16 @@ def _flatten(spec, place, major, parts, unsupported):
             parts.append((inner, mask, build))
         except (_Unsupported, TypeError, ValueError) as error:
             unsupported.append(f"{name}: {error}")
+
+
+def _unknown(spec):
+    """What besides is not read of a model that is no chain."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        kind = layer.get("class_name") if isinstance(layer, dict) else None
+        if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
+            yield f"{layer.get('name')}: layer {kind}"
 
 
 def _border(place):
@@ -378,7 +392,9 @@ def _ends(config, key):
     ends = config.get(key)
     ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
     name = ends[0][0] if ends and _is_list(ends[0], 3) else None
-    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [[name, place] for place in range(len(ends))]:
+    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
+        [name, place] for place in range(len(ends))
+    ]:
         raise _Unsupported(f"{key}: expected one, got {ends!r:.200}")
     return name, len(ends)
 
@@ -395,7 +411,7 @@ def _node(by_name, name):
         arguments, options = node.get("args"), node.get("kwargs")
     else:  # Keras 2: a list of [name, node, tensor, options]
         arguments, options = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None
-    if not _is_list(arguments, 1) or not isinstance(options, dict):
+    if not _is_list(arguments, 1) or not isinstance(options, dict) or _is_list_of(arguments[0], dict | list):
         raise _Unsupported(f"{name!r:.80}: expected one input, got {node!r:.200}")
     mask = options.get("mask")
     others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
@@ -406,6 +422,10 @@ def _node(by_name, name):
 
 def _is_list(value, length):
     return isinstance(value, list) and len(value) == length
+
+
+def _is_list_of(value, kind):
+    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], kind)
 
 
 def _tensor(value):
@@ -481,7 +501,9 @@ def _function(spec, major):
         return _HARD_SIGMOID[major]
     if isinstance(spec, str) and spec in _FUNCTIONS:
         return _FUNCTIONS[spec]
-    if isinstance(spec, dict):
+    if isinstance(spec, dict) and spec.get("class_name") == "function":
+        spec = spec.get("config")
+    elif isinstance(spec, dict):
         kind, config = _split(spec)
         if kind in _ACTIVATION_LAYERS:
             options = _Options(config, major)
@@ -750,7 +772,9 @@ def _taken(chain, place, shapes, path="", among=()):
         array = arrays[kind]
         if array.dtype.kind != "f":
             raise ValueError(f"{place.name}: {kind}: expected floats, got {array.dtype}")
-        fits = array.ndim == len(shape) and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
+        fits = array.ndim == len(shape) and all(
+            want in (None, has) for want, has in zip(shape, array.shape, strict=True)
+        )
         if not fits or 0 in array.shape:
             raise ValueError(f"{place.name}: {kind}: expected shape {shape}, got {array.shape}")
     return arrays

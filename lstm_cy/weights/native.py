@@ -26,8 +26,7 @@ FORMAT_VERSION = 1
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
 _LAYERS = {
-    layer.__name__: layer
-    for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
 }
 
 _CHUNK = 1 << 20
