@@ -4,7 +4,6 @@ The architecture is read from the configuration, in which classes are names to l
 their place (.keras) or name (.h5, live), and each must be used.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -220,7 +219,7 @@ class _ByPlace:
 
 
 class _ByName:
-    """The weights of an .h5 file or a live model: {outermost layer: {name, such as "lstm/lstm_cell/kernel:0": array}}."""
+    """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
     def __init__(self, arrays):
         self._arrays = arrays
@@ -377,7 +376,7 @@ def _in_order(spec):
         if node == (None, None):
             break
         name = node[0]
-    if (name, 1) != _ends(config, "input_layers"):
+    if (name, 1) != _ends(config, "input_layers") or chain[name][1] is not None:
         raise _Unsupported("it is no chain of layers from one input to one output")
     besides = [other for other in by_name if other not in chain]
     masks = {other: _mask(by_name, other) for other in besides}
@@ -541,7 +540,8 @@ _ACTIVATION_LAYERS = {
 }
 
 
-# Readers: from options, place and name of the layer before to a function that makes layers, for the chain as it is there.
+# Readers: from a layer's options, its place, and the name of the layer before, to a function that makes our layers of it
+# once the chain has come to it.
 
 
 def _input(options, place, source):
@@ -706,6 +706,8 @@ def _lstm(options, place, source):
 
 def _bidirectional(options, place, source):
     merge = options.take("merge_mode", "concat")
+    if merge not in ("concat", "sum", "mul", "ave", None):
+        raise _Unsupported(f"merge_mode {merge!r:.80}")
     specs = [options.take("layer"), options.take("backward_layer")]
     ways = []
     for spec in specs if specs[1] is not None else specs[:1]:
