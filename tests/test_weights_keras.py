@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
@@ -307,7 +308,7 @@ def test_all_that_is_unsupported_is_named_at_once(keras, tmp_path):
     patterns = [
         "one: layer Lambda",
         "two: layer GRU",
-        "three: (custom class tests>Mine|layer tests>Mine)",
+        "three: .*tests>Mine",
         "four: activation 'mish'",
         "five: activation 'gelu' in an LSTM",
         "six: Bidirectional of GRU",
@@ -321,7 +322,7 @@ def test_all_that_is_unsupported_is_named_at_once(keras, tmp_path):
         lambda: read_model(saved(model, tmp_path / "m.keras")),
         lambda: read_model(saved(model, tmp_path / "m.h5")),
     ):
-        with pytest.raises(ValueError, match="not supported: " + "; .*".join(patterns)):
+        with pytest.raises(ValueError, match="not supported: " + ".*; ".join(patterns)):
             read()
 
 
@@ -332,6 +333,9 @@ def test_models_that_are_no_chain(keras):
     told, h, _ = L.LSTM(3, return_state=True, return_sequences=True, name="lstm")(start)
     tokens = keras.Input((4,))
     mask = L.Embedding(4, 3, mask_zero=True)(tokens)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*was passed an input with a mask", UserWarning)
+        nested = keras.Model(tokens, keras.Sequential([L.LSTM(3)], name="inner")(mask))
     branches = L.Add(name="add")([L.LSTM(3, name="a")(start), L.LSTM(3, name="b")(start)])
     for model, message in (
         (keras.Model(start, branches), "'add': expected one input.*; add: layer Add"),
@@ -342,10 +346,7 @@ def test_models_that_are_no_chain(keras):
         (keras.Model(start, [L.LSTM(3)(start), L.LSTM(3)(start)]), "output_layers: expected one"),
         (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|no chain"),
         (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop' is called with training"),
-        (
-            keras.Model(tokens, keras.Sequential([L.LSTM(3)], name="inner")(mask, mask=None)),
-            "inner: a mask that enters",
-        ),
+        (nested, "inner: a mask that enters"),
         (keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(mask))), "soft: a layer Softmax"),
     ):
         with pytest.raises(ValueError, match=f"not supported: .*{message}"):

@@ -284,10 +284,10 @@ def _flatten(spec, place, major, parts, unsupported):
         unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
         return
     for layer, source, mask in layers:
-        name = "?"
+        name = _name(layer)
         try:
             kind, config = _split(layer)
-            name = _text(config, "name", layer.get("name"))
+            name = _text(config, "name")
             folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
             seen[folder] = seen.get(folder, -1) + 1
             folder += f"_{seen[folder]}" if seen[folder] else ""
@@ -315,7 +315,7 @@ def _unknown(spec):
     for layer in layers if isinstance(layers, list) else ():
         kind = layer.get("class_name") if isinstance(layer, dict) else None
         if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
-            yield f"{layer.get('name')}: layer {kind}"
+            yield f"{_name(layer)}: layer {kind}"
 
 
 def _border(place):
@@ -345,8 +345,15 @@ def _split(spec):
     return kind, config
 
 
-def _text(config, key, default=None):
-    value = config.get(key, default)
+def _name(spec):
+    """A layer's name, for messages."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    name = config.get("name") if isinstance(config, dict) else None
+    return name if isinstance(name, str) else "?"
+
+
+def _text(config, key):
+    value = config.get(key)
     if not isinstance(value, str):
         raise _Unsupported(f"{key}: expected a text, got {value!r:.80}")
     return value
@@ -540,8 +547,8 @@ _ACTIVATION_LAYERS = {
 }
 
 
-# Readers: from a layer's options, its place, and the name of the layer before, to a function that makes our layers of it
-# once the chain has come to it.
+# Readers: from a layer's options, its place, and the name of the layer before it, to a function that makes what it is
+# here when the chain has come to it.
 
 
 def _input(options, place, source):
