@@ -194,6 +194,8 @@ def test_plain_layers_stay_plain(keras):
         L.Bidirectional(L.LSTM(2, return_sequences=True)),
         L.TimeDistributed(L.Dense(5)),
         L.GaussianNoise(0.1),
+        L.GaussianDropout(0.1),
+        L.ActivityRegularization(0.1),
         L.Dense(2, activation="softmax"),
     )
     ours = from_keras(model)

@@ -28,8 +28,8 @@ _OPTIMIZERS = ("optimizer", "optimizer_weights")
 _MODELS = ("Sequential", "Functional", "Model")
 # What may stand in a layer's configuration without a bearing on what the layer gives: names, and what acts in training.
 _NO_BEARING = re.compile(
-    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|"
-    "stddev|noise_shape|stateful|unroll|implementation|batch_input_shape|batch_shape|input_shape|input_length"
+    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
+    "l1|l2|noise_shape|stateful|unroll|implementation|batch_input_shape|batch_shape|input_shape|input_length"
 )
 # Activations by Keras's names, as Activation takes them.
 _FUNCTIONS = {
@@ -129,12 +129,17 @@ def from_keras(model):
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
         arrays[layer.name] = dict(zip(paths, layer.get_weights(), strict=True))
     version = getattr(sys.modules.get(home), "__version__", None)
-    # as a file has it: lists for tuples
-    spec = json.loads(json.dumps({"class_name": kind, "config": model.get_config()}, default=repr))
+    # as a file has it: lists for tuples, plain numbers for NumPy's
+    text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
+    spec = json.loads(text)
     try:
         return _converted(spec, version, _ByName(arrays))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"model: {error}") from None
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else repr(value)
 
 
 def _read_zip(file):
@@ -211,7 +216,7 @@ class _ByPlace:
         numbered = {kind: f"{place.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
         missing = [f"{name} ({kind})" for kind, name in numbered.items() if name not in self._arrays]
         if missing:
-            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
+            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}"[:1000])
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
     def unused(self):
@@ -222,7 +227,12 @@ class _ByName:
     """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
     def __init__(self, arrays):
-        self._arrays = arrays
+        self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
+        self._places = {}  # {(group, a layer within or None, kind): names}
+        for group, name in self._arrays:
+            *layers, last = name.split("/")
+            for layer in {None, *layers}:
+                self._places.setdefault((group, layer, last.partition(":")[0]), []).append(name)
 
     def take(self, place, kinds, path, among):
         """{kind: array} of the weights whose names end in `kinds` and tell of all layers they are in.
@@ -231,20 +241,19 @@ class _ByName:
         """
         found = {}
         for kind in kinds:
-            names = [name for name in self._arrays.get(place.group, ()) if self._fits(name, place, kind, among)]
-            if len(names) != 1:
-                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}")
-            found[kind] = self._arrays[place.group].pop(names[0])
+            names = self._places.get((place.group, place.inside[-1] if place.inside else None, kind), [])
+            names = [name for name in names if _tells(name.split("/"), place.inside, among)]
+            if len(names) != 1 or (place.group, names[0]) not in self._arrays:
+                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}"[:1000])
+            found[kind] = self._arrays.pop((place.group, names[0]))
         return found
 
-    def _fits(self, name, place, kind, among):
-        *scopes, last = name.split("/")
-        within = all(layer in scopes for layer in place.inside) and (not among or any(one in scopes for one in among))
-        return within and last.partition(":")[0] == kind
-
     def unused(self):
-        names = [f"{layer}: {name}" for layer, arrays in self._arrays.items() for name in arrays]
-        return [name for name in names if "seed_generator" not in name.split("/")]
+        return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
+
+
+def _tells(parts, inside, among):
+    return set(inside) <= set(parts) and (not among or not set(among).isdisjoint(parts))
 
 
 class _Chain:
@@ -417,7 +426,11 @@ def _node(by_name, name):
         arguments, options = node.get("args"), node.get("kwargs")
     else:  # Keras 2: a list of [name, node, tensor, options]
         arguments, options = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None
-    if not _is_list(arguments, 1) or not isinstance(options, dict) or _is_list_of(arguments[0], dict | list):
+    if (
+        not _is_list(arguments, 1)
+        or not isinstance(options, dict)
+        or isinstance(arguments[0], list) == isinstance(node, dict)
+    ):
         raise _Unsupported(f"{name!r:.80}: expected one input, got {node!r:.200}")
     mask = options.get("mask")
     others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
@@ -428,10 +441,6 @@ def _node(by_name, name):
 
 def _is_list(value, length):
     return isinstance(value, list) and len(value) == length
-
-
-def _is_list_of(value, kind):
-    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], kind)
 
 
 def _tensor(value):
@@ -446,23 +455,23 @@ def _tensor(value):
 def _mask(by_name, name):
     """What Keras 3 computes a mask with: (source, value, whether any feature may differ); None for another layer."""
     layer = by_name.get(name, {})
-    if layer.get("class_name") == "Any" and layer.get("config", {}).get("axis") == -1:
-        below = _mask(by_name, _node(by_name, name)[0])
-        return None if below is None or below[2] else (*below[:2], True)
+    some = layer.get("class_name") == "Any" and isinstance(layer.get("config"), dict)
+    if some and layer["config"].get("axis") == -1:
+        layer = by_name.get(_node(by_name, name)[0], {})
     nodes = layer.get("inbound_nodes")
     if layer.get("class_name") != "NotEqual" or not _is_list(nodes, 1) or not isinstance(nodes[0], dict):
         return None
     arguments = nodes[0].get("args")
     if not _is_list(arguments, 2) or not isinstance(arguments[1], int | float):
         return None
-    return _tensor(arguments[0]), float(arguments[1]), False
+    return _tensor(arguments[0]), float(arguments[1]), some
 
 
 class _Options:
     """A layer's configuration, from which each option is taken once."""
 
     def __init__(self, config, major):
-        self._left, self._major = dict(config), major
+        self._left, self.major = dict(config), major
 
     def take(self, key, default=None):
         return self._left.pop(key, default)
@@ -487,7 +496,7 @@ class _Options:
 
     def function(self, key, default="linear"):
         """An activation, as the arguments of Activation."""
-        return _function(self.take(key, default), self._major)
+        return _function(self.take(key, default), self.major)
 
     def finish(self):
         """Raise if there are options that might have a bearing on what the layer gives."""
@@ -606,7 +615,7 @@ def _time_distributed(options, place, source):
     kind, config = _split(options.take("layer"))
     if kind != "Dense":
         raise _Unsupported(f"TimeDistributed of {kind}")
-    inner = _Options(config, options._major)
+    inner = _Options(config, options.major)
     build = _dense(inner, place, source, "/layer")
     inner.finish()
     return build
@@ -721,7 +730,7 @@ def _bidirectional(options, place, source):
         kind, config = _split(spec)
         if kind != "LSTM":
             raise _Unsupported(f"Bidirectional of {kind}")
-        inner = _Options(config, options._major)
+        inner = _Options(config, options.major)
         ways.append(_Direction.read(inner))
         inner.finish()
     one = ways[0]
