@@ -7,6 +7,7 @@ their place (.keras) or name (.h5, live), and each must be used.
 import json
 import os
 import re
+import reprlib
 import sys
 import zipfile
 from typing import NamedTuple
@@ -20,8 +21,12 @@ from ..lstm import LSTM
 from . import gate_order, hdf5
 from .native import check_directory, check_finite, check_stored
 
-# JSON is unpacked into many times its own size; a layer takes a kilobyte or two.
-_MAX_JSON = 2 << 20
+# JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
+_MAX_JSON = 1 << 20
+# What of a configuration is told in messages.
+_repr = reprlib.Repr()
+_repr.maxstring = 80
+_short = _repr.repr
 
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
@@ -158,7 +163,7 @@ def _read_zip(file):
         version = metadata.get("keras_version") if isinstance(metadata, dict) else None
         if not isinstance(version, str) or not version.startswith("3."):
             raise ValueError(
-                f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3"
+                f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3"
             )
         arrays, names = hdf5.read(archive.read(_MEMBERS[2]), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
@@ -271,7 +276,8 @@ def _converted(spec, version, weights):
     unsupported, parts = [], []
     _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
     if unsupported:
-        raise ValueError("not supported: " + "; ".join(unsupported))
+        more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
+        raise ValueError("not supported: " + "; ".join(unsupported[:100] + more))
     chain = _Chain(weights)
     layers = []
     for place, mask, build in parts:
@@ -341,16 +347,16 @@ def _border(place):
 def _split(spec):
     """(class name, configuration) of a layer of Keras's own; of another the name is told."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_name"), str):
-        raise _Unsupported(f"expected a layer's configuration, got {spec!r:.80}")
+        raise _Unsupported(f"expected a layer's configuration, got {_short(spec)}")
     kind, module, registered = spec["class_name"], spec.get("module"), spec.get("registered_name")
     ours = module is None or (isinstance(module, str) and module.split(".")[0] == "keras")
     if not ours or registered not in (None, kind):
-        raise _Unsupported(f"custom class {registered or kind!r:.80} of {module!r:.80}")
+        raise _Unsupported(f"custom class {_short(registered or kind)} of {_short(module)}")
     config = spec.get("config")
     if isinstance(config, list) and kind == "Sequential":  # before Keras 2.2
         config = {"layers": config}
     if not isinstance(config, dict):
-        raise _Unsupported(f"expected the configuration of {kind:.80}, got {config!r:.80}")
+        raise _Unsupported(f"expected the configuration of {kind:.80}, got {_short(config)}")
     return kind, config
 
 
@@ -364,7 +370,7 @@ def _name(spec):
 def _text(config, key):
     value = config.get(key)
     if not isinstance(value, str):
-        raise _Unsupported(f"{key}: expected a text, got {value!r:.80}")
+        raise _Unsupported(f"{key}: expected a text, got {_short(value)}")
     return value
 
 
@@ -375,7 +381,7 @@ def _in_order(spec):
         raise _Unsupported(f"expected a Sequential or functional model, got {kind}")
     layers = config.get("layers")
     if not isinstance(layers, list):
-        raise _Unsupported(f"expected a list of layers, got {layers!r:.80}")
+        raise _Unsupported(f"expected a list of layers, got {_short(layers)}")
     if kind == "Sequential":
         return [(layer, None, None) for layer in layers]
     by_name = {_text(layer, "name"): layer for layer in layers if isinstance(layer, dict)}
@@ -384,7 +390,7 @@ def _in_order(spec):
     name, outputs = _ends(config, "output_layers")
     last = by_name.get(name, {}).get("config")
     if outputs != (2 if isinstance(last, dict) and last.get("merge_mode", "") is None else 1):
-        raise _Unsupported(f"output_layers: expected every output of {name!r:.80}, got {outputs}")
+        raise _Unsupported(f"output_layers: expected every output of {_short(name)}, got {outputs}")
     chain = {}
     while name not in chain:
         node = _node(by_name, name)
@@ -410,7 +416,7 @@ def _ends(config, key):
     if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
         [name, place] for place in range(len(ends))
     ]:
-        raise _Unsupported(f"{key}: expected one, got {ends!r:.200}")
+        raise _Unsupported(f"{key}: expected one, got {_short(ends)}")
     return name, len(ends)
 
 
@@ -420,22 +426,18 @@ def _node(by_name, name):
     if nodes == []:
         return None, None
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise _Unsupported(f"{name!r:.80}: expected one use of it, got {nodes!r:.80}")
+        raise _Unsupported(f"{_short(name)}: expected one use of it, got {_short(nodes)}")
     node = nodes[0]
     if isinstance(node, dict):  # Keras 3
-        arguments, options = node.get("args"), node.get("kwargs")
+        arguments, options, kind = node.get("args"), node.get("kwargs"), dict
     else:  # Keras 2: a list of [name, node, tensor, options]
-        arguments, options = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None
-    if (
-        not _is_list(arguments, 1)
-        or not isinstance(options, dict)
-        or isinstance(arguments[0], list) == isinstance(node, dict)
-    ):
-        raise _Unsupported(f"{name!r:.80}: expected one input, got {node!r:.200}")
+        arguments, options, kind = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None, list
+    if not _is_list(arguments, 1) or not isinstance(arguments[0], kind) or not isinstance(options, dict):
+        raise _Unsupported(f"{_short(name)}: expected one input, got {_short(node)}")
     mask = options.get("mask")
     others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
     if others:
-        raise _Unsupported(f"{name!r:.80} is called with {', '.join(others)}")
+        raise _Unsupported(f"{_short(name)} is called with {', '.join(others)}")
     return _tensor(arguments[0]), None if mask is None else _tensor(mask)
 
 
@@ -448,7 +450,7 @@ def _tensor(value):
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
         value = value["config"].get("keras_history")
     if not isinstance(value, list) or len(value) < 3 or not isinstance(value[0], str) or value[2] != 0:
-        raise _Unsupported(f"expected the first output of a layer, got {value!r:.200}")
+        raise _Unsupported(f"expected the first output of a layer, got {_short(value)}")
     return value[0]
 
 
@@ -492,7 +494,7 @@ class _Options:
             return policy
         if policy in ("mixed_float16", "mixed_bfloat16"):
             return "float32"
-        raise _Unsupported(f"dtype {policy!r:.80}")
+        raise _Unsupported(f"dtype {_short(policy)}")
 
     def function(self, key, default="linear"):
         """An activation, as the arguments of Activation."""
@@ -501,7 +503,7 @@ class _Options:
     def finish(self):
         """Raise if there are options that might have a bearing on what the layer gives."""
         left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
-        left = [f"{key}={value!r:.40}" for key, value in left.items() if value is not None and value is not False]
+        left = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
         if left:
             raise _Unsupported(", ".join(left))
 
@@ -526,7 +528,7 @@ def _function(spec, major):
             options.finish()
             return function
         spec = kind
-    raise _Unsupported(f"activation {spec!r:.80}")
+    raise _Unsupported(f"activation {_short(spec)}")
 
 
 def _leaky(options):
@@ -723,7 +725,7 @@ def _lstm(options, place, source):
 def _bidirectional(options, place, source):
     merge = options.take("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
-        raise _Unsupported(f"merge_mode {merge!r:.80}")
+        raise _Unsupported(f"merge_mode {_short(merge)}")
     specs = [options.take("layer"), options.take("backward_layer")]
     ways = []
     for spec in specs if specs[1] is not None else specs[:1]:
