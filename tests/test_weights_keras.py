@@ -370,8 +370,8 @@ def test_only_keras_models_are_taken(keras):
 
 
 def lstm_config(name="lstm", **options):
-    options = {"name": name, "trainable": True, "units": 2, "return_sequences": True, **options}
-    return {"class_name": "LSTM", "config": options}
+    plain = {"activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True}
+    return {"class_name": "LSTM", "config": {"name": name, "trainable": True, "units": 2, **plain, **options}}
 
 
 def dense_config(name="dense", **options):
@@ -622,6 +622,8 @@ def test_weights_in_another_order_are_noticed(tmp_path):
         (model_config(lstm_config(use_bias=1)), "lstm: use_bias: expected True or False"),
         (model_config(lstm_config(return_state=True)), "lstm: return_state"),
         (model_config(lstm_config(time_major=True)), "lstm: time_major"),
+        (model_config({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}}), "lstm: no recurrent_activation"),
+        (model_config({"class_name": "Dense", "config": {"name": "dense", "units": 2}}), "dense: no activation"),
         (model_config(lstm_config(future_option=1)), "lstm: future_option=1"),
         (model_config(lstm_config(activation="os.system")), "lstm: activation 'os.system'"),
         (model_config(lstm_config(activation={"class_name": "function", "config": "f"})), "lstm: activation 'f'"),

@@ -34,7 +34,7 @@ _MODELS = ("Sequential", "Functional", "Model")
 # What may stand in a layer's configuration without a bearing on what the layer gives: names, and what acts in training.
 _NO_BEARING = re.compile(
     "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
-    "l1|l2|noise_shape|stateful|unroll|implementation|batch_input_shape|batch_shape|input_shape|input_length"
+    "l1|l2|noise_shape|stateful|unroll|implementation|use_cudnn|batch_input_shape|batch_shape|input_shape|input_length"
 )
 # Activations by Keras's names, as Activation takes them.
 _FUNCTIONS = {
@@ -496,9 +496,11 @@ class _Options:
             return "float32"
         raise _Unsupported(f"dtype {_short(policy)}")
 
-    def function(self, key, default="linear"):
-        """An activation, as the arguments of Activation."""
-        return _function(self.take(key, default), self.major)
+    def function(self, key):
+        """An activation, as the arguments of Activation; Keras always writes it, and it is never guessed."""
+        if key not in self._left:
+            raise _Unsupported(f"no {key}")
+        return _function(self.take(key), self.major)
 
     def finish(self):
         """Raise if there are options that might have a bearing on what the layer gives."""
@@ -570,8 +572,6 @@ def _input(options, place, source):
             chain.features = shape[-1]
         return []
 
-    for key in ("sparse", "ragged", "optional"):
-        options.flag(key)
     return build
 
 
@@ -666,15 +666,10 @@ class _Direction(NamedTuple):
     @classmethod
     def read(cls, options):
         name = options.take("name")
-        gate, cell = options.function("recurrent_activation", "sigmoid"), options.function("activation", "tanh")
+        gate, cell = options.function("recurrent_activation"), options.function("activation")
         for function in (gate, cell):
             if function[0] not in DEFAULTS:
                 raise _Unsupported(f"activation {function[0]!r} in an LSTM")
-        if options.flag("return_state"):
-            raise _Unsupported("return_state: states always come back here, beside the output")
-        if options.flag("time_major"):
-            raise _Unsupported("time_major")
-        options.take("use_cudnn")
         return cls(
             name,
             options.size("units"),
