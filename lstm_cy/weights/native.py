@@ -168,7 +168,7 @@ def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
     header = _pack_header(model, metadata)
     if _is_safetensors(path):
-        content = _safetensors().numpy.save(model.stored(), {_HEADER: header.decode()})
+        content = safetensors_library().numpy.save(model.stored(), {_HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
@@ -179,7 +179,7 @@ def read_model(path, strict):
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
-    _check_finite(path, arrays, strict)
+    check_finite(path, arrays, strict)
     try:
         config, metadata = _unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
@@ -286,7 +286,8 @@ def _unpack_header(content):
     return header.get("model"), header["metadata"]
 
 
-def _check_finite(path, arrays, strict):
+def check_finite(path, arrays, strict):
+    """Warn of NaN and infinity among `arrays`, {name: array}; with `strict` raise ValueError. `path` is named."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
@@ -310,7 +311,7 @@ def _read_npz_model(path):
 
 
 def _read_safetensors(path):
-    safetensors = _safetensors()
+    safetensors = safetensors_library()
     with open(path, "rb"):  # safetensors' own errors do not all name the file
         pass
     try:
@@ -336,7 +337,8 @@ def _is_safetensors(path):
     return os.fspath(path).lower().endswith(".safetensors")
 
 
-def _safetensors():
+def safetensors_library():
+    """The safetensors module; an ImportError that names the extra where it is not installed."""
     try:
         import safetensors.numpy
     except ImportError:

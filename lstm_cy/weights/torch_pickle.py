@@ -20,6 +20,7 @@ _MAX_STEPS = 500_000
 _MAX_DEPTH = 64
 # Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
 _MAX_SHARING = 8
+_MAX_AXES = 32
 _LARGEST = 2**63 - 1
 
 # What PyTorch wrote before version 1.6 begins with this number, pickled.
@@ -29,7 +30,19 @@ _VERSIONS = range(1, 11)
 # PyTorch's types of elements: the NumPy type of their bytes.
 _BYTES_OF = {
     name: np.dtype(name)
-    for name in ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    for name in (
+        "float32",
+        "float64",
+        "float16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    )
 } | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
 _STORAGES = {
     "torch.FloatStorage": "float32",
@@ -120,22 +133,23 @@ class _Records:
 
     def array(self, key, kind):
         """A storage's elements, all of them, as an array of one axis."""
-        if (key, kind) not in self._arrays:
+        if key not in self._arrays:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
             if self.size(key) % stored.itemsize:
                 raise ValueError(f"storage {key!r:.80}: its record of {self.size(key)} bytes is none of {kind}")
-            if any(other == key for other, _ in self._arrays):
-                raise ValueError(f"storage {key!r:.80}: tensors of different dtypes share it")
             array = np.empty(self.size(key) // stored.itemsize, stored)
-            with archive.naming(f"record {key!r}"):
+            with archive.naming(f"record {key!r:.80}"):
                 self._members[f"data/{key}"].fill(array)
             array = array.astype(_BYTES_OF[kind], copy=False)
             if kind == "bfloat16":
                 array = widened(array)
             elif kind == "bool":
                 array = array != 0
-            self._arrays[key, kind] = array
-        return self._arrays[key, kind]
+            self._arrays[key] = kind, array
+        found, array = self._arrays[key]
+        if found != kind:
+            raise ValueError(f"storage {key!r:.80}: tensors of {found} and of {kind} share it")
+        return array
 
 
 class _Storage:
@@ -321,26 +335,24 @@ class _Machine:
         raise ValueError("damaged: torch._utils._rebuild_tensor_v3 with other arguments than a tensor's")
 
     def _check_metadata(self, metadata):
-        if metadata not in ([], [None], [{}]):
+        if metadata and metadata[0] is not None and not (type(metadata[0]) is dict and not metadata[0]):
             raise ValueError("a tensor that is conjugated, negated or has other metadata is not read")
 
     def _tensor(self, key, kind, offset, size, stride):
-        numbers = [offset, *size, *stride] if type(size) is type(stride) is tuple else [None]
-        if not all(type(number) is int and 0 <= number <= _LARGEST for number in numbers) or len(size) != len(stride):
-            raise ValueError(
-                f"storage {key!r:.80}: expected offset, size and stride of a tensor, got "
-                f"{offset!r:.40}, {size!r:.80}, {stride!r:.80}"
-            )
-        if len(size) > 32:
-            raise ValueError(f"storage {key!r:.80}: a tensor of {len(size)} axes; at most 32 are read")
+        place = f"storage {key!r:.80}"
+        if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+            raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
+        if len(size) > _MAX_AXES:
+            raise ValueError(f"{place}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
+        if not all(type(number) is int and 0 <= number <= _LARGEST for number in (offset, *size, *stride)):
+            raise ValueError(f"{place}: expected an offset, sizes and strides of 0 to {_LARGEST}")
         flat = self._records.array(key, kind)
         if math.prod(size) == 0:
             return np.empty(size, flat.dtype)
         last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
         if last >= flat.size:
             raise ValueError(
-                f"storage {key!r:.80}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has "
-                f"{flat.size}"
+                f"{place}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has {flat.size}"
             )
         step = flat.itemsize
         # an axis of one has a stride that is never taken, and may be too large for NumPy
@@ -385,9 +397,7 @@ _NAMES = {
     "torch.device": _Machine.device,
     "_codecs.encode": _Machine.encode,
 }
-_PUSHED = (
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8"
-)
+_PUSHED = "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8"
 _OPCODES = {
     "PROTO": _Machine.ignore,
     "FRAME": _Machine.ignore,
