@@ -9,6 +9,7 @@ import os
 import re
 import struct
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -81,11 +82,12 @@ def read(path):
     Examples
     --------
     >>> import os, tempfile
-    >>> from lstm_cy import LSTM, save, weights
-    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
-    >>> save(LSTM(3, 5, bias=False, seed=0), path)
+    >>> import numpy as np
+    >>> from lstm_cy import weights
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
+    >>> np.savez(path, **{"rnn.weight_ih_l0": np.zeros((20, 3)), "rnn.weight_hh_l0": np.zeros((20, 5))})
     >>> {name: array.shape for name, array in weights.pytorch.read(path).items()}
-    {'weight_hh_l0': (20, 5), 'weight_ih_l0': (20, 3)}
+    {'rnn.weight_ih_l0': (20, 3), 'rnn.weight_hh_l0': (20, 5)}
     """
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
@@ -177,9 +179,10 @@ def from_torch(module):
     Returns
     -------
     LSTM, Linear, Embedding, Dropout or Sequential
-        With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16 become
-        float32. An LSTMCell is an LSTM of one layer; a Sequential in a Sequential is one with it. What an Embedding has
-        for training (padding_idx, scale_grad_by_freq, sparse) is left behind: it does not change what comes out.
+        With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16
+        become float32. An LSTMCell is an LSTM of one layer; a Sequential in a Sequential is one with it. What an
+        Embedding has for training (padding_idx, scale_grad_by_freq, sparse) is left behind: it does not change what
+        comes out.
 
     Raises
     ------
@@ -297,9 +300,7 @@ def _from_linear(place, module):
 
 def _from_embedding(place, module):
     if module.max_norm is not None:
-        raise ValueError(
-            f"{place}: max_norm={module.max_norm}, which changes the weights in each call, is not supported"
-        )
+        raise ValueError(f"{place}: expected no max_norm, which changes the weights when called, got {module.max_norm}")
     return _filled(Embedding, module, module.num_embeddings, module.embedding_dim)
 
 
@@ -341,9 +342,9 @@ def _plans(source, value):
                 groups.setdefault((place, match["prefix"]), {})[key] = tensor
             elif _SIMILAR.search(name):
                 problems.append(f"{name} looks like part of an LSTM, but is not one of PyTorch's tensors")
-    plans = {}
+    plans, uses = {}, Counter(prefix for _, prefix in groups)
     for (place, prefix), tensors in groups.items():
-        if sum(prefix == other for _, other in groups) > 1:
+        if uses[prefix] > 1:
             prefix = "/".join((*place, prefix))
         if prefix in plans:
             problems.append(f"two LSTMs would be called {prefix!r}")
@@ -353,8 +354,8 @@ def _plans(source, value):
         plans[prefix] = _Plan(options, named)
     if problems:
         raise ValueError(
-            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. (lstms takes a dict of "
-            "the tensors that are meant, too)"
+            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are meant, "
+            "give lstms a dict of those"
         )
     return plans
 
@@ -471,10 +472,8 @@ def _layer(options, arrays, copy):
     own = {}
     for name, array in arrays.items():
         own[name] = float_array(name, array, dtype)
-        # a view of part of a storage would keep the whole of it
-        if np.may_share_memory(own[name], array) and (
-            copy or (array.base is not None and array.base.size > array.size)
-        ):
+        part = isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes  # which would keep the whole
+        if (copy or part) and np.may_share_memory(own[name], array):
             own[name] = own[name].copy()
     layer = LSTM.__new__(LSTM)
     layer._initial_parameters = lambda *_: own  # instead of drawing others, and packing them, first

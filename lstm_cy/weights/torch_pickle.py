@@ -1,9 +1,9 @@
 """PyTorch's files (.pt, .pth), read without PyTorch and without executing the pickle in them.
 
-Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested, ``data/0``, ``data/1``, ... are
-the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here: those
-that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the number of
-steps is limited.
+Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested; ``data/0``, ``data/1``, ...
+are the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here:
+those that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the
+number of steps is limited.
 """
 
 import math
@@ -28,22 +28,8 @@ _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSIONS = range(1, 11)
 
 # PyTorch's types of elements: the NumPy type of their bytes.
-_BYTES_OF = {
-    name: np.dtype(name)
-    for name in (
-        "float32",
-        "float64",
-        "float16",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    )
-} | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
+_PLAIN = ["float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+_BYTES_OF = {name: np.dtype(name) for name in _PLAIN} | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
 _STORAGES = {
     "torch.FloatStorage": "float32",
     "torch.DoubleStorage": "float64",
@@ -281,8 +267,8 @@ class _Machine:
             self.push(_Name(name))
         else:
             raise ValueError(
-                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where a "
-                "whole module was saved, save its state_dict() instead: dense tensors, none quantized"
+                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where "
+                "a whole module was saved, save its state_dict() instead: dense tensors, none quantized"
             )
 
     def storage(self, _):
@@ -397,12 +383,13 @@ _NAMES = {
     "torch.device": _Machine.device,
     "_codecs.encode": _Machine.encode,
 }
-_PUSHED = "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8"
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
+_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
 _OPCODES = {
     "PROTO": _Machine.ignore,
     "FRAME": _Machine.ignore,
     "STOP": _Machine.ignore,
-    **dict.fromkeys(_PUSHED.split(), _Machine.push),
+    **dict.fromkeys(_NUMBERS + _STRINGS, _Machine.push),
     "NONE": _Machine.push,  # which has no argument: None
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
@@ -432,7 +419,7 @@ _OPCODES = {
 
 
 def _check_result(value, total):
-    """Raise for what is no plain value, for cycles, and for parts that are shared so often that they fill the memory."""
+    """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
     nodes = size = 0
 
     def visit(value, depth):
@@ -456,6 +443,6 @@ def _check_result(value, total):
     visit(value, 0)
     if size > _MAX_SHARING * total + (1 << 20):
         raise ValueError(
-            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that are "
-            "expanded or shared so often are not read"
+            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that "
+            "are expanded or shared so often are not read"
         )
