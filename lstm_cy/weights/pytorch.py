@@ -354,8 +354,8 @@ def _plans(source, value):
         plans[prefix] = _Plan(options, named)
     if problems:
         raise ValueError(
-            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are meant, "
-            "give lstms a dict of those"
+            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are "
+            "meant, give lstms a dict of those"
         )
     return plans
 
