@@ -104,8 +104,8 @@ def lstms(source, *, batch_first=False, strict=False):
     Parameters
     ----------
     source : str, os.PathLike, or mapping
-        A file that `read` takes; or a state dict: {name: array or torch tensor}. Dicts, lists and tuples in it are
-        searched too, so that a whole checkpoint will do, whatever its state dict is called.
+        A file that `read` takes; or a state dict: {name: ndarray, or a tensor of PyTorch or another library}. Dicts,
+        lists and tuples in it are searched too, so that a whole checkpoint will do, whatever its state dict is called.
     batch_first : bool
         For the layers that are made; state dicts do not tell.
     strict : bool
@@ -376,7 +376,7 @@ def _places(value, place=()):
 
 
 def _is_tensor(value):
-    return isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "shape"))
+    return hasattr(value, "__array__") and hasattr(value, "shape")
 
 
 def _name(part, layer, reverse):
@@ -456,8 +456,8 @@ def _layers(source, plans, strict, *, copy=True, **options):
 
 def _array(tensor):
     """A tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not know, as float32."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
     tensor = tensor.detach().cpu()
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
