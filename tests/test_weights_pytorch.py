@@ -623,6 +623,12 @@ def test_every_lstm_is_found_by_its_prefix():
     assert_same(found["cell."].parameters, state(sizes=(2, 4)))
 
 
+def test_the_order_of_the_tensors_does_not_matter():
+    layer = LSTM(3, 5, 2, bidirectional=True, proj_size=2, seed=0)
+    arrays = dict(sorted(layer.state_dict().items(), reverse=True))
+    assert_same(lstms(arrays)[""].parameters, layer.parameters)
+
+
 def test_state_dicts_in_several_places():
     both = {"model": state("rnn."), "ema": [{"rnn.": 1}, state("rnn.")], "other": state("lstm.")}
     assert list(lstms(both)) == ["model/rnn.", "ema/1/rnn.", "lstm."]
