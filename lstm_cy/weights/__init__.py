@@ -1,8 +1,25 @@
-"""Saving and loading models, by the file's suffix."""
+"""Saving and loading models, by the file's suffix.
 
+The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when they are first used.
+"""
+
+import importlib
 import os
 
 from . import native
+
+_MODULES = ("keras", "onnx", "pytorch")
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_MODULES])
+
 
 _WRITERS = {".npz": native.write_model, ".safetensors": native.write_model}
 _READERS = {".npz": native.read_model, ".safetensors": native.read_model}
