@@ -22,8 +22,8 @@ from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
 
 FORMAT_VERSION = 1
-# Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
-_HEADER = "lstm_cy"
+#: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
+HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
 _LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
 
@@ -221,13 +221,13 @@ def _read_into(stream, array):
 
 def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
-    header = _pack_header(model, metadata)
+    header = pack_header(model, metadata)
     if _is_safetensors(path):
-        content = _safetensors().numpy.save(model.stored(), {_HEADER: header.decode()})
+        content = _safetensors().numpy.save(model.stored(), {HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
-        write_npz(path, {_HEADER: np.frombuffer(header, np.uint8), **model.stored()})
+        write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
 def read_model(path, strict):
@@ -308,11 +308,11 @@ def _least_size(config):
     return directions * 4 * hidden * columns
 
 
-def _pack_header(model, metadata):
+def pack_header(model, metadata):
     """Architecture and metadata as JSON in UTF-8, once it is certain that they can be read back."""
     config = {"type": type(model).__name__, **model.config}
     _least_size(config)  # raises for a layer of a type that is not known
-    header = {"format": _HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
+    header = {"format": HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -332,7 +332,7 @@ def _unpack_header(content):
         header = json.loads(content)
     except ValueError as error:
         raise ValueError(f"its header is not JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != _HEADER:
+    if not isinstance(header, dict) or header.get("format") != HEADER:
         raise ValueError("its header is not one of lstm_cy")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"format version {header.get('version')!r:.80}; this release reads version {FORMAT_VERSION}")
@@ -358,7 +358,7 @@ def _numbers(array):
 
 def _read_npz_model(path):
     arrays = read_npz(path)
-    header = arrays.pop(_HEADER, None)
+    header = arrays.pop(HEADER, None)
     if header is None or header.dtype != np.uint8:
         raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
     return header.tobytes(), arrays
@@ -370,7 +370,7 @@ def _read_safetensors(path):
         pass
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get(_HEADER)
+            header = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             if header is None:
                 raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
