@@ -20,6 +20,7 @@ from ..checks import positive_int
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
+from . import archive
 
 FORMAT_VERSION = 1
 #: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
@@ -27,9 +28,7 @@ HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
 _LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
 
-_CHUNK = 1 << 20
-# A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
-_MAX_DIRECTORY = 4 << 20
+# A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
 # What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
 _NPY_HEADER = re.compile(
@@ -96,10 +95,10 @@ def write_npz(path, arrays):
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name}: expected an array of numbers or bools, got dtype {array.dtype}")
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as written:
         for name, array in arrays.items():
             # a ZipInfo of its own has a fixed date, hence the same bytes each time
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            with written.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
@@ -128,72 +127,27 @@ def read_npz(path):
         The file cannot be read.
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
-        try:
-            return _read_archive(file)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
-
-def _read_archive(file):
-    size = os.fstat(file.fileno()).st_size
-    count = _check_directory(file, size)
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if len(members) != count:
-            raise ValueError(f"damaged: {len(members)} members where there should be {count}")
-        # members that share bytes would let a small file fill the memory
-        if sum(member.file_size for member in members) > size:
-            raise ValueError("the members' sizes add up to more than the file")
+    with open(path, "rb") as file, archive.naming(path):
         arrays = {}
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            if name in arrays:
-                raise ValueError(f"member {name!r} is there twice")
-            try:
-                if not 0 <= member.header_offset < size:
-                    raise ValueError(f"its place, {member.header_offset}, is not in the file")
-                arrays[name] = _read_member(archive, member)
-            except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
-                raise ValueError(f"member {name!r}: {error}") from None
-    return arrays
+        for name, member in archive.members(file, "an .npz file", suffix=".npy").items():
+            with archive.naming(f"member {name!r}"):
+                arrays[name] = _read_member(member)
+        return arrays
 
 
-def _check_directory(file, size):
-    """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
-    file.seek(max(0, size - 98))
-    tail = file.read(98).rjust(98, b"\0")
-    signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
-    if signature != b"PK\5\6":
-        raise ValueError("truncated, or not an .npz file: it does not end in a ZIP directory")
-    if tail[56:60] == b"PK\6\7":  # past 2 GiB a second record, which overrides the first, stands before it
-        (where,) = struct.unpack("<Q", tail[64:72])
-        (directory,) = struct.unpack("<Q", tail[40:48])
-        if where != size - 98:
-            raise ValueError("damaged: its ZIP64 record is not before its end")
-    if directory > _MAX_DIRECTORY:
-        raise ValueError(f"a ZIP directory of {directory} bytes; at most {_MAX_DIRECTORY} are read")
-    return count
-
-
-def _read_member(archive, member):
+def _read_member(member):
     if not member.filename.endswith(".npy"):
         raise ValueError("not an array (.npy)")
-    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-        raise ValueError("compressed; only uncompressed files are read")
-    if member.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
-        raise ValueError("encrypted, or of an unknown kind")
-    with archive.open(member) as stream:
-        preamble = stream.read(10)
-        if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
-            raise ValueError("not an array in .npy format 1.0")
-        (length,) = struct.unpack("<H", preamble[8:])
-        dtype, order, shape = _parse_npy_header(stream.read(length))
-        expected, found = math.prod(shape) * dtype.itemsize, member.file_size - 10 - length
-        if expected != found:
-            raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
-        array = np.empty(math.prod(shape), dtype)
-        _read_into(stream, array)
+    preamble = member.read(10)
+    if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
+        raise ValueError("not an array in .npy format 1.0")
+    (length,) = struct.unpack("<H", preamble[8:])
+    dtype, order, shape = _parse_npy_header(member.read(length))
+    expected, found = math.prod(shape) * dtype.itemsize, member.size - 10 - length
+    if expected != found:
+        raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
+    array = np.empty(math.prod(shape), dtype)
+    member.fill(array)
     return array.reshape(shape, order=order)
 
 
@@ -208,15 +162,6 @@ def _parse_npy_header(header):
     except TypeError:
         raise ValueError(f"unknown dtype {descr!r}") from None
     return dtype, "F" if fortran == "True" else "C", tuple(int(n) for n in re.findall(r"\d+", shape))
-
-
-def _read_into(stream, array):
-    """Fill `array` from `stream` in pieces; at its end zipfile compares the checksum."""
-    target = memoryview(array).cast("B")
-    filled = 0
-    while chunk := stream.read(_CHUNK):  # a stream that ends early raises
-        target[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
 
 
 def write_model(model, path, metadata):
