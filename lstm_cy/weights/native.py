@@ -11,12 +11,13 @@ import os
 import re
 import secrets
 import struct
+import sys
 import warnings
 import zipfile
 
 import numpy as np
 
-from ..checks import positive_int
+from ..checks import flag, non_negative_int, positive_int
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
@@ -35,6 +36,10 @@ _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
 )
+
+
+class ForeignFile(ValueError):
+    """A file that is whole and holds tensors, but no header of ours."""
 
 
 @contextlib.contextmanager
@@ -187,7 +192,7 @@ def read_model(path, strict):
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         model = build(config)
         model.restore(arrays)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
     return model, metadata
 
@@ -247,14 +252,24 @@ def _least_size(config):
         return size("in_features") * size("out_features")
     if kind == "Embedding":
         return size("num_embeddings") * size("embedding_dim")
-    inputs, hidden, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
-    directions = 2 if arguments.get("bidirectional") else 1
-    columns = inputs + hidden + (layers - 1) * (directions * hidden + hidden)
-    return directions * 4 * hidden * columns
+    inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
+    projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
+    P = projected or H
+    bidirectional, peepholes, layer_norm = (
+        flag(f"{kind}: {name}", arguments.get(name, False)) for name in ("bidirectional", "peepholes", "layer_norm")
+    )
+    directions = 1 + bidirectional
+    columns = inputs + (layers - 1) * directions * P + layers * P
+    others = projected * H + 3 * H * peepholes + 4 * H * layer_norm
+    return directions * (4 * H * columns + layers * others)
 
 
 def pack_header(model, metadata):
-    """Architecture and metadata as JSON in UTF-8, once it is certain that they can be read back."""
+    """Architecture and metadata (None: the model's own) as JSON in UTF-8, once it is certain that it can be read."""
+    if metadata is None:
+        metadata = getattr(model, "metadata", {})
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
     _least_size(config)  # raises for a layer of a type that is not known
     header = {"format": HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
@@ -293,7 +308,15 @@ def _check_finite(path, arrays, strict):
     message = f"{path}: NaN or infinity in {', '.join(names)}"
     if strict:
         raise ValueError(message)
-    warnings.warn(message, stacklevel=4)  # 4: who called load
+    warn(message)
+
+
+def warn(message):
+    """A warning that names the line outside the package which led here, however deep the call."""
+    package, level, frame = os.path.dirname(os.path.dirname(__file__)) + os.sep, 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def _numbers(array):
@@ -329,7 +352,7 @@ def _read_safetensors(path):
 
 def _not_a_model(path, shapes):
     inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return ValueError(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
+    return ForeignFile(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
 def _is_safetensors(path):

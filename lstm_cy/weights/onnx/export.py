@@ -1,11 +1,9 @@
 """Models as ONNX graphs, which ONNX Runtime runs to the same numbers."""
 
-import warnings
-
 import numpy as np
 
 from ... import __version__
-from ...checks import flag
+from ...checks import flag, positive_int
 from ...layers import Dropout, Embedding, Linear, Sequential
 from ...lstm import LSTM
 from ...quantize import QuantizedLSTM
@@ -84,12 +82,12 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     """
     onnx = _onnx()
     states, lengths = flag("states", states), flag("lengths", lengths)
-    if opset not in OPSETS:
+    if positive_int("opset", opset) not in OPSETS:
         raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}")
     layers = _layers(model)
-    header = native.pack_header(model, getattr(model, "metadata", {}) if metadata is None else metadata)
+    header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
-        warnings.warn("ONNX Runtime's LSTM knows float32 only: the LSTMs' weights are rounded to it", stacklevel=2)
+        native.warn("ONNX Runtime's LSTM knows float32 only: the LSTMs' weights are rounded to it")
     graph = _Graph(onnx, model.dtype)
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]

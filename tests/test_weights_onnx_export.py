@@ -1,0 +1,261 @@
+"""Models as ONNX graphs: the checker passes them, and ONNX Runtime computes the same numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
+
+onnx = pytest.importorskip("onnx")
+from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402 (only where onnx is installed)
+
+TOLERANCE = 5e-6
+SIZES = [(4, 3), (7, 1), (1, 5)]  # steps and rows: one graph runs them all
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A function that makes a session of ONNX Runtime, once the checker has passed the graph."""
+    runtime = pytest.importorskip("onnxruntime")
+
+    def make(graph):
+        onnx.checker.check_model(graph, full_check=True)
+        return runtime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    return make
+
+
+def flat(out, states):
+    """What a call of ours returns, in the order of the graph's outputs."""
+    states = [states] if isinstance(states, tuple) else states
+    return [out, *(part for state in states for part in state)]
+
+
+def states_of(model, rows, rng):
+    """Random initial states: {name without the part: pair}."""
+    lstms = [("", model)] if isinstance(model, LSTM) else [(f"{i}.", layer) for i, layer in enumerate(model.layers)]
+    lstms = [(prefix, lstm) for prefix, lstm in lstms if isinstance(lstm, LSTM)]
+    found = {}
+    for prefix, lstm in lstms:
+        shape = lstm.num_layers * lstm.num_directions, rows, lstm.hidden_size
+        pair = tuple(rng.standard_normal(shape).astype(lstm.dtype) for _ in range(2))
+        found[prefix if len(lstms) > 1 else ""] = pair
+    return found
+
+
+def assert_same_numbers(run, model, *, states=False, lengths=False, inputs=None, sizes=SIZES, seed=0):
+    """ONNX Runtime and the model agree on each size, states and lengths among the inputs where asked for."""
+    rng = np.random.default_rng(seed)
+    tokens = inputs is None
+    for T, B in sizes:
+        shape = (B, T) if model.batch_first else (T, B)
+        x = rng.integers(0, 9, shape) if tokens else rng.standard_normal((*shape, inputs)).astype(model.dtype)
+        feeds, call = {"tokens" if tokens else "x": x}, {}
+        given = states_of(model, B, rng)
+        if states:
+            feeds |= {name + part: a for name, pair in given.items() for part, a in zip(("h0", "c0"), pair, strict=True)}
+        if lengths:
+            feeds["lengths"] = call["lengths"] = rng.integers(0, T + 1, B).astype(np.int32)
+        pairs = list(given.values()) if isinstance(model, Sequential) else given[""]
+        expected = flat(*model(x, pairs if states else None, **call))
+        got = run.run(None, feeds)
+        assert len(got) == len(expected)
+        for ours, theirs in zip(expected, got, strict=True):
+            assert theirs.dtype == model.dtype
+            assert theirs.shape == ours.shape
+            assert np.abs(ours - theirs).max(initial=0) <= TOLERANCE
+
+
+def random_layer(seed):
+    """A layer with options drawn from all that ONNX has words for."""
+    rng = np.random.default_rng(seed)
+    layout = rng.choice(["forward", "reverse", "bidirectional"])
+    lstm = LSTM(
+        int(rng.integers(1, 6)),
+        int(rng.integers(1, 9)),
+        int(rng.integers(1, 4)),
+        bias=bool(rng.random() < 0.8),
+        batch_first=bool(rng.random() < 0.5),
+        bidirectional=bool(layout == "bidirectional"),
+        reverse=bool(layout == "reverse"),
+        seed=seed,
+    )
+    return lstm
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_layers(session, seed):
+    lstm = random_layer(seed)
+    states, lengths = seed % 2 == 0, seed % 3 == 0
+    run = session(to_onnx(lstm, states=states, lengths=lengths))
+    assert_same_numbers(run, lstm, states=states, lengths=lengths, inputs=lstm.input_size, seed=seed)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_opset(session, opset):
+    lstm = LSTM(3, 4, 2, bidirectional=True, batch_first=True, seed=0)
+    graph = to_onnx(lstm, states=True, lengths=True, opset=opset)
+    assert graph.opset_import[0].version == opset
+    assert_same_numbers(session(graph), lstm, states=True, lengths=True, inputs=3)
+
+
+def test_rows_of_length_zero_keep_their_state(session):
+    """ONNX Runtime alone would return zeros."""
+    lstm = LSTM(2, 3, 2, bidirectional=True, seed=0)
+    state = np.ones((4, 2, 3), np.float32)
+    feeds = {"x": np.ones((5, 2, 2), np.float32), "h0": state, "c0": -state, "lengths": np.array([0, 5], np.int32)}
+    _, h_n, c_n = session(to_onnx(lstm, states=True, lengths=True)).run(None, feeds)
+    assert (h_n[:, 0] == 1).all()
+    assert (c_n[:, 0] == -1).all()
+    assert (h_n[:, 1] != 1).all()
+
+
+def character_model(**options):
+    return Sequential(
+        Embedding(9, 4, seed=1), LSTM(4, 6, 2, dropout=0.5, seed=2, **options), Dropout(0.3), Linear(6, 9, seed=3)
+    )
+
+
+def deep_model():
+    return Sequential(
+        Linear(3, 4, bias=False, seed=1),
+        LSTM(4, 5, bidirectional=True, batch_first=True, seed=2),
+        Linear(10, 4, seed=3),
+        LSTM(4, 3, 2, batch_first=True, seed=4),
+        Dropout(0.5),
+    )
+
+
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_whole_models(session, states, lengths):
+    for model, inputs in [(character_model(), None), (character_model(batch_first=True), None), (deep_model(), 3)]:
+        run = session(to_onnx(model, states=states, lengths=lengths))
+        assert_same_numbers(run, model, states=states, lengths=lengths, inputs=inputs)
+
+
+def test_a_layer_used_twice(session):
+    lstm = LSTM(3, 3, seed=0)
+    model = Sequential(lstm, lstm)
+    assert_same_numbers(session(to_onnx(model, states=True)), model, states=True, inputs=3)
+
+
+def test_float64_outside_the_lstms(session):
+    model = Sequential(
+        Linear(3, 4, dtype="float64", seed=1), LSTM(4, 5, 2, dtype="float64", seed=2), Linear(5, 2, dtype="float64", seed=3)
+    )
+    for made, inputs in [(model, 3), (LSTM(2, 3, 2, bidirectional=True, dtype="float64", seed=0), 2)]:
+        with pytest.warns(UserWarning, match="ONNX Runtime's LSTM knows float32 only") as caught:
+            run = session(to_onnx(made, states=True, lengths=True))
+        assert caught[0].filename == __file__
+        assert_same_numbers(run, made, states=True, lengths=True, inputs=inputs)
+
+
+def described(values):
+    tensors = [(value.name, value.type.tensor_type) for value in values]
+    names = {1: "float32", 6: "int32", 7: "int64"}
+    return {
+        name: (names[t.elem_type], [dim.dim_param or dim.dim_value for dim in t.shape.dim]) for name, t in tensors
+    }
+
+
+def test_inputs_and_outputs_have_the_models_names_and_shapes():
+    graph = to_onnx(LSTM(3, 5, 2, bidirectional=True), states=True, lengths=True).graph
+    state = ("float32", [4, "B", 5])
+    assert described(graph.input) == {
+        "x": ("float32", ["T", "B", 3]),
+        "h0": state,
+        "c0": state,
+        "lengths": ("int32", ["B"]),
+    }
+    assert described(graph.output) == {"y": ("float32", ["T", "B", 10]), "h_n": state, "c_n": state}
+    graph = to_onnx(character_model(batch_first=True)).graph
+    assert described(graph.input) == {"tokens": ("int64", ["B", "T"])}
+    assert list(described(graph.output)) == ["y", "h_n", "c_n"]
+    graph = to_onnx(deep_model(), states=True).graph
+    assert list(described(graph.input)) == ["x", "1.h0", "1.c0", "3.h0", "3.c0"]
+    assert list(described(graph.output)) == ["y", "1.h_n", "1.c_n", "3.h_n", "3.c_n"]
+
+
+def test_a_plain_layer_makes_a_plain_graph():
+    graph = to_onnx(LSTM(3, 5)).graph
+    assert [node.op_type for node in graph.node] == ["LSTM", "Squeeze"]
+    assert {attribute.name for attribute in graph.node[0].attribute} == {"hidden_size", "direction"}
+
+
+# Files
+
+
+def test_the_file_is_the_graph_with_architecture_and_metadata(tmp_path, session):
+    model, path = character_model(), tmp_path / "a.onnx"
+    save(model, path, {"vocabulary": ["a", "ß", "\ud800"]})
+    graph = onnx.load(path)
+    assert graph.producer_name == "lstm_cy"
+    (entry,) = graph.metadata_props
+    header = json.loads(entry.value)
+    assert entry.key == header["format"] == "lstm_cy"
+    assert header["model"] == {"type": "Sequential", **model.config}
+    assert header["metadata"] == {"vocabulary": ["a", "ß", "\ud800"]}
+    assert_same_numbers(session(graph), model)
+    again = tmp_path / "b.onnx"
+    save(model, again, header["metadata"])
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_metadata_stay_with_the_model(tmp_path):
+    save(LSTM(1, 1), tmp_path / "a.npz", {"unit": "mm"})
+    model = load(tmp_path / "a.npz")
+    assert json.loads(to_onnx(model).metadata_props[0].value)["metadata"] == {"unit": "mm"}
+    assert json.loads(to_onnx(model, metadata={}).metadata_props[0].value)["metadata"] == {}
+
+
+def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.onnx"
+    save(LSTM(1, 1), path)
+    old = path.read_bytes()
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(LSTM(2, 2), path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: to_onnx(Linear(1, 1)), TypeError, "model: expected an LSTM or a Sequential, got Linear"),
+        (lambda: to_onnx(Sequential(Linear(1, 1))), ValueError, "model: expected one with an LSTM in it, got none"),
+        (lambda: to_onnx(LSTM(1, 1), states=1), TypeError, "states: expected True or False, got 1"),
+        (lambda: to_onnx(LSTM(1, 1), lengths=[1]), TypeError, "lengths: expected True or False"),
+        (lambda: to_onnx(LSTM(1, 1), opset=12), ValueError, "opset: expected 13 to 24, got 12"),
+        (lambda: to_onnx(LSTM(1, 1), opset="17"), TypeError, "opset: expected an integer"),
+        (lambda: to_onnx(LSTM(1, 1), metadata=[1]), TypeError, "metadata: expected a dict, got list"),
+        (lambda: to_onnx(LSTM(1, 1), metadata={"a": {1}}), TypeError, "metadata: expected what JSON can hold"),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_narrow_weights_are_refused_with_advice(kind, tmp_path):
+    narrow = character_model().quantize(kind)
+    with pytest.raises(ValueError, match=rf"no words for 1.narrow weights \({kind}; .* can load their state_dict"):
+        save(narrow, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_a_file_holds_is_refused(monkeypatch):
+    monkeypatch.setattr("lstm_cy.weights.onnx.export._LARGEST", 1000)
+    to_onnx(LSTM(3, 4))
+    with pytest.raises(ValueError, match="an .onnx file holds less than 2 GiB, the weights take 1200 bytes"):
+        to_onnx(LSTM(10, 5, bias=False, num_layers=1))
