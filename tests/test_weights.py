@@ -358,6 +358,12 @@ MODELS = {
         3, 5, 2, bias=False, batch_first=True, bidirectional=True, dtype="float64", seed=0
     ),
     "LSTM, reverse": lambda: LSTM(3, 5, reverse=True, seed=0),
+    "LSTM, variants": lambda: LSTM(
+        3, 5, 2, proj_size=2, peepholes=True, layer_norm=True, cell_clip=1.0, proj_clip=0.5, bidirectional=True, seed=0
+    ),
+    "LSTM, activations": lambda: LSTM(
+        3, 5, coupled_gates="i=1-f", clip=0.7, activations=("hardsigmoid", ("leakyrelu", 0.2), "softsign"), seed=0
+    ),
     "Sequential": sequential,
     "Sequential, float64": lambda: Sequential(
         LSTM(2, 3, dtype="float64", seed=1), Linear(3, 1, bias=False, dtype="float64", seed=2)
@@ -504,6 +510,7 @@ def header_of(config, **changes):
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 3}
 LINEAR_ARRAYS = {"0.weight": np.ones((3, 2), np.float32), "0.bias": np.ones(3, np.float32)}
 SMALL_LSTM = {"type": "LSTM", "input_size": 2, "hidden_size": 3}
+TINY_LSTM = {"type": "LSTM", "input_size": 1, "hidden_size": 1}  # which needs no more weights than LINEAR_ARRAYS holds
 
 
 def in_sequential(*configs):
@@ -548,6 +555,24 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
         (header_of(in_sequential(LINEAR | {"out_features": 2})), "misshaped"),
         (header_of(in_sequential(LINEAR, LINEAR | {"in_features": 1, "out_features": 1})), "missing"),
         (header_of(in_sequential()), "0.weight|at least"),
+        (header_of(SMALL_LSTM | {"proj_size": -1}), "LSTM: proj_size: expected at least 0, got -1"),
+        (header_of(SMALL_LSTM | {"proj_size": 1.5}), "LSTM: proj_size: expected an integer"),
+        (header_of(SMALL_LSTM | {"proj_size": 10**30}), "the architecture needs"),
+        (header_of(TINY_LSTM | {"proj_size": 1}), "proj_size"),
+        (header_of(SMALL_LSTM | {"bidirectional": 2}), "LSTM: bidirectional: expected True or False, got 2"),
+        (header_of(SMALL_LSTM | {"peepholes": "yes"}), "LSTM: peepholes: expected True or False"),
+        (header_of(SMALL_LSTM | {"layer_norm": []}), "LSTM: layer_norm: expected True or False"),
+        (header_of(TINY_LSTM | {"coupled_gates": ["f=1-i"]}), "coupled_gates: expected"),
+        (header_of(TINY_LSTM | {"coupled_gates": "f=i"}), "coupled_gates: expected"),
+        (header_of(TINY_LSTM | {"clip": "1"}), "clip: expected"),
+        (header_of(TINY_LSTM | {"clip": -1.0}), "clip: expected"),
+        (header_of(TINY_LSTM | {"cell_clip": 10**400}), "too large"),
+        (header_of(TINY_LSTM | {"dropout": 10**400}), "too large"),
+        (header_of(TINY_LSTM | {"activations": "tanh"}), "activations: expected"),
+        (header_of(TINY_LSTM | {"activations": [["eval", 1, 1]] * 3}), "activations: expected names of"),
+        (header_of(TINY_LSTM | {"activations": [["affine", 10**400, 1], "tanh", "tanh"]}), "too large"),
+        (header_of(TINY_LSTM | {"activations": [[]] * 3}), "activations: expected"),
+        (header_of(TINY_LSTM | {"activations": [["tanh", {}], "tanh", "tanh"]}), "activations: expected"),
     ],
 )
 def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
@@ -567,6 +592,8 @@ def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
         {"type": "LSTM", "input_size": 10**9, "hidden_size": 1},
         {"type": "LSTM", "input_size": 1, "hidden_size": 10**5},
         {"type": "LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9},
+        {"type": "LSTM", "input_size": 1, "hidden_size": 10**9, "proj_size": 1},
+        {"type": "LSTM", "input_size": 1, "hidden_size": 3, "num_layers": 10**9, "peepholes": True},
         in_sequential(in_sequential(LINEAR | {"in_features": 10**9})),
     ],
 )
@@ -586,6 +613,9 @@ def test_sizes_are_not_taken_on_the_headers_word(tmp_path, suffix, config):
         LSTM(3, 5, bias=False),
         LSTM(3, 5, 3, bias=False),
         LSTM(3, 5, 3, bias=False, bidirectional=True),
+        LSTM(3, 5, 2, bias=False, peepholes=True),
+        LSTM(3, 5, 2, bias=False, layer_norm=True, coupled_gates="f=1-i", clip=1.0, cell_clip=2.0),
+        LSTM(3, 5, 3, bias=False, proj_size=2, bidirectional=True, peepholes=True, layer_norm=True, proj_clip=1.0),
         Linear(4, 7, bias=False),
         Embedding(4, 7),
         Dropout(0.5),

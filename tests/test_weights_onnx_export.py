@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, activations, load, save
 
 onnx = pytest.importorskip("onnx")
 from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402 (only where onnx is installed)
@@ -71,7 +71,7 @@ def random_layer(seed):
     """A layer with options drawn from all that ONNX has words for."""
     rng = np.random.default_rng(seed)
     layout = rng.choice(["forward", "reverse", "bidirectional"])
-    lstm = LSTM(
+    return LSTM(
         int(rng.integers(1, 6)),
         int(rng.integers(1, 9)),
         int(rng.integers(1, 4)),
@@ -79,12 +79,26 @@ def random_layer(seed):
         batch_first=bool(rng.random() < 0.5),
         bidirectional=bool(layout == "bidirectional"),
         reverse=bool(layout == "reverse"),
+        peepholes=bool(rng.random() < 0.4),
+        coupled_gates="f=1-i" if rng.random() < 0.3 else None,
+        clip=float(rng.uniform(0.2, 2)) if rng.random() < 0.4 else None,
+        activations=random_activations(rng, 2 if layout == "bidirectional" else 1),
         seed=seed,
     )
-    return lstm
 
 
-@pytest.mark.parametrize("seed", range(60))
+def random_activations(rng, directions):
+    """Half the time the usual ones; else any, but for the gates none that lets a cell grow without bound."""
+    if rng.random() < 0.5:
+        return ("sigmoid", "tanh", "tanh")
+    bounded = ["sigmoid", "hardsigmoid", ("hardsigmoid", 0.3, 0.4), ("hardsigmoid", 1 / 6)]
+    free = [name for name in activations.DEFAULTS if name != "affine"]
+    free += [("affine", 0.5, -0.1), ("leakyrelu", 0.2), ("elu", 0.5), ("thresholdedrelu", 0.3), ("scaledtanh", 0.7, 1.3)]
+    pick = lambda choices: choices[rng.integers(len(choices))]  # noqa: E731
+    return [(pick(bounded), pick(free), pick(free)) for _ in range(directions)]
+
+
+@pytest.mark.parametrize("seed", range(200))
 def test_random_layers(session, seed):
     lstm = random_layer(seed)
     states, lengths = seed % 2 == 0, seed % 3 == 0
@@ -244,6 +258,17 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
+    options = {"proj_size": 2, "layer_norm": True, "cell_clip": 1.0, "proj_clip": 2.0, "coupled_gates": "i=1-f"}
+    said = ["proj_size=2", "layer_norm=True", "cell_clip=1.0", "proj_clip=2.0", "coupled_gates='i=1-f'"]
+    with pytest.raises(ValueError, match=f"ONNX has no words for {', '.join(said)}; .npz and .safetensors"):
+        save(LSTM(3, 4, **options), tmp_path / "a.onnx")
+    model = Sequential(LSTM(3, 4, proj_size=2), LSTM(2, 4), LSTM(4, 4, layer_norm=True))
+    with pytest.raises(ValueError, match="no words for 0.proj_size=2, 2.layer_norm=True;"):
+        save(model, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ... import __version__
+from ... import __version__, activations
 from ...checks import flag, positive_int
 from ...layers import Dropout, Embedding, Linear, Sequential
 from ...lstm import LSTM
@@ -12,24 +12,13 @@ from .. import gate_order, native
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
 _LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less what stands round the weights
-# How ONNX writes the activations, and which of alpha and beta each takes.
-_ACTIVATIONS = {
-    "sigmoid": ("Sigmoid", ""),
-    "tanh": ("Tanh", ""),
-    "relu": ("Relu", ""),
-    "affine": ("Affine", "ab"),
-    "leakyrelu": ("LeakyRelu", "a"),
-    "thresholdedrelu": ("ThresholdedRelu", "a"),
-    "scaledtanh": ("ScaledTanh", "ab"),
-    "hardsigmoid": ("HardSigmoid", "ab"),
-    "elu": ("Elu", "a"),
-    "softsign": ("Softsign", ""),
-    "softplus": ("Softplus", ""),
+# How ONNX writes the activations that are not "Sigmoid" of "sigmoid".
+_SPELLING = {
+    "leakyrelu": "LeakyRelu",
+    "thresholdedrelu": "ThresholdedRelu",
+    "scaledtanh": "ScaledTanh",
+    "hardsigmoid": "HardSigmoid",
 }
-_DEFAULTS = dict(proj_size=0, layer_norm=False, cell_clip=None, proj_clip=None, coupled_gates=None, clip=None,
-    activations=[[["sigmoid", 0.0, 0.0], ["tanh", 0.0, 0.0], ["tanh", 0.0, 0.0]]])
-def _config(lstm): return _DEFAULTS | lstm.config
-_PLAIN = [["sigmoid", 0.0, 0.0], ["tanh", 0.0, 0.0], ["tanh", 0.0, 0.0]]
 
 
 def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
@@ -60,7 +49,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     Raises
     ------
     ValueError
-        The model has what ONNX's LSTM has no words for (all of it is named), no LSTM, or more than 2 GiB of weights.
+        The model has what ONNX has no words for (all of it is named), no LSTM, or more than 2 GiB of weights.
     TypeError
         An argument is not what is expected; the message names it.
     ImportError
@@ -128,11 +117,11 @@ def _layers(model):
     if not any(isinstance(layer, LSTM) for _, layer in layers):
         raise ValueError("model: expected one with an LSTM in it, got none")
     refused = [
-        prefix + text for prefix, layer in layers if isinstance(layer, LSTM) for text in _without_words(layer)
+        prefix + text for prefix, layer in layers for text in _without_words(layer)
     ]
     if refused:
         raise ValueError(
-            f"ONNX's LSTM has no words for {', '.join(refused)}; .npz and .safetensors files hold every model"
+            f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model"
         )
     size = sum(array.nbytes for array in model.parameters.values())
     if size > _LARGEST:
@@ -140,15 +129,20 @@ def _layers(model):
     return layers
 
 
-def _without_words(lstm):
-    """What of a layer cannot be said by ONNX's LSTM, as arguments."""
-    unsaid = {"proj_size": 0, "layer_norm": False, "cell_clip": None, "proj_clip": None}
-    found = [f"{name}={_config(lstm)[name]!r}" for name, usual in unsaid.items() if _config(lstm)[name] != usual]
-    if _config(lstm)["coupled_gates"] == "i=1-f":
-        found.append("coupled_gates='i=1-f'")
-    if isinstance(lstm, QuantizedLSTM):
-        found.append(f"narrow weights ({lstm.weights}; an LSTM of the same sizes can load their state_dict())")
-    return found
+def _without_words(layer):
+    """What of a layer ONNX's operators cannot say, as words."""
+    if isinstance(layer, LSTM):
+        found = [
+            f"{name}={layer.config[name]!r}"
+            for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")
+            if layer.config[name]
+        ]
+        if layer.coupled_gates == "i=1-f":
+            found.append("coupled_gates='i=1-f'")
+        if isinstance(layer, QuantizedLSTM):
+            found.append(f"narrow weights ({layer.weights}; an LSTM of the same sizes can load their state_dict())")
+        return found
+    return [] if isinstance(layer, Linear | Embedding) else [type(layer).__name__]
 
 
 class _Graph:
@@ -216,7 +210,7 @@ def _add_model(graph, model, layers, states, lengths):
     for prefix, layer in layers:
         if isinstance(layer, LSTM):
             x, finals[prefix] = _add_lstm(graph, prefix, layer, x, initial[prefix], lengths)
-            features = layer.num_directions * layer.hidden_size
+            features = layer.output_size
         elif isinstance(layer, Linear):
             x, features = _add_linear(graph, prefix, layer, x), layer.out_features
         else:
@@ -328,21 +322,22 @@ def _attributes(lstm):
     """The attributes of a layer's node."""
     direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
     attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
-    if _config(lstm)["coupled_gates"] is not None:
+    if lstm.coupled_gates is not None:
         attributes["input_forget"] = 1
-    if _config(lstm)["clip"] is not None:
-        attributes["clip"] = _config(lstm)["clip"]
-    if any(triple != _PLAIN for triple in _config(lstm)["activations"]):
-        attributes |= _activations(_config(lstm)["activations"])
+    if lstm.clip is not None:
+        attributes["clip"] = lstm.clip
+    if any(triple != activations.PLAIN for triple in lstm.activations):
+        attributes |= _activations(lstm)
     return attributes
 
 
-def _activations(triples):
+def _activations(lstm):
     """Alpha and beta stand in lists of their own, with an entry for each activation that takes one."""
-    entries = [(*_ACTIVATIONS[name], alpha, beta) for triple in triples for name, alpha, beta in triple]
+    entries = [entry for triple in lstm.activations for entry in triple]
+    takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
     lists = {
-        "activations": [name for name, _, _, _ in entries],
-        "activation_alpha": [alpha for _, takes, alpha, _ in entries if "a" in takes],
-        "activation_beta": [beta for _, takes, _, beta in entries if "b" in takes],
+        "activations": [_SPELLING.get(name, name.capitalize()) for name, _, _ in entries],
+        "activation_alpha": [alpha for (_, alpha, _), count in zip(entries, takes, strict=True) if count >= 1],
+        "activation_beta": [beta for (_, _, beta), count in zip(entries, takes, strict=True) if count == 2],
     }
     return {name: values for name, values in lists.items() if values}
