@@ -68,9 +68,7 @@ def _triple(entries):
 
 
 def _activation(entry):
-    name, *given = (
-        (entry,) if isinstance(entry, str) else entry if isinstance(entry, tuple | list) and entry else (None,)
-    )
+    name, *given = entry if isinstance(entry, tuple | list) and entry else (entry,)
     if not isinstance(name, str) or name.lower() not in DEFAULTS:
         raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
     name = name.lower()

@@ -394,8 +394,7 @@ class LSTM(Layer):
         Returns
         -------
         Gradients
-            `x` in x's shape, zero at and past a row's length and where masked; `state` = (dh0, dc0); `parameters` {name:
-            array}.
+            `x` in x's shape, zero where a step is not valid; `state` = (dh0, dc0); `parameters` {name: array}.
 
         Raises
         ------
@@ -519,25 +518,35 @@ class LSTM(Layer):
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
 
     def _initial_parameters(self, rng, forget_rows):
-        H, P = self.hidden_size, self._told_size
+        H = self.hidden_size
         bound = 1 / np.sqrt(H)
         arrays = {}
+        for name, shape in self._shapes().items():
+            if name.startswith("layer_norm"):
+                arrays[name] = np.ones(shape, self.dtype)
+            else:
+                arrays[name] = rng.uniform(-bound, bound, shape).astype(self.dtype)
+            if name.startswith("bias_ih"):
+                arrays[name][H : 2 * H] += forget_rows
+        return arrays
+
+    def _shapes(self):
+        """{name: shape} of all parameters."""
+        H, P = self.hidden_size, self._told_size
+        shapes = {}
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                shapes = {"weight_ih": (4 * H, self._layer_inputs(layer)), "weight_hh": (4 * H, P)}
+                shapes[f"weight_ih{suffix}"] = 4 * H, self._layer_inputs(layer)
+                shapes[f"weight_hh{suffix}"] = 4 * H, P
                 if self.bias:
-                    shapes |= {"bias_ih": (4 * H,), "bias_hh": (4 * H,)}
+                    shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (4 * H,)
                 if self.proj_size:
-                    shapes["weight_hr"] = P, H
+                    shapes[f"weight_hr{suffix}"] = P, H
                 if self.peepholes:
-                    shapes["peephole"] = 3, H
-                for name, shape in shapes.items():
-                    arrays[name + suffix] = rng.uniform(-bound, bound, shape).astype(self.dtype)
-                if self.bias:
-                    arrays["bias_ih" + suffix][H : 2 * H] += forget_rows
+                    shapes[f"peephole{suffix}"] = 3, H
                 if self.layer_norm:
-                    arrays["layer_norm" + suffix] = np.ones(4 * H, self.dtype)
-        return arrays
+                    shapes[f"layer_norm{suffix}"] = (4 * H,)
+        return shapes
 
     def _layer_inputs(self, layer):
         return self.input_size if layer == 0 else self.output_size
@@ -602,7 +611,7 @@ class LSTM(Layer):
         return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
 
     def _spread_shares(self, gradients, suffix, shares):
-        """The parts of one direction's shares to their places; the two biases, only ever added, have equal gradients."""
+        """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
         H = self.hidden_size
         if self.bias:
             if shares is not None:

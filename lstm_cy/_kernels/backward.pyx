@@ -7,8 +7,7 @@ once for each block of steps.
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdlib cimport free, malloc
-from libc.math cimport INFINITY
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null,
@@ -240,10 +239,12 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
                 dh[slot * P + k] += told[k]
     if network.projected:
         hidden = <real*>work.hidden
-        unproject[real](network, way, n, <const real*>saved.told + first * P, dh, <real*>work.projected + row * P, hidden)
+        unproject[real](network, way, n, <const real*>saved.told + first * P, dh, <real*>work.projected + row * P,
+                        hidden)
     if way.variant == NULL:
         cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + first * 4 * H,
-                            <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H, hidden, dc, dz)
+                            <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H, hidden, dc,
+                            dz)
     else:
         variant_backward[real](network.engine.kernels, way.variant, n, H, <const real*>saved.gates + first * 4 * H,
                                <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H,

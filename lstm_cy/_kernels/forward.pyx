@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
     block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, resets_at, rows_fitting, rows_of,
-    running, saved_of, step_width, spread_bias, steps,
+    running, saved_of, spread_bias, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
@@ -74,8 +74,8 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
         Initial states, overwritten by the final ones.
     rows : (order, lengths, active, places, resets)
         Row numbers sorted by falling length, their lengths, and the number of rows running at each step; where a row's
-        steps are, (B, T); before which of them its state is set to zero, uint8 (B, T). Each is None where there is none,
-        the first three together.
+        steps are, (B, T); before which of them its state is set to zero, uint8 (B, T). Each is None where there is
+        none, the first three together.
     keep : None or list of uint8 arrays of y's shape
         Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
     tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told)
@@ -344,7 +344,7 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
 
 cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, real* c, real* h, real* hidden,
                const Saved* saved, Py_ssize_t done) noexcept nogil:
-    """The gates' inputs z and the old cell become the new cell and h, by way of `hidden` (n, H) where h is projected."""
+    """From the gates' inputs z and the old cell to the new cell and h, by way of `hidden` (n, H) if h is projected."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, k
     cdef real bound = <real>network.proj_clip
     cdef real* tanh_c = NULL

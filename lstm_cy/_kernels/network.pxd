@@ -39,7 +39,8 @@ ctypedef struct Direction:
 ctypedef struct Batch:
     # T steps of B rows. Where lengths differ the rows are worked on in `order`, the longest first, so that those still
     # running are always the first `active[step]`; else the three are NULL and every row has T steps.
-    # Where a mask leaves steps out a row's length is the number of the others, and `places`, (B, T), says where they are.
+    # Where a mask leaves steps out a row's length is the number of the others, and `places`, (B, T), tells where they
+    # are.
     # A part of a batch is its rows from `first` on.
     Py_ssize_t T, B, first
     const Py_ssize_t* order

@@ -74,8 +74,8 @@ ctypedef struct Kernels:
     void (*cell_backward64)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, const double*, double*,
                             double*) noexcept nogil
 
-    # The same two for the options of a Variant, (variant, ..., as above); both with `extra` behind tanh_c, and the second
-    # with the rows' `shares` of the gradients of its parameters as the last
+    # The same two for the options of a Variant, (variant, ..., as above); both with `extra` behind tanh_c, and the
+    # second with the rows' `shares` of the gradients of its parameters as the last
     void (*variant_forward32)(const Variant*, Py_ssize_t, Py_ssize_t, float*, float*, float*, float*,
                               float*) noexcept nogil
     void (*variant_forward64)(const Variant*, Py_ssize_t, Py_ssize_t, double*, double*, double*, double*,
