@@ -22,6 +22,7 @@ _HOME = {
     "fit": "training",
     "load": "weights",
     "save": "weights",
+    "from_onnx": "weights.onnx",
     "set_num_threads": "config",
     "get_num_threads": "config",
     "show_config": "config",
