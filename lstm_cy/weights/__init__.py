@@ -57,7 +57,7 @@ def save(model, path, metadata=None):
     >>> model.hidden_size, model.metadata
     (5, {'made': 'for this example'})
     """
-    write = _by_suffix(path, _WRITERS)
+    write = by_suffix(path, _WRITERS)
     if not isinstance(model, native.LSTM | native.Sequential):
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
     write(model, path, metadata)
@@ -98,7 +98,7 @@ def load(path, strict=False):
     UserWarning
         NaN or infinity among the weights; the tensors are named.
     """
-    read = _by_suffix(path, _READERS)
+    read = by_suffix(path, _READERS)
     model, model.metadata = read(path, strict)
     return model
 
@@ -125,7 +125,7 @@ def _read_keras(path, strict):
 def _read_onnx(path, strict):
     from .onnx import from_onnx
 
-    return from_onnx(path), {}
+    return from_onnx(path, strict), {}
 
 
 def _write_onnx(model, path, metadata):
@@ -143,7 +143,8 @@ _READERS = {
 }
 
 
-def _by_suffix(path, table):
+def by_suffix(path, table):
+    """The entry of `table` for a file, which ends in one of its suffixes."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:
         *others, last = table

@@ -6,7 +6,8 @@ import numpy as np
 ORDER = ("input", "forget", "candidate", "output")
 KERAS = ("input", "forget", "candidate", "output")
 ONNX = ("input", "output", "forget", "candidate")
-#: the rows of `peephole_l{k}`; the candidate has none
+
+#: the rows of a peephole here, and in ONNX
 PEEPHOLES = ("input", "forget", "output")
 ONNX_PEEPHOLES = ("input", "output", "forget")
 

@@ -184,7 +184,7 @@ def read_model(path, strict):
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
-    _check_finite(path, arrays, strict)
+    check_finite(path, arrays, strict)
     try:
         config, metadata = _unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
@@ -301,7 +301,8 @@ def _unpack_header(content):
     return header.get("model"), header["metadata"]
 
 
-def _check_finite(path, arrays, strict):
+def check_finite(path, arrays, strict):
+    """Warn about NaN and infinity in the arrays of a file, or raise if `strict`; the message names them."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return

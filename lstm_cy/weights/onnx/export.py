@@ -8,6 +8,7 @@ from ...layers import Dropout, Embedding, Linear, Sequential
 from ...lstm import LSTM
 from ...quantize import QuantizedLSTM
 from .. import gate_order, native
+from .proto import import_onnx
 
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
@@ -69,7 +70,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['x', 'h0', 'c0'], ['y', 'h_n', 'c_n'])
     """
-    onnx = _onnx()
+    onnx = import_onnx()
     states, lengths = flag("states", states), flag("lengths", lengths)
     if positive_int("opset", opset) not in OPSETS:
         raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}")
@@ -96,14 +97,6 @@ def write_model(model, path, metadata, **options):
     content = to_onnx(model, metadata=metadata, **options).SerializeToString(deterministic=True)
     with native.replacing(path) as file:
         file.write(content)
-
-
-def _onnx():
-    try:
-        import onnx
-    except ImportError:
-        raise ImportError("ONNX files need an extra: pip install lstm_cy[onnx]") from None
-    return onnx
 
 
 def _layers(model):
