@@ -65,11 +65,12 @@ def lstms(model):
     >>> import onnx
     >>> from lstm_cy.weights.onnx import lstms
     >>> text = '''<ir_version: 8, opset_import: ["": 17]> g (float[T, B, 3] x) => (float[T, 1, B, 2] y) {
-    ...     sizes = Constant <value_ints = [1, 8, 5]> ()
-    ...     weights = ConstantOfShape <value = float[1] {0.5}> (sizes)
-    ...     W, R = Split <axis = 2> (weights, parts)
+    ...     W_shape = Constant <value_ints = [1, 8, 3]> ()
+    ...     R_shape = Constant <value_ints = [1, 8, 2]> ()
+    ...     W = ConstantOfShape <value = float[1] {0.5}> (W_shape)
+    ...     R = ConstantOfShape <value = float[1] {0.5}> (R_shape)
     ...     y = LSTM <hidden_size = 2> (x, W, R)
-    ... }'''.replace("W, R", "parts = Constant <value_ints = [3, 2]> ()  W, R")
+    ... }'''
     >>> lstms(onnx.parser.parse_model(text))
     {'y': LSTM(input_size=3, hidden_size=2, ...)}
     """
@@ -77,9 +78,8 @@ def lstms(model):
     with naming(source.name):
         for function in source.proto.functions:
             if any(node.op_type == "LSTM" for node in function.node):
-                raise ValueError(
-                    f"function {function.name!r} has an LSTM; onnx.inliner.inline_local_functions brings it into the graph"
-                )
+                advice = "onnx.inliner.inline_local_functions brings it into the graph"
+                raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
         found, arrays = {}, {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
             name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
