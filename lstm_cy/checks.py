@@ -76,6 +76,14 @@ def float_array(name, value, dtype):
     return np.asarray(array, dtype=dtype, order="C")
 
 
+def flag_array(name, value):
+    """`value` as an array of bools; numbers are refused."""
+    array = np.asarray(value)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{name}: expected bools, got dtype {array.dtype}")
+    return array
+
+
 def int_array(name, value):
     """`value` as an intp array; floats, even whole ones, and bools are refused."""
     array = np.asarray(value)

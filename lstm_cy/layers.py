@@ -330,7 +330,7 @@ class Sequential(Layer):
             if own:
                 layer._adopt(own)
 
-    def __call__(self, x, states=None, *, lengths=None, threads=None):
+    def __call__(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None):
         """Run the model, for inference.
 
         Parameters
@@ -339,7 +339,7 @@ class Sequential(Layer):
             Tokens or features, as the first layer takes them.
         states : None or list of (h0, c0)
             One for each LSTM, or None for zeros.
-        lengths, threads :
+        lengths, mask, reset, threads :
             Passed to each LSTM.
 
         Returns
@@ -352,13 +352,14 @@ class Sequential(Layer):
         finals = []
         for layer in self.layers:
             if isinstance(layer, LSTM):
-                x, state = layer(x, states[len(finals)], lengths=lengths, threads=threads)
+                state = states[len(finals)]
+                x, state = layer(x, state, lengths=lengths, mask=mask, reset=reset, threads=threads)
                 finals.append(state)
             else:
                 x = layer(x)
         return x, finals
 
-    def forward(self, x, states=None, *, lengths=None, threads=None, rng=None):
+    def forward(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Returns
@@ -373,7 +374,8 @@ class Sequential(Layer):
         finals, tape = [], []
         for layer in self.layers:
             if isinstance(layer, LSTM):
-                x, state, kept = layer.forward(x, states[len(finals)], lengths=lengths, threads=threads, rng=rng)
+                steps = {"lengths": lengths, "mask": mask, "reset": reset}
+                x, state, kept = layer.forward(x, states[len(finals)], **steps, threads=threads, rng=rng)
                 finals.append(state)
             else:
                 x, kept = layer.forward(x, rng=rng)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import activations as activation_functions
 from . import config
 from ._kernels import backward as backward_driver
 from ._kernels import forward as forward_driver
@@ -11,8 +12,10 @@ from .checks import (
     dtype_of,
     expect_shape,
     flag,
+    flag_array,
     float_array,
     generator,
+    non_negative_int,
     number,
     positive_int,
     real_array,
@@ -21,6 +24,8 @@ from .layer import Gradients, Layer
 
 #: BLAS counts in int, so no side of a weight matrix may be longer
 LARGEST_SIDE = 2**31 - 1
+#: what `coupled_gates` may be, in the kernels' order
+COUPLINGS = (None, "f=1-i", "i=1-f")
 
 
 class LSTM(Layer):
@@ -50,8 +55,27 @@ class LSTM(Layer):
         by 1 / (1 - dropout).
     bidirectional : bool
         A second direction reads each row from its last valid step to its first; its outputs stand beside the first's.
+    proj_size : int
+        P: h is projected to so many numbers, fewer than H, after each step (Sak, Senior and Beaufays, Long short-term
+        memory based recurrent neural network architectures, 2014); 0 for no projection, then P is H.
     reverse : bool
         The only direction is that one; y is in the original order.
+    peepholes : bool
+        The gates look at the cell: i and f at the old one, o at the new (Gers and Schmidhuber, Recurrent nets that time
+        and count, 2000).
+    coupled_gates : None, "f=1-i" or "i=1-f"
+        Whether one gate is the rest of another; the rows of the gate that is not computed are ignored. ONNX's
+        input_forget is the first, TFLite's CIFG the second.
+    layer_norm : bool
+        What reaches a gate is normalised over its H units, variance + 1e-8, scaled by `layer_norm`, and only then gets
+        its bias; as TFLite does it (Ba, Kiros and Hinton, Layer normalization, 2016).
+    clip, cell_clip, proj_clip : None or float
+        Bounds, -clip to clip, of what the gates' activations and the candidate's are given, of the cell, and of the
+        projected output.
+    activations : (gates, candidate, told), or one such triple for each direction
+        Functions by ONNX's names, in any case, each alone or as (name, alpha) or (name, alpha, beta) where it has such
+        numbers: sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid, elu, softsign,
+        softplus. The same for all layers.
     forget_bias : float, array_like (H,), or ("chrono", T_max)
         Added to the forget rows of the new layer's `bias_ih`, so that it begins by remembering; "chrono" draws
         log(U(1, T_max - 1)), for memories of up to T_max steps (Tallec and Ollivier, Can recurrent neural networks
@@ -69,11 +93,12 @@ class LSTM(Layer):
     Notes
     -----
     Shapes: T steps, B rows, D directions. x (T, B, I), or (B, T, I) with batch_first, or one sequence (T, I). y is laid
-    out as x, with D*H in place of I. h_n and c_n are (L*D, B, H), index layer * D + direction, or (L*D, H) for one
-    sequence.
+    out as x, with D*P in place of I. h_n is (L*D, B, P) and c_n (L*D, B, H), index layer * D + direction; for one
+    sequence they have no B.
 
-    Parameters, with the suffix ``_reverse`` for the second direction: ``weight_ih_l{k}`` (4H, I or D*H),
-    ``weight_hh_l{k}`` (4H, H), ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (4H,); rows in the order i, f, g, o.
+    Parameters, with the suffix ``_reverse`` for the second direction: ``weight_ih_l{k}`` (4H, I or D*P),
+    ``weight_hh_l{k}`` (4H, P), ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (4H,), ``weight_hr_l{k}`` (P, H),
+    ``peephole_l{k}`` (3, H) in the order i, f, o, ``layer_norm_l{k}`` (4H,); rows of gates in the order i, f, g, o.
 
     Inputs are converted to the layer's dtype as NumPy's ``same_kind`` rule allows; they are never changed. Any number
     of threads may call one layer at once: it keeps no state between calls.
@@ -103,7 +128,15 @@ class LSTM(Layer):
         batch_first=False,
         dropout=0.0,
         bidirectional=False,
+        proj_size=0,
         reverse=False,
+        peepholes=False,
+        coupled_gates=None,
+        layer_norm=False,
+        clip=None,
+        cell_clip=None,
+        proj_clip=None,
+        activations=("sigmoid", "tanh", "tanh"),
         forget_bias=1.0,
         dtype="float32",
         seed=None,
@@ -115,10 +148,24 @@ class LSTM(Layer):
         self.batch_first = flag("batch_first", batch_first)
         self.dropout = number("dropout", dropout, 0.0, 1.0)
         self.bidirectional = flag("bidirectional", bidirectional)
+        self.proj_size = non_negative_int("proj_size", proj_size)
         self.reverse = flag("reverse", reverse)
+        self.peepholes = flag("peepholes", peepholes)
+        self.coupled_gates = coupled_gates
+        self.layer_norm = flag("layer_norm", layer_norm)
+        self.clip = _bound("clip", clip)
+        self.cell_clip = _bound("cell_clip", cell_clip)
+        self.proj_clip = _bound("proj_clip", proj_clip)
+        self.activations = activation_functions.normalized(activations, self.num_directions)
         self.dtype = dtype_of(dtype)
         if self.reverse and self.bidirectional:
             raise ValueError("reverse: expected False with bidirectional=True, which has a reverse direction already")
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected 0 to hidden_size - 1 = {self.hidden_size - 1}, got {self.proj_size}")
+        if self.proj_clip is not None and not self.proj_size:
+            raise ValueError(f"proj_clip: expected None without proj_size, got {self.proj_clip}")
+        if coupled_gates not in COUPLINGS:
+            raise ValueError(f"coupled_gates: expected None, 'f=1-i' or 'i=1-f', got {coupled_gates!r}")
         if max(self.input_size, 4 * self.hidden_size) > LARGEST_SIDE:
             raise ValueError(
                 f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "
@@ -134,7 +181,15 @@ class LSTM(Layer):
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            "proj_size": self.proj_size,
             "reverse": self.reverse,
+            "peepholes": self.peepholes,
+            "coupled_gates": self.coupled_gates,
+            "layer_norm": self.layer_norm,
+            "clip": self.clip,
+            "cell_clip": self.cell_clip,
+            "proj_clip": self.proj_clip,
+            "activations": [[list(entry) for entry in triple] for triple in self.activations],
             "dtype": self.dtype.name,
         }
         self._parameters = {}
@@ -145,6 +200,11 @@ class LSTM(Layer):
         """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
+    @property
+    def output_size(self):
+        """D*P: what a step of y holds."""
+        return self.num_directions * self._told_size
+
     @classmethod
     def from_gates(cls, *, forget, input, candidate, output, **options):
         """One layer from the weights of each gate, as the textbooks write them: W acts on [h, x].
@@ -154,7 +214,7 @@ class LSTM(Layer):
         forget, input, candidate, output : (W, b)
             W (H, H + I), its first H columns for h, the others for x; b (H,). They are copied.
         **options
-            `batch_first`, `reverse`, `dtype` as for LSTM.
+            `batch_first`, `reverse`, `coupled_gates`, `clip`, `cell_clip`, `activations`, `dtype` as for LSTM.
 
         Returns
         -------
@@ -175,11 +235,10 @@ class LSTM(Layer):
         """
         from .weights import gate_order
 
-        unknown = set(options) - {"batch_first", "reverse", "dtype"}
+        known = ("batch_first", "reverse", "coupled_gates", "clip", "cell_clip", "activations", "dtype")
+        unknown = set(options) - set(known)
         if unknown:
-            raise TypeError(
-                f"from_gates: expected only batch_first, reverse and dtype as options, got {sorted(unknown)}"
-            )
+            raise TypeError(f"from_gates: expected only {', '.join(known)} as options, got {sorted(unknown)}")
         pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
         for name, pair in pairs.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -212,17 +271,30 @@ class LSTM(Layer):
             for suffix in self._suffixes(layer):
                 weight_ih, weight_hh = (self._weight(parameters, part + suffix) for part in ("weight_ih", "weight_hh"))
                 bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
-                weights.append((self._layer_inputs(layer), weight_ih, weight_hh, bias))
+                others = [parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")]
+                weights.append((self._layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
         network = Network(
             config.kernels(),
             self._products(),
             self.hidden_size,
+            self._told_size,
             self.num_directions,
             self.reverse,
             self.dtype.itemsize,
             weights,
+            self.proj_clip,
+            self._variants(),
         )
         return {"_network": network}
+
+    def _variants(self):
+        """What Network is told of each direction's cell, or None: every cell is the plain one."""
+        plain = (activation_functions.PLAIN,) * self.num_directions
+        bounds = self.clip, self.cell_clip
+        if not (self._own_shares or self.coupled_gates or self.activations != plain or bounds != (None, None)):
+            return None
+        coupling = COUPLINGS.index(self.coupled_gates)
+        return [(activation_functions.for_kernels(triple), coupling, *bounds) for triple in self.activations]
 
     def quantize(self, kind, sample=None):
         """This layer with narrow weights: the same calls, but no training.
@@ -259,22 +331,25 @@ class LSTM(Layer):
 
         return quantize(self, kind, sample)
 
-    def __call__(self, x, state=None, *, lengths=None, threads=None):
+    def __call__(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None):
         """Run the layer over x, for inference: nothing is dropped and nothing is kept for backward.
 
         Parameters
         ----------
         x : array_like (T, B, I), (B, T, I) with batch_first, or (T, I)
         state : None or (h0, c0)
-            Each (L*D, B, H), or (L*D, H) for one sequence; zeros if None. They are copied.
+            (L*D, B, P) and (L*D, B, H), or without B for one sequence; zeros if None. They are copied.
         lengths : None or array_like of int (B,)
             Valid steps of each row, 0 to T, in any order. At and past a row's length x is not read and y is zero.
+        mask, reset : None or array_like of bool (T, B), (B, T) with batch_first, or (T,)
+            Where `mask` is False the state is carried over and y is zero; not together with lengths. Where `reset` is
+            True the row's state is set to zero before that step; not with bidirectional or reverse.
         threads : None or int
             Threads of our own to use at most; None for what `set_num_threads` says. Engine "blas" uses one.
 
         Returns
         -------
-        y : ndarray, laid out as x with D*H in place of I
+        y : ndarray, laid out as x with D*P in place of I
         (h_n, c_n) : ndarrays in the shapes of `state`
             The states after each row's last valid step; they share no memory with y.
 
@@ -283,14 +358,14 @@ class LSTM(Layer):
         TypeError, ValueError
             An argument is not what is expected; the message names it.
         """
-        return self._run(x, state, lengths, threads)[:2]
+        return self._run(x, state, (lengths, mask, reset), threads)[:2]
 
-    def forward(self, x, state=None, *, lengths=None, threads=None, rng=None):
+    def forward(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
         """Run the layer over x, for training: with dropout, and with a tape for `backward`.
 
         Parameters
         ----------
-        x, state, lengths, threads :
+        x, state, lengths, mask, reset, threads :
             As in a call.
         rng : None, int or numpy.random.Generator
             Where dropout's choice comes from; None draws afresh each time.
@@ -302,7 +377,7 @@ class LSTM(Layer):
         tape : Tape
             For `backward`, as often as wanted, until the parameters change.
         """
-        return self._run(x, state, lengths, threads, generator("rng", rng), keep_tape=True)
+        return self._run(x, state, (lengths, mask, reset), threads, generator("rng", rng), keep_tape=True)
 
     def backward(self, tape, dy=None, dstate=None):
         """Propagate gradients back through the call that made `tape`.
@@ -319,7 +394,7 @@ class LSTM(Layer):
         Returns
         -------
         Gradients
-            `x` in x's shape, zero at and past a row's length; `state` = (dh0, dc0); `parameters` {name: array}.
+            `x` in x's shape, zero where a step is not valid; `state` = (dh0, dc0); `parameters` {name: array}.
 
         Raises
         ------
@@ -336,21 +411,15 @@ class LSTM(Layer):
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
         if dy is not None:
             dy = float_array("dy", dy, self.dtype)
-            expect_shape("dy", dy, batch.outer_shape(self._output_size), "the shape of y")
+            expect_shape("dy", dy, batch.outer_shape(self.output_size), "the shape of y")
             dy = batch.batched(dy)
         dh, dc = self._states("dstate", dstate, batch)
+        batch.clear(dh, dc)
         dx = np.zeros(batch.shape(self.input_size), self.dtype)
-        inner = [np.empty(batch.shape(self._output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
+        inner = [np.empty(batch.shape(self.output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
         gradients = {name: np.zeros_like(array) for name, array in self._parameters.items()}
-        sums = [
-            (
-                gradients[f"weight_ih{suffix}"],
-                gradients[f"weight_hh{suffix}"],
-                gradients[f"bias_ih{suffix}"] if self.bias else None,
-            )
-            for layer in range(self.num_layers)
-            for suffix in self._suffixes(layer)
-        ]
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        sums = [self._sums(gradients, suffix) for suffix in suffixes]
         backward_driver.backward(
             tape.network,
             dx,
@@ -359,15 +428,14 @@ class LSTM(Layer):
             dh,
             dc,
             self.batch_first,
-            batch.ragged,
+            batch.order,
             tape.keep,
             self._scale(),
             tape.saved,
             sums,
         )
-        if self.bias:  # the two biases are only ever added, so their gradients are equal
-            for name in [name for name in gradients if name.startswith("bias_ih")]:
-                gradients[name.replace("ih", "hh")][:] = gradients[name]
+        for suffix, (*_, shares) in zip(suffixes, sums, strict=True):
+            self._spread_shares(gradients, suffix, shares)
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
 
     def stepper(self, batch_size=1):
@@ -399,16 +467,16 @@ class LSTM(Layer):
 
         return Stepper(self, batch_size)
 
-    def _run(self, x, state, lengths, threads, rng=None, keep_tape=False):
+    def _run(self, x, state, steps, threads, rng=None, keep_tape=False):
         """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
         threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
         network = self._network
         x = real_array("x", x)
-        batch = self._batch(x, lengths)
+        batch = self._batch(x, *steps)
         x = batch.batched(float_array("x", x, self.dtype))
         h, c = self._states("state", state, batch)
-        allocate = np.empty if batch.ragged is None else np.zeros
-        y = allocate(batch.shape(self._output_size), self.dtype)
+        allocate = np.zeros if batch.ragged else np.empty
+        y = allocate(batch.shape(self.output_size), self.dtype)
         inner = np.empty_like(y) if self.num_layers > 1 else None
         keep = saved = None
         if keep_tape:
@@ -418,8 +486,9 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
-        ragged, scale = batch.ragged, self._scale()
-        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, ragged, keep, scale, saved, threads)
+        order, scale = batch.order, self._scale()
+        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
+        batch.clear(h, c)
         tape = Tape(network, batch, keep, saved) if keep_tape else None
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
@@ -432,8 +501,14 @@ class LSTM(Layer):
         return config.blas()
 
     @property
-    def _output_size(self):
-        return self.num_directions * self.hidden_size
+    def _told_size(self):
+        """P."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def _own_shares(self):
+        """Whether there are parameters whose gradients come as shares of each row; then the bias's does too."""
+        return self.peepholes or self.layer_norm
 
     def _scale(self):
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
@@ -446,22 +521,38 @@ class LSTM(Layer):
         H = self.hidden_size
         bound = 1 / np.sqrt(H)
         arrays = {}
-        for layer in range(self.num_layers):
-            for suffix in self._suffixes(layer):
-                shapes = {"weight_ih": (4 * H, self._layer_inputs(layer)), "weight_hh": (4 * H, H)}
-                if self.bias:
-                    shapes |= {"bias_ih": (4 * H,), "bias_hh": (4 * H,)}
-                for name, shape in shapes.items():
-                    arrays[name + suffix] = rng.uniform(-bound, bound, shape).astype(self.dtype)
-                if self.bias:
-                    arrays["bias_ih" + suffix][H : 2 * H] += forget_rows
+        for name, shape in self._shapes().items():
+            if name.startswith("layer_norm"):
+                arrays[name] = np.ones(shape, self.dtype)
+            else:
+                arrays[name] = rng.uniform(-bound, bound, shape).astype(self.dtype)
+            if name.startswith("bias_ih"):
+                arrays[name][H : 2 * H] += forget_rows
         return arrays
 
-    def _layer_inputs(self, layer):
-        return self.input_size if layer == 0 else self._output_size
+    def _shapes(self):
+        """{name: shape} of all parameters."""
+        H, P = self.hidden_size, self._told_size
+        shapes = {}
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                shapes[f"weight_ih{suffix}"] = 4 * H, self._layer_inputs(layer)
+                shapes[f"weight_hh{suffix}"] = 4 * H, P
+                if self.bias:
+                    shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (4 * H,)
+                if self.proj_size:
+                    shapes[f"weight_hr{suffix}"] = P, H
+                if self.peepholes:
+                    shapes[f"peephole{suffix}"] = 3, H
+                if self.layer_norm:
+                    shapes[f"layer_norm{suffix}"] = (4 * H,)
+        return shapes
 
-    def _batch(self, x, lengths):
-        """Check x's shape and the lengths."""
+    def _layer_inputs(self, layer):
+        return self.input_size if layer == 0 else self.output_size
+
+    def _batch(self, x, lengths, mask, reset):
+        """Check x's shape, and which steps are valid or begin anew."""
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(f"x: expected shape {axes} or (T, I) with I = {self.input_size}, got {x.shape}")
@@ -471,20 +562,32 @@ class LSTM(Layer):
             T, B = x.shape[:2] if not self.batch_first else x.shape[1::-1]
         if B > LARGEST_SIDE:
             raise ValueError(f"x: expected at most {LARGEST_SIDE} rows, got {B}")
-        return Batch(T, B, x.ndim == 3, self.batch_first, lengths)
+        batch = Batch(T, B, x.ndim == 3, self.batch_first)
+        if lengths is not None and mask is not None:
+            raise ValueError("mask: expected None together with lengths, got both")
+        if reset is not None and (self.bidirectional or self.reverse):
+            raise ValueError(f"reset: expected None with {'bidirectional' if self.bidirectional else 'reverse'}=True")
+        if lengths is not None:
+            batch.set_lengths(lengths)
+        if mask is not None:
+            batch.set_mask(mask)
+        if reset is not None:
+            batch.set_reset(reset)
+        return batch
 
     def _states(self, name, pair, batch):
-        """(h, c) as new arrays (L*D, B, H), zeros where None."""
-        shape = (self.num_layers * self.num_directions, batch.B, self.hidden_size)
+        """(h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
         if pair is None:
             pair = (None, None)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
         if name == "state" and (pair[0] is None) != (pair[1] is None):
             raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
-        outer, axes = (shape, "(L*D, B, H)") if batch.has_batch_axis else (shape[::2], "(L*D, H)")
         arrays = []
-        for part, value in zip("hc", pair, strict=True):
+        names = "PH" if self.proj_size else "HH"
+        for part, size, width, value in zip("hc", names, (self._told_size, self.hidden_size), pair, strict=True):
+            shape = (self.num_layers * self.num_directions, batch.B, width)
+            outer, axes = (shape, f"(L*D, B, {size})") if batch.has_batch_axis else (shape[::2], f"(L*D, {size})")
             if value is None:
                 arrays.append(np.zeros(shape, self.dtype))
                 continue
@@ -494,9 +597,30 @@ class LSTM(Layer):
         return arrays
 
     def _saved(self, rows, layer):
-        """Empty arrays for what backward needs of one direction: x, h_prev, c_prev, gates, tanh_c."""
+        """Empty arrays for what backward needs of one direction, those of a Saved in network.pxd."""
+        H, P = self.hidden_size, self._told_size
+        variant = None if self._variants() is None else 11 * H + 4
+        projected = (H, P) if self.proj_size else (None, None)
+        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, *projected)
+        return tuple(None if width is None else np.empty((rows, width), self.dtype) for width in widths)
+
+    def _sums(self, gradients, suffix):
+        """Where backward adds up one direction's gradients: weight_ih, weight_hh, weight_hr, bias, shares."""
+        shares = np.zeros(11 * self.hidden_size, self.dtype) if self._own_shares else None
+        bias = "bias_ih" if shares is None else None
+        return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
+
+    def _spread_shares(self, gradients, suffix, shares):
+        """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
         H = self.hidden_size
-        return tuple(np.empty((rows, width), self.dtype) for width in (self._layer_inputs(layer), H, H, 4 * H, H))
+        if self.bias:
+            if shares is not None:
+                gradients["bias_ih" + suffix][:] = shares[: 4 * H]
+            gradients["bias_hh" + suffix][:] = gradients["bias_ih" + suffix]
+        if self.layer_norm:
+            gradients["layer_norm" + suffix][:] = shares[4 * H : 8 * H]
+        if self.peepholes:
+            gradients["peephole" + suffix][:] = shares[8 * H :].reshape(3, H)
 
 
 class Tape:
@@ -512,7 +636,7 @@ class Tape:
 
 
 class Batch:
-    """The sizes of one call, its ragged lengths, and the way from the caller's shapes to the drivers'.
+    """The sizes of one call, which steps of which rows are valid, and the way from the caller's shapes to the drivers'.
 
     Attributes
     ----------
@@ -521,29 +645,77 @@ class Batch:
         False for one sequence (T, I), which the drivers see as a batch of one.
     rows : int
         Valid steps, summed over the rows.
-    ragged : None or (order, lengths, active)
-        None where every row has T steps; else what `_kernels.forward` takes.
+    order : tuple (order, lengths, active, places, resets)
+        What `_kernels.forward` takes, each None where there is none.
     """
 
-    __slots__ = ("B", "T", "batch_first", "has_batch_axis", "ragged", "rows")
+    __slots__ = ("B", "T", "batch_first", "cleared", "has_batch_axis", "order", "rows")
 
-    def __init__(self, T, B, has_batch_axis, batch_first, lengths):
+    def __init__(self, T, B, has_batch_axis, batch_first):
         self.T, self.B = T, B
         self.has_batch_axis = has_batch_axis
         self.batch_first = batch_first
         self.rows = T * B
-        self.ragged = None
-        if lengths is not None:
-            scalar = not has_batch_axis and np.ndim(lengths) == 0
-            self._set_lengths(check_lengths(lengths, None if scalar else B, T).reshape(B))
+        self.order = (None,) * 5
+        self.cleared = None  # rows whose state is zero in the end, whatever their valid steps gave
 
-    def _set_lengths(self, lengths):
-        if (lengths == self.T).all():
-            return
+    @property
+    def ragged(self):
+        """Whether there are steps that are not valid."""
+        return self.order[0] is not None
+
+    def set_lengths(self, lengths):
+        """Each row's first steps are valid."""
+        scalar = not self.has_batch_axis and np.ndim(lengths) == 0
+        lengths = check_lengths(lengths, None if scalar else self.B, self.T).reshape(self.B)
+        if (lengths < self.T).any():
+            self._sort(lengths, None)
+
+    def set_mask(self, mask):
+        """The steps where the mask is True are valid."""
+        valid = self._by_row("mask", mask)
+        if not valid.all():
+            self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
+
+    def set_reset(self, reset):
+        """States are set to zero before those steps; what falls on steps that a mask leaves out takes effect later."""
+        resets = self._by_row("reset", reset)
+        _, _, _, places, _ = self.order
+        if places is not None:
+            so_far = np.cumsum(resets, axis=1)
+            at_valid = np.take_along_axis(so_far, places, axis=1)
+            resets = np.diff(at_valid, axis=1, prepend=0) > 0
+            lengths = self._lengths_by_row()
+            last = np.where(lengths > 0, np.take_along_axis(at_valid, np.maximum(lengths - 1, 0)[:, None], 1)[:, 0], 0)
+            self.cleared = so_far[:, -1] > last
+        if resets.any():
+            self.order = (*self.order[:4], np.ascontiguousarray(resets).view(np.uint8))
+
+    def clear(self, h, c):
+        """Zero what final states, or their gradients, hold of rows that were reset after their last valid step."""
+        if self.cleared is not None:
+            h[:, self.cleared] = 0
+            c[:, self.cleared] = 0
+
+    def _sort(self, lengths, places):
         order = np.argsort(-lengths, kind="stable")
         ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # rows of at most so many steps
-        self.ragged = order, lengths[order], self.B - ended[: self.T]
+        self.order = order, lengths[order], self.B - ended[: self.T], places, None
         self.rows = int(lengths.sum())
+
+    def _lengths_by_row(self):
+        order, lengths, *_ = self.order
+        by_row = np.empty_like(lengths)
+        by_row[order] = lengths
+        return by_row
+
+    def _by_row(self, name, flags):
+        """The caller's flags as a bool array (B, T)."""
+        axes = ("(B, T)" if self.batch_first else "(T, B)") if self.has_batch_axis else "(T,)"
+        flags = flag_array(name, flags)
+        expect_shape(name, flags, self.outer_shape(1)[:-1], axes)
+        flags = flags.reshape(self.shape(1)[:-1])
+        return np.ascontiguousarray(flags if self.batch_first else flags.T)
 
     def shape(self, width):
         """The shape in which the drivers see an array of this batch."""
@@ -564,6 +736,10 @@ class Batch:
     def unbatched_states(self, h, c):
         """The drivers' states as the caller sees them."""
         return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
+
+
+def _bound(name, value):
+    return None if value is None else number(name, value, 0.0, open_low=True, open_high=True)
 
 
 def _forget_rows(forget_bias, H, rng):

@@ -11,6 +11,8 @@ from .lstm import LSTM
 KINDS = ("bf16", "int8")
 #: what stands beside an int8 weight: the scale of each of its rows
 SCALE = "_scale"
+#: the parameters that are held narrow, as their names begin
+NARROW = ("weight_ih", "weight_hh")
 _LAYER = re.compile(r"_l(\d+)")
 
 
@@ -87,7 +89,7 @@ class QuantizedLSTM(LSTM):
     def _check_writable(self):
         raise TypeError("narrow weights are read-only; train the float32 layer and quantize again")
 
-    def forward(self, x, state=None, *, lengths=None, threads=None, rng=None):
+    def forward(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
         """Raise: narrow weights cannot be trained."""
         self._check_writable()
 
@@ -97,16 +99,14 @@ class QuantizedLSTM(LSTM):
 
     def _initial_parameters(self, rng, forget_rows):
         """Zeros: what is there until `restore`."""
-        H = self.hidden_size
         arrays = {}
-        for layer in range(self.num_layers):
-            for suffix in self._suffixes(layer):
-                for name, inputs in (("weight_ih", self._layer_inputs(layer)), ("weight_hh", H)):
-                    arrays[name + suffix] = np.zeros((4 * H, inputs), np.uint16 if self.weights == "bf16" else np.int8)
-                    if self.weights == "int8":
-                        arrays[name + suffix + SCALE] = np.zeros(4 * H, np.float32)
-                if self.bias:
-                    arrays |= {name + suffix: np.zeros(4 * H, np.float32) for name in ("bias_ih", "bias_hh")}
+        for name, shape in self._shapes().items():
+            if not name.startswith(NARROW):
+                arrays[name] = np.zeros(shape, np.float32)
+                continue
+            arrays[name] = np.zeros(shape, np.uint16 if self.weights == "bf16" else np.int8)
+            if self.weights == "int8":
+                arrays[name + SCALE] = np.zeros(shape[0], np.float32)
         return arrays
 
     def _weight(self, parameters, name):
@@ -125,7 +125,7 @@ def quantize(lstm, kind, sample=None):
     narrow = QuantizedLSTM(**lstm.config, weights=kind)
     stored = {}
     for name, array in lstm.parameters.items():
-        if name.startswith("bias"):
+        if not name.startswith(NARROW):
             stored[name] = array
         elif kind == "bf16":
             stored[name] = to_bf16(name, array)

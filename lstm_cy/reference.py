@@ -65,6 +65,85 @@ def step(x, h_prev, c_prev, weight_ih, weight_hh, bias):
     return h, c
 
 
+ACTIVATIONS = {
+    "sigmoid": lambda x, alpha, beta: sigmoid(x),
+    "tanh": lambda x, alpha, beta: np.tanh(x),
+    "relu": lambda x, alpha, beta: np.maximum(x, 0),
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "leakyrelu": lambda x, alpha, beta: np.where(x >= 0, x, alpha * x),
+    "thresholdedrelu": lambda x, alpha, beta: np.where(x > alpha, x, 0),
+    "scaledtanh": lambda x, alpha, beta: alpha * np.tanh(beta * x),
+    "hardsigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
+    "elu": lambda x, alpha, beta: np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    "softsign": lambda x, alpha, beta: x / (1 + np.abs(x)),
+    "softplus": lambda x, alpha, beta: np.logaddexp(x, 0),
+}
+
+
+def variant_step(
+    x,
+    h_prev,
+    c_prev,
+    weight_ih,
+    weight_hh,
+    bias,
+    *,
+    weight_hr=None,
+    peephole=None,
+    layer_norm=None,
+    coupled_gates=None,
+    clip=np.inf,
+    cell_clip=np.inf,
+    proj_clip=np.inf,
+    activations=(("sigmoid", 0, 0), ("tanh", 0, 0), ("tanh", 0, 0)),
+):
+    """`step` with every option an LSTM of this library has; each line below that `step` has not is one of them.
+
+    Parameters
+    ----------
+    x, h_prev, c_prev, weight_ih, weight_hh, bias :
+        As for `step`; with a projection h_prev is (B, P) and weight_hh (4H, P).
+    weight_hr : None or ndarray (P, H)
+        Projects what the cell tells.
+    peephole : None or ndarray (3, H)
+        How i, f and o look at the cell.
+    layer_norm : None or ndarray (4H,)
+        Scales of the gates' inputs, normalised over H before the bias is added.
+    coupled_gates : None, "f=1-i" or "i=1-f"
+    clip, cell_clip, proj_clip : float
+        Bounds of the activations' inputs (but not of the cell's), the cell and the projected output.
+    activations : three of (name, alpha, beta)
+        Of i, f and o; of the candidate; of the cell when it is told. Names as in ACTIVATIONS.
+
+    Returns
+    -------
+    h, c : ndarray (B, P), (B, H)
+    """
+    gate, candidate, told = (lambda x, a=a: ACTIVATIONS[a[0]](x, *a[1:]) for a in activations)
+    look_i, look_f, look_o = (0, 0, 0) if peephole is None else peephole
+    scales, biases = (None if array is None else np.split(array, 4) for array in (layer_norm, bias))
+    z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T, 4, axis=-1)
+
+    def prepared(z, index):
+        if scales is not None:
+            z = z - z.mean(axis=-1, keepdims=True)
+            z = scales[index] * z / np.sqrt((z * z).mean(axis=-1, keepdims=True) + 1e-8)
+        return np.clip(z + biases[index], -clip, clip)
+
+    i = gate(prepared(z_i + look_i * c_prev, 0))
+    f = gate(prepared(z_f + look_f * c_prev, 1))
+    if coupled_gates == "f=1-i":
+        f = 1 - i
+    elif coupled_gates == "i=1-f":
+        i = 1 - f
+    c = np.clip(f * c_prev + i * candidate(prepared(z_g, 2)), -cell_clip, cell_clip)
+    o = gate(prepared(z_o + look_o * c, 3))
+    h = o * told(c)
+    if weight_hr is not None:
+        h = np.clip(h @ weight_hr.T, -proj_clip, proj_clip)
+    return h, c
+
+
 def forward(x, h0, c0, weight_ih, weight_hh, bias):
     """A whole sequence: all steps' inputs projected in one product, then one product a step.
 

@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 
 from ._kernels.affine cimport Affine
 from ._kernels.forward cimport step
-from ._kernels.network cimport Direction, Network
+from ._kernels.network cimport Direction, Network, step_width
 from ._kernels.table cimport Kernels
 
 from . import config
@@ -64,6 +64,7 @@ cdef class Recurrent(Stage):
     """An LSTM and its state."""
     cdef Network network
     cdef cnp.ndarray h, c, z
+    cdef bint projects
     cdef bint last_first  # every other step reads the weights from their end, which the caches still hold
 
     def __cinit__(self, layer, Py_ssize_t rows):
@@ -73,13 +74,14 @@ cdef class Recurrent(Stage):
             option = "bidirectional" if layer.bidirectional else "reverse"
             raise ValueError(f"stepper: expected an LSTM that runs forwards, got {option}=True")
         self.network = layer._network
-        self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.hidden_size
+        self.projects = layer.proj_size > 0
+        self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.output_size
         for index in range(layer.num_layers):
             way = &self.network.net.directions[index]
-            self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs)
-        shape = layer.num_layers, rows, layer.hidden_size
-        self.h, self.c = aligned(shape, layer.dtype), aligned(shape, layer.dtype)
-        self.z = aligned((rows, 4 * layer.hidden_size), layer.dtype)
+            self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs) + way.hr.outputs * way.hr.inputs
+        self.h = aligned((layer.num_layers, rows, layer.output_size), layer.dtype)
+        self.c = aligned((layer.num_layers, rows, layer.hidden_size), layer.dtype)
+        self.z = aligned((rows, step_width(&self.network.net)), layer.dtype)
 
     cdef const void* run(self, const void* x) noexcept nogil:
         cdef char* h = <char*>cnp.PyArray_DATA(self.h)
@@ -228,8 +230,8 @@ cdef class Stepper:
 
         Returns
         -------
-        ndarray (B, H), or (H,) for one stream without its axis
-            `out`, or a new array; H is the size of what the last layer gives.
+        ndarray (B, P), or (P,) for one stream without its axis
+            `out`, or a new array; P is the size of what the last layer gives.
 
         Raises
         ------
@@ -280,7 +282,7 @@ cdef class Stepper:
 
     @property
     def state(self):
-        """(h, c), copies, each (L, B, H); of a Sequential a list with one such pair for each LSTM.
+        """(h, c), copies, (L, B, P) and (L, B, H); of a Sequential a list with one such pair for each LSTM.
 
         Setting it copies in what NumPy converts to such arrays; a TypeError or ValueError leaves all as it was.
         """
@@ -420,8 +422,8 @@ cdef class Stepper:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"state: expected a pair (h, c), got {type(pair).__name__}")
         arrays = tuple(float_array(f"state {part}", value, self.dtype) for part, value in zip("hc", pair))
-        for part, array in zip("hc", arrays):
-            expect_shape(f"state {part}", array, (<object>stage.h).shape, "(L, B, H)")
+        for part, size, own, array in zip("hc", "PH" if stage.projects else "HH", (stage.h, stage.c), arrays):
+            expect_shape(f"state {part}", array, own.shape, f"(L, B, {size})")
         return arrays
 
     cdef object chosen(self, object rows):

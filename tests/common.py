@@ -54,39 +54,55 @@ def directions(lstm):
             yield layer, direction, lstm.reverse or direction == 1, f"_l{layer}" + "_reverse" * direction
 
 
-def reference_lstm(lstm, x, state, lengths=None):
+def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None):
     """The layer by lstm_cy.reference in float64, row by row: (y, h_n, c_n)."""
     parameters = {name: array.astype(np.float64) for name, array in lstm.parameters.items()}
-    x = np.asarray(x, np.float64)
-    x = x.swapaxes(0, 1) if lstm.batch_first else x
+    x, mask, reset = (
+        array if array is None or not lstm.batch_first else np.swapaxes(array, 0, 1)
+        for array in (np.asarray(x, np.float64), mask, reset)
+    )
     T, B, _ = x.shape
     lengths = [T] * B if lengths is None else lengths
     h_n, c_n = (np.array(part, np.float64) for part in state)
+    P = h_n.shape[-1]
     for layer in range(lstm.num_layers):
-        y = np.zeros((T, B, lstm.num_directions * lstm.hidden_size))
+        y = np.zeros((T, B, lstm.output_size))
         for this, direction, backwards, suffix in directions(lstm):
             if this != layer:
                 continue
             index = layer * lstm.num_directions + direction
-            bias = np.zeros(4 * lstm.hidden_size)
-            if lstm.bias:
-                bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix]
-            weights = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix], bias
+            step = reference_step(lstm, parameters, direction, suffix)
             for row, length in enumerate(lengths):
-                if length == 0:
-                    continue
-                order = slice(length - 1, None, -1) if backwards else slice(None)
-                told, h, c = reference.forward(
-                    x[:length, row : row + 1][order] if backwards else x[:length, row : row + 1],
-                    h_n[index, row : row + 1],
-                    c_n[index, row : row + 1],
-                    *weights,
-                )
-                units = slice(direction * lstm.hidden_size, (direction + 1) * lstm.hidden_size)
-                y[:length, row, units] = told[::-1, 0] if backwards else told[:, 0]
+                h, c = h_n[index, row : row + 1].copy(), c_n[index, row : row + 1].copy()
+                for t in range(length)[:: -1 if backwards else 1]:
+                    if reset is not None and reset[t, row]:
+                        h, c = h * 0, c * 0
+                    if mask is None or mask[t, row]:
+                        h, c = step(x[t, row : row + 1], h, c)
+                        y[t, row, direction * P : (direction + 1) * P] = h[0]
                 h_n[index, row], c_n[index, row] = h[0], c[0]
         x = y
     return (x.swapaxes(0, 1) if lstm.batch_first else x), h_n, c_n
+
+
+def reference_step(lstm, parameters, direction, suffix):
+    """(x, h, c) -> (h, c) of one direction of one layer, by lstm_cy.reference."""
+    bias = np.zeros(4 * lstm.hidden_size)
+    if lstm.bias:
+        bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix]
+    weights = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix], bias
+    arrays = {name: parameters.get(name + suffix) for name in ("weight_hr", "peephole", "layer_norm")}
+    bounds = {name: getattr(lstm, name) or np.inf for name in ("clip", "cell_clip", "proj_clip")}
+    if lstm.config == LSTM(lstm.input_size, lstm.hidden_size, **only_layout(lstm)).config:
+        return lambda x, h, c: reference.step(x, h, c, *weights)
+    options = {"coupled_gates": lstm.coupled_gates, "activations": lstm.activations[direction], **bounds, **arrays}
+    return lambda x, h, c: reference.variant_step(x, h, c, *weights, **options)
+
+
+def only_layout(lstm):
+    """The options of a layer that do not change its cell."""
+    names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "reverse", "dtype")
+    return {name: lstm.config[name] for name in names}
 
 
 def torch_twin(torch, lstm):

@@ -11,10 +11,10 @@ from libc.string cimport memset
 
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null,
-    addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, rows_fitting,
-    rows_of, running, saved_of, steps,
+    addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, resets_at,
+    rows_fitting, rows_of, running, saved_of, steps,
 )
-from .table cimport cell_backward, column_sums, real
+from .table cimport EXTRA, SHARES, cell_backward, column_sums, real, variant_backward
 
 cdef enum:
     # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
@@ -24,7 +24,20 @@ ctypedef struct Sums:
     # the gradients of one direction's parameters, added up over the blocks
     void* weight_ih
     void* weight_hh
-    void* bias  # or NULL
+    void* weight_hr  # or NULL
+    void* bias       # or NULL; a Variant's is among its shares
+    void* shares     # (11H,): of the bias, the normalising scale and the peepholes of a Variant; or NULL
+
+ctypedef struct Work:
+    # working arrays of a sweep: the state's gradients in sweep order, and a block of rows; P, H as in Net
+    void* dh         # (B, P)
+    void* dc         # (B, H)
+    void* dz         # (rows, 4H)
+    void* dx         # (rows, inputs)
+    void* projected  # (rows, P), only where h is projected
+    void* hidden     # (B, H), likewise
+    void* shares     # (rows, 11H), only for a Variant
+    void* space      # for add_outer
 
 ctypedef struct Call:
     # what the whole call works on
@@ -32,36 +45,38 @@ ctypedef struct Call:
     Py_ssize_t rows                 # of the tape
     Rows dx, dy                     # dy has no data where only the final states have gradients
     Rows[2] inner                   # between layers, in y's layout
-    void* dh                        # (layers * directions, B, H): of the final states in, of the initial ones out
-    void* dc
+    void* dh                        # (layers * directions, B, P): of the final states in, of the initial ones out
+    void* dc                        # (layers * directions, B, H)
     unsigned char** keep      # what dropout kept, as in forward
     double scale
     Saved* tape
     Sums* sums
 
 
-def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, ragged, list keep, double scale, list tape,
-             list sums):
+def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tuple rows, list keep, double scale,
+             list tape, list sums):
     """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
 
     Parameters
     ----------
-    network, batch_first, ragged, keep, scale, tape :
+    network, batch_first, rows, keep, scale, tape :
         As they were given to forward.
     dx : array in x's layout, zeros
     dy : array in y's layout, or None
     inner : list of arrays in y's layout
         What passes between layers; one for two layers, two for more.
-    dh, dc : arrays (layers * directions, B, H)
+    dh, dc : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Gradients of the final states, overwritten by those of the initial states.
-    sums : list of (weight_ih, weight_hh, bias or None), zeros
-        Gradients of the parameters, for each layer and direction.
+    sums : list of (weight_ih, weight_hh, weight_hr, bias, shares), zeros
+        Gradients of the parameters, for each layer and direction, the last three None where there are none. `shares`,
+        (11H,), are those of the bias (4H), the normalising scale (4H) and the peepholes (3H) of a Variant, whose `bias`
+        is None.
     """
     cdef Call call
     cdef Status status
     cdef unsigned int denormals
     cdef Py_ssize_t T = dx.shape[1] if batch_first else dx.shape[0]
-    call.batch = batch_of(T, dh.shape[1], ragged)
+    call.batch = batch_of(T, dh.shape[1], rows)
     call.rows = tape[0][0].shape[0]
     call.dx = rows_of(dx, batch_first)
     call.dy = rows_of(dy, batch_first)
@@ -96,16 +111,18 @@ cdef Sums* sums_of(list arrays) except NULL:
     cdef Sums* sums = <Sums*>PyMem_Calloc(len(arrays), sizeof(Sums))
     if sums == NULL:
         raise MemoryError
-    for index, (weight_ih, weight_hh, bias) in enumerate(arrays):
+    for index, (weight_ih, weight_hh, weight_hr, bias, shares) in enumerate(arrays):
         sums[index].weight_ih = address(weight_ih)
         sums[index].weight_hh = address(weight_hh)
+        sums[index].weight_hr = address_or_null(weight_hr)
         sums[index].bias = address_or_null(bias)
+        sums[index].shares = address_or_null(shares)
     return sums
 
 
 cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept nogil:
     """All layers and directions, the last layer first; both directions add to the gradient of their common input."""
-    cdef Py_ssize_t D = network.num_directions, state = call.batch.B * network.hidden_size
+    cdef Py_ssize_t D = network.num_directions, B = call.batch.B, H = network.hidden_size, P = network.output_size
     cdef Py_ssize_t layer, direction, index
     cdef Rows target, half, source = call.dy
     cdef const unsigned char* keep
@@ -121,8 +138,8 @@ cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept 
             index = layer * D + direction
             half = source
             if half.data != NULL:
-                half.data = <real*>source.data + direction * network.hidden_size
-            status = sweep[real](network, call, index, &target, &half, keep, dh + index * state, dc + index * state)
+                half.data = <real*>source.data + direction * P
+            status = sweep[real](network, call, index, &target, &half, keep, dh + index * B * P, dc + index * B * H)
             if status != DONE:
                 return status
         source = target
@@ -133,50 +150,60 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
                   const unsigned char* keep, real* dh, real* dc) noexcept nogil:
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
-    cdef Py_ssize_t H = network.hidden_size, state = batch.B * H
+    cdef const Direction* way = &network.directions[index]
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
-    cdef Py_ssize_t width = network.directions[index].ih.inputs
-    cdef Py_ssize_t block = most * (width + 4 * H) + outer_space[real](&network.engine, most, max(width, H), NULL)
-    cdef real* scratch = <real*>malloc((2 * state + block) * sizeof(real))
-    cdef real* slots_h = scratch
-    cdef real* slots_c = slots_h + state
+    cdef Py_ssize_t block = most * (inputs + 4 * H) + outer_space[real](&network.engine, most, max(inputs, H), NULL)
+    cdef Work work
+    cdef real* scratch
     cdef Status status
+    if network.projected:
+        block += most * P + batch.B * H
+    if way.variant != NULL:
+        block += most * SHARES * H
+    scratch = <real*>malloc((batch.B * (P + H) + block) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
-    into_slots[real](batch, H, dh, slots_h)
-    into_slots[real](batch, H, dc, slots_c)
-    status = blocks[real](network, call, index, dx, dy, keep, slots_h, slots_c, most, slots_c + state)
-    out_of_slots[real](batch, H, slots_h, dh)
-    out_of_slots[real](batch, H, slots_c, dc)
+    work.dh = scratch
+    work.dc = scratch + batch.B * P
+    work.dz = scratch + batch.B * (P + H)
+    work.dx = <real*>work.dz + most * 4 * H
+    work.projected = <real*>work.dx + most * inputs
+    work.hidden = <real*>work.projected + (most * P if network.projected else 0)
+    work.shares = <real*>work.hidden + (batch.B * H if network.projected else 0)
+    work.space = <real*>work.shares + (most * SHARES * H if way.variant != NULL else 0)
+    into_slots[real](batch, P, dh, <real*>work.dh)
+    into_slots[real](batch, H, dc, <real*>work.dc)
+    status = blocks[real](network, call, index, dx, dy, keep, most, &work, NULL)
+    out_of_slots[real](batch, P, <real*>work.dh, dh)
+    out_of_slots[real](batch, H, <real*>work.dc, dc)
     free(scratch)
     return status
 
 
 cdef Status blocks(const Net* network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
-                   const unsigned char* keep, real* dh, real* dc, Py_ssize_t most, real* scratch) noexcept nogil:
-    """All steps of a sweep, the last block first. `dh` and `dc` are in sweep order, updated in place."""
+                   const unsigned char* keep, Py_ssize_t most, const Work* work, real* precision) noexcept nogil:
+    """All steps of a sweep, the last block first."""
     cdef const Batch* batch = &call.batch
     cdef const Direction* way = &network.directions[index]
     cdef const Saved* saved = &call.tape[index]
-    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, work = 0, stop = 0
+    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, done = 0, stop = 0
     cdef Py_ssize_t rows, row, first = call.rows
-    cdef real* dz = scratch
-    cdef real* block_dx = dz + most * 4 * H
-    cdef real* space = block_dx + most * way.ih.inputs
+    cdef real* block_dx = <real*>work.dx
     cdef Status status
     while end > 0:
         start = block_start(batch, end, most, &rows)
         row = rows
         for step in range(end - 1, start - 1, -1):
             row -= running(batch, step)
-            run_step[real](network, batch, way, dy, step, saved, first - rows + row, dh, dc, dz + row * 4 * H)
+            run_step[real](network, batch, way, dy, step, saved, first - rows + row, work, row, NULL)
         first -= rows
-        add_parameters[real](network, way, saved, first, rows, dz, space, &call.sums[index])
+        add_parameters[real](network, way, saved, first, rows, work, &call.sums[index], NULL)
         memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
-        multiply_back[real](&network.engine, &way.ih, rows, dz, block_dx, False)
+        multiply_back[real](&network.engine, &way.ih, rows, <real*>work.dz, block_dx, False)
         scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
         end = start
-        status = after(2 * rows * 4 * H * (way.ih.inputs + H), &work, &stop, True)
+        status = after(2 * rows * 4 * H * (way.ih.inputs + way.hh.inputs), &done, &stop, True)
         if status != DONE:
             return status
     return DONE
@@ -193,31 +220,73 @@ cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most,
 
 
 cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* dy, Py_ssize_t step,
-                   const Saved* saved, Py_ssize_t row, real* dh, real* dc, real* dz) noexcept nogil:
-    """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on."""
-    cdef Py_ssize_t H = network.hidden_size, n = running(batch, step), slot, k
+                   const Saved* saved, Py_ssize_t first, const Work* work, Py_ssize_t row,
+                   real* precision) noexcept nogil:
+    """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on.
+
+    Its rows begin at `first` of the tape and at `row` of the block.
+    """
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot, k
+    cdef real* dh = <real*>work.dh
+    cdef real* dc = <real*>work.dc
+    cdef real* dz = <real*>work.dz + row * 4 * H
+    cdef real* hidden = dh
     cdef const real* told
     if dy.data != NULL:
         for slot in range(n):
             told = <const real*>dy.data + place(batch, dy, way.backwards, step, slot)
-            for k in range(H):
-                dh[slot * H + k] += told[k]
-    cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + row * 4 * H,
-                        <const real*>saved.c_prev + row * H, <const real*>saved.tanh_c + row * H, dh, dc, dz)
-    memset(dh, 0, n * H * sizeof(real))
+            for k in range(P):
+                dh[slot * P + k] += told[k]
+    if network.projected:
+        hidden = <real*>work.hidden
+        unproject[real](network, way, n, <const real*>saved.told + first * P, dh, <real*>work.projected + row * P,
+                        hidden)
+    if way.variant == NULL:
+        cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + first * 4 * H,
+                            <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H, hidden, dc,
+                            dz)
+    else:
+        variant_backward[real](network.engine.kernels, way.variant, n, H, <const real*>saved.gates + first * 4 * H,
+                               <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H,
+                               <const real*>saved.extra + first * (EXTRA * H + 4), hidden, dc, dz,
+                               <real*>work.shares + row * SHARES * H)
+    memset(dh, 0, n * P * sizeof(real))
     multiply_back[real](&network.engine, &way.hh, n, dz, dh, step % 2)
+    if batch.resets != NULL:
+        for slot in range(n):
+            if resets_at(batch, step, slot):
+                memset(dh + slot * P, 0, P * sizeof(real))
+                memset(dc + slot * H, 0, H * sizeof(real))
+
+
+cdef void unproject(const Net* network, const Direction* way, Py_ssize_t n, const real* told, const real* dh,
+                    real* projected, real* hidden) noexcept nogil:
+    """From the gradient of h to that of what was projected; `projected` is between the bound and the product."""
+    cdef Py_ssize_t k
+    cdef real bound = <real>network.proj_clip
+    for k in range(n * network.output_size):
+        projected[k] = dh[k] if -bound < told[k] < bound else 0
+    memset(hidden, 0, n * network.hidden_size * sizeof(real))
+    multiply_back[real](&network.engine, &way.hr, n, projected, hidden, False)
 
 
 cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
-                         Py_ssize_t rows, const real* dz, real* space, const Sums* sums) noexcept nogil:
+                         Py_ssize_t rows, const Work* work, const Sums* sums, real* precision) noexcept nogil:
     """Add what the rows of one block contribute to the gradients of the parameters."""
-    cdef Py_ssize_t H = network.hidden_size, inputs = way.ih.inputs
-    cdef const real* x = <const real*>saved.x + first * inputs
-    cdef const real* h_prev = <const real*>saved.h_prev + first * H
-    add_outer[real](&network.engine, rows, 4 * H, inputs, dz, x, space, <real*>sums.weight_ih)
-    add_outer[real](&network.engine, rows, 4 * H, H, dz, h_prev, space, <real*>sums.weight_hh)
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
+    cdef const real* dz = <const real*>work.dz
+    cdef real* space = <real*>work.space
+    add_outer[real](&network.engine, rows, 4 * H, inputs, dz, <const real*>saved.x + first * inputs, space,
+                    <real*>sums.weight_ih)
+    add_outer[real](&network.engine, rows, 4 * H, P, dz, <const real*>saved.h_prev + first * P, space,
+                    <real*>sums.weight_hh)
+    if network.projected:
+        add_outer[real](&network.engine, rows, P, H, <const real*>work.projected,
+                        <const real*>saved.hidden + first * H, space, <real*>sums.weight_hr)
     if sums.bias != NULL:
         column_sums[real](network.engine.kernels, rows, 4 * H, dz, <real*>sums.bias)
+    if sums.shares != NULL:
+        column_sums[real](network.engine.kernels, rows, SHARES * H, <const real*>work.shares, <real*>sums.shares)
 
 
 cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,

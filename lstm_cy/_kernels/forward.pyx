@@ -10,18 +10,19 @@ half of each product in step with the first (team.pxi). None of this changes the
 """
 
 from cpython.mem cimport PyMem_Free
+from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
-    block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running,
-    saved_of, spread_bias, steps,
+    block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, resets_at, rows_fitting, rows_of,
+    running, saved_of, spread_bias, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
-from .table cimport cell_forward, real
+from .table cimport EXTRA, cell_forward, real, variant_forward
 
 cdef enum:
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
@@ -60,7 +61,7 @@ ctypedef struct Layer:
 include "team.pxi"
 
 
-def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list keep, double scale, list tape,
+def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, list keep, double scale, list tape,
             int threads):
     """Run the network over x; y, h and c are written in place.
 
@@ -69,14 +70,16 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
     network : Network
     x, y, inner : arrays (T, B, width), or (B, T, width) with batch_first
         `inner`, of y's shape, holds what passes between layers; None with one layer.
-    h, c : arrays (layers * directions, B, H)
+    h, c : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Initial states, overwritten by the final ones.
-    ragged : None or (order, lengths, active)
-        Row numbers sorted by falling length, their lengths, and the number of rows running at each step.
+    rows : (order, lengths, active, places, resets)
+        Row numbers sorted by falling length, their lengths, and the number of rows running at each step; where a row's
+        steps are, (B, T); before which of them its state is set to zero, uint8 (B, T). Each is None where there is
+        none, the first three together.
     keep : None or list of uint8 arrays of y's shape
         Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
-    tape : None or list of (x, h_prev, c_prev, gates, tanh_c)
-        For each layer and direction, filled for backward.
+    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told)
+        For each layer and direction what a Saved of network.pxd has, filled for backward.
     threads : int
         How many threads may work on it, the caller's included.
     """
@@ -84,7 +87,7 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
     cdef Status status
     cdef unsigned int denormals
     cdef Py_ssize_t T = x.shape[1] if batch_first else x.shape[0]
-    call.batch = batch_of(T, h.shape[1], ragged)
+    call.batch = batch_of(T, h.shape[1], rows)
     call.x = rows_of(x, batch_first)
     call.y = rows_of(y, batch_first)
     call.inner = rows_of(inner, batch_first)
@@ -114,7 +117,8 @@ cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x,
                void* z) noexcept nogil:
     """One step of B rows through all layers, which must all run forwards, with nothing allocated.
 
-    x (B, inputs); h and c (layers, B, H), updated in place; z, space for (B, 4H). The output is the last layer's h.
+    x (B, inputs); h (layers, B, P) and c (layers, B, H), updated in place; z, space for B * step_width elements. The
+    output is the last layer's h.
     It is computed as a sequence of one step is, in the same order.
     """
     if network.engine.itemsize == 4:
@@ -130,9 +134,9 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const r
     for layer in range(network.num_layers):
         way = &network.directions[layer]
         affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
-        cell_forward[real](network.engine.kernels, B, H, z, c, h, NULL)
+        cell[real](network, way, B, z, c, h, z + B * 4 * H, NULL, 0)
         x = h
-        h += B * H
+        h += B * network.output_size
         c += B * H
 
 
@@ -159,8 +163,8 @@ cdef Status layers(const Net* network, Call* call) noexcept nogil:
 cdef void run_layer(Layer* layer) noexcept nogil:
     """Cut one layer in parts, offer them, and work on them until all are done."""
     cdef Call* call = layer.call
-    cdef Py_ssize_t D = layer.net.num_directions, H = layer.net.hidden_size
-    cdef Py_ssize_t multiply_adds = D * steps(&call.batch) * call.batch.B * 4 * H * (layer.source.width + H)
+    cdef Py_ssize_t D = layer.net.num_directions
+    cdef Py_ssize_t multiply_adds = steps(&call.batch) * call.batch.B * work_of_step(layer.net, layer.index)
     cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_near() else WORTH_WAKING)
     cdef Team team
     layer.groups = 1
@@ -170,7 +174,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     layer.next = 0
     layer.team = NULL
     if sharing and layer.parts == 1:
-        if call.batch.B == 1 and call.tape == NULL and set_up_team(&team, layer, multiply_adds):
+        if team_can(layer) and set_up_team(&team, layer, multiply_adds):
             layer.team = &team
         else:
             sharing = False
@@ -178,6 +182,12 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     take_parts(layer, True)
     if sharing:
         close_job()
+
+
+cdef inline Py_ssize_t work_of_step(const Net* network, Py_ssize_t index) noexcept nogil:
+    """The multiply-adds of one row's step in the layer whose first direction is given."""
+    cdef const Direction* way = &network.directions[index]
+    return network.num_directions * network.hidden_size * (4 * (way.ih.inputs + way.hh.inputs) + way.hr.outputs)
 
 
 cdef void join_layer(void* argument) noexcept nogil:
@@ -238,11 +248,11 @@ cdef Py_ssize_t row_at(const Batch* batch, Py_ssize_t steps_before) noexcept nog
 cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
     """One direction of one layer for some rows over all steps, with its working arrays."""
     cdef const Net* network = layer.net
-    cdef Py_ssize_t H = network.hidden_size, direction = part // layer.groups, index = layer.index + direction
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size
+    cdef Py_ssize_t direction = part // layer.groups, index = layer.index + direction
     cdef Batch batch = rows_of_part(layer, part)
     cdef Rows y = layer.target
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch)
-    cdef Py_ssize_t states = layer.call.batch.B * H, block, state = batch.B * H
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block, hidden = H if network.projected else 0
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
@@ -253,18 +263,18 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
         most = TEAM_STEPS
     block = most * (network.directions[index].ih.inputs + 4 * H)
     # a team fills the next block while the last step of this one is still read
-    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + 2 * state) * sizeof(real))
+    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + batch.B * (P + H + hidden)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     slots_h = scratch
-    slots_c = slots_h + state
-    h += index * states
-    c += index * states
-    y.data = <real*>y.data + direction * H
-    into_slots[real](&batch, H, h, slots_h)
+    slots_c = slots_h + batch.B * P
+    h += index * layer.call.batch.B * P
+    c += index * layer.call.batch.B * H
+    y.data = <real*>y.data + direction * P
+    into_slots[real](&batch, P, h, slots_h)
     into_slots[real](&batch, H, c, slots_c)
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, most, slots_c + state)
-    out_of_slots[real](&batch, H, slots_h, h)
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, most, slots_c + batch.B * H)
+    out_of_slots[real](&batch, P, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
     free(scratch)
     return status
@@ -276,12 +286,15 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source
+    cdef real* hidden = scratch
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0
-    cdef Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
+    cdef const Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
+    if network.projected:
+        scratch += batch.B * H
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         if saved == NULL:
@@ -300,30 +313,63 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
         else:
             affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
             for step in range(start, end):
-                run_step[real](network, batch, way, y, step, saved, done, z, h, c)
+                run_step[real](network, batch, way, y, step, saved, done, z, h, c, hidden)
                 z += running(batch, step) * 4 * H
                 done += running(batch, step)
         start = end
-        status = after(rows * 4 * H * (way.ih.inputs + H), &work, &layer.call.stop, caller)
+        status = after(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
         dismiss(layer.team)
     return status
 
 
 cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
-                   Saved* saved, Py_ssize_t done, real* z, real* h, real* c) noexcept nogil:
+                   const Saved* saved, Py_ssize_t done, real* z, real* h, real* c, real* hidden) noexcept nogil:
     """One step: the recurrent product, the cell, and h to its place in y."""
-    cdef Py_ssize_t H = network.hidden_size, n = running(batch, step), slot
-    cdef real* tanh_c = NULL
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot
     cdef real* out = <real*>y.data
+    if batch.resets != NULL:
+        for slot in range(n):
+            if resets_at(batch, step, slot):
+                memset(h + slot * P, 0, P * sizeof(real))
+                memset(c + slot * H, 0, H * sizeof(real))
     if saved != NULL:
-        memcpy(<real*>saved.h_prev + done * H, h, n * H * sizeof(real))
+        memcpy(<real*>saved.h_prev + done * P, h, n * P * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
-        tanh_c = <real*>saved.tanh_c + done * H
     multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
-    cell_forward[real](network.engine.kernels, n, H, z, c, h, tanh_c)
+    cell[real](network, way, n, z, c, h, hidden, saved, done)
     for slot in range(n):
-        memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * H, H * sizeof(real))
+        memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
+
+
+cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, real* c, real* h, real* hidden,
+               const Saved* saved, Py_ssize_t done) noexcept nogil:
+    """From the gates' inputs z and the old cell to the new cell and h, by way of `hidden` (n, H) if h is projected."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, k
+    cdef real bound = <real>network.proj_clip
+    cdef real* tanh_c = NULL
+    cdef real* extra = NULL
+    if saved != NULL:
+        tanh_c = <real*>saved.tanh_c + done * H
+        if way.variant != NULL:
+            extra = <real*>saved.extra + done * (EXTRA * H + 4)
+        if network.projected:
+            hidden = <real*>saved.hidden + done * H
+    if not network.projected:
+        hidden = h
+    if way.variant == NULL:
+        cell_forward[real](network.engine.kernels, n, H, z, c, hidden, tanh_c)
+    else:
+        variant_forward[real](network.engine.kernels, way.variant, n, H, z, c, hidden, tanh_c, extra)
+    if not network.projected:
+        return
+    memset(h, 0, n * P * sizeof(real))
+    multiply[real](&network.engine, &way.hr, n, hidden, h, False)
+    if bound < INFINITY:
+        for k in range(n * P):
+            h[k] = bound if h[k] > bound else -bound if h[k] < -bound else h[k]
+    if saved != NULL:
+        memcpy(<real*>saved.told + done * P, h, n * P * sizeof(real))
 
 
 cdef bint lies_in_order(const Batch* batch, const Rows* x, bint backwards) noexcept nogil:

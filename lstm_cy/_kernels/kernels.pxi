@@ -5,6 +5,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from .table cimport Kernels
 
 include "cell.pxi"
+include "variants.pxi"
 include "panels.pxi"
 include "narrow.pxi"
 
@@ -50,6 +51,10 @@ table.cell_forward32 = cell_forward[float]
 table.cell_forward64 = cell_forward[double]
 table.cell_backward32 = cell_backward[float]
 table.cell_backward64 = cell_backward[double]
+table.variant_forward32 = variant_forward[float]
+table.variant_forward64 = variant_forward[double]
+table.variant_backward32 = variant_backward[float]
+table.variant_backward64 = variant_backward[double]
 table.column_sums32 = column_sums[float]
 table.column_sums64 = column_sums[double]
 table.panel32 = PANEL32

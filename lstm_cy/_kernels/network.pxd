@@ -6,7 +6,7 @@ from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
 from .pool cimport look, publish
-from .table cimport Kernels, Product, real
+from .table cimport Kernels, Product, Variant, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
@@ -31,18 +31,23 @@ ctypedef struct Weight:
 ctypedef struct Direction:
     # one direction of one layer
     bint backwards     # from a row's last valid step to its first
-    Weight ih, hh      # (4H, inputs), (4H, H)
-    const void* bias   # (4H,), bias_ih + bias_hh, or NULL
+    Weight ih, hh, hr  # (4H, inputs), (4H, P), (P, H); hr, the projection, only where P is not H
+    const void* bias   # (4H,), bias_ih + bias_hh, or NULL; a Variant that normalises has it instead
+    Variant* variant   # or NULL: the plain cell
 
 
 ctypedef struct Batch:
     # T steps of B rows. Where lengths differ the rows are worked on in `order`, the longest first, so that those still
     # running are always the first `active[step]`; else the three are NULL and every row has T steps.
+    # Where a mask leaves steps out a row's length is the number of the others, and `places`, (B, T), tells where they
+    # are.
     # A part of a batch is its rows from `first` on.
     Py_ssize_t T, B, first
     const Py_ssize_t* order
     const Py_ssize_t* lengths  # of the row in each slot of the order
     const Py_ssize_t* active
+    const Py_ssize_t* places        # of each row's steps, or NULL: 0, 1, 2, ...
+    const unsigned char* resets     # (B, T): before which of its steps a row's state is set to zero, or NULL
 
 
 ctypedef struct Rows:
@@ -54,10 +59,13 @@ ctypedef struct Rows:
 ctypedef struct Saved:
     # what backward needs of one direction of one layer, one row for each row that ran in each step, in sweep order
     void* x       # (rows, inputs), as the layer saw it
-    void* h_prev  # (rows, H)
+    void* h_prev  # (rows, P)
     void* c_prev  # (rows, H)
     void* gates   # (rows, 4H), activated
     void* tanh_c  # (rows, H)
+    void* extra   # (rows, 11H + 4), of a Variant
+    void* hidden  # (rows, H), what is projected
+    void* told    # (rows, P), what came of it
 
 
 ctypedef enum Status:
@@ -74,7 +82,9 @@ ctypedef struct Engine:
 ctypedef struct Net:
     # a Network's content, for threads that know nothing of Python
     Engine engine
-    Py_ssize_t hidden_size, num_layers, num_directions
+    Py_ssize_t hidden_size, output_size, num_layers, num_directions  # H, P, L, D
+    bint projected
+    double proj_clip  # infinity where nothing is bounded
     Direction* directions
 
 
@@ -91,6 +101,7 @@ cdef class Packer:
 cdef class Network(Packer):
     cdef Net net
 
+    cdef Variant* variant_of(self, tuple options, object bias, object peepholes, object norm) except NULL
     cdef int pack_for_backward(self) except -1
 
 
@@ -212,15 +223,28 @@ cdef inline Py_ssize_t row_in(const Batch* batch, Py_ssize_t slot) noexcept nogi
 cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,
                              Py_ssize_t slot) noexcept nogil:
     """Where in `rows`, in elements, stands what the row in `slot` reads or writes at the `step` of its own count."""
+    cdef Py_ssize_t row = row_in(batch, slot)
     if backwards:
         step = (batch.T if batch.order == NULL else batch.lengths[batch.first + slot]) - 1 - step
-    return step * rows.step + row_in(batch, slot) * rows.row
+    if batch.places != NULL:
+        step = batch.places[row * batch.T + step]
+    return step * rows.step + row * rows.row
+
+
+cdef inline bint resets_at(const Batch* batch, Py_ssize_t step, Py_ssize_t slot) noexcept nogil:
+    """Whether the state of the row in `slot` is set to zero before its `step`; such a sweep never runs backwards."""
+    return batch.resets[row_in(batch, slot) * batch.T + step]
 
 
 cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
     """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
     cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.engine.itemsize), 128)
     return max(batch.B, min(most, 1024, batch.T * batch.B))
+
+
+cdef inline Py_ssize_t step_width(const Net* network) noexcept nogil:
+    """The elements that a step needs for one row: its gates, and what is projected."""
+    return (5 if network.projected else 4) * network.hidden_size
 
 
 cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_t most,
@@ -237,18 +261,18 @@ cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_
     return end
 
 
-cdef inline void into_slots(const Batch* batch, Py_ssize_t H, const real* states, real* slots) noexcept nogil:
-    """Copy the (B, H) states of a batch's rows into the order in which a sweep works on them."""
+cdef inline void into_slots(const Batch* batch, Py_ssize_t width, const real* states, real* slots) noexcept nogil:
+    """Copy the (B, width) states of a batch's rows into the order in which a sweep works on them."""
     cdef Py_ssize_t slot
     for slot in range(batch.B):
-        memcpy(slots + slot * H, states + row_in(batch, slot) * H, H * sizeof(real))
+        memcpy(slots + slot * width, states + row_in(batch, slot) * width, width * sizeof(real))
 
 
-cdef inline void out_of_slots(const Batch* batch, Py_ssize_t H, const real* slots, real* states) noexcept nogil:
+cdef inline void out_of_slots(const Batch* batch, Py_ssize_t width, const real* slots, real* states) noexcept nogil:
     """The inverse of `into_slots`."""
     cdef Py_ssize_t slot
     for slot in range(batch.B):
-        memcpy(states + row_in(batch, slot) * H, slots + slot * H, H * sizeof(real))
+        memcpy(states + row_in(batch, slot) * width, slots + slot * width, width * sizeof(real))
 
 
 cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop,
@@ -266,7 +290,7 @@ cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t*
     return SIGNALLED if look(stop) else DONE
 
 
-cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *
+cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *
 cdef Rows rows_of(object array, bint batch_first) except *
 cdef void* address(object array) except? NULL
 cdef void* address_or_null(object array) except? NULL

@@ -5,8 +5,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport INFINITY
 
 from . cimport table
+from .table cimport Activation
 
 cdef extern from "Python.h":
     # cpython.exc declares it with "except -1": the exception would be taken here instead of staying set for `check`
@@ -82,37 +84,66 @@ cdef class Network(Packer):
         The table of an instruction set.
     blas : capsule or None
         The products of engine "blas"; with None the weights are packed in panels for our own.
-    hidden_size, num_directions : int
+    hidden_size, output_size, num_directions : int
+        H, P and D; a layer whose P is not H projects.
     reverse : bool
         Whether the only direction runs backwards; with two the second one does.
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64).
-    weights : list of (inputs, weight_ih, weight_hh, bias or None), one for each layer and direction
-        C-contiguous arrays of that precision; they are kept, not copied. A narrow weight is a pair: (uint16 array of
-        bf16, None) or (int8 array, float32 scale of each row); it needs no BLAS and has no backward.
+    weights : list of (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm), one for each layer and direction
+        C-contiguous arrays of that precision, the last four None where there are none; they are kept, not copied. A
+        narrow weight is a pair: (uint16 array of bf16, None) or (int8 array, float32 scale of each row); it needs no
+        BLAS and has no backward.
+    proj_clip : float or None
+    variants : None or list of (three of (kind, alpha, beta), coupling, clip or None, cell_clip or None)
+        None: every cell is the plain one; else for each direction of a layer the activations, as numbers of table.pxd's
+        ActivationKind, the number of a Coupling, and the bounds.
     """
 
-    def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t num_directions, bint reverse,
-                  Py_ssize_t itemsize, list weights):
+    def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
+                  bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants):
         self.start(kernels, blas, itemsize)
         self.owned.append(weights)
         self.net.engine = self.engine
         self.net.hidden_size = hidden_size
+        self.net.output_size = output_size
+        self.net.projected = output_size != hidden_size
+        self.net.proj_clip = bound_of(proj_clip)
         self.net.num_directions = num_directions
         self.net.num_layers = len(weights) // num_directions
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
         cdef Direction* way = self.net.directions
-        for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
+        for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
             way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih)
-            way.hh = self.weight_of(4 * hidden_size, hidden_size, weight_hh)
+            way.hh = self.weight_of(4 * hidden_size, output_size, weight_hh)
+            if self.net.projected:
+                way.hr = self.weight_of(output_size, hidden_size, weight_hr)
             way.bias = address_or_null(bias)
+            if variants is not None:
+                way.variant = self.variant_of(variants[index % num_directions], bias, peepholes, norm)
+            if norm is not None:
+                way.bias = NULL
             way += 1
 
     def __dealloc__(self):
         PyMem_Free(self.net.directions)
+
+    cdef Variant* variant_of(self, tuple options, bias, peepholes, norm) except NULL:
+        """A direction's Variant, in memory that lives as long as this."""
+        cdef Variant* variant = <Variant*>self.memory(sizeof(Variant))
+        (gate, candidate, told), variant.coupling, clip, cell_clip = options
+        variant.gate = activation_of(gate)
+        variant.candidate = activation_of(candidate)
+        variant.told = activation_of(told)
+        variant.clip = bound_of(clip)
+        variant.cell_clip = bound_of(cell_clip)
+        variant.peepholes = address_or_null(peepholes)
+        variant.norm = address_or_null(norm)
+        variant.bias = NULL if norm is None else address_or_null(bias)
+        return variant
 
     cdef int pack_for_backward(self) except -1:
         """Make the panels that backward needs, once."""
@@ -124,6 +155,8 @@ cdef class Network(Packer):
             # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
             for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
                 way = &self.net.directions[index]
+                if self.net.projected:
+                    way.hr.back_panels = self.packed(&way.hr, True)
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
@@ -142,13 +175,25 @@ cdef void* address_or_null(object array) except? NULL:
     return NULL if array is None else address(array)
 
 
-cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object ragged) except *:
-    """A Batch from its sizes and None or the three intp arrays (order, lengths, active)."""
+cdef double bound_of(object bound) except? -1:
+    return INFINITY if bound is None else bound
+
+
+cdef Activation activation_of(tuple given) except *:
+    cdef Activation activation
+    activation.kind, activation.alpha, activation.beta = given
+    return activation
+
+
+cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *:
+    """A Batch from its sizes and the arrays (order, lengths, active, places, resets), each None where there is none."""
     cdef Batch batch
-    order, lengths, active = (None, None, None) if ragged is None else ragged
+    order, lengths, active, places, resets = rows
     batch.T = T
     batch.B = B
     batch.first = 0
+    batch.places = <const Py_ssize_t*>address_or_null(places)
+    batch.resets = <const unsigned char*>address_or_null(resets)
     batch.order = <const Py_ssize_t*>address_or_null(order)
     batch.lengths = <const Py_ssize_t*>address_or_null(lengths)
     batch.active = <const Py_ssize_t*>address_or_null(active)
@@ -170,18 +215,21 @@ cdef Rows rows_of(object array, bint batch_first) except *:
 
 
 cdef Saved* saved_of(list tape) except? NULL:
-    """The tape's arrays, (x, h_prev, c_prev, gates, tanh_c) for each layer and direction; free with PyMem_Free."""
+    """The tape's arrays, those of a Saved for each layer and direction; free with PyMem_Free."""
     if tape is None:
         return NULL
     cdef Saved* saved = <Saved*>PyMem_Calloc(len(tape), sizeof(Saved))
     if saved == NULL:
         raise MemoryError
-    for index, (x, h_prev, c_prev, gates, tanh_c) in enumerate(tape):
+    for index, (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told) in enumerate(tape):
         saved[index].x = address(x)
         saved[index].h_prev = address(h_prev)
         saved[index].c_prev = address(c_prev)
         saved[index].gates = address(gates)
         saved[index].tanh_c = address(tanh_c)
+        saved[index].extra = address_or_null(extra)
+        saved[index].hidden = address_or_null(hidden)
+        saved[index].told = address_or_null(told)
     return saved
 
 

@@ -16,6 +16,47 @@ ctypedef struct Product:
     const void* panels
 
 
+ctypedef enum ActivationKind:
+    # in the order of lstm_cy.activations.DEFAULTS
+    SIGMOID, TANH, RELU, AFFINE, LEAKYRELU, THRESHOLDEDRELU, SCALEDTANH, HARDSIGMOID, ELU, SOFTSIGN, SOFTPLUS
+
+
+ctypedef enum Coupling:
+    # in the order of lstm_cy.lstm.COUPLINGS
+    NOT_COUPLED, FORGET_IS_REST, INPUT_IS_REST
+
+
+ctypedef struct Activation:
+    int kind
+    double alpha, beta
+
+
+ctypedef struct Variant:
+    # what one direction's cell does besides, or otherwise than, the plain one
+    Activation gate, candidate, told  # of i, f and o; of g; of the cell when h is made
+    int coupling
+    double clip, cell_clip            # infinity where nothing is bounded
+    const void* peepholes             # (3, H) in the order i, f, o, or NULL
+    const void* norm                  # (4H,), or NULL
+    const void* bias                  # (4H,), added to what was normalised, or NULL
+
+
+cdef enum:
+    # What the cell of a Variant keeps for backward, in parts of H elements: `extra` has EXTRA * H + 4 for a row.
+    EXTRA_SLOPES = 0      # of the activations of i, f, g, o; zero where clip bounds
+    EXTRA_TOLD_SLOPE = 4
+    EXTRA_CELL_SLOPE = 5  # zero where cell_clip bounds
+    EXTRA_CELL = 6
+    EXTRA_NORMALIZED = 7  # of i, f, g, o
+    EXTRA_INVERSE = 11    # four numbers: one over the root of each gate's variance
+    EXTRA = 11
+    # What each row adds to the gradients of its parameters, in parts of H elements
+    SHARE_BIAS = 0
+    SHARE_NORM = 4
+    SHARE_PEEPHOLE = 8
+    SHARES = 11
+
+
 ctypedef struct Kernels:
     # Flush denormals to zero in this thread; returns what restore_denormals takes. They are called through the table
     # so that no compiler can move arithmetic across them.
@@ -32,6 +73,17 @@ ctypedef struct Kernels:
                             float*) noexcept nogil
     void (*cell_backward64)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, const double*, double*,
                             double*) noexcept nogil
+
+    # The same two for the options of a Variant, (variant, ..., as above); both with `extra` behind tanh_c, and the
+    # second with the rows' `shares` of the gradients of its parameters as the last
+    void (*variant_forward32)(const Variant*, Py_ssize_t, Py_ssize_t, float*, float*, float*, float*,
+                              float*) noexcept nogil
+    void (*variant_forward64)(const Variant*, Py_ssize_t, Py_ssize_t, double*, double*, double*, double*,
+                              double*) noexcept nogil
+    void (*variant_backward32)(const Variant*, Py_ssize_t, Py_ssize_t, const float*, const float*, const float*,
+                               const float*, const float*, float*, float*, float*) noexcept nogil
+    void (*variant_backward64)(const Variant*, Py_ssize_t, Py_ssize_t, const double*, const double*, const double*,
+                               const double*, const double*, double*, double*, double*) noexcept nogil
 
     # (rows, columns, array, sums: the column sums are added to it)
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
@@ -86,6 +138,23 @@ cdef inline void cell_backward(const Kernels* kernels, Py_ssize_t rows, Py_ssize
         kernels.cell_backward32(rows, H, gates, c_prev, tanh_c, dh, dc, dz)
     else:
         kernels.cell_backward64(rows, H, gates, c_prev, tanh_c, dh, dc, dz)
+
+
+cdef inline void variant_forward(const Kernels* kernels, const Variant* variant, Py_ssize_t rows, Py_ssize_t H,
+                                 real* gates, real* c, real* h, real* tanh_c, real* extra) noexcept nogil:
+    if real is float:
+        kernels.variant_forward32(variant, rows, H, gates, c, h, tanh_c, extra)
+    else:
+        kernels.variant_forward64(variant, rows, H, gates, c, h, tanh_c, extra)
+
+
+cdef inline void variant_backward(const Kernels* kernels, const Variant* variant, Py_ssize_t rows, Py_ssize_t H,
+                                  const real* gates, const real* c_prev, const real* tanh_c, const real* extra,
+                                  const real* dh, real* dc, real* dz, real* shares) noexcept nogil:
+    if real is float:
+        kernels.variant_backward32(variant, rows, H, gates, c_prev, tanh_c, extra, dh, dc, dz, shares)
+    else:
+        kernels.variant_backward64(variant, rows, H, gates, c_prev, tanh_c, extra, dh, dc, dz, shares)
 
 
 cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t columns, const real* array,

@@ -31,6 +31,12 @@ ctypedef struct Team:
     void* c
 
 
+cdef inline bint team_can(const Layer* layer) noexcept nogil:
+    """Whether this is a case that a team knows: one row of a plain layer, in inference."""
+    return (layer.call.batch.B == 1 and layer.call.batch.resets == NULL and layer.call.tape == NULL
+            and not layer.net.projected and layer.net.directions[layer.index].variant == NULL)
+
+
 cdef bint set_up_team(Team* team, Layer* layer, Py_ssize_t multiply_adds) noexcept nogil:
     """Whether a team is worth it: R must be more than a core keeps next to its arithmetic anyway."""
     cdef Py_ssize_t H = layer.net.hidden_size

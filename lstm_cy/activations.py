@@ -1,0 +1,83 @@
+"""The activations an LSTM can have, by ONNX's names, and what of them the kernels are told."""
+
+import numbers
+
+#: (alpha, beta) where they are not given, as ONNX has them; 0 where the function has none. The order is the kernels'.
+DEFAULTS = {
+    "sigmoid": (0.0, 0.0),  # 1 / (1 + exp(-x))
+    "tanh": (0.0, 0.0),
+    "relu": (0.0, 0.0),  # max(0, x)
+    "affine": (1.0, 0.0),  # alpha x + beta
+    "leakyrelu": (0.01, 0.0),  # x where x >= 0, else alpha x
+    "thresholdedrelu": (1.0, 0.0),  # x where x > alpha, else 0
+    "scaledtanh": (1.0, 1.0),  # alpha tanh(beta x)
+    "hardsigmoid": (0.2, 0.5),  # max(0, min(1, alpha x + beta))
+    "elu": (1.0, 0.0),  # x where x >= 0, else alpha (exp(x) - 1)
+    "softsign": (0.0, 0.0),  # x / (1 + |x|)
+    "softplus": (0.0, 0.0),  # ln(1 + exp(x))
+}
+#: how many of (alpha, beta) a function has; the others have none
+ARGUMENTS = {"affine": 2, "leakyrelu": 1, "thresholdedrelu": 1, "scaledtanh": 2, "hardsigmoid": 2, "elu": 1}
+_NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
+#: of an LSTM that is told nothing else
+PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
+
+
+def normalized(activations, directions):
+    """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
+
+    Parameters
+    ----------
+    activations : sequence
+        Three entries, for the gates, the candidate and the cell when it is told, or one such triple for each
+        direction. An entry is a name, in any case, or (name, alpha) or (name, alpha, beta).
+    directions : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        Anything else; the message names `activations`.
+
+    Examples
+    --------
+    >>> normalized(("HardSigmoid", "tanh", ("leakyrelu", 0.1)), 1)
+    ((('hardsigmoid', 0.2, 0.5), ('tanh', 0.0, 0.0), ('leakyrelu', 0.1, 0.0)),)
+    """
+    if not isinstance(activations, tuple | list):
+        raise TypeError(f"activations: expected three or a triple for each direction, got {activations!r}")
+    if len(activations) == directions and all(_is_triple(entry) for entry in activations):
+        return tuple(_triple(entry) for entry in activations)
+    if len(activations) == 3:
+        return (_triple(activations),) * directions
+    raise ValueError(
+        f"activations: expected three or a triple for each of {directions} directions, got {len(activations)} entries"
+    )
+
+
+def for_kernels(triple):
+    """A normalized triple with numbers for names."""
+    return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
+
+
+def _is_triple(entry):
+    return isinstance(entry, tuple | list) and len(entry) == 3 and not isinstance(entry[1], numbers.Real)
+
+
+def _triple(entries):
+    return tuple(_activation(entry) for entry in entries)
+
+
+def _activation(entry):
+    name, *given = entry if isinstance(entry, tuple | list) and entry else (entry,)
+    if not isinstance(name, str) or name.lower() not in DEFAULTS:
+        raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
+    name = name.lower()
+    if len(given) > 2 or not all(isinstance(part, numbers.Real) and not isinstance(part, bool) for part in given):
+        raise TypeError(f"activations: expected a name, (name, alpha) or (name, alpha, beta), got {entry!r}")
+    values = tuple(map(float, given)) + DEFAULTS[name][len(given) :]
+    if not all(abs(value) < float("inf") for value in values):
+        raise ValueError(f"activations: expected finite numbers, got {entry!r}")
+    has = ARGUMENTS.get(name, 0)
+    if any(values[has:]):
+        raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")
+    return (name, *values)
