@@ -11,6 +11,9 @@ from .fold import Graph
 from .nodes import WEIGHTS, LstmNode, given
 from .proto import DTYPES, Source, naming, type_name
 
+#: unsupported nodes that an error names
+LARGEST_LIST = 1000
+
 
 class Value(NamedTuple):
     """An input or output of a graph.
@@ -77,7 +80,10 @@ def from_onnx(model, strict=False):
         graph = Graph(source, source.proto.graph)
         unsupported = [f"{label}: {reason}" for label, reason in graph.foreign]
         if unsupported:
-            raise ValueError(f"{len(unsupported)} nodes are not supported: {'; '.join(unsupported)}")
+            more = "; ..." if len(unsupported) > LARGEST_LIST else ""
+            raise ValueError(
+                f"{len(unsupported)} nodes are not supported: {'; '.join(unsupported[:LARGEST_LIST])}{more}"
+            )
         weights = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
         made = OnnxModel(graph)
     check_finite(source.name, weights, strict)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from ... import activations
 from ...checks import expect_shape
 from ...lstm import LSTM
 from .. import gate_order
@@ -11,20 +12,8 @@ from ..native import check_finite
 from .fold import Graph
 from .proto import Source, naming
 
-# Which of alpha and beta an activation takes, with ONNX's defaults. None: ONNX has none, or runtimes do not keep to it.
-ACTIVATIONS = {
-    "sigmoid": (),
-    "tanh": (),
-    "relu": (),
-    "softsign": (),
-    "softplus": (),
-    "leakyrelu": (0.01,),
-    "elu": (1.0,),
-    "hardsigmoid": (0.2, 0.5),
-    "thresholdedrelu": (None,),
-    "affine": (None, None),
-    "scaledtanh": (None, None),
-}
+# What is meant where these are not given runtimes do not agree about.
+_UNSETTLED = ("affine", "scaledtanh", "thresholdedrelu")
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 #: the places among a node's inputs of W, R, B and P
 WEIGHTS = (1, 2, 3, 7)
@@ -65,11 +54,12 @@ def lstms(model):
     >>> import onnx
     >>> from lstm_cy.weights.onnx import lstms
     >>> text = '''<ir_version: 8, opset_import: ["": 17]> g (float[T, B, 3] x) => (float[T, 1, B, 2] y) {
-    ...     sizes = Constant <value_ints = [1, 8, 5]> ()
-    ...     weights = ConstantOfShape <value = float[1] {0.5}> (sizes)
-    ...     W, R = Split <axis = 2> (weights, parts)
+    ...     W_shape = Constant <value_ints = [1, 8, 3]> ()
+    ...     R_shape = Constant <value_ints = [1, 8, 2]> ()
+    ...     W = ConstantOfShape <value = float[1] {0.5}> (W_shape)
+    ...     R = ConstantOfShape <value = float[1] {0.5}> (R_shape)
     ...     y = LSTM <hidden_size = 2> (x, W, R)
-    ... }'''.replace("W, R", "parts = Constant <value_ints = [3, 2]> ()  W, R")
+    ... }'''
     >>> lstms(onnx.parser.parse_model(text))
     {'y': LSTM(input_size=3, hidden_size=2, ...)}
     """
@@ -77,9 +67,8 @@ def lstms(model):
     with naming(source.name):
         for function in source.proto.functions:
             if any(node.op_type == "LSTM" for node in function.node):
-                raise ValueError(
-                    f"function {function.name!r} has an LSTM; onnx.inliner.inline_local_functions brings it into the graph"
-                )
+                advice = "onnx.inliner.inline_local_functions brings it into the graph"
+                raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
         found, arrays = {}, {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
             name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
@@ -152,9 +141,7 @@ class LstmNode:
             "bidirectional": direction == "bidirectional",
             "reverse": direction == "reverse",
         }
-        activations = self._activations(node)
-        if "activations" in node.attributes:
-            self.options["activations"] = activations
+        self.options["activations"] = self._activations(node)
         if "clip" in node.attributes:
             self.options["clip"] = node.get("clip")
         if node.get("input_forget", 0):
@@ -168,16 +155,15 @@ class LstmNode:
         lists = [list(node.get(attribute, ())) for attribute in ("activation_alpha", "activation_beta")]
         entries = []
         for name in names:
-            if name not in ACTIVATIONS:
-                raise ValueError(f"activations: expected some of {', '.join(ACTIVATIONS)}, got {name!r}")
-            values = [
-                numbers.pop(0) if numbers else default
-                for default, numbers in zip(ACTIVATIONS[name], lists, strict=False)
-            ]
-            if None in values:
-                raise ValueError(
-                    f"activations: {name} needs alpha (and beta); runtimes differ about what is meant without"
-                )
+            if name not in activations.DEFAULTS:
+                raise ValueError(f"activations: expected some of {', '.join(activations.DEFAULTS)}, got {name!r}")
+            values = []
+            for numbers, default in zip(
+                lists[: activations.ARGUMENTS.get(name, 0)], activations.DEFAULTS[name], strict=False
+            ):
+                if not numbers and name in _UNSETTLED:
+                    raise ValueError(f"activations: {name} without its alpha and beta, about which runtimes disagree")
+                values.append(numbers.pop(0) if numbers else default)
             entries.append((name, *values))
         if any(lists):
             raise ValueError("activation_alpha, activation_beta: more values than there are activations that take one")

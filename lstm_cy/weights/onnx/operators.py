@@ -19,7 +19,7 @@ ATTRIBUTES = {
     "Cast": {"to": tuple(DTYPES)},
     "GatherND": {"batch_dims": (0,)},
     "Gelu": {"approximate": ("none", "tanh")},
-    "Pad": {"mode": ("constant", "edge", "reflect")},
+    "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
 }
 OUTPUTS = {"BatchNormalization": 1}
 

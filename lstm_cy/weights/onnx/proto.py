@@ -14,7 +14,7 @@ OPSETS = range(7, 26)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
 #: nodes or tensors of one graph; each costs far more memory than the file's bytes that ask for it
-LARGEST_COUNT = 100_000
+LARGEST_COUNT = 50_000
 
 # TensorProto.DataType, as far as NumPy has it
 DTYPES = {
