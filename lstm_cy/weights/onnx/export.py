@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ... import __version__, activations
+from ... import activations
 from ...checks import flag, positive_int
 from ...layers import Dropout, Embedding, Linear, Sequential
 from ...lstm import LSTM
@@ -70,6 +70,8 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['x', 'h0', 'c0'], ['y', 'h_n', 'c_n'])
     """
+    from ... import __version__
+
     onnx = import_onnx()
     states, lengths = flag("states", states), flag("lengths", lengths)
     if positive_int("opset", opset) not in OPSETS:
@@ -160,11 +162,10 @@ class _Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def node(self, operator, inputs, outputs, **attributes):
-        """Add an operator; `outputs`, a name or a list of names, comes back."""
+    def node(self, operator, inputs, outputs, name=None, **attributes):
+        """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
         names = [outputs] if isinstance(outputs, str) else outputs
-        node = self.onnx.helper.make_node(operator, inputs, names, name=f"{names[0]}:{operator}", **attributes)
-        self.nodes.append(node)
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
         return outputs
 
     def narrowed(self, value):
@@ -255,7 +256,7 @@ def _add_lstm(graph, prefix, lstm, x, state, lengths):
         while not inputs[-1]:
             inputs.pop()
         outputs = [f"{name}Y", f"{name}Y_h", f"{name}Y_c"]
-        y, *final = graph.node("LSTM", inputs, outputs, **_attributes(lstm))
+        y, *final = graph.node("LSTM", inputs, outputs, f"{prefix}l{layer}", **_attributes(lstm))
         x = _beside(graph, name, lstm, y)
         for kept, value, before in zip(finals, final, initial, strict=True):
             kept.append(_of_empty_rows(graph, value, before[layer], lengths))
