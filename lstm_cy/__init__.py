@@ -20,6 +20,7 @@ _HOME = {
     "clip_grad_norm": "optimizers",
     "pad": "batches",
     "fit": "training",
+    "from_torch": "weights.pytorch",
     "load": "weights",
     "save": "weights",
     "from_keras": "weights.keras",

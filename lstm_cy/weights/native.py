@@ -173,7 +173,7 @@ def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
     header = pack_header(model, metadata)
     if _is_safetensors(path):
-        content = _safetensors().numpy.save(model.stored(), {HEADER: header.decode()})
+        content = safetensors_library().numpy.save(model.stored(), {HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
@@ -302,7 +302,7 @@ def _unpack_header(content):
 
 
 def check_finite(path, arrays, strict):
-    """Warn about NaN and infinity in the arrays of a file, or raise if `strict`; the message names them."""
+    """Warn of NaN and infinity among `arrays`, {name: array}; with `strict` raise ValueError. `path` is named."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
@@ -334,7 +334,7 @@ def _read_npz_model(path):
 
 
 def _read_safetensors(path):
-    safetensors = _safetensors()
+    safetensors = safetensors_library()
     with open(path, "rb"):  # safetensors' own errors do not all name the file
         pass
     try:
@@ -360,7 +360,8 @@ def _is_safetensors(path):
     return os.fspath(path).lower().endswith(".safetensors")
 
 
-def _safetensors():
+def safetensors_library():
+    """The safetensors module; an ImportError that names the extra where it is not installed."""
     try:
         import safetensors.numpy
     except ImportError:

@@ -1,9 +1,9 @@
 """PyTorch's files (.pt, .pth), read without PyTorch and without executing the pickle in them.
 
-Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested, ``data/0``, ``data/1``, ... are
-the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here: those
-that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the number of
-steps is limited.
+Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested; ``data/0``, ``data/1``, ...
+are the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here:
+those that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the
+number of steps is limited.
 """
 
 import math
@@ -20,6 +20,7 @@ _MAX_STEPS = 500_000
 _MAX_DEPTH = 64
 # Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
 _MAX_SHARING = 8
+_MAX_AXES = 32
 _LARGEST = 2**63 - 1
 
 # What PyTorch wrote before version 1.6 begins with this number, pickled.
@@ -27,10 +28,8 @@ _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSIONS = range(1, 11)
 
 # PyTorch's types of elements: the NumPy type of their bytes.
-_BYTES_OF = {
-    name: np.dtype(name)
-    for name in ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-} | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
+_PLAIN = ["float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+_BYTES_OF = {name: np.dtype(name) for name in _PLAIN} | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
 _STORAGES = {
     "torch.FloatStorage": "float32",
     "torch.DoubleStorage": "float64",
@@ -120,22 +119,23 @@ class _Records:
 
     def array(self, key, kind):
         """A storage's elements, all of them, as an array of one axis."""
-        if (key, kind) not in self._arrays:
+        if key not in self._arrays:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
             if self.size(key) % stored.itemsize:
                 raise ValueError(f"storage {key!r:.80}: its record of {self.size(key)} bytes is none of {kind}")
-            if any(other == key for other, _ in self._arrays):
-                raise ValueError(f"storage {key!r:.80}: tensors of different dtypes share it")
             array = np.empty(self.size(key) // stored.itemsize, stored)
-            with archive.naming(f"record {key!r}"):
+            with archive.naming(f"record {key!r:.80}"):
                 self._members[f"data/{key}"].fill(array)
             array = array.astype(_BYTES_OF[kind], copy=False)
             if kind == "bfloat16":
                 array = widened(array)
             elif kind == "bool":
                 array = array != 0
-            self._arrays[key, kind] = array
-        return self._arrays[key, kind]
+            self._arrays[key] = kind, array
+        found, array = self._arrays[key]
+        if found != kind:
+            raise ValueError(f"storage {key!r:.80}: tensors of {found} and of {kind} share it")
+        return array
 
 
 class _Storage:
@@ -267,8 +267,8 @@ class _Machine:
             self.push(_Name(name))
         else:
             raise ValueError(
-                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where a "
-                "whole module was saved, save its state_dict() instead: dense tensors, none quantized"
+                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where "
+                "a whole module was saved, save its state_dict() instead: dense tensors, none quantized"
             )
 
     def storage(self, _):
@@ -321,26 +321,24 @@ class _Machine:
         raise ValueError("damaged: torch._utils._rebuild_tensor_v3 with other arguments than a tensor's")
 
     def _check_metadata(self, metadata):
-        if metadata not in ([], [None], [{}]):
+        if metadata and metadata[0] is not None and not (type(metadata[0]) is dict and not metadata[0]):
             raise ValueError("a tensor that is conjugated, negated or has other metadata is not read")
 
     def _tensor(self, key, kind, offset, size, stride):
-        numbers = [offset, *size, *stride] if type(size) is type(stride) is tuple else [None]
-        if not all(type(number) is int and 0 <= number <= _LARGEST for number in numbers) or len(size) != len(stride):
-            raise ValueError(
-                f"storage {key!r:.80}: expected offset, size and stride of a tensor, got "
-                f"{offset!r:.40}, {size!r:.80}, {stride!r:.80}"
-            )
-        if len(size) > 32:
-            raise ValueError(f"storage {key!r:.80}: a tensor of {len(size)} axes; at most 32 are read")
+        place = f"storage {key!r:.80}"
+        if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+            raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
+        if len(size) > _MAX_AXES:
+            raise ValueError(f"{place}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
+        if not all(type(number) is int and 0 <= number <= _LARGEST for number in (offset, *size, *stride)):
+            raise ValueError(f"{place}: expected an offset, sizes and strides of 0 to {_LARGEST}")
         flat = self._records.array(key, kind)
         if math.prod(size) == 0:
             return np.empty(size, flat.dtype)
         last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
         if last >= flat.size:
             raise ValueError(
-                f"storage {key!r:.80}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has "
-                f"{flat.size}"
+                f"{place}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has {flat.size}"
             )
         step = flat.itemsize
         # an axis of one has a stride that is never taken, and may be too large for NumPy
@@ -385,14 +383,13 @@ _NAMES = {
     "torch.device": _Machine.device,
     "_codecs.encode": _Machine.encode,
 }
-_PUSHED = (
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8"
-)
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
+_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
 _OPCODES = {
     "PROTO": _Machine.ignore,
     "FRAME": _Machine.ignore,
     "STOP": _Machine.ignore,
-    **dict.fromkeys(_PUSHED.split(), _Machine.push),
+    **dict.fromkeys(_NUMBERS + _STRINGS, _Machine.push),
     "NONE": _Machine.push,  # which has no argument: None
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
@@ -422,7 +419,7 @@ _OPCODES = {
 
 
 def _check_result(value, total):
-    """Raise for what is no plain value, for cycles, and for parts that are shared so often that they fill the memory."""
+    """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
     nodes = size = 0
 
     def visit(value, depth):
@@ -446,6 +443,6 @@ def _check_result(value, total):
     visit(value, 0)
     if size > _MAX_SHARING * total + (1 << 20):
         raise ValueError(
-            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that are "
-            "expanded or shared so often are not read"
+            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that "
+            "are expanded or shared so often are not read"
         )
