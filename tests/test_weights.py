@@ -527,7 +527,7 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (None, r"holds tensors but no model of lstm_cy: .*0.weight \(3, 2\)"),
+        (None, r"expected one LSTM under PyTorch's names and nothing else; its LSTMs: none; .*0.weight \(3, 2\)"),
         ("{", "its header is not JSON"),
         ("[" * 100_000, "recursion"),
         ('{"a": ' + "9" * 10_000 + "}", "its header is not JSON"),
@@ -629,7 +629,7 @@ def test_sizes_worked_out_are_those_of_the_layers(model):
 
 def test_header_among_the_tensors_of_another_dtype(tmp_path):
     write_npz(tmp_path / "a.npz", {"lstm_cy": np.ones(3), **LINEAR_ARRAYS})
-    with pytest.raises(ValueError, match="holds tensors but no model of lstm_cy"):
+    with pytest.raises(ValueError, match="expected one LSTM under PyTorch's names"):
         load(tmp_path / "a.npz")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ def read(path, name=None):
 
 
 def write(model, path, *, states=False, lengths=False):
-    """Save `model`; the options are those of `weights.onnx.to_onnx`. Returns a list of Comparison with what is there."""
+    """Save `model`, with options as `weights.onnx.to_onnx` has them; returns [Comparison with what has been saved]."""
     path = os.fspath(path)
     is_onnx = path.lower().endswith(".onnx")
     if not is_onnx:
@@ -83,14 +84,12 @@ def _own_or_foreign(path, name):
 def _from_pytorch(path, name):
     from . import pytorch
 
-    lstms = pytorch.lstms(path)
     if name is None:
-        model = load(path)
-        (prefix,) = lstms
-    else:
-        prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
-        model = lstms[prefix]
-    return model, Comparison("PyTorch", lambda: _pytorch(path, prefix, model))
+        model = pytorch.read_model(path, strict=False)
+        return model, Comparison("PyTorch", lambda: _pytorch(path, *pytorch.lstms(path), model))
+    lstms = pytorch.lstms(path)
+    prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
+    return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
 
 
 def _from_onnx(path, name):
@@ -100,7 +99,9 @@ def _from_onnx(path, name):
     if name is None and len(found) == 1:
         (name,) = found
     name = _chosen(path, found, name)
-    return found[name], Comparison("ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name]))
+    return found[name], Comparison(
+        "ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name])
+    )
 
 
 def _from_keras(path, name):
@@ -188,9 +189,11 @@ def _largest(got, expected):
 
 @contextlib.contextmanager
 def _running(framework):
-    """Whatever a framework raises becomes a ValueError that names it."""
+    """Whatever a framework raises becomes a ValueError that names it; what it warns of is its own affair."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ImportError:
         raise
     except Exception as error:  # of many kinds

@@ -150,7 +150,7 @@ def _onnx(path):
         _gates(gate_order.ONNX),
         f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
         *(_table("not supported", graph.foreign) if graph.foreign else ["not supported: none"]),
-        *_tensors(graph.constants),
+        *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
         _metadata({entry.key: entry.value for entry in source.proto.metadata_props}),
     ]
 
@@ -172,7 +172,8 @@ def _type(value):
     dtype = DTYPES.get(tensor.elem_type, "of another type")
     if not tensor.HasField("shape"):
         return f"{dtype}, of any shape"
-    sizes = [size.dim_param or (str(size.dim_value) if size.HasField("dim_value") else "?") for size in tensor.shape.dim]
+    names = {None: "?", "dim_value": "{0.dim_value}", "dim_param": "{0.dim_param}"}
+    sizes = [names[size.WhichOneof("value")].format(size) for size in tensor.shape.dim]
     return f"{dtype} ({', '.join(sizes)})"
 
 

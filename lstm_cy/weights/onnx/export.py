@@ -111,13 +111,9 @@ def _layers(model):
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
     if not any(isinstance(layer, LSTM) for _, layer in layers):
         raise ValueError("model: expected one with an LSTM in it, got none")
-    refused = [
-        prefix + text for prefix, layer in layers for text in _without_words(layer)
-    ]
+    refused = [prefix + text for prefix, layer in layers for text in _without_words(layer)]
     if refused:
-        raise ValueError(
-            f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model"
-        )
+        raise ValueError(f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model")
     size = sum(array.nbytes for array in model.parameters.values())
     if size > _LARGEST:
         raise ValueError(f"an .onnx file holds less than 2 GiB, the weights take {size} bytes")
