@@ -7,19 +7,8 @@ from pathlib import Path
 import lstm_cy
 
 PACKAGE = Path(lstm_cy.__file__).parent
-CORE = {
-    "activations",
-    "checks",
-    "config",
-    "layer",
-    "batches",
-    "lstm",
-    "layers",
-    "losses",
-    "optimizers",
-    "reference",
-    "_kernels",
-}
+CORE = {"activations", "functions", "checks", "config", "layer", "batches", "lstm", "layers", "losses", "optimizers"}
+CORE |= {"reference", "_kernels"}
 ABOVE = {"training", "quantize", "weights", "decoding", "text"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
@@ -27,12 +16,13 @@ ALLOWED = {
     "__main__": {"cli"},
     "checks": set(),
     "activations": set(),
+    "functions": set(),
     "reference": set(),
     "batches": {"checks"},
     "config": {"checks", "_kernels"},
     "layer": {"checks"},
     "lstm": {"activations", "checks", "config", "layer", "_kernels"},
-    "layers": {"checks", "config", "layer", "lstm", "_kernels"},
+    "layers": {"activations", "functions", "checks", "config", "layer", "lstm", "_kernels"},
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,

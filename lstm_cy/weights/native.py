@@ -18,7 +18,7 @@ import zipfile
 import numpy as np
 
 from ..checks import flag, non_negative_int, positive_int
-from ..layers import Dropout, Embedding, Linear, Sequential
+from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
 from . import archive
@@ -27,7 +27,10 @@ FORMAT_VERSION = 1
 #: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
+_LAYERS = {
+    layer.__name__: layer
+    for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+}
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
@@ -204,7 +207,7 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
 
     Raises
     ------
@@ -242,7 +245,7 @@ def _least_size(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return sum(_least_size(layer) for layer in arguments["layers"])
-    if kind == "Dropout":
+    if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
     def size(name, default=None):
