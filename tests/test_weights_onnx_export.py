@@ -1,11 +1,27 @@
 """Models as ONNX graphs: the checker passes them, and ONNX Runtime computes the same numbers."""
 
 import json
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, activations, load, save
+from lstm_cy import (
+    LSTM,
+    Activation,
+    Dropout,
+    Embedding,
+    Linear,
+    Masking,
+    Readout,
+    Sequential,
+    activations,
+    from_onnx,
+    functions,
+    load,
+    save,
+)
 
 onnx = pytest.importorskip("onnx")
 from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402 (only where onnx is installed)
@@ -151,6 +167,43 @@ def test_whole_models(session, states, lengths):
         assert_same_numbers(run, model, states=states, lengths=lengths, inputs=inputs)
 
 
+FUNCTIONS = [(name,) for name in (*functions.ELEMENTWISE, *functions.VECTORWISE)]
+FUNCTIONS += [
+    ("affine", 0.5, -0.3),
+    ("leakyrelu", 0.2),
+    ("thresholdedrelu", 0.4),
+    ("elu", 0.7),
+    ("scaledtanh", 0.7, 2.0),
+]
+FUNCTIONS += [("hardsigmoid", 1 / 6, 0.5)]
+
+
+@pytest.mark.parametrize("arguments", FUNCTIONS, ids=str)
+def test_activations(session, arguments):
+    for dtype in ("float32", "float64"):
+        lstm, linear = LSTM(3, 4, dtype=dtype, seed=0), Linear(4, 4, dtype=dtype, seed=1)
+        linear.load_state_dict({"weight": 5 * linear.parameters["weight"]}, strict=False)  # both sides of every bend
+        model = Sequential(lstm, linear, Activation(*arguments))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # float64, told of in a test of its own
+            assert_same_numbers(session(to_onnx(model)), model, inputs=3)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_keras_reads_out(session, sequences, batch_first):
+    layout = {"batch_first": batch_first}
+    for options in [{}, {"reverse": True}]:
+        backwards = "reverse" in options
+        readout = Readout(go_backwards=backwards, return_sequences=sequences, **layout)
+        model = Sequential(LSTM(3, 4, **options, **layout, seed=0), readout, Linear(4, 2, seed=1))
+        assert_same_numbers(session(to_onnx(model, states=True)), model, states=True, inputs=3)
+    for merge in ("concat", "sum", "mul", "ave"):
+        readout = Readout(bidirectional=True, merge_mode=merge, return_sequences=sequences, **layout)
+        model = Sequential(LSTM(3, 4, bidirectional=True, **layout, seed=0), readout)
+        assert_same_numbers(session(to_onnx(model)), model, inputs=3)
+
+
 def test_a_layer_used_twice(session):
     lstm = LSTM(3, 3, seed=0)
     model = Sequential(lstm, lstm)
@@ -195,6 +248,35 @@ def test_a_plain_layer_makes_a_plain_graph():
     graph = to_onnx(LSTM(3, 5)).graph
     assert [node.op_type for node in graph.node] == ["LSTM", "Squeeze"]
     assert {attribute.name for attribute in graph.node[0].attribute} == {"hidden_size", "direction"}
+
+
+# Reading them here
+
+
+def narrow(number):
+    return float(np.float32(number))
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 10))
+def test_what_is_written_is_read_to_the_bit(seed):
+    """Gates go to ONNX's order and back; alpha, beta and clip are float32 in a file, and so they are here."""
+    drawn = random_layer(seed)
+    bends = [[(name, narrow(alpha), narrow(beta)) for name, alpha, beta in triple] for triple in drawn.activations]
+    model = LSTM(**drawn.config | {"clip": drawn.clip and narrow(drawn.clip), "activations": bends})
+    model.load_state_dict(drawn.state_dict())
+    again = from_onnx(to_onnx(model, states=True))
+    x = np.random.default_rng(seed).standard_normal((4, 4, model.input_size), np.float32)
+    (state,) = states_of(model, 4, np.random.default_rng(seed)).values()
+    expected = flat(*model(x, state))
+    for ours, theirs in zip(expected, again.run({"x": x, "h0": state[0], "c0": state[1]}), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_whole_models_are_read():
+    for model, inputs in [(character_model(batch_first=True), None), (deep_model(), 3)]:
+        again = from_onnx(to_onnx(model, states=True, lengths=True))
+        run = SimpleNamespace(run=lambda names, feeds, again=again: again.run(feeds))
+        assert_same_numbers(run, model, states=True, lengths=True, inputs=inputs)
 
 
 # Files
@@ -267,6 +349,14 @@ def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
     model = Sequential(LSTM(3, 4, proj_size=2), LSTM(2, 4), LSTM(4, 4, layer_norm=True))
     with pytest.raises(ValueError, match="no words for 0.proj_size=2, 2.layer_norm=True;"):
         save(model, tmp_path / "a.onnx")
+    model = Sequential(
+        Embedding(3, 4, mask_zero=True), LSTM(4, 4, bidirectional=True), Masking(), Readout(merge_mode=None)
+    )
+    said = ["0.mask_zero=True", "2.Masking", "3.Readout\\(merge_mode=None\\)"]
+    with pytest.raises(ValueError, match=f"no words for {', '.join(said)};"):
+        save(model, tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="no words for 1.Readout with lengths;"):
+        to_onnx(Sequential(LSTM(3, 4), Readout()), lengths=True)
     assert list(tmp_path.iterdir()) == []
 
 

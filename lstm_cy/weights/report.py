@@ -61,10 +61,10 @@ def words(layer):
     >>> words(LSTM(3, 5, 2, batch_first=True))
     'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
     """
-    first, *others = inspect.signature(type(layer)).parameters.values()
-    required = [p.name for p in others if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    always = {name: layer.config[name] for name in (first.name, *required)}
-    usual = type(layer)(**{name: 1 if isinstance(value, int) else value for name, value in always.items()}).config
+    parameters = inspect.signature(type(layer)).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    always = {parameter.name: layer.config[parameter.name] for parameter in required}
+    usual = type(layer)(**{name: 1 if type(value) is int else value for name, value in always.items()}).config
     told = {name: value for name, value in layer.config.items() if name in always or value != usual[name]}
     if isinstance(layer, LSTM) and set(layer.activations) == {activations.PLAIN}:
         told.pop("activations", None)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ... import activations
 from ...checks import flag, positive_int
-from ...layers import Dropout, Embedding, Linear, Sequential
+from ...layers import Activation, Dropout, Embedding, Linear, Readout, Sequential
 from ...lstm import LSTM
 from ...quantize import QuantizedLSTM
 from .. import gate_order, native
@@ -13,8 +13,9 @@ from .proto import import_onnx
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
 _LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less what stands round the weights
-# How ONNX writes the activations that are not "Sigmoid" of "sigmoid".
+# How ONNX writes the functions that are not "Sigmoid" of "sigmoid".
 _SPELLING = {
+    "logsoftmax": "LogSoftmax",
     "leakyrelu": "LeakyRelu",
     "thresholdedrelu": "ThresholdedRelu",
     "scaledtanh": "ScaledTanh",
@@ -28,7 +29,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     Parameters
     ----------
     model : LSTM or Sequential
-        With at least one LSTM. Dropout is left out.
+        With at least one LSTM; of the other layers all but Masking. Dropout is left out.
     states : bool
         Whether the initial states are inputs; else they are zeros.
     lengths : bool
@@ -45,7 +46,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
         Inputs, in this order: ``x`` (T, B, I), or ``tokens`` (T, B), int64, where the model begins with an Embedding;
         with `lengths` ``lengths`` (B,), int32; with `states` ``h0`` and ``c0`` (L*D, B, H). Outputs: ``y``, ``h_n``
         and ``c_n``. In a model of several LSTMs the names of the states carry the layer's place, as its parameters
-        do: ``1.h0``. With batch_first x, tokens and y are (B, T, ...).
+        do: ``1.h0``. With batch_first x, tokens and y are (B, T, ...); behind a Readout of the last step y is (B, ...).
 
     Raises
     ------
@@ -59,8 +60,8 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     Warns
     -----
     UserWarning
-        A float64 model: ONNX Runtime's LSTM knows float32 only, so the LSTMs are rounded to that. Inputs, outputs and
-        the other layers stay float64.
+        A float64 model: ONNX Runtime's LSTM knows float32 only, so the model is rounded to that; inputs and outputs
+        stay float64.
 
     Examples
     --------
@@ -76,10 +77,10 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     states, lengths = flag("states", states), flag("lengths", lengths)
     if positive_int("opset", opset) not in OPSETS:
         raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}")
-    layers = _layers(model)
+    layers = _layers(model, lengths)
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
-        native.warn("ONNX Runtime's LSTM knows float32 only: the LSTMs' weights are rounded to it")
+        native.warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
     graph = _Graph(onnx, model.dtype)
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
@@ -101,7 +102,7 @@ def write_model(model, path, metadata, **options):
         file.write(content)
 
 
-def _layers(model):
+def _layers(model, lengths):
     """[(prefix of its names, layer)], without Dropout, once it is certain that ONNX can say all of them."""
     if isinstance(model, Sequential):
         layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
@@ -111,7 +112,7 @@ def _layers(model):
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
     if not any(isinstance(layer, LSTM) for _, layer in layers):
         raise ValueError("model: expected one with an LSTM in it, got none")
-    refused = [prefix + text for prefix, layer in layers for text in _without_words(layer)]
+    refused = [prefix + text for prefix, layer in layers for text in _without_words(layer, lengths)]
     if refused:
         raise ValueError(f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model")
     size = sum(array.nbytes for array in model.parameters.values())
@@ -120,42 +121,53 @@ def _layers(model):
     return layers
 
 
-def _without_words(layer):
+def _without_words(layer, lengths):
     """What of a layer ONNX's operators cannot say, as words."""
+    found = []
     if isinstance(layer, LSTM):
-        found = [
-            f"{name}={layer.config[name]!r}"
-            for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")
-            if layer.config[name]
-        ]
+        options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
+        found = [f"{name}={value!r}" for name, value in options.items() if value]
         if layer.coupled_gates == "i=1-f":
             found.append("coupled_gates='i=1-f'")
         if isinstance(layer, QuantizedLSTM):
             found.append(f"narrow weights ({layer.weights}; an LSTM of the same sizes can load their state_dict())")
-        return found
-    return [] if isinstance(layer, Linear | Embedding) else [type(layer).__name__]
+    elif isinstance(layer, Embedding):
+        found = ["mask_zero=True"] if layer.config["mask_zero"] else []
+    elif isinstance(layer, Readout):
+        found = ["Readout(merge_mode=None)"] if layer.merge_mode is None else []
+        found += ["Readout with lengths"] if lengths else []
+    elif not isinstance(layer, Linear | Activation):
+        found = [type(layer).__name__]
+    return found
 
 
 class _Graph:
-    """Nodes, constants, inputs and outputs as they are added; values go by their names."""
+    """Nodes, constants, inputs and outputs as they are added; values go by their names, and all floats are float32."""
 
     def __init__(self, onnx, dtype):
-        self.onnx, self.dtype = onnx, dtype
+        self.onnx = onnx
+        self.narrow, self.wide = np.dtype("float32"), dtype
         self.nodes, self.constants, self.inputs, self.outputs = [], [], [], []
 
-    def input(self, name, dtype, shape):
-        self.inputs.append(self._described(name, dtype, shape))
-        return name
+    def input(self, name, shape, dtype=None):
+        """An input of the model's dtype, or of integers."""
+        self.inputs.append(self._described(name, dtype or self.wide, shape))
+        return name if dtype else self._cast(name, self.narrow)
 
     def output(self, value, name, shape):
         """Make `value` an output, under the name `name`."""
+        value = self._cast(value, self.wide)
         for node in self.nodes:
             for names in (node.input, node.output):
                 names[:] = [name if there == value else there for there in names]
-        self.outputs.append(self._described(name, self.dtype, shape))
+        self.outputs.append(self._described(name, self.wide, shape))
 
     def constant(self, name, array):
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        """A constant, of integers or of what becomes float32."""
+        array = np.asarray(array, order="C")
+        if array.dtype.kind == "f":
+            array = array.astype(self.narrow, copy=False)
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
     def node(self, operator, inputs, outputs, name=None, **attributes):
@@ -164,16 +176,10 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
         return outputs
 
-    def narrowed(self, value):
-        """`value`, of the model's dtype, as float32."""
-        return self._cast(value, f"{value}.float32", np.float32)
-
-    def widened(self, value):
-        """`value`, of float32, in the model's dtype."""
-        return self._cast(value, f"{value}.{self.dtype.name}", self.dtype)
-
-    def _cast(self, value, name, dtype):
-        return value if self.dtype == np.float32 else self.node("Cast", [value], name, to=self._type(dtype))
+    def _cast(self, value, dtype):
+        if self.wide == self.narrow:
+            return value
+        return self.node("Cast", [value], f"{value}.{dtype.name}", to=self._type(dtype))
 
     def _described(self, name, dtype, shape):
         return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
@@ -187,30 +193,39 @@ def _add_model(graph, model, layers, states, lengths):
     axes = ["B", "T"] if model.batch_first else ["T", "B"]
     first = layers[0][1]
     if isinstance(first, Embedding):
-        x, turned = graph.input("tokens", np.int64, axes), [1, 0]
+        x, features, turned = graph.input("tokens", axes, np.int64), None, [1, 0]
     else:
-        features = first.input_size if isinstance(first, LSTM) else first.in_features
-        x, turned = graph.input("x", graph.dtype, [*axes, features]), [1, 0, 2]
+        features = next(_inputs_of(layer) for _, layer in layers if not isinstance(layer, Activation))
+        x, turned = graph.input("x", [*axes, features]), [1, 0, 2]
     if model.batch_first:
         x = graph.node("Transpose", [x], "time_first", perm=turned)
     lstms = _named_lstms(layers)
     initial = {prefix: _add_states(graph, name, lstm) if states else None for prefix, (name, lstm) in lstms.items()}
-    lengths = graph.input("lengths", np.int32, ["B"]) if lengths else ""
+    lengths = graph.input("lengths", ["B"], np.int32) if lengths else ""
     finals = {}
     for prefix, layer in layers:
         if isinstance(layer, LSTM):
             x, finals[prefix] = _add_lstm(graph, prefix, layer, x, initial[prefix], lengths)
             features = layer.output_size
+        elif isinstance(layer, Readout):
+            x, features = _add_readout(graph, prefix, layer, x, features)
+            axes = axes if layer.return_sequences else ["B"]
+        elif isinstance(layer, Activation):
+            x = _add_activation(graph, prefix, layer, x)
         elif isinstance(layer, Linear):
             x, features = _add_linear(graph, prefix, layer, x), layer.out_features
         else:
             x, features = _add_embedding(graph, prefix, layer, x), layer.embedding_dim
-    if model.batch_first:
+    if axes == ["B", "T"]:
         x = graph.node("Transpose", [x], "batch_first", perm=[1, 0, 2])
     graph.output(x, "y", [*axes, features])
     for prefix, (name, lstm) in lstms.items():
         for value, part in zip(finals[prefix], ("h_n", "c_n"), strict=True):
             graph.output(value, name + part, _state_shape(lstm))
+
+
+def _inputs_of(layer):
+    return layer.input_size if isinstance(layer, LSTM) else layer.in_features
 
 
 def _named_lstms(layers):
@@ -224,7 +239,7 @@ def _state_shape(lstm):
 
 
 def _add_states(graph, name, lstm):
-    return [graph.input(name + part, graph.dtype, _state_shape(lstm)) for part in ("h0", "c0")]
+    return [graph.input(name + part, _state_shape(lstm)) for part in ("h0", "c0")]
 
 
 def _add_embedding(graph, prefix, layer, tokens):
@@ -240,9 +255,69 @@ def _add_linear(graph, prefix, layer, x):
     return x
 
 
+def _add_activation(graph, prefix, layer, x):
+    def number(name, value):
+        return graph.constant(prefix + name, np.float32(value))
+
+    def node(operator, inputs, name, **attributes):
+        return graph.node(operator, inputs, prefix + name, **attributes)
+
+    if layer.name == "affine":
+        return node(
+            "Add", [node("Mul", [x, number("alpha", layer.alpha)], "product"), number("beta", layer.beta)], "sum"
+        )
+    if layer.name == "scaledtanh":
+        scaled = node("Mul", [x, number("beta", layer.beta)], "scaled")
+        return node("Mul", [node("Tanh", [scaled], "tanh"), number("alpha", layer.alpha)], "product")
+    if layer.name == "silu":
+        return node("Mul", [x, node("Sigmoid", [x], "sigmoid")], "product")
+    if (
+        layer.name == "gelu"
+    ):  # x times the normal distribution's (1 + erf(x / sqrt 2)) / 2; as one operator it is too new
+        erf = node("Erf", [node("Mul", [x, number("root", 0.5**0.5)], "scaled")], "erf")
+        half = node("Mul", [x, number("half", 0.5)], "half_of")
+        return node("Mul", [half, node("Add", [erf, number("one", 1.0)], "twice")], "product")
+    attributes = {name: getattr(layer, name) for name in ("alpha", "beta") if getattr(layer, name) is not None}
+    if layer.name.endswith("softmax"):
+        attributes["axis"] = -1
+    return node(_spelled(layer.name), [x], layer.name, **attributes)
+
+
+def _add_readout(graph, prefix, layer, y, features):
+    """(value, how many features it has)."""
+    if not layer.bidirectional:
+        return _told(graph, prefix, layer, y, layer.go_backwards), features
+    if layer.merge_mode == "concat" and layer.return_sequences:
+        return y, features
+    sizes = graph.constant(f"{prefix}sizes", np.full(2, features // 2))
+    halves = graph.node("Split", [y, sizes], [f"{prefix}forward", f"{prefix}reverse"], axis=-1)
+    if not layer.return_sequences:
+        halves = [
+            _told(graph, half, layer, half, backwards) for half, backwards in zip(halves, (False, True), strict=True)
+        ]
+    if layer.merge_mode == "concat":
+        return graph.node("Concat", halves, f"{prefix}merged", axis=-1), features
+    merged = graph.node("Mul" if layer.merge_mode == "mul" else "Add", halves, f"{prefix}merged")
+    if layer.merge_mode == "ave":
+        merged = graph.node("Mul", [merged, graph.constant(f"{prefix}half", np.float32(0.5))], f"{prefix}average")
+    return merged, features // 2
+
+
+def _told(graph, prefix, layer, y, backwards):
+    """The last step that was taken, or all steps in the order in which they were taken."""
+    if not layer.return_sequences:
+        last = graph.constant(f"{prefix}.last", np.array(0 if backwards else -1))
+        return graph.node("Gather", [y, last], f"{prefix}.told", axis=0)
+    if not backwards:
+        return y
+    ends = {"from": -1, "to": np.iinfo(np.int64).min, "axis": 0, "step": -1}
+    values = [graph.constant(f"{prefix}.{name}", np.array([value])) for name, value in ends.items()]
+    return graph.node("Slice", [y, *values], f"{prefix}.told")
+
+
 def _add_lstm(graph, prefix, lstm, x, state, lengths):
     """One node for each layer: (y, (h_n, c_n))."""
-    x, L = graph.narrowed(x), lstm.num_layers
+    L = lstm.num_layers
     initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
     finals = [], []
     for layer in range(L):
@@ -256,13 +331,12 @@ def _add_lstm(graph, prefix, lstm, x, state, lengths):
         x = _beside(graph, name, lstm, y)
         for kept, value, before in zip(finals, final, initial, strict=True):
             kept.append(_of_empty_rows(graph, value, before[layer], lengths))
-    final = [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
-    return graph.widened(x), [graph.widened(value) for value in final]
+    return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
 
 
 def _split(graph, prefix, lstm, state):
     """The states (L*D, B, H) as one value for each layer."""
-    state, L = graph.narrowed(state), lstm.num_layers
+    L = lstm.num_layers
     if L == 1:
         return [state]
     sizes = graph.constant(f"{state}.sizes", np.full(L, lstm.num_directions))
@@ -302,10 +376,7 @@ def _add_weights(graph, name, lstm, layer):
         if own["peephole"] is not None:
             rows = gate_order.reorder(own["peephole"], gate_order.PEEPHOLES, gate_order.ONNX_PEEPHOLES)
             parts["P"].append(rows.ravel())
-    return {
-        part: graph.constant(name + part, np.stack(arrays).astype(np.float32, copy=False)) if arrays else ""
-        for part, arrays in parts.items()
-    }
+    return {part: graph.constant(name + part, np.stack(arrays)) if arrays else "" for part, arrays in parts.items()}
 
 
 def _attributes(lstm):
@@ -326,8 +397,12 @@ def _activations(lstm):
     entries = [entry for triple in lstm.activations for entry in triple]
     takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
     lists = {
-        "activations": [_SPELLING.get(name, name.capitalize()) for name, _, _ in entries],
+        "activations": [_spelled(name) for name, _, _ in entries],
         "activation_alpha": [alpha for (_, alpha, _), count in zip(entries, takes, strict=True) if count >= 1],
         "activation_beta": [beta for (_, _, beta), count in zip(entries, takes, strict=True) if count == 2],
     }
     return {name: values for name, values in lists.items() if values}
+
+
+def _spelled(name):
+    return _SPELLING.get(name, name.capitalize())
