@@ -5,7 +5,9 @@ import json
 import os
 import stat
 import struct
+import subprocess
 import sys
+import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
 from lstm_cy.weights import native
 from lstm_cy.weights.native import read_npz, write_npz
@@ -702,3 +705,124 @@ def test_weights_that_are_not_finite(tmp_path, suffix, bad):
     assert_same(again.parameters, model.parameters)
     with pytest.raises(ValueError, match=message):
         load(path, strict=True)
+
+
+# Files of other libraries, by the suffix
+
+
+def foreign(prefix=""):
+    """(LSTM, its tensors under PyTorch's names)."""
+    lstm = LSTM(3, 5, 2, bidirectional=True, seed=0)
+    return lstm, {prefix + name: array for name, array in lstm.parameters.items()}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_tensors_without_a_header_are_pytorchs(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    lstm, arrays = foreign("encoder.rnn.")
+    model = load(write_file(path, None, arrays))
+    assert (model.config, model.metadata) == (lstm.config, {})
+    assert_same({name: model.parameters[name] for name in lstm.parameters}, lstm.parameters)
+    write_file(path, None, arrays | {"head.weight": np.ones((2, 5), np.float32)})
+    with pytest.raises(ValueError, match="nothing else; .*encoder.rnn.*head.weight.*weights.pytorch.lstms"):
+        load(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".BIN"])
+def test_files_by_pytorch(tmp_path, suffix):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / f"a{suffix}"
+    lstm, arrays = foreign()
+    torch.save({"epoch": 3, "model": {name: torch.tensor(array) for name, array in arrays.items()}}, path)
+    model = load(path)
+    assert (model.config, model.metadata) == (lstm.config, {})
+    assert_same({name: model.parameters[name] for name in arrays}, arrays)
+
+
+def test_onnx_files(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path, model = tmp_path / "a.onnx", sequential()
+    save(model, path, {"unit": "mm"})
+    read = load(path)
+    assert isinstance(read, lstm_cy.weights.onnx.OnnxModel)
+    assert read.metadata == {"unit": "mm"}
+    tokens = np.array([[1, 2], [0, 6], [3, 3]])
+    assert np.abs(read.run({"tokens": tokens}, ["y"])[0] - output(model)).max() < 1e-6
+
+    proto = onnx.load(path)
+    onnx.helper.set_model_props(proto, {"author": "somebody", "lstm_cy": "{"})
+    onnx.save(proto, path)
+    with pytest.raises(ValueError, match=f"{path}: its header is not JSON"):
+        load(path)
+    onnx.helper.set_model_props(proto, {"author": "somebody"})
+    onnx.save(proto, path)
+    assert load(path).metadata == {"author": "somebody"}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict_reaches_every_reader(tmp_path, strict):
+    pytest.importorskip("onnx")
+    lstm, arrays = foreign()
+    arrays["bias_ih_l1"] = np.full(20, np.nan, np.float32)
+    lstm.load_state_dict(arrays)
+    save(lstm, tmp_path / "a.onnx")
+    write_npz(tmp_path / "a.npz", arrays)
+    for path in (tmp_path / "a.onnx", tmp_path / "a.npz"):
+        if strict:
+            with pytest.raises(ValueError, match="NaN or infinity"):
+                load(path, strict=True)
+        else:
+            with pytest.warns(UserWarning, match="NaN or infinity"):
+                load(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin", ".keras", ".onnx"])
+def test_whatever_is_no_such_file_is_refused(tmp_path, suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnx")
+    path = tmp_path / f"a{suffix}"
+    for content in (b"", b"hello", bytes(1000), b"PK\3\4"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=str(path)):
+            load(path)
+
+
+def test_hdf5_files(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    for suffix in (".h5", ".hdf5"):
+        with h5py.File(tmp_path / f"a{suffix}", "w"):
+            pass
+        with pytest.raises(ValueError, match="holds no architecture"):
+            load(tmp_path / f"a{suffix}")
+
+
+def test_other_libraries_are_not_loaded_before_they_are_needed():
+    program = """
+import sys
+for name in ("torch", "onnx", "onnxruntime", "keras", "h5py", "safetensors"):
+    sys.modules[name] = None
+import lstm_cy
+assert not any(name.startswith("lstm_cy.") for name in sys.modules), sorted(sys.modules)
+assert lstm_cy.weights.pytorch.lstms({}) == {}
+lstm_cy.weights.keras.from_keras, lstm_cy.weights.onnx.from_onnx, lstm_cy.from_torch, lstm_cy.from_keras
+lstm_cy.save(lstm_cy.LSTM(1, 1), "a.npz")
+lstm_cy.load("a.npz")
+for extra, use in [
+    ("onnx", lambda: lstm_cy.save(lstm_cy.LSTM(1, 1), "a.onnx")),
+    ("onnx", lambda: lstm_cy.from_onnx("a.onnx")),
+    ("safetensors", lambda: lstm_cy.save(lstm_cy.LSTM(1, 1), "a.safetensors")),
+]:
+    try:
+        use()
+    except ImportError as error:
+        assert f"pip install lstm_cy[{extra}]" in str(error), error
+    else:
+        raise AssertionError(extra)
+try:
+    lstm_cy.weights.tensorflow
+except AttributeError as error:
+    assert str(error) == "module 'lstm_cy.weights' has no attribute 'tensorflow'"
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)

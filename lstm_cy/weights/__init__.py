@@ -81,7 +81,7 @@ def load(path, strict=False):
     -------
     LSTM, Sequential or OnnxModel
         The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none. Of a file
-        with PyTorch's tensors an LSTM, of Keras a Sequential, of .onnx an OnnxModel.
+        with PyTorch's tensors an LSTM, of Keras a Sequential, of .onnx, whoever wrote it, an OnnxModel.
 
     Raises
     ------
@@ -125,7 +125,8 @@ def _read_keras(path, strict):
 def _read_onnx(path, strict):
     from .onnx import from_onnx
 
-    return from_onnx(path, strict), {}
+    model = from_onnx(path, strict)
+    return model, native.metadata_of(path, model.properties)
 
 
 def _write_onnx(model, path, metadata):

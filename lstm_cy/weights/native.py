@@ -189,7 +189,7 @@ def read_model(path, strict):
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
-        config, metadata = _unpack_header(header)
+        config, metadata = unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
@@ -287,7 +287,7 @@ def pack_header(model, metadata):
     return content.encode()
 
 
-def _unpack_header(content):
+def unpack_header(content):
     """(configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
@@ -302,6 +302,14 @@ def _unpack_header(content):
     if not isinstance(header.get("metadata"), dict):
         raise ValueError("its metadata are not a JSON object")
     return header.get("model"), header["metadata"]
+
+
+def metadata_of(path, properties):
+    """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
+    if HEADER not in properties:
+        return properties
+    with archive.naming(path):
+        return unpack_header(properties[HEADER])[1]
 
 
 def check_finite(path, arrays, strict):

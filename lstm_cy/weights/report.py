@@ -151,7 +151,7 @@ def _onnx(path):
         f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
         *(_table("not supported", graph.foreign) if graph.foreign else ["not supported: none"]),
         *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
-        _metadata({entry.key: entry.value for entry in source.proto.metadata_props}),
+        _metadata(native.metadata_of(path, {entry.key: entry.value for entry in source.proto.metadata_props})),
     ]
 
 

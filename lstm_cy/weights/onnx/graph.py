@@ -86,6 +86,7 @@ def from_onnx(model, strict=False):
             )
         weights = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
         made = OnnxModel(graph)
+        made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
     check_finite(source.name, weights, strict)
     return made
 
@@ -99,6 +100,8 @@ class OnnxModel:
     ----------
     inputs, outputs : tuple of Value
         What `run` takes and gives, in the graph's order.
+    properties : dict of str to str
+        The file's metadata_props.
     """
 
     def __init__(self, graph):
