@@ -9,7 +9,7 @@ import lstm_cy
 PACKAGE = Path(lstm_cy.__file__).parent
 CORE = {"activations", "functions", "checks", "config", "layer", "batches", "lstm", "layers", "losses", "optimizers"}
 CORE |= {"reference", "_kernels"}
-ABOVE = {"training", "quantize", "weights", "decoding", "text"}
+ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
     "__init__": set(),
