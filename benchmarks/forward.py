@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from lstm_cy import LSTM
+
 from .common import REPEAT, SHAPES, Inference, checked, medians, speedup_over_numpy
 
 
@@ -58,6 +60,42 @@ class Ragged:
         return round(ragged / padded, 3)
 
     track_share_of_padded.unit = "of the padded time"
+
+
+class Variants:
+    """What each option costs beside the plain layer, which does not go through any of it."""
+
+    params = (
+        ("1x100x64x64", "32x50x256x256"),
+        ("nothing", "mask", "projection", "peepholes", "clip", "coupled gates", "layer norm", "activations"),
+    )
+    param_names = ("BxTxIxH", "option")
+    repeat = REPEAT
+
+    def setup(self, shape, option):
+        self.case = Inference(shape)
+        B, T, I, H, *_ = self.case.shape
+        options = {
+            "projection": {"proj_size": H // 2},
+            "peepholes": {"peepholes": True},
+            "clip": {"clip": 3.0},
+            "coupled gates": {"coupled_gates": "f=1-i"},
+            "layer norm": {"layer_norm": True},
+            "activations": {"activations": ("hardsigmoid", "softsign", "softsign")},
+        }
+        self.lstm = LSTM(I, H, seed=0, **options.get(option, {}))
+        self.keywords = {}
+        if option == "mask":
+            self.keywords["mask"] = np.random.default_rng(0).random((T, B)) < 0.9
+
+    def time_forward(self, shape, option):
+        self.lstm(self.case.x, **self.keywords)
+
+    def track_time_of_plain(self, shape, option):
+        plain, this = medians([lambda: self.case.lstm(self.case.x), lambda: self.time_forward(shape, option)])
+        return round(this / plain, 3)
+
+    track_time_of_plain.unit = "of the plain layer's time"
 
 
 def track_slowdown_by_denormals():

@@ -1,9 +1,9 @@
-"""The command line: ``lstm-cy demo | train | generate | info``, also ``python -m lstm_cy``."""
+"""The command line: ``lstm-cy demo | train | generate | bench | info``, also ``python -m lstm_cy``."""
 
 import argparse
 import math
 import os
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import reference
+from . import bench
 from .config import show_config
 from .decoding import generate
 from .layers import Dropout, Embedding, Linear, Sequential
@@ -22,6 +22,8 @@ from .optimizers import Adam
 from .text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
 from .training import fit
 from .weights import load, save
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def main(argv=None):
@@ -64,10 +66,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser():
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
-    commands = parser.add_subparsers(required=True, metavar="demo | train | generate | info")
+    commands = parser.add_subparsers(required=True, metavar="demo | train | generate | bench | info")
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
+    _add_bench(commands)
     info = commands.add_parser("info", help="show versions, instruction set, engine and threads")
     info.set_defaults(command=lambda options: show_config())
     return parser
@@ -86,6 +89,11 @@ def _add_demo(commands):
     add("--quick", action="store_true", help="a smaller model, in a quarter of the time")
     add("--text", metavar="FILE", help="learn from this file (UTF-8) instead of Python's standard library")
     add("--output", metavar="MODEL", default="lstm_cy-demo.npz", help="where to save the model")
+
+
+def _add_bench(commands):
+    add = _add_command(commands, "bench", _bench, "measure this machine: lstm_cy beside what is installed")
+    add("--seconds", type=_positive, default=1.0, help="spent on each shape, about")
 
 
 def _add_train(commands):
@@ -327,35 +335,37 @@ def _compare(lstm):
     """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
     _say("\nforward pass, same weights        NumPy      lstm_cy      ratio  largest difference")
     for steps, rows in [(1, 1), (100, 1), (50, 32)]:
+        x = np.random.default_rng(0).standard_normal((steps, rows, lstm.input_size), dtype=np.float32)
         title = f"{steps} step(s), {rows} row(s)"
-        calls = _same_call(lstm, steps, rows)
-        difference = float(np.abs(calls[0]() - calls[1]()).max())
-        if not difference <= 1e-4:
-            raise ArithmeticError(f"{title}: the outputs are {difference:.1e} apart, more than 1e-4")
-        plain, ours = (1e6 * seconds for seconds in _medians(calls, seconds=0.5))
-        _say(f"{title:<24}{plain:12.0f} us{ours:10.0f} us{plain / ours:10.1f}x{difference:20.1e}")
+        found = bench.measured("forward", title, lstm, x, seconds=0.5)
+        plain, ours = (1e6 * found.seconds[name] for name in ("NumPy", "lstm_cy"))
+        _say(f"{title:<24}{plain:12.0f} us{ours:10.0f} us{plain / ours:10.1f}x{found.difference:20.1e}")
+    _say_threads()
+
+
+def _bench(options):
+    """Measure this library beside plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.
+
+    All take turns with the same weights, and the results are compared first. The repository's benchmarks/compare.py
+    does it at length.
+    """
+    if os.environ.get(_BLAS_THREADS) != "1":  # NumPy's BLAS looks when it is loaded
+        command = [sys.executable, "-m", "lstm_cy", "bench", "--seconds", str(options.seconds)]
+        ended = subprocess.run(command, env=os.environ | {_BLAS_THREADS: "1"})
+        raise SystemExit(ended.returncode)
+    peers = [name for name in bench.installed() if name != "lstm_cy"]
+    _say("medians in microseconds; in brackets how many times as long as lstm_cy")
+    _say(f"{'':<10}{'BxTxIxH':<16}{'lstm_cy':>10}" + "".join(f"{name:>20}" for name in peers))
+    for row in bench.rows(seconds=options.seconds):
+        ours = row.seconds["lstm_cy"]
+        line = f"{row.kind:<10}{row.shape:<16}{1e6 * ours:>10.1f}"
+        for name in peers:
+            if name in row.seconds:
+                line += f"{1e6 * row.seconds[name]:>11.1f} {f'({row.seconds[name] / ours:.1f}x)':>8}"
+        _say(line)
+    _say_threads()
+
+
+def _say_threads():
     found = show_config("dicts")
-    _say(", ".join(f"{name}: {found[name]}" for name in ("engine", "threads", "BLAS threads")))
-
-
-def _same_call(lstm, steps, rows):
-    """The outputs for one random input, as two functions: in plain NumPy, and by `lstm`."""
-    x = np.random.default_rng(0).standard_normal((steps, rows, lstm.input_size), dtype=np.float32)
-    h0 = c0 = np.zeros((rows, lstm.hidden_size), np.float32)
-    weight_ih, weight_hh, bias_ih, bias_hh = (
-        lstm.parameters[name] for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    )
-    bias = bias_ih + bias_hh
-    return lambda: reference.forward(x, h0, c0, weight_ih, weight_hh, bias)[0], lambda: lstm(x)[0]
-
-
-def _medians(calls, seconds):
-    """The median time of each call, which take turns for about so many seconds."""
-    times = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 3:
-        for call, taken in zip(calls, times, strict=True):
-            begin = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(taken) for taken in times]
+    _say(", ".join(f"{name}: {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS threads")))

@@ -42,9 +42,10 @@ def random_case(lstm, T, B, seed=0, scale=1.0):
     """x, (h0, c0) for a layer, from a seed."""
     rng = np.random.default_rng(seed)
     shape = (B, T, lstm.input_size) if lstm.batch_first else (T, B, lstm.input_size)
-    states = (lstm.num_layers * lstm.num_directions, B, lstm.hidden_size)
+    layers = lstm.num_layers * lstm.num_directions
     x = (scale * rng.standard_normal(shape)).astype(lstm.dtype)
-    return x, tuple(rng.standard_normal(states).astype(lstm.dtype) for _ in range(2))
+    widths = lstm.proj_size or lstm.hidden_size, lstm.hidden_size
+    return x, tuple(rng.standard_normal((layers, B, width)).astype(lstm.dtype) for width in widths)
 
 
 def directions(lstm):
@@ -114,6 +115,7 @@ def torch_twin(torch, lstm):
         bias=lstm.bias,
         batch_first=lstm.batch_first,
         bidirectional=lstm.bidirectional,
+        proj_size=lstm.proj_size,
         dtype=getattr(torch, lstm.dtype.name),
     )
     twin.load_state_dict({name: torch.tensor(array) for name, array in lstm.state_dict().items()})

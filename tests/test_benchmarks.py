@@ -28,6 +28,8 @@ BENCHMARKS = {
         "ForwardMemory.peakmem_forward",
         "Ragged.time_forward",
         "Ragged.track_share_of_padded",
+        "Variants.time_forward",
+        "Variants.track_time_of_plain",
         "track_slowdown_by_denormals",
         "track_memory_drift",
     },

@@ -16,7 +16,7 @@ import pytest
 from scipy.special import log_softmax
 
 import lstm_cy
-from lstm_cy import cli, load, reference
+from lstm_cy import bench, cli, load, reference
 from lstm_cy.text import Vocabulary
 
 TEXT = "".join(f"{n} green bottles, standing on the wall\n" for n in range(1000))
@@ -258,7 +258,7 @@ def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
 @pytest.fixture
 def small_demo(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_medians", lambda calls, seconds: [3e-3, 2e-3])
+    monkeypatch.setattr(bench, "medians", lambda calls, seconds: {"lstm_cy": 2e-3, "NumPy": 3e-3})
     return ["demo", "--quick", f"--text={text}"]
 
 
@@ -323,13 +323,13 @@ def test_demo_shows_no_ratio_where_the_outputs_differ(small_demo, capsys, monkey
 
     def wrong(*arguments):
         y, *state = forward(*arguments)
-        return y + np.float32(2e-4), *state
+        return y + np.float32(2e-3), *state
 
     monkeypatch.setattr(reference, "forward", wrong)
     assert cli.main([*small_demo, "--output=other.npz"]) == 1
     captured = capsys.readouterr()
     assert "1.5x" not in captured.out
-    assert "1 step(s), 1 row(s): the outputs are 2.0e-04 apart" in captured.err
+    assert "1 step(s), 1 row(s): the results of lstm_cy and NumPy are 2.0e-03 apart" in captured.err
     assert Path("other.npz").exists()
 
 
@@ -361,13 +361,34 @@ def test_demo_stops_within_a_part_too(small_demo, monkeypatch):
     assert len(pieces) == 3  # of thirty: the clock is asked before and after each
 
 
-def test_medians_take_turns():
-    calls, order = [], []
-    calls = [lambda: order.append("a"), lambda: order.append("b")]
-    medians = cli._medians(calls, seconds=0)
-    assert "".join(order) == "ab" * 3
-    assert len(medians) == 2
-    assert all(median >= 0 for median in medians)
+# bench
+
+
+def test_bench_shows_every_shape_and_library(capfd, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setattr(bench, "SHAPES", {"forward": ("2x5x3x4",), "step": ("1x1x3x4",), "training": ("2x5x3x4",)})
+    assert cli.main(["bench", "--seconds=0.01"]) == 0
+    out = capfd.readouterr().out
+    names = [name for name in bench.installed() if name != "lstm_cy"]
+    assert "NumPy" in names
+    header, *rows = [line for line in out.splitlines() if line.startswith((" " * 10, *bench.SHAPES))]
+    assert all(name in header for name in names)
+    assert [row.split()[:2] for row in rows] == [["forward", "2x5x3x4"], ["step", "1x1x3x4"], ["training", "2x5x3x4"]]
+    assert all(row.count("x)") >= len(names) - 1 for row in rows)  # ONNX Runtime does not train
+
+
+def test_bench_starts_anew_with_one_thread_of_blas(monkeypatch):
+    seen = []
+
+    def run(command, env):
+        seen.append((command, env["OPENBLAS_NUM_THREADS"]))
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cli, "subprocess", SimpleNamespace(run=run))
+    with pytest.raises(SystemExit, match="3"):
+        cli.main(["bench", "--seconds=0.5"])
+    assert seen == [([sys.executable, "-m", "lstm_cy", "bench", "--seconds", "0.5"], "1")]
 
 
 # info, and what goes wrong

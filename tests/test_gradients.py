@@ -10,18 +10,18 @@ STEP = 1e-3
 BOUND = 1e-9  # of the largest entry
 
 
-def finite_difference(function, array):
-    """The gradient of a scalar function of `array`, which is changed and put back entry by entry."""
+def finite_difference(function, array, size=STEP):
+    """The gradient of a scalar function of `array`, which is changed by `size` and put back entry by entry."""
     gradient = np.empty_like(array)
     flat, out = array.reshape(-1), gradient.reshape(-1)
     for k in range(flat.size):
         value = flat[k]
         at = {}
         for step in (-2, -1, 1, 2):
-            flat[k] = value + step * STEP
+            flat[k] = value + step * size
             at[step] = function()
         flat[k] = value
-        out[k] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * STEP)
+        out[k] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * size)
     return gradient
 
 
