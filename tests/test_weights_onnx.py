@@ -1,18 +1,22 @@
 """ONNX: LSTM nodes as layers, whole graphs as models; ONNX's own cases, ONNX Runtime and PyTorch are the oracles."""
 
 import os
+import re
 import sys
 import time
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from common import reference_lstm
+from common import bits, reference_lstm
 
 import lstm_cy
 from lstm_cy.weights import gate_order
 from lstm_cy.weights.onnx import fold, from_onnx, lstms, operators
+from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -261,6 +265,29 @@ def test_length_0_gives_the_initial_state_back_where_onnx_runtime_gives_zeros(ru
     assert not c[:, 0].any()
     np.testing.assert_array_equal([h_n[:, 0], c_n[:, 0]], [inputs["h0"][:, 0], inputs["c0"][:, 0]])
     np.testing.assert_allclose([h_n[:, 1], c_n[:, 1]], [h[:, 1], c[:, 1]], atol=TOLERANCE)
+
+
+def test_onnx_runtime_takes_0_for_what_is_refused_here(runtime):
+    """Alphas that are not given are not ONNX's, and those that are too many are passed over."""
+    rng = np.random.default_rng(5)
+    weights = weights_of(rng, 1, 3, 5)
+    x = rng.standard_normal((4, 2, 3)).astype(np.float32)
+
+    def run(**attributes):
+        made = model([plain_lstm("WR", hidden_size=5, **attributes)], ["x"], weights=weights)
+        return made, session(runtime, made).run(None, {"x": x})[0]
+
+    for name in ("Affine", "ScaledTanh", "ThresholdedRelu"):
+        activations = ["Sigmoid", "Tanh", name]
+        made, y = run(activations=activations)
+        _, zeros = run(activations=activations, activation_alpha=[0.0], activation_beta=[0.0])
+        np.testing.assert_array_equal(y, zeros)
+        with pytest.raises(ValueError, match=f"{name.lower()} without its alpha"):
+            lstms(made)
+    made, y = run(activation_alpha=[0.5, 0.5])
+    np.testing.assert_array_equal(y, run()[1])
+    with pytest.raises(ValueError, match="more values than there are"):
+        lstms(made)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
@@ -728,9 +755,12 @@ def test_inputs_are_converted_as_the_layers_do(small):
 
 WRONG_INPUTS = {
     r"inputs: expected \['x', 'h0'\]; missing: \['h0'\], unknown: \['h'\]": {"x": 0, "h": 0},
-    r"x: expected shape \('T', 'B', 3\), got \(4, 3\)": {"x": np.ones((4, 3)), "h0": 0},
-    r"x: expected shape \('T', 'B', 3\), got \(4, 2, 4\)": {"x": np.ones((4, 2, 4)), "h0": 0},
-    r"h0: expected shape \(1, 'B', 5\), got \(1, 3, 5\); .*'B': 2": {"x": np.ones((4, 2, 3)), "h0": np.ones((1, 3, 5))},
+    r"x: expected shape \('T', 'B', 3\) where .*, got \(4, 3\)": {"x": np.ones((4, 3)), "h0": 0},
+    r"x: expected shape \('T', 'B', 3\) where .*, got \(4, 2, 4\)": {"x": np.ones((4, 2, 4)), "h0": 0},
+    r"h0: expected shape \(1, 'B', 5\) where .*'B': 2.*, got \(1, 3, 5\)": {
+        "x": np.ones((4, 2, 3)),
+        "h0": np.ones((1, 3, 5)),
+    },
     "x: expected float32, got complex": {"x": np.ones((4, 2, 3), complex), "h0": 0},
     "x: expected real numbers, got dtype": {"x": ["a"], "h0": 0},
 }
@@ -844,7 +874,44 @@ def test_every_unsupported_node_is_listed():
     )
 
 
+def test_the_documented_operators_are_those_there_are():
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    listed = re.search(r"\*\*Operators:\*\* (.*?)\.", page, re.DOTALL).group(1)
+    assert re.split(r",\s+", listed) == sorted([*operators.OPERATORS, "LSTM"])
+
+
+def test_threads_share_a_model(small):
+    inputs = [{name: scale + array for name, array in small_inputs().items()} for scale in range(8)]
+    expected = [small.run(given) for given in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for results, right in zip(pool.map(small.run, inputs * 20), expected * 20, strict=True):
+            assert bits(*results) == bits(*right)
+
+
 # Files, external data
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("number", TENSOR_DTYPES)
+def test_tensors_of_every_type(number, raw):
+    dtype = TENSOR_DTYPES[number]
+    array = np.array([[0, 1, 100], [1, 0, 255 if dtype.kind == "u" else -128]]).astype(dtype)
+    tensor = numpy_helper.from_array(array, "w")
+    if not raw:
+        bits_of = array.view(np.uint16) if dtype.name == "float16" else array
+        tensor = helper.make_tensor("w", number, array.shape, (array if number == 10 else bits_of).ravel().tolist())
+    assert tensor.HasField("raw_data") == raw
+    made = model([node("Identity", ["w"])], types={"y": number})
+    made.graph.initializer.append(tensor)
+    (y,) = from_onnx(made).run({})
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, array)
+
+
+def test_an_unknown_size_may_be_minus_one():
+    run = from_onnx(model([node("Identity", ["x"])], [("x", [-1, 2])]))
+    assert run.inputs[0].shape == (None, 2)
+    run.run({"x": np.ones((5, 2))})
 
 
 def test_paths_bytes_and_protos_are_read(tmp_path):
@@ -929,7 +996,6 @@ BAD_EXTERNAL = [
     ({"offset": "9" * 5000}, "external data of 240 bytes"),
     ({"length": "241"}, "external data of 241 bytes at 0, 240 are expected"),
     ({"length": str(2**60)}, "240 are expected"),
-    ({"offset": "200"}, "400 bytes at 240 of 'weights.bin', which has 640, 400 of them not yet used|not yet used"),
     ({"basepath": "/"}, "'basepath': '/'"),
 ]
 
@@ -944,9 +1010,6 @@ def test_other_external_data_are_refused(external, entries, message):
     (folder / "link").symlink_to("weights.bin")
     os.mkfifo(folder / "pipe")
     change(**entries)
-    if entries == {"offset": "200"}:  # overlaps, but stays within the file: read as it says
-        lstms(path)
-        return
     for read in (lstms, from_onnx):
         with pytest.raises(ValueError, match=message) as caught:
             read(path)
@@ -1115,7 +1178,7 @@ def test_too_many_nodes_and_too_deep_graphs():
         graph = helper.make_graph([helper.make_node("If", ["x"], [], then_branch=graph)], "outer", [], [])
     proto = model([], ["x"], ["x"])
     proto.graph.node.extend(graph.node)
-    refused(proto, "more than 16 deep|given by nothing")
+    refused(proto, "more than 16 deep")
 
 
 def test_functions_in_the_place_of_operators():

@@ -86,7 +86,8 @@ class Source:
         if isinstance(model, onnx.ModelProto):
             self.proto, self.size = model, model.ByteSize()
         elif isinstance(model, bytes | bytearray | memoryview):
-            self.proto, self.size = self._parsed(onnx, bytes(model)), len(model)
+            content = bytes(model)
+            self.proto, self.size = self._parsed(onnx, content), len(content)
         elif isinstance(model, str | os.PathLike):
             self.name = os.fspath(model)
             folder = os.path.dirname(self.name) or os.curdir
@@ -148,7 +149,9 @@ class Source:
         found = len(getattr(tensor, field)) if raw is None else len(raw) / dtype.itemsize
         if found != count:
             raise ValueError(f"{name}: shape {shape} has {count} elements, the file holds {found:g}")
-        if raw is not None:
+        if raw is not None and dtype.kind == "b":
+            array = np.frombuffer(raw, np.uint8) != 0
+        elif raw is not None:
             array = np.frombuffer(raw, dtype.newbyteorder("<"))
         elif dtype.name == "float16":  # its bits stand in integers
             array = np.array(tensor.int32_data, np.uint16).view(dtype)
