@@ -8,7 +8,7 @@ import numpy as np
 from .operators import ATTRIBUTES, OPERATORS, OUTPUTS
 from .proto import LARGEST_COUNT, import_onnx, is_onnx, naming
 
-#: of graphs inside graphs
+#: how many graphs may be inside each other
 LARGEST_DEPTH = 16
 #: bytes that folding may take: so many, or so many times the file's
 SMALLEST_BUDGET, BUDGET_FACTOR = 64 << 20, 4
@@ -46,7 +46,7 @@ class Node:
         self._budget = None  # while it is folded
 
     def __str__(self):
-        return describe(self.name, self.op_type, self.outputs)
+        return _describe(self.name, self.op_type, self.outputs)
 
     def get(self, attribute, default=None):
         """The value of an attribute."""
@@ -158,7 +158,7 @@ class Graph:
         self._known.add(name)
 
     def _add(self, source, proto, made):
-        label = describe(proto.name, proto.op_type, proto.output)
+        label = _describe(proto.name, proto.op_type, proto.output)
         for name in proto.input:
             if name and not self.knows(name):
                 why = "made by a later node: a cycle, or not in order" if name in made else "given by nothing"
@@ -169,7 +169,7 @@ class Graph:
         with naming(label):
             for name in filter(None, proto.output):
                 self._define(name)
-            reason = foreign(proto, source.opset)
+            reason = _foreign(proto, source.opset)
         if reason:
             self.foreign.append((label, reason))
             return
@@ -194,12 +194,12 @@ class Graph:
         return True
 
 
-def describe(name, op_type, outputs):
+def _describe(name, op_type, outputs):
     """What errors call a node."""
     return f"node {name!r} ({op_type})" if name else f"the node of {next(iter(outputs), '')!r} ({op_type})"
 
 
-def foreign(proto, opset):
+def _foreign(proto, opset):
     """What is not known about a NodeProto, or None.
 
     Raises

@@ -220,20 +220,27 @@ def _value(proto):
         raise ValueError(f"value {proto.name!r}: expected an array of numbers, got {kind}")
     shape = None
     if tensor.HasField("shape"):
-        shape = tuple(
-            size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in tensor.shape.dim
-        )
+        shape = tuple(_size(size) for size in tensor.shape.dim)
     return Value(proto.name, shape, DTYPES[tensor.elem_type])
+
+
+def _size(proto):
+    """A fixed size, or the name of one that may change, or None; some exporters write -1 for that."""
+    if proto.HasField("dim_value"):
+        return proto.dim_value if proto.dim_value >= 0 else None
+    return proto.dim_param or None
 
 
 def _check_shape(value, shape, sizes):
     """Raise unless a shape is as declared; `sizes` holds those of the names met so far."""
-    fits = len(shape) == len(value.shape) and all(
-        expected is None or found == (sizes.setdefault(expected, found) if isinstance(expected, str) else expected)
-        for expected, found in zip(value.shape, shape, strict=True)
-    )
+    fits = len(shape) == len(value.shape)
+    for expected, found in zip(value.shape, shape, strict=False):
+        fits &= (
+            found == (sizes.setdefault(expected, found) if isinstance(expected, str) else expected) or expected is None
+        )
     if not fits:
-        raise ValueError(f"{value.name}: expected shape {value.shape}, got {shape}; {sizes}")
+        where = f" where {sizes}" if sizes else ""
+        raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
 
 
 def _own(array, seen):

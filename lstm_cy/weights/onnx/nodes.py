@@ -199,7 +199,7 @@ class LstmNode:
             if P is not None:
                 rows = gate_order.reorder(P[direction], gate_order.ONNX_PEEPHOLES, gate_order.PEEPHOLES)
                 arrays[f"peephole{suffix}"] = rows.reshape(3, H)
-        layer.replace_parameters({name: array.astype(dtype, copy=False) for name, array in arrays.items()})
+        layer.replace_parameters({name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()})
         return layer
 
     def run(self, layer, X, lengths=None, initial_h=None, initial_c=None):

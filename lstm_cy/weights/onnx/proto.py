@@ -86,7 +86,8 @@ class Source:
         if isinstance(model, onnx.ModelProto):
             self.proto, self.size = model, model.ByteSize()
         elif isinstance(model, bytes | bytearray | memoryview):
-            self.proto, self.size = self._parsed(onnx, bytes(model)), len(model)
+            content = bytes(model)
+            self.proto, self.size = self._parsed(onnx, content), len(content)
         elif isinstance(model, str | os.PathLike):
             self.name = os.fspath(model)
             folder = os.path.dirname(self.name) or os.curdir
@@ -148,7 +149,9 @@ class Source:
         found = len(getattr(tensor, field)) if raw is None else len(raw) / dtype.itemsize
         if found != count:
             raise ValueError(f"{name}: shape {shape} has {count} elements, the file holds {found:g}")
-        if raw is not None:
+        if raw is not None and dtype.kind == "b":
+            array = np.frombuffer(raw, np.uint8) != 0
+        elif raw is not None:
             array = np.frombuffer(raw, dtype.newbyteorder("<"))
         elif dtype.name == "float16":  # its bits stand in integers
             array = np.array(tensor.int32_data, np.uint16).view(dtype)
@@ -196,7 +199,7 @@ class _External:
         location = entries.pop("location", "")
         offset, length = entries.pop("offset", "0"), entries.pop("length", str(size))
         entries.pop("checksum", None)
-        numbers = all(re.fullmatch(r"\d{1,18}", number, re.ASCII) for number in (offset, length))
+        numbers = all(re.fullmatch(r"\d{1,19}", number, re.ASCII) for number in (offset, length))
         if entries or not numbers or int(length) != size:
             raise ValueError(f"external data of {length} bytes at {offset}, {size} are expected; {entries}")
         if self._folder is None:
@@ -209,14 +212,13 @@ class _External:
         return self._read[key]
 
     def _bytes(self, location, offset, size):
-        # O_NONBLOCK: a pipe would wait for ever
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(os.path.join(self._folder, location), flags)
+            # O_NONBLOCK: a pipe would wait for ever
+            descriptor = os.open(os.path.join(self._folder, location), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             why = "it is a link" if error.errno == errno.ELOOP else error.strerror
             raise ValueError(f"its data in {location!r} are not read: {why}") from None
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"its data in {location!r} are not read: it is not a file")
@@ -226,8 +228,11 @@ class _External:
                     f"{size} bytes at {offset} of {location!r}, which has {status.st_size}, {left} of them not yet used"
                 )
             self._left[location] -= size
-            file.seek(offset)
-            return file.read(size)
+            with open(descriptor, "rb", closefd=False) as file:
+                file.seek(offset)
+                return file.read(size)
+        finally:
+            os.close(descriptor)
 
 
 def is_onnx(domain):
