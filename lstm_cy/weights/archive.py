@@ -25,7 +25,7 @@ def naming(place):
         raise ValueError(f"{place}: {error}") from None
 
 
-def members(file, kind, suffix=""):
+def members(file, kind, suffix="", check=None):
     """The members of an archive, in order: {name: Member}.
 
     Parameters
@@ -36,6 +36,8 @@ def members(file, kind, suffix=""):
         What the file should be, for messages, such as "an .npz file".
     suffix : str
         Left off the names.
+    check : callable, optional
+        Called with the list of names before anything else is looked at, to raise for an archive of another kind.
 
     Raises
     ------
@@ -47,6 +49,8 @@ def members(file, kind, suffix=""):
     count = _check_directory(file, size, kind)
     with zipfile.ZipFile(file) as archive:
         infos, end = archive.infolist(), archive.start_dir
+    if check is not None:
+        check([info.filename for info in infos])
     if len(infos) != count:
         raise ValueError(f"damaged: {len(infos)} members where there should be {count}")
     # members that share bytes would let a small file fill the memory
@@ -106,7 +110,7 @@ class Member:
         if not 0 <= info.header_offset < file_size:
             raise ValueError(f"its place, {info.header_offset}, is not in the file")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise ValueError("compressed; only uncompressed files are read")
+            raise ValueError("compressed; only uncompressed files are read: save it again without")
         if info.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
             raise ValueError("encrypted, or of an unknown kind")
         if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in info.orig_filename:

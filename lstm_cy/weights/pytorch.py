@@ -33,7 +33,7 @@ _SIMILAR = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)(?![a-z])|(?:^|\.)(?:peephol
 _FLOATS = ("float32", "float64", "float16")
 # What safetensors hands to NumPy; bfloat16, which NumPy does not know, is read here.
 _SAFETENSORS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-_MAX_HEADER = 16 << 20
+_MAX_HEADER = 4 << 20
 _MAX_LISTED = 50
 # Options that torch.nn.LSTM does not have, and what they are without.
 _OURS = {
@@ -104,8 +104,8 @@ def lstms(source, *, batch_first=False, strict=False):
     Parameters
     ----------
     source : str, os.PathLike, or mapping
-        A file that `read` takes; or a state dict: {name: array or torch tensor}. Dicts, lists and tuples in it are
-        searched too, so that a whole checkpoint will do, whatever its state dict is called.
+        A file that `read` takes; or a state dict: {name: ndarray, or a tensor of PyTorch or another library}. Dicts,
+        lists and tuples in it are searched too, so that a whole checkpoint will do, whatever its state dict is called.
     batch_first : bool
         For the layers that are made; state dicts do not tell.
     strict : bool
@@ -348,14 +348,14 @@ def _plans(source, value):
             prefix = "/".join((*place, prefix))
         if prefix in plans:
             problems.append(f"two LSTMs would be called {prefix!r}")
-        options, wrong = _fit(tensors)
+        options, order, wrong = _fit(tensors)
         problems += [f"{prefix}{text}" for text in wrong]
-        named = {_name(part, layer or 0, reverse): tensor for (part, layer, reverse), tensor in tensors.items()}
+        named = {_name(part, layer or 0, reverse): tensors[part, layer, reverse] for part, layer, reverse in order}
         plans[prefix] = _Plan(options, named)
     if problems:
         raise ValueError(
-            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are meant, "
-            "give lstms a dict of those"
+            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are "
+            "meant, give lstms a dict of those"
         )
     return plans
 
@@ -376,7 +376,7 @@ def _places(value, place=()):
 
 
 def _is_tensor(value):
-    return isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "shape"))
+    return hasattr(value, "__array__") and hasattr(value, "shape")
 
 
 def _name(part, layer, reverse):
@@ -385,26 +385,28 @@ def _name(part, layer, reverse):
 
 
 def _fit(tensors):
-    """(the options of the LSTM whose tensors these are, what is wrong with them); `tensors` as in `_plans`."""
+    """(options of the LSTM that has `tensors`, their keys in its order, what is wrong); `tensors` as in `_plans`."""
     shapes = {key: tuple(int(size) for size in tensor.shape) for key, tensor in tensors.items()}
     layers = {layer for _, layer, _ in shapes}
     if None in layers and len(layers) > 1:
-        return {}, ["weight_ih and the like: both those of an LSTM and those of an LSTMCell"]
+        return {}, [], ["weight_ih and the like: both those of an LSTM and those of an LSTMCell"]
     first = None if None in layers else 0
     keys = [(part, first, False) for part in ("weight_ih", "weight_hh", "weight_hr")]
     ih, hh, hr = map(shapes.get, keys)
     wrong = [f"{_name(*key)} is missing" for key in keys[:2] if key not in shapes]
     wrong += [
-        f"{_name(*key)} has shape {shapes[key]}, expected 2 axes" for key in keys if len(shapes.get(key, "ij")) != 2
+        f"{_name(*key)} has shape {shapes[key]}, expected 2 axes"
+        for key in keys
+        if key in shapes and len(shapes[key]) != 2
     ]
     if wrong:
-        return {}, wrong
+        return {}, [], wrong
     rows, P = hh
     H = hr[1] if hr else P
     if rows != 4 * H and not hr:
         kinds = {3 * H: "that of a GRU", H: "that of a plain RNN"}
         kind = kinds.get(rows, "expected (4 * hidden_size, hidden_size), or weight_hr with it")
-        return {}, [f"{_name(*keys[1])} has shape {hh}, {kind}"]
+        return {}, [], [f"{_name(*keys[1])} has shape {hh}, {kind}"]
     options = {
         "input_size": ih[1],
         "hidden_size": H,
@@ -422,7 +424,7 @@ def _fit(tensors):
         for key, shape in shapes.items()
         if shape != expected.get(key)
     ]
-    return options, wrong
+    return options, [] if wrong else list(expected), wrong
 
 
 def _shapes(layers, options):
@@ -456,8 +458,8 @@ def _layers(source, plans, strict, *, copy=True, **options):
 
 def _array(tensor):
     """A tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not know, as float32."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
     tensor = tensor.detach().cpu()
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 

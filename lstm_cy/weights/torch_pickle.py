@@ -49,7 +49,7 @@ def read(path):
     """What a PyTorch file holds; see `weights.pytorch.read`."""
     with open(path, "rb") as file, archive.naming(path):
         _check_beginning(file.read(2 + len(_LEGACY_MAGIC)))
-        members = archive.members(file, "a PyTorch file")
+        members = archive.members(file, "a PyTorch file", check=_folder)
         folder = _folder(members)
         records = _Records({name.removeprefix(folder): member for name, member in members.items()})
         with archive.naming(f"member {folder + 'data.pkl'!r}"):
@@ -68,18 +68,17 @@ def _check_beginning(content):
         raise ValueError("a bare pickle, which is not read; torch.save a state_dict() instead")
 
 
-def _folder(members):
-    """The folder that all members are in, with a slash."""
-    folders = {name.partition("/")[0] + "/" for name in members}
-    found = [folder for folder in folders if folder + "data.pkl" in members]
-    if len(folders) != 1 or not found:
+def _folder(names):
+    """The folder that all members are in, with a slash; raises for an archive that is none of PyTorch's."""
+    folder, *others = {name.partition("/")[0] + "/" for name in names} or [""]
+    if others or folder + "data.pkl" not in names:
         raise ValueError("a ZIP archive, but none of PyTorch: expected one folder with data.pkl in it")
-    if found[0] + "constants.pkl" in members:
+    if folder + "constants.pkl" in names:
         raise ValueError(
             "a TorchScript archive, which holds code; load it in PyTorch with torch.jit.load and torch.save its "
             "state_dict()"
         )
-    return found[0]
+    return folder
 
 
 class _Records:
