@@ -551,7 +551,9 @@ class Sequential(Layer):
             if not isinstance(layer, Layer) or isinstance(layer, Sequential):
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r} at {index}")
             if isinstance(layer, LSTM | Readout | Masking) and not sequences:
-                raise ValueError(f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step")
+                raise ValueError(
+                    f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step"
+                )
             if isinstance(layer, Readout):
                 sequences = layer.return_sequences
                 if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
@@ -660,7 +662,8 @@ class Sequential(Layer):
             if layer.masks:
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
-                x, state = layer(x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads)
+                state = states[len(finals)]
+                x, state = layer(x, state, lengths=lengths, mask=mask, reset=reset, threads=threads)
                 finals.append(state)
             elif isinstance(layer, Readout):
                 x = layer(x, lengths=lengths, mask=mask)
@@ -686,9 +689,8 @@ class Sequential(Layer):
             if layer.masks:
                 mask = layer.valid(x)
             if isinstance(layer, LSTM):
-                x, state, kept = layer.forward(
-                    x, states[len(finals)], lengths=lengths, mask=mask, reset=reset, threads=threads, rng=rng
-                )
+                steps = {"lengths": lengths, "mask": mask, "reset": reset}
+                x, state, kept = layer.forward(x, states[len(finals)], **steps, threads=threads, rng=rng)
                 finals.append(state)
             elif isinstance(layer, Readout):
                 x, kept = layer.forward(x, lengths=lengths, mask=mask)

@@ -7,8 +7,20 @@ from pathlib import Path
 import lstm_cy
 
 PACKAGE = Path(lstm_cy.__file__).parent
-CORE = {"activations", "functions", "checks", "config", "layer", "batches", "lstm", "layers", "losses", "optimizers"}
-CORE |= {"reference", "_kernels"}
+CORE = {
+    "activations",
+    "checks",
+    "config",
+    "functions",
+    "layer",
+    "batches",
+    "lstm",
+    "layers",
+    "losses",
+    "optimizers",
+    "reference",
+    "_kernels",
+}
 ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
@@ -22,7 +34,7 @@ ALLOWED = {
     "config": {"checks", "_kernels"},
     "layer": {"checks"},
     "lstm": {"activations", "checks", "config", "layer", "_kernels"},
-    "layers": {"activations", "functions", "checks", "config", "layer", "lstm", "_kernels"},
+    "layers": {"activations", "checks", "config", "functions", "layer", "lstm", "_kernels"},
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,

@@ -72,16 +72,13 @@ def read_model(path, strict=False):
     ValueError
         The file is truncated, damaged or none of Keras's; or it holds layers or options that are not read, all of which
         are listed; or weights that no layer uses.
-    ImportError
-        h5py is not installed.
     OSError
         The file cannot be read.
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
         try:
-            source = _read_zip(file, size) if file.read(2) == b"PK" else _read_h5(file, size)
+            source = _read_zip(file) if file.read(2) == b"PK" else _read_h5(file)
             model = _converted(*source)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
@@ -107,7 +104,7 @@ def from_keras(model):
     TypeError
         `model` is no Keras model, or one of a class of its own.
     ValueError
-        It holds layers or options that are not read; all of them are listed.
+        It has no weights yet, or holds layers or options that are not read; all of them are listed.
 
     Examples
     --------
@@ -126,6 +123,8 @@ def from_keras(model):
     home = type(model).__module__.split(".")[0]
     if home not in ("keras", "tf_keras") or kind not in _MODELS:
         raise TypeError(f"model: expected a Sequential or functional model of Keras, got {kind}")
+    if not model.built:
+        raise ValueError("model: expected one that has its weights; call it once, or give it an Input")
     arrays = {}
     for layer in model.layers:
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
@@ -139,25 +138,24 @@ def from_keras(model):
         raise ValueError(f"model: {error}") from None
 
 
-def _read_zip(file, size):
+def _read_zip(file):
     """(configuration, version of Keras, weights) of a .keras file."""
-    names = list(archive.members(file, "a .keras file"))
-    if sorted(names) != sorted(_MEMBERS):
-        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
-    with zipfile.ZipFile(file) as members:  # h5py wants a file that it can seek in
-        metadata, spec = (_json(members.open(name).read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
-        version = metadata.get("keras_version") if isinstance(metadata, dict) else None
-        if not isinstance(version, str) or not version.startswith("3."):
-            raise ValueError(f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
-        with members.open(_MEMBERS[2]) as weights:
-            arrays, names = hdf5.read(weights, weights.seek(0, os.SEEK_END), skip=_OPTIMIZERS, texts=["name"])
+    members = archive.members(file, "a .keras file")
+    if sorted(members) != sorted(_MEMBERS):
+        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(members)}"[:1000])
+    metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version.startswith("3."):
+        raise ValueError(f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
+    weights = members[_MEMBERS[2]]
+    arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
 
 
-def _read_h5(file, size):
+def _read_h5(file):
     """(configuration, version of Keras, weights) of an .h5 file."""
     file.seek(0)
-    arrays, texts = hdf5.read(file, size, skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
+    arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
         raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
     by_layer = {}
@@ -276,7 +274,7 @@ def _flatten(spec, place, major, parts, unsupported):
     try:
         layers = _in_order(spec)
     except _Unsupported as error:
-        unsupported.append(f"{place.name or 'the model'}: {error}")
+        unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
         return
     for layer, source, mask in layers:
         name = "?"
@@ -301,6 +299,16 @@ def _flatten(spec, place, major, parts, unsupported):
             parts.append((inner, mask, build))
         except (_Unsupported, TypeError, ValueError) as error:
             unsupported.append(f"{name}: {error}")
+
+
+def _unknown(spec):
+    """What besides is not read of a model that is no chain."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        kind = layer.get("class_name") if isinstance(layer, dict) else None
+        if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
+            yield f"{layer.get('name')}: layer {kind}"
 
 
 def _border(place):
@@ -376,7 +384,9 @@ def _ends(config, key):
     ends = config.get(key)
     ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
     name = ends[0][0] if ends and _is_list(ends[0], 3) else None
-    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [[name, place] for place in range(len(ends))]:
+    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
+        [name, place] for place in range(len(ends))
+    ]:
         raise _Unsupported(f"{key}: expected one, got {ends!r:.200}")
     return name, len(ends)
 
@@ -393,7 +403,7 @@ def _node(by_name, name):
         arguments, options = node.get("args"), node.get("kwargs")
     else:  # Keras 2: a list of [name, node, tensor, options]
         arguments, options = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None
-    if not _is_list(arguments, 1) or not isinstance(options, dict):
+    if not _is_list(arguments, 1) or not isinstance(options, dict) or _is_list_of(arguments[0], dict | list):
         raise _Unsupported(f"{name!r:.80}: expected one input, got {node!r:.200}")
     mask = options.get("mask")
     others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
@@ -404,6 +414,10 @@ def _node(by_name, name):
 
 def _is_list(value, length):
     return isinstance(value, list) and len(value) == length
+
+
+def _is_list_of(value, kind):
+    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], kind)
 
 
 def _tensor(value):
@@ -479,7 +493,9 @@ def _function(spec, major):
         return _HARD_SIGMOID[major]
     if isinstance(spec, str) and spec in _FUNCTIONS:
         return _FUNCTIONS[spec]
-    if isinstance(spec, dict):
+    if isinstance(spec, dict) and spec.get("class_name") == "function":
+        spec = spec.get("config")
+    elif isinstance(spec, dict):
         kind, config = _split(spec)
         if kind in _ACTIVATION_LAYERS:
             options = _Options(config, major)
@@ -748,7 +764,9 @@ def _taken(chain, place, shapes, path="", among=()):
         array = arrays[kind]
         if array.dtype.kind != "f":
             raise ValueError(f"{place.name}: {kind}: expected floats, got {array.dtype}")
-        fits = array.ndim == len(shape) and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
+        fits = array.ndim == len(shape) and all(
+            want in (None, has) for want, has in zip(shape, array.shape, strict=True)
+        )
         if not fits or 0 in array.shape:
             raise ValueError(f"{place.name}: {kind}: expected shape {shape}, got {array.shape}")
     return arrays

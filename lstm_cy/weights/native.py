@@ -28,8 +28,7 @@ FORMAT_VERSION = 1
 HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
 _LAYERS = {
-    layer.__name__: layer
-    for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
 }
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
