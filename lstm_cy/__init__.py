@@ -28,7 +28,6 @@ _HOME = {
     "save": "weights",
     "from_keras": "weights.keras",
     "from_onnx": "weights.onnx",
-    "from_torch": "weights.pytorch",
     "set_num_threads": "config",
     "get_num_threads": "config",
     "show_config": "config",

@@ -134,19 +134,14 @@ def _add_convert(commands):
     add = _add_command(commands, "convert", _convert, "make one kind of model file of another")
     add("input", metavar="IN", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
     add("output", metavar="OUT", help=".npz, .safetensors or .onnx; replaced if it is there")
-    add(
-        "--name",
-        metavar="NAME",
-        help="which LSTM to take of several: a prefix or a node, as `lstm-cy inspect` shows it",
-    )
+    add("--name", help="which LSTM to take of several: a prefix or a node, as `lstm-cy inspect` shows it")
+    add("--batch-first", action="store_true", help="of PyTorch's tensors, which do not tell: x is (B, T, I)")
     add("--states", action="store_true", help="the initial states become inputs of the .onnx file")
     add("--lengths", action="store_true", help="the rows' lengths become an input of the .onnx file")
-    add(
-        "--check",
-        action="store_true",
-        help=f"run both files on random input, with the frameworks they are for where"
-        f" these are installed, and tell the largest difference; status 1 if one is above {conversion.LIMIT:g}",
+    check = (
+        "run both files on random input, by their frameworks where these are installed, and tell the largest difference"
     )
+    add("--check", action="store_true", help=f"{check}; the status is 1 where it is above {conversion.LIMIT:g}")
 
 
 def _add_inspect(commands):
@@ -283,7 +278,7 @@ def _generate(options):
 
 def _convert(options):
     """Make a model file of another, of lstm_cy, PyTorch, Keras or ONNX."""
-    model, comparison = conversion.read(options.input, options.name)
+    model, comparison = conversion.read(options.input, options.name, batch_first=options.batch_first)
     written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
     _say(f"{options.output}: {type(model).__name__}, {os.path.getsize(options.output)} bytes")
     if options.check:

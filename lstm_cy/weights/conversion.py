@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
     difference: Callable[[], float]
 
 
-def read(path, name=None):
+def read(path, name=None, *, batch_first=False):
     """The model in a file, or the LSTM of that name in it.
 
     Parameters
@@ -38,7 +38,9 @@ def read(path, name=None):
         Any file that `load` reads; of an .onnx file an LSTM node is taken.
     name : str, optional
         A prefix of PyTorch's names, with or without the dot behind it, or the name of an ONNX node. It may be left out
-        where the file holds one LSTM.
+        where the file holds one LSTM and nothing else, or one LSTM node.
+    batch_first : bool
+        For an LSTM under PyTorch's names, which do not tell.
 
     Returns
     -------
@@ -51,7 +53,10 @@ def read(path, name=None):
     ValueError, ImportError, OSError
         As `load`; or there is no LSTM of that name.
     """
-    return by_suffix(path, _SOURCES)(os.fspath(path), name)
+    model, comparison = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
+    if batch_first and not model.batch_first:
+        raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
+    return model, comparison
 
 
 def write(model, path, *, states=False, lengths=False):
@@ -72,27 +77,27 @@ def write(model, path, *, states=False, lengths=False):
     ]
 
 
-def _own_or_foreign(path, name):
+def _own_or_foreign(path, name, batch_first):
     try:
         model, model.metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
-        return _from_pytorch(path, name)
+        return _from_pytorch(path, name, batch_first)
     _refuse_name(path, name)
     return model, None
 
 
-def _from_pytorch(path, name):
+def _from_pytorch(path, name, batch_first):
     from . import pytorch
 
     if name is None:
-        model = pytorch.read_model(path, strict=False)
+        model = pytorch.read_model(path, strict=False, batch_first=batch_first)
         return model, Comparison("PyTorch", lambda: _pytorch(path, *pytorch.lstms(path), model))
-    lstms = pytorch.lstms(path)
+    lstms = pytorch.lstms(path, batch_first=batch_first)
     prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
     return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
 
 
-def _from_onnx(path, name):
+def _from_onnx(path, name, batch_first):
     from .onnx import lstms
 
     found = lstms(path)
@@ -104,7 +109,7 @@ def _from_onnx(path, name):
     )
 
 
-def _from_keras(path, name):
+def _from_keras(path, name, batch_first):
     _refuse_name(path, name)
     model = load(path)
     return model, Comparison("Keras", lambda: _keras(path, model))

@@ -206,7 +206,8 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is
+        {"layers": [config, ...]}.
 
     Raises
     ------
