@@ -96,6 +96,8 @@ def has_known_types(case):
 
 
 def as_array(value):
+    """Some cases hold protobufs, packed into arrays."""
+    value = value.item() if isinstance(value, np.ndarray) and value.dtype == object else value
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
