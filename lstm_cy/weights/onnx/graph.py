@@ -110,6 +110,7 @@ class OnnxModel:
         self._steps = [_lstm(node, graph.constants) if node.op_type == "LSTM" else node for node in graph.nodes]
         used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
         self._constants = {name: array for name, array in graph.constants.items() if name in used}
+        self._everything = self._plan([value.name for value in self.outputs])
 
     def __repr__(self):
         inputs, outputs = (", ".join(value.name for value in values) for values in (self.inputs, self.outputs))
@@ -141,7 +142,7 @@ class OnnxModel:
         values = self._given(inputs)
         seen = {id(array) for array in values.values()}
         with np.errstate(all="ignore"):  # infinity and NaN are ONNX's answers too
-            for step, ended in self._plan(names):
+            for step, ended in self._everything if outputs is None else self._plan(names):
                 arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
                 results = step.run(arrays)
                 values |= {name: array for name, array in zip(step.outputs, results, strict=False) if name}
@@ -184,7 +185,7 @@ class OnnxModel:
             ended = {name for name in (*step.inputs, *step.outputs) if name not in needed}
             needed.update(step.inputs)
             plan.append((step, ended))
-        return reversed(plan)
+        return plan[::-1]
 
 
 class _LstmStep:

@@ -13,7 +13,7 @@ import numpy as np
 OPSETS = range(7, 26)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
-#: nodes or tensors of one graph; each costs far more memory than the file's bytes that ask for it
+#: nodes, tensors and inputs; each costs far more memory than the file's bytes that ask for it
 LARGEST_COUNT = 50_000
 
 # TensorProto.DataType, as far as NumPy has it
