@@ -253,8 +253,8 @@ class Activation(Layer):
     Parameters
     ----------
     name : str
-        One of LSTM's activations (sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid, elu,
-        softsign, softplus), selu, silu, gelu, exp, or over the last axis softmax, logsoftmax; in any case.
+        One of LSTM's activations (sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid,
+        elu, softsign, softplus), selu, silu, gelu, exp, or over the last axis softmax, logsoftmax; in any case.
     alpha, beta : float, optional
         As ONNX has them, with its defaults: affine alpha * x + beta, hardsigmoid max(0, min(1, alpha * x + beta)),
         scaledtanh alpha * tanh(beta * x); alpha alone for leakyrelu, thresholdedrelu and elu.

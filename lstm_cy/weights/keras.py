@@ -4,7 +4,6 @@ The architecture is read from the configuration, in which classes are names to l
 their place (.keras) or name (.h5, live), and each must be used.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -212,7 +211,7 @@ class _ByPlace:
 
 
 class _ByName:
-    """The weights of an .h5 file or a live model: {outermost layer: {name, such as "lstm/lstm_cell/kernel:0": array}}."""
+    """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
     def __init__(self, arrays):
         self._arrays = arrays
@@ -277,10 +276,10 @@ def _flatten(spec, place, major, parts, unsupported):
         unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
         return
     for layer, source, mask in layers:
-        name = "?"
+        name = _name(layer)
         try:
             kind, config = _split(layer)
-            name = _text(config, "name", layer.get("name"))
+            name = _text(config, "name")
             folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
             seen[folder] = seen.get(folder, -1) + 1
             folder += f"_{seen[folder]}" if seen[folder] else ""
@@ -308,7 +307,7 @@ def _unknown(spec):
     for layer in layers if isinstance(layers, list) else ():
         kind = layer.get("class_name") if isinstance(layer, dict) else None
         if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
-            yield f"{layer.get('name')}: layer {kind}"
+            yield f"{_name(layer)}: layer {kind}"
 
 
 def _border(place):
@@ -338,8 +337,15 @@ def _split(spec):
     return kind, config
 
 
-def _text(config, key, default=None):
-    value = config.get(key, default)
+def _name(spec):
+    """A layer's name, for messages."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    name = config.get("name") if isinstance(config, dict) else None
+    return name if isinstance(name, str) else "?"
+
+
+def _text(config, key):
+    value = config.get(key)
     if not isinstance(value, str):
         raise _Unsupported(f"{key}: expected a text, got {value!r:.80}")
     return value
@@ -369,7 +375,7 @@ def _in_order(spec):
         if node == (None, None):
             break
         name = node[0]
-    if (name, 1) != _ends(config, "input_layers"):
+    if (name, 1) != _ends(config, "input_layers") or chain[name][1] is not None:
         raise _Unsupported("it is no chain of layers from one input to one output")
     besides = [other for other in by_name if other not in chain]
     masks = {other: _mask(by_name, other) for other in besides}
@@ -533,7 +539,8 @@ _ACTIVATION_LAYERS = {
 }
 
 
-# Readers: from options, place and name of the layer before to a function that makes layers, for the chain as it is there.
+# Readers: from a layer's options, its place, and the name of the layer before it, to a function that makes what it is
+# here when the chain has come to it.
 
 
 def _input(options, place, source):
@@ -698,6 +705,8 @@ def _lstm(options, place, source):
 
 def _bidirectional(options, place, source):
     merge = options.take("merge_mode", "concat")
+    if merge not in ("concat", "sum", "mul", "ave", None):
+        raise _Unsupported(f"merge_mode {merge!r:.80}")
     specs = [options.take("layer"), options.take("backward_layer")]
     ways = []
     for spec in specs if specs[1] is not None else specs[:1]:
