@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layers import Embedding, Sequential
+from ..layers import Embedding, Masking, Sequential
 from ..lstm import LSTM
 from . import by_suffix, load, native, save
 from .report import flat, own_tensors
@@ -153,6 +153,8 @@ def _case(model, steps=_STEPS):
         x = rng.integers(0, first.num_embeddings, shape)
     else:
         x = rng.standard_normal((*shape, _inputs(model))).astype(model.dtype)
+        if isinstance(first, Masking):
+            x[rng.random(shape) < 0.3] = first.mask_value
     lstms = [layer for layer in getattr(model, "layers", [model]) if isinstance(layer, LSTM)]
     shapes = [[(lstm.num_layers * lstm.num_directions, _ROWS, size) for size in _sizes(lstm)] for lstm in lstms]
     states = [tuple(rng.standard_normal(shape).astype(model.dtype) for shape in pair) for pair in shapes]

@@ -35,7 +35,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     lengths : bool
         Whether the rows' lengths are an input; else all rows are as long as x.
     opset : int
-        The version of ONNX's operators, 13 to 24.
+        The version of ONNX's operators, 13 to 24, if the library onnx knows it.
     metadata : dict, optional
         Anything JSON can hold; None: the model's own. With the architecture it becomes the entry "lstm_cy" of the
         graph's metadata_props, in the form that the files of `save` have.
@@ -75,8 +75,9 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
 
     onnx = import_onnx()
     states, lengths = flag("states", states), flag("lengths", lengths)
-    if positive_int("opset", opset) not in OPSETS:
-        raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}")
+    newest = min(OPSETS[-1], onnx.defs.onnx_opset_version())
+    if not OPSETS[0] <= positive_int("opset", opset) <= newest:
+        raise ValueError(f"opset: expected {OPSETS[0]} to {newest}, got {opset}")
     layers = _layers(model, lengths)
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
