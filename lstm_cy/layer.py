@@ -34,6 +34,8 @@ class Layer:
 
     #: constructor arguments, as JSON can hold them
     config: dict[str, Any]
+    #: whether `valid`, called with the layer's input, gives the steps that are no padding
+    masks = False
     dtype: np.dtype
     _parameters: dict[str, np.ndarray]
 

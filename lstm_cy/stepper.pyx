@@ -464,7 +464,10 @@ def stages_of(layer, batch_size):
     for index, part in enumerate(layers):
         if isinstance(part, Dropout):
             continue
-        stage = next(made for kind, made in kinds.items() if isinstance(part, kind))(part, batch_size)
+        made = next((made for kind, made in kinds.items() if isinstance(part, kind)), None)
+        if made is None or part.masks:
+            raise ValueError(f"stepper: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {part!r}")
+        stage = made(part, batch_size)
         if stages:
             previous = stages[len(stages) - 1]
             if isinstance(stage, Lookup):

@@ -48,12 +48,13 @@ def test_python_blocks(page, tmp_path, monkeypatch):
         exec(compile(block, page.name, "exec"), names)
 
 
-def test_readme_commands(tmp_path, monkeypatch):
+def test_commands(tmp_path, monkeypatch):
     """The commands that only need the installed library; those that install it are what runs this test."""
     monkeypatch.chdir(tmp_path)
-    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    pages = [ROOT / "README.md", ROOT / "docs" / "formats.md"]
+    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("lstm-cy ")]
-    assert {command[1] for command in commands} == {"train", "generate", "info"}
+    assert {command[1] for command in commands} == {"train", "generate", "convert", "inspect", "info"}
     for _, *arguments in commands:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

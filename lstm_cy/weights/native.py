@@ -11,22 +11,25 @@ import os
 import re
 import secrets
 import struct
+import sys
 import warnings
 import zipfile
 
 import numpy as np
 
-from ..checks import positive_int
-from ..layers import Dropout, Embedding, Linear, Sequential
+from ..checks import flag, non_negative_int, positive_int
+from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
 from . import archive
 
 FORMAT_VERSION = 1
-# Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
-_HEADER = "lstm_cy"
+#: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
+HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
+_LAYERS = {
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+}
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
@@ -35,6 +38,10 @@ _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
 )
+
+
+class ForeignFile(ValueError):
+    """A file that is whole and holds tensors, but no header of ours."""
 
 
 @contextlib.contextmanager
@@ -166,13 +173,13 @@ def _parse_npy_header(header):
 
 def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
-    header = _pack_header(model, metadata)
+    header = pack_header(model, metadata)
     if _is_safetensors(path):
-        content = safetensors_library().numpy.save(model.stored(), {_HEADER: header.decode()})
+        content = safetensors_library().numpy.save(model.stored(), {HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
-        write_npz(path, {_HEADER: np.frombuffer(header, np.uint8), **model.stored()})
+        write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
 def read_model(path, strict):
@@ -181,13 +188,13 @@ def read_model(path, strict):
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
-        config, metadata = _unpack_header(header)
+        config, metadata = unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         model = build(config)
         model.restore(arrays)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
     return model, metadata
 
@@ -199,7 +206,8 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is
+        {"layers": [config, ...]}.
 
     Raises
     ------
@@ -237,7 +245,7 @@ def _least_size(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return sum(_least_size(layer) for layer in arguments["layers"])
-    if kind == "Dropout":
+    if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
     def size(name, default=None):
@@ -247,17 +255,27 @@ def _least_size(config):
         return size("in_features") * size("out_features")
     if kind == "Embedding":
         return size("num_embeddings") * size("embedding_dim")
-    inputs, hidden, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
-    directions = 2 if arguments.get("bidirectional") else 1
-    columns = inputs + hidden + (layers - 1) * (directions * hidden + hidden)
-    return directions * 4 * hidden * columns
+    inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
+    projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
+    P = projected or H
+    bidirectional, peepholes, layer_norm = (
+        flag(f"{kind}: {name}", arguments.get(name, False)) for name in ("bidirectional", "peepholes", "layer_norm")
+    )
+    directions = 1 + bidirectional
+    columns = inputs + (layers - 1) * directions * P + layers * P
+    others = projected * H + 3 * H * peepholes + 4 * H * layer_norm
+    return directions * (4 * H * columns + layers * others)
 
 
-def _pack_header(model, metadata):
-    """Architecture and metadata as JSON in UTF-8, once it is certain that they can be read back."""
+def pack_header(model, metadata):
+    """Architecture and metadata (None: the model's own) as JSON in UTF-8, once it is certain that it can be read."""
+    if metadata is None:
+        metadata = getattr(model, "metadata", {})
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
     _least_size(config)  # raises for a layer of a type that is not known
-    header = {"format": _HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
+    header = {"format": HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -269,7 +287,7 @@ def _pack_header(model, metadata):
     return content.encode()
 
 
-def _unpack_header(content):
+def unpack_header(content):
     """(configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
@@ -277,13 +295,21 @@ def _unpack_header(content):
         header = json.loads(content)
     except ValueError as error:
         raise ValueError(f"its header is not JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != _HEADER:
+    if not isinstance(header, dict) or header.get("format") != HEADER:
         raise ValueError("its header is not one of lstm_cy")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"format version {header.get('version')!r:.80}; this release reads version {FORMAT_VERSION}")
     if not isinstance(header.get("metadata"), dict):
         raise ValueError("its metadata are not a JSON object")
     return header.get("model"), header["metadata"]
+
+
+def metadata_of(path, properties):
+    """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
+    if HEADER not in properties:
+        return properties
+    with archive.naming(path):
+        return unpack_header(properties[HEADER])[1]
 
 
 def check_finite(path, arrays, strict):
@@ -294,7 +320,15 @@ def check_finite(path, arrays, strict):
     message = f"{path}: NaN or infinity in {', '.join(names)}"
     if strict:
         raise ValueError(message)
-    warnings.warn(message, stacklevel=4)  # 4: who called load
+    warn(message)
+
+
+def warn(message):
+    """A warning that names the line outside the package which led here, however deep the call."""
+    package, level, frame = os.path.dirname(os.path.dirname(__file__)) + os.sep, 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def _numbers(array):
@@ -304,7 +338,7 @@ def _numbers(array):
 
 def _read_npz_model(path):
     arrays = read_npz(path)
-    header = arrays.pop(_HEADER, None)
+    header = arrays.pop(HEADER, None)
     if header is None or header.dtype != np.uint8:
         raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
     return header.tobytes(), arrays
@@ -316,7 +350,7 @@ def _read_safetensors(path):
         pass
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get(_HEADER)
+            header = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             if header is None:
                 raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
@@ -330,7 +364,7 @@ def _read_safetensors(path):
 
 def _not_a_model(path, shapes):
     inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return ValueError(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
+    return ForeignFile(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
 def _is_safetensors(path):

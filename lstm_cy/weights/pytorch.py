@@ -151,7 +151,7 @@ def lstms(source, *, batch_first=False, strict=False):
     return _layers(path, _plans(path, read(path)), strict, copy=False, batch_first=batch_first)
 
 
-def read_model(path, strict):
+def read_model(path, strict, *, batch_first=False):
     """The LSTM in a file of tensors that holds one and nothing else; see `weights.load`."""
     path = os.fspath(path)
     value = read(path)
@@ -163,7 +163,7 @@ def read_model(path, strict):
             f"{path}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: {prefixes}; its tensors: "
             f"{_listed(tensors)}. lstm_cy.weights.pytorch.lstms gives every LSTM in a file, .read every tensor"
         )
-    (model,) = _layers(path, plans, strict, copy=False).values()
+    (model,) = _layers(path, plans, strict, copy=False, batch_first=batch_first).values()
     return model
 
 
