@@ -18,8 +18,8 @@ from ..activations import DEFAULTS
 from ..checks import flag, number, positive_int
 from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
-from . import gate_order, hdf5
-from .native import check_directory, check_finite, check_stored
+from . import archive, gate_order, hdf5
+from .native import check_finite
 
 # JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
 _MAX_JSON = 1 << 20
@@ -149,23 +149,15 @@ def _plain(value):
 
 def _read_zip(file):
     """(configuration, version of Keras, weights) of a .keras file."""
-    size = os.fstat(file.fileno()).st_size
-    check_directory(file, size, ".keras")
-    with zipfile.ZipFile(file) as archive:
-        names = [member.filename for member in archive.infolist()]
-        if sorted(names) != sorted(_MEMBERS):
-            raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
-        for member in archive.infolist():
-            check_stored(member)
-            if not 0 <= member.header_offset <= size - member.file_size:
-                raise ValueError(f"{member.filename}: its place is not in the file")
-        metadata, spec = (_json(archive.open(name).read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
-        version = metadata.get("keras_version") if isinstance(metadata, dict) else None
-        if not isinstance(version, str) or not version.startswith("3."):
-            raise ValueError(
-                f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3"
-            )
-        arrays, names = hdf5.read(archive.read(_MEMBERS[2]), skip=_OPTIMIZERS, texts=["name"])
+    members = archive.members(file, "a .keras file")
+    if sorted(members) != sorted(_MEMBERS):
+        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(members)}"[:1000])
+    metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version.startswith("3."):
+        raise ValueError(f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
+    weights = members[_MEMBERS[2]]
+    arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
 
 
