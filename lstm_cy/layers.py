@@ -65,9 +65,9 @@ class Linear(Layer):
         rng = generator("seed", seed)
         bound = 1 / np.sqrt(self.in_features)
         shapes = {"weight": (self.out_features, self.in_features)} | ({"bias": (self.out_features,)} if bias else {})
-        self._parameters = {}
-        self.replace_parameters(
-            {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
+        self._begin(
+            shapes,
+            lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
 
     def __call__(self, x):
@@ -155,8 +155,8 @@ class Embedding(Layer):
             "dtype": self.dtype.name,
         }
         shape = self.num_embeddings, self.embedding_dim
-        self._parameters = {}
-        self.replace_parameters({"weight": generator("seed", seed).standard_normal(shape).astype(self.dtype)})
+        rng = generator("seed", seed)
+        self._begin({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
 
     def __call__(self, tokens):
         """Look tokens up.

@@ -493,7 +493,7 @@ def _restored(kind, parts, batch_size, state):
     """What unpickling calls."""
     layers = []
     for part, options, stored in parts:
-        layer = part(**options)
+        layer = part.blank(**options)
         layer.restore(stored)
         layers.append(layer)
     stepper = Stepper(kind(*layers) if issubclass(kind, Sequential) else layers[0], batch_size)

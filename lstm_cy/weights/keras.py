@@ -575,7 +575,7 @@ def _embedding(options, place, source):
         weight = _taken(chain, place, {"embeddings": sizes})["embeddings"]
         chain.features = sizes[1]
         chain.mask = (source, 0.0, False) if mask_zero else None
-        return [_loaded(Embedding(*sizes, mask_zero=mask_zero, dtype=dtype, seed=0), {"weight": weight})]
+        return [_loaded(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
 
     return build
 
@@ -598,7 +598,7 @@ def _dense(options, place, source, path=""):
         shapes = {"kernel": (chain.features, units)} | ({"bias": (units,)} if bias else {})
         arrays = _taken(chain, place, shapes, path)
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
-        linear = Linear(len(arrays["kernel"]), units, bias=bias, dtype=dtype, seed=0)
+        linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
         chain.features = units
         return [_loaded(linear, parameters), *_activation(function)]
 
@@ -748,14 +748,13 @@ def _bidirectional(options, place, source):
 def _made(one, parameters, other=None, **options):
     """Our LSTM of one direction, or two."""
     functions = [way.functions for way in (one, other) if way is not None]
-    lstm = LSTM(
+    lstm = LSTM.blank(
         parameters["weight_ih_l0"].shape[1],
         one.units,
         bias=one.bias or (other is not None and other.bias),
         batch_first=True,
         activations=functions,
         dtype=one.dtype,
-        seed=0,
         **options,
     )
     return _loaded(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})

@@ -193,14 +193,14 @@ def read_model(path, strict):
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         model = build(config)
-        model.restore(arrays)
+        model.restore(arrays, copy=False)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
     return model, metadata
 
 
 def build(config):
-    """The layer that `config` describes, with fresh weights.
+    """The layer that `config` describes, blank: `restore` must give it its weights.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def build(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return Sequential(*(build(layer) for layer in arguments["layers"]))
-    return _LAYERS[kind](**arguments)
+    return _LAYERS[kind].blank(**arguments)
 
 
 def _split(config):

@@ -306,7 +306,7 @@ def _from_embedding(place, module):
 
 def _filled(kind, module, *sizes, **options):
     arrays = {name: _array(tensor) for name, tensor in module.state_dict().items()}
-    layer = kind(*sizes, **options, dtype=_dtype(arrays.values()), seed=0)
+    layer = kind.blank(*sizes, **options, dtype=_dtype(arrays.values()))
     layer.load_state_dict(arrays)
     return layer
 
@@ -477,10 +477,8 @@ def _layer(options, arrays, copy):
         part = isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes  # which would keep the whole
         if (copy or part) and np.may_share_memory(own[name], array):
             own[name] = own[name].copy()
-    layer = LSTM.__new__(LSTM)
-    layer._initial_parameters = lambda *_: own  # instead of drawing others, and packing them, first
-    layer.__init__(**options, dtype=dtype)
-    del layer._initial_parameters
+    layer = LSTM.blank(**options, dtype=dtype)
+    layer.restore(own, copy=False)
     return layer
 
 

@@ -188,7 +188,7 @@ class LstmNode:
             raise ValueError(f"expected weights of one floating type, got {', '.join(sorted(map(str, dtypes)))}")
         dtype = np.promote_types(W.dtype, np.float32)
         peepholes = {} if P is None else {"peepholes": True}
-        layer = LSTM(I, H, bias=B is not None, dtype=dtype, seed=0, **self.options, **peepholes)
+        layer = LSTM.blank(I, H, bias=B is not None, dtype=dtype, **self.options, **peepholes)
         arrays = {}
         for direction, suffix in enumerate(("_l0", "_l0_reverse")[:D]):
             arrays[f"weight_ih{suffix}"] = gate_order.reorder(W[direction], gate_order.ONNX)
@@ -199,7 +199,7 @@ class LstmNode:
             if P is not None:
                 rows = gate_order.reorder(P[direction], gate_order.ONNX_PEEPHOLES, gate_order.PEEPHOLES)
                 arrays[f"peephole{suffix}"] = rows.reshape(3, H)
-        layer.replace_parameters({name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()})
+        layer.load_state_dict(arrays)
         return layer
 
     def run(self, layer, X, lengths=None, initial_h=None, initial_c=None):
