@@ -7,6 +7,7 @@ their place (.keras) or name (.h5, live), and each must be used.
 import json
 import os
 import re
+import reprlib
 import sys
 import zipfile
 from typing import NamedTuple
@@ -20,16 +21,20 @@ from ..lstm import LSTM
 from . import archive, gate_order, hdf5
 from .native import check_finite
 
-# JSON is unpacked into many times its own size; a layer takes a kilobyte or two.
-_MAX_JSON = 2 << 20
+# JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
+_MAX_JSON = 1 << 20
+# What of a configuration is told in messages.
+_repr = reprlib.Repr()
+_repr.maxstring = 80
+_short = _repr.repr
 
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 _MODELS = ("Sequential", "Functional", "Model")
 # What may stand in a layer's configuration without a bearing on what the layer gives: names, and what acts in training.
 _NO_BEARING = re.compile(
-    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|"
-    "stddev|noise_shape|stateful|unroll|implementation|batch_input_shape|batch_shape|input_shape|input_length"
+    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
+    "l1|l2|noise_shape|stateful|unroll|implementation|use_cudnn|batch_input_shape|batch_shape|input_shape|input_length"
 )
 # Activations by Keras's names, as Activation takes them.
 _FUNCTIONS = {
@@ -129,12 +134,17 @@ def from_keras(model):
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
         arrays[layer.name] = dict(zip(paths, layer.get_weights(), strict=True))
     version = getattr(sys.modules.get(home), "__version__", None)
-    # as a file has it: lists for tuples
-    spec = json.loads(json.dumps({"class_name": kind, "config": model.get_config()}, default=repr))
+    # as a file has it: lists for tuples, plain numbers for NumPy's
+    text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
+    spec = json.loads(text)
     try:
         return _converted(spec, version, _ByName(arrays))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"model: {error}") from None
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else repr(value)
 
 
 def _read_zip(file):
@@ -143,7 +153,7 @@ def _read_zip(file):
     metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version.startswith("3."):
-        raise ValueError(f"written by Keras {version!r:.80}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
+        raise ValueError(f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
     weights = members[_MEMBERS[2]]
     arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
@@ -206,7 +216,7 @@ class _ByPlace:
         numbered = {kind: f"{place.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
         missing = [f"{name} ({kind})" for kind, name in numbered.items() if name not in self._arrays]
         if missing:
-            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
+            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}"[:1000])
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
     def unused(self):
@@ -217,7 +227,12 @@ class _ByName:
     """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
     def __init__(self, arrays):
-        self._arrays = arrays
+        self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
+        self._places = {}  # {(group, a layer within or None, kind): names}
+        for group, name in self._arrays:
+            *layers, last = name.split("/")
+            for layer in {None, *layers}:
+                self._places.setdefault((group, layer, last.partition(":")[0]), []).append(name)
 
     def take(self, place, kinds, path, among):
         """{kind: array} of the weights whose names end in `kinds` and tell of all layers they are in.
@@ -226,20 +241,19 @@ class _ByName:
         """
         found = {}
         for kind in kinds:
-            names = [name for name in self._arrays.get(place.group, ()) if self._fits(name, place, kind, among)]
-            if len(names) != 1:
-                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}")
-            found[kind] = self._arrays[place.group].pop(names[0])
+            names = self._places.get((place.group, place.inside[-1] if place.inside else None, kind), [])
+            names = [name for name in names if _tells(name.split("/"), place.inside, among)]
+            if len(names) != 1 or (place.group, names[0]) not in self._arrays:
+                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}"[:1000])
+            found[kind] = self._arrays.pop((place.group, names[0]))
         return found
 
-    def _fits(self, name, place, kind, among):
-        *scopes, last = name.split("/")
-        within = all(layer in scopes for layer in place.inside) and (not among or any(one in scopes for one in among))
-        return within and last.partition(":")[0] == kind
-
     def unused(self):
-        names = [f"{layer}: {name}" for layer, arrays in self._arrays.items() for name in arrays]
-        return [name for name in names if "seed_generator" not in name.split("/")]
+        return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
+
+
+def _tells(parts, inside, among):
+    return set(inside) <= set(parts) and (not among or not set(among).isdisjoint(parts))
 
 
 class _Chain:
@@ -257,7 +271,8 @@ def _converted(spec, version, weights):
     unsupported, parts = [], []
     _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
     if unsupported:
-        raise ValueError("not supported: " + "; ".join(unsupported))
+        more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
+        raise ValueError("not supported: " + "; ".join(unsupported[:100] + more))
     chain = _Chain(weights)
     layers = []
     for place, mask, build in parts:
@@ -327,16 +342,16 @@ def _border(place):
 def _split(spec):
     """(class name, configuration) of a layer of Keras's own; of another the name is told."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_name"), str):
-        raise _Unsupported(f"expected a layer's configuration, got {spec!r:.80}")
+        raise _Unsupported(f"expected a layer's configuration, got {_short(spec)}")
     kind, module, registered = spec["class_name"], spec.get("module"), spec.get("registered_name")
     ours = module is None or (isinstance(module, str) and module.split(".")[0] == "keras")
     if not ours or registered not in (None, kind):
-        raise _Unsupported(f"custom class {registered or kind!r:.80} of {module!r:.80}")
+        raise _Unsupported(f"custom class {_short(registered or kind)} of {_short(module)}")
     config = spec.get("config")
     if isinstance(config, list) and kind == "Sequential":  # before Keras 2.2
         config = {"layers": config}
     if not isinstance(config, dict):
-        raise _Unsupported(f"expected the configuration of {kind:.80}, got {config!r:.80}")
+        raise _Unsupported(f"expected the configuration of {kind:.80}, got {_short(config)}")
     return kind, config
 
 
@@ -350,7 +365,7 @@ def _name(spec):
 def _text(config, key):
     value = config.get(key)
     if not isinstance(value, str):
-        raise _Unsupported(f"{key}: expected a text, got {value!r:.80}")
+        raise _Unsupported(f"{key}: expected a text, got {_short(value)}")
     return value
 
 
@@ -361,7 +376,7 @@ def _in_order(spec):
         raise _Unsupported(f"expected a Sequential or functional model, got {kind}")
     layers = config.get("layers")
     if not isinstance(layers, list):
-        raise _Unsupported(f"expected a list of layers, got {layers!r:.80}")
+        raise _Unsupported(f"expected a list of layers, got {_short(layers)}")
     if kind == "Sequential":
         return [(layer, None, None) for layer in layers]
     by_name = {_text(layer, "name"): layer for layer in layers if isinstance(layer, dict)}
@@ -370,7 +385,7 @@ def _in_order(spec):
     name, outputs = _ends(config, "output_layers")
     last = by_name.get(name, {}).get("config")
     if outputs != (2 if isinstance(last, dict) and last.get("merge_mode", "") is None else 1):
-        raise _Unsupported(f"output_layers: expected every output of {name!r:.80}, got {outputs}")
+        raise _Unsupported(f"output_layers: expected every output of {_short(name)}, got {outputs}")
     chain = {}
     while name not in chain:
         node = _node(by_name, name)
@@ -396,7 +411,7 @@ def _ends(config, key):
     if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
         [name, place] for place in range(len(ends))
     ]:
-        raise _Unsupported(f"{key}: expected one, got {ends!r:.200}")
+        raise _Unsupported(f"{key}: expected one, got {_short(ends)}")
     return name, len(ends)
 
 
@@ -406,18 +421,18 @@ def _node(by_name, name):
     if nodes == []:
         return None, None
     if not isinstance(nodes, list) or len(nodes) != 1:
-        raise _Unsupported(f"{name!r:.80}: expected one use of it, got {nodes!r:.80}")
+        raise _Unsupported(f"{_short(name)}: expected one use of it, got {_short(nodes)}")
     node = nodes[0]
     if isinstance(node, dict):  # Keras 3
-        arguments, options = node.get("args"), node.get("kwargs")
+        arguments, options, kind = node.get("args"), node.get("kwargs"), dict
     else:  # Keras 2: a list of [name, node, tensor, options]
-        arguments, options = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None
-    if not _is_list(arguments, 1) or not isinstance(options, dict) or _is_list_of(arguments[0], dict | list):
-        raise _Unsupported(f"{name!r:.80}: expected one input, got {node!r:.200}")
+        arguments, options, kind = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None, list
+    if not _is_list(arguments, 1) or not isinstance(arguments[0], kind) or not isinstance(options, dict):
+        raise _Unsupported(f"{_short(name)}: expected one input, got {_short(node)}")
     mask = options.get("mask")
     others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
     if others:
-        raise _Unsupported(f"{name!r:.80} is called with {', '.join(others)}")
+        raise _Unsupported(f"{_short(name)} is called with {', '.join(others)}")
     return _tensor(arguments[0]), None if mask is None else _tensor(mask)
 
 
@@ -425,39 +440,35 @@ def _is_list(value, length):
     return isinstance(value, list) and len(value) == length
 
 
-def _is_list_of(value, kind):
-    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], kind)
-
-
 def _tensor(value):
     """The name of the layer whose first output `value` is."""
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
         value = value["config"].get("keras_history")
     if not isinstance(value, list) or len(value) < 3 or not isinstance(value[0], str) or value[2] != 0:
-        raise _Unsupported(f"expected the first output of a layer, got {value!r:.200}")
+        raise _Unsupported(f"expected the first output of a layer, got {_short(value)}")
     return value[0]
 
 
 def _mask(by_name, name):
     """What Keras 3 computes a mask with: (source, value, whether any feature may differ); None for another layer."""
     layer = by_name.get(name, {})
-    if layer.get("class_name") == "Any" and layer.get("config", {}).get("axis") == -1:
-        below = _mask(by_name, _node(by_name, name)[0])
-        return None if below is None or below[2] else (*below[:2], True)
+    some = layer.get("class_name") == "Any" and isinstance(layer.get("config"), dict)
+    if some and layer["config"].get("axis") == -1:
+        layer = by_name.get(_node(by_name, name)[0], {})
     nodes = layer.get("inbound_nodes")
     if layer.get("class_name") != "NotEqual" or not _is_list(nodes, 1) or not isinstance(nodes[0], dict):
         return None
     arguments = nodes[0].get("args")
     if not _is_list(arguments, 2) or not isinstance(arguments[1], int | float):
         return None
-    return _tensor(arguments[0]), float(arguments[1]), False
+    return _tensor(arguments[0]), float(arguments[1]), some
 
 
 class _Options:
     """A layer's configuration, from which each option is taken once."""
 
     def __init__(self, config, major):
-        self._left, self._major = dict(config), major
+        self._left, self.major = dict(config), major
 
     def take(self, key, default=None):
         return self._left.pop(key, default)
@@ -478,16 +489,18 @@ class _Options:
             return policy
         if policy in ("mixed_float16", "mixed_bfloat16"):
             return "float32"
-        raise _Unsupported(f"dtype {policy!r:.80}")
+        raise _Unsupported(f"dtype {_short(policy)}")
 
-    def function(self, key, default="linear"):
-        """An activation, as the arguments of Activation."""
-        return _function(self.take(key, default), self._major)
+    def function(self, key):
+        """An activation, as the arguments of Activation; Keras always writes it, and it is never guessed."""
+        if key not in self._left:
+            raise _Unsupported(f"no {key}")
+        return _function(self.take(key), self.major)
 
     def finish(self):
         """Raise if there are options that might have a bearing on what the layer gives."""
         left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
-        left = [f"{key}={value!r:.40}" for key, value in left.items() if value is not None and value is not False]
+        left = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
         if left:
             raise _Unsupported(", ".join(left))
 
@@ -512,7 +525,7 @@ def _function(spec, major):
             options.finish()
             return function
         spec = kind
-    raise _Unsupported(f"activation {spec!r:.80}")
+    raise _Unsupported(f"activation {_short(spec)}")
 
 
 def _leaky(options):
@@ -554,8 +567,6 @@ def _input(options, place, source):
             chain.features = shape[-1]
         return []
 
-    for key in ("sparse", "ragged", "optional"):
-        options.flag(key)
     return build
 
 
@@ -601,7 +612,7 @@ def _time_distributed(options, place, source):
     kind, config = _split(options.take("layer"))
     if kind != "Dense":
         raise _Unsupported(f"TimeDistributed of {kind}")
-    inner = _Options(config, options._major)
+    inner = _Options(config, options.major)
     build = _dense(inner, place, source, "/layer")
     inner.finish()
     return build
@@ -650,15 +661,10 @@ class _Direction(NamedTuple):
     @classmethod
     def read(cls, options):
         name = options.take("name")
-        gate, cell = options.function("recurrent_activation", "sigmoid"), options.function("activation", "tanh")
+        gate, cell = options.function("recurrent_activation"), options.function("activation")
         for function in (gate, cell):
             if function[0] not in DEFAULTS:
                 raise _Unsupported(f"activation {function[0]!r} in an LSTM")
-        if options.flag("return_state"):
-            raise _Unsupported("return_state: states always come back here, beside the output")
-        if options.flag("time_major"):
-            raise _Unsupported("time_major")
-        options.take("use_cudnn")
         return cls(
             name,
             options.size("units"),
@@ -709,14 +715,14 @@ def _lstm(options, place, source):
 def _bidirectional(options, place, source):
     merge = options.take("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
-        raise _Unsupported(f"merge_mode {merge!r:.80}")
+        raise _Unsupported(f"merge_mode {_short(merge)}")
     specs = [options.take("layer"), options.take("backward_layer")]
     ways = []
     for spec in specs if specs[1] is not None else specs[:1]:
         kind, config = _split(spec)
         if kind != "LSTM":
             raise _Unsupported(f"Bidirectional of {kind}")
-        inner = _Options(config, options._major)
+        inner = _Options(config, options.major)
         ways.append(_Direction.read(inner))
         inner.finish()
     one = ways[0]
