@@ -542,6 +542,28 @@ def test_convert_takes_a_node_of_a_graph(folder, capsys):
     assert load("b.npz").config == LSTM(10, 5, bidirectional=True).config
 
 
+def test_a_node_is_compared_without_the_rest_of_its_graph(folder, capsys):
+    """Nodes that leave outputs out, as exporters do, and that its weights are not made of."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    save(stacked(), "a.npz")
+    shown(capsys, "convert", "a.npz", "a.onnx")
+    graph = onnx.load("a.onnx")
+    nodes = [node for node in graph.graph.node if node.op_type != "Concat"]
+    for node in nodes:
+        if node.op_type == "LSTM":
+            node.output[1:] = ["", ""]
+    turned = onnx.helper.make_node("Transpose", ["l1.W.turned"], ["l1.W"], perm=[0, 2, 1])
+    (weight,) = (tensor for tensor in graph.graph.initializer if tensor.name == "l1.W")
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).swapaxes(1, 2), "l1.W.turned"))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in [turned, *nodes]]
+    del graph.graph.node[:], graph.graph.output[1:]
+    graph.graph.node.extend(nodes)
+    onnx.save(graph, "b.onnx")
+    lines = shown(capsys, "convert", "b.onnx", "b.npz", "--name=l1", "--check")
+    assert lines[1].startswith("ONNX Runtime: largest difference ")
+
+
 def test_a_node_with_layout_1_is_compared(folder, capsys):
     """ONNX Runtime refuses it; what is compared is the same node with the axes turned."""
     pytest.importorskip("onnxruntime")

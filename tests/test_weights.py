@@ -270,10 +270,7 @@ def test_a_member_that_is_not_what_it_says(tmp_path, monkeypatch, content, messa
 def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path):
     path = archive(tmp_path / "a.npz", [("w.npy", npy(shape="(25000000,)", data=bytes(100_000_000)))], 8)
     assert path.stat().st_size < 200_000
-    assert peak_of(lambda: refused(path, "the members' sizes add up to more than the file")) < 1 << 20
-    path = archive(tmp_path / "a.npz", [("w.npy", npy(data=os.urandom(12)))], zipfile.ZIP_DEFLATED)
-    path.write_bytes(bytes(1000) + path.read_bytes())
-    refused(path, "member 'w': compressed; only uncompressed files are read")
+    assert peak_of(lambda: refused(path, "member 'w': compressed; only uncompressed files are read")) < 1 << 20
 
 
 def test_members_that_share_bytes_are_refused(tmp_path):

@@ -1,7 +1,9 @@
 """Models as ONNX graphs: the checker passes them, and ONNX Runtime computes the same numbers."""
 
 import json
+import re
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -321,6 +323,17 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
         save(LSTM(2, 2), path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_example_that_needs_onnx_runtime(session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    blocks = re.findall(r"^```py(?:thon)?\n(.*?)^```$", text[text.index("## To ONNX") :], re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, "formats.md", "exec"), names)
+    assert (names["y"].shape, names["vocabulary"]) == ((2, 3, 30), "abc")
 
 
 # What is refused

@@ -547,7 +547,7 @@ def test_archives_that_are_none_of_pytorchs(tmp_path):
 
 def test_archives_that_are_hostile(tmp_path):
     path = tmp_path / "a.pt"
-    refused(write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "add up to more than the file")
+    refused(write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed")
     refused(write(path, tensor(), {"0": os.urandom(24)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed files")
     for name in ("../x", "../../etc/passwd", "data/..", "\\..\\x"):
         refused(write(path, tensor(), **{name: b"x"}), "member .*: a name that leads out of the archive")
@@ -996,6 +996,7 @@ def test_safetensors_is_an_extra(tmp_path, monkeypatch):
 def test_the_examples_that_need_pytorch(torch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs" / "formats.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = [block for block in blocks if "import torch" in block]
     assert blocks
     names = {}
     for block in blocks:

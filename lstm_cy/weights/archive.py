@@ -53,6 +53,10 @@ def members(file, kind, suffix="", check=None):
         check([info.filename for info in infos])
     if len(infos) != count:
         raise ValueError(f"damaged: {len(infos)} members where there should be {count}")
+    for info in infos:  # before their sizes, for this is the fault that an honest file may have
+        with naming(f"member {info.filename.removesuffix(suffix)!r}"):
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise ValueError("compressed; only uncompressed files are read: save it again without")
     # members that share bytes would let a small file fill the memory
     if sum(info.file_size for info in infos) > size:
         raise ValueError("the members' sizes add up to more than the file")
@@ -109,8 +113,6 @@ class Member:
     def __init__(self, file, info, file_size):
         if not 0 <= info.header_offset < file_size:
             raise ValueError(f"its place, {info.header_offset}, is not in the file")
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise ValueError("compressed; only uncompressed files are read: save it again without")
         if info.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
             raise ValueError("encrypted, or of an unknown kind")
         if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in info.orig_filename:

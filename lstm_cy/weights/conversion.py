@@ -268,25 +268,20 @@ def _cut_out(onnx, model, node, feeds):
     inputs = [*node.input, *[""] * (8 - len(node.input))]
     inputs[0], inputs[4:7] = X, ["", *states]
     node.input[:] = inputs
-    node.output[:] = ["lstm_cy.Y", "lstm_cy.Y_h", "lstm_cy.Y_c"]
+    node.output[:] = outputs = ["lstm_cy.Y", "lstm_cy.Y_h", "lstm_cy.Y_c"]
     for attribute in node.attribute:
         if attribute.name == "layout":  # which ONNX Runtime refuses; the weights are the same
             attribute.i = 0
-    needed, kept = {*inputs, *node.output}, []
+    needed, kept = set(outputs), []
     for other in reversed(graph.node):
-        if needed.intersection(other.output):
-            kept.insert(0, other)
+        if needed.intersection(filter(None, other.output)):  # "" is what is left out
+            kept.insert(0, onnx.NodeProto.FromString(other.SerializeToString()))
             needed.update(other.input)
-    kept = [onnx.NodeProto.FromString(other.SerializeToString()) for other in kept]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(kept)
-
-    def described(name, array):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(array))
-        return onnx.helper.make_tensor_value_info(name, kind, None)
-
-    graph.input.extend(described(name, array.dtype) for name, array in feeds.items())
-    graph.output.extend(described(name, feeds[X].dtype) for name in node.output)
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(feeds[X].dtype)
+    for values, names in ((graph.input, feeds), (graph.output, outputs)):
+        values.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names)
 
 
 def _pytorch(path, prefix, lstm):

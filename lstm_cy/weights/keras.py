@@ -149,9 +149,7 @@ def _plain(value):
 
 def _read_zip(file):
     """(configuration, version of Keras, weights) of a .keras file."""
-    members = archive.members(file, "a .keras file")
-    if sorted(members) != sorted(_MEMBERS):
-        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(members)}"[:1000])
+    members = archive.members(file, "a .keras file", check=_check_members)
     metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version.startswith("3."):
@@ -159,6 +157,11 @@ def _read_zip(file):
     weights = members[_MEMBERS[2]]
     arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
+
+
+def _check_members(names):
+    if sorted(names) != sorted(_MEMBERS):
+        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
 
 
 def _read_h5(file):
