@@ -16,16 +16,18 @@ from libc.string cimport memcpy, memset
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
     block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, rows_fitting, rows_of, running,
-    saved_of, spread_bias, steps,
+    saved_of, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
-from .table cimport cell_forward, real
+from .table cimport CellStep, Product, cell_forward, cell_step, panel_units, real
 
 cdef enum:
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
+    # Inputs up to which a step of a fused net makes both products: fewer than it takes to read gates from memory.
+    FEW_INPUTS = 8
     # Steps of a block of a team: at its beginning a second thread may join.
     TEAM_STEPS = 64
     # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
@@ -56,6 +58,14 @@ ctypedef struct Layer:
     Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
     Py_ssize_t status
     Team* team                      # or NULL
+
+ctypedef struct Carried:
+    # what one step of a fused net hands to the next: h, in rows `row` apart, and space for the next h and c, in sweep
+    # order. Where y is laid out alike, h is written there and read from there.
+    void* h
+    Py_ssize_t row
+    void* spare
+    void* c
 
 include "team.pxi"
 
@@ -110,30 +120,62 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, ragged, list k
         PyMem_Free(call.keep)
 
 
-cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c,
+cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, const void* h, void* next_h, void* c,
                void* z) noexcept nogil:
     """One step of B rows through all layers, which must all run forwards, with nothing allocated.
 
-    x (B, inputs); h and c (layers, B, H), updated in place; z, space for (B, 4H). The output is the last layer's h.
+    x (B, inputs); h, next_h and c (layers, B, H), of which c is updated in place; z, space for (B, 4H). The output is
+    the last layer's next_h.
     It is computed as a sequence of one step is, in the same order.
     """
     if network.engine.itemsize == 4:
-        step_layers[float](network, B, last_first, <const float*>x, <float*>h, <float*>c, <float*>z)
+        step_layers[float](network, B, last_first, <const float*>x, <const float*>h, <float*>next_h, <float*>c,
+                           <float*>z)
     else:
-        step_layers[double](network, B, last_first, <const double*>x, <double*>h, <double*>c, <double*>z)
+        step_layers[double](network, B, last_first, <const double*>x, <const double*>h, <double*>next_h, <double*>c,
+                            <double*>z)
 
 
-cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, real* h, real* c,
-                      real* z) noexcept nogil:
+cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, const real* h, real* next_h,
+                      real* c, real* z) noexcept nogil:
     cdef Py_ssize_t H = network.hidden_size, layer
     cdef const Direction* way
+    cdef CellStep at
     for layer in range(network.num_layers):
         way = &network.directions[layer]
-        affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
-        cell_forward[real](network.engine.kernels, B, H, z, c, h, NULL)
-        x = h
+        if network.fused:
+            at = step_of[real](network, way, x)
+            at.rows = B
+            at.last_first = last_first
+            at.products[1].a = h
+            at.h = next_h
+            at.c = c
+            cell_step[real](network.engine.kernels, &at, NULL)
+        else:
+            affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
+            cell_forward[real](network.engine.kernels, B, H, z, c, next_h, NULL)
+        x = next_h
         h += B * H
+        next_h += B * H
         c += B * H
+
+
+cdef inline CellStep step_of(const Net* network, const Direction* way, const real* x) noexcept nogil:
+    """A step of a fused net, but for what changes from one to the next: the last product's left side, where h and c
+    stand, and without `x` (rows, inputs) the beginning of the gates.
+    """
+    cdef CellStep at
+    cdef int last = 0 if x == NULL else 1
+    at.hidden_size = at.h_row = network.hidden_size
+    at.first = 0
+    at.last = way.hh.columns // (4 * panel_units[real](network.engine.kernels, NULL))
+    at.count = 1 + last
+    at.products[0] = Product(way.ih.inputs, x, way.ih.inputs, 1, way.ih.panels)
+    at.products[last] = Product(way.hh.inputs, NULL, way.hh.inputs, 1, way.hh.panels)
+    at.begin = way.bias
+    at.begin_row = 0 if x != NULL else way.hh.columns
+    at.gates = at.tanh_c = NULL
+    return at
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
@@ -246,24 +288,27 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
+    cdef real* spare
     cdef Status status
     if batch.B == 0:
         return DONE
     if layer.team != NULL:
         most = TEAM_STEPS
-    block = most * (network.directions[index].ih.inputs + 4 * H)
+    block = most * (network.directions[index].ih.inputs + network.directions[index].ih.columns)
     # a team fills the next block while the last step of this one is still read
-    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + 2 * state) * sizeof(real))
+    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + 3 * state) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     slots_h = scratch
     slots_c = slots_h + state
+    spare = slots_c + state
     h += index * states
     c += index * states
     y.data = <real*>y.data + direction * H
     into_slots[real](&batch, H, h, slots_h)
     into_slots[real](&batch, H, c, slots_c)
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, most, slots_c + state)
+    memcpy(spare, slots_h, state * sizeof(real))  # for the rows of no steps
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, spare + state)
     out_of_slots[real](&batch, H, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
     free(scratch)
@@ -271,43 +316,96 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
 
 
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
-                   Py_ssize_t most, real* scratch) noexcept nogil:
+                   real* spare, Py_ssize_t most, real* scratch) noexcept nogil:
     """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place."""
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source
-    cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0
+    cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0, slot
     cdef Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
+    cdef bint at_once = network.fused and layer.team == NULL and way.ih.inputs <= FEW_INPUTS
+    cdef Carried carried = Carried(h, H, spare, c)
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
-        if saved == NULL:
-            block_x = scratch
-            z = scratch + most * way.ih.inputs
-        else:
+        block_x = scratch
+        z = scratch + most * way.ih.inputs
+        if saved != NULL:
             block_x = <real*>saved.x + done * way.ih.inputs
-            z = <real*>saved.gates + done * 4 * H
+            if not network.fused:
+                z = <real*>saved.gates + done * 4 * H
         if straight:
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
             gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
-            lead_block[real](layer, way, batch, y, start, end, block_x, z, h, c)
-            scratch += most * (way.ih.inputs + 4 * H) * (1 if start // most % 2 == 0 else -1)
+            lead_block[real](layer, way, batch, y, start, end, block_x, z, &carried)
+            scratch += most * (way.ih.inputs + way.ih.columns) * (1 if start // most % 2 == 0 else -1)
         else:
-            affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
-            for step in range(start, end):
-                run_step[real](network, batch, way, y, step, saved, done, z, h, c)
-                z += running(batch, step) * 4 * H
-                done += running(batch, step)
+            if not at_once:
+                affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
+            if network.fused:
+                run_steps[real](network, batch, way, y, start, end, saved, done, block_x if at_once else NULL, z,
+                                &carried)
+                done += rows
+            else:
+                for step in range(start, end):
+                    run_step[real](network, batch, way, y, step, saved, done, z, h, c)
+                    z += running(batch, step) * 4 * H
+                    done += running(batch, step)
         start = end
         status = after(rows * 4 * H * (way.ih.inputs + H), &work, &layer.call.stop, caller)
     if layer.team != NULL:
         dismiss(layer.team)
+    if carried.h != h:
+        for slot in range(batch.B):
+            memcpy(h + slot * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
     return status
+
+
+cdef void run_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t start,
+                    Py_ssize_t end, Saved* saved, Py_ssize_t done, const real* x, const real* z,
+                    Carried* carried) noexcept nogil:
+    """The steps [start, end) of a fused net, from their inputs `x` or, where it is NULL, from projected ones, `z`."""
+    cdef Py_ssize_t H = network.hidden_size, n, slot, step
+    cdef bint straight = batch.order == NULL and (batch.B == 1 or y.row == y.width)
+    cdef CellStep at = step_of[real](network, way, x)
+    cdef Product* recurrent = &at.products[at.count - 1]
+    cdef real* out = <real*>y.data
+    at.c = carried.c
+    for step in range(start, end):
+        n = at.rows = running(batch, step)
+        at.last_first = step % 2
+        recurrent.a = carried.h
+        recurrent.a_row = carried.row
+        at.h = out + place(batch, y, way.backwards, step, 0) if straight else <real*>carried.spare
+        at.h_row = y.row if straight else H
+        if x == NULL:
+            at.begin = z
+            z += n * way.hh.columns
+        else:
+            at.products[0].a = x
+            x += n * way.ih.inputs
+        if saved != NULL:
+            for slot in range(n):
+                memcpy(<real*>saved.h_prev + (done + slot) * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
+            memcpy(<real*>saved.c_prev + done * H, carried.c, n * H * sizeof(real))
+            at.gates = <real*>saved.gates + done * 4 * H
+            at.tanh_c = <real*>saved.tanh_c + done * H
+            done += n
+        cell_step[real](network.engine.kernels, &at, NULL)
+        if not straight:
+            for slot in range(n):
+                memcpy(out + place(batch, y, way.backwards, step, slot), <real*>at.h + slot * H, H * sizeof(real))
+            # those that have ended stand in both places, whichever is the last one
+            slot = running(batch, step + 1) if step + 1 < steps(batch) else n
+            memcpy(<real*>carried.h + slot * H, <real*>at.h + slot * H, (n - slot) * H * sizeof(real))
+            carried.spare = carried.h
+        carried.h = at.h
+        carried.row = at.h_row
 
 
 cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,

@@ -22,6 +22,7 @@ ctypedef enum Kind:
 ctypedef struct Weight:
     # a matrix (outputs, inputs), and with engine "packed" its panels; owned by the Network
     Py_ssize_t outputs, inputs
+    Py_ssize_t columns  # of the panels: the outputs, or with interleaved gates some more
     const void* values
     void* panels       # for products with its transpose, as forward needs
     void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
@@ -32,7 +33,7 @@ ctypedef struct Direction:
     # one direction of one layer
     bint backwards     # from a row's last valid step to its first
     Weight ih, hh      # (4H, inputs), (4H, H)
-    const void* bias   # (4H,), bias_ih + bias_hh, or NULL
+    const void* bias   # (4H,), bias_ih + bias_hh, or NULL; of a fused net in the order of its columns, never NULL
 
 
 ctypedef struct Batch:
@@ -75,6 +76,7 @@ ctypedef struct Net:
     # a Network's content, for threads that know nothing of Python
     Engine engine
     Py_ssize_t hidden_size, num_layers, num_directions
+    bint fused  # whether gates are interleaved, and a step is one call: with engine "packed" and plain weights
     Direction* directions
 
 
@@ -83,8 +85,10 @@ cdef class Packer:
     cdef list owned
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
+    cdef Py_ssize_t gate_columns(self, Py_ssize_t hidden_size)
+    cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL
     cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
@@ -164,12 +168,12 @@ cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssi
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
                         const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
-    """c (rows, outputs) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+    """c (rows, columns) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
 
     `last_first` as in `multiply`.
     """
     cdef Product[2] products
-    cdef Py_ssize_t N = first.outputs
+    cdef Py_ssize_t N = first.columns
     if engine.blas == NULL and first.kind == PLAIN:
         products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
         if second != NULL:

@@ -6,6 +6,8 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndS
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
+from libc.string cimport memset
+
 from . cimport table
 
 cdef extern from "Python.h":
@@ -29,12 +31,15 @@ cdef class Packer:
         self.owned = []
         return 0
 
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
-        """A weight from its array, or the pair that a narrow one is, packed where our own products need it."""
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=False) except *:
+        """A weight from its array, or the pair that a narrow one is, packed where our own products need it.
+
+        With `gates` the outputs are four gates, to be interleaved.
+        """
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
         values, scales = given if isinstance(given, tuple) else (given, None)
-        weight.outputs = outputs
+        weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = address(values)
         weight.panels = weight.back_panels = NULL
@@ -46,6 +51,9 @@ cdef class Packer:
             weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
             kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
                               weight.panels)
+        elif gates:
+            weight.columns = self.gate_columns(outputs // 4)
+            weight.panels = self.packed_gates(inputs, outputs // 4, weight.values)
         elif self.engine.blas == NULL:
             weight.panels = self.packed(&weight, False)
         return weight
@@ -64,6 +72,25 @@ cdef class Packer:
             table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+    cdef Py_ssize_t gate_columns(self, Py_ssize_t hidden_size):
+        if self.engine.itemsize == 4:
+            return table.gate_columns[float](self.engine.kernels, hidden_size, NULL)
+        return table.gate_columns[double](self.engine.kernels, hidden_size, NULL)
+
+    cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL:
+        """The panels of four gates' weights (4H, inputs), or of their biases (4H, 1); from NULL, zeros."""
+        cdef Py_ssize_t bytes = inputs * self.gate_columns(hidden_size) * self.engine.itemsize
+        cdef void* panels = self.memory(bytes)
+        if values == NULL:
+            memset(panels, 0, bytes)
+        elif self.engine.itemsize == 4:
+            table.pack_gates[float](self.engine.kernels, inputs, hidden_size, <const float*>values, 1, inputs,
+                                    <float*>panels)
+        else:
+            table.pack_gates[double](self.engine.kernels, inputs, hidden_size, <const double*>values, 1, inputs,
+                                     <double*>panels)
         return panels
 
     cdef void* memory(self, Py_ssize_t bytes) except NULL:
@@ -103,12 +130,15 @@ cdef class Network(Packer):
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
+        self.net.fused = blas is None and not any(isinstance(given, tuple) for _, *two, _ in weights for given in two)
         cdef Direction* way = self.net.directions
         for index, (inputs, weight_ih, weight_hh, bias) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
-            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih)
-            way.hh = self.weight_of(4 * hidden_size, hidden_size, weight_hh)
+            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused)
+            way.hh = self.weight_of(4 * hidden_size, hidden_size, weight_hh, self.net.fused)
             way.bias = address_or_null(bias)
+            if self.net.fused:
+                way.bias = self.packed_gates(1, hidden_size, way.bias)
             way += 1
 
     def __dealloc__(self):

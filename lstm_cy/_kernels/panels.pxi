@@ -48,23 +48,43 @@ cdef inline int panel_columns(real* precision) noexcept nogil:
     return PANEL32 if real is float else PANEL64
 
 
+cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const real* matrix, Py_ssize_t k_step,
+                              Py_ssize_t n_step, int width, real* panel) noexcept nogil:
+    """Pack `given` columns of a matrix into some `columns` of a panel; the others become 0."""
+    cdef Py_ssize_t k, first = 0
+    cdef int j
+    while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
+        for j in range(columns):
+            for k in range(first, min(first + BLOCK, K)):
+                panel[k * width + j] = matrix[k + j * n_step] if j < given else 0
+        first += BLOCK
+    for k in range(first, K):
+        for j in range(columns):
+            panel[k * width + j] = matrix[k * k_step + j * n_step] if j < given else 0
+
+
 cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
                real* panels) noexcept nogil:
     """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
-    cdef int width = panel_columns[real](NULL), j
-    cdef Py_ssize_t n = 0, k, first
+    cdef int width = panel_columns[real](NULL)
+    cdef Py_ssize_t n = 0
     while n < N:
-        first = 0
-        while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
-            for j in range(width):
-                for k in range(first, min(first + BLOCK, K)):
-                    panels[k * width + j] = matrix[k + (n + j) * n_step] if n + j < N else 0
-            first += BLOCK
-        for k in range(first, K):
-            for j in range(width):
-                panels[k * width + j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
+        pack_columns[real](K, N - n, width, matrix + n * n_step, k_step, n_step, width, panels)
         panels += K * width
         n += width
+
+
+cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
+                     real* panels) noexcept nogil:
+    """Pack a (K, 4H) matrix with its gates interleaved: a panel has some units' i, then their f, g and o."""
+    cdef int width = panel_columns[real](NULL), units = width // 4, gate
+    cdef Py_ssize_t unit = 0
+    while unit < H:
+        for gate in range(4):
+            pack_columns[real](K, H - unit, units, matrix + (gate * H + unit) * n_step, k_step, n_step, width,
+                               panels + gate * units)
+        panels += K * width
+        unit += units
 
 
 cdef inline void add_product(int rows, int width, int panel_width, const Product* product, Py_ssize_t row,
