@@ -14,6 +14,13 @@ cdef inline int panel_units(real* precision) noexcept nogil:
     return panel_columns[real](NULL) // 4
 
 
+cdef inline void load_units(real* block, const real* source, Py_ssize_t units) noexcept nogil:
+    """A panel's units; those that are missing are 0."""
+    if units < panel_units[real](NULL):
+        memset(block, 0, panel_units[real](NULL) * sizeof(real))
+    copy_units[real](block, source, units)
+
+
 cdef inline void copy_units(real* target, const real* source, Py_ssize_t units) noexcept nogil:
     """Copy up to a panel's units: in one piece, or in pieces of constant size, which need no call."""
     cdef int most = panel_units[real](NULL)
@@ -59,63 +66,94 @@ cdef inline void update(const CellStep* step, Py_ssize_t row, Py_ssize_t unit, r
         copy_units[real](<real*>step.tanh_c + row * H + unit, told, units)
 
 
-cdef inline void cell_tile(int rows, int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
+cdef void update_rows(int rows, const CellStep* step, Py_ssize_t row, Py_ssize_t panel, real* gates) noexcept nogil:
+    """The cell of some rows and one panel's units."""
+    cdef real[MOST_UNITS] cell
+    cdef int most = panel_units[real](NULL), r
+    cdef Py_ssize_t unit = panel * most, H = step.hidden_size
+    for r in range(row, row + rows):
+        load_units[real](cell, <const real*>step.c + r * H + unit, H - unit)
+        update[real](step, r, unit, gates, cell)
+        gates += MOST_PANEL
+
+
+# Called through pointers, lest it be inlined: the constants of the activations would take registers from the sums.
+cdef void (*update_rows32)(int, const CellStep*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+cdef void (*update_rows64)(int, const CellStep*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+update_rows32 = update_rows[float]
+update_rows64 = update_rows[double]
+
+
+cdef inline void rows_tile(int rows, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
                            real* precision) noexcept nogil:
-    """The tile of `rows` rows and some panels, and the cell on it. Inlined with numbers that are constants."""
+    """The tile of some rows and one panel, and the cell on it. Inlined with a number of rows that is a constant."""
     cdef real[MOST_ROWS * MOST_WIDTH] sums
-    cdef real[MOST_ROWS * MOST_UNITS] cells
-    cdef int width = panel_columns[real](NULL), most = panel_units[real](NULL), r, p
-    cdef Py_ssize_t n = panel * width, unit = panel * most, H = step.hidden_size
-    cdef const real* begin = <const real*>step.begin + row * step.begin_row + n
-    cdef const real* c = <const real*>step.c + row * H + unit
-    if H - unit < panels * most:
-        memset(cells, 0, sizeof(cells))
+    cdef real[MOST_ROWS * MOST_PANEL] gates
+    cdef int width = panel_columns[real](NULL), r
+    cdef const real* begin = <const real*>step.begin + row * step.begin_row + panel * width
     for r in range(rows):
-        for p in range(panels):
-            copy_units[real](cells + (r * panels + p) * most, c + r * H + p * most, H - unit - p * most)
-        memcpy(sums + r * MOST_WIDTH, begin + r * step.begin_row, panels * width * sizeof(real))
-    add_product[real](rows, panels * width, width, step.products, row, n, sums)
+        memcpy(sums + r * MOST_WIDTH, begin + r * step.begin_row, width * sizeof(real))
+    add_product[real](rows, width, width, step.products, row, panel * width, sums)
     if step.count > 1:
-        add_product[real](rows, panels * width, width, step.products + 1, row, n, sums)
+        add_product[real](rows, width, width, step.products + 1, row, panel * width, sums)
     for r in range(rows):
-        for p in range(panels):
-            update[real](step, row + r, unit + p * most, sums + r * MOST_WIDTH + p * width,
-                         cells + (r * panels + p) * most)
+        memcpy(gates + r * MOST_PANEL, sums + r * MOST_WIDTH, width * sizeof(real))
+    if real is float:
+        update_rows32(rows, step, row, panel, gates)
+    else:
+        update_rows64(rows, step, row, panel, gates)
 
 
-cdef inline void cell_tile_of(int rows, int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
-                              real* precision) noexcept nogil:
-    """`cell_tile` with its size as constants, one kernel for each."""
-    cdef bint pairs = PAIR32 if real is float else PAIR64
-    if pairs and panels == 2:
-        cell_tile[real](1, 2, step, row, panel, NULL)
-    elif rows == 1:
-        cell_tile[real](1, 1, step, row, panel, NULL)
-    elif TILE_ROWS > 1 and rows == 2:
-        cell_tile[real](2, 1, step, row, panel, NULL)
-    elif TILE_ROWS > 2 and rows == 3:
-        cell_tile[real](3, 1, step, row, panel, NULL)
-    elif TILE_ROWS > 2 and rows == 4:
-        cell_tile[real](4, 1, step, row, panel, NULL)
-    elif TILE_ROWS > 2 and rows == 5:
-        cell_tile[real](5, 1, step, row, panel, NULL)
-    elif TILE_ROWS > 2:
-        cell_tile[real](6, 1, step, row, panel, NULL)
+cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
+                          real* precision) noexcept nogil:
+    """The tile of one row and some panels, and the cell on it. Inlined with a number of panels that is a constant."""
+    cdef real[MOST_WIDTH] sums
+    cdef real[2 * MOST_UNITS] cells
+    cdef int width = panel_columns[real](NULL), most = panel_units[real](NULL), p
+    cdef Py_ssize_t n = panel * width, unit = panel * most, H = step.hidden_size
+    for p in range(panels):
+        load_units[real](cells + p * most, <const real*>step.c + row * H + unit + p * most, H - unit - p * most)
+    memcpy(sums, <const real*>step.begin + row * step.begin_row + n, panels * width * sizeof(real))
+    add_product[real](1, panels * width, width, step.products, row, n, sums)
+    if step.count > 1:
+        add_product[real](1, panels * width, width, step.products + 1, row, n, sums)
+    for p in range(panels):
+        update[real](step, row, unit + p * most, sums + p * width, cells + p * most)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and meets all rows."""
-    cdef int width = panel_columns[real](NULL), height, together = 1
+    cdef int width = panel_columns[real](NULL), height
     cdef bint pairs = PAIR32 if real is float else PAIR64
     cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
-    cdef Py_ssize_t left = step.last - step.first, panel, row
+    cdef Py_ssize_t left = step.last - step.first, panel = step.first, row
     cdef bint resident = K * left * width * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES
+    if step.rows == 1 and resident:
+        while pairs and left > 1:
+            row_tile[real](2, step, 0, panel, NULL)
+            panel += 2
+            left -= 2
+        while left > 0:
+            row_tile[real](1, step, 0, panel, NULL)
+            panel += 1
+            left -= 1
+        return
     while left > 0:
-        together = 2 if pairs and resident and step.rows == 1 and left > 1 else 1
-        panel = step.last - left if resident or not step.last_first else step.first + left - 1
+        panel = step.first + left - 1 if step.last_first else step.last - left
         row = 0
         while row < step.rows:
             height = next_height(step.rows - row, TILE_ROWS)
-            cell_tile_of[real](height, together, step, row, panel, NULL)
+            if height == 1:
+                row_tile[real](1, step, row, panel, NULL)
+            elif TILE_ROWS > 1 and height == 2:
+                rows_tile[real](2, step, row, panel, NULL)
+            elif TILE_ROWS > 2 and height == 3:
+                rows_tile[real](3, step, row, panel, NULL)
+            elif TILE_ROWS > 2 and height == 4:
+                rows_tile[real](4, step, row, panel, NULL)
+            elif TILE_ROWS > 2 and height == 5:
+                rows_tile[real](5, step, row, panel, NULL)
+            elif TILE_ROWS > 2:
+                rows_tile[real](6, step, row, panel, NULL)
             row += height
-        left -= together
+        left -= 1
