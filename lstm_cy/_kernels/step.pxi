@@ -117,8 +117,10 @@ cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_s
     add_product[real](1, panels * width, width, step.products, row, n, sums)
     if step.count > 1:
         add_product[real](1, panels * width, width, step.products + 1, row, n, sums)
-    for p in range(panels):
-        update[real](step, row, unit + p * most, sums + p * width, cells + p * most)
+    # not a loop: the sums would go through memory
+    update[real](step, row, unit, sums, cells)
+    if panels > 1:
+        update[real](step, row, unit + most, sums + width, cells + most)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
