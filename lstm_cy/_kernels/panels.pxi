@@ -87,25 +87,42 @@ cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t 
         unit += units
 
 
-cdef inline void add_product(int rows, int width, int panel_width, const Product* product, Py_ssize_t row,
-                             Py_ssize_t n, real* sums) noexcept nogil:
-    """Add one product to the tile: k is the outermost loop, so that every element is one chain."""
-    cdef const real* a = <const real*>product.a + row * product.a_row
-    cdef const real* panel = <const real*>product.panels + n * product.K
-    cdef Py_ssize_t K = product.K, a_row = product.a_row, a_k = product.a_k, k, here
+cdef inline void sum_products(int rows, int width, int panel_width, const Product* products, int count,
+                              Py_ssize_t row, Py_ssize_t n, real* sums) noexcept nogil:
+    """Add the products to the tile: k is the outermost loop, so that every element is one chain.
+
+    There is at least one product, of at least one k: the loops are written so, lest the sums go through memory in
+    between.
+    """
+    cdef const real* a
+    cdef const real* panel
+    cdef Py_ssize_t K, a_row, a_k, k, here
     cdef real factor
-    cdef int r, j, block
-    for k in range(K):
-        for r in range(rows):
-            factor = a[r * a_row + k * a_k]
-            # Loops of 64 trips spill at five and six rows; two of 32 do not.
-            for block in range(width // BLOCK):
-                # in this panel, or in the next one
-                here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
-                for j in range(BLOCK):
-                    sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
-                        factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
-        panel += panel_width
+    cdef int number = 0, r, j, block
+    while True:
+        K = products[number].K
+        a_row = products[number].a_row
+        a_k = products[number].a_k
+        a = <const real*>products[number].a + row * a_row
+        panel = <const real*>products[number].panels + n * K
+        k = 0
+        while True:
+            for r in range(rows):
+                factor = a[r * a_row + k * a_k]
+                # Loops of 64 trips spill at five and six rows; two of 32 do not.
+                for block in range(width // BLOCK):
+                    # in this panel, or in one of the next
+                    here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
+                    for j in range(BLOCK):
+                        sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
+                            factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
+            panel += panel_width
+            k += 1
+            if k == K:
+                break
+        number += 1
+        if number == count:
+            break
 
 
 cdef inline void tile(int rows, int width, int panel_width, const Product* products, int count, Py_ssize_t row,
@@ -118,9 +135,7 @@ cdef inline void tile(int rows, int width, int panel_width, const Product* produ
     cdef int r
     for r in range(rows):
         memcpy(sums + r * MOST_WIDTH, begin + r * begin_row, width * sizeof(real))
-    add_product[real](rows, width, panel_width, products, row, n, sums)
-    if count > 1:
-        add_product[real](rows, width, panel_width, products + 1, row, n, sums)
+    sum_products[real](rows, width, panel_width, products, count, row, n, sums)
     for r in range(rows):
         memcpy(c + r * c_row, sums + r * MOST_WIDTH, width * sizeof(real))
 

@@ -93,9 +93,7 @@ cdef inline void rows_tile(int rows, const CellStep* step, Py_ssize_t row, Py_ss
     cdef const real* begin = <const real*>step.begin + row * step.begin_row + panel * width
     for r in range(rows):
         memcpy(sums + r * MOST_WIDTH, begin + r * step.begin_row, width * sizeof(real))
-    add_product[real](rows, width, width, step.products, row, panel * width, sums)
-    if step.count > 1:
-        add_product[real](rows, width, width, step.products + 1, row, panel * width, sums)
+    sum_products[real](rows, width, width, step.products, step.count, row, panel * width, sums)
     for r in range(rows):
         memcpy(gates + r * MOST_PANEL, sums + r * MOST_WIDTH, width * sizeof(real))
     if real is float:
@@ -114,9 +112,7 @@ cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_s
     for p in range(panels):
         load_units[real](cells + p * most, <const real*>step.c + row * H + unit + p * most, H - unit - p * most)
     memcpy(sums, <const real*>step.begin + row * step.begin_row + n, panels * width * sizeof(real))
-    add_product[real](1, panels * width, width, step.products, row, n, sums)
-    if step.count > 1:
-        add_product[real](1, panels * width, width, step.products + 1, row, n, sums)
+    sum_products[real](1, panels * width, width, step.products, step.count, row, n, sums)
     # not a loop: the sums would go through memory
     update[real](step, row, unit, sums, cells)
     if panels > 1:
