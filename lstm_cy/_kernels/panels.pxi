@@ -11,33 +11,33 @@ from .table cimport Product
 cdef extern from *:
     """
     /* Columns of a panel, and rows of the largest tile: as many accumulators as the registers hold. One row has too
-       few of them to keep the processor busy while each waits for its last addition: it takes two panels together. */
+       few of them to keep the processor busy while each waits for its last addition: it takes some panels together. */
     #if defined(__AVX512F__)
     #define LSTM_CY_PANEL32 64
     #define LSTM_CY_TILE_ROWS 6
-    #define LSTM_CY_PAIR32 1
-    #define LSTM_CY_PAIR64 1
+    #define LSTM_CY_ROW_PANELS32 3
+    #define LSTM_CY_ROW_PANELS64 3
     #elif defined(__AVX2__)
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 2
-    #define LSTM_CY_PAIR32 1
-    #define LSTM_CY_PAIR64 0
+    #define LSTM_CY_ROW_PANELS32 2
+    #define LSTM_CY_ROW_PANELS64 1
     #else
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 1
-    #define LSTM_CY_PAIR32 0
-    #define LSTM_CY_PAIR64 0
+    #define LSTM_CY_ROW_PANELS32 1
+    #define LSTM_CY_ROW_PANELS64 1
     #endif
     """
     const int PANEL32 "LSTM_CY_PANEL32"
     const int TILE_ROWS "LSTM_CY_TILE_ROWS"
-    const bint PAIR32 "LSTM_CY_PAIR32"
-    const bint PAIR64 "LSTM_CY_PAIR64"
+    const int ROW_PANELS32 "LSTM_CY_ROW_PANELS32"
+    const int ROW_PANELS64 "LSTM_CY_ROW_PANELS64"
 
 cdef enum:
     PANEL64 = 32
     MOST_PANEL = 64
-    MOST_WIDTH = 128
+    MOST_WIDTH = 192
     MOST_ROWS = 6
     # Panels up to this size come from the L1 cache as fast as one row can use them, two at a time. From further away
     # they come faster one after the other.
@@ -46,6 +46,11 @@ cdef enum:
 
 cdef inline int panel_columns(real* precision) noexcept nogil:
     return PANEL32 if real is float else PANEL64
+
+
+cdef inline int row_panels(real* precision) noexcept nogil:
+    """The most panels that one row takes together."""
+    return ROW_PANELS32 if real is float else ROW_PANELS64
 
 
 cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const real* matrix, Py_ssize_t k_step,
@@ -162,7 +167,7 @@ cdef inline void tile_of(int rows, int width, const Product* products, int count
                          const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
     """`tile` with its width as a constant: two panels, one, or half of one where the other half is padding."""
     cdef int panel = PANEL32 if real is float else PANEL64
-    cdef bint pairs = PAIR32 if real is float else PAIR64
+    cdef bint pairs = row_panels[real](NULL) > 1
     if pairs and width == 2 * panel:
         tile[real](1, 2 * panel, panel, products, count, row, n, begin, begin_row, c, c_row)
     elif panel > BLOCK and width == BLOCK:
@@ -205,7 +210,7 @@ cdef inline void tile_at(int rows, Py_ssize_t columns, const Product* products, 
 cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
                         real* precision) noexcept nogil:
     """Whether two panels are worked on together."""
-    cdef bint possible = PAIR32 if real is float else PAIR64
+    cdef bint possible = row_panels[real](NULL) > 1
     cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
     return possible and rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
 

@@ -106,7 +106,7 @@ cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_s
                           real* precision) noexcept nogil:
     """The tile of one row and some panels, and the cell on it. Inlined with a number of panels that is a constant."""
     cdef real[MOST_WIDTH] sums
-    cdef real[2 * MOST_UNITS] cells
+    cdef real[3 * MOST_UNITS] cells
     cdef int width = panel_columns[real](NULL), most = panel_units[real](NULL), p
     cdef Py_ssize_t n = panel * width, unit = panel * most, H = step.hidden_size
     for p in range(panels):
@@ -117,24 +117,26 @@ cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_s
     update[real](step, row, unit, sums, cells)
     if panels > 1:
         update[real](step, row, unit + most, sums + width, cells + most)
+    if panels > 2:
+        update[real](step, row, unit + 2 * most, sums + 2 * width, cells + 2 * most)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and meets all rows."""
-    cdef int width = panel_columns[real](NULL), height
-    cdef bint pairs = PAIR32 if real is float else PAIR64
+    cdef int width = panel_columns[real](NULL), most = row_panels[real](NULL), height, together
     cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
-    cdef Py_ssize_t left = step.last - step.first, panel = step.first, row
-    cdef bint resident = K * left * width * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES
-    if step.rows == 1 and resident:
-        while pairs and left > 1:
-            row_tile[real](2, step, 0, panel, NULL)
-            panel += 2
-            left -= 2
+    cdef Py_ssize_t left = step.last - step.first, panel, row
+    if step.rows == 1 and K * left * width * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES:
         while left > 0:
-            row_tile[real](1, step, 0, panel, NULL)
-            panel += 1
-            left -= 1
+            together = next_height(left, most)
+            panel = step.last - left
+            if most > 2 and together == 3:
+                row_tile[real](3, step, 0, panel, NULL)
+            elif most > 1 and together == 2:
+                row_tile[real](2, step, 0, panel, NULL)
+            else:
+                row_tile[real](1, step, 0, panel, NULL)
+            left -= together
         return
     while left > 0:
         panel = step.first + left - 1 if step.last_first else step.last - left
