@@ -21,7 +21,7 @@ from .network cimport (
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
-from .table cimport CellStep, Product, cell_forward, cell_step, panel_units, real
+from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, real
 
 cdef enum:
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
@@ -166,9 +166,10 @@ cdef inline CellStep step_of(const Net* network, const Direction* way, const rea
     """
     cdef CellStep at
     cdef int last = 0 if x == NULL else 1
+    cdef Py_ssize_t width = panel_columns[real](network.engine.kernels, NULL)
     at.hidden_size = at.h_row = network.hidden_size
     at.first = 0
-    at.last = way.hh.columns // (4 * panel_units[real](network.engine.kernels, NULL))
+    at.last = (way.hh.columns + width - 1) // width
     at.count = 1 + last
     at.products[0] = Product(way.ih.inputs, x, way.ih.inputs, 1, way.ih.panels)
     at.products[last] = Product(way.hh.inputs, NULL, way.hh.inputs, 1, way.hh.panels)

@@ -87,7 +87,7 @@ cdef class Packer:
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
     cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
-    cdef Py_ssize_t gate_columns(self, Py_ssize_t hidden_size)
+    cdef Py_ssize_t packed_columns(self, Py_ssize_t N)
     cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL
     cdef void* memory(self, Py_ssize_t bytes) except NULL
 
@@ -130,7 +130,7 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
                                bint last_first) noexcept nogil:
     """The first or the second half of the panels of `multiply`, for one row and packed weights."""
-    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64, cut
+    cdef Py_ssize_t width = table.panel_columns[real](engine.kernels, NULL), cut
     if weight.kind != PLAIN:
         width = NARROW_PANEL
     cut = (weight.outputs + width - 1) // width // 2 * width
@@ -163,7 +163,7 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
 cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t N,
                                    real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
-    return table.packed_elements[real](engine.kernels, rows, N, NULL) if engine.blas == NULL else 0
+    return rows * table.packed_columns[real](engine.kernels, N, NULL) if engine.blas == NULL else 0
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,

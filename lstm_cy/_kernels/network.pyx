@@ -52,7 +52,7 @@ cdef class Packer:
             kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
                               weight.panels)
         elif gates:
-            weight.columns = self.gate_columns(outputs // 4)
+            weight.columns = self.packed_columns(outputs)
             weight.panels = self.packed_gates(inputs, outputs // 4, weight.values)
         elif self.engine.blas == NULL:
             weight.panels = self.packed(&weight, False)
@@ -62,26 +62,21 @@ cdef class Packer:
         """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
         cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef Py_ssize_t elements
-        if self.engine.itemsize == 4:
-            elements = table.packed_elements[float](self.engine.kernels, K, N, NULL)
-        else:
-            elements = table.packed_elements[double](self.engine.kernels, K, N, NULL)
-        cdef void* panels = self.memory(elements * self.engine.itemsize)
+        cdef void* panels = self.memory(K * self.packed_columns(N) * self.engine.itemsize)
         if self.engine.itemsize == 4:
             table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
         return panels
 
-    cdef Py_ssize_t gate_columns(self, Py_ssize_t hidden_size):
+    cdef Py_ssize_t packed_columns(self, Py_ssize_t N):
         if self.engine.itemsize == 4:
-            return table.gate_columns[float](self.engine.kernels, hidden_size, NULL)
-        return table.gate_columns[double](self.engine.kernels, hidden_size, NULL)
+            return table.packed_columns[float](self.engine.kernels, N, NULL)
+        return table.packed_columns[double](self.engine.kernels, N, NULL)
 
     cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL:
         """The panels of four gates' weights (4H, inputs), or of their biases (4H, 1); from NULL, zeros."""
-        cdef Py_ssize_t bytes = inputs * self.gate_columns(hidden_size) * self.engine.itemsize
+        cdef Py_ssize_t bytes = inputs * self.packed_columns(4 * hidden_size) * self.engine.itemsize
         cdef void* panels = self.memory(bytes)
         if values == NULL:
             memset(panels, 0, bytes)

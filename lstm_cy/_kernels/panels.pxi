@@ -1,7 +1,7 @@
 # Products with a matrix packed in panels, for one instruction set and both precisions.
 #
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
-# it from front to back. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
+# it from front to back. The last panel is only BLOCK columns wide where that is enough. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
 # panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the
 # order of k, whatever the tile: results do not depend on how many rows are computed together. Several products that
 # add to one result go through their tiles together, one after the other along the same chain.
@@ -53,6 +53,11 @@ cdef inline int row_panels(real* precision) noexcept nogil:
     return ROW_PANELS32 if real is float else ROW_PANELS64
 
 
+cdef inline int columns_at(Py_ssize_t n, Py_ssize_t N, real* precision) noexcept nogil:
+    """The columns of the panel that begins at column n of N."""
+    return BLOCK if N - n <= BLOCK else panel_columns[real](NULL)
+
+
 cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const real* matrix, Py_ssize_t k_step,
                               Py_ssize_t n_step, int width, real* panel) noexcept nogil:
     """Pack `given` columns of a matrix into some `columns` of a panel; the others become 0."""
@@ -71,9 +76,10 @@ cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const
 cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
                real* panels) noexcept nogil:
     """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
-    cdef int width = panel_columns[real](NULL)
+    cdef int width
     cdef Py_ssize_t n = 0
     while n < N:
+        width = columns_at[real](n, N, NULL)
         pack_columns[real](K, N - n, width, matrix + n * n_step, k_step, n_step, width, panels)
         panels += K * width
         n += width
@@ -82,9 +88,11 @@ cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step
 cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
                      real* panels) noexcept nogil:
     """Pack a (K, 4H) matrix with its gates interleaved: a panel has some units' i, then their f, g and o."""
-    cdef int width = panel_columns[real](NULL), units = width // 4, gate
+    cdef int width, units, gate
     cdef Py_ssize_t unit = 0
     while unit < H:
+        width = columns_at[real](4 * unit, 4 * H, NULL)
+        units = width // 4
         for gate in range(4):
             pack_columns[real](K, H - unit, units, matrix + (gate * H + unit) * n_step, k_step, n_step, width,
                                panels + gate * units)
@@ -97,7 +105,7 @@ cdef inline void sum_products(int rows, int width, int panel_width, const Produc
     """Add the products to the tile: k is the outermost loop, so that every element is one chain.
 
     There is at least one product, of at least one k: the loops are written so, lest the sums go through memory in
-    between.
+    between. Behind whole panels there may be half of one, which gets on half as fast.
     """
     cdef const real* a
     cdef const real* panel
@@ -118,6 +126,8 @@ cdef inline void sum_products(int rows, int width, int panel_width, const Produc
                 for block in range(width // BLOCK):
                     # in this panel, or in one of the next
                     here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
+                    if width % panel_width != 0 and block == width // BLOCK - 1:
+                        here -= k * BLOCK
                     for j in range(BLOCK):
                         sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
                             factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
@@ -165,13 +175,13 @@ cdef inline void tile_of_width(int rows, int width, int panel_width, const Produ
 
 cdef inline void tile_of(int rows, int width, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
                          const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
-    """`tile` with its width as a constant: two panels, one, or half of one where the other half is padding."""
+    """`tile` with its width as a constant: two panels, one, or a last one of BLOCK columns."""
     cdef int panel = PANEL32 if real is float else PANEL64
     cdef bint pairs = row_panels[real](NULL) > 1
     if pairs and width == 2 * panel:
         tile[real](1, 2 * panel, panel, products, count, row, n, begin, begin_row, c, c_row)
     elif panel > BLOCK and width == BLOCK:
-        tile_of_width[real](rows, BLOCK, panel, products, count, row, n, begin, begin_row, c, c_row)
+        tile_of_width[real](rows, BLOCK, BLOCK, products, count, row, n, begin, begin_row, c, c_row)
     else:
         tile_of_width[real](rows, panel, panel, products, count, row, n, begin, begin_row, c, c_row)
 
@@ -209,9 +219,11 @@ cdef inline void tile_at(int rows, Py_ssize_t columns, const Product* products, 
 
 cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
                         real* precision) noexcept nogil:
-    """Whether two panels are worked on together."""
+    """Whether two panels are worked on together, to the end."""
     cdef bint possible = row_panels[real](NULL) > 1
     cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
+    cdef Py_ssize_t rest = N % (2 * panel_columns[real](NULL))
+    possible = possible and (rest == 0 or rest > panel_columns[real](NULL) + BLOCK)
     return possible and rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
 
 

@@ -10,20 +10,8 @@ cdef enum:
     RESIDENT_BYTES = 40960
 
 
-cdef inline int panel_units(real* precision) noexcept nogil:
-    return panel_columns[real](NULL) // 4
-
-
-cdef inline void load_units(real* block, const real* source, Py_ssize_t units) noexcept nogil:
-    """A panel's units; those that are missing are 0."""
-    if units < panel_units[real](NULL):
-        memset(block, 0, panel_units[real](NULL) * sizeof(real))
-    copy_units[real](block, source, units)
-
-
-cdef inline void copy_units(real* target, const real* source, Py_ssize_t units) noexcept nogil:
-    """Copy up to a panel's units: in one piece, or in pieces of constant size, which need no call."""
-    cdef int most = panel_units[real](NULL)
+cdef inline void copy_units(real* target, const real* source, Py_ssize_t units, int most) noexcept nogil:
+    """Copy `units` units, but no more than a panel's: in one piece, or in pieces of constant size, without a call."""
     if units >= most:
         memcpy(target, source, most * sizeof(real))
         return
@@ -43,9 +31,17 @@ cdef inline void copy_units(real* target, const real* source, Py_ssize_t units) 
         target[0] = source[0]
 
 
-cdef inline void update(const CellStep* step, Py_ssize_t row, Py_ssize_t unit, real* gates, real* cell) noexcept nogil:
-    """The cell of one row and one panel's units, whose first is `unit`."""
-    cdef int most = panel_units[real](NULL), u
+cdef inline void load_units(real* block, const real* source, Py_ssize_t units, int most) noexcept nogil:
+    """A panel's units; those that are missing are 0."""
+    if units < most:
+        memset(block, 0, most * sizeof(real))
+    copy_units[real](block, source, units, most)
+
+
+cdef inline void update(int most, const CellStep* step, Py_ssize_t row, Py_ssize_t unit, real* gates,
+                        real* cell) noexcept nogil:
+    """The cell of one row and the units of a panel, `most` of them, whose first is `unit`."""
+    cdef int u
     cdef real[MOST_UNITS] told, out
     cdef Py_ssize_t H = step.hidden_size, units = H - unit
     cdef real* plain
@@ -57,103 +53,141 @@ cdef inline void update(const CellStep* step, Py_ssize_t row, Py_ssize_t unit, r
         cell[u] = fma[real](gates[most + u], cell[u], gates[u] * gates[2 * most + u])
         told[u] = tanh[real](cell[u])
         out[u] = gates[3 * most + u] * told[u]
-    copy_units[real](<real*>step.h + row * step.h_row + unit, out, units)
-    copy_units[real](<real*>step.c + row * H + unit, cell, units)
+    copy_units[real](<real*>step.h + row * step.h_row + unit, out, units, most)
+    copy_units[real](<real*>step.c + row * H + unit, cell, units, most)
     if step.gates != NULL:
         plain = <real*>step.gates + row * 4 * H + unit
         for u in range(4):
-            copy_units[real](plain + u * H, gates + u * most, units)
-        copy_units[real](<real*>step.tanh_c + row * H + unit, told, units)
+            copy_units[real](plain + u * H, gates + u * most, units, most)
+        copy_units[real](<real*>step.tanh_c + row * H + unit, told, units, most)
 
 
-cdef void update_rows(int rows, const CellStep* step, Py_ssize_t row, Py_ssize_t panel, real* gates) noexcept nogil:
-    """The cell of some rows and one panel's units."""
+cdef void update_rows(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t unit,
+                      real* gates) noexcept nogil:
+    """The cell of some rows and the units of a panel of `width` columns."""
     cdef real[MOST_UNITS] cell
-    cdef int most = panel_units[real](NULL), r
-    cdef Py_ssize_t unit = panel * most, H = step.hidden_size
-    for r in range(row, row + rows):
-        load_units[real](cell, <const real*>step.c + r * H + unit, H - unit)
-        update[real](step, r, unit, gates, cell)
+    cdef const real* c = <const real*>step.c + row * step.hidden_size + unit
+    cdef int whole = panel_columns[real](NULL), r
+    for r in range(rows):
+        if width == whole:
+            load_units[real](cell, c, step.hidden_size - unit, whole // 4)
+            update[real](whole // 4, step, row + r, unit, gates, cell)
+        else:
+            load_units[real](cell, c, step.hidden_size - unit, BLOCK // 4)
+            update[real](BLOCK // 4, step, row + r, unit, gates, cell)
+        c += step.hidden_size
         gates += MOST_PANEL
 
 
 # Called through pointers, lest it be inlined: the constants of the activations would take registers from the sums.
-cdef void (*update_rows32)(int, const CellStep*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
-cdef void (*update_rows64)(int, const CellStep*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+cdef void (*update_rows32)(int, int, const CellStep*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+cdef void (*update_rows64)(int, int, const CellStep*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 update_rows32 = update_rows[float]
 update_rows64 = update_rows[double]
 
 
-cdef inline void rows_tile(int rows, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
+cdef inline void rows_tile(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                            real* precision) noexcept nogil:
-    """The tile of some rows and one panel, and the cell on it. Inlined with a number of rows that is a constant."""
+    """The tile of some rows and the panel at column n, and the cell on it. Inlined with constant rows and width."""
     cdef real[MOST_ROWS * MOST_WIDTH] sums
     cdef real[MOST_ROWS * MOST_PANEL] gates
-    cdef int width = panel_columns[real](NULL), r
-    cdef const real* begin = <const real*>step.begin + row * step.begin_row + panel * width
+    cdef const real* begin = <const real*>step.begin + row * step.begin_row + n
+    cdef int r
     for r in range(rows):
         memcpy(sums + r * MOST_WIDTH, begin + r * step.begin_row, width * sizeof(real))
-    sum_products[real](rows, width, width, step.products, step.count, row, panel * width, sums)
+    sum_products[real](rows, width, width, step.products, step.count, row, n, sums)
     for r in range(rows):
         memcpy(gates + r * MOST_PANEL, sums + r * MOST_WIDTH, width * sizeof(real))
     if real is float:
-        update_rows32(rows, step, row, panel, gates)
+        update_rows32(rows, width, step, row, n // 4, gates)
     else:
-        update_rows64(rows, step, row, panel, gates)
+        update_rows64(rows, width, step, row, n // 4, gates)
 
 
-cdef inline void row_tile(int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
+cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                           real* precision) noexcept nogil:
-    """The tile of one row and some panels, and the cell on it. Inlined with a number of panels that is a constant."""
+    """The tile of one row and some panels from column n on, and the cell on it. Inlined with constants.
+
+    `half`: behind the whole panels, of which there may be none, comes one of BLOCK columns.
+    """
     cdef real[MOST_WIDTH] sums
     cdef real[3 * MOST_UNITS] cells
-    cdef int width = panel_columns[real](NULL), most = panel_units[real](NULL), p
-    cdef Py_ssize_t n = panel * width, unit = panel * most, H = step.hidden_size
+    cdef int whole = panel_columns[real](NULL), most = whole // 4, width = panels * whole + (BLOCK if half else 0), p
+    cdef Py_ssize_t unit = n // 4
+    cdef const real* c = <const real*>step.c + row * step.hidden_size + unit
     for p in range(panels):
-        load_units[real](cells + p * most, <const real*>step.c + row * H + unit + p * most, H - unit - p * most)
-    memcpy(sums, <const real*>step.begin + row * step.begin_row + n, panels * width * sizeof(real))
-    sum_products[real](1, panels * width, width, step.products, step.count, row, n, sums)
+        load_units[real](cells + p * most, c + p * most, step.hidden_size - unit - p * most, most)
+    if half:
+        load_units[real](cells + panels * most, c + panels * most, step.hidden_size - unit - panels * most, BLOCK // 4)
+    memcpy(sums, <const real*>step.begin + row * step.begin_row + n, width * sizeof(real))
+    sum_products[real](1, width, BLOCK if panels == 0 else whole, step.products, step.count, row, n, sums)
     # not a loop: the sums would go through memory
-    update[real](step, row, unit, sums, cells)
+    if panels > 0:
+        update[real](most, step, row, unit, sums, cells)
     if panels > 1:
-        update[real](step, row, unit + most, sums + width, cells + most)
+        update[real](most, step, row, unit + most, sums + whole, cells + most)
     if panels > 2:
-        update[real](step, row, unit + 2 * most, sums + 2 * width, cells + 2 * most)
+        update[real](most, step, row, unit + 2 * most, sums + 2 * whole, cells + 2 * most)
+    if half:
+        update[real](BLOCK // 4, step, row, unit + panels * most, sums + panels * whole, cells + panels * most)
+
+
+cdef inline void row_tile_of(int panels, bint half, const CellStep* step, Py_ssize_t n, real* precision) noexcept nogil:
+    """`row_tile` with the number of panels as a constant, the half one included."""
+    cdef int most = row_panels[real](NULL)
+    if panels == 1 and half:
+        row_tile[real](0, 1, step, 0, n, NULL)
+    elif panels == 1:
+        row_tile[real](1, 0, step, 0, n, NULL)
+    elif most > 1 and panels == 2 and half:
+        row_tile[real](1, 1, step, 0, n, NULL)
+    elif most > 1 and panels == 2:
+        row_tile[real](2, 0, step, 0, n, NULL)
+    elif most > 2 and half:
+        row_tile[real](2, 1, step, 0, n, NULL)
+    elif most > 2:
+        row_tile[real](3, 0, step, 0, n, NULL)
+
+
+cdef inline void rows_tile_of(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
+                              real* precision) noexcept nogil:
+    """`rows_tile` with the number of rows as a constant."""
+    if rows == 1:
+        rows_tile[real](1, width, step, row, n, NULL)
+    elif TILE_ROWS > 1 and rows == 2:
+        rows_tile[real](2, width, step, row, n, NULL)
+    elif TILE_ROWS > 2 and rows == 3:
+        rows_tile[real](3, width, step, row, n, NULL)
+    elif TILE_ROWS > 2 and rows == 4:
+        rows_tile[real](4, width, step, row, n, NULL)
+    elif TILE_ROWS > 2 and rows == 5:
+        rows_tile[real](5, width, step, row, n, NULL)
+    elif TILE_ROWS > 2:
+        rows_tile[real](6, width, step, row, n, NULL)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and meets all rows."""
-    cdef int width = panel_columns[real](NULL), most = row_panels[real](NULL), height, together
+    cdef int whole = panel_columns[real](NULL), height, together
     cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
-    cdef Py_ssize_t left = step.last - step.first, panel, row
-    if step.rows == 1 and K * left * width * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES:
+    cdef Py_ssize_t left = step.last - step.first, n, row
+    cdef bint half = whole > BLOCK and 4 * step.hidden_size - (step.last - 1) * whole <= BLOCK
+    if step.rows == 1 and K * left * whole * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES:
         while left > 0:
-            together = next_height(left, most)
-            panel = step.last - left
-            if most > 2 and together == 3:
-                row_tile[real](3, step, 0, panel, NULL)
-            elif most > 1 and together == 2:
-                row_tile[real](2, step, 0, panel, NULL)
-            else:
-                row_tile[real](1, step, 0, panel, NULL)
+            together = next_height(left, row_panels[real](NULL))
+            row_tile_of[real](together, half and together == left, step, (step.last - left) * whole, NULL)
             left -= together
         return
     while left > 0:
-        panel = step.first + left - 1 if step.last_first else step.last - left
+        n = (step.first + left - 1 if step.last_first else step.last - left) * whole
         row = 0
         while row < step.rows:
             height = next_height(step.rows - row, TILE_ROWS)
-            if height == 1:
-                row_tile[real](1, step, row, panel, NULL)
-            elif TILE_ROWS > 1 and height == 2:
-                rows_tile[real](2, step, row, panel, NULL)
-            elif TILE_ROWS > 2 and height == 3:
-                rows_tile[real](3, step, row, panel, NULL)
-            elif TILE_ROWS > 2 and height == 4:
-                rows_tile[real](4, step, row, panel, NULL)
-            elif TILE_ROWS > 2 and height == 5:
-                rows_tile[real](5, step, row, panel, NULL)
-            elif TILE_ROWS > 2:
-                rows_tile[real](6, step, row, panel, NULL)
+            if half and n == (step.last - 1) * whole:
+                rows_tile_of[real](height, BLOCK, step, row, n, NULL)
+            elif height == 1:
+                row_tile[real](1, 0, step, row, n, NULL)
+            else:
+                rows_tile_of[real](height, whole, step, row, n, NULL)
             row += height
         left -= 1

@@ -3,6 +3,9 @@
 Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the order i, f, g, o.
 """
 
+cdef enum:
+    LEAST_PANEL = 32
+
 ctypedef fused real:
     float
     double
@@ -54,7 +57,7 @@ ctypedef struct Kernels:
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
     void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
 
-    # Matrices packed in panels of so many columns
+    # Matrices packed in panels of so many columns, but for the last one: see packed_columns
     Py_ssize_t panel32, panel64
 
     # (K, N, matrix (K, N), distance of its next k, of its next n, panels: out)
@@ -120,11 +123,14 @@ cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t
         kernels.column_sums64(rows, columns, array, sums)
 
 
-cdef inline Py_ssize_t packed_elements(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N,
-                                       real* precision) noexcept nogil:
-    """The elements that the panels of a (K, N) matrix take."""
-    cdef Py_ssize_t width = kernels.panel32 if real is float else kernels.panel64
-    return K * ((N + width - 1) // width) * width
+cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) noexcept nogil:
+    return kernels.panel32 if real is float else kernels.panel64
+
+
+cdef inline Py_ssize_t packed_columns(const Kernels* kernels, Py_ssize_t N, real* precision) noexcept nogil:
+    """The columns of the panels of N: the last panel has no more than LEAST_PANEL where that is enough."""
+    cdef Py_ssize_t width = panel_columns[real](kernels, NULL), rest = N % width
+    return N - rest + (0 if rest == 0 else LEAST_PANEL if rest <= LEAST_PANEL else width)
 
 
 cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step,
@@ -133,17 +139,6 @@ cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const 
         kernels.pack32(K, N, matrix, k_step, n_step, panels)
     else:
         kernels.pack64(K, N, matrix, k_step, n_step, panels)
-
-
-cdef inline Py_ssize_t panel_units(const Kernels* kernels, real* precision) noexcept nogil:
-    """The hidden units of a panel of interleaved gates."""
-    return (kernels.panel32 if real is float else kernels.panel64) // 4
-
-
-cdef inline Py_ssize_t gate_columns(const Kernels* kernels, Py_ssize_t H, real* precision) noexcept nogil:
-    """The columns of the panels of H units' gates, interleaved."""
-    cdef Py_ssize_t units = panel_units[real](kernels, NULL)
-    return (H + units - 1) // units * units * 4
 
 
 cdef inline void pack_gates(const Kernels* kernels, Py_ssize_t K, Py_ssize_t H, const real* matrix,

@@ -154,7 +154,7 @@ cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const
     """A member's steps of a block of a fused net; the leader's, once it is alone, are whole. False as `follow_block`."""
     cdef Team* team = layer.team
     cdef CellStep at = step_of[real](layer.net, way, <const real*>NULL)
-    cdef Py_ssize_t panels = at.last, units = panel_units[real](layer.net.engine.kernels, NULL), step, begin, end
+    cdef Py_ssize_t panels = at.last, units = panel_columns[real](layer.net.engine.kernels, NULL) // 4, step, begin, end
     cdef real* out = <real*>y.data
     at.rows = 1
     at.c = carried.c
