@@ -63,16 +63,18 @@ cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept 
     With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree 7
     in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). All that can be is computed beside the longest
     chain of dependences, which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one
-    multiply-add of what comes out. ln 2 is subtracted in two parts. One fma subtracts the first exactly, and E does not
-    feel the second, 1e-8 of the first; without fma the first has so few digits that n times it is exact.
+    multiply-add of what comes out. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma subtracts n
+    times it exactly; then the second is so small that it can join where E does not wait for it, times 1 + r. Without fma
+    the first has so few digits that n times it is exact.
     """
-    cdef real shifted, n, near, r, r2, series, power
+    cdef real shifted, n, near, rest, r, r2, series, power
     if real is float:
         shifted = fma[real](x, times * <real>1.44269504088896341, 12582912.0)
         n = shifted - <real>12582912.0
         power = lstm_cy_pow2_32(shifted)
         near = fma[real](n, -0.693147182464599609375 if FMA else -0.693359375, times * x)
-        r = fma[real](n, 1.904654323148236e-9 if FMA else 2.12194440054690583e-4, near)
+        rest = n * <real>(1.904654323148236e-9 if FMA else 2.12194440054690583e-4)
+        r = fma[real](rest, near + <real>1, near) if FMA else near + rest
         near = near if FMA else r
         r2 = near * near
         series = fma[real](near, 1.0 / 5040.0, 1.0 / 720.0)
@@ -81,7 +83,8 @@ cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept 
         n = shifted - <real>6755399441055744.0
         power = lstm_cy_pow2_64(shifted)
         near = fma[real](n, -0.693147180559945286 if FMA else -0.693145751953125, times * x)
-        r = fma[real](n, -2.319046813846299558e-17 if FMA else -1.42860682030941723e-6, near)
+        rest = n * <real>(-2.319046813846299558e-17 if FMA else -1.42860682030941723e-6)
+        r = fma[real](rest, near + <real>1, near) if FMA else near + rest
         near = near if FMA else r
         r2 = near * near
         series = fma[real](near, 1.0 / 6227020800.0, 1.0 / 479001600.0)
