@@ -325,7 +325,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0, slot
     cdef Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
-    cdef bint at_once = network.fused and layer.team == NULL and way.ih.inputs <= FEW_INPUTS
+    cdef bint at_once = network.fused and layer.team == NULL and (way.ih.inputs <= FEW_INPUTS or batch.B >= 4)
     cdef Carried carried = Carried(h, H, spare, c)
     cdef Status status = DONE
     cdef real* block_x
