@@ -6,8 +6,9 @@ from .table cimport CellStep
 
 cdef enum:
     MOST_UNITS = 16  # of a panel: four gates of them
-    # Weights up to this size stay in the L1 cache from step to step.
-    RESIDENT_BYTES = 40960
+    # Weights of a step, up to which one row takes panels together: they come from the L1 cache at least in part, as fast
+    # as it can use them. From further away they come faster one panel after the other.
+    TOGETHER_BYTES = 81920
 
 
 cdef inline void copy_units(real* target, const real* source, Py_ssize_t units, int most) noexcept nogil:
@@ -86,11 +87,12 @@ update_rows32 = update_rows[float]
 update_rows64 = update_rows[double]
 
 
-cdef inline void rows_tile(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
+cdef inline void rows_tile(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
                            real* precision) noexcept nogil:
-    """The tile of some rows and the panel at column n, and the cell on it. Inlined with constant rows and width."""
+    """The tile of some rows and a panel, and the cell on it. Inlined with constant rows and width."""
     cdef real[MOST_ROWS * MOST_WIDTH] sums
     cdef real[MOST_ROWS * MOST_PANEL] gates
+    cdef Py_ssize_t n = panel * panel_columns[real](NULL)
     cdef const real* begin = <const real*>step.begin + row * step.begin_row + n
     cdef int r
     for r in range(rows):
@@ -104,90 +106,101 @@ cdef inline void rows_tile(int rows, int width, const CellStep* step, Py_ssize_t
         update_rows64(rows, width, step, row, n // 4, gates)
 
 
-cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
-                          real* precision) noexcept nogil:
-    """The tile of one row and some panels from column n on, and the cell on it. Inlined with constants.
+cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_t panel, real* precision) noexcept nogil:
+    """The tile of a lone row and some panels, and the cell on it. Inlined with constants.
 
     `half`: behind the whole panels, of which there may be none, comes one of BLOCK columns.
     """
     cdef real[MOST_WIDTH] sums
     cdef real[3 * MOST_UNITS] cells
     cdef int whole = panel_columns[real](NULL), most = whole // 4, width = panels * whole + (BLOCK if half else 0), p
-    cdef Py_ssize_t unit = n // 4
-    cdef const real* c = <const real*>step.c + row * step.hidden_size + unit
+    cdef Py_ssize_t n = panel * whole, unit = n // 4
+    cdef const real* c = <const real*>step.c + unit
     for p in range(panels):
         load_units[real](cells + p * most, c + p * most, step.hidden_size - unit - p * most, most)
     if half:
         load_units[real](cells + panels * most, c + panels * most, step.hidden_size - unit - panels * most, BLOCK // 4)
-    memcpy(sums, <const real*>step.begin + row * step.begin_row + n, width * sizeof(real))
-    sum_products[real](1, width, BLOCK if panels == 0 else whole, step.products, step.count, row, n, sums)
+    memcpy(sums, <const real*>step.begin + n, width * sizeof(real))
+    sum_products[real](1, width, BLOCK if panels == 0 else whole, step.products, step.count, 0, n, sums)
     # not a loop: the sums would go through memory
     if panels > 0:
-        update[real](most, step, row, unit, sums, cells)
+        update[real](most, step, 0, unit, sums, cells)
     if panels > 1:
-        update[real](most, step, row, unit + most, sums + whole, cells + most)
+        update[real](most, step, 0, unit + most, sums + whole, cells + most)
     if panels > 2:
-        update[real](most, step, row, unit + 2 * most, sums + 2 * whole, cells + 2 * most)
+        update[real](most, step, 0, unit + 2 * most, sums + 2 * whole, cells + 2 * most)
     if half:
-        update[real](BLOCK // 4, step, row, unit + panels * most, sums + panels * whole, cells + panels * most)
+        update[real](BLOCK // 4, step, 0, unit + panels * most, sums + panels * whole, cells + panels * most)
 
 
-cdef inline void row_tile_of(int panels, bint half, const CellStep* step, Py_ssize_t n, real* precision) noexcept nogil:
+cdef inline void row_tile_of(int panels, bint half, const CellStep* step, Py_ssize_t panel, real* precision) noexcept nogil:
     """`row_tile` with the number of panels as a constant, the half one included."""
     cdef int most = row_panels[real](NULL)
     if panels == 1 and half:
-        row_tile[real](0, 1, step, 0, n, NULL)
+        row_tile[real](0, 1, step, panel, NULL)
     elif panels == 1:
-        row_tile[real](1, 0, step, 0, n, NULL)
+        row_tile[real](1, 0, step, panel, NULL)
     elif most > 1 and panels == 2 and half:
-        row_tile[real](1, 1, step, 0, n, NULL)
+        row_tile[real](1, 1, step, panel, NULL)
     elif most > 1 and panels == 2:
-        row_tile[real](2, 0, step, 0, n, NULL)
+        row_tile[real](2, 0, step, panel, NULL)
     elif most > 2 and half:
-        row_tile[real](2, 1, step, 0, n, NULL)
+        row_tile[real](2, 1, step, panel, NULL)
     elif most > 2:
-        row_tile[real](3, 0, step, 0, n, NULL)
+        row_tile[real](3, 0, step, panel, NULL)
 
 
-cdef inline void rows_tile_of(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
+cdef inline void rows_tile_of(int rows, bint half, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
                               real* precision) noexcept nogil:
-    """`rows_tile` with the number of rows as a constant."""
+    """`rows_tile` with its size as constants."""
+    if half:
+        rows_tile_of_width[real](rows, BLOCK, step, row, panel, NULL)
+    else:
+        rows_tile_of_width[real](rows, panel_columns[real](NULL), step, row, panel, NULL)
+
+
+cdef inline void rows_tile_of_width(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t panel,
+                                    real* precision) noexcept nogil:
     if rows == 1:
-        rows_tile[real](1, width, step, row, n, NULL)
+        rows_tile[real](1, width, step, row, panel, NULL)
     elif TILE_ROWS > 1 and rows == 2:
-        rows_tile[real](2, width, step, row, n, NULL)
+        rows_tile[real](2, width, step, row, panel, NULL)
     elif TILE_ROWS > 2 and rows == 3:
-        rows_tile[real](3, width, step, row, n, NULL)
+        rows_tile[real](3, width, step, row, panel, NULL)
     elif TILE_ROWS > 2 and rows == 4:
-        rows_tile[real](4, width, step, row, n, NULL)
+        rows_tile[real](4, width, step, row, panel, NULL)
     elif TILE_ROWS > 2 and rows == 5:
-        rows_tile[real](5, width, step, row, n, NULL)
+        rows_tile[real](5, width, step, row, panel, NULL)
     elif TILE_ROWS > 2:
-        rows_tile[real](6, width, step, row, n, NULL)
+        rows_tile[real](6, width, step, row, panel, NULL)
+
+
+cdef inline bint ends_in_half(const CellStep* step, Py_ssize_t end, real* precision) noexcept nogil:
+    """Whether the panel before `end` is the last, of BLOCK columns alone."""
+    cdef int whole = panel_columns[real](NULL)
+    return whole > BLOCK and 4 * step.hidden_size - (end - 1) * whole <= BLOCK
+
+
+cdef inline Py_ssize_t weight_bytes(const CellStep* step, real* precision) noexcept nogil:
+    """What a step reads of weights."""
+    cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
+    return (step.last - step.first) * panel_columns[real](NULL) * K * <Py_ssize_t>sizeof(real)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and meets all rows."""
-    cdef int whole = panel_columns[real](NULL), height, together
-    cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
-    cdef Py_ssize_t left = step.last - step.first, n, row
-    cdef bint half = whole > BLOCK and 4 * step.hidden_size - (step.last - 1) * whole <= BLOCK
-    if step.rows == 1 and K * left * whole * <Py_ssize_t>sizeof(real) <= RESIDENT_BYTES:
-        while left > 0:
-            together = next_height(left, row_panels[real](NULL))
-            row_tile_of[real](together, half and together == left, step, (step.last - left) * whole, NULL)
-            left -= together
-        return
+    cdef bint together = weight_bytes[real](step, NULL) <= TOGETHER_BYTES
+    cdef Py_ssize_t left = step.last - step.first, panel, row, height
+    while step.rows == 1 and left > 0:
+        height = next_height(left, row_panels[real](NULL)) if together else 1
+        panel = step.first + left - height if step.last_first else step.last - left
+        row_tile_of[real](height, ends_in_half[real](step, panel + height, NULL), step, panel, NULL)
+        left -= height
     while left > 0:
-        n = (step.first + left - 1 if step.last_first else step.last - left) * whole
+        panel = step.first + left - 1 if step.last_first else step.last - left
         row = 0
         while row < step.rows:
             height = next_height(step.rows - row, TILE_ROWS)
-            if half and n == (step.last - 1) * whole:
-                rows_tile_of[real](height, BLOCK, step, row, n, NULL)
-            elif height == 1:
-                row_tile[real](1, 0, step, row, n, NULL)
-            else:
-                rows_tile_of[real](height, whole, step, row, n, NULL)
+            rows_tile_of[real](height, ends_in_half[real](step, panel + 1, NULL), step, row, panel, NULL)
             row += height
         left -= 1
