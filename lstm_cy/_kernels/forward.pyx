@@ -24,10 +24,13 @@ from .pool cimport (
 from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, real
 
 cdef enum:
+    LINE = 64  # bytes of a cache line
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
-    # Inputs up to which a step of a fused net makes both products: fewer than it takes to read gates from memory.
-    FEW_INPUTS = 8
+    # A step of a fused net makes both products with so few inputs, or with so many rows: then that costs less than
+    # to write the gates and read them again. Else a product over many steps reads the weights less often.
+    FEW_INPUTS = 3
+    MANY_ROWS = 4
     # Steps of a block of a team: at its beginning a second thread may join.
     TEAM_STEPS = 64
     # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
@@ -285,7 +288,8 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef Batch batch = rows_of_part(layer, part)
     cdef Rows y = layer.target
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch)
-    cdef Py_ssize_t states = layer.call.batch.B * H, block, state = batch.B * H
+    cdef Py_ssize_t states = layer.call.batch.B * H, block, state = in_lines(batch.B * H)
+    cdef char* memory
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
@@ -295,11 +299,14 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
         return DONE
     if layer.team != NULL:
         most = TEAM_STEPS
-    block = most * (network.directions[index].ih.inputs + network.directions[index].ih.columns)
+    block = in_lines(most * network.directions[index].ih.inputs)
+    if not makes_both(layer, index, &batch):
+        block += in_lines(most * network.directions[index].ih.columns)
     # a team fills the next block while the last step of this one is still read
-    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + 3 * state) * sizeof(real))
-    if scratch == NULL:
+    memory = <char*>malloc(((2 if layer.team != NULL else 1) * block + 3 * state) * sizeof(real) + LINE)
+    if memory == NULL:
         return NO_MEMORY
+    scratch = <real*>(memory + LINE - <size_t>memory % LINE)
     slots_h = scratch
     slots_c = slots_h + state
     spare = slots_c + state
@@ -308,24 +315,35 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     y.data = <real*>y.data + direction * H
     into_slots[real](&batch, H, h, slots_h)
     into_slots[real](&batch, H, c, slots_c)
-    memcpy(spare, slots_h, state * sizeof(real))  # for the rows of no steps
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, spare + state)
+    memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for the rows of no steps
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state)
     out_of_slots[real](&batch, H, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
-    free(scratch)
+    free(memory)
     return status
 
 
+cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
+    """So many elements and some more, so that what follows begins on a cache line."""
+    return (elements + LINE // 4 - 1) // (LINE // 4) * (LINE // 4)
+
+
+cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:
+    """Whether each step makes both products, and the inputs are not projected before."""
+    cdef bint worth = layer.net.directions[index].ih.inputs <= FEW_INPUTS or batch.B >= MANY_ROWS
+    return worth and layer.net.fused and layer.team == NULL
+
+
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
-                   real* spare, Py_ssize_t most, real* scratch) noexcept nogil:
-    """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place."""
+                   real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch) noexcept nogil:
+    """All steps of a sweep, block by block, with `space` for a block. `h` and `c` are in sweep order, updated in place."""
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0, slot
     cdef Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
-    cdef bint at_once = network.fused and layer.team == NULL and (way.ih.inputs <= FEW_INPUTS or batch.B >= 4)
+    cdef bint at_once = makes_both(layer, index, batch)
     cdef Carried carried = Carried(h, H, spare, c)
     cdef Status status = DONE
     cdef real* block_x
@@ -333,7 +351,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         block_x = scratch
-        z = scratch + most * way.ih.inputs
+        z = scratch + in_lines(most * way.ih.inputs)
         if saved != NULL:
             block_x = <real*>saved.x + done * way.ih.inputs
             if not network.fused:
@@ -344,7 +362,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
             gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
             lead_block[real](layer, way, batch, y, start, end, block_x, z, &carried)
-            scratch += most * (way.ih.inputs + way.ih.columns) * (1 if start // most % 2 == 0 else -1)
+            scratch += space if start // most % 2 == 0 else -space
         else:
             if not at_once:
                 affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
