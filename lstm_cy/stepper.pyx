@@ -64,7 +64,7 @@ cdef class Recurrent(Stage):
     """An LSTM and its state."""
     cdef Network network
     cdef cnp.ndarray both_h, c, z
-    cdef int turn  # which h is the last one; also, every other step reads the weights from their end, still in the caches
+    cdef int turn  # which h is the last one; also, every other step reads the weights from their end
 
     def __cinit__(self, layer, Py_ssize_t rows):
         cdef const Direction* way

@@ -60,12 +60,12 @@ cdef inline real fma(real a, real b, real c) noexcept nogil:
 cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept nogil:
     """exp(times x) - 1 and exp(times x) + 1, for |times x| <= 40, where `times` is a power of two or minus one.
 
-    With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree 7
-    in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). All that can be is computed beside the longest
-    chain of dependences, which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one
+    With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree
+    7 in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). All that can be is computed beside the chain
+    of dependences, which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one
     multiply-add of what comes out. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma subtracts n
-    times it exactly; then the second is so small that it can join where E does not wait for it, times 1 + r. Without fma
-    the first has so few digits that n times it is exact.
+    times it exactly; the second is then so small that it can join where E does not wait for it, times 1 + r. Without
+    fma the first has so few digits that n times it is exact.
     """
     cdef real shifted, n, near, rest, r, r2, series, power
     if real is float:

@@ -336,7 +336,10 @@ cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* b
 
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
                    real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch) noexcept nogil:
-    """All steps of a sweep, block by block, with `space` for a block. `h` and `c` are in sweep order, updated in place."""
+    """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
+
+    `scratch` has `space` elements for each block that is worked on.
+    """
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source

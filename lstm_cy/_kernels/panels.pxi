@@ -1,10 +1,11 @@
 # Products with a matrix packed in panels, for one instruction set and both precisions.
 #
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
-# it from front to back. The last panel is only BLOCK columns wide where that is enough. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
-# panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the
-# order of k, whatever the tile: results do not depend on how many rows are computed together. Several products that
-# add to one result go through their tiles together, one after the other along the same chain.
+# it from front to back. The last panel is only BLOCK columns wide where that is enough. A tile of the result, some rows
+# by one panel, stays in registers over all k: each vector of the panel is loaded once and used by every row of the
+# tile. Every element of a result is one chain of additions in the order of k, whatever the tile: results do not depend
+# on how many rows are computed together. Several products that add to one result go through their tiles together, one
+# after the other along the same chain.
 
 from .table cimport Product
 

@@ -6,8 +6,8 @@ from .table cimport CellStep
 
 cdef enum:
     MOST_UNITS = 16  # of a panel: four gates of them
-    # Weights of a step, up to which one row takes panels together: they come from the L1 cache at least in part, as fast
-    # as it can use them. From further away they come faster one panel after the other.
+    # Weights of a step, up to which one row takes panels together: they come from the L1 cache at least in part, as
+    # fast as it can use them. From further away they come faster one panel after the other.
     TOGETHER_BYTES = 81920
 
 
@@ -70,7 +70,7 @@ cdef void update_rows(int rows, int width, const CellStep* step, Py_ssize_t row,
     cdef const real* c = <const real*>step.c + row * step.hidden_size + unit
     cdef int whole = panel_columns[real](NULL), r
     for r in range(rows):
-        if width == whole:
+        if whole == BLOCK or width == whole:
             load_units[real](cell, c, step.hidden_size - unit, whole // 4)
             update[real](whole // 4, step, row + r, unit, gates, cell)
         else:
@@ -106,7 +106,8 @@ cdef inline void rows_tile(int rows, int width, const CellStep* step, Py_ssize_t
         update_rows64(rows, width, step, row, n // 4, gates)
 
 
-cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_t panel, real* precision) noexcept nogil:
+cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_t panel,
+                          real* precision) noexcept nogil:
     """The tile of a lone row and some panels, and the cell on it. Inlined with constants.
 
     `half`: behind the whole panels, of which there may be none, comes one of BLOCK columns.
@@ -133,7 +134,8 @@ cdef inline void row_tile(int panels, bint half, const CellStep* step, Py_ssize_
         update[real](BLOCK // 4, step, 0, unit + panels * most, sums + panels * whole, cells + panels * most)
 
 
-cdef inline void row_tile_of(int panels, bint half, const CellStep* step, Py_ssize_t panel, real* precision) noexcept nogil:
+cdef inline void row_tile_of(int panels, bint half, const CellStep* step, Py_ssize_t panel,
+                             real* precision) noexcept nogil:
     """`row_tile` with the number of panels as a constant, the half one included."""
     cdef int most = row_panels[real](NULL)
     if panels == 1 and half:

@@ -64,7 +64,7 @@ ctypedef struct Kernels:
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 
-    # The same for the gates of H units, a (K, 4H) matrix, interleaved; units that are missing in the last panel are zero
+    # The same for the gates of H units, a (K, 4H) matrix, interleaved; units missing in the last panel are zero
     void (*pack_gates32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack_gates64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
     # (step, NULL)

@@ -1,7 +1,7 @@
-# Two threads in step on one row: each computes half of every step's gates and meets the other. Each half of the weights
-# stays in the cache of its own core, and one meeting a step is enough: of a fused net, whose gates are interleaved, each
-# updates its own units, and reads the other's from the h that they write in turns; else each updates the whole cell for
-# itself.
+# Two threads in step on one row: each computes half of every step's gates and meets the other. Each half of the
+# weights stays in the cache of its own core, and one meeting a step is enough: of a fused net, whose gates are
+# interleaved, each updates its own units, and reads the other's from the h that they write in turns; else each updates
+# the whole cell for itself.
 #
 # Where another process takes one of the two processors a meeting may last as long as a slice of its time. After a few
 # such meetings there is one more, for both to know that it is the last; then the leader goes on alone, and for a while
@@ -151,7 +151,7 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
 
 cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
                    Py_ssize_t last, int member, Py_ssize_t* count, real* z, Carried* carried) noexcept nogil:
-    """A member's steps of a block of a fused net; the leader's, once it is alone, are whole. False as `follow_block`."""
+    """A member's steps of a block of a fused net; all of each if it is the leader, alone. False as `follow_block`."""
     cdef Team* team = layer.team
     cdef CellStep at = step_of[real](layer.net, way, <const real*>NULL)
     cdef Py_ssize_t panels = at.last, units = panel_columns[real](layer.net.engine.kernels, NULL) // 4, step, begin, end
@@ -169,7 +169,8 @@ cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const
         cell_step[real](layer.net.engine.kernels, &at, NULL)
         begin = at.first * units
         end = min(at.last * units, at.hidden_size)
-        memcpy(out + place(batch, y, way.backwards, step, 0) + begin, <real*>at.h + begin, (end - begin) * sizeof(real))
+        memcpy(out + place(batch, y, way.backwards, step, 0) + begin, <real*>at.h + begin,
+               (end - begin) * sizeof(real))
         carried.spare = carried.h
         carried.h = at.h
         if member == 1:
