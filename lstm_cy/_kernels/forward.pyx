@@ -2,7 +2,8 @@
 
 A layer goes through time in blocks of steps. The inputs of a block are projected in one product, then each step adds
 its recurrent product and updates the cell. The state is private and lies in sweep order; each step's h is copied to its
-place in y.
+place in y. With a fused net a step is one call, which may make both products, and h is written to y at once where y's
+layout allows it.
 
 With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
 threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes
