@@ -379,7 +379,7 @@ class LSTM(Layer):
         return self._run(x, state, (lengths, mask, reset), threads, generator("rng", rng), keep_tape=True)
 
     def backward(self, tape, dy=None, dstate=None):
-        """Propagate gradients back through the call that made `tape`.
+        """Propagate gradients back through the call that made `tape`, on as many threads as that had.
 
         Parameters
         ----------
