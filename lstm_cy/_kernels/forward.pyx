@@ -78,8 +78,9 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
         none, the first three together.
     keep : None or list of uint8 arrays of y's shape
         Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
-    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told)
-        For each layer and direction what a Saved of network.pxd has, filled for backward.
+    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told, cell)
+        For each layer and direction what a Saved of network.pxd has, filled for backward or for a trace; None where
+        nothing is kept.
     threads : int
         How many threads may work on it, the caller's included.
     """
@@ -288,7 +289,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef const Rows* x = &layer.source
     cdef real* hidden = scratch
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0
-    cdef const Saved* saved = NULL if layer.call.tape == NULL else &layer.call.tape[index]
+    cdef const Saved* saved = tape_of(layer.call, index)
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
     cdef Status status = DONE
     cdef real* block_x
@@ -323,6 +324,13 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     return status
 
 
+cdef inline const Saved* tape_of(const Call* call, Py_ssize_t index) noexcept nogil:
+    """Where one direction of one layer is kept, or NULL."""
+    if call.tape == NULL or call.tape[index].gates == NULL:
+        return NULL
+    return &call.tape[index]
+
+
 cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
                    const Saved* saved, Py_ssize_t done, real* z, real* h, real* c, real* hidden) noexcept nogil:
     """One step: the recurrent product, the cell, and h to its place in y."""
@@ -338,6 +346,10 @@ cdef void run_step(const Net* network, const Batch* batch, const Direction* way,
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
     multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
     cell[real](network, way, n, z, c, h, hidden, saved, done)
+    if saved != NULL and saved.told != NULL:
+        memcpy(<real*>saved.told + done * P, h, n * P * sizeof(real))
+    if saved != NULL and saved.cell != NULL:
+        memcpy(<real*>saved.cell + done * H, c, n * H * sizeof(real))
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
 
@@ -368,8 +380,6 @@ cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, 
     if bound < INFINITY:
         for k in range(n * P):
             h[k] = bound if h[k] > bound else -bound if h[k] < -bound else h[k]
-    if saved != NULL:
-        memcpy(<real*>saved.told + done * P, h, n * P * sizeof(real))
 
 
 cdef bint lies_in_order(const Batch* batch, const Rows* x, bint backwards) noexcept nogil:

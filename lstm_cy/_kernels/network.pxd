@@ -65,7 +65,8 @@ ctypedef struct Saved:
     void* tanh_c  # (rows, H)
     void* extra   # (rows, 11H + 4), of a Variant
     void* hidden  # (rows, H), what is projected
-    void* told    # (rows, P), what came of it
+    void* told    # (rows, P), what came of it; of a trace, h in any case
+    void* cell    # (rows, H), the new one, of a trace alone
 
 
 ctypedef enum Status:
