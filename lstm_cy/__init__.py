@@ -18,6 +18,7 @@ _HOME = {
     "SGD": "optimizers",
     "Adam": "optimizers",
     "clip_grad_norm": "optimizers",
+    "GateTrace": "trace",
     "pad": "batches",
     "fit": "training",
     "load": "weights",

@@ -23,6 +23,16 @@ _MEANS = {
     "output": "the cell is told",
 }
 _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+_FONTS = (
+    "Noto Sans Mono CJK SC",
+    "Noto Sans CJK SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei Mono",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "SimHei",
+)
 #: heat maps: title, and what the lowest and the highest value mean
 _MAPS = {
     "forget": ("Forget gate: how much of the cell stays", "drops it", "keeps it"),
@@ -181,7 +191,8 @@ class GateTrace:
 
     def written(self):
         """input * candidate, (T, B, H) laid out as x: what each step adds to the cell; NaN where there is none."""
-        return self.input * self.candidate
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.input * self.candidate
 
     def contribution(self, t):
         """What of the cell after step t was written when.
@@ -646,6 +657,13 @@ def _colours(name):
     return "RdBu_r" if name == "candidate" else "viridis"
 
 
+def _token_fonts():
+    """DejaVu, which comes with matplotlib, and behind it what this machine has for Chinese, Japanese and Korean."""
+    from matplotlib.font_manager import get_font_names
+
+    return ["DejaVu Sans Mono", *sorted(set(_FONTS) & set(get_font_names()), key=_FONTS.index)]
+
+
 def _label_steps(axes, tokens, first, count):
     """The tokens along the axis, or for many steps where some of them stand; returns the axis's name."""
     axes.tick_params(axis="x", labelbottom=True)
@@ -653,13 +671,13 @@ def _label_steps(axes, tokens, first, count):
         return "step"
     shown = [visible(token) for token in tokens]
     if count <= MOST_TOKENS:
-        axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family="monospace", parse_math=False)
+        axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family=_token_fonts(), parse_math=False)
         if max(map(len, shown)) > 2:
             axes.tick_params(axis="x", labelrotation=90)
         return "token" + _legend(shown)
     places = np.unique(np.linspace(0, count - 1, 13).astype(int)[:-1])
     labels = [f"{first + place}\n{''.join(shown[place : place + 12])[:12]}" for place in places]
-    axes.set_xticks(first + places, labels, fontsize=7, family="monospace", parse_math=False, ha="left")
+    axes.set_xticks(first + places, labels, fontsize=7, family=_token_fonts(), parse_math=False, ha="left")
     return "step, and the tokens that follow" + _legend(shown)
 
 
