@@ -72,6 +72,7 @@ def train_on_riddles(epochs, longest):
 def text_model(path):
     """The character model at `path`, trained there if it is not; and its vocabulary."""
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         lstm_cy(["train", "--limit-characters=3000000", "--hidden=160", "--epochs=1", "--lr=0.01", f"--output={path}"])
     model = load(path)
     return model, Vocabulary.from_json(model.metadata["vocabulary"])
@@ -88,7 +89,7 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("."), metavar="FOLDER", help="where the pictures go")
     parser.add_argument("--epochs", type=int, default=30, help="of training on riddles")
     parser.add_argument("--longest", type=int, default=24, help="most dots before a riddle's question mark")
-    parser.add_argument("--text-model", type=Path, default=Path("gates-text.npz"), metavar="MODEL")
+    parser.add_argument("--text-model", type=Path, default=Path("build/gates-text.npz"), metavar="MODEL")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     model, right = train_on_riddles(options.epochs, options.longest)

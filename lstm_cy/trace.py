@@ -475,7 +475,7 @@ class GateTrace:
         if tokens is None:
             return None
         T, least = len(self._steps("cell")), self._ends(row)
-        tokens = [str(token) for token in tokens]
+        tokens = [str(token) for token in _sequence("tokens", tokens)]
         if not least <= len(tokens) <= T:
             expected = f"T = {T}" if least == T else f"{least} to T = {T}"
             raise ValueError(f"tokens: expected {expected} of them, got {len(tokens)}")
@@ -486,7 +486,7 @@ class GateTrace:
         H = self.cell.shape[-1]
         if isinstance(units, numbers.Integral):
             return np.argsort(-self.telling(row), kind="stable")[: positive_int("units", units)]
-        units = [int_within("units", unit, 0, H - 1) for unit in units]
+        units = [int_within("units", unit, 0, H - 1) for unit in _sequence("units", units)]
         if not units:
             raise ValueError("units: expected at least one, got none")
         return np.array(units)
@@ -569,6 +569,12 @@ def _put_back(batch, places, array, fill):
     return whole
 
 
+def _sequence(name, value):
+    if not hasattr(value, "__len__"):
+        raise TypeError(f"{name}: expected a sequence, got {value!r} ({type(value).__name__})")
+    return value
+
+
 def _number(value):
     """A number of steps, in words' precision."""
     return "for ever" if math.isinf(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}"
@@ -593,13 +599,13 @@ def _figure(arrays, tokens, first, units, drawn, backwards, title):
     starts = np.arange(0, count, window)
     edges = np.append(first + starts, first + count) - 0.5
     colours = {int(unit): f"C{number}" for number, unit in enumerate(drawn)}
-    width, height = min(max(0.135 * len(starts), 6), 16) + 2.6, max(0.19 * len(units), 0.6)
-    figure = Figure(figsize=(width, 4 * height + 5.2), layout="constrained")
+    width, height = min(max(0.135 * len(starts), 6), 16), max(0.19 * len(units), 0.6)
+    figure = Figure(figsize=(width + 2.6, 4 * height + 5.2), layout="constrained")
     panels = figure.subplots(5, 1, sharex=True, height_ratios=[2.1, *[height] * 4])
     _draw_cell(panels[0], arrays["cell"], starts, edges, colours)
     for axes, name in zip(panels[1:], _MAPS, strict=True):
         _draw_map(figure, axes, name, _means(arrays[name], starts), edges, units, colours)
-    notes = [_label_steps(panels[-1], tokens, first, count)]
+    notes = [_label_steps(panels[-1], tokens, first, count, width / count)]
     if backwards:
         notes.append("read from right to left")
     if window > 1:
@@ -622,10 +628,11 @@ def _draw_cell(axes, cell, starts, edges, colours):
     """The threads: the cell of the first units, with bands where a column is more than a step."""
     middles, means = (edges[:-1] + edges[1:]) / 2, _means(cell, starts)
     low, high = (reduce.reduceat(cell, starts, axis=0) for reduce in (np.fmin, np.fmax))
+    whole = len(starts) == len(cell)
     axes.axhline(0, color="0.8", linewidth=0.8)
     for number, (unit, colour) in enumerate(colours.items()):
-        axes.plot(middles, means[:, number], color=colour, label=f"unit {unit}")
-        if len(starts) < len(cell):
+        axes.plot(middles, means[:, number], color=colour, marker="." * whole, markersize=3, label=f"unit {unit}")
+        if not whole:
             axes.fill_between(middles, low[:, number], high[:, number], color=colour, alpha=0.2, linewidth=0)
     axes.set_title("Cell: what is remembered", loc="left", fontsize=10)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=len(colours), frameon=False, fontsize=8)
@@ -664,7 +671,7 @@ def _token_fonts():
     return ["DejaVu Sans Mono", *sorted(set(_FONTS) & set(get_font_names()), key=_FONTS.index)]
 
 
-def _label_steps(axes, tokens, first, count):
+def _label_steps(axes, tokens, first, count, inches):
     """The tokens along the axis, or for many steps where some of them stand; returns the axis's name."""
     axes.tick_params(axis="x", labelbottom=True)
     if tokens is None:
@@ -672,7 +679,7 @@ def _label_steps(axes, tokens, first, count):
     shown = [visible(token) for token in tokens]
     if count <= MOST_TOKENS:
         axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family=_token_fonts(), parse_math=False)
-        if max(map(len, shown)) > 2:
+        if 0.07 * max(map(len, shown)) > inches:  # a character's width, and a column's
             axes.tick_params(axis="x", labelrotation=90)
         return "token" + _legend(shown)
     places = np.unique(np.linspace(0, count - 1, 13).astype(int)[:-1])

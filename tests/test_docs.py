@@ -52,7 +52,7 @@ def test_readme_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("lstm-cy ")]
-    assert {command[1] for command in commands} == {"train", "generate", "info"}
+    assert {command[1] for command in commands} == {"train", "generate", "trace", "info"}
     for _, *arguments in commands:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

@@ -534,11 +534,12 @@ def test_the_picture_holds_the_gates_of_the_most_telling_units(pictures, tmp_pat
     assert len(words) == 8
 
 
-def test_words_stand_upright_and_numbers_without_tokens(pictures):
-    trace = trace_of(6)
-    last = trace.plot(["one", "two", "three", "four", "five", "six"]).axes[4]
-    assert [label.get_text() for label in last.get_xticklabels()] == ["one", "two", "three", "four", "five", "six"]
-    assert {label.get_rotation() for label in last.get_xticklabels()} == {90}
+def test_long_words_stand_upright_and_numbers_without_tokens(pictures):
+    trace, words = trace_of(6), ["one", "two", "three", "four", "five", "six"]
+    for tokens, rotation in ((words, 0), ([*words[:5], "electroencephalogram"], 90)):
+        labels = trace.plot(tokens).axes[4].get_xticklabels()
+        assert [label.get_text() for label in labels] == tokens
+        assert {label.get_rotation() for label in labels} == {rotation}
     assert trace.plot().axes[4].get_xlabel() == "step"
 
 
@@ -645,6 +646,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         (lambda lstm, x: lstm.trace(x).contribution("a"), TypeError, "t: expected an integer"),
         (lambda lstm, x: lstm.trace(x).plot(row=2), ValueError, "row: expected 0 to 1, got 2"),
         (lambda lstm, x: lstm.trace(x).plot("abc"), ValueError, "tokens: expected T = 4 of them, got 3"),
+        (lambda lstm, x: lstm.trace(x).plot(7), TypeError, "tokens: expected a sequence, got 7"),
+        (lambda lstm, x: lstm.trace(x).plot(units=2.5), TypeError, "units: expected a sequence, got 2.5"),
         (lambda lstm, x: lstm.trace(x).plot(units=0), ValueError, "units: expected at least 1, got 0"),
         (lambda lstm, x: lstm.trace(x).plot(units=[]), ValueError, "units: expected at least one, got none"),
         (lambda lstm, x: lstm.trace(x).plot(units=[5]), ValueError, "units: expected 0 to 4, got 5"),
