@@ -371,6 +371,17 @@ def test_nothing_from_before_a_reset_is_left_whatever_it_was():
     np.testing.assert_allclose(trace.contribution(5)[:, 0].sum(axis=0), trace.cell[5, 0], atol=1e-6)
 
 
+def test_a_reset_past_the_end_is_not_read():
+    lstm = small_lstm()
+    x, state = random_case(lstm, 7, 2)
+    reset = np.zeros((7, 2), bool)
+    reset[[2, 5]] = True
+    trace = lstm.trace(x, state, [7, 4], reset=reset)
+    assert trace.reset.tolist() == [[t in (2, 5), t == 2] for t in range(7)]
+    assert bits(trace.retention(2, 6)[1]) == bits(trace.retention(2, 3)[1])
+    assert (trace.retention(2, 6)[1] > 0).all()
+
+
 def test_a_derived_array_has_the_dtype_of_the_layer():
     for dtype in ("float32", "float64"):
         lstm = small_lstm(dtype=dtype)
@@ -396,6 +407,8 @@ def test_the_most_telling_unit_is_one_that_keeps_what_changes_and_tells_it():
     telling = trace.telling()
     assert telling.argmax() == 0
     assert telling[0] > 4 * max(telling[1:])
+    expected = np.tanh(forget * before).std(axis=(0, 1)) * forget.mean(axis=(0, 1)) * output.mean(axis=(0, 1))
+    np.testing.assert_allclose(telling, expected, atol=1e-15)
 
 
 @pytest.mark.parametrize("direction", (0, 1))
