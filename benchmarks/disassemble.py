@@ -18,7 +18,7 @@ import lstm_cy
 ARITHMETIC = re.compile(r"^v?(?:f?n?m?(?:add|sub|mul|div)|fn?m(?:add|sub)\d+|max|min|sqrt)([ps])([sd])$")
 # A compiler may make several clones of a tile, one for each number of rows, or put it into what calls it.
 NAMES = "cell_forward|cell_backward|column_sums|tile|tile_of|tile_of_width|tile_at|add_products|add_outer"
-NAMES += "|multiply_bf16|multiply_int8"
+NAMES += "|cell_step|update_rows|multiply_bf16|multiply_int8"
 FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)*>:$")
 PRECISIONS = {"0": "float32", "1": "float64", None: "float32"}  # narrow weights have float32 sums only
 LIBM = re.compile(r"^(?:exp|expm1|tanh|fma|log|pow|ldexp|floor|rint|nearbyint|round)[fl]?\d?$")

@@ -1,4 +1,4 @@
-"""The command line: ``lstm-cy demo | train | generate | trace | bench | info``, also ``python -m lstm_cy``."""
+"""The command line, also ``python -m lstm_cy``: demo, train, generate, trace, convert, inspect, bench and info."""
 
 import argparse
 import math
@@ -21,7 +21,8 @@ from .lstm import LSTM
 from .optimizers import Adam
 from .text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
 from .training import fit
-from .weights import load, save
+from .weights import conversion, load, save
+from .weights.report import describe
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -66,11 +67,15 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser():
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
-    commands = parser.add_subparsers(required=True, metavar="demo | train | generate | trace | bench | info")
+    commands = parser.add_subparsers(
+        required=True, metavar="demo | train | generate | trace | convert | inspect | bench | info"
+    )
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
     _add_trace(commands)
+    _add_convert(commands)
+    _add_inspect(commands)
     _add_bench(commands)
     info = commands.add_parser("info", help="show versions, instruction set, engine and threads")
     info.set_defaults(command=lambda options: show_config())
@@ -135,6 +140,25 @@ def _add_trace(commands):
     add("--report", action="store_true", help="say it in plain text; so it does where neither file is asked for")
     add("--layer", type=int, default=-1, help="of the model's LSTM layers, from 0; -1 is the last")
     add("--units", type=_positive_int, default=8, help="how many of the most telling units are shown")
+
+
+def _add_convert(commands):
+    add = _add_command(commands, "convert", _convert, "make one kind of model file of another")
+    add("input", metavar="IN", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
+    add("output", metavar="OUT", help=".npz, .safetensors or .onnx; replaced if it is there")
+    add("--name", help="which LSTM to take of several: a prefix or a node, as `lstm-cy inspect` shows it")
+    add("--batch-first", action="store_true", help="of PyTorch's tensors, which do not tell: x is (B, T, I)")
+    add("--states", action="store_true", help="the initial states become inputs of the .onnx file")
+    add("--lengths", action="store_true", help="the rows' lengths become an input of the .onnx file")
+    check = (
+        "run both files on random input, by their frameworks where these are installed, and tell the largest difference"
+    )
+    add("--check", action="store_true", help=f"{check}; the status is 1 where it is above {conversion.LIMIT:g}")
+
+
+def _add_inspect(commands):
+    add = _add_command(commands, "inspect", _inspect, "tell what is in a model file")
+    add("file", metavar="FILE", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
 
 
 def _number(kind, accept, wanted):
@@ -284,6 +308,40 @@ def _trace(options):
         if unknown:
             _say(f"{unknown} characters are not in the model's vocabulary; it read them as unknown ones")
         _say(trace.report(options.text, units=options.units))
+
+
+# Files of others
+
+
+def _convert(options):
+    """Make a model file of another, of lstm_cy, PyTorch, Keras or ONNX."""
+    model, comparison = conversion.read(options.input, options.name, batch_first=options.batch_first)
+    written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
+    _say(f"{options.output}: {type(model).__name__}, {os.path.getsize(options.output)} bytes")
+    if options.check:
+        _check([comparison, *written] if comparison else written)
+
+
+def _check(comparisons):
+    """Tell how far each is from the model; raise if one is too far."""
+    wrong = []
+    for comparison in comparisons:
+        try:
+            difference = comparison.difference()
+        except ImportError:
+            _say(f"{comparison.label}: not installed, not compared")
+            continue
+        _say(f"{comparison.label}: largest difference {difference:.1e}")
+        if not difference <= conversion.LIMIT:
+            wrong.append(comparison.label)
+    if wrong:
+        raise ArithmeticError(f"the outputs are more than {conversion.LIMIT:g} apart: {', '.join(wrong)}")
+
+
+def _inspect(options):
+    """Tell what is in a model file: layers, shapes, options, the order of the gates, tensors, what is not supported."""
+    for line in describe(options.file):
+        _say(line)
 
 
 # The demonstration

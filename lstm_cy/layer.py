@@ -34,8 +34,35 @@ class Layer:
 
     #: constructor arguments, as JSON can hold them
     config: dict[str, Any]
+    #: whether `valid`, called with the layer's input, gives the steps that are no padding
+    masks = False
     dtype: np.dtype
     _parameters: dict[str, np.ndarray]
+    _is_blank = False
+
+    @classmethod
+    def blank(cls, *sizes, **options):
+        """A layer that is about to get all its parameters by `load_state_dict` or `restore`: none are drawn or packed.
+
+        Until then it has their names, shapes and dtypes, and cannot be called.
+        """
+        layer = cls.__new__(cls)
+        layer._is_blank = True
+        layer.__init__(*sizes, **options)
+        del layer._is_blank
+        return layer
+
+    def _begin(self, shapes, draw, dtypes=None):
+        """Take the first parameters: what `draw` gives, {name: array}, or of a blank layer only their `shapes`.
+
+        `dtypes`, {name: dtype}, where it is not the layer's.
+        """
+        self._parameters = {}
+        if self._is_blank:
+            for name, shape in shapes.items():
+                self._parameters[name] = np.broadcast_to(np.zeros((), (dtypes or {}).get(name, self.dtype)), shape)
+        else:
+            self._adopt(draw())
 
     @property
     def parameters(self):
@@ -98,8 +125,8 @@ class Layer:
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
         return dict(self._parameters)
 
-    def restore(self, arrays):
-        """Take copies of arrays as `stored` gives them; raises as `load_state_dict` does, also for another dtype."""
+    def restore(self, arrays, copy=True):
+        """Take arrays as `stored` gives them, or copies; raises as `load_state_dict` does, also for another dtype."""
         current = self.stored()
         wrong = [
             f"{name}: expected {current[name].dtype}, got {array.dtype}"
@@ -108,7 +135,8 @@ class Layer:
         ]
         if wrong:
             raise ValueError(f"arrays do not fit {type(self).__name__}: " + "; ".join(wrong))
-        self._adopt({name: array.copy() for name, array in self._fitting(arrays, current, True).items()})
+        arrays = self._fitting(arrays, current, True)
+        self._adopt({name: array.copy() for name, array in arrays.items()} if copy else arrays)
 
     def _check_writable(self):
         """Raise if the parameters cannot be changed."""

@@ -1,10 +1,24 @@
-"""What stands round an LSTM: Linear, Embedding, Dropout, and Sequential, which makes one model of them."""
+"""What stands round an LSTM: Linear, Embedding, Dropout and others, and Sequential, which makes one model of them."""
 
 import numpy as np
 
 from . import config
 from ._kernels.affine import Affine
-from .checks import dtype_of, expect_shape, flag, float_array, generator, int_array, number, positive_int
+from .activations import ARGUMENTS, DEFAULTS
+from .checks import (
+    check_lengths,
+    dtype_of,
+    expect_shape,
+    flag,
+    flag_array,
+    float_array,
+    generator,
+    int_array,
+    number,
+    positive_int,
+    real_array,
+)
+from .functions import ELEMENTWISE, VECTORWISE
 from .layer import Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
@@ -51,9 +65,9 @@ class Linear(Layer):
         rng = generator("seed", seed)
         bound = 1 / np.sqrt(self.in_features)
         shapes = {"weight": (self.out_features, self.in_features)} | ({"bias": (self.out_features,)} if bias else {})
-        self._parameters = {}
-        self.replace_parameters(
-            {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
+        self._begin(
+            shapes,
+            lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
 
     def __call__(self, x):
@@ -112,6 +126,8 @@ class Embedding(Layer):
     ----------
     num_embeddings, embedding_dim : int
         How many tokens there are, and the size of their vectors.
+    mask_zero : bool
+        Token 0 is padding: in a Sequential the layers behind get a mask that is False there.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
         Where the initial vectors, N(0, 1), come from.
@@ -127,18 +143,20 @@ class Embedding(Layer):
     (2, 2, 3)
     """
 
-    def __init__(self, num_embeddings, embedding_dim, *, dtype="float32", seed=None):
+    def __init__(self, num_embeddings, embedding_dim, *, mask_zero=False, dtype="float32", seed=None):
         self.num_embeddings = positive_int("num_embeddings", num_embeddings)
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
+        self.masks = flag("mask_zero", mask_zero)
         self.dtype = dtype_of(dtype)
         self.config = {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
+            "mask_zero": self.masks,
             "dtype": self.dtype.name,
         }
         shape = self.num_embeddings, self.embedding_dim
-        self._parameters = {}
-        self.replace_parameters({"weight": generator("seed", seed).standard_normal(shape).astype(self.dtype)})
+        rng = generator("seed", seed)
+        self._begin({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
 
     def __call__(self, tokens):
         """Look tokens up.
@@ -153,6 +171,10 @@ class Embedding(Layer):
         ndarray (*tokens.shape, embedding_dim)
         """
         return self.forward(tokens)[0]
+
+    def valid(self, tokens):
+        """Where tokens are not 0: the mask that `mask_zero` hands on."""
+        return int_array("tokens", tokens) != 0
 
     def forward(self, tokens, rng=None):
         """Look tokens up; returns (y, tape for `backward`). The tape keeps a copy of the tokens; `rng` is not used."""
@@ -225,17 +247,291 @@ class Dropout(Layer):
         return Gradients(dy * tape, None, {})
 
 
+class Activation(Layer):
+    """A function of each element, or of the elements of the last axis.
+
+    Parameters
+    ----------
+    name : str
+        One of LSTM's activations (sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid,
+        elu, softsign, softplus), selu, silu, gelu, exp, or over the last axis softmax, logsoftmax; in any case.
+    alpha, beta : float, optional
+        As ONNX has them, with its defaults: affine alpha * x + beta, hardsigmoid max(0, min(1, alpha * x + beta)),
+        scaledtanh alpha * tanh(beta * x); alpha alone for leakyrelu, thresholdedrelu and elu.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Activation
+    >>> Activation("softmax")(np.zeros((2, 4)))
+    array([[0.25, 0.25, 0.25, 0.25],
+           [0.25, 0.25, 0.25, 0.25]])
+    """
+
+    dtype = None  # whatever comes in
+
+    def __init__(self, name, alpha=None, beta=None):
+        self.name = name.lower() if isinstance(name, str) else name
+        if not isinstance(name, str) or not (self.name in ELEMENTWISE or self.name in VECTORWISE):
+            raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {name!r:.80}")
+        defaults = DEFAULTS.get(self.name, ())[: ARGUMENTS.get(self.name, 0)]
+        options = {}
+        for place, (option, value) in enumerate({"alpha": alpha, "beta": beta}.items()):
+            if place < len(defaults):
+                options[option] = defaults[place] if value is None else number(option, value)
+            elif value is not None:
+                raise ValueError(f"{option}: expected None, for {self.name} has none, got {value!r}")
+        self.alpha, self.beta = options.get("alpha"), options.get("beta")
+        self.config = {"name": self.name} | options
+        self._parameters = {}
+
+    def __call__(self, x):
+        """The function of x, in x's shape and, for floats, its dtype."""
+        return self.forward(x)[0]
+
+    def forward(self, x, rng=None):
+        """Apply the function; returns (y, tape for `backward`). `rng` is not used."""
+        x = real_array("x", x)
+        x = np.array(x, x.dtype if x.dtype.kind == "f" else np.float32)
+        if self.name in VECTORWISE:
+            y = VECTORWISE[self.name][0](x)
+        else:
+            y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
+        return y, (x, y)
+
+    def backward(self, tape, dy):
+        """The gradients for dy, in y's shape: Gradients with `x`."""
+        x, y = tape
+        dy = float_array("dy", dy, y.dtype)
+        expect_shape("dy", dy, y.shape, "the shape of y")
+        if self.name in VECTORWISE:
+            return Gradients(VECTORWISE[self.name][1](dy, y), None, {})
+        slope = np.asarray(ELEMENTWISE[self.name][1](x, y, self.alpha, self.beta), y.dtype)
+        return Gradients(dy * slope, None, {})
+
+
+class Masking(Layer):
+    """Steps whose features all equal `mask_value` are padding: zero here, and masked for the layers behind.
+
+    Parameters
+    ----------
+    mask_value : float
+    dtype : {"float32", "float64"}
+        Of x and y; `mask_value` is compared in it.
+
+    Examples
+    --------
+    >>> from lstm_cy import Masking
+    >>> Masking(-1.0)([[1.0, -1.0], [-1.0, -1.0]])
+    array([[ 1., -1.],
+           [ 0.,  0.]], dtype=float32)
+    """
+
+    masks = True
+
+    def __init__(self, mask_value=0.0, *, dtype="float32"):
+        self.mask_value = number("mask_value", mask_value)
+        self.dtype = dtype_of(dtype)
+        self.config = {"mask_value": self.mask_value, "dtype": self.dtype.name}
+        self._parameters = {}
+
+    def __call__(self, x):
+        """x, with zeros where a step is padding."""
+        return self.forward(x)[0]
+
+    def forward(self, x, rng=None):
+        """Apply the layer; returns (y, tape for `backward`). `rng` is not used."""
+        x = float_array("x", x, self.dtype)
+        valid = self.valid(x)[..., None]
+        return np.where(valid, x, 0), valid
+
+    def backward(self, tape, dy):
+        """The gradients for dy, in y's shape: Gradients with `x`."""
+        dy = float_array("dy", dy, self.dtype)
+        expect_shape("dy", dy[..., :1], tape.shape, "the shape of y")
+        return Gradients(np.where(tape, dy, 0), None, {})
+
+    def valid(self, x):
+        """Where a step is not padding: a bool array in x's shape without the features."""
+        x = float_array("x", x, self.dtype)
+        if x.ndim < 2:
+            raise ValueError(f"x: expected shape (..., T, features), got {x.shape}")
+        return (x != self.dtype.type(self.mask_value)).any(axis=-1)
+
+
+# How two directions a and b become one result, and the gradients of both from its gradient.
+_MERGES = {
+    "concat": (lambda a, b: np.concatenate([a, b], axis=-1), lambda dy, a, b: np.split(dy, 2, axis=-1)),
+    "sum": (lambda a, b: a + b, lambda dy, a, b: (dy, dy)),
+    "mul": (lambda a, b: a * b, lambda dy, a, b: (dy * b, dy * a)),
+    "ave": (lambda a, b: (a + b) / 2, lambda dy, a, b: (dy / 2, dy / 2)),
+    None: (lambda a, b: (a, b), lambda dy, a, b: dy),
+}
+
+
+class Readout(Layer):
+    """What is told of an LSTM's y: its last valid step or every step, merged and in the order that Keras has.
+
+    Parameters
+    ----------
+    bidirectional : bool
+        y is that of a bidirectional LSTM: each direction has its own last step, and `merge_mode` joins them.
+    go_backwards : bool
+        y is that of an LSTM with `reverse`: its last step is the first in time, and steps are told in the order in
+        which they were taken, as Keras does: reversed in time.
+    return_sequences : bool
+        Every step is told, not the last one alone.
+    zero_output_for_mask : bool
+        A masked step is told as zero; else it repeats the last valid step before it, and is zero before the first.
+    merge_mode : {"concat", "sum", "mul", "ave", None}
+        How two directions are joined; None gives a pair of arrays.
+    batch_first : bool
+        y is (B, T, D*H) rather than (T, B, D*H).
+
+    Notes
+    -----
+    The words are Keras's, and so is what they do: an LSTM with a Readout behind it is one of Keras's LSTM or
+    Bidirectional layers. In a Sequential, `lengths` and `mask` reach it as they reach the LSTMs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM, Linear, Readout, Sequential
+    >>> model = Sequential(LSTM(3, 5), Readout(), Linear(5, 2))
+    >>> model(np.zeros((7, 4, 3)), lengths=[7, 5, 1, 0])[0].shape
+    (4, 2)
+    """
+
+    dtype = None  # whatever comes in
+
+    def __init__(
+        self,
+        *,
+        bidirectional=False,
+        go_backwards=False,
+        return_sequences=False,
+        zero_output_for_mask=False,
+        merge_mode="concat",
+        batch_first=False,
+    ):
+        self.bidirectional = flag("bidirectional", bidirectional)
+        self.go_backwards = flag("go_backwards", go_backwards)
+        self.return_sequences = flag("return_sequences", return_sequences)
+        self.zero_output_for_mask = flag("zero_output_for_mask", zero_output_for_mask)
+        self.merge_mode = merge_mode
+        self.batch_first = flag("batch_first", batch_first)
+        if not (merge_mode is None or isinstance(merge_mode, str)) or merge_mode not in _MERGES:
+            raise ValueError(f"merge_mode: expected 'concat', 'sum', 'mul', 'ave' or None, got {merge_mode!r:.80}")
+        if self.bidirectional and self.go_backwards:
+            raise ValueError("go_backwards: expected False with bidirectional=True, which has such a direction already")
+        self.config = {
+            "bidirectional": self.bidirectional,
+            "go_backwards": self.go_backwards,
+            "return_sequences": self.return_sequences,
+            "zero_output_for_mask": self.zero_output_for_mask,
+            "merge_mode": self.merge_mode,
+            "batch_first": self.batch_first,
+        }
+        self._parameters = {}
+
+    def __call__(self, y, *, lengths=None, mask=None):
+        """Read y out.
+
+        Parameters
+        ----------
+        y : array_like (T, B, D*H), (B, T, D*H) with batch_first, or (T, D*H)
+            What an LSTM gave.
+        lengths, mask :
+            What the LSTM got; not both.
+
+        Returns
+        -------
+        ndarray, or two of them where `merge_mode` is None
+            With return_sequences laid out as y; else (B, D*H), or (D*H,) for one sequence. Directions that are merged,
+            but for "concat", have H features.
+        """
+        return self.forward(y, lengths=lengths, mask=mask)[0]
+
+    def forward(self, y, *, lengths=None, mask=None, rng=None):
+        """Read y out; returns (out, tape for `backward`). `rng` is not used."""
+        y = real_array("y", y)
+        if y.dtype.kind != "f" or y.ndim not in (2, 3) or (self.bidirectional and y.shape[-1] % 2):
+            raise ValueError(f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {y.dtype} {y.shape}")
+        valid = self._valid(y, lengths, mask)
+        y = self._turned(y)
+        if self.bidirectional:
+            steps = [self._steps(valid, False), self._steps(valid, True)[..., ::-1]]  # both in the order of time
+        else:
+            steps = [self._steps(valid, self.go_backwards)]
+        told = [self._told(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
+        return _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0], (y.shape, steps, told)
+
+    def backward(self, tape, dy):
+        """The gradients for dy, in the shape of what `forward` gave: Gradients with `x`, that of y."""
+        shape, steps, told = tape
+        if self.bidirectional and self.merge_mode is None:
+            dys = [float_array("dy", half, told[0].dtype) for half in dy]
+        else:
+            dys = float_array("dy", dy, told[0].dtype)
+            merged = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
+            expect_shape("dy", dys, merged.shape, "the shape of what was read out")
+            dys = _MERGES[self.merge_mode][1](dys, *told) if self.bidirectional else [dys]
+        for half, expected in zip(dys, told, strict=True):
+            expect_shape("dy", half, expected.shape, "the shape of what was read out")
+        gradient = np.zeros((*shape[:-2], shape[-2] + 1, shape[-1]), told[0].dtype)
+        for half, part, which in zip(dys, np.split(gradient, len(steps), -1), steps, strict=True):
+            rows = *np.indices(which.shape)[:-1], which
+            np.add.at(part, rows, self._turned(half) if self.return_sequences else half[..., None, :])
+        return Gradients(self._turned(gradient[..., 1:, :]), None, {})
+
+    def _turned(self, y):
+        """y with the steps' axis next to the last, or back."""
+        return y if self.batch_first or y.ndim == 2 else y.swapaxes(0, 1)
+
+    def _valid(self, y, lengths, mask):
+        """Which steps are valid, (B, T) or (T,)."""
+        if lengths is not None and mask is not None:
+            raise ValueError("mask: expected None together with lengths, got both")
+        if mask is not None:
+            mask = flag_array("mask", mask)
+            expect_shape("mask", mask, y.shape[:-1], "that of y without its features")
+            return mask if self.batch_first or mask.ndim == 1 else mask.T
+        *rows, steps, _ = self._turned(y).shape
+        if lengths is None:
+            return np.ones((*rows, steps), bool)
+        lengths = check_lengths(lengths, rows[0] if rows else None, steps)
+        return np.arange(steps) < lengths[..., None]
+
+    def _steps(self, valid, backwards):
+        """The step of y that each told step is, counted from 1; 0 where there is none."""
+        order = np.arange(1, valid.shape[-1] + 1)
+        taken = np.where(valid[..., ::-1] if backwards else valid, order, 0)  # places in the order of being taken
+        if not self.zero_output_for_mask:
+            taken = np.maximum.accumulate(taken, axis=-1)
+        if not self.return_sequences:
+            taken = np.concatenate([np.zeros((*valid.shape[:-1], 1), np.intp), taken], axis=-1)[..., -1:]
+        return np.where(taken > 0, len(order) + 1 - taken, 0) if backwards else taken
+
+    def _told(self, y, steps):
+        """Those steps of y, with a step of zeros before its first."""
+        padded = np.concatenate([np.zeros_like(y, shape=(*y.shape[:-2], 1, y.shape[-1])), y], axis=-2)
+        told = np.take_along_axis(padded, steps[..., None], axis=-2)
+        return self._turned(told) if self.return_sequences else told[..., 0, :]
+
+
 class Sequential(Layer):
     """Layers one after the other, as one model.
 
     Parameters
     ----------
-    *layers : LSTM, Linear, Embedding or Dropout
-        All of one dtype; its LSTMs all batch_first, or none of them.
+    *layers : LSTM, Linear, Embedding, Dropout, Activation, Masking or Readout
+        All of one dtype; its LSTMs and Readouts all batch_first, or none of them.
 
     Notes
     -----
     Parameters are named after the layer's place: "0.weight", "1.weight_ih_l0", ...
+
+    An Embedding with `mask_zero`, or a Masking, tells the layers behind it which steps are padding.
 
     Examples
     --------
@@ -250,15 +546,24 @@ class Sequential(Layer):
     def __init__(self, *layers):
         if not layers:
             raise ValueError("layers: expected at least one, got none")
+        sequences = True
         for index, layer in enumerate(layers):
             if not isinstance(layer, Layer) or isinstance(layer, Sequential):
-                raise TypeError(f"layers: expected LSTM, Linear, Embedding or Dropout, got {layer!r} at {index}")
+                raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r} at {index}")
+            if isinstance(layer, LSTM | Readout | Masking) and not sequences:
+                raise ValueError(
+                    f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step"
+                )
+            if isinstance(layer, Readout):
+                sequences = layer.return_sequences
+                if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
+                    raise ValueError(f"layers: expected a Readout of two arrays to come last, got it at {index}")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
-        layouts = {layer.batch_first for layer in layers if isinstance(layer, LSTM)}
+        layouts = {layer.batch_first for layer in layers if isinstance(layer, LSTM | Readout)}
         if len(layouts) > 1:
-            raise ValueError("layers: expected every LSTM with batch_first or none, got both")
+            raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
         self.layers = layers
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
@@ -340,21 +645,28 @@ class Sequential(Layer):
         states : None or list of (h0, c0)
             One for each LSTM, or None for zeros.
         lengths, mask, reset, threads :
-            Passed to each LSTM.
+            Passed to each LSTM; `lengths` and `mask` to each Readout, too. Neither may be given where an Embedding with
+            `mask_zero`, or a Masking, makes the mask.
 
         Returns
         -------
         out : ndarray
+            Two of them behind a Readout that does not merge directions.
         states : list of (h_n, c_n)
             One for each LSTM.
         """
         states = self._check_states("states", states)
+        self._check_mask(lengths, mask)
         finals = []
         for layer in self.layers:
+            if layer.masks:
+                mask = layer.valid(x)
             if isinstance(layer, LSTM):
                 state = states[len(finals)]
                 x, state = layer(x, state, lengths=lengths, mask=mask, reset=reset, threads=threads)
                 finals.append(state)
+            elif isinstance(layer, Readout):
+                x = layer(x, lengths=lengths, mask=mask)
             else:
                 x = layer(x)
         return x, finals
@@ -370,13 +682,18 @@ class Sequential(Layer):
             For `backward`, until the parameters change.
         """
         states = self._check_states("states", states)
+        self._check_mask(lengths, mask)
         rng = generator("rng", rng)
         finals, tape = [], []
         for layer in self.layers:
+            if layer.masks:
+                mask = layer.valid(x)
             if isinstance(layer, LSTM):
                 steps = {"lengths": lengths, "mask": mask, "reset": reset}
                 x, state, kept = layer.forward(x, states[len(finals)], **steps, threads=threads, rng=rng)
                 finals.append(state)
+            elif isinstance(layer, Readout):
+                x, kept = layer.forward(x, lengths=lengths, mask=mask)
             else:
                 x, kept = layer.forward(x, rng=rng)
             tape.append(kept)
@@ -480,6 +797,13 @@ class Sequential(Layer):
         from .stepper import Stepper
 
         return Stepper(self, batch_size)
+
+    def _check_mask(self, lengths, mask):
+        """Raise where steps that are padding would be told in two ways."""
+        for index, layer in enumerate(self.layers):
+            if layer.masks and (lengths is not None or mask is not None):
+                name = type(layer).__name__
+                raise ValueError(f"lengths, mask: expected None, for the {name} at {index} makes the mask")
 
     def _check_states(self, name, states):
         """One entry for each LSTM."""

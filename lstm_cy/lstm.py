@@ -192,8 +192,7 @@ class LSTM(Layer):
             "activations": [[list(entry) for entry in triple] for triple in self.activations],
             "dtype": self.dtype.name,
         }
-        self._parameters = {}
-        self._adopt(self._initial_parameters(rng, forget_rows))
+        self._begin(self._shapes(), lambda: self._drawn(rng, forget_rows))
 
     @property
     def num_directions(self):
@@ -559,7 +558,8 @@ class LSTM(Layer):
         """The endings of the names of a layer's parameters, one for each direction."""
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
 
-    def _initial_parameters(self, rng, forget_rows):
+    def _drawn(self, rng, forget_rows):
+        """New parameters."""
         H = self.hidden_size
         bound = 1 / np.sqrt(H)
         arrays = {}

@@ -97,17 +97,24 @@ class QuantizedLSTM(LSTM):
         """Raise: narrow weights cannot be trained."""
         self._check_writable()
 
-    def _initial_parameters(self, rng, forget_rows):
+    def _shapes(self):
+        """{name: shape} of what is stored."""
+        shapes = {}
+        for name, shape in super()._shapes().items():
+            shapes[name] = shape
+            if self.weights == "int8" and name.startswith(NARROW):
+                shapes[name + SCALE] = shape[:1]
+        return shapes
+
+    def _begin(self, shapes, draw):
         """Zeros: what is there until `restore`."""
-        arrays = {}
-        for name, shape in self._shapes().items():
-            if not name.startswith(NARROW):
-                arrays[name] = np.zeros(shape, np.float32)
-                continue
-            arrays[name] = np.zeros(shape, np.uint16 if self.weights == "bf16" else np.int8)
-            if self.weights == "int8":
-                arrays[name + SCALE] = np.zeros(shape[0], np.float32)
-        return arrays
+        narrow = np.uint16 if self.weights == "bf16" else np.int8
+        dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
+        super()._begin(
+            shapes,
+            lambda: {name: np.zeros(shape, dtypes.get(name, np.float32)) for name, shape in shapes.items()},
+            dtypes,
+        )
 
     def _weight(self, parameters, name):
         return parameters[name], parameters.get(name + SCALE)
@@ -122,7 +129,7 @@ def quantize(lstm, kind, sample=None):
     if lstm.dtype != np.float32:
         raise ValueError(f"quantize: expected a float32 layer, got {lstm.dtype.name}")
     sample, described = _sample(lstm, sample)
-    narrow = QuantizedLSTM(**lstm.config, weights=kind)
+    narrow = QuantizedLSTM.blank(**lstm.config, weights=kind)
     stored = {}
     for name, array in lstm.parameters.items():
         if not name.startswith(NARROW):
@@ -131,7 +138,7 @@ def quantize(lstm, kind, sample=None):
             stored[name] = to_bf16(name, array)
         else:
             stored[name], stored[name + SCALE] = to_int8(name, array)
-    narrow.restore(stored)
+    narrow.restore(stored, copy=False)
     narrow.report = {
         "sample": described,
         "layers": _errors(lstm, narrow, sample),
@@ -232,7 +239,7 @@ def _errors(lstm, narrow, x):
 def _layer_of(lstm, layer):
     """One layer of `lstm` as a layer of its own."""
     config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
-    single = type(lstm)(**config)
+    single = type(lstm).blank(**config)
     own = {name: array for name, array in lstm.stored().items() if int(_LAYER.search(name)[1]) == layer}
     single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
     return single

@@ -63,9 +63,9 @@ cdef class Stage:
 cdef class Recurrent(Stage):
     """An LSTM and its state."""
     cdef Network network
-    cdef cnp.ndarray h, c, z
+    cdef cnp.ndarray both_h, c, z
     cdef bint projects
-    cdef bint last_first  # every other step reads the weights from their end, which the caches still hold
+    cdef int turn  # which h is the last one; also, every other step reads the weights from their end
 
     def __cinit__(self, layer, Py_ssize_t rows):
         cdef const Direction* way
@@ -79,16 +79,25 @@ cdef class Recurrent(Stage):
         for index in range(layer.num_layers):
             way = &self.network.net.directions[index]
             self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs) + way.hr.outputs * way.hr.inputs
-        self.h = aligned((layer.num_layers, rows, layer.output_size), layer.dtype)
+        # a step reads one h and writes the other
+        self.both_h = aligned((2, layer.num_layers, rows, layer.output_size), layer.dtype)
         self.c = aligned((layer.num_layers, rows, layer.hidden_size), layer.dtype)
         self.z = aligned((rows, step_width(&self.network.net)), layer.dtype)
 
     cdef const void* run(self, const void* x) noexcept nogil:
-        cdef char* h = <char*>cnp.PyArray_DATA(self.h)
-        cdef Py_ssize_t below = (self.network.net.num_layers - 1) * self.rows * self.outputs  # elements of other layers
-        step(&self.network.net, self.rows, self.last_first, x, h, cnp.PyArray_DATA(self.c), cnp.PyArray_DATA(self.z))
-        self.last_first = not self.last_first
-        return self.onward(h + below * self.network.net.engine.itemsize)
+        cdef Py_ssize_t layer = self.rows * self.outputs * self.network.net.engine.itemsize  # bytes of its h
+        cdef Py_ssize_t layers = self.network.net.num_layers
+        cdef char* both = <char*>cnp.PyArray_DATA(self.both_h)
+        cdef char* h = both + self.turn * layers * layer
+        cdef char* next_h = both + (1 - self.turn) * layers * layer
+        step(&self.network.net, self.rows, self.turn, x, h, next_h, cnp.PyArray_DATA(self.c), cnp.PyArray_DATA(self.z))
+        self.turn = 1 - self.turn
+        return self.onward(next_h + (layers - 1) * layer)
+
+    @property
+    def h(self):
+        """(L, B, H), the last one."""
+        return self.both_h[self.turn]
 
 
 cdef class Head(Stage):
@@ -464,7 +473,10 @@ def stages_of(layer, batch_size):
     for index, part in enumerate(layers):
         if isinstance(part, Dropout):
             continue
-        stage = next(made for kind, made in kinds.items() if isinstance(part, kind))(part, batch_size)
+        made = next((made for kind, made in kinds.items() if isinstance(part, kind)), None)
+        if made is None or part.masks:
+            raise ValueError(f"stepper: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {part!r}")
+        stage = made(part, batch_size)
         if stages:
             previous = stages[len(stages) - 1]
             if isinstance(stage, Lookup):
@@ -490,7 +502,7 @@ def _restored(kind, parts, batch_size, state):
     """What unpickling calls."""
     layers = []
     for part, options, stored in parts:
-        layer = part(**options)
+        layer = part.blank(**options)
         layer.restore(stored)
         layers.append(layer)
     stepper = Stepper(kind(*layers) if issubclass(kind, Sequential) else layers[0], batch_size)

@@ -33,7 +33,7 @@ def test_kernels_are_vector_code(disassemble, isa):
         pytest.skip(f"{isa} was not built")
     counts = disassemble.count(path)
     functions = {function for function, _ in counts}
-    assert {"cell_forward", "cell_backward", "column_sums"} <= functions
+    assert {"cell_forward", "cell_backward", "cell_step", "update_rows", "column_sums"} <= functions
     assert functions & {"tile", "tile_of", "tile_at", "add_products"}
     assert {"multiply_bf16", "multiply_int8"} <= functions
     listing = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout

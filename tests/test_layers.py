@@ -1,10 +1,12 @@
-"""Linear, Embedding, Dropout and Sequential."""
+"""Linear, Embedding, Dropout, Activation, Masking, Readout and Sequential."""
+
+import itertools
 
 import numpy as np
 import pytest
 from common import PACKED, implementation
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential
+from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential, load, save
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
@@ -96,6 +98,224 @@ def test_a_tape_knows_its_age_and_keeps_its_input(layer):
         layer.backward(tape, y)
 
 
+ACTIVATIONS = {
+    ("sigmoid",): lambda F, x: F.sigmoid(x),
+    ("Tanh",): lambda F, x: F.tanh(x),
+    ("relu",): lambda F, x: F.relu(x),
+    ("affine", 2.0, 0.5): lambda F, x: 2 * x + 0.5,
+    ("leakyrelu",): lambda F, x: F.leaky_relu(x, 0.01),
+    ("leakyrelu", 0.3): lambda F, x: F.leaky_relu(x, 0.3),
+    ("thresholdedrelu", 0.5): lambda F, x: F.threshold(x, 0.5, 0),
+    ("scaledtanh", 1.5, 0.5): lambda F, x: 1.5 * F.tanh(0.5 * x),
+    ("hardsigmoid", 1 / 6): lambda F, x: (x / 6 + 0.5).clamp(0, 1),
+    ("elu", 0.7): lambda F, x: F.elu(x, 0.7),
+    ("softsign",): lambda F, x: F.softsign(x),
+    ("softplus",): lambda F, x: F.softplus(x),
+    ("selu",): lambda F, x: F.selu(x),
+    ("silu",): lambda F, x: F.silu(x),
+    ("gelu",): lambda F, x: F.gelu(x),
+    ("exp",): lambda F, x: x.exp(),
+    ("softmax",): lambda F, x: F.softmax(x, -1),
+    ("logsoftmax",): lambda F, x: F.log_softmax(x, -1),
+}
+
+
+@pytest.mark.parametrize("arguments", ACTIVATIONS, ids=lambda arguments: arguments[0])
+def test_activation_agrees_with_pytorch(arguments):
+    torch = pytest.importorskip("torch")
+    layer = Activation(*arguments)
+    x = np.random.default_rng(0).standard_normal((4, 5)) * 3
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = ACTIVATIONS[arguments](torch.nn.functional, tensor)
+    y, tape = layer.forward(x)
+    assert np.abs(y - expected.detach().numpy()).max() < 1e-14
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    expected.backward(torch.tensor(dy))
+    assert np.abs(layer.backward(tape, dy).x - tensor.grad.numpy()).max() < 1e-12
+    narrow, tape = layer.forward(x.astype(np.float32))
+    assert narrow.dtype == layer.backward(tape, dy).x.dtype == np.float32
+    assert np.abs(narrow - y).max() < 1e-6 * np.abs(y).max()
+    assert Activation(**layer.config).config == layer.config
+
+
+def test_activation_keeps_its_tape_and_takes_extremes():
+    x = np.array([-1e4, -1.0, 0.0, 1.0, 1e4])
+    for name in ("sigmoid", "tanh", "elu", "selu", "softplus", "softmax", "logsoftmax"):
+        layer = Activation(name)
+        y, tape = layer.forward(x)
+        assert np.isfinite(y).all()
+        assert np.isfinite(layer.backward(tape, np.ones(5)).x).all()
+    given = x.copy()
+    y, tape = Activation("affine").forward(given)
+    expected = Activation("affine").backward(tape, x).x
+    given[:] = 0
+    assert np.array_equal(Activation("affine").backward(tape, x).x, expected)
+    assert Activation("relu")([1, -1]).dtype == np.float32
+
+
+def test_masking_finds_whole_steps():
+    x = np.array([[[0.1, 2], [0.1, 0.1]], [[3, np.nan], [0.1, 0.1]]])
+    layer = Masking(0.1)  # compared as float32
+    assert layer.valid(x).tolist() == [[True, False], [True, False]]
+    y, tape = layer.forward(x)
+    assert y.dtype == np.float32
+    assert not y[:, 1].any()
+    assert np.array_equal(y[:, 0], x[:, 0].astype(np.float32), equal_nan=True)
+    gradient = layer.backward(tape, np.ones((2, 2, 2))).x
+    assert gradient.tolist() == [[[1, 1], [0, 0]]] * 2
+    assert Embedding(3, 2, mask_zero=True).valid([[0, 1], [2, 0]]).tolist() == [[False, True], [True, False]]
+
+
+def read_out(y, mask, layer):
+    """A Readout, step by step as Keras runs: y (T, H) of one row and direction, in the order of time."""
+    order = range(len(y))[::-1] if layer.go_backwards else range(len(y))
+    told, last = [], np.zeros(y.shape[1])
+    for step in order:
+        last = y[step] if mask[step] else np.zeros(y.shape[1]) if layer.zero_output_for_mask else last
+        told.append(last)
+    return np.array(told) if layer.return_sequences else last
+
+
+FLAGS = tuple(itertools.product((False, True), repeat=3))
+
+
+@pytest.mark.parametrize(("return_sequences", "zero_output_for_mask", "batch_first"), FLAGS)
+@pytest.mark.parametrize("T", (0, 1, 5))
+def test_readout_of_one_direction(return_sequences, zero_output_for_mask, batch_first, T):
+    rng = np.random.default_rng(T)
+    mask = rng.random((6, T)) < 0.5
+    y = rng.standard_normal((6, T, 3)) * mask[..., None]
+    for go_backwards in (False, True):
+        layer = Readout(
+            go_backwards=go_backwards,
+            return_sequences=return_sequences,
+            zero_output_for_mask=zero_output_for_mask,
+            batch_first=batch_first,
+        )
+        expected = np.array([read_out(*row, layer) for row in zip(y, mask, strict=True)]).reshape(
+            (6, T, 3) if return_sequences else (6, 3)
+        )
+        if batch_first:
+            assert np.array_equal(layer(y, mask=mask), expected)
+        else:
+            expected = expected.swapaxes(0, 1) if return_sequences else expected
+            assert np.array_equal(layer(y.swapaxes(0, 1), mask=mask.T), expected)
+        assert np.array_equal(layer(y[2], mask=mask[2]), read_out(y[2], mask[2], layer).reshape(layer(y[2]).shape))
+
+
+def test_readout_takes_lengths_as_masks():
+    y = np.random.default_rng(0).standard_normal((5, 3, 4))
+    lengths = np.array([5, 2, 0])
+    mask = np.arange(5)[:, None] < lengths
+    for options in ({}, {"bidirectional": True}, {"return_sequences": True}, {"go_backwards": True}):
+        layer = Readout(**options)
+        assert np.array_equal(layer(y, lengths=lengths), layer(y, mask=mask))
+    assert np.array_equal(Readout()(y, lengths=lengths), [y[4, 0], y[1, 1], np.zeros(4)])
+    assert np.array_equal(Readout()(y[:, 0], lengths=3), y[2, 0])
+    assert np.array_equal(Readout()(y), y[-1])
+
+
+@pytest.mark.parametrize("return_sequences", (False, True))
+@pytest.mark.parametrize("merge_mode", ("concat", "sum", "mul", "ave", None))
+def test_readout_merges_directions(merge_mode, return_sequences):
+    rng = np.random.default_rng(0)
+    mask = rng.random((5, 3)) < 0.6
+    y = rng.standard_normal((5, 3, 4)) * mask[..., None]
+    options = {"return_sequences": return_sequences, "zero_output_for_mask": return_sequences}
+    a = Readout(**options)(y[..., :2], mask=mask)
+    b = Readout(go_backwards=True, **options)(y[..., 2:], mask=mask)
+    b = b[::-1] if return_sequences else b
+    expected = {"concat": np.concatenate([a, b], -1), "sum": a + b, "mul": a * b, "ave": (a + b) / 2, None: (a, b)}
+    out = Readout(bidirectional=True, merge_mode=merge_mode, **options)(y, mask=mask)
+    assert np.array_equal(out, expected[merge_mode])
+
+
+def cases_of_readout():
+    for go_backwards, return_sequences, batch_first in FLAGS:
+        yield {"go_backwards": go_backwards, "return_sequences": return_sequences, "batch_first": batch_first}
+    for merge_mode, return_sequences in itertools.product(("concat", "sum", "mul", "ave", None), (False, True)):
+        yield {"bidirectional": True, "merge_mode": merge_mode, "return_sequences": return_sequences}
+
+
+@pytest.mark.parametrize("options", list(cases_of_readout()), ids=str)
+def test_readout_gradients(options):
+    rng = np.random.default_rng(0)
+    layer, mask = Readout(**options), rng.random((4, 3)) < 0.6
+    y = rng.standard_normal((4, 3, 2))
+    out, tape = layer.forward(y, mask=mask)
+    outs = out if isinstance(out, tuple) else (out,)
+    dys = [rng.standard_normal(part.shape) for part in outs]
+
+    def loss(y):
+        out = layer(y, mask=mask)
+        return sum((part * dy).sum() for part, dy in zip(out if isinstance(out, tuple) else (out,), dys, strict=True))
+
+    gradient = layer.backward(tape, dys if isinstance(out, tuple) else dys[0]).x
+    expected = np.zeros_like(y)
+    for place in np.ndindex(y.shape):
+        step = np.zeros_like(y)
+        step[place] = 1e-6
+        expected[place] = (loss(y + step) - loss(y - step)) / 2e-6
+    assert np.abs(gradient - expected).max() < 1e-8
+
+
+def masked_model(**options):
+    return Sequential(
+        Embedding(6, 3, mask_zero=True, dtype="float64", seed=0),
+        LSTM(3, 4, bidirectional=True, dtype="float64", seed=1, **options),
+        Readout(bidirectional=True, merge_mode="mul", return_sequences=True, **options),
+        LSTM(4, 5, reverse=True, dtype="float64", seed=2, **options),
+        Readout(go_backwards=True, **options),
+        Linear(5, 2, dtype="float64", seed=3),
+        Activation("softmax"),
+    )
+
+
+def test_a_mask_goes_through_a_model():
+    model = masked_model()
+    tokens = np.array([[1, 0, 2, 3, 0], [0, 4, 5, 0, 1]]).T
+    out, states = model(tokens)
+    for row, expected in zip(tokens.T, out, strict=True):  # what is masked might as well not be there
+        assert np.abs(model(row[row > 0])[0] - expected).max() < 1e-12
+        assert np.abs(model(row)[0] - expected).max() < 1e-12
+    assert np.abs(masked_model(batch_first=True)(tokens.T)[0] - out).max() < 1e-12
+    first = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[1]
+    assert np.array_equal(states[0], first)
+    given = Sequential(Embedding(6, 3, dtype="float64", seed=0), *model.layers[1:])
+    assert np.array_equal(given(tokens, mask=tokens != 0)[0], out)
+
+
+def test_gradients_of_a_masked_model():
+    model = masked_model()
+    tokens = np.array([[1, 0, 2, 3, 0], [0, 4, 5, 0, 1]]).T
+    out, _, tape = model.forward(tokens)
+    assert np.array_equal(out, model(tokens)[0])
+    dy = np.random.default_rng(0).standard_normal(out.shape)
+    gradients = model.backward(tape, dy).parameters
+    saved = model.state_dict()
+    assert not gradients["0.weight"][0].any()
+    for name, place in (("0.weight", (4, 1)), ("1.weight_hh_l0_reverse", (3, 2)), ("3.weight_ih_l0", (7, 1))):
+        losses = []
+        for step in (1e-6, -1e-6):
+            changed = {key: array.copy() for key, array in saved.items()}
+            changed[name][place] += step
+            model.load_state_dict(changed)
+            losses.append((model(tokens)[0] * dy).sum())
+        assert abs((losses[0] - losses[1]) / 2e-6 - gradients[name][place]) < 1e-8
+
+
+def test_a_masked_model_is_saved_and_cannot_step(tmp_path):
+    model = masked_model()
+    tokens = np.array([[1, 0, 2], [0, 4, 5]]).T
+    save(model, tmp_path / "model.npz")
+    again = load(tmp_path / "model.npz")
+    assert again.config == model.config
+    assert np.array_equal(again(tokens)[0], model(tokens)[0])
+    for layers in (model.layers[:1], (LSTM(2, 3), Readout()), (Masking(), LSTM(2, 3)), (Activation("relu"),)):
+        with pytest.raises(ValueError, match="stepper: expected LSTM, Linear"):
+            Sequential(*layers).stepper()
+
+
 def model_of(**options):
     return Sequential(
         Embedding(6, 3, seed=0),
@@ -171,6 +391,43 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
         (lambda: Sequential(Sequential(Dropout())), TypeError, "at 0"),
         (lambda: Sequential(Linear(2, 2), LSTM(2, 2, dtype="float64")), ValueError, "one dtype, got float32, float64"),
         (lambda: Sequential(LSTM(2, 2), LSTM(2, 2, batch_first=True)), ValueError, "batch_first"),
+        (lambda: Activation("mish"), ValueError, "name: expected one of sigmoid, .*got 'mish'"),
+        (lambda: Activation(3), ValueError, "name: expected one of"),
+        (lambda: Activation("tanh", 1.0), ValueError, "alpha: expected None, for tanh has none, got 1.0"),
+        (lambda: Activation("elu", 1.0, 2.0), ValueError, "beta: expected None, for elu has none, got 2.0"),
+        (lambda: Activation("elu", "1"), TypeError, "alpha: expected a number"),
+        (lambda: Masking("0"), TypeError, "mask_value: expected a number"),
+        (lambda: Masking()(np.zeros(3)), ValueError, "x: expected shape"),
+        (lambda: Embedding(3, 2, mask_zero=1), TypeError, "mask_zero: expected True or False"),
+        (lambda: Readout(merge_mode="max"), ValueError, "merge_mode: expected 'concat', .*got 'max'"),
+        (lambda: Readout(bidirectional=True, go_backwards=True), ValueError, "go_backwards: expected False"),
+        (lambda: Readout(bidirectional=True)(np.zeros((2, 3, 5))), ValueError, "y: expected floats"),
+        (lambda: Readout()(np.zeros((2, 3), int)), ValueError, "y: expected floats"),
+        (lambda: Readout()(np.zeros((2, 3, 4)), mask=np.ones((3, 2), bool)), ValueError, "mask: expected shape"),
+        (lambda: Readout()(np.zeros((2, 3, 4)), mask=np.ones((2, 3))), TypeError, "mask: expected bools"),
+        (lambda: Readout()(np.zeros((2, 3, 4)), lengths=[3, 0, 0]), ValueError, "lengths: expected 0 to T = 2, got 3"),
+        (
+            lambda: Readout()(np.zeros((2, 1, 4)), lengths=[1], mask=np.ones((2, 1), bool)),
+            ValueError,
+            "mask: expected None together with lengths",
+        ),
+        (
+            lambda: Readout().backward(Readout().forward(np.zeros((2, 3, 4)))[1], np.zeros(3)),
+            ValueError,
+            "dy: expected",
+        ),
+        (lambda: Sequential(LSTM(2, 2), Readout(batch_first=True)), ValueError, "LSTM and Readout with batch_first"),
+        (lambda: Sequential(LSTM(2, 2), Readout(), LSTM(2, 2)), ValueError, "a sequence to come to LSTM at 2"),
+        (
+            lambda: Sequential(Readout(bidirectional=True, merge_mode=None, return_sequences=True), Linear(2, 2)),
+            ValueError,
+            "a Readout of two arrays to come last, got it at 0",
+        ),
+        (
+            lambda: masked_model()(np.ones((2, 1), int), lengths=[2]),
+            ValueError,
+            "lengths, mask: expected None, for the Embedding at 0 makes the mask",
+        ),
         (lambda: Linear(3, 2)(np.zeros((4, 2))), ValueError, "x: expected shape .*in_features = 3, got \\(4, 2\\)"),
         (lambda: Linear(3, 2)(1.0), ValueError, "x: expected shape"),
         (lambda: Linear(3, 2)(np.zeros((4, 3), complex)), TypeError, "x: expected real numbers"),

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads"
 CASES = {
     "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
     "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
+    "a lone row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
     "a lone row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
     "a lone row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
     "a lone ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),

@@ -15,9 +15,11 @@ cdef extern from *:
 
     /* a * b + c, rounded once where the processor can: written out because contraction is off. */
     #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    #define LSTM_CY_FMA 1
     static inline float lstm_cy_fma32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
     static inline double lstm_cy_fma64(double a, double b, double c) { return __builtin_fma(a, b, c); }
     #else
+    #define LSTM_CY_FMA 0
     static inline float lstm_cy_fma32(float a, float b, float c) { return a * b + c; }
     static inline double lstm_cy_fma64(double a, double b, double c) { return a * b + c; }
     #endif
@@ -38,6 +40,7 @@ cdef extern from *:
         return shifted;
     }
     """
+    const bint FMA "LSTM_CY_FMA"
     float lstm_cy_fma32(float, float, float) noexcept nogil
     double lstm_cy_fma64(double, double, double) noexcept nogil
     float lstm_cy_pow2_32(float) noexcept nogil
@@ -54,61 +57,68 @@ cdef inline real fma(real a, real b, real c) noexcept nogil:
         return lstm_cy_fma64(a, b, c)
 
 
-cdef inline real bounded(real x, real bound) noexcept nogil:
-    """x within [-bound, bound]; NaN stays NaN, hence the order of the comparisons."""
-    x = bound if x > bound else x
-    return -bound if x < -bound else x
+cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept nogil:
+    """exp(times x) - 1 and exp(times x) + 1, for |times x| <= 40, where `times` is a power of two or minus one.
 
-
-cdef inline real exp_less_1(real x, real* power) noexcept nogil:
-    """exp(x) - 1 for |x| <= 40, and in `power` the 2^n of x = n ln 2 + r, |r| <= ln 2 / 2.
-
-    exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), exp(r) - 1 by its Taylor series: to degree 7 in float32 (the rest is
-    below 6e-9 of it) and 13 in float64 (4e-18). The series is summed in pairs of terms, then in powers of r^2, which is
-    a shorter chain than term after term. ln 2 is subtracted in two parts, of which the first is short enough for n
-    times it to be exact.
+    With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree
+    7 in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). All that can be is computed beside the chain
+    of dependences, which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one
+    multiply-add of what comes out. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma subtracts n
+    times it exactly; the second is then so small that it can join where E does not wait for it, times 1 + r. Without
+    fma the first has so few digits that n times it is exact.
     """
-    cdef real shifted, n, r, r2, series
+    cdef real shifted, n, near, rest, r, r2, series, power
     if real is float:
-        shifted = fma[real](x, 1.44269504088896341, 12582912.0)
+        shifted = fma[real](x, times * <real>1.44269504088896341, 12582912.0)
         n = shifted - <real>12582912.0
-        r = fma[real](n, -0.693359375, x)
-        r = fma[real](n, 2.12194440054690583e-4, r)
-        r2 = r * r
-        series = fma[real](r, 1.0 / 5040.0, 1.0 / 720.0)
-        power[0] = lstm_cy_pow2_32(shifted)
+        power = lstm_cy_pow2_32(shifted)
+        near = fma[real](n, -0.693147182464599609375 if FMA else -0.693359375, times * x)
+        rest = n * <real>(1.904654323148236e-9 if FMA else 2.12194440054690583e-4)
+        r = fma[real](rest, near + <real>1, near) if FMA else near + rest
+        near = near if FMA else r
+        r2 = near * near
+        series = fma[real](near, 1.0 / 5040.0, 1.0 / 720.0)
     else:
-        shifted = fma[real](x, 1.44269504088896341, 6755399441055744.0)
+        shifted = fma[real](x, times * <real>1.44269504088896341, 6755399441055744.0)
         n = shifted - <real>6755399441055744.0
-        r = fma[real](n, -0.693145751953125, x)
-        r = fma[real](n, -1.42860682030941723e-6, r)
-        r2 = r * r
-        series = fma[real](r, 1.0 / 6227020800.0, 1.0 / 479001600.0)
-        series = fma[real](series, r2, fma[real](r, 1.0 / 39916800.0, 1.0 / 3628800.0))
-        series = fma[real](series, r2, fma[real](r, 1.0 / 362880.0, 1.0 / 40320.0))
-        series = fma[real](series, r2, fma[real](r, 1.0 / 5040.0, 1.0 / 720.0))
-        power[0] = lstm_cy_pow2_64(shifted)
-    series = fma[real](series, r2, fma[real](r, 1.0 / 120.0, 1.0 / 24.0))
-    series = fma[real](series, r2, fma[real](r, 1.0 / 6.0, 0.5))
-    series = fma[real](series, r2, r)
-    return fma[real](power[0], series, power[0] - <real>1)
+        power = lstm_cy_pow2_64(shifted)
+        near = fma[real](n, -0.693147180559945286 if FMA else -0.693145751953125, times * x)
+        rest = n * <real>(-2.319046813846299558e-17 if FMA else -1.42860682030941723e-6)
+        r = fma[real](rest, near + <real>1, near) if FMA else near + rest
+        near = near if FMA else r
+        r2 = near * near
+        series = fma[real](near, 1.0 / 6227020800.0, 1.0 / 479001600.0)
+        series = fma[real](series, r2, fma[real](near, 1.0 / 39916800.0, 1.0 / 3628800.0))
+        series = fma[real](series, r2, fma[real](near, 1.0 / 362880.0, 1.0 / 40320.0))
+        series = fma[real](series, r2, fma[real](near, 1.0 / 5040.0, 1.0 / 720.0))
+    series = fma[real](series, r2, fma[real](near, 1.0 / 120.0, 1.0 / 24.0))
+    series = fma[real](series, r2, fma[real](near, 1.0 / 6.0, 0.5))
+    r2 = power * r2
+    less[0] = fma[real](r2, series, fma[real](power, r, power - <real>1))
+    more[0] = fma[real](r2, series, fma[real](power, r, power + <real>1))
 
 
 cdef inline real sigmoid(real z) noexcept nogil:
-    """1 / (1 + exp(-z)); exactly 0 and 1 past |z| = 20 (float32) or 40 (float64), where 1 is what rounding gives."""
+    """1 / (1 + exp(-z)); exactly 0 and 1 past |z| = 20 (float32) or 40 (float64), where 1 is what rounding gives.
+
+    The limits are set at last, not before: this is beside the chain of dependences, and NaN stays NaN.
+    """
     cdef real limit = 20 if real is float else 40
-    cdef real power
-    cdef real e = exp_less_1[real](bounded[real](-z, limit), &power)
-    cdef real s = <real>1 / (e + <real>2)
+    cdef real less, more, s
+    exp_and_1[real](z, -1, &less, &more)
+    s = <real>1 / more
+    s = <real>1 if z > limit else s
     return <real>0 if z < -limit else s
 
 
 cdef inline real tanh(real x) noexcept nogil:
-    """(exp(2x) - 1) / (exp(2x) + 1): accurate relative to small x as well, and rounds to -1 and 1 by itself."""
-    cdef real limit = 20 if real is float else 40
-    cdef real power
-    cdef real e = exp_less_1[real](bounded[real](x + x, limit), &power)
-    return e / (e + <real>2)
+    """(exp(2x) - 1) / (exp(2x) + 1): accurate relative to small x as well; -1 and 1 past 10 (float32) or 20."""
+    cdef real limit = 10 if real is float else 20
+    cdef real less, more, t
+    exp_and_1[real](x, 2, &less, &more)
+    t = less / more
+    t = <real>1 if x > limit else t
+    return <real>-1 if x < -limit else t
 
 
 cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcept nogil:

@@ -2,7 +2,8 @@
 
 A layer goes through time in blocks of steps. The inputs of a block are projected in one product, then each step adds
 its recurrent product and updates the cell. The state is private and lies in sweep order; each step's h is copied to its
-place in y.
+place in y. With a fused net a step is one call, which may make both products, and h is written to y at once where y's
+layout allows it.
 
 With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
 threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes
@@ -17,16 +18,23 @@ from libc.string cimport memcpy, memset
 from .network cimport (
     DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
     block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, resets_at, rows_fitting, rows_of,
-    running, saved_of, spread_bias, steps,
+    running, saved_of, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
-from .table cimport EXTRA, cell_forward, real, variant_forward
+from .table cimport (
+    EXTRA, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward,
+)
 
 cdef enum:
+    LINE = 64  # bytes of a cache line
     # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
+    # A step of a fused net makes both products with so few inputs, or with so many rows: then that costs less than
+    # to write the gates and read them again. Else a product over many steps reads the weights less often.
+    FEW_INPUTS = 3
+    MANY_ROWS = 4
     # Steps of a block of a team: at its beginning a second thread may join.
     TEAM_STEPS = 64
     # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
@@ -57,6 +65,14 @@ ctypedef struct Layer:
     Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
     Py_ssize_t status
     Team* team                      # or NULL
+
+ctypedef struct Carried:
+    # what one step of a fused net hands to the next: h, in rows `row` apart, and space for the next h and c, in sweep
+    # order. Where y is laid out alike, h is written there and read from there.
+    void* h
+    Py_ssize_t row
+    void* spare
+    void* c
 
 include "team.pxi"
 
@@ -114,31 +130,62 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
         PyMem_Free(call.keep)
 
 
-cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, void* h, void* c,
+cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, const void* h, void* next_h, void* c,
                void* z) noexcept nogil:
     """One step of B rows through all layers, which must all run forwards, with nothing allocated.
 
-    x (B, inputs); h (layers, B, P) and c (layers, B, H), updated in place; z, space for B * step_width elements. The
-    output is the last layer's h.
-    It is computed as a sequence of one step is, in the same order.
+    x (B, inputs); h and next_h (layers, B, P); c (layers, B, H), updated in place; z, space for B * step_width
+    elements. The output is the last layer's next_h. It is computed as a sequence of one step is, in the same order.
     """
     if network.engine.itemsize == 4:
-        step_layers[float](network, B, last_first, <const float*>x, <float*>h, <float*>c, <float*>z)
+        step_layers[float](network, B, last_first, <const float*>x, <const float*>h, <float*>next_h, <float*>c,
+                           <float*>z)
     else:
-        step_layers[double](network, B, last_first, <const double*>x, <double*>h, <double*>c, <double*>z)
+        step_layers[double](network, B, last_first, <const double*>x, <const double*>h, <double*>next_h, <double*>c,
+                            <double*>z)
 
 
-cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, real* h, real* c,
-                      real* z) noexcept nogil:
+cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, const real* h, real* next_h,
+                      real* c, real* z) noexcept nogil:
     cdef Py_ssize_t H = network.hidden_size, layer
     cdef const Direction* way
+    cdef CellStep at
     for layer in range(network.num_layers):
         way = &network.directions[layer]
-        affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
-        cell[real](network, way, B, z, c, h, z + B * 4 * H, NULL, 0)
-        x = h
+        if network.fused:
+            at = step_of[real](network, way, x)
+            at.rows = B
+            at.last_first = last_first
+            at.products[1].a = h
+            at.h = next_h
+            at.c = c
+            cell_step[real](network.engine.kernels, &at, NULL)
+        else:
+            affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
+            cell[real](network, way, B, z, c, next_h, z + B * 4 * H, NULL, 0)
+        x = next_h
         h += B * network.output_size
+        next_h += B * network.output_size
         c += B * H
+
+
+cdef inline CellStep step_of(const Net* network, const Direction* way, const real* x) noexcept nogil:
+    """A step of a fused net, but for what changes from one to the next: the last product's left side, where h and c
+    stand, and without `x` (rows, inputs) the beginning of the gates.
+    """
+    cdef CellStep at
+    cdef int last = 0 if x == NULL else 1
+    cdef Py_ssize_t width = panel_columns[real](network.engine.kernels, NULL)
+    at.hidden_size = at.h_row = network.hidden_size
+    at.first = 0
+    at.last = (way.hh.columns + width - 1) // width
+    at.count = 1 + last
+    at.products[0] = Product(way.ih.inputs, x, way.ih.inputs, 1, way.ih.panels)
+    at.products[last] = Product(way.hh.inputs, NULL, way.hh.inputs, 1, way.hh.panels)
+    at.begin = way.bias
+    at.begin_row = 0 if x != NULL else way.hh.columns
+    at.gates = at.tanh_c = NULL
+    return at
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
@@ -253,74 +300,105 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef Py_ssize_t direction = part // layer.groups, index = layer.index + direction
     cdef Batch batch = rows_of_part(layer, part)
     cdef Rows y = layer.target
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block, hidden = H if network.projected else 0
+    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
+    cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
+    cdef char* memory
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
+    cdef real* spare
     cdef Status status
     if batch.B == 0:
         return DONE
     if layer.team != NULL:
         most = TEAM_STEPS
-    block = most * (network.directions[index].ih.inputs + 4 * H)
+    block = in_lines(most * network.directions[index].ih.inputs)
+    if not makes_both(layer, index, &batch):
+        block += in_lines(most * network.directions[index].ih.columns)
     # a team fills the next block while the last step of this one is still read
-    scratch = <real*>malloc(((2 if layer.team != NULL else 1) * block + batch.B * (P + H + hidden)) * sizeof(real))
-    if scratch == NULL:
+    memory = <char*>malloc(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real) + LINE)
+    if memory == NULL:
         return NO_MEMORY
+    scratch = <real*>(memory + LINE - <size_t>memory % LINE)
     slots_h = scratch
-    slots_c = slots_h + batch.B * P
+    slots_c = slots_h + state_h
+    spare = slots_c + state_c
     h += index * layer.call.batch.B * P
     c += index * layer.call.batch.B * H
     y.data = <real*>y.data + direction * P
     into_slots[real](&batch, P, h, slots_h)
     into_slots[real](&batch, H, c, slots_c)
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, most, slots_c + batch.B * H)
+    if network.fused:
+        memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for the rows of no steps
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state_c)
     out_of_slots[real](&batch, P, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
-    free(scratch)
+    free(memory)
     return status
 
 
+cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
+    """So many elements and some more, so that what follows begins on a cache line."""
+    return (elements + LINE // 4 - 1) // (LINE // 4) * (LINE // 4)
+
+
+cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:
+    """Whether each step makes both products, and the inputs are not projected before."""
+    cdef bint worth = layer.net.directions[index].ih.inputs <= FEW_INPUTS or batch.B >= MANY_ROWS
+    return worth and layer.net.fused and layer.team == NULL
+
+
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
-                   Py_ssize_t most, real* scratch) noexcept nogil:
-    """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place."""
+                   real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch) noexcept nogil:
+    """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
+
+    `scratch` has `space` elements for each block that is worked on.
+    """
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source
-    cdef real* hidden = scratch
-    cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0
+    cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0, slot
     cdef const Saved* saved = tape_of(layer.call, index)
     cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
+    cdef bint at_once = makes_both(layer, index, batch)
+    cdef Carried carried = Carried(h, H, spare, c)
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
-    if network.projected:
-        scratch += batch.B * H
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
-        if saved == NULL:
-            block_x = scratch
-            z = scratch + most * way.ih.inputs
-        else:
+        block_x = scratch
+        z = scratch + in_lines(most * way.ih.inputs)
+        if saved != NULL:
             block_x = <real*>saved.x + done * way.ih.inputs
-            z = <real*>saved.gates + done * 4 * H
+            if not network.fused:
+                z = <real*>saved.gates + done * 4 * H
         if straight:
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
             gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
-            lead_block[real](layer, way, batch, y, start, end, block_x, z, h, c)
-            scratch += most * (way.ih.inputs + 4 * H) * (1 if start // most % 2 == 0 else -1)
+            lead_block[real](layer, way, batch, y, start, end, block_x, z, &carried)
+            scratch += space if start // most % 2 == 0 else -space
         else:
-            affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
-            for step in range(start, end):
-                run_step[real](network, batch, way, y, step, saved, done, z, h, c, hidden)
-                z += running(batch, step) * 4 * H
-                done += running(batch, step)
+            if not at_once:
+                affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
+            if network.fused:
+                run_steps[real](network, batch, way, y, start, end, saved, done, block_x if at_once else NULL, z,
+                                &carried)
+                done += rows
+            else:
+                for step in range(start, end):
+                    run_step[real](network, batch, way, y, step, saved, done, z, h, c, spare)
+                    z += running(batch, step) * 4 * H
+                    done += running(batch, step)
         start = end
         status = after(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
         dismiss(layer.team)
+    if carried.h != h:
+        for slot in range(batch.B):
+            memcpy(h + slot * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
     return status
 
 
@@ -331,27 +409,88 @@ cdef inline const Saved* tape_of(const Call* call, Py_ssize_t index) noexcept no
     return &call.tape[index]
 
 
+cdef void run_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t start,
+                    Py_ssize_t end, const Saved* saved, Py_ssize_t done, const real* x, const real* z,
+                    Carried* carried) noexcept nogil:
+    """The steps [start, end) of a fused net, from their inputs `x` or, where it is NULL, from projected ones, `z`."""
+    cdef Py_ssize_t H = network.hidden_size, n, slot, step
+    cdef bint straight = batch.order == NULL and batch.resets == NULL and (batch.B == 1 or y.row == y.width)
+    cdef CellStep at = step_of[real](network, way, x)
+    cdef Product* recurrent = &at.products[at.count - 1]
+    cdef real* out = <real*>y.data
+    at.c = carried.c
+    for step in range(start, end):
+        n = at.rows = running(batch, step)
+        reset_rows[real](network, batch, step, n, <real*>carried.h, <real*>carried.c)
+        at.last_first = step % 2
+        recurrent.a = carried.h
+        recurrent.a_row = carried.row
+        at.h = out + place(batch, y, way.backwards, step, 0) if straight else <real*>carried.spare
+        at.h_row = y.row if straight else H
+        if x == NULL:
+            at.begin = z
+            z += n * way.hh.columns
+        else:
+            at.products[0].a = x
+            x += n * way.ih.inputs
+        if saved != NULL:
+            for slot in range(n):
+                memcpy(<real*>saved.h_prev + (done + slot) * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
+            memcpy(<real*>saved.c_prev + done * H, carried.c, n * H * sizeof(real))
+            at.gates = <real*>saved.gates + done * 4 * H
+            at.tanh_c = <real*>saved.tanh_c + done * H
+        cell_step[real](network.engine.kernels, &at, NULL)
+        if saved != NULL:
+            keep_told[real](saved, done, n, H, H, <real*>at.h, at.h_row, <real*>carried.c)
+            done += n
+        if not straight:
+            for slot in range(n):
+                memcpy(out + place(batch, y, way.backwards, step, slot), <real*>at.h + slot * H, H * sizeof(real))
+            # those that have ended stand in both places, whichever is the last one
+            slot = running(batch, step + 1) if step + 1 < steps(batch) else n
+            memcpy(<real*>carried.h + slot * H, <real*>at.h + slot * H, (n - slot) * H * sizeof(real))
+            carried.spare = carried.h
+        carried.h = at.h
+        carried.row = at.h_row
+
+
+cdef inline void keep_told(const Saved* saved, Py_ssize_t done, Py_ssize_t n, Py_ssize_t H, Py_ssize_t P, const real* h,
+                           Py_ssize_t h_row, const real* c) noexcept nogil:
+    """What came of a step, where that is wanted; the rows of h lie `h_row` apart."""
+    cdef Py_ssize_t slot
+    if saved.told != NULL:
+        for slot in range(n):
+            memcpy(<real*>saved.told + (done + slot) * P, h + slot * h_row, P * sizeof(real))
+    if saved.cell != NULL:
+        memcpy(<real*>saved.cell + done * H, c, n * H * sizeof(real))
+
+
 cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
                    const Saved* saved, Py_ssize_t done, real* z, real* h, real* c, real* hidden) noexcept nogil:
     """One step: the recurrent product, the cell, and h to its place in y."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot
     cdef real* out = <real*>y.data
-    if batch.resets != NULL:
-        for slot in range(n):
-            if resets_at(batch, step, slot):
-                memset(h + slot * P, 0, P * sizeof(real))
-                memset(c + slot * H, 0, H * sizeof(real))
+    reset_rows[real](network, batch, step, n, h, c)
     if saved != NULL:
         memcpy(<real*>saved.h_prev + done * P, h, n * P * sizeof(real))
         memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
     multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
     cell[real](network, way, n, z, c, h, hidden, saved, done)
-    if saved != NULL and saved.told != NULL:
-        memcpy(<real*>saved.told + done * P, h, n * P * sizeof(real))
-    if saved != NULL and saved.cell != NULL:
-        memcpy(<real*>saved.cell + done * H, c, n * H * sizeof(real))
+    if saved != NULL:
+        keep_told[real](saved, done, n, H, P, h, P, c)
     for slot in range(n):
         memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
+
+
+cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t step, Py_ssize_t n, real* h,
+                            real* c) noexcept nogil:
+    """Set the state of those of the first `n` rows to zero that begin anew at `step`."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
+    if batch.resets != NULL:
+        for slot in range(n):
+            if resets_at(batch, step, slot):
+                memset(h + slot * P, 0, P * sizeof(real))
+                memset(c + slot * H, 0, H * sizeof(real))
 
 
 cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, real* c, real* h, real* hidden,

@@ -7,6 +7,7 @@ from .table cimport Kernels
 include "cell.pxi"
 include "variants.pxi"
 include "panels.pxi"
+include "step.pxi"
 include "narrow.pxi"
 
 cdef extern from *:
@@ -61,6 +62,10 @@ table.panel32 = PANEL32
 table.panel64 = PANEL64
 table.pack32 = pack[float]
 table.pack64 = pack[double]
+table.pack_gates32 = pack_gates[float]
+table.pack_gates64 = pack_gates[double]
+table.cell_step32 = cell_step[float]
+table.cell_step64 = cell_step[double]
 table.add_products32 = add_products[float]
 table.add_products64 = add_products[double]
 table.add_outer32 = add_outer[float]

@@ -22,6 +22,7 @@ ctypedef enum Kind:
 ctypedef struct Weight:
     # a matrix (outputs, inputs), and with engine "packed" its panels; owned by the Network
     Py_ssize_t outputs, inputs
+    Py_ssize_t columns  # of the panels: the outputs, or with interleaved gates some more
     const void* values
     void* panels       # for products with its transpose, as forward needs
     void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
@@ -32,7 +33,9 @@ ctypedef struct Direction:
     # one direction of one layer
     bint backwards     # from a row's last valid step to its first
     Weight ih, hh, hr  # (4H, inputs), (4H, P), (P, H); hr, the projection, only where P is not H
-    const void* bias   # (4H,), bias_ih + bias_hh, or NULL; a Variant that normalises has it instead
+    # (4H,), bias_ih + bias_hh, or NULL; of a fused net in the order of its columns, never NULL; a Variant that
+    # normalises has it instead
+    const void* bias
     Variant* variant   # or NULL: the plain cell
 
 
@@ -86,6 +89,7 @@ ctypedef struct Net:
     Py_ssize_t hidden_size, output_size, num_layers, num_directions  # H, P, L, D
     bint projected
     double proj_clip  # infinity where nothing is bounded
+    bint fused  # gates are interleaved, and a step is one call: with engine "packed", plain weights and the plain cell
     Direction* directions
 
 
@@ -94,8 +98,10 @@ cdef class Packer:
     cdef list owned
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
+    cdef Py_ssize_t packed_columns(self, Py_ssize_t N)
+    cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL
     cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
@@ -138,7 +144,7 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
                                bint last_first) noexcept nogil:
     """The first or the second half of the panels of `multiply`, for one row and packed weights."""
-    cdef Py_ssize_t width = engine.kernels.panel32 if real is float else engine.kernels.panel64, cut
+    cdef Py_ssize_t width = table.panel_columns[real](engine.kernels, NULL), cut
     if weight.kind != PLAIN:
         width = NARROW_PANEL
     cut = (weight.outputs + width - 1) // width // 2 * width
@@ -171,17 +177,17 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
 cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t N,
                                    real* precision) noexcept nogil:
     """The elements of working space that `add_outer` needs."""
-    return table.packed_elements[real](engine.kernels, rows, N, NULL) if engine.blas == NULL else 0
+    return rows * table.packed_columns[real](engine.kernels, N, NULL) if engine.blas == NULL else 0
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
                         const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
-    """c (rows, outputs) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+    """c (rows, columns) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
 
     `last_first` as in `multiply`.
     """
     cdef Product[2] products
-    cdef Py_ssize_t N = first.outputs
+    cdef Py_ssize_t N = first.columns
     if engine.blas == NULL and first.kind == PLAIN:
         products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
         if second != NULL:

@@ -6,6 +6,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndS
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
+from libc.string cimport memset
 
 from . cimport table
 from .table cimport Activation
@@ -31,12 +32,15 @@ cdef class Packer:
         self.owned = []
         return 0
 
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given) except *:
-        """A weight from its array, or the pair that a narrow one is, packed where our own products need it."""
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=False) except *:
+        """A weight from its array, or the pair that a narrow one is, packed where our own products need it.
+
+        With `gates` the outputs are four gates, to be interleaved.
+        """
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
         values, scales = given if isinstance(given, tuple) else (given, None)
-        weight.outputs = outputs
+        weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = address(values)
         weight.panels = weight.back_panels = NULL
@@ -48,6 +52,9 @@ cdef class Packer:
             weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
             kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
                               weight.panels)
+        elif gates:
+            weight.columns = self.packed_columns(outputs)
+            weight.panels = self.packed_gates(inputs, outputs // 4, weight.values)
         elif self.engine.blas == NULL:
             weight.panels = self.packed(&weight, False)
         return weight
@@ -56,16 +63,30 @@ cdef class Packer:
         """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
         cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef Py_ssize_t elements
-        if self.engine.itemsize == 4:
-            elements = table.packed_elements[float](self.engine.kernels, K, N, NULL)
-        else:
-            elements = table.packed_elements[double](self.engine.kernels, K, N, NULL)
-        cdef void* panels = self.memory(elements * self.engine.itemsize)
+        cdef void* panels = self.memory(K * self.packed_columns(N) * self.engine.itemsize)
         if self.engine.itemsize == 4:
             table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+    cdef Py_ssize_t packed_columns(self, Py_ssize_t N):
+        if self.engine.itemsize == 4:
+            return table.packed_columns[float](self.engine.kernels, N, NULL)
+        return table.packed_columns[double](self.engine.kernels, N, NULL)
+
+    cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL:
+        """The panels of four gates' weights (4H, inputs), or of their biases (4H, 1); from NULL, zeros."""
+        cdef Py_ssize_t bytes = inputs * self.packed_columns(4 * hidden_size) * self.engine.itemsize
+        cdef void* panels = self.memory(bytes)
+        if values == NULL:
+            memset(panels, 0, bytes)
+        elif self.engine.itemsize == 4:
+            table.pack_gates[float](self.engine.kernels, inputs, hidden_size, <const float*>values, 1, inputs,
+                                    <float*>panels)
+        else:
+            table.pack_gates[double](self.engine.kernels, inputs, hidden_size, <const double*>values, 1, inputs,
+                                     <double*>panels)
         return panels
 
     cdef void* memory(self, Py_ssize_t bytes) except NULL:
@@ -114,11 +135,13 @@ cdef class Network(Packer):
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
+        narrow = any(isinstance(given, tuple) for _, *two, _, _, _, _ in weights for given in two)
+        self.net.fused = blas is None and not (narrow or self.net.projected or variants)
         cdef Direction* way = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             way.backwards = reverse or index % num_directions == 1
-            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih)
-            way.hh = self.weight_of(4 * hidden_size, output_size, weight_hh)
+            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused)
+            way.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused)
             if self.net.projected:
                 way.hr = self.weight_of(output_size, hidden_size, weight_hr)
             way.bias = address_or_null(bias)
@@ -126,6 +149,8 @@ cdef class Network(Packer):
                 way.variant = self.variant_of(variants[index % num_directions], bias, peepholes, norm)
             if norm is not None:
                 way.bias = NULL
+            if self.net.fused:
+                way.bias = self.packed_gates(1, hidden_size, way.bias)
             way += 1
 
     def __dealloc__(self):

@@ -1,43 +1,44 @@
 # Products with a matrix packed in panels, for one instruction set and both precisions.
 #
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
-# it from front to back. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the
-# panel is loaded once and used by every row of the tile. Every element of a result is one chain of additions in the
-# order of k, whatever the tile: results do not depend on how many rows are computed together. Several products that
-# add to one result go through their tiles together, one after the other along the same chain.
+# it from front to back. The last panel is only BLOCK columns wide where that is enough. A tile of the result, some rows
+# by one panel, stays in registers over all k: each vector of the panel is loaded once and used by every row of the
+# tile. Every element of a result is one chain of additions in the order of k, whatever the tile: results do not depend
+# on how many rows are computed together. Several products that add to one result go through their tiles together, one
+# after the other along the same chain.
 
 from .table cimport Product
 
 cdef extern from *:
     """
     /* Columns of a panel, and rows of the largest tile: as many accumulators as the registers hold. One row has too
-       few of them to keep the processor busy while each waits for its last addition: it takes two panels together. */
+       few of them to keep the processor busy while each waits for its last addition: it takes some panels together. */
     #if defined(__AVX512F__)
     #define LSTM_CY_PANEL32 64
     #define LSTM_CY_TILE_ROWS 6
-    #define LSTM_CY_PAIR32 1
-    #define LSTM_CY_PAIR64 1
+    #define LSTM_CY_ROW_PANELS32 3
+    #define LSTM_CY_ROW_PANELS64 3
     #elif defined(__AVX2__)
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 2
-    #define LSTM_CY_PAIR32 1
-    #define LSTM_CY_PAIR64 0
+    #define LSTM_CY_ROW_PANELS32 2
+    #define LSTM_CY_ROW_PANELS64 1
     #else
     #define LSTM_CY_PANEL32 32
     #define LSTM_CY_TILE_ROWS 1
-    #define LSTM_CY_PAIR32 0
-    #define LSTM_CY_PAIR64 0
+    #define LSTM_CY_ROW_PANELS32 1
+    #define LSTM_CY_ROW_PANELS64 1
     #endif
     """
     const int PANEL32 "LSTM_CY_PANEL32"
     const int TILE_ROWS "LSTM_CY_TILE_ROWS"
-    const bint PAIR32 "LSTM_CY_PAIR32"
-    const bint PAIR64 "LSTM_CY_PAIR64"
+    const int ROW_PANELS32 "LSTM_CY_ROW_PANELS32"
+    const int ROW_PANELS64 "LSTM_CY_ROW_PANELS64"
 
 cdef enum:
     PANEL64 = 32
     MOST_PANEL = 64
-    MOST_WIDTH = 128
+    MOST_WIDTH = 192
     MOST_ROWS = 6
     # Panels up to this size come from the L1 cache as fast as one row can use them, two at a time. From further away
     # they come faster one after the other.
@@ -48,44 +49,96 @@ cdef inline int panel_columns(real* precision) noexcept nogil:
     return PANEL32 if real is float else PANEL64
 
 
+cdef inline int row_panels(real* precision) noexcept nogil:
+    """The most panels that one row takes together."""
+    return ROW_PANELS32 if real is float else ROW_PANELS64
+
+
+cdef inline int columns_at(Py_ssize_t n, Py_ssize_t N, real* precision) noexcept nogil:
+    """The columns of the panel that begins at column n of N."""
+    return BLOCK if N - n <= BLOCK else panel_columns[real](NULL)
+
+
+cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const real* matrix, Py_ssize_t k_step,
+                              Py_ssize_t n_step, int width, real* panel) noexcept nogil:
+    """Pack `given` columns of a matrix into some `columns` of a panel; the others become 0."""
+    cdef Py_ssize_t k, first = 0
+    cdef int j
+    while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
+        for j in range(columns):
+            for k in range(first, min(first + BLOCK, K)):
+                panel[k * width + j] = matrix[k + j * n_step] if j < given else 0
+        first += BLOCK
+    for k in range(first, K):
+        for j in range(columns):
+            panel[k * width + j] = matrix[k * k_step + j * n_step] if j < given else 0
+
+
 cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
                real* panels) noexcept nogil:
     """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
-    cdef int width = panel_columns[real](NULL), j
-    cdef Py_ssize_t n = 0, k, first
+    cdef int width
+    cdef Py_ssize_t n = 0
     while n < N:
-        first = 0
-        while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
-            for j in range(width):
-                for k in range(first, min(first + BLOCK, K)):
-                    panels[k * width + j] = matrix[k + (n + j) * n_step] if n + j < N else 0
-            first += BLOCK
-        for k in range(first, K):
-            for j in range(width):
-                panels[k * width + j] = matrix[k * k_step + (n + j) * n_step] if n + j < N else 0
+        width = columns_at[real](n, N, NULL)
+        pack_columns[real](K, N - n, width, matrix + n * n_step, k_step, n_step, width, panels)
         panels += K * width
         n += width
 
 
-cdef inline void add_product(int rows, int width, int panel_width, const Product* product, Py_ssize_t row,
-                             Py_ssize_t n, real* sums) noexcept nogil:
-    """Add one product to the tile: k is the outermost loop, so that every element is one chain."""
-    cdef const real* a = <const real*>product.a + row * product.a_row
-    cdef const real* panel = <const real*>product.panels + n * product.K
-    cdef Py_ssize_t K = product.K, a_row = product.a_row, a_k = product.a_k, k, here
+cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
+                     real* panels) noexcept nogil:
+    """Pack a (K, 4H) matrix with its gates interleaved: a panel has some units' i, then their f, g and o."""
+    cdef int width, units, gate
+    cdef Py_ssize_t unit = 0
+    while unit < H:
+        width = columns_at[real](4 * unit, 4 * H, NULL)
+        units = width // 4
+        for gate in range(4):
+            pack_columns[real](K, H - unit, units, matrix + (gate * H + unit) * n_step, k_step, n_step, width,
+                               panels + gate * units)
+        panels += K * width
+        unit += units
+
+
+cdef inline void sum_products(int rows, int width, int panel_width, const Product* products, int count,
+                              Py_ssize_t row, Py_ssize_t n, real* sums) noexcept nogil:
+    """Add the products to the tile: k is the outermost loop, so that every element is one chain.
+
+    There is at least one product, of at least one k: the loops are written so, lest the sums go through memory in
+    between. Behind whole panels there may be half of one, which gets on half as fast.
+    """
+    cdef const real* a
+    cdef const real* panel
+    cdef Py_ssize_t K, a_row, a_k, k, here
     cdef real factor
-    cdef int r, j, block
-    for k in range(K):
-        for r in range(rows):
-            factor = a[r * a_row + k * a_k]
-            # Loops of 64 trips spill at five and six rows; two of 32 do not.
-            for block in range(width // BLOCK):
-                # in this panel, or in the next one
-                here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
-                for j in range(BLOCK):
-                    sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
-                        factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
-        panel += panel_width
+    cdef int number = 0, r, j, block
+    while True:
+        K = products[number].K
+        a_row = products[number].a_row
+        a_k = products[number].a_k
+        a = <const real*>products[number].a + row * a_row
+        panel = <const real*>products[number].panels + n * K
+        k = 0
+        while True:
+            for r in range(rows):
+                factor = a[r * a_row + k * a_k]
+                # Loops of 64 trips spill at five and six rows; two of 32 do not.
+                for block in range(width // BLOCK):
+                    # in this panel, or in one of the next
+                    here = block * BLOCK // panel_width * K * panel_width + block * BLOCK % panel_width
+                    if width % panel_width != 0 and block == width // BLOCK - 1:
+                        here -= k * BLOCK
+                    for j in range(BLOCK):
+                        sums[r * MOST_WIDTH + block * BLOCK + j] = fma[real](
+                            factor, panel[here + j], sums[r * MOST_WIDTH + block * BLOCK + j])
+            panel += panel_width
+            k += 1
+            if k == K:
+                break
+        number += 1
+        if number == count:
+            break
 
 
 cdef inline void tile(int rows, int width, int panel_width, const Product* products, int count, Py_ssize_t row,
@@ -98,9 +151,7 @@ cdef inline void tile(int rows, int width, int panel_width, const Product* produ
     cdef int r
     for r in range(rows):
         memcpy(sums + r * MOST_WIDTH, begin + r * begin_row, width * sizeof(real))
-    add_product[real](rows, width, panel_width, products, row, n, sums)
-    if count > 1:
-        add_product[real](rows, width, panel_width, products + 1, row, n, sums)
+    sum_products[real](rows, width, panel_width, products, count, row, n, sums)
     for r in range(rows):
         memcpy(c + r * c_row, sums + r * MOST_WIDTH, width * sizeof(real))
 
@@ -125,13 +176,13 @@ cdef inline void tile_of_width(int rows, int width, int panel_width, const Produ
 
 cdef inline void tile_of(int rows, int width, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
                          const real* begin, Py_ssize_t begin_row, real* c, Py_ssize_t c_row) noexcept nogil:
-    """`tile` with its width as a constant: two panels, one, or half of one where the other half is padding."""
+    """`tile` with its width as a constant: two panels, one, or a last one of BLOCK columns."""
     cdef int panel = PANEL32 if real is float else PANEL64
-    cdef bint pairs = PAIR32 if real is float else PAIR64
+    cdef bint pairs = row_panels[real](NULL) > 1
     if pairs and width == 2 * panel:
         tile[real](1, 2 * panel, panel, products, count, row, n, begin, begin_row, c, c_row)
     elif panel > BLOCK and width == BLOCK:
-        tile_of_width[real](rows, BLOCK, panel, products, count, row, n, begin, begin_row, c, c_row)
+        tile_of_width[real](rows, BLOCK, BLOCK, products, count, row, n, begin, begin_row, c, c_row)
     else:
         tile_of_width[real](rows, panel, panel, products, count, row, n, begin, begin_row, c, c_row)
 
@@ -169,9 +220,11 @@ cdef inline void tile_at(int rows, Py_ssize_t columns, const Product* products, 
 
 cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
                         real* precision) noexcept nogil:
-    """Whether two panels are worked on together."""
-    cdef bint possible = PAIR32 if real is float else PAIR64
+    """Whether two panels are worked on together, to the end."""
+    cdef bint possible = row_panels[real](NULL) > 1
     cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
+    cdef Py_ssize_t rest = N % (2 * panel_columns[real](NULL))
+    possible = possible and (rest == 0 or rest > panel_columns[real](NULL) + BLOCK)
     return possible and rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
 
 

@@ -3,6 +3,9 @@
 Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the order i, f, g, o.
 """
 
+cdef enum:
+    LEAST_PANEL = 32
+
 ctypedef fused real:
     float
     double
@@ -57,6 +60,23 @@ cdef enum:
     SHARES = 11
 
 
+ctypedef struct CellStep:
+    # One step of a cell whose weights are packed with their gates interleaved (see panels.pxi): the gates are `begin`
+    # plus one or two products, and what becomes of them is computed while they are still in registers.
+    Py_ssize_t rows, hidden_size
+    Py_ssize_t first, last  # the panels to work on
+    bint last_first         # whether the last of them come first
+    int count
+    Product[2] products
+    const void* begin       # rows of all panels' columns, `begin_row` apart: 0 for one that all rows share
+    Py_ssize_t begin_row
+    void* c                 # (rows, H), in and out
+    void* h                 # rows of H, out, `h_row` apart; no product may read it
+    Py_ssize_t h_row
+    void* gates             # (rows, 4H), activated, in plain order, and
+    void* tanh_c            # (rows, H): out, for backward; both NULL without it
+
+
 ctypedef struct Kernels:
     # Flush denormals to zero in this thread; returns what restore_denormals takes. They are called through the table
     # so that no compiler can move arithmetic across them.
@@ -89,12 +109,19 @@ ctypedef struct Kernels:
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
     void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
 
-    # Matrices packed in panels of so many columns
+    # Matrices packed in panels of so many columns, but for the last one: see packed_columns
     Py_ssize_t panel32, panel64
 
     # (K, N, matrix (K, N), distance of its next k, of its next n, panels: out)
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+
+    # The same for the gates of H units, a (K, 4H) matrix, interleaved; units missing in the last panel are zero
+    void (*pack_gates32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
+    void (*pack_gates64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+    # (step, NULL)
+    void (*cell_step32)(const CellStep*, float*) noexcept nogil
+    void (*cell_step64)(const CellStep*, double*) noexcept nogil
 
     # (rows, N, products, their number (1 or 2), whether the last panels come first, begin (rows, N), distance of its
     #  rows, c (rows, N)): c = begin + the sum of the products, which have `rows` rows each; begin is zero if NULL
@@ -165,11 +192,14 @@ cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t
         kernels.column_sums64(rows, columns, array, sums)
 
 
-cdef inline Py_ssize_t packed_elements(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N,
-                                       real* precision) noexcept nogil:
-    """The elements that the panels of a (K, N) matrix take."""
-    cdef Py_ssize_t width = kernels.panel32 if real is float else kernels.panel64
-    return K * ((N + width - 1) // width) * width
+cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) noexcept nogil:
+    return kernels.panel32 if real is float else kernels.panel64
+
+
+cdef inline Py_ssize_t packed_columns(const Kernels* kernels, Py_ssize_t N, real* precision) noexcept nogil:
+    """The columns of the panels of N: the last panel has no more than LEAST_PANEL where that is enough."""
+    cdef Py_ssize_t width = panel_columns[real](kernels, NULL), rest = N % width
+    return N - rest + (0 if rest == 0 else LEAST_PANEL if rest <= LEAST_PANEL else width)
 
 
 cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step,
@@ -178,6 +208,21 @@ cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const 
         kernels.pack32(K, N, matrix, k_step, n_step, panels)
     else:
         kernels.pack64(K, N, matrix, k_step, n_step, panels)
+
+
+cdef inline void pack_gates(const Kernels* kernels, Py_ssize_t K, Py_ssize_t H, const real* matrix,
+                            Py_ssize_t k_step, Py_ssize_t n_step, real* panels) noexcept nogil:
+    if real is float:
+        kernels.pack_gates32(K, H, matrix, k_step, n_step, panels)
+    else:
+        kernels.pack_gates64(K, H, matrix, k_step, n_step, panels)
+
+
+cdef inline void cell_step(const Kernels* kernels, const CellStep* step, real* precision) noexcept nogil:
+    if real is float:
+        kernels.cell_step32(step, NULL)
+    else:
+        kernels.cell_step64(step, NULL)
 
 
 cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t N, const Product* products,

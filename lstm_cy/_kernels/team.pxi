@@ -1,5 +1,7 @@
-# Two threads in step on one row: each computes half of every product, meets the other, and updates the whole cell for
-# itself. Each half of the weights stays in the cache of its own core, and one meeting a step is enough.
+# Two threads in step on one row: each computes half of every step's gates and meets the other. Each half of the
+# weights stays in the cache of its own core, and one meeting a step is enough: of a fused net, whose gates are
+# interleaved, each updates its own units, and reads the other's from the h that they write in turns; else each updates
+# the whole cell for itself.
 #
 # Where another process takes one of the two processors a meeting may last as long as a slice of its time. After a few
 # such meetings there is one more, for both to know that it is the last; then the leader goes on alone, and for a while
@@ -27,8 +29,8 @@ ctypedef struct Team:
     Py_ssize_t first, last
     void* x
     void* z
-    void* h
-    void* c
+    Rows y
+    Carried carried
 
 
 cdef inline bint team_can(const Layer* layer) noexcept nogil:
@@ -77,34 +79,37 @@ cdef inline bint follow_meeting(Team* team, Py_ssize_t* count) noexcept nogil:
 
 
 cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
-                     Py_ssize_t last, real* x, real* z, real* h, real* c) noexcept nogil:
+                     Py_ssize_t last, real* x, real* z, Carried* carried) noexcept nogil:
     """The leader's part of a block: all of it while it is alone."""
     cdef Team* team = layer.team
     cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
     cdef real* out = <real*>y.data
-    spread_bias[real](rows, 4 * H, <const real*>way.bias, z)
+    cdef real* h = <real*>carried.h
     team.joined = not team.late and (team.joined or look(&team.come[0]))
     if team.joined:
         team.first = first
         team.last = last
         team.x = x
         team.z = z
-        team.h = h
-        team.c = c
+        team.y = y[0]
+        team.carried = carried[0]
         publish(&team.turn[0], team.turn[0] + 1)
         lead_meeting(team)  # the follower has what it needs of the state
     if team.joined:
-        multiply[real](&layer.net.engine, &way.ih, rows // 2, x, z, False)
+        affine[real](&layer.net.engine, rows // 2, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
         lead_meeting(team)
     else:
-        multiply[real](&layer.net.engine, &way.ih, rows, x, z, False)
+        affine[real](&layer.net.engine, rows, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
+    if layer.net.fused:
+        run_half[real](layer, way, batch, y, first, last, 0, NULL, z, carried)
+        return
     for step in range(first, last):
         if team.joined:
             multiply_half[real](&layer.net.engine, &way.hh, 0, h, z, step % 2)
             lead_meeting(team)
         else:
             multiply[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
-        cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
+        cell_forward[real](layer.net.engine.kernels, 1, H, z, <real*>carried.c, h, <real*>NULL)
         memcpy(out + place(batch, y, way.backwards, step, 0), h, H * sizeof(real))
         z += 4 * H
 
@@ -129,19 +134,56 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     cdef Py_ssize_t H = layer.net.hidden_size, step = team.first, last = team.last, rows = last - step, cut = rows // 2
     cdef const real* x = <const real*>team.x
     cdef real* z = <real*>team.z
-    memcpy(h, team.h, H * sizeof(real))
-    memcpy(c, team.c, H * sizeof(real))
+    cdef Carried carried
+    memcpy(h, team.carried.h, H * sizeof(real))
+    memcpy(c, team.carried.c, H * sizeof(real))
     if not follow_meeting(team, count):
         return False
-    multiply[real](&layer.net.engine, &way.ih, rows - cut, x + cut * way.ih.inputs, z + cut * 4 * H, False)
+    affine[real](&layer.net.engine, rows - cut, <const real*>way.bias, &way.ih, x + cut * way.ih.inputs, NULL, NULL,
+                 False, z + cut * way.ih.columns)
     if not follow_meeting(team, count):
         return False
+    if layer.net.fused:
+        carried = team.carried
+        return run_half[real](layer, way, &layer.call.batch, &team.y, step, last, 1, count, z, &carried)
     for step in range(step, last):
         multiply_half[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
         if not follow_meeting(team, count):
             return False
         cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
         z += 4 * H
+    return True
+
+
+cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
+                   Py_ssize_t last, int member, Py_ssize_t* count, real* z, Carried* carried) noexcept nogil:
+    """A member's steps of a block of a fused net; all of each if it is the leader, alone. False as `follow_block`."""
+    cdef Team* team = layer.team
+    cdef CellStep at = step_of[real](layer.net, way, <const real*>NULL)
+    cdef Py_ssize_t panels = at.last, units = panel_columns[real](layer.net.engine.kernels, NULL) // 4, step, begin, end
+    cdef real* out = <real*>y.data
+    at.rows = 1
+    at.c = carried.c
+    for step in range(first, last):
+        at.first = 0 if member == 0 else panels // 2
+        at.last = panels // 2 if member == 0 and team.joined else panels
+        at.last_first = step % 2
+        at.products[0].a = carried.h
+        at.h = carried.spare
+        at.begin = z
+        z += way.hh.columns
+        cell_step[real](layer.net.engine.kernels, &at, NULL)
+        begin = at.first * units
+        end = min(at.last * units, at.hidden_size)
+        memcpy(out + place(batch, y, way.backwards, step, 0) + begin, <real*>at.h + begin,
+               (end - begin) * sizeof(real))
+        carried.spare = carried.h
+        carried.h = at.h
+        if member == 1:
+            if not follow_meeting(team, count):
+                return False
+        elif team.joined:
+            lead_meeting(team)
     return True
 
 

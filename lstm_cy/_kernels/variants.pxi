@@ -15,6 +15,12 @@ cdef enum:
     GATE_I, GATE_F, GATE_G, GATE_O
 
 
+cdef inline real bounded(real x, real bound) noexcept nogil:
+    """x within [-bound, bound]; NaN stays NaN, hence the order of the comparisons."""
+    x = bound if x > bound else x
+    return -bound if x < -bound else x
+
+
 cdef inline real magnitude(real x) noexcept nogil:
     return -x if x < 0 else x
 
@@ -26,10 +32,11 @@ cdef inline void softplus(const real* x, real* y) noexcept nogil:
     (float32) and 2e-18.
     """
     cdef real[BLOCK] s, square, series
-    cdef real zero = 0, power, v
+    cdef real zero = 0, less, more, v
     cdef int terms = 8 if real is float else 18, u, term
     for u in range(BLOCK):
-        v = exp_less_1[real](bounded[real](-magnitude[real](x[u]), <real>80), &power) + <real>1
+        exp_and_1[real](bounded[real](-magnitude[real](x[u]), <real>40), 1, &less, &more)
+        v = less + <real>1
         s[u] = v / (v + <real>2)
         square[u] = s[u] * s[u]
         series[u] = 0
@@ -42,7 +49,7 @@ cdef inline void softplus(const real* x, real* y) noexcept nogil:
 
 cdef inline void block_of(const Activation* activation, const real* x, real* y, real* slope) noexcept nogil:
     """y = activation(x) and its derivative, for one block; NaN stays NaN, hence the order of the comparisons."""
-    cdef real alpha = <real>activation.alpha, beta = <real>activation.beta, one = 1, zero = 0, told, power
+    cdef real alpha = <real>activation.alpha, beta = <real>activation.beta, one = 1, zero = 0, told, more
     cdef real limit = 20 if real is float else 40  # past which exp(-x) - 1 rounds to -1
     cdef int kind = activation.kind, u
     if kind == SIGMOID:
@@ -82,7 +89,7 @@ cdef inline void block_of(const Activation* activation, const real* x, real* y, 
             y[u] = zero if told < zero else told
     elif kind == ELU:
         for u in range(BLOCK):
-            told = exp_less_1[real](bounded[real](x[u], limit), &power)
+            exp_and_1[real](bounded[real](x[u], limit), 1, &told, &more)
             y[u] = x[u] if x[u] >= zero else alpha * told
             slope[u] = one if x[u] >= zero else alpha * told + alpha
     elif kind == SOFTSIGN:

@@ -1,11 +1,24 @@
-"""Saving and loading models, by the file's suffix."""
+"""Saving and loading models, by the file's suffix.
 
+The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when they are first used.
+"""
+
+import importlib
 import os
 
 from . import native
 
-_WRITERS = {".npz": native.write_model, ".safetensors": native.write_model}
-_READERS = {".npz": native.read_model, ".safetensors": native.read_model}
+_MODULES = ("keras", "onnx", "pytorch")
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_MODULES])
 
 
 def save(model, path, metadata=None):
@@ -16,7 +29,7 @@ def save(model, path, metadata=None):
     model : LSTM or Sequential
         What to save.
     path : str or os.PathLike
-        Where to; the suffix decides on the format: .npz, or .safetensors, which is an extra. A file there is
+        Where to; the suffix decides on the format: .npz, or .safetensors or .onnx, which are extras. A file there is
         replaced when the new one is complete and on the disk, and else stays as it was.
     metadata : dict, optional
         Anything JSON can hold, such as a vocabulary's `to_json`. None: the model's own `metadata`, if `load`
@@ -25,7 +38,8 @@ def save(model, path, metadata=None):
     Raises
     ------
     ValueError
-        Another suffix, a layer of a type that cannot be saved, or metadata that JSON would not give back.
+        Another suffix, a layer of a type that cannot be saved, or metadata that JSON would not give back; for .onnx,
+        what `weights.onnx.to_onnx` refuses.
     TypeError
         `model` is no model, or `metadata` is no dict that JSON can hold.
     ImportError
@@ -43,38 +57,37 @@ def save(model, path, metadata=None):
     >>> model.hidden_size, model.metadata
     (5, {'made': 'for this example'})
     """
-    write = _by_suffix(path, _WRITERS)
+    write = by_suffix(path, _WRITERS)
     if not isinstance(model, native.LSTM | native.Sequential):
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
-    if metadata is None:
-        metadata = getattr(model, "metadata", {})
-    if not isinstance(metadata, dict):
-        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     write(model, path, metadata)
 
 
 def load(path, strict=False):
-    """Load a model that `save` wrote.
+    """Load a model: one that `save` wrote, or one of another library.
 
     No code from the file is executed, and no memory is taken on the word of its header.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A .npz or .safetensors file.
+        The suffix tells what it is: .npz or .safetensors, written by `save` or holding the tensors of exactly one LSTM
+        under PyTorch's names; .pt, .pth, .ckpt or .bin, such tensors saved by PyTorch; .keras, .h5 or .hdf5, a model
+        saved by Keras; .onnx.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
 
     Returns
     -------
-    LSTM or Sequential
-        The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none.
+    LSTM, Sequential or OnnxModel
+        The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none. Of a file
+        with PyTorch's tensors an LSTM, of Keras a Sequential, of .onnx, whoever wrote it, an OnnxModel.
 
     Raises
     ------
     ValueError
-        Another suffix, or a file that is truncated, damaged, of another format version or no model; the
-        message names the file and the fault.
+        Another suffix, or a file that is truncated, damaged, of another format version or no model, or that holds
+        more than one LSTM; the message names the file and the fault.
     ImportError
         The suffix asks for an extra that is not installed.
     OSError
@@ -85,13 +98,56 @@ def load(path, strict=False):
     UserWarning
         NaN or infinity among the weights; the tensors are named.
     """
-    read = _by_suffix(path, _READERS)
+    read = by_suffix(path, _READERS)
     model, model.metadata = read(path, strict)
     return model
 
 
-def _by_suffix(path, table):
+def _read_tensors(path, strict):
+    try:
+        return native.read_model(path, strict)
+    except native.ForeignFile:
+        return _read_pytorch(path, strict)
+
+
+def _read_pytorch(path, strict):
+    from .pytorch import read_model
+
+    return read_model(path, strict), {}
+
+
+def _read_keras(path, strict):
+    from .keras import read_model
+
+    return read_model(path, strict), {}
+
+
+def _read_onnx(path, strict):
+    from .onnx import from_onnx
+
+    model = from_onnx(path, strict)
+    return model, native.metadata_of(path, model.properties)
+
+
+def _write_onnx(model, path, metadata):
+    from .onnx.export import write_model
+
+    write_model(model, path, metadata)
+
+
+_WRITERS = {".npz": native.write_model, ".safetensors": native.write_model, ".onnx": _write_onnx}
+_READERS = {
+    **dict.fromkeys((".npz", ".safetensors"), _read_tensors),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_pytorch),
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), _read_keras),
+    ".onnx": _read_onnx,
+}
+
+
+def by_suffix(path, table):
+    """The entry of `table` for a file, which ends in one of its suffixes."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:
-        raise ValueError(f"path: expected a file ending in {' or '.join(table)}, got {os.fspath(path)!r}")
+        *others, last = table
+        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {os.fspath(path)!r}")
     return table[suffix]

@@ -4,8 +4,20 @@ import numpy as np
 
 #: the gates' rows in every weight array of this library, by the names of `LSTM.from_gates`
 ORDER = ("input", "forget", "candidate", "output")
+KERAS = ("input", "forget", "candidate", "output")
+ONNX = ("input", "output", "forget", "candidate")
+
+#: the rows of a peephole here, and in ONNX
+PEEPHOLES = ("input", "forget", "output")
+ONNX_PEEPHOLES = ("input", "output", "forget")
 
 
 def stack(gates):
     """One array of gate rows from {"input": array, "forget": array, "candidate": array, "output": array}."""
     return np.concatenate([gates[name] for name in ORDER])
+
+
+def reorder(rows, source, target=ORDER):
+    """The equal blocks along axis 0 of `rows`, which are in the order `source`, in the order `target`."""
+    blocks = dict(zip(source, np.split(rows, len(source)), strict=True))
+    return np.concatenate([blocks[name] for name in target])

@@ -11,31 +11,37 @@ import os
 import re
 import secrets
 import struct
+import sys
 import warnings
 import zipfile
 
 import numpy as np
 
-from ..checks import positive_int
-from ..layers import Dropout, Embedding, Linear, Sequential
+from ..checks import flag, non_negative_int, positive_int
+from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
+from . import archive
 
 FORMAT_VERSION = 1
-# Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
-_HEADER = "lstm_cy"
+#: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
+HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
+_LAYERS = {
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+}
 
-_CHUNK = 1 << 20
-# A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
-_MAX_DIRECTORY = 4 << 20
+# A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
 # What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
 )
+
+
+class ForeignFile(ValueError):
+    """A file that is whole and holds tensors, but no header of ours."""
 
 
 @contextlib.contextmanager
@@ -96,10 +102,10 @@ def write_npz(path, arrays):
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name}: expected an array of numbers or bools, got dtype {array.dtype}")
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as written:
         for name, array in arrays.items():
             # a ZipInfo of its own has a fixed date, hence the same bytes each time
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            with written.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
@@ -128,72 +134,27 @@ def read_npz(path):
         The file cannot be read.
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
-        try:
-            return _read_archive(file)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
-
-def _read_archive(file):
-    size = os.fstat(file.fileno()).st_size
-    count = _check_directory(file, size)
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if len(members) != count:
-            raise ValueError(f"damaged: {len(members)} members where there should be {count}")
-        # members that share bytes would let a small file fill the memory
-        if sum(member.file_size for member in members) > size:
-            raise ValueError("the members' sizes add up to more than the file")
+    with open(path, "rb") as file, archive.naming(path):
         arrays = {}
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            if name in arrays:
-                raise ValueError(f"member {name!r} is there twice")
-            try:
-                if not 0 <= member.header_offset < size:
-                    raise ValueError(f"its place, {member.header_offset}, is not in the file")
-                arrays[name] = _read_member(archive, member)
-            except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
-                raise ValueError(f"member {name!r}: {error}") from None
-    return arrays
+        for name, member in archive.members(file, "an .npz file", suffix=".npy").items():
+            with archive.naming(f"member {name!r}"):
+                arrays[name] = _read_member(member)
+        return arrays
 
 
-def _check_directory(file, size):
-    """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
-    file.seek(max(0, size - 98))
-    tail = file.read(98).rjust(98, b"\0")
-    signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
-    if signature != b"PK\5\6":
-        raise ValueError("truncated, or not an .npz file: it does not end in a ZIP directory")
-    if tail[56:60] == b"PK\6\7":  # past 2 GiB a second record, which overrides the first, stands before it
-        (where,) = struct.unpack("<Q", tail[64:72])
-        (directory,) = struct.unpack("<Q", tail[40:48])
-        if where != size - 98:
-            raise ValueError("damaged: its ZIP64 record is not before its end")
-    if directory > _MAX_DIRECTORY:
-        raise ValueError(f"a ZIP directory of {directory} bytes; at most {_MAX_DIRECTORY} are read")
-    return count
-
-
-def _read_member(archive, member):
+def _read_member(member):
     if not member.filename.endswith(".npy"):
         raise ValueError("not an array (.npy)")
-    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-        raise ValueError("compressed; only uncompressed files are read")
-    if member.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
-        raise ValueError("encrypted, or of an unknown kind")
-    with archive.open(member) as stream:
-        preamble = stream.read(10)
-        if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
-            raise ValueError("not an array in .npy format 1.0")
-        (length,) = struct.unpack("<H", preamble[8:])
-        dtype, order, shape = _parse_npy_header(stream.read(length))
-        expected, found = math.prod(shape) * dtype.itemsize, member.file_size - 10 - length
-        if expected != found:
-            raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
-        array = np.empty(math.prod(shape), dtype)
-        _read_into(stream, array)
+    preamble = member.read(10)
+    if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
+        raise ValueError("not an array in .npy format 1.0")
+    (length,) = struct.unpack("<H", preamble[8:])
+    dtype, order, shape = _parse_npy_header(member.read(length))
+    expected, found = math.prod(shape) * dtype.itemsize, member.size - 10 - length
+    if expected != found:
+        raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
+    array = np.empty(math.prod(shape), dtype)
+    member.fill(array)
     return array.reshape(shape, order=order)
 
 
@@ -210,51 +171,43 @@ def _parse_npy_header(header):
     return dtype, "F" if fortran == "True" else "C", tuple(int(n) for n in re.findall(r"\d+", shape))
 
 
-def _read_into(stream, array):
-    """Fill `array` from `stream` in pieces; at its end zipfile compares the checksum."""
-    target = memoryview(array).cast("B")
-    filled = 0
-    while chunk := stream.read(_CHUNK):  # a stream that ends early raises
-        target[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
-
-
 def write_model(model, path, metadata):
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
-    header = _pack_header(model, metadata)
+    header = pack_header(model, metadata)
     if _is_safetensors(path):
-        content = _safetensors().numpy.save(model.stored(), {_HEADER: header.decode()})
+        content = safetensors_library().numpy.save(model.stored(), {HEADER: header.decode()})
         with replacing(path) as file:
             file.write(content)
     else:
-        write_npz(path, {_HEADER: np.frombuffer(header, np.uint8), **model.stored()})
+        write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
 def read_model(path, strict):
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
-    _check_finite(path, arrays, strict)
+    check_finite(path, arrays, strict)
     try:
-        config, metadata = _unpack_header(header)
+        config, metadata = unpack_header(header)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         model = build(config)
-        model.restore(arrays)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        model.restore(arrays, copy=False)
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
     return model, metadata
 
 
 def build(config):
-    """The layer that `config` describes, with fresh weights.
+    """The layer that `config` describes, blank: `restore` must give it its weights.
 
     Parameters
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is
+        {"layers": [config, ...]}.
 
     Raises
     ------
@@ -269,7 +222,7 @@ def build(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return Sequential(*(build(layer) for layer in arguments["layers"]))
-    return _LAYERS[kind](**arguments)
+    return _LAYERS[kind].blank(**arguments)
 
 
 def _split(config):
@@ -292,7 +245,7 @@ def _least_size(config):
     kind, arguments = _split(config)
     if kind == "Sequential":
         return sum(_least_size(layer) for layer in arguments["layers"])
-    if kind == "Dropout":
+    if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
     def size(name, default=None):
@@ -302,17 +255,27 @@ def _least_size(config):
         return size("in_features") * size("out_features")
     if kind == "Embedding":
         return size("num_embeddings") * size("embedding_dim")
-    inputs, hidden, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
-    directions = 2 if arguments.get("bidirectional") else 1
-    columns = inputs + hidden + (layers - 1) * (directions * hidden + hidden)
-    return directions * 4 * hidden * columns
+    inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
+    projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
+    P = projected or H
+    bidirectional, peepholes, layer_norm = (
+        flag(f"{kind}: {name}", arguments.get(name, False)) for name in ("bidirectional", "peepholes", "layer_norm")
+    )
+    directions = 1 + bidirectional
+    columns = inputs + (layers - 1) * directions * P + layers * P
+    others = projected * H + 3 * H * peepholes + 4 * H * layer_norm
+    return directions * (4 * H * columns + layers * others)
 
 
-def _pack_header(model, metadata):
-    """Architecture and metadata as JSON in UTF-8, once it is certain that they can be read back."""
+def pack_header(model, metadata):
+    """Architecture and metadata (None: the model's own) as JSON in UTF-8, once it is certain that it can be read."""
+    if metadata is None:
+        metadata = getattr(model, "metadata", {})
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
     _least_size(config)  # raises for a layer of a type that is not known
-    header = {"format": _HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
+    header = {"format": HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -324,7 +287,7 @@ def _pack_header(model, metadata):
     return content.encode()
 
 
-def _unpack_header(content):
+def unpack_header(content):
     """(configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
@@ -332,7 +295,7 @@ def _unpack_header(content):
         header = json.loads(content)
     except ValueError as error:
         raise ValueError(f"its header is not JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != _HEADER:
+    if not isinstance(header, dict) or header.get("format") != HEADER:
         raise ValueError("its header is not one of lstm_cy")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"format version {header.get('version')!r:.80}; this release reads version {FORMAT_VERSION}")
@@ -341,14 +304,31 @@ def _unpack_header(content):
     return header.get("model"), header["metadata"]
 
 
-def _check_finite(path, arrays, strict):
+def metadata_of(path, properties):
+    """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
+    if HEADER not in properties:
+        return properties
+    with archive.naming(path):
+        return unpack_header(properties[HEADER])[1]
+
+
+def check_finite(path, arrays, strict):
+    """Warn of NaN and infinity among `arrays`, {name: array}; with `strict` raise ValueError. `path` is named."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
     message = f"{path}: NaN or infinity in {', '.join(names)}"
     if strict:
         raise ValueError(message)
-    warnings.warn(message, stacklevel=4)  # 4: who called load
+    warn(message)
+
+
+def warn(message):
+    """A warning that names the line outside the package which led here, however deep the call."""
+    package, level, frame = os.path.dirname(os.path.dirname(__file__)) + os.sep, 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def _numbers(array):
@@ -358,19 +338,19 @@ def _numbers(array):
 
 def _read_npz_model(path):
     arrays = read_npz(path)
-    header = arrays.pop(_HEADER, None)
+    header = arrays.pop(HEADER, None)
     if header is None or header.dtype != np.uint8:
         raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
     return header.tobytes(), arrays
 
 
 def _read_safetensors(path):
-    safetensors = _safetensors()
+    safetensors = safetensors_library()
     with open(path, "rb"):  # safetensors' own errors do not all name the file
         pass
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get(_HEADER)
+            header = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             if header is None:
                 raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
@@ -384,14 +364,15 @@ def _read_safetensors(path):
 
 def _not_a_model(path, shapes):
     inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return ValueError(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
+    return ForeignFile(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
 def _is_safetensors(path):
     return os.fspath(path).lower().endswith(".safetensors")
 
 
-def _safetensors():
+def safetensors_library():
+    """The safetensors module; an ImportError that names the extra where it is not installed."""
     try:
         import safetensors.numpy
     except ImportError:

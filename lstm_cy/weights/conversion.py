@@ -1,0 +1,332 @@
+"""One file made of another, and how far the result is from the frameworks whose files they are, on random input."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..layers import Embedding, Masking, Sequential
+from ..lstm import LSTM
+from . import by_suffix, load, native, save
+from .report import flat, own_tensors
+
+#: a conversion that is further off than this is wrong
+LIMIT = 1e-4
+_STEPS, _ROWS = 9, 3
+
+
+class Comparison(NamedTuple):
+    """With what a model is compared, and a function that does it.
+
+    It returns the largest difference. It raises ImportError where the framework is not installed, and ValueError where
+    the framework cannot run the model.
+    """
+
+    label: str
+    difference: Callable[[], float]
+
+
+def read(path, name=None, *, batch_first=False):
+    """The model in a file, or the LSTM of that name in it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Any file that `load` reads; of an .onnx file an LSTM node is taken.
+    name : str, optional
+        A prefix of PyTorch's names, with or without the dot behind it, or the name of an ONNX node. It may be left out
+        where the file holds one LSTM and nothing else, or one LSTM node.
+    batch_first : bool
+        For an LSTM under PyTorch's names, which do not tell.
+
+    Returns
+    -------
+    model : LSTM or Sequential
+    Comparison or None
+        With the framework whose file it is, which reads the file itself; None for files of this library.
+
+    Raises
+    ------
+    ValueError, ImportError, OSError
+        As `load`; or there is no LSTM of that name.
+    """
+    model, comparison = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
+    if batch_first and not model.batch_first:
+        raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
+    return model, comparison
+
+
+def write(model, path, *, states=False, lengths=False):
+    """Save `model`, with options as `weights.onnx.to_onnx` has them; returns [Comparison with what has been saved]."""
+    path = os.fspath(path)
+    is_onnx = path.lower().endswith(".onnx")
+    if not is_onnx:
+        if states or lengths:
+            raise ValueError(f"states and lengths are inputs of .onnx files, and {path!r} is none")
+        save(model, path)
+        return [Comparison("lstm_cy, reading it again", lambda: _again(path, model))]
+    from .onnx.export import write_model
+
+    write_model(model, path, None, states=states, lengths=lengths)
+    return [
+        Comparison("ONNX Runtime", lambda: _onnxruntime(path, model)),
+        Comparison("lstm_cy, reading it again", lambda: _onnx_again(path, model)),
+    ]
+
+
+def _own_or_foreign(path, name, batch_first):
+    try:
+        model, model.metadata = native.read_model(path, strict=False)
+    except native.ForeignFile:
+        return _from_pytorch(path, name, batch_first)
+    _refuse_name(path, name)
+    return model, None
+
+
+def _from_pytorch(path, name, batch_first):
+    from . import pytorch
+
+    if name is None:
+        model = pytorch.read_model(path, strict=False, batch_first=batch_first)
+        return model, Comparison("PyTorch", lambda: _pytorch(path, *pytorch.lstms(path), model))
+    lstms = pytorch.lstms(path, batch_first=batch_first)
+    prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
+    return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
+
+
+def _from_onnx(path, name, batch_first):
+    from .onnx import lstms
+
+    found = lstms(path)
+    if name is None and len(found) == 1:
+        (name,) = found
+    name = _chosen(path, found, name)
+    return found[name], Comparison(
+        "ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name])
+    )
+
+
+def _from_keras(path, name, batch_first):
+    _refuse_name(path, name)
+    model = load(path)
+    return model, Comparison("Keras", lambda: _keras(path, model))
+
+
+def _chosen(path, lstms, name):
+    if name not in lstms:
+        raise ValueError(f"{path}: expected the name of one of its LSTMs: {', '.join(map(repr, lstms)) or 'none'}")
+    return name
+
+
+def _refuse_name(path, name):
+    if name is not None:
+        raise ValueError(f"{path}: holds a whole model, expected no name, got {name!r}")
+
+
+_SOURCES = {
+    **dict.fromkeys((".npz", ".safetensors"), _own_or_foreign),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _from_pytorch),
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), _from_keras),
+    ".onnx": _from_onnx,
+}
+
+
+# Comparisons
+
+
+class _Case(NamedTuple):
+    """Random input for a model."""
+
+    x: np.ndarray
+    states: list
+    lengths: np.ndarray
+
+
+def _case(model, steps=_STEPS):
+    rng = np.random.default_rng(0)
+    first = model.layers[0] if isinstance(model, Sequential) else model
+    shape = (_ROWS, steps) if model.batch_first else (steps, _ROWS)
+    if isinstance(first, Embedding):
+        x = rng.integers(0, first.num_embeddings, shape)
+    else:
+        x = rng.standard_normal((*shape, _inputs(model))).astype(model.dtype)
+        if isinstance(first, Masking):
+            x[rng.random(shape) < 0.3] = first.mask_value
+    lstms = [layer for layer in getattr(model, "layers", [model]) if isinstance(layer, LSTM)]
+    shapes = [[(lstm.num_layers * lstm.num_directions, _ROWS, size) for size in _sizes(lstm)] for lstm in lstms]
+    states = [tuple(rng.standard_normal(shape).astype(model.dtype) for shape in pair) for pair in shapes]
+    return _Case(x, states, rng.integers(1, steps + 1, _ROWS).astype(np.int32))
+
+
+def _inputs(model):
+    """How many features a model takes: those of its first layer that says so."""
+    for layer in getattr(model, "layers", [model]):
+        for name in ("input_size", "in_features"):
+            if hasattr(layer, name):
+                return getattr(layer, name)
+    raise ValueError("expected a model with an LSTM or a Linear in it")
+
+
+def _sizes(lstm):
+    """Of h and of c."""
+    return lstm.output_size // lstm.num_directions, lstm.hidden_size
+
+
+def _called(model, case, states=False, lengths=False):
+    """What a call gives, as one list of arrays."""
+    given = {"lengths": case.lengths} if lengths else {}
+    if isinstance(model, LSTM):
+        y, final = model(case.x, case.states[0] if states else None, **given)
+        return [y, *final]
+    out, finals = model(case.x, case.states if states else None, **given)
+    outs = out if isinstance(out, tuple) else (out,)
+    return [*outs, *(part for final in finals for part in final)]
+
+
+def _largest(got, expected):
+    got, expected = list(got), list(expected)
+    shapes = [[np.shape(array) for array in arrays] for arrays in (got, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"expected results of shapes {shapes[1]}, got {shapes[0]}")
+    return max(float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) for a, b in zip(got, expected, strict=True))
+
+
+@contextlib.contextmanager
+def _running(framework):
+    """Whatever a framework raises becomes a ValueError that names it; what it warns of is its own affair."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImportError:
+        raise
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{framework} cannot run it: {error}") from error
+
+
+def _again(path, model):
+    case = _case(model)
+    return _largest(_called(load(path), case, states=True), _called(model, case, states=True))
+
+
+def _graph(model, names, run):
+    """The largest difference of a graph that `to_onnx` made, with inputs of these names."""
+    case = _case(model)
+    states, lengths = any(name.endswith("h0") for name in names), "lengths" in names
+    values = [case.x, *(part for pair in case.states for part in pair)] if states else [case.x]
+    feeds = dict(zip([name for name in names if name != "lengths"], values, strict=True))
+    if lengths:
+        feeds["lengths"] = case.lengths
+    return _largest(run(feeds), _called(model, case, states, lengths))
+
+
+def _onnx_again(path, model):
+    read = load(path)
+    return _graph(model, [value.name for value in read.inputs], read.run)
+
+
+def _onnxruntime(path, model):
+    with _running("ONNX Runtime"):
+        session = _session(path)
+        return _graph(model, [value.name for value in session.get_inputs()], lambda feeds: session.run(None, feeds))
+
+
+def _session(model):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnxruntime_node(path, index, lstm):
+    """One LSTM node of a graph, cut out with what its weights are made of."""
+    import onnx
+    import onnxruntime  # noqa: F401 (whether it is installed)
+
+    model = onnx.load(path)
+    nodes = [node for node in model.graph.node if node.op_type == "LSTM"]
+    if index >= len(nodes):
+        raise ValueError("ONNX Runtime cannot run it: a node inside another cannot be cut out")
+    case = _case(lstm)
+    x = case.x.swapaxes(0, 1) if lstm.batch_first else case.x
+    arrays = x, *case.states[0]
+    feeds = dict(zip(("lstm_cy.X", "lstm_cy.initial_h", "lstm_cy.initial_c"), arrays, strict=True))
+    _cut_out(onnx, model, nodes[index], feeds)
+    with _running("ONNX Runtime"):
+        Y, h_n, c_n = _session(model.SerializeToString()).run(None, feeds)
+    y = Y.swapaxes(1, 2).reshape(*x.shape[:2], -1)
+    return _largest([y.swapaxes(0, 1) if lstm.batch_first else y, h_n, c_n], _called(lstm, case, states=True))
+
+
+def _cut_out(onnx, model, node, feeds):
+    """Leave of a graph one node, which takes `feeds` and gives all its outputs, and what its weights are made of."""
+    graph, (X, *states) = model.graph, feeds
+    inputs = [*node.input, *[""] * (8 - len(node.input))]
+    inputs[0], inputs[4:7] = X, ["", *states]
+    node.input[:] = inputs
+    node.output[:] = outputs = ["lstm_cy.Y", "lstm_cy.Y_h", "lstm_cy.Y_c"]
+    for attribute in node.attribute:
+        if attribute.name == "layout":  # which ONNX Runtime refuses; the weights are the same
+            attribute.i = 0
+    needed, kept = set(outputs), []
+    for other in reversed(graph.node):
+        if needed.intersection(filter(None, other.output)):  # "" is what is left out
+            kept.insert(0, onnx.NodeProto.FromString(other.SerializeToString()))
+            needed.update(other.input)
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(kept)
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(feeds[X].dtype)
+    for values, names in ((graph.input, feeds), (graph.output, outputs)):
+        values.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names)
+
+
+def _pytorch(path, prefix, lstm):
+    import torch
+
+    with _running("PyTorch"):
+        tensors = own_tensors(dict(flat(_loaded_by_pytorch(torch, path))), prefix, lstm)
+        sizes = (lstm.input_size, lstm.hidden_size, lstm.num_layers)
+        names = ("bias", "bidirectional", "proj_size", "batch_first")
+        options = {name: getattr(lstm, name) for name in names}
+        twin = torch.nn.LSTM(*sizes, **options, dtype=getattr(torch, lstm.dtype.name))
+        twin.load_state_dict({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
+        case = _case(lstm)
+        with torch.no_grad():
+            y, final = twin(torch.from_numpy(case.x), tuple(map(torch.from_numpy, case.states[0])))
+        got = [part.numpy() for part in (y, *final)]
+    return _largest(got, _called(lstm, case, states=True))
+
+
+def _loaded_by_pytorch(torch, path):
+    if path.lower().endswith(".npz"):
+        return dict(np.load(path))
+    if path.lower().endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _keras(path, model):
+    with _running("Keras"):
+        theirs = _keras_library().saving.load_model(path, compile=False)
+        case = _case(model, theirs.inputs[0].shape[1] or _STEPS)
+        got = theirs.predict_on_batch(case.x)
+    got = got if isinstance(got, list | tuple) else [got]
+    return _largest(got, _called(model, case)[: len(got)])
+
+
+def _keras_library():
+    """Keras, on a backend that is installed if none is asked for."""
+    import importlib.util
+
+    if "KERAS_BACKEND" not in os.environ:
+        backends = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name)]
+        os.environ["KERAS_BACKEND"] = next(iter(backends), "numpy")
+    import keras
+
+    return keras

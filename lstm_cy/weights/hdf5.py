@@ -1,0 +1,266 @@
+"""The part of HDF5 that Keras writes, read with suspicion: groups, contiguous arrays of numbers, texts.
+
+The HDF5 library trusts its files: a few changed bytes make it run forever. Here every place and size is compared with
+the bytes that are there, every object is visited once, and the work has a bound. What Keras does not write (links,
+external, virtual, chunked and compressed data, later formats) is refused.
+
+Source: HDF5 File Format Specification Version 3.0, The HDF Group; the names of its parts are used below.
+"""
+
+import math
+import struct
+
+import numpy as np
+
+_MAX_WORK = 200_000  # entries looked at; a model has some dozens for each layer
+_MAX_NAME = 1024
+_UNDEFINED = 2**64 - 1
+# Header messages, by their numbers in the specification.
+_DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
+_FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = 0xB, 0xC, 0x10, 0x11
+# Numbers as a datatype message tells them, but for its version and the order of bytes.
+_FLOATS = {
+    2: bytes.fromhex("0000 1000 0a 05 00 0a 0f000000"),
+    4: bytes.fromhex("0000 2000 17 08 00 17 7f000000"),
+    8: bytes.fromhex("0000 4000 34 0b 00 34 ff030000"),
+}
+
+
+def read(data, *, skip=(), texts=()):
+    """All arrays and some attributes of an HDF5 file.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    skip : collection of str
+        Groups at the top that are passed over.
+    texts : collection of str
+        Names of attributes to read, wherever a group has them.
+
+    Returns
+    -------
+    arrays : dict
+        {path: ndarray} of numbers, such as "layers/dense/vars/0"; they are views of `data`.
+    texts : dict
+        {(path of the group, attribute's name): str}; the path of the topmost is "".
+
+    Raises
+    ------
+    ValueError
+        The file is truncated, damaged, or holds something else; the message names it.
+    """
+    return _File(data).walk(skip, texts)
+
+
+class _File:
+    def __init__(self, data):
+        self._data = memoryview(data)
+        self._work = 0
+        self._left = len(data)  # bytes that no array has taken yet
+        self._visited = set()
+        if data[:8] != b"\x89HDF\r\n\x1a\n":
+            raise ValueError("truncated, or not an HDF5 file")
+        if self._unpack("<B4xBB", 8) != (0, 8, 8):
+            raise ValueError("an HDF5 file of a later format than Keras writes")
+        base, end = self._unpack("<Q8xQ", 24)
+        if base != 0 or end > len(data):
+            raise ValueError(f"truncated: {len(data)} bytes of {end}")
+
+    def walk(self, skip, wanted):
+        arrays, texts = {}, {}
+        waiting = [("", self._unpack("<Q", 64)[0])]
+        while waiting:
+            path, place = waiting.pop()
+            try:
+                messages = self._messages(place)
+                kinds = {kind for kind, _ in messages}
+                if _SYMBOL_TABLE in kinds:
+                    for name, text in self._texts(messages, wanted):
+                        texts[path, name] = text
+                    inside = [(f"{path}/{name}" if path else name, below) for name, below in self._entries(messages)]
+                    waiting += [(name, below) for name, below in inside if name not in skip]
+                elif _LAYOUT in kinds:
+                    arrays[path] = self._array(dict(messages))
+                elif _LINK_INFO in kinds or _LINK in kinds:
+                    raise ValueError("a group that can have links to other files, as Keras does not write them")
+                else:
+                    raise ValueError("neither a group nor an array")
+            except ValueError as error:
+                raise ValueError(f"HDF5 object {path or '/'!r:.200}: {error}") from None
+        return arrays, texts
+
+    def _bytes(self, place, size):
+        if size > len(self._data) or place > len(self._data) - size:
+            raise ValueError(f"truncated or damaged: {size} bytes at {place} are not in the file")
+        return self._data[place : place + size]
+
+    def _unpack(self, form, place):
+        return struct.unpack(form, self._bytes(place, struct.calcsize(form)))
+
+    def _visit(self, place, signature=b""):
+        """Come to a part of the file, for the first time."""
+        if place in self._visited:
+            raise ValueError(f"damaged: two ways lead to {place}")
+        self._visited.add(place)
+        if self._bytes(place, len(signature)) != signature:
+            raise ValueError(f"damaged: no {signature.decode()} at {place}")
+
+    def _count(self, entries=1):
+        self._work += entries
+        if self._work > _MAX_WORK:
+            raise ValueError(f"more than {_MAX_WORK} entries")
+
+    def _messages(self, place):
+        """[(kind, content), ...] of an object's header."""
+        self._visit(place)
+        version, size = self._unpack("<B7xI", place)
+        if version != 1:
+            raise ValueError("damaged, or of a later format than Keras writes")
+        messages, blocks = [], [(place + 16, size)]
+        while blocks:
+            place, size = blocks.pop(0)
+            block = self._bytes(place, size)
+            at = 0
+            while at + 8 <= size:
+                self._count()
+                kind, length, flags = struct.unpack_from("<HHB", block, at)
+                content = block[at + 8 : at + 8 + length]
+                if len(content) != length:
+                    raise ValueError("damaged: a message goes beyond its header")
+                if kind == _CONTINUATION:
+                    blocks.append(_fields("<QQ", content))
+                    self._visit(blocks[-1][0])
+                elif kind:
+                    if flags & 2:
+                        raise ValueError("a message that stands elsewhere, as Keras does not write it")
+                    messages.append((kind, content))
+                at += 8 + length
+        return messages
+
+    def _entries(self, messages):
+        """(name, place) of what is in a group."""
+        tree, heap = _fields("<QQ", dict(messages)[_SYMBOL_TABLE])
+        self._visit(heap, b"HEAP")
+        size, _, names = self._unpack("<QQQ", heap + 8)
+        names = self._bytes(names, size)
+        entries, nodes = [], [(tree, None)]
+        while nodes:
+            place, level = nodes.pop()
+            self._visit(place, b"SNOD" if level == 0 else b"TREE")
+            kind, height, count = self._unpack("<BBH", place + 4)
+            self._count(count + 1)
+            if level == 0:
+                entries += [self._entry(names, place + 8 + 40 * index) for index in range(count)]
+            elif kind != 0 or level not in (None, height + 1):
+                raise ValueError("damaged: a tree that is none")
+            else:
+                nodes += [(self._unpack("<Q", place + 32 + 16 * index)[0], height) for index in range(count)]
+        if len({name for name, _ in entries}) < len(entries):
+            raise ValueError("damaged: two entries of one name")
+        return entries
+
+    def _entry(self, names, place):
+        offset, header, cached = self._unpack("<QQI", place)
+        name = bytes(names[offset : offset + _MAX_NAME]).partition(b"\0")
+        if not name[0] or not name[1] or b"/" in name[0]:
+            raise ValueError(f"damaged: a name that is {name[0][:40]!r}")
+        if cached == 2:
+            raise ValueError(f"{name[0].decode()!r:.200} is a link, which is not followed")
+        return name[0].decode(), header
+
+    def _array(self, messages):
+        for kind, what in ((_EXTERNAL, "data in another file, which is not read"), (_FILTERS, "compressed data")):
+            if kind in messages:
+                raise ValueError(what)
+        dtype = _number(messages.get(_DATATYPE, b""))
+        shape = _shape(messages.get(_DATASPACE, b""))
+        version, kind = _fields("<BB", messages[_LAYOUT])
+        if version != 3 or kind not in (0, 1):
+            raise ValueError("chunked or virtual data; arrays that lie in one piece are read")
+        if kind == 0:
+            (size,) = _fields("<H", messages[_LAYOUT][2:])
+            content = messages[_LAYOUT][4 : 4 + size]
+        else:
+            place, size = _fields("<QQ", messages[_LAYOUT][2:])
+            content = self._bytes(0 if place == _UNDEFINED and size == 0 else place, size)
+        needed = math.prod(shape) * dtype.itemsize
+        if needed != len(content) or needed > self._left:
+            raise ValueError(f"{shape} of {dtype} takes {needed} bytes, the file holds {min(len(content), self._left)}")
+        self._left -= needed
+        return np.frombuffer(content, dtype).reshape(shape)
+
+    def _texts(self, messages, wanted):
+        """(name, text) of those attributes that are wanted."""
+        for kind, content in messages:
+            if kind != _ATTRIBUTE:
+                continue
+            version, flags, *sizes = _fields("<BBHHH", content)
+            if version not in (1, 2, 3):
+                raise ValueError(f"an attribute of version {version}")
+            at, parts = 9 if version == 3 else 8, []
+            for size in sizes:
+                parts.append(content[at : at + size])
+                at += -(-size // 8) * 8 if version == 1 else size
+            name = bytes(parts[0]).partition(b"\0")[0].decode()
+            if name not in wanted:
+                continue
+            if (version > 1 and flags) or _shape(parts[2]) != ():
+                raise ValueError(f"attribute {name!r}: expected one text")
+            yield name, self._text(name, parts[1], content[at:])
+
+    def _text(self, name, datatype, content):
+        kind, bits, size = _fields("<BBxxI", datatype)
+        if kind & 15 == 3:  # of a fixed size
+            text = bytes(content[:size])
+        elif kind & 15 == 9 and bits & 15 == 1:  # of any size, in a heap
+            size, heap, index = _fields("<IQI", content)
+            text = self._heap_object(heap, index)
+            if len(text) < size:
+                raise ValueError(f"attribute {name!r}: damaged")
+            text = text[:size]
+        else:
+            raise ValueError(f"attribute {name!r}: expected one text")
+        return text.partition(b"\0")[0].decode()
+
+    def _heap_object(self, heap, index):
+        if self._bytes(heap, 4) != b"GCOL":
+            raise ValueError(f"damaged: no GCOL at {heap}")
+        (size,) = self._unpack("<Q", heap + 8)
+        self._bytes(heap, size)
+        at = heap + 16
+        while at + 16 <= heap + size:
+            self._count()
+            found, length = self._unpack("<H6xQ", at)
+            if found == index and found:
+                return bytes(self._bytes(at + 16, length))
+            if not found:
+                break
+            at += 16 + -(-length // 8) * 8
+        raise ValueError(f"damaged: no object {index} in the heap at {heap}")
+
+
+def _fields(form, content):
+    if len(content) < struct.calcsize(form):
+        raise ValueError("damaged: a message that is too short")
+    return struct.unpack_from(form, content)
+
+
+def _number(content):
+    """The dtype that a datatype message tells."""
+    kind, bits, size = _fields("<BBxxI", content)
+    order = ">" if bits & 1 else "<"
+    properties = bytes(content[8:])
+    if kind == 0x11 and size in _FLOATS and bits & 0x40 == 0 and properties.startswith(_FLOATS[size]):
+        return np.dtype(f"{order}f{size}")
+    if kind == 0x10 and size in (1, 2, 4, 8) and properties.startswith(struct.pack("<HH", 0, 8 * size)):
+        return np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}")
+    raise ValueError("expected numbers, got another type")
+
+
+def _shape(content):
+    """The shape that a dataspace message tells."""
+    version, rank, _, kind = _fields("<BBBB", content)
+    if version not in (1, 2) or rank > 32 or (version == 2 and kind == 2):
+        raise ValueError("expected an array, got something without a shape")
+    return _fields(f"<{rank}Q", content[8 if version == 1 else 4 :])

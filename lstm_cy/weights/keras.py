@@ -1,0 +1,804 @@
+"""Keras's models, from .keras and .h5 files or live ones: a Sequential here, without Keras or TensorFlow.
+
+The architecture is read from the configuration, in which classes are names to look up in a table. Weights are found by
+their place (.keras) or name (.h5, live), and each must be used.
+"""
+
+import json
+import os
+import re
+import reprlib
+import sys
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from ..activations import DEFAULTS
+from ..checks import flag, number, positive_int
+from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
+from ..lstm import LSTM
+from . import archive, gate_order, hdf5
+from .native import check_finite
+
+# JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
+_MAX_JSON = 1 << 20
+# What of a configuration is told in messages.
+_repr = reprlib.Repr()
+_repr.maxstring = 80
+_short = _repr.repr
+
+_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+_OPTIMIZERS = ("optimizer", "optimizer_weights")
+_MODELS = ("Sequential", "Functional", "Model")
+# What may stand in a layer's configuration without a bearing on what the layer gives: names, and what acts in training.
+_NO_BEARING = re.compile(
+    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
+    "l1|l2|noise_shape|stateful|unroll|implementation|use_cudnn|batch_input_shape|batch_shape|input_shape|input_length"
+)
+# Activations by Keras's names, as Activation takes them.
+_FUNCTIONS = {
+    "linear": ("affine", 1.0, 0.0),
+    "sigmoid": ("sigmoid",),
+    "tanh": ("tanh",),
+    "relu": ("relu",),
+    "elu": ("elu", 1.0),
+    "leaky_relu": ("leakyrelu", 0.2),
+    "selu": ("selu",),
+    "gelu": ("gelu",),
+    "silu": ("silu",),
+    "swish": ("silu",),
+    "softsign": ("softsign",),
+    "softplus": ("softplus",),
+    "exponential": ("exp",),
+    "softmax": ("softmax",),
+    "log_softmax": ("logsoftmax",),
+}
+_HARD_SIGMOID = {"2": ("hardsigmoid", 0.2, 0.5), "3": ("hardsigmoid", 1 / 6, 0.5)}  # by Keras's major version
+
+
+def read_model(path, strict=False):
+    """Read a model that Keras 3 saved as .keras or .h5, or Keras 2 as .h5.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    strict : bool
+        If True, NaN or infinity among the weights is an error instead of a warning.
+
+    Returns
+    -------
+    Sequential
+        With `batch_first`; see docs/formats.md for what becomes of each layer.
+
+    Raises
+    ------
+    ValueError
+        The file is truncated, damaged or none of Keras's; or it holds layers or options that are not read, all of which
+        are listed; or weights that no layer uses.
+    OSError
+        The file cannot be read.
+    """
+    path = os.fspath(path)
+    with open(path, "rb") as file:
+        try:
+            source = _read_zip(file) if file.read(2) == b"PK" else _read_h5(file)
+            model = _converted(*source)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: {error}") from None
+    check_finite(path, model.parameters, strict)
+    return model
+
+
+def from_keras(model):
+    """The Sequential that a live Keras model is, its weights copied.
+
+    Parameters
+    ----------
+    model : keras.Sequential, or a functional keras.Model
+        A chain of layers with one input and one output each; docs/formats.md lists those that are read.
+
+    Returns
+    -------
+    Sequential
+        With `batch_first`.
+
+    Raises
+    ------
+    TypeError
+        `model` is no Keras model, or one of a class of its own.
+    ValueError
+        It has no weights yet, or holds layers or options that are not read; all of them are listed.
+
+    Examples
+    --------
+    With Keras at hand::
+
+        model = lstm_cy.from_keras(keras_model)
+        out, states = model(x)
+
+    Anything else is refused:
+
+    >>> from_keras("model.keras")
+    Traceback (most recent call last):
+    TypeError: model: expected a Sequential or functional model of Keras, got str
+    """
+    kind = type(model).__name__
+    home = type(model).__module__.split(".")[0]
+    if home not in ("keras", "tf_keras") or kind not in _MODELS:
+        raise TypeError(f"model: expected a Sequential or functional model of Keras, got {kind}")
+    if not model.built:
+        raise ValueError("model: expected one that has its weights; call it once, or give it an Input")
+    arrays = {}
+    for layer in model.layers:
+        paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
+        arrays[layer.name] = dict(zip(paths, layer.get_weights(), strict=True))
+    version = getattr(sys.modules.get(home), "__version__", None)
+    # as a file has it: lists for tuples, plain numbers for NumPy's
+    text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
+    spec = json.loads(text)
+    try:
+        return _converted(spec, version, _ByName(arrays))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"model: {error}") from None
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else repr(value)
+
+
+def _read_zip(file):
+    """(configuration, version of Keras, weights) of a .keras file."""
+    members = archive.members(file, "a .keras file", check=_check_members)
+    metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version.startswith("3."):
+        raise ValueError(f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
+    weights = members[_MEMBERS[2]]
+    arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
+    return spec, version, _ByPlace(arrays, names)
+
+
+def _check_members(names):
+    if sorted(names) != sorted(_MEMBERS):
+        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
+
+
+def _read_h5(file):
+    """(configuration, version of Keras, weights) of an .h5 file."""
+    file.seek(0)
+    arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
+    if ("", "model_config") not in texts:
+        raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
+    by_layer = {}
+    for path, array in arrays.items():
+        top, _, rest = path.partition("/")
+        layer, _, name = rest.partition("/")
+        if top != "model_weights" or not name:
+            raise ValueError(f"weights that no layer uses: {path}")
+        by_layer.setdefault(layer, {})[name] = array
+    return _json(texts["", "model_config"]), texts.get(("", "keras_version")), _ByName(by_layer)
+
+
+def _json(text):
+    if len(text) > _MAX_JSON:
+        raise ValueError(f"a configuration of {len(text)} bytes; at most {_MAX_JSON} are read")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its configuration is not JSON: {error}") from None
+
+
+class _Unsupported(Exception):
+    """What in a layer is not read."""
+
+
+class _Place(NamedTuple):
+    """Where a layer and its weights are to be found."""
+
+    name: str  # its name in the model, which error messages give
+    path: str  # in a .keras file
+    group: str  # of the outermost layer it is in: in an .h5 file
+    inside: tuple[str, ...]  # names of the layers between that and this one
+
+
+class _ByPlace:
+    """The weights of a .keras file: numbered, in a group for each layer."""
+
+    def __init__(self, arrays, names):
+        self._arrays, self._names = arrays, names
+
+    def take(self, place, kinds, path, among):
+        """{kind: array} of the weights `kinds`, which are numbered in this order."""
+        name = self._names.get((f"{place.path}/vars", "name"), place.name)
+        if name != place.name:
+            raise ValueError(f"{place.path}: expected the weights of {place.name}, got those of {name}")
+        numbered = {kind: f"{place.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
+        missing = [f"{name} ({kind})" for kind, name in numbered.items() if name not in self._arrays]
+        if missing:
+            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}"[:1000])
+        return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
+
+    def unused(self):
+        return [name for name in self._arrays if "seed_generator" not in name.split("/")]
+
+
+class _ByName:
+    """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
+
+    def __init__(self, arrays):
+        self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
+        self._places = {}  # {(group, a layer within or None, kind): names}
+        for group, name in self._arrays:
+            *layers, last = name.split("/")
+            for layer in {None, *layers}:
+                self._places.setdefault((group, layer, last.partition(":")[0]), []).append(name)
+
+    def take(self, place, kinds, path, among):
+        """{kind: array} of the weights whose names end in `kinds` and tell of all layers they are in.
+
+        `among` is the possible names of a layer between, if there is one.
+        """
+        found = {}
+        for kind in kinds:
+            names = self._places.get((place.group, place.inside[-1] if place.inside else None, kind), [])
+            names = [name for name in names if _tells(name.split("/"), place.inside, among)]
+            if len(names) != 1 or (place.group, names[0]) not in self._arrays:
+                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}"[:1000])
+            found[kind] = self._arrays.pop((place.group, names[0]))
+        return found
+
+    def unused(self):
+        return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
+
+
+def _tells(parts, inside, among):
+    return set(inside) <= set(parts) and (not among or not set(among).isdisjoint(parts))
+
+
+class _Chain:
+    """What is known of the data on their way through the layers."""
+
+    def __init__(self, weights):
+        self.weights = weights
+        self.features = None  # how many come to the next layer
+        self.mask = None  # which mask does, as `_mask` tells it
+
+
+def _converted(spec, version, weights):
+    """The Sequential that a model's configuration and weights are."""
+    major = version.split(".")[0] if isinstance(version, str) else None
+    unsupported, parts = [], []
+    _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
+    if unsupported:
+        more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
+        raise ValueError("not supported: " + "; ".join(unsupported[:100] + more))
+    chain = _Chain(weights)
+    layers = []
+    for place, mask, build in parts:
+        if mask is not None and mask != chain.mask:
+            raise ValueError(f"not supported: {place.name}: a mask of its own")
+        layers += build(chain)
+    unused = weights.unused()
+    if unused:
+        raise ValueError(f"weights that no layer uses: {', '.join(unused)}"[:2000])
+    return Sequential(*layers)
+
+
+def _flatten(spec, place, major, parts, unsupported):
+    """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
+    seen = {}
+    try:
+        layers = _in_order(spec)
+    except _Unsupported as error:
+        unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
+        return
+    for layer, source, mask in layers:
+        name = _name(layer)
+        try:
+            kind, config = _split(layer)
+            name = _text(config, "name")
+            folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+            seen[folder] = seen.get(folder, -1) + 1
+            folder += f"_{seen[folder]}" if seen[folder] else ""
+            path = f"{place.path}/layers/{folder}" if place.path else f"layers/{folder}"
+            inner = _Place(name, path, place.group or name, place.inside + ((name,) if place.group else ()))
+            if kind in _MODELS:
+                parts.append((inner, mask, _border(inner)))
+                _flatten(layer, inner, major, parts, unsupported)
+                parts.append((inner, None, _border(inner)))
+                continue
+            if kind not in _READERS:
+                raise _Unsupported(f"layer {kind}")
+            options = _Options(config, major)
+            build = _READERS[kind](options, inner, source)
+            options.finish()
+            parts.append((inner, mask, build))
+        except (_Unsupported, TypeError, ValueError) as error:
+            unsupported.append(f"{name}: {error}")
+
+
+def _unknown(spec):
+    """What besides is not read of a model that is no chain."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        kind = layer.get("class_name") if isinstance(layer, dict) else None
+        if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
+            yield f"{_name(layer)}: layer {kind}"
+
+
+def _border(place):
+    """What stands for the border of a model inside another: Keras destroys masks there, or not, by circumstances."""
+
+    def build(chain):
+        if chain.mask is not None:
+            raise ValueError(f"not supported: {place.name}: a mask that enters or leaves a model inside another")
+        return []
+
+    return build
+
+
+def _split(spec):
+    """(class name, configuration) of a layer of Keras's own; of another the name is told."""
+    if not isinstance(spec, dict) or not isinstance(spec.get("class_name"), str):
+        raise _Unsupported(f"expected a layer's configuration, got {_short(spec)}")
+    kind, module, registered = spec["class_name"], spec.get("module"), spec.get("registered_name")
+    ours = module is None or (isinstance(module, str) and module.split(".")[0] == "keras")
+    if not ours or registered not in (None, kind):
+        raise _Unsupported(f"custom class {_short(registered or kind)} of {_short(module)}")
+    config = spec.get("config")
+    if isinstance(config, list) and kind == "Sequential":  # before Keras 2.2
+        config = {"layers": config}
+    if not isinstance(config, dict):
+        raise _Unsupported(f"expected the configuration of {kind:.80}, got {_short(config)}")
+    return kind, config
+
+
+def _name(spec):
+    """A layer's name, for messages."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    name = config.get("name") if isinstance(config, dict) else None
+    return name if isinstance(name, str) else "?"
+
+
+def _text(config, key):
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise _Unsupported(f"{key}: expected a text, got {_short(value)}")
+    return value
+
+
+def _in_order(spec):
+    """[(layer's configuration, name of the layer before, mask it is given), ...] of a model that is a chain."""
+    kind, config = _split(spec)
+    if kind not in _MODELS:
+        raise _Unsupported(f"expected a Sequential or functional model, got {kind}")
+    layers = config.get("layers")
+    if not isinstance(layers, list):
+        raise _Unsupported(f"expected a list of layers, got {_short(layers)}")
+    if kind == "Sequential":
+        return [(layer, None, None) for layer in layers]
+    by_name = {_text(layer, "name"): layer for layer in layers if isinstance(layer, dict)}
+    if len(by_name) != len(layers):
+        raise _Unsupported("expected layers of different names")
+    name, outputs = _ends(config, "output_layers")
+    last = by_name.get(name, {}).get("config")
+    if outputs != (2 if isinstance(last, dict) and last.get("merge_mode", "") is None else 1):
+        raise _Unsupported(f"output_layers: expected every output of {_short(name)}, got {outputs}")
+    chain = {}
+    while name not in chain:
+        node = _node(by_name, name)
+        chain[name] = (by_name[name], *node)
+        if node == (None, None):
+            break
+        name = node[0]
+    if (name, 1) != _ends(config, "input_layers") or chain[name][1] is not None:
+        raise _Unsupported("it is no chain of layers from one input to one output")
+    besides = [other for other in by_name if other not in chain]
+    masks = {other: _mask(by_name, other) for other in besides}
+    aside = [other for other in besides if masks[other] is None]
+    if aside:
+        raise _Unsupported(f"it is no chain, for these stand aside: {', '.join(aside)}")
+    return [(layer, source, masks.get(mask, mask)) for layer, source, mask in reversed(chain.values())]
+
+
+def _ends(config, key):
+    """The name of the one input or output layer: of ["name", 0, 0], or of a list of its outputs in that form."""
+    ends = config.get(key)
+    ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
+    name = ends[0][0] if ends and _is_list(ends[0], 3) else None
+    if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
+        [name, place] for place in range(len(ends))
+    ]:
+        raise _Unsupported(f"{key}: expected one, got {_short(ends)}")
+    return name, len(ends)
+
+
+def _node(by_name, name):
+    """(name of the layer whose output `name` takes, name of the mask it is given); None for what there is not."""
+    nodes = by_name.get(name, {}).get("inbound_nodes")
+    if nodes == []:
+        return None, None
+    if not isinstance(nodes, list) or len(nodes) != 1:
+        raise _Unsupported(f"{_short(name)}: expected one use of it, got {_short(nodes)}")
+    node = nodes[0]
+    if isinstance(node, dict):  # Keras 3
+        arguments, options, kind = node.get("args"), node.get("kwargs"), dict
+    else:  # Keras 2: a list of [name, node, tensor, options]
+        arguments, options, kind = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None, list
+    if not _is_list(arguments, 1) or not isinstance(arguments[0], kind) or not isinstance(options, dict):
+        raise _Unsupported(f"{_short(name)}: expected one input, got {_short(node)}")
+    mask = options.get("mask")
+    others = [key for key, value in options.items() if key != "mask" and value not in (None, False)]
+    if others:
+        raise _Unsupported(f"{_short(name)} is called with {', '.join(others)}")
+    return _tensor(arguments[0]), None if mask is None else _tensor(mask)
+
+
+def _is_list(value, length):
+    return isinstance(value, list) and len(value) == length
+
+
+def _tensor(value):
+    """The name of the layer whose first output `value` is."""
+    if isinstance(value, dict) and isinstance(value.get("config"), dict):
+        value = value["config"].get("keras_history")
+    if not isinstance(value, list) or len(value) < 3 or not isinstance(value[0], str) or value[2] != 0:
+        raise _Unsupported(f"expected the first output of a layer, got {_short(value)}")
+    return value[0]
+
+
+def _mask(by_name, name):
+    """What Keras 3 computes a mask with: (source, value, whether any feature may differ); None for another layer."""
+    layer = by_name.get(name, {})
+    some = layer.get("class_name") == "Any" and isinstance(layer.get("config"), dict)
+    if some and layer["config"].get("axis") == -1:
+        layer = by_name.get(_node(by_name, name)[0], {})
+    nodes = layer.get("inbound_nodes")
+    if layer.get("class_name") != "NotEqual" or not _is_list(nodes, 1) or not isinstance(nodes[0], dict):
+        return None
+    arguments = nodes[0].get("args")
+    if not _is_list(arguments, 2) or not isinstance(arguments[1], int | float):
+        return None
+    return _tensor(arguments[0]), float(arguments[1]), some
+
+
+class _Options:
+    """A layer's configuration, from which each option is taken once."""
+
+    def __init__(self, config, major):
+        self._left, self.major = dict(config), major
+
+    def take(self, key, default=None):
+        return self._left.pop(key, default)
+
+    def flag(self, key, default=False):
+        return flag(key, self.take(key, default))
+
+    def size(self, key):
+        return positive_int(key, self.take(key))
+
+    def dtype(self):
+        """Of the weights, as the policy says; what is computed in half precision is computed in float32 here."""
+        policy = self.take("dtype", "float32")
+        if isinstance(policy, dict):
+            named = policy.get("config") if policy.get("class_name") in ("DTypePolicy", "Policy") else None
+            policy = named.get("name") if isinstance(named, dict) else policy
+        if policy in ("float32", "float64"):
+            return policy
+        if policy in ("mixed_float16", "mixed_bfloat16"):
+            return "float32"
+        raise _Unsupported(f"dtype {_short(policy)}")
+
+    def function(self, key):
+        """An activation, as the arguments of Activation; Keras always writes it, and it is never guessed."""
+        if key not in self._left:
+            raise _Unsupported(f"no {key}")
+        return _function(self.take(key), self.major)
+
+    def finish(self):
+        """Raise if there are options that might have a bearing on what the layer gives."""
+        left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
+        left = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
+        if left:
+            raise _Unsupported(", ".join(left))
+
+
+def _function(spec, major):
+    """The arguments of Activation for an activation in a configuration: a name, or a layer that is one."""
+    if spec is None:
+        spec = "linear"
+    if spec == "hard_sigmoid":
+        if major not in _HARD_SIGMOID:
+            raise _Unsupported("activation 'hard_sigmoid' of an unknown version of Keras: there are two of them")
+        return _HARD_SIGMOID[major]
+    if isinstance(spec, str) and spec in _FUNCTIONS:
+        return _FUNCTIONS[spec]
+    if isinstance(spec, dict) and spec.get("class_name") == "function":
+        spec = spec.get("config")
+    elif isinstance(spec, dict):
+        kind, config = _split(spec)
+        if kind in _ACTIVATION_LAYERS:
+            options = _Options(config, major)
+            function = _ACTIVATION_LAYERS[kind](options)
+            options.finish()
+            return function
+        spec = kind
+    raise _Unsupported(f"activation {_short(spec)}")
+
+
+def _leaky(options):
+    slope = options.take("negative_slope", options.take("alpha"))
+    return "leakyrelu", number("negative_slope", slope)
+
+
+def _relu(options):
+    slope = number("negative_slope", options.take("negative_slope", 0.0) or 0.0)
+    if options.take("threshold", 0.0) not in (0.0, None):
+        raise _Unsupported("a threshold")
+    return ("leakyrelu", slope) if slope else ("relu",)
+
+
+def _softmax(options):
+    if options.take("axis", -1) != -1:
+        raise _Unsupported("softmax over another axis than the last")
+    return ("softmax",)
+
+
+_ACTIVATION_LAYERS = {
+    "Activation": lambda options: options.function("activation"),
+    "LeakyReLU": _leaky,
+    "ReLU": _relu,
+    "ELU": lambda options: ("elu", number("alpha", options.take("alpha", 1.0))),
+    "Softmax": _softmax,
+}
+
+
+# Readers: from a layer's options, its place, and the name of the layer before it, to a function that makes what it is
+# here when the chain has come to it.
+
+
+def _input(options, place, source):
+    shape = options.take("batch_shape", options.take("batch_input_shape", options.take("shape")))
+
+    def build(chain):
+        if isinstance(shape, list) and len(shape) == 3 and isinstance(shape[-1], int):
+            chain.features = shape[-1]
+        return []
+
+    return build
+
+
+def _embedding(options, place, source):
+    dtype, sizes = options.dtype(), (options.size("input_dim"), options.size("output_dim"))
+    mask_zero = options.flag("mask_zero")
+
+    def build(chain):
+        weight = _taken(chain, place, {"embeddings": sizes})["embeddings"]
+        chain.features = sizes[1]
+        chain.mask = (source, 0.0, False) if mask_zero else None
+        return [_loaded(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
+
+    return build
+
+
+def _masking(options, place, source):
+    dtype, value = options.dtype(), number("mask_value", options.take("mask_value", 0.0))
+
+    def build(chain):
+        chain.mask = (source, value, True)
+        return [Masking(value, dtype=dtype)]
+
+    return build
+
+
+def _dense(options, place, source, path=""):
+    dtype, units, bias = options.dtype(), options.size("units"), options.flag("use_bias", True)
+    function = options.function("activation")
+
+    def build(chain):
+        shapes = {"kernel": (chain.features, units)} | ({"bias": (units,)} if bias else {})
+        arrays = _taken(chain, place, shapes, path)
+        parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
+        linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
+        chain.features = units
+        return [_loaded(linear, parameters), *_activation(function)]
+
+    return build
+
+
+def _time_distributed(options, place, source):
+    kind, config = _split(options.take("layer"))
+    if kind != "Dense":
+        raise _Unsupported(f"TimeDistributed of {kind}")
+    inner = _Options(config, options.major)
+    build = _dense(inner, place, source, "/layer")
+    inner.finish()
+    return build
+
+
+def _function_layer(kind):
+    def read(options, place, source):
+        function = _ACTIVATION_LAYERS[kind](options)
+
+        def build(chain):
+            if kind == "Softmax" and chain.mask is not None:
+                raise ValueError(f"not supported: {place.name}: a layer Softmax that a mask comes to")
+            return _activation(function)
+
+        return build
+
+    return read
+
+
+def _activation(function):
+    return [] if function == _FUNCTIONS["linear"] else [Activation(*function)]
+
+
+def _dropout(options, place, source):
+    p = number("rate", options.take("rate"), 0.0, 1.0)
+    whole = options.take("noise_shape") is None
+    return lambda chain: [Dropout(p)] if whole else []
+
+
+def _no_bearing(options, place, source):
+    return lambda chain: []
+
+
+class _Direction(NamedTuple):
+    """One LSTM of Keras."""
+
+    name: str
+    units: int
+    bias: bool
+    functions: tuple
+    dtype: str
+    return_sequences: bool
+    go_backwards: bool
+    zero_output_for_mask: bool
+
+    @classmethod
+    def read(cls, options):
+        name = options.take("name")
+        gate, cell = options.function("recurrent_activation"), options.function("activation")
+        for function in (gate, cell):
+            if function[0] not in DEFAULTS:
+                raise _Unsupported(f"activation {function[0]!r} in an LSTM")
+        return cls(
+            name,
+            options.size("units"),
+            options.flag("use_bias", True),
+            (gate, cell, cell),
+            options.dtype(),
+            options.flag("return_sequences"),
+            options.flag("go_backwards"),
+            options.flag("zero_output_for_mask"),
+        )
+
+    def parameters(self, chain, place, path, among, suffix):
+        """{name: array} of our LSTM; Keras has one bias, which stands for the sum of both."""
+        units = self.units
+        shapes = {"kernel": (chain.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
+        arrays = _taken(chain, place, shapes | ({"bias": (4 * units,)} if self.bias else {}), path, among)
+        ours = {
+            "weight_ih": arrays["kernel"].T,
+            "weight_hh": arrays["recurrent_kernel"].T,
+            "bias_ih": arrays.get("bias", np.zeros(4 * units, np.float32)),
+        }
+        ours = {name + suffix: gate_order.reorder(array, gate_order.KERAS) for name, array in ours.items()}
+        return ours | {f"bias_hh{suffix}": np.zeros(4 * units, np.float32)}
+
+
+def _lstm(options, place, source):
+    one = _Direction.read(options)
+
+    def build(chain):
+        parameters = one.parameters(chain, place, "/cell", (), "_l0")
+        layers = [_made(one, parameters, reverse=one.go_backwards)]
+        told_plainly = one.return_sequences and not one.go_backwards
+        if not told_plainly or (chain.mask is not None and not one.zero_output_for_mask):
+            layers.append(
+                Readout(
+                    go_backwards=one.go_backwards,
+                    return_sequences=one.return_sequences,
+                    zero_output_for_mask=one.zero_output_for_mask,
+                    batch_first=True,
+                )
+            )
+        _pass_lstm(chain, one.return_sequences, one.units)
+        return layers
+
+    return build
+
+
+def _bidirectional(options, place, source):
+    merge = options.take("merge_mode", "concat")
+    if merge not in ("concat", "sum", "mul", "ave", None):
+        raise _Unsupported(f"merge_mode {_short(merge)}")
+    specs = [options.take("layer"), options.take("backward_layer")]
+    ways = []
+    for spec in specs if specs[1] is not None else specs[:1]:
+        kind, config = _split(spec)
+        if kind != "LSTM":
+            raise _Unsupported(f"Bidirectional of {kind}")
+        inner = _Options(config, options.major)
+        ways.append(_Direction.read(inner))
+        inner.finish()
+    one = ways[0]
+    other = ways[1] if len(ways) > 1 else one._replace(go_backwards=not one.go_backwards)
+    if one.go_backwards or not other.go_backwards:
+        raise _Unsupported("Bidirectional whose first direction goes backwards")
+    if (one.units, one.return_sequences, one.dtype) != (other.units, other.return_sequences, other.dtype):
+        raise _Unsupported("Bidirectional of different directions")
+    plain = one.name.removeprefix("forward_")
+    names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(ways) > 1 else set())
+
+    def build(chain):
+        parameters = one.parameters(chain, place, "/forward_layer/cell", names[0], "_l0")
+        parameters |= other.parameters(chain, place, "/backward_layer/cell", names[1], "_l0_reverse")
+        layers = [_made(one, parameters, other, bidirectional=True)]
+        if not one.return_sequences or merge != "concat":
+            # Keras sets zero_output_for_mask within a Bidirectional that tells every step.
+            readout = {"return_sequences": one.return_sequences, "zero_output_for_mask": one.return_sequences}
+            layers.append(Readout(bidirectional=True, merge_mode=merge, batch_first=True, **readout))
+        _pass_lstm(chain, one.return_sequences, one.units * (2 if merge == "concat" else 1))
+        return layers
+
+    return build
+
+
+def _made(one, parameters, other=None, **options):
+    """Our LSTM of one direction, or two."""
+    functions = [way.functions for way in (one, other) if way is not None]
+    lstm = LSTM.blank(
+        parameters["weight_ih_l0"].shape[1],
+        one.units,
+        bias=one.bias or (other is not None and other.bias),
+        batch_first=True,
+        activations=functions,
+        dtype=one.dtype,
+        **options,
+    )
+    return _loaded(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})
+
+
+def _pass_lstm(chain, return_sequences, features):
+    chain.features = features
+    if not return_sequences:
+        chain.mask = None
+
+
+def _loaded(layer, parameters):
+    layer.load_state_dict(parameters)
+    return layer
+
+
+def _taken(chain, place, shapes, path="", among=()):
+    """{kind: array} of a layer's weights, in `shapes`, in which None is any size."""
+    arrays = chain.weights.take(place, list(shapes), path, among)
+    for kind, shape in shapes.items():
+        array = arrays[kind]
+        if array.dtype.kind != "f":
+            raise ValueError(f"{place.name}: {kind}: expected floats, got {array.dtype}")
+        fits = array.ndim == len(shape) and all(
+            want in (None, has) for want, has in zip(shape, array.shape, strict=True)
+        )
+        if not fits or 0 in array.shape:
+            raise ValueError(f"{place.name}: {kind}: expected shape {shape}, got {array.shape}")
+    return arrays
+
+
+# What a configuration may ask for. Nothing else is ever looked up by a name from a file.
+_READERS = {
+    "InputLayer": _input,
+    "Embedding": _embedding,
+    "Masking": _masking,
+    "Dense": _dense,
+    "TimeDistributed": _time_distributed,
+    "Dropout": _dropout,
+    "LSTM": _lstm,
+    "Bidirectional": _bidirectional,
+    **{kind: _function_layer(kind) for kind in _ACTIVATION_LAYERS},
+    **dict.fromkeys(["SpatialDropout1D", "GaussianDropout", "GaussianNoise", "ActivityRegularization"], _no_bearing),
+}

@@ -1,0 +1,409 @@
+"""Models as ONNX graphs, which ONNX Runtime runs to the same numbers."""
+
+import numpy as np
+
+from ... import activations
+from ...checks import flag, positive_int
+from ...layers import Activation, Dropout, Embedding, Linear, Readout, Sequential
+from ...lstm import LSTM
+from ...quantize import QuantizedLSTM
+from .. import gate_order, native
+from .proto import import_onnx
+
+#: operator sets in which every operator used here means the same
+OPSETS = range(13, 25)
+_LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less what stands round the weights
+# How ONNX writes the functions that are not "Sigmoid" of "sigmoid".
+_SPELLING = {
+    "logsoftmax": "LogSoftmax",
+    "leakyrelu": "LeakyRelu",
+    "thresholdedrelu": "ThresholdedRelu",
+    "scaledtanh": "ScaledTanh",
+    "hardsigmoid": "HardSigmoid",
+}
+
+
+def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
+    """A model as an ONNX graph, for any number of steps and rows.
+
+    Parameters
+    ----------
+    model : LSTM or Sequential
+        With at least one LSTM; of the other layers all but Masking. Dropout is left out.
+    states : bool
+        Whether the initial states are inputs; else they are zeros.
+    lengths : bool
+        Whether the rows' lengths are an input; else all rows are as long as x.
+    opset : int
+        The version of ONNX's operators, 13 to 24, if the library onnx knows it.
+    metadata : dict, optional
+        Anything JSON can hold; None: the model's own. With the architecture it becomes the entry "lstm_cy" of the
+        graph's metadata_props, in the form that the files of `save` have.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Inputs, in this order: ``x`` (T, B, I), or ``tokens`` (T, B), int64, where the model begins with an Embedding;
+        with `lengths` ``lengths`` (B,), int32; with `states` ``h0`` and ``c0`` (L*D, B, H). Outputs: ``y``, ``h_n``
+        and ``c_n``. In a model of several LSTMs the names of the states carry the layer's place, as its parameters
+        do: ``1.h0``. With batch_first x, tokens and y are (B, T, ...); behind a Readout of the last step y is (B, ...).
+
+    Raises
+    ------
+    ValueError
+        The model has what ONNX has no words for (all of it is named), no LSTM, or more than 2 GiB of weights.
+    TypeError
+        An argument is not what is expected; the message names it.
+    ImportError
+        The library onnx is not installed.
+
+    Warns
+    -----
+    UserWarning
+        A float64 model: ONNX Runtime's LSTM knows float32 only, so the model is rounded to that; inputs and outputs
+        stay float64.
+
+    Examples
+    --------
+    >>> import onnx
+    >>> from lstm_cy import LSTM
+    >>> graph = to_onnx(LSTM(3, 5, seed=0), states=True).graph
+    >>> [value.name for value in graph.input], [value.name for value in graph.output]
+    (['x', 'h0', 'c0'], ['y', 'h_n', 'c_n'])
+    """
+    from ... import __version__
+
+    onnx = import_onnx()
+    states, lengths = flag("states", states), flag("lengths", lengths)
+    newest = min(OPSETS[-1], onnx.defs.onnx_opset_version())
+    if not OPSETS[0] <= positive_int("opset", opset) <= newest:
+        raise ValueError(f"opset: expected {OPSETS[0]} to {newest}, got {opset}")
+    layers = _layers(model, lengths)
+    header = native.pack_header(model, metadata)
+    if model.dtype != np.float32:
+        native.warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
+    graph = _Graph(onnx, model.dtype)
+    _add_model(graph, model, layers, states, lengths)
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "lstm_cy", graph.inputs, graph.outputs, graph.constants),
+        opset_imports=opsets,
+        ir_version=onnx.helper.find_min_ir_version_for(opsets),  # old runtimes refuse what they do not know
+        producer_name="lstm_cy",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(made, {native.HEADER: header.decode()})
+    return made
+
+
+def write_model(model, path, metadata, **options):
+    """Write `model` and `metadata` to `path`, an .onnx file; see `weights.save`, and `to_onnx` for the options."""
+    content = to_onnx(model, metadata=metadata, **options).SerializeToString(deterministic=True)
+    with native.replacing(path) as file:
+        file.write(content)
+
+
+def _layers(model, lengths):
+    """[(prefix of its names, layer)], without Dropout, once it is certain that ONNX can say all of them."""
+    if isinstance(model, Sequential):
+        layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
+    elif isinstance(model, LSTM):
+        layers = [("", model)]
+    else:
+        raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
+    if not any(isinstance(layer, LSTM) for _, layer in layers):
+        raise ValueError("model: expected one with an LSTM in it, got none")
+    refused = [prefix + text for prefix, layer in layers for text in _without_words(layer, lengths)]
+    if refused:
+        raise ValueError(f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model")
+    size = sum(array.nbytes for array in model.parameters.values())
+    if size > _LARGEST:
+        raise ValueError(f"an .onnx file holds less than 2 GiB, the weights take {size} bytes")
+    return layers
+
+
+def _without_words(layer, lengths):
+    """What of a layer ONNX's operators cannot say, as words."""
+    found = []
+    if isinstance(layer, LSTM):
+        options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
+        found = [f"{name}={value!r}" for name, value in options.items() if value]
+        if layer.coupled_gates == "i=1-f":
+            found.append("coupled_gates='i=1-f'")
+        if isinstance(layer, QuantizedLSTM):
+            found.append(f"narrow weights ({layer.weights}; an LSTM of the same sizes can load their state_dict())")
+    elif isinstance(layer, Embedding):
+        found = ["mask_zero=True"] if layer.config["mask_zero"] else []
+    elif isinstance(layer, Readout):
+        found = ["Readout(merge_mode=None)"] if layer.merge_mode is None else []
+        found += ["Readout with lengths"] if lengths else []
+    elif not isinstance(layer, Linear | Activation):
+        found = [type(layer).__name__]
+    return found
+
+
+class _Graph:
+    """Nodes, constants, inputs and outputs as they are added; values go by their names, and all floats are float32."""
+
+    def __init__(self, onnx, dtype):
+        self.onnx = onnx
+        self.narrow, self.wide = np.dtype("float32"), dtype
+        self.nodes, self.constants, self.inputs, self.outputs = [], [], [], []
+
+    def input(self, name, shape, dtype=None):
+        """An input of the model's dtype, or of integers."""
+        self.inputs.append(self._described(name, dtype or self.wide, shape))
+        return name if dtype else self._cast(name, self.narrow)
+
+    def output(self, value, name, shape):
+        """Make `value` an output, under the name `name`."""
+        value = self._cast(value, self.wide)
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if there == value else there for there in names]
+        self.outputs.append(self._described(name, self.wide, shape))
+
+    def constant(self, name, array):
+        """A constant, of integers or of what becomes float32."""
+        array = np.asarray(array, order="C")
+        if array.dtype.kind == "f":
+            array = array.astype(self.narrow, copy=False)
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def node(self, operator, inputs, outputs, name=None, **attributes):
+        """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
+        names = [outputs] if isinstance(outputs, str) else outputs
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
+        return outputs
+
+    def _cast(self, value, dtype):
+        if self.wide == self.narrow:
+            return value
+        return self.node("Cast", [value], f"{value}.{dtype.name}", to=self._type(dtype))
+
+    def _described(self, name, dtype, shape):
+        return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
+
+    def _type(self, dtype):
+        return self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _add_model(graph, model, layers, states, lengths):
+    """The whole graph; inside it time comes first, whatever the model's layout."""
+    axes = ["B", "T"] if model.batch_first else ["T", "B"]
+    first = layers[0][1]
+    if isinstance(first, Embedding):
+        x, features, turned = graph.input("tokens", axes, np.int64), None, [1, 0]
+    else:
+        features = next(_inputs_of(layer) for _, layer in layers if not isinstance(layer, Activation))
+        x, turned = graph.input("x", [*axes, features]), [1, 0, 2]
+    if model.batch_first:
+        x = graph.node("Transpose", [x], "time_first", perm=turned)
+    lstms = _named_lstms(layers)
+    initial = {prefix: _add_states(graph, name, lstm) if states else None for prefix, (name, lstm) in lstms.items()}
+    lengths = graph.input("lengths", ["B"], np.int32) if lengths else ""
+    finals = {}
+    for prefix, layer in layers:
+        if isinstance(layer, LSTM):
+            x, finals[prefix] = _add_lstm(graph, prefix, layer, x, initial[prefix], lengths)
+            features = layer.output_size
+        elif isinstance(layer, Readout):
+            x, features = _add_readout(graph, prefix, layer, x, features)
+            axes = axes if layer.return_sequences else ["B"]
+        elif isinstance(layer, Activation):
+            x = _add_activation(graph, prefix, layer, x)
+        elif isinstance(layer, Linear):
+            x, features = _add_linear(graph, prefix, layer, x), layer.out_features
+        else:
+            x, features = _add_embedding(graph, prefix, layer, x), layer.embedding_dim
+    if axes == ["B", "T"]:
+        x = graph.node("Transpose", [x], "batch_first", perm=[1, 0, 2])
+    graph.output(x, "y", [*axes, features])
+    for prefix, (name, lstm) in lstms.items():
+        for value, part in zip(finals[prefix], ("h_n", "c_n"), strict=True):
+            graph.output(value, name + part, _state_shape(lstm))
+
+
+def _inputs_of(layer):
+    return layer.input_size if isinstance(layer, LSTM) else layer.in_features
+
+
+def _named_lstms(layers):
+    """{prefix: (prefix of its states' names, LSTM)}: a single LSTM's states need no place in their names."""
+    found = {prefix: layer for prefix, layer in layers if isinstance(layer, LSTM)}
+    return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
+
+
+def _state_shape(lstm):
+    return [lstm.num_layers * lstm.num_directions, "B", lstm.hidden_size]
+
+
+def _add_states(graph, name, lstm):
+    return [graph.input(name + part, _state_shape(lstm)) for part in ("h0", "c0")]
+
+
+def _add_embedding(graph, prefix, layer, tokens):
+    weight = graph.constant(f"{prefix}weight", layer.parameters["weight"])
+    return graph.node("Gather", [weight, tokens], f"{prefix}vectors")
+
+
+def _add_linear(graph, prefix, layer, x):
+    weight = graph.constant(f"{prefix}weight", layer.parameters["weight"].T)
+    x = graph.node("MatMul", [x, weight], f"{prefix}product")
+    if layer.bias:
+        x = graph.node("Add", [x, graph.constant(f"{prefix}bias", layer.parameters["bias"])], f"{prefix}sum")
+    return x
+
+
+def _add_activation(graph, prefix, layer, x):
+    def number(name, value):
+        return graph.constant(prefix + name, np.float32(value))
+
+    def node(operator, inputs, name, **attributes):
+        return graph.node(operator, inputs, prefix + name, **attributes)
+
+    if layer.name == "affine":
+        return node(
+            "Add", [node("Mul", [x, number("alpha", layer.alpha)], "product"), number("beta", layer.beta)], "sum"
+        )
+    if layer.name == "scaledtanh":
+        scaled = node("Mul", [x, number("beta", layer.beta)], "scaled")
+        return node("Mul", [node("Tanh", [scaled], "tanh"), number("alpha", layer.alpha)], "product")
+    if layer.name == "silu":
+        return node("Mul", [x, node("Sigmoid", [x], "sigmoid")], "product")
+    if (
+        layer.name == "gelu"
+    ):  # x times the normal distribution's (1 + erf(x / sqrt 2)) / 2; as one operator it is too new
+        erf = node("Erf", [node("Mul", [x, number("root", 0.5**0.5)], "scaled")], "erf")
+        half = node("Mul", [x, number("half", 0.5)], "half_of")
+        return node("Mul", [half, node("Add", [erf, number("one", 1.0)], "twice")], "product")
+    attributes = {name: getattr(layer, name) for name in ("alpha", "beta") if getattr(layer, name) is not None}
+    if layer.name.endswith("softmax"):
+        attributes["axis"] = -1
+    return node(_spelled(layer.name), [x], layer.name, **attributes)
+
+
+def _add_readout(graph, prefix, layer, y, features):
+    """(value, how many features it has)."""
+    if not layer.bidirectional:
+        return _told(graph, prefix, layer, y, layer.go_backwards), features
+    if layer.merge_mode == "concat" and layer.return_sequences:
+        return y, features
+    sizes = graph.constant(f"{prefix}sizes", np.full(2, features // 2))
+    halves = graph.node("Split", [y, sizes], [f"{prefix}forward", f"{prefix}reverse"], axis=-1)
+    if not layer.return_sequences:
+        halves = [
+            _told(graph, half, layer, half, backwards) for half, backwards in zip(halves, (False, True), strict=True)
+        ]
+    if layer.merge_mode == "concat":
+        return graph.node("Concat", halves, f"{prefix}merged", axis=-1), features
+    merged = graph.node("Mul" if layer.merge_mode == "mul" else "Add", halves, f"{prefix}merged")
+    if layer.merge_mode == "ave":
+        merged = graph.node("Mul", [merged, graph.constant(f"{prefix}half", np.float32(0.5))], f"{prefix}average")
+    return merged, features // 2
+
+
+def _told(graph, prefix, layer, y, backwards):
+    """The last step that was taken, or all steps in the order in which they were taken."""
+    if not layer.return_sequences:
+        last = graph.constant(f"{prefix}.last", np.array(0 if backwards else -1))
+        return graph.node("Gather", [y, last], f"{prefix}.told", axis=0)
+    if not backwards:
+        return y
+    ends = {"from": -1, "to": np.iinfo(np.int64).min, "axis": 0, "step": -1}
+    values = [graph.constant(f"{prefix}.{name}", np.array([value])) for name, value in ends.items()]
+    return graph.node("Slice", [y, *values], f"{prefix}.told")
+
+
+def _add_lstm(graph, prefix, lstm, x, state, lengths):
+    """One node for each layer: (y, (h_n, c_n))."""
+    L = lstm.num_layers
+    initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
+    finals = [], []
+    for layer in range(L):
+        name = f"{prefix}l{layer}."
+        values = _add_weights(graph, name, lstm, layer)
+        inputs = [x, values["W"], values["R"], values["B"], lengths, initial[0][layer], initial[1][layer], values["P"]]
+        while not inputs[-1]:
+            inputs.pop()
+        outputs = [f"{name}Y", f"{name}Y_h", f"{name}Y_c"]
+        y, *final = graph.node("LSTM", inputs, outputs, f"{prefix}l{layer}", **_attributes(lstm))
+        x = _beside(graph, name, lstm, y)
+        for kept, value, before in zip(finals, final, initial, strict=True):
+            kept.append(_of_empty_rows(graph, value, before[layer], lengths))
+    return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
+
+
+def _split(graph, prefix, lstm, state):
+    """The states (L*D, B, H) as one value for each layer."""
+    L = lstm.num_layers
+    if L == 1:
+        return [state]
+    sizes = graph.constant(f"{state}.sizes", np.full(L, lstm.num_directions))
+    return graph.node("Split", [state, sizes], [f"{state}.{layer}" for layer in range(L)], axis=0)
+
+
+def _beside(graph, name, lstm, y):
+    """Y, (T, D, B, H) as ONNX has it, as (T, B, D*H)."""
+    if lstm.num_directions == 1:
+        return graph.node("Squeeze", [y, graph.constant(f"{name}axis", np.array([1]))], f"{name}y")
+    y = graph.node("Transpose", [y], f"{name}Y_turned", perm=[0, 2, 1, 3])
+    shape = np.array([0, 0, 2 * lstm.hidden_size])  # 0: as it is
+    return graph.node("Reshape", [y, graph.constant(f"{name}shape", shape)], f"{name}y")
+
+
+def _of_empty_rows(graph, final, initial, lengths):
+    """The final state, which of rows of length 0 is the initial one; ONNX Runtime says zeros."""
+    if not initial or not lengths:
+        return final
+    none = graph.constant(f"{final}.none", np.array(0, np.int32))
+    empty = graph.node("Equal", [lengths, none], f"{final}.empty")
+    column = graph.node("Unsqueeze", [empty, graph.constant(f"{final}.axis", np.array([1]))], f"{final}.empty_rows")
+    return graph.node("Where", [column, initial, final], f"{final}.kept")
+
+
+def _add_weights(graph, name, lstm, layer):
+    """{"W", "R", "B", "P": constant, directions first and gates in ONNX's order; "" where the layer has none}."""
+    parts = {"W": [], "R": [], "B": [], "P": []}
+    for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
+        own = {part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")}
+        parts["W"].append(gate_order.reorder(own["weight_ih"], gate_order.ORDER, gate_order.ONNX))
+        parts["R"].append(gate_order.reorder(own["weight_hh"], gate_order.ORDER, gate_order.ONNX))
+        if lstm.bias:
+            biases = [lstm.parameters[part + suffix] for part in ("bias_ih", "bias_hh")]
+            reordered = [gate_order.reorder(bias, gate_order.ORDER, gate_order.ONNX) for bias in biases]
+            parts["B"].append(np.concatenate(reordered))
+        if own["peephole"] is not None:
+            rows = gate_order.reorder(own["peephole"], gate_order.PEEPHOLES, gate_order.ONNX_PEEPHOLES)
+            parts["P"].append(rows.ravel())
+    return {part: graph.constant(name + part, np.stack(arrays)) if arrays else "" for part, arrays in parts.items()}
+
+
+def _attributes(lstm):
+    """The attributes of a layer's node."""
+    direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
+    attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
+    if lstm.coupled_gates is not None:
+        attributes["input_forget"] = 1
+    if lstm.clip is not None:
+        attributes["clip"] = lstm.clip
+    if any(triple != activations.PLAIN for triple in lstm.activations):
+        attributes |= _activations(lstm)
+    return attributes
+
+
+def _activations(lstm):
+    """Alpha and beta stand in lists of their own, with an entry for each activation that takes one."""
+    entries = [entry for triple in lstm.activations for entry in triple]
+    takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
+    lists = {
+        "activations": [_spelled(name) for name, _, _ in entries],
+        "activation_alpha": [alpha for (_, alpha, _), count in zip(entries, takes, strict=True) if count >= 1],
+        "activation_beta": [beta for (_, _, beta), count in zip(entries, takes, strict=True) if count == 2],
+    }
+    return {name: values for name, values in lists.items() if values}
+
+
+def _spelled(name):
+    return _SPELLING.get(name, name.capitalize())

@@ -1,0 +1,265 @@
+"""Graphs with their constants worked out: a weight is a constant, however many operators an exporter put before it."""
+
+import functools
+import math
+
+import numpy as np
+
+from .operators import ATTRIBUTES, OPERATORS, OUTPUTS
+from .proto import LARGEST_COUNT, import_onnx, is_onnx, naming
+
+#: how many graphs may be inside each other
+LARGEST_DEPTH = 16
+#: bytes that folding may take: so many, or so many times the file's
+SMALLEST_BUDGET, BUDGET_FACTOR = 64 << 20, 4
+#: bytes of one result, of the operators that can make much of little, when a graph is run
+LARGEST_RESULT = 1 << 31
+
+# What stands between a weight and its node; other operators wait until the graph is run.
+_FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
+_FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}
+_FOLDED |= {"Transpose", "Unsqueeze"}
+
+
+class TooLarge(ValueError):
+    """More memory than folding, or one result of a graph that is run, may take."""
+
+
+class Node:
+    """One node of a graph.
+
+    Attributes
+    ----------
+    name, op_type : str
+    inputs, outputs : tuple of str
+        Names of values; empty where one is left out.
+    attributes : dict
+    opset : int
+    """
+
+    __slots__ = ("_budget", "attributes", "inputs", "name", "op_type", "opset", "outputs")
+
+    def __init__(self, source, proto):
+        self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
+        self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
+        self.attributes = source.attributes(proto)
+        self._budget = None  # while it is folded
+
+    def __str__(self):
+        return _describe(self.name, self.op_type, self.outputs)
+
+    def get(self, attribute, default=None):
+        """The value of an attribute."""
+        return self.attributes.get(attribute, default)
+
+    def room(self, shape, dtype, *inputs):
+        """Raise TooLarge where there is no room for a result of this shape, made of such inputs."""
+        size = math.prod(shape) * dtype.itemsize
+        if self._budget is not None:
+            self._budget.take(size)
+        elif size > max(LARGEST_RESULT, sum(array.nbytes for array in inputs)):
+            raise TooLarge(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
+
+    def run(self, inputs):
+        """The outputs, as a tuple, from the inputs, of which those left out are None."""
+        with naming(self):
+            return self._results(inputs)
+
+    def fold(self, inputs, budget):
+        """What `run` gives, read-only, or None where it would take too much."""
+        self._budget = budget
+        with naming(self):
+            try:
+                results = self._results(inputs)
+            except TooLarge:
+                return None
+            finally:
+                self._budget = None
+        for result in results:
+            result.flags.writeable = False
+        return results
+
+    def _results(self, inputs):
+        results = OPERATORS[self.op_type](self, *inputs)
+        return tuple(np.asarray(result) for result in (results if isinstance(results, tuple) else (results,)))
+
+
+class Budget:
+    """How many bytes the folding of one model may still take, and how many nodes and tensors it may still have."""
+
+    def __init__(self, size):
+        self._left = max(SMALLEST_BUDGET, BUDGET_FACTOR * size)
+        self._count = LARGEST_COUNT
+
+    def count(self, number):
+        self._count -= number
+        if self._count < 0:
+            raise ValueError(f"more than {LARGEST_COUNT} nodes, tensors and inputs")
+
+    def take(self, size):
+        if size > self._left:
+            raise TooLarge(f"{size} bytes are more than the {self._left} left for folding")
+        self._left -= size
+
+
+class Graph:
+    """A graph, or a graph inside another, with its constants worked out.
+
+    Attributes
+    ----------
+    constants : dict
+        {name: read-only array}, of this graph's own.
+    nodes : list of Node
+        Those that are not folded, of known operators, in the graph's order.
+    foreign : list of (str, str)
+        Nodes of other operators, and what is not known about each.
+    graphs : list of Graph
+        Those inside its nodes.
+
+    Raises
+    ------
+    ValueError
+        A value that nothing gives, or two do; more nodes or depth than any real graph has.
+    """
+
+    def __init__(self, source, proto, outer=None, budget=None, depth=0):
+        if depth > LARGEST_DEPTH:
+            raise ValueError(f"graphs inside graphs, more than {LARGEST_DEPTH} deep")
+        if proto.sparse_initializer:
+            raise ValueError("sparse tensors are not supported")
+        self._outer = outer
+        self._budget = Budget(source.size) if budget is None else budget
+        self._budget.count(len(proto.node) + len(proto.initializer) + len(proto.input))
+        self._depth = depth
+        self._known = set()
+        self.constants, self.nodes, self.foreign, self.graphs = {}, [], [], []
+        for tensor in proto.initializer:
+            self._define(tensor.name)
+            self.constants[tensor.name] = source.array(tensor)
+        self.inputs = [value for value in proto.input if value.name not in self.constants]
+        for value in self.inputs:
+            self._define(value.name)
+        made = {name for node in proto.node for name in node.output}
+        for node in proto.node:
+            self._add(source, node, made)
+        self.outputs = list(proto.output)
+        for value in self.outputs:
+            if not self.knows(value.name):
+                raise ValueError(f"output {value.name!r} is given by no node")
+
+    def knows(self, name):
+        """Whether a value of this name is there so far, in this graph or round it."""
+        return name in self._known or (self._outer is not None and self._outer.knows(name))
+
+    def constant(self, name):
+        """The array that a value is, or None if it is not constant."""
+        if name in self._known or self._outer is None:
+            return self.constants.get(name)
+        return self._outer.constant(name)
+
+    def _define(self, name):
+        if not name or name in self._known:
+            raise ValueError(f"value {name!r} is given twice" if name else "a value has no name")
+        self._known.add(name)
+
+    def _add(self, source, proto, made):
+        label = _describe(proto.name, proto.op_type, proto.output)
+        for name in proto.input:
+            if name and not self.knows(name):
+                why = "made by a later node: a cycle, or not in order" if name in made else "given by nothing"
+                raise ValueError(f"{label}: its input {name!r} is {why}")
+        for attribute in proto.attribute:
+            for graph in attribute.graphs or ([attribute.g] if attribute.HasField("g") else []):
+                self.graphs.append(Graph(source, graph, self, self._budget, self._depth + 1))
+        with naming(label):
+            for name in filter(None, proto.output):
+                self._define(name)
+            reason = _foreign(proto, source.opset)
+        if reason:
+            self.foreign.append((label, reason))
+            return
+        with naming(label):
+            node = Node(source, proto)
+        reason = _unknown_values(node)
+        if reason:
+            self.foreign.append((label, reason))
+        elif not self._fold(node):
+            self.nodes.append(node)
+
+    def _fold(self, node):
+        if node.op_type not in _FOLDED:
+            return False
+        inputs = [self.constant(name) if name else None for name in node.inputs]
+        if any(array is None and name for name, array in zip(node.inputs, inputs, strict=True)):
+            return False
+        results = node.fold(inputs, self._budget)
+        if results is None:
+            return False
+        self.constants |= {name: array for name, array in zip(node.outputs, results, strict=False) if name}
+        return True
+
+
+def _describe(name, op_type, outputs):
+    """What errors call a node."""
+    return f"node {name!r} ({op_type})" if name else f"the node of {next(iter(outputs), '')!r} ({op_type})"
+
+
+def _foreign(proto, opset):
+    """What is not known about a NodeProto, or None.
+
+    Raises
+    ------
+    ValueError
+        The operator is known, but this use of it is not what ONNX defines.
+    """
+    if not is_onnx(proto.domain) or (proto.op_type not in OPERATORS and proto.op_type != "LSTM"):
+        return "operator" if is_onnx(proto.domain) else f"domain {proto.domain!r}"
+    form = _form(proto.op_type, opset)
+    if form is None:
+        return f"not in version {opset}"
+    for attribute in proto.attribute:
+        if form.attributes.get(attribute.name) != attribute.type:
+            raise ValueError(f"attribute {attribute.name!r} is unknown, or of another type")
+    missing = [name for name in form.attributes_required if name not in {a.name for a in proto.attribute}]
+    if missing:
+        raise ValueError(f"attribute {missing[0]!r} is missing")
+    least, most = form.inputs
+    if not least <= len(proto.input) <= most or not all(proto.input[place] for place in form.inputs_required):
+        raise ValueError(f"expected {least} to {most} inputs, got {list(proto.input)}")
+    if len(proto.output) > form.outputs:
+        raise ValueError(f"expected at most {form.outputs} outputs, got {len(proto.output)}")
+    return None
+
+
+def _unknown_values(node):
+    """What there is no implementation for, or None."""
+    for name, values in ATTRIBUTES.get(node.op_type, {}).items():
+        if name in node.attributes and node.attributes[name] not in values:
+            return f"{name}={node.attributes[name]!r}"
+    if len(list(filter(None, node.outputs))) > OUTPUTS.get(node.op_type, len(node.outputs)):
+        return "more than one output"
+    return None
+
+
+class _Form:
+    """What ONNX says about an operator: its attributes with their types, and how many inputs and outputs."""
+
+    def __init__(self, schema):
+        self.attributes = {name: int(entry.type.value) for name, entry in schema.attributes.items()}
+        self.attributes_required = [name for name, entry in schema.attributes.items() if entry.required]
+        self.inputs = schema.min_input, schema.max_input
+        options = [entry.option.name for entry in schema.inputs]
+        self.inputs_required = [place for place, option in enumerate(options) if option == "Single"]
+        self.outputs = schema.max_output
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(op_type, opset):
+    onnx = import_onnx()
+    from onnx.defs import SchemaError, get_schema
+
+    try:
+        schema = get_schema(op_type, min(opset, onnx.defs.onnx_opset_version()), "")
+    except SchemaError:
+        return None
+    return None if schema.deprecated else _Form(schema)

@@ -1,0 +1,252 @@
+"""Whole ONNX graphs, run with NumPy and this library's LSTM."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ...checks import real_array
+from ..native import check_finite
+from .fold import Graph
+from .nodes import WEIGHTS, LstmNode, given
+from .proto import DTYPES, Source, naming, type_name
+
+#: unsupported nodes that an error names
+LARGEST_LIST = 1000
+
+
+class Value(NamedTuple):
+    """An input or output of a graph.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int, str or None; or None
+        A size, or the name of one that may change from call to call, or None for one without a name. None for the
+        whole: any shape.
+    dtype : numpy.dtype
+    """
+
+    name: str
+    shape: tuple | None
+    dtype: np.dtype
+
+
+def from_onnx(model, strict=False):
+    """A model from an ONNX graph of LSTMs and of what exporters put round them.
+
+    Parameters
+    ----------
+    model : str, os.PathLike, bytes or onnx.ModelProto
+        A file, its content, or what `onnx` made of it.
+    strict : bool
+        If True, NaN or infinity among the weights is an error instead of a warning.
+
+    Returns
+    -------
+    OnnxModel
+
+    Raises
+    ------
+    ValueError
+        The file is truncated or damaged, or there are nodes that cannot be run; all of them are listed.
+    ImportError
+        `onnx` is not installed.
+    OSError
+        The file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        NaN or infinity among the weights.
+
+    Examples
+    --------
+    >>> import numpy as np, onnx
+    >>> from lstm_cy import from_onnx
+    >>> text = '''<ir_version: 8, opset_import: ["": 17]> g (float[T, B, 3] x) => (float[B, T, 3] y) {
+    ...     turned = Transpose <perm = [1, 0, 2]> (x)
+    ...     y = Relu(turned)
+    ... }'''
+    >>> model = from_onnx(onnx.parser.parse_model(text))
+    >>> model.inputs
+    (Value(name='x', shape=('T', 'B', 3), dtype=dtype('float32')),)
+    >>> (y,) = model.run({"x": np.ones((7, 2, 3))})
+    >>> y.shape
+    (2, 7, 3)
+    """
+    source = Source(model)
+    with naming(source.name):
+        graph = Graph(source, source.proto.graph)
+        unsupported = [f"{label}: {reason}" for label, reason in graph.foreign]
+        if unsupported:
+            more = "; ..." if len(unsupported) > LARGEST_LIST else ""
+            raise ValueError(
+                f"{len(unsupported)} nodes are not supported: {'; '.join(unsupported[:LARGEST_LIST])}{more}"
+            )
+        weights = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
+        made = OnnxModel(graph)
+        made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
+    check_finite(source.name, weights, strict)
+    return made
+
+
+class OnnxModel:
+    """An ONNX graph that runs here; `from_onnx` makes it.
+
+    Any number of threads may call `run` at once.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of Value
+        What `run` takes and gives, in the graph's order.
+    properties : dict of str to str
+        The file's metadata_props.
+    """
+
+    def __init__(self, graph):
+        self.inputs = tuple(_value(value) for value in graph.inputs)
+        self.outputs = tuple(_value(value) for value in graph.outputs)
+        self._steps = [_lstm(node, graph.constants) if node.op_type == "LSTM" else node for node in graph.nodes]
+        used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
+        self._constants = {name: array for name, array in graph.constants.items() if name in used}
+        self._everything = self._plan([value.name for value in self.outputs])
+
+    def __repr__(self):
+        inputs, outputs = (", ".join(value.name for value in values) for values in (self.inputs, self.outputs))
+        return f"OnnxModel({inputs} -> {outputs})"
+
+    def run(self, inputs, outputs=None):
+        """Run the graph.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array_like
+            One for each of `self.inputs`, in its shape, converted to its dtype where NumPy's ``same_kind`` rule allows
+            it. Sizes of one name must agree. They are not changed.
+        outputs : None or sequence of str
+            The names of those that are wanted; None for all. Only what they need is computed.
+
+        Returns
+        -------
+        list of ndarray
+            In the order of `outputs`, or of the graph; they are the caller's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Inputs are missing, unknown or of another shape or dtype; a node's inputs do not fit each other, or its
+            result takes more than 2 GiB, much of little. The message names the input or node.
+        """
+        names = self._wanted(outputs)
+        values = self._given(inputs)
+        seen = {id(array) for array in values.values()}
+        with np.errstate(all="ignore"):  # infinity and NaN are ONNX's answers too
+            for step, ended in self._everything if outputs is None else self._plan(names):
+                arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
+                results = step.run(arrays)
+                values |= {name: array for name, array in zip(step.outputs, results, strict=False) if name}
+                for name in ended:
+                    values.pop(name, None)
+        return [_own(self._constants.get(name, values.get(name)), seen) for name in names]
+
+    def _wanted(self, outputs):
+        known = [value.name for value in self.outputs]
+        if outputs is None:
+            return known
+        if isinstance(outputs, str) or not all(name in known for name in outputs):
+            raise ValueError(f"outputs: expected a list of some of {known}, got {outputs!r}")
+        return list(outputs)
+
+    def _given(self, inputs):
+        """{name: array} of the inputs, checked."""
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs: expected a mapping of names to arrays, got {type(inputs).__name__}")
+        known = [value.name for value in self.inputs]
+        missing, unknown = [n for n in known if n not in inputs], [n for n in inputs if n not in known]
+        if missing or unknown:
+            raise ValueError(f"inputs: expected {known}; missing: {missing}, unknown: {unknown}")
+        sizes, values = {}, {}
+        for value in self.inputs:
+            array = real_array(value.name, inputs[value.name])
+            if not np.can_cast(array.dtype, value.dtype, "same_kind"):
+                raise TypeError(f"{value.name}: expected {value.dtype}, got {array.dtype}")
+            if value.shape is not None:
+                _check_shape(value, array.shape, sizes)
+            values[value.name] = np.asarray(array, value.dtype)
+        return values
+
+    def _plan(self, names):
+        """The steps that these outputs need, each with the values that nobody needs after it."""
+        needed, plan = set(names), []
+        for step in reversed(self._steps):
+            if needed.isdisjoint(step.outputs):
+                continue
+            ended = {name for name in (*step.inputs, *step.outputs) if name not in needed}
+            needed.update(step.inputs)
+            plan.append((step, ended))
+        return plan[::-1]
+
+
+class _LstmStep:
+    """An LSTM node, with its layer where the weights are constant."""
+
+    def __init__(self, node, constants):
+        self._node = node
+        self._lstm = LstmNode(node)
+        self._layer = None
+        self.inputs, self.outputs = node.inputs, node.outputs
+        names = [given(node.inputs, place) for place in WEIGHTS]
+        if all(name in constants for name in names if name):
+            self._layer = self._lstm.layer(*(constants.get(name) for name in names))
+            self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
+
+    def run(self, inputs):
+        with naming(self._node):
+            X, W, R, B, lengths, initial_h, initial_c, P = (*inputs, *[None] * (8 - len(inputs)))
+            layer = self._layer or self._lstm.layer(W, R, B, P)
+            return self._lstm.run(layer, X, lengths, initial_h, initial_c)
+
+
+def _lstm(node, constants):
+    with naming(node):
+        return _LstmStep(node, constants)
+
+
+def _value(proto):
+    """A Value from a ValueInfoProto."""
+    tensor = proto.type.tensor_type
+    if not proto.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
+        kind = type_name(tensor.elem_type) if proto.type.HasField("tensor_type") else proto.type.WhichOneof("value")
+        raise ValueError(f"value {proto.name!r}: expected an array of numbers, got {kind}")
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(_size(size) for size in tensor.shape.dim)
+    return Value(proto.name, shape, DTYPES[tensor.elem_type])
+
+
+def _size(proto):
+    """A fixed size, or the name of one that may change, or None; some exporters write -1 for that."""
+    if proto.HasField("dim_value"):
+        return proto.dim_value if proto.dim_value >= 0 else None
+    return proto.dim_param or None
+
+
+def _check_shape(value, shape, sizes):
+    """Raise unless a shape is as declared; `sizes` holds those of the names met so far."""
+    fits = len(shape) == len(value.shape)
+    for expected, found in zip(value.shape, shape, strict=False):
+        fits &= (
+            found == (sizes.setdefault(expected, found) if isinstance(expected, str) else expected) or expected is None
+        )
+    if not fits:
+        where = f" where {sizes}" if sizes else ""
+        raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
+
+
+def _own(array, seen):
+    """The array itself if it is nobody else's, else a copy."""
+    if id(array) in seen or not array.flags.owndata or not array.flags.writeable:
+        return array.copy()
+    seen.add(id(array))
+    return array

@@ -1,0 +1,229 @@
+"""LSTM nodes of ONNX graphs, as layers."""
+
+import warnings
+
+import numpy as np
+
+from ... import activations
+from ...checks import expect_shape
+from ...lstm import LSTM
+from .. import gate_order
+from ..native import check_finite
+from .fold import Graph
+from .proto import Source, naming
+
+# What is meant where these are not given runtimes do not agree about.
+_UNSETTLED = ("affine", "scaledtanh", "thresholdedrelu")
+_DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+#: the places among a node's inputs of W, R, B and P
+WEIGHTS = (1, 2, 3, 7)
+_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+
+
+def lstms(model):
+    """Every LSTM node of an ONNX model, those inside If, Loop and Scan included.
+
+    Parameters
+    ----------
+    model : str, os.PathLike, bytes or onnx.ModelProto
+        A file, its content, or what `onnx` made of it.
+
+    Returns
+    -------
+    dict of str to LSTM
+        One for each node, in the graph's order, under the node's name; a node without a name, or with one that is there
+        already, gets one made of its outputs' or its own. layout 1 is batch_first. Initial states and lengths belong
+        to a call and not to a layer: a node with constant initial states other than zeros gives a warning.
+
+    Raises
+    ------
+    ValueError
+        The file is truncated or damaged; weights are not constant, or do not fit; the message names file and node.
+    ImportError
+        `onnx` is not installed.
+    OSError
+        The file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        NaN or infinity among the weights; initial states other than zeros.
+
+    Examples
+    --------
+    >>> import onnx
+    >>> from lstm_cy.weights.onnx import lstms
+    >>> text = '''<ir_version: 8, opset_import: ["": 17]> g (float[T, B, 3] x) => (float[T, 1, B, 2] y) {
+    ...     W_shape = Constant <value_ints = [1, 8, 3]> ()
+    ...     R_shape = Constant <value_ints = [1, 8, 2]> ()
+    ...     W = ConstantOfShape <value = float[1] {0.5}> (W_shape)
+    ...     R = ConstantOfShape <value = float[1] {0.5}> (R_shape)
+    ...     y = LSTM <hidden_size = 2> (x, W, R)
+    ... }'''
+    >>> lstms(onnx.parser.parse_model(text))
+    {'y': LSTM(input_size=3, hidden_size=2, ...)}
+    """
+    source = Source(model)
+    with naming(source.name):
+        for function in source.proto.functions:
+            if any(node.op_type == "LSTM" for node in function.node):
+                advice = "onnx.inliner.inline_local_functions brings it into the graph"
+                raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
+        found, arrays = {}, {}
+        for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
+            name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
+            with naming(node):
+                weights = _constant_weights(graph, node)
+                found[name] = LstmNode(node).layer(*weights)
+            _warn_of_states(source.name, graph, node)
+            arrays |= {f"{name}: {_INPUTS[place]}": array for place, array in zip(WEIGHTS, weights, strict=True)}
+    check_finite(source.name, {name: array for name, array in arrays.items() if array is not None}, False)
+    return found
+
+
+def _lstm_nodes(graph):
+    yield from ((graph, node) for node in graph.nodes if node.op_type == "LSTM")
+    for inner in graph.graphs:
+        yield from _lstm_nodes(inner)
+
+
+def _unique(name, taken):
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _constant_weights(graph, node):
+    names = [given(node.inputs, place) for place in WEIGHTS]
+    arrays = [graph.constant(name) if name else None for name in names]
+    changing = [
+        f"{_INPUTS[place]} = {name!r}"
+        for place, name, array in zip(WEIGHTS, names, arrays, strict=True)
+        if name and array is None
+    ]
+    if changing:
+        raise ValueError(f"{', '.join(changing)}: not constant, or not within what folding may take")
+    return arrays
+
+
+def _warn_of_states(path, graph, node):
+    for place in (5, 6):
+        array = graph.constant(given(node.inputs, place))
+        if array is not None and array.any():
+            message = f"{path}: {node}: its {_INPUTS[place]} is constant and not zero; a layer takes it as `state`"
+            warnings.warn(message, stacklevel=4)  # 4: who called lstms
+
+
+def given(inputs, place):
+    """The input of a node at a place, or "" where it is left out."""
+    return inputs[place] if place < len(inputs) else ""
+
+
+class LstmNode:
+    """An LSTM node: its attributes as options of a layer, and calls with ONNX's inputs and outputs.
+
+    Raises
+    ------
+    ValueError
+        An attribute has a value that ONNX does not define, or that runtimes read differently.
+    """
+
+    def __init__(self, node):
+        direction, layout = node.get("direction", "forward"), node.get("layout", 0)
+        if direction not in _DIRECTIONS or layout not in (0, 1):
+            raise ValueError(f"direction {direction!r} or layout {layout} is not one of ONNX's")
+        self.directions, self.hidden_size = _DIRECTIONS[direction], node.get("hidden_size")
+        self.batch_first = layout == 1
+        self.options = {
+            "batch_first": self.batch_first,
+            "bidirectional": direction == "bidirectional",
+            "reverse": direction == "reverse",
+        }
+        self.options["activations"] = self._activations(node)
+        if "clip" in node.attributes:
+            self.options["clip"] = node.get("clip")
+        if node.get("input_forget", 0):
+            self.options["coupled_gates"] = "f=1-i"
+
+    def _activations(self, node):
+        """One (f, g, h) for each direction; alphas and betas go in order to the activations that take one."""
+        names = [name.lower() for name in node.get("activations", ["sigmoid", "tanh", "tanh"] * self.directions)]
+        if len(names) != 3 * self.directions:
+            raise ValueError(f"activations: expected {3 * self.directions}, got {names}")
+        lists = [list(node.get(attribute, ())) for attribute in ("activation_alpha", "activation_beta")]
+        entries = []
+        for name in names:
+            if name not in activations.DEFAULTS:
+                raise ValueError(f"activations: expected some of {', '.join(activations.DEFAULTS)}, got {name!r}")
+            values = []
+            for numbers, default in zip(
+                lists[: activations.ARGUMENTS.get(name, 0)], activations.DEFAULTS[name], strict=False
+            ):
+                if not numbers and name in _UNSETTLED:
+                    raise ValueError(f"activations: {name} without its alpha and beta, about which runtimes disagree")
+                values.append(numbers.pop(0) if numbers else default)
+            entries.append((name, *values))
+        if any(lists):
+            raise ValueError("activation_alpha, activation_beta: more values than there are activations that take one")
+        triples = tuple(tuple(entries[place : place + 3]) for place in range(0, len(entries), 3))
+        return triples if self.directions == 2 else triples[0]
+
+    def layer(self, W, R, B=None, P=None):
+        """The layer with these weights, as ONNX lays them out; they are copied."""
+        D = self.directions
+        H = R.shape[-1] if R.ndim else 0
+        I = W.shape[-1] if W.ndim else 0
+        if self.hidden_size not in (None, H):
+            raise ValueError(f"R: expected hidden_size = {self.hidden_size} columns, got shape {R.shape}")
+        expect_shape("W", W, (D, 4 * H, I), "(D, 4H, I)")
+        expect_shape("R", R, (D, 4 * H, H), "(D, 4H, H)")
+        if B is not None:
+            expect_shape("B", B, (D, 8 * H), "(D, 8H)")
+        if P is not None:
+            expect_shape("P", P, (D, 3 * H), "(D, 3H)")
+        dtypes = {array.dtype for array in (W, R, B, P) if array is not None}
+        if len(dtypes) > 1 or W.dtype.kind != "f":
+            raise ValueError(f"expected weights of one floating type, got {', '.join(sorted(map(str, dtypes)))}")
+        dtype = np.promote_types(W.dtype, np.float32)
+        peepholes = {} if P is None else {"peepholes": True}
+        layer = LSTM.blank(I, H, bias=B is not None, dtype=dtype, **self.options, **peepholes)
+        arrays = {}
+        for direction, suffix in enumerate(("_l0", "_l0_reverse")[:D]):
+            arrays[f"weight_ih{suffix}"] = gate_order.reorder(W[direction], gate_order.ONNX)
+            arrays[f"weight_hh{suffix}"] = gate_order.reorder(R[direction], gate_order.ONNX)
+            if B is not None:
+                for name, half in zip(("bias_ih", "bias_hh"), np.split(B[direction], 2), strict=True):
+                    arrays[name + suffix] = gate_order.reorder(half, gate_order.ONNX)
+            if P is not None:
+                rows = gate_order.reorder(P[direction], gate_order.ONNX_PEEPHOLES, gate_order.PEEPHOLES)
+                arrays[f"peephole{suffix}"] = rows.reshape(3, H)
+        layer.load_state_dict(arrays)
+        return layer
+
+    def run(self, layer, X, lengths=None, initial_h=None, initial_c=None):
+        """ONNX's outputs Y, Y_h and Y_c."""
+        if X.ndim != 3:
+            raise ValueError(f"X: expected three axes, got shape {X.shape}")
+        dtypes = {array.dtype for array in (X, initial_h, initial_c) if array is not None}
+        if len(dtypes) > 1 or np.promote_types(X.dtype, np.float32) != layer.dtype:
+            raise ValueError(f"X: expected one type with states and weights, got {sorted(map(str, dtypes))}")
+        state = None
+        if initial_h is not None or initial_c is not None:
+            state = [self._state(layer, X, part) for part in (initial_h, initial_c)]
+        y, states = layer(X, state, lengths=lengths)
+        y = y.reshape(*y.shape[:2], self.directions, layer.hidden_size)
+        if self.batch_first:
+            states = (part.swapaxes(0, 1) for part in states)
+        else:
+            y = y.swapaxes(1, 2)  # (T, D, B, H)
+        return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))
+
+    def _state(self, layer, X, part):
+        """An initial state as the layer takes it; zeros for the one that is left out."""
+        if part is None:
+            return np.zeros((self.directions, X.shape[0 if self.batch_first else 1], layer.hidden_size), layer.dtype)
+        if part.ndim != 3:
+            raise ValueError(f"initial_h, initial_c: expected three axes, got shape {part.shape}")
+        return part.swapaxes(0, 1) if self.batch_first else part

@@ -1,0 +1,533 @@
+"""ONNX's operators in NumPy: those that exporters put round an LSTM.
+
+Each is a function of a `fold.Node`, for its attributes and version, and of the inputs, None where one is left out. What
+could take more memory than its inputs asks `node.room` first. Source: ONNX's Operators.md and Changelog.md.
+"""
+
+import math
+
+import numpy as np
+
+from .proto import DTYPES
+
+#: {name: function}
+OPERATORS = {}
+
+#: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
+ATTRIBUTES = {
+    "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
+    "Cast": {"to": tuple(DTYPES)},
+    "GatherND": {"batch_dims": (0,)},
+    "Gelu": {"approximate": ("none", "tanh")},
+    "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
+}
+OUTPUTS = {"BatchNormalization": 1}
+
+
+def operator(name):
+    def register(function):
+        OPERATORS[name] = function
+        return function
+
+    return register
+
+
+# Element by element
+
+
+def _same_dtype(*arrays):
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) > 1:
+        raise ValueError(f"expected inputs of one type, got {', '.join(sorted(map(str, dtypes)))}")
+
+
+def _elementwise(function):
+    """Of one input, in its dtype; the function may take the node too."""
+
+    def apply(node, x):
+        return np.asarray(function(node, x), dtype=x.dtype)
+
+    return apply
+
+
+def _plain(function):
+    return _elementwise(lambda node, x: function(x))
+
+
+def _broadcasting(function):
+    """Of one or more inputs of one dtype."""
+
+    def apply(node, *arrays):
+        _same_dtype(*arrays)
+        node.room(np.broadcast_shapes(*(array.shape for array in arrays)), arrays[0].dtype, *arrays)
+        result = arrays[0]
+        for array in arrays[1:]:
+            result = function(result, array)
+        return result
+
+    return apply
+
+
+def _divide(a, b):
+    if a.dtype.kind == "f":
+        return np.divide(a, b)
+    if (b == 0).any():
+        raise ZeroDivisionError("an integer is divided by zero")
+    quotient = np.floor_divide(a, b)
+    return (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(a.dtype)  # ONNX rounds towards zero
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _elu(x, alpha):
+    return np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
+
+
+def _erf(x):
+    from scipy.special import erf
+
+    return erf(x.astype(np.promote_types(x.dtype, np.float32), copy=False))
+
+
+def _gelu(node, x):
+    if node.get("approximate", "none") == "tanh":
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * (1 + _erf(x / math.sqrt(2)))
+
+
+OPERATORS |= {
+    "Abs": _plain(np.abs),
+    "Ceil": _plain(np.ceil),
+    "Elu": _elementwise(lambda node, x: _elu(x, node.get("alpha", 1.0))),
+    "Erf": _plain(_erf),
+    "Exp": _plain(np.exp),
+    "Floor": _plain(np.floor),
+    "Gelu": _elementwise(_gelu),
+    "HardSigmoid": _elementwise(lambda node, x: np.clip(node.get("alpha", 0.2) * x + node.get("beta", 0.5), 0, 1)),
+    "LeakyRelu": _elementwise(lambda node, x: np.where(x < 0, node.get("alpha", 0.01) * x, x)),
+    "Log": _plain(np.log),
+    "Neg": _plain(np.negative),
+    "Not": _plain(np.logical_not),
+    "Reciprocal": _plain(np.reciprocal),
+    "Relu": _plain(lambda x: np.maximum(x, 0)),
+    "Selu": _elementwise(
+        lambda node, x: node.get("gamma", 1.0507009873554805) * _elu(x, node.get("alpha", 1.6732632423543772))
+    ),
+    "Sigmoid": _plain(_sigmoid),
+    "Softplus": _plain(lambda x: np.logaddexp(x, np.zeros((), x.dtype))),
+    "Softsign": _plain(lambda x: x / (1 + np.abs(x))),
+    "Sqrt": _plain(np.sqrt),
+    "Tanh": _plain(np.tanh),
+    "ThresholdedRelu": _elementwise(lambda node, x: np.where(x > node.get("alpha", 1.0), x, 0)),
+    "Add": _broadcasting(np.add),
+    "And": _broadcasting(np.logical_and),
+    "Div": _broadcasting(_divide),
+    "Equal": _broadcasting(np.equal),
+    "Greater": _broadcasting(np.greater),
+    "GreaterOrEqual": _broadcasting(np.greater_equal),
+    "Less": _broadcasting(np.less),
+    "LessOrEqual": _broadcasting(np.less_equal),
+    "Max": _broadcasting(np.maximum),
+    "Min": _broadcasting(np.minimum),
+    "Mul": _broadcasting(np.multiply),
+    "Or": _broadcasting(np.logical_or),
+    "Sub": _broadcasting(np.subtract),
+    "Sum": _broadcasting(np.add),
+    "Xor": _broadcasting(np.logical_xor),
+}
+
+
+@operator("Pow")
+def _pow(node, x, exponent):
+    node.room(np.broadcast_shapes(x.shape, exponent.shape), x.dtype, x)
+    return np.asarray(np.power(x, exponent)).astype(x.dtype, copy=False)
+
+
+@operator("Clip")
+def _clip(node, x, low=None, high=None):
+    if node.opset < 11:
+        low, high = node.get("min"), node.get("max")
+    if low is not None:
+        x = np.maximum(x, np.asarray(low, x.dtype))
+    if high is not None:
+        x = np.minimum(x, np.asarray(high, x.dtype))
+    return x
+
+
+@operator("Where")
+def _where(node, condition, x, y):
+    _same_dtype(x, y)
+    node.room(np.broadcast_shapes(condition.shape, x.shape, y.shape), x.dtype, x, y)
+    return np.where(condition, x, y)
+
+
+@operator("Cast")
+def _cast(node, x):
+    return _as(node, x, DTYPES[node.get("to")])
+
+
+@operator("CastLike")
+def _cast_like(node, x, like):
+    return _as(node, x, like.dtype)
+
+
+def _as(node, x, dtype):
+    if x.dtype == dtype:
+        return x
+    node.room(x.shape, dtype, x)
+    return x.astype(dtype)
+
+
+@operator("Identity")
+def _identity(node, x):
+    return x
+
+
+@operator("Dropout")
+def _dropout(node, x, ratio=None, training_mode=None):
+    if training_mode is not None and training_mode.any():
+        raise ValueError("training_mode is true; dropout is for training")
+    return (x, np.ones(x.shape, bool if node.opset >= 10 else x.dtype))[: len(node.outputs)]
+
+
+# Products and norms
+
+
+@operator("MatMul")
+def _matmul(node, a, b):
+    _same_dtype(a, b)
+    columns = b.shape[-1:] if b.ndim > 1 else ()
+    node.room(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] + columns, a.dtype)
+    if a.ndim > 2 and b.ndim == 2 and a.shape[-1] == b.shape[0]:  # one product instead of one for each step
+        return (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b).reshape(a.shape[:-1] + columns)
+    return a @ b
+
+
+@operator("Gemm")
+def _gemm(node, a, b, c=None):
+    _same_dtype(*(x for x in (a, b, c) if x is not None))
+    a, b = (x.T if node.get(flag, 0) else x for x, flag in ((a, "transA"), (b, "transB")))
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError(f"expected two matrices, got shapes {a.shape} and {b.shape}")
+    shape = a.shape[0], b.shape[1]
+    node.room(shape, a.dtype)
+    product = a @ b
+    alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
+    if alpha != 1:
+        product *= a.dtype.type(alpha)
+    if c is not None:
+        product += np.broadcast_to(c if beta == 1 else c * c.dtype.type(beta), shape)
+    return product
+
+
+@operator("LayerNormalization")
+def _layer_normalization(node, x, scale, bias=None):
+    axis = _axis(node.get("axis", -1), x.ndim)
+    axes = tuple(range(axis, x.ndim))
+    mean = x.mean(axes, keepdims=True, dtype=x.dtype)
+    centred = x - mean
+    inverse = 1 / np.sqrt((centred * centred).mean(axes, keepdims=True, dtype=x.dtype) + x.dtype.type(_epsilon(node)))
+    y = centred * inverse * scale
+    results = y if bias is None else y + bias, mean, inverse
+    return tuple(part.astype(x.dtype, copy=False) for part in results)[: len(node.outputs)]
+
+
+@operator("BatchNormalization")
+def _batch_normalization(node, x, *statistics):
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    scale, bias, mean, variance = (array.reshape(shape) for array in statistics)
+    y = (x - mean) / np.sqrt(variance + variance.dtype.type(_epsilon(node))) * scale + bias
+    return y.astype(x.dtype, copy=False)
+
+
+def _epsilon(node):
+    return node.get("epsilon", 1e-5)
+
+
+@operator("Softmax")
+def _softmax(node, x):
+    rows, axis = _softmax_rows(node, x)
+    exponentials = np.exp(rows - rows.max(axis, keepdims=True, initial=-np.inf))
+    return (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+
+
+@operator("LogSoftmax")
+def _log_softmax(node, x):
+    rows, axis = _softmax_rows(node, x)
+    shifted = rows - rows.max(axis, keepdims=True, initial=-np.inf)
+    return (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
+
+
+def _softmax_rows(node, x):
+    """x, and the axis to sum over; until version 13 all axes from the given one on count as one."""
+    if node.opset >= 13:
+        return x, _axis(node.get("axis", -1), x.ndim)
+    axis = _axis(node.get("axis", 1), x.ndim)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), 1
+
+
+# Reductions
+
+
+def _reduction(function, axes_are_an_input):
+    """Over axes that are an attribute before that version, then an input."""
+
+    def apply(node, x, axes=None):
+        axes = node.get("axes") if node.opset < axes_are_an_input or axes is None else _integers("axes", axes)
+        if not axes and node.get("noop_with_empty_axes", 0):
+            return x
+        axes = tuple(axes or range(x.ndim))
+        return np.asarray(function(x, axis=axes, keepdims=bool(node.get("keepdims", 1)))).astype(x.dtype, copy=False)
+
+    return apply
+
+
+OPERATORS |= {
+    "ReduceMax": _reduction(np.max, 18),
+    "ReduceMean": _reduction(np.mean, 18),
+    "ReduceMin": _reduction(np.min, 18),
+    "ReduceProd": _reduction(np.prod, 18),
+    "ReduceSum": _reduction(np.sum, 13),
+}
+
+
+def _arg(function):
+    def apply(node, x):
+        axis = _axis(node.get("axis", 0), x.ndim)
+        if node.get("select_last_index", 0):
+            found = x.shape[axis] - 1 - function(np.flip(x, axis), axis)
+        else:
+            found = function(x, axis)
+        return np.expand_dims(found, axis) if node.get("keepdims", 1) else found
+
+    return apply
+
+
+OPERATORS |= {"ArgMax": _arg(np.argmax), "ArgMin": _arg(np.argmin)}
+
+
+# Shapes
+
+
+def _integers(name, array):
+    """The numbers of a vector of integers, as Python's."""
+    if array.dtype.kind not in "iu" or array.ndim > 1:
+        raise ValueError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
+    return np.atleast_1d(array).tolist()
+
+
+def _sizes(name, array):
+    sizes = _integers(name, array)
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"{name}: expected no negative size, got {sizes}")
+    return tuple(sizes)
+
+
+def _axis(axis, rank):
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis: expected {-rank} to {rank - 1}, got {axis}")
+    return axis % rank
+
+
+@operator("Shape")
+def _shape(node, x):
+    return np.array(x.shape[node.get("start", 0) : node.get("end")], np.int64)
+
+
+@operator("Size")
+def _size(node, x):
+    return np.array(x.size, np.int64)
+
+
+@operator("Constant")
+def _constant(node):
+    (name, value), *others = node.attributes.items()
+    types = {
+        "value": None,
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    if others or name not in types:
+        raise ValueError(f"expected one value of numbers, got {', '.join(node.attributes)}")
+    return value if name == "value" else np.array(value, types[name])
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(node, shape):
+    shape, value = _sizes("shape", shape), node.get("value", np.zeros(1, np.float32))
+    if value.size != 1:
+        raise ValueError(f"value: expected one element, got {value.size}")
+    node.room(shape, value.dtype)
+    return np.full(shape, value.reshape(()), value.dtype)
+
+
+@operator("Expand")
+def _expand(node, x, shape):
+    shape = np.broadcast_shapes(x.shape, _sizes("shape", shape))
+    node.room(shape, x.dtype)  # a view, but whoever reads it may not leave it at that
+    return np.broadcast_to(x, shape)
+
+
+@operator("Range")
+def _range(node, start, limit, delta):
+    _same_dtype(start, limit, delta)
+    dtype = start.dtype
+    start, limit, delta = (array.item() for array in (start, limit, delta))
+    count = max(0, -((start - limit) // delta) if dtype.kind in "iu" else math.ceil((limit - start) / delta))
+    node.room((count,), dtype)
+    return (start + np.arange(count) * delta).astype(dtype)
+
+
+@operator("Tile")
+def _tile(node, x, repeats):
+    repeats = _sizes("repeats", repeats)
+    if len(repeats) != x.ndim:
+        raise ValueError(f"repeats: expected {x.ndim} of them, got {len(repeats)}")
+    node.room([size * times for size, times in zip(x.shape, repeats, strict=True)], x.dtype)
+    return np.tile(x, repeats)
+
+
+@operator("Pad")
+def _pad(node, x, pads=None, value=None, axes=None):
+    if node.opset < 11:
+        pads, value = node.get("pads"), node.get("value", 0.0)
+    else:
+        pads, value = _integers("pads", pads), 0 if value is None else value.item()
+    axes = range(x.ndim) if axes is None else [_axis(axis, x.ndim) for axis in _integers("axes", axes)]
+    if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
+        raise ValueError(f"pads: expected two for each axis of {list(axes)}, got {pads}")
+    widths = [(0, 0)] * x.ndim
+    for place, axis in enumerate(axes):
+        widths[axis] = pads[place], pads[place + len(axes)]
+    kept = tuple(slice(max(0, -low), size - max(0, -high)) for size, (low, high) in zip(x.shape, widths, strict=True))
+    widths = [(max(0, low), max(0, high)) for low, high in widths]
+    x = x[kept]  # negative pads take away
+    node.room([size + low + high for size, (low, high) in zip(x.shape, widths, strict=True)], x.dtype)
+    mode = node.get("mode", "constant")
+    return np.pad(x, widths, mode, **({"constant_values": x.dtype.type(value)} if mode == "constant" else {}))
+
+
+@operator("Reshape")
+def _reshape(node, x, shape):
+    shape = _integers("shape", shape)
+    copied = [] if node.get("allowzero", 0) else [axis for axis, size in enumerate(shape) if size == 0]
+    if min(shape, default=0) < -1 or shape.count(-1) > 1 or copied[-1:] > [x.ndim - 1]:
+        raise ValueError(f"shape: {shape} does not fit an input of shape {x.shape}")
+    new = [x.shape[axis] if axis in copied else size for axis, size in enumerate(shape)]
+    if -1 in new:  # worked out without the axes that are copied, which may be empty
+        others = math.prod(size for axis, size in enumerate(shape) if size != -1 and axis not in copied)
+        new[new.index(-1)] = math.prod(size for axis, size in enumerate(x.shape) if axis not in copied) // (others or 1)
+    if not x.flags.c_contiguous:
+        node.room(x.shape, x.dtype, x)
+    return x.reshape(new)
+
+
+@operator("Flatten")
+def _flatten(node, x):
+    axis = node.get("axis", 1)
+    axis = x.ndim if axis == x.ndim else _axis(axis, x.ndim)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+@operator("Transpose")
+def _transpose(node, x):
+    return x.transpose(node.get("perm"))
+
+
+@operator("Squeeze")
+def _squeeze(node, x, axes=None):
+    axes = _axes(node, axes)
+    return x.squeeze(None if axes is None else tuple(axes))
+
+
+@operator("Unsqueeze")
+def _unsqueeze(node, x, axes=None):
+    return np.expand_dims(x, tuple(_axes(node, axes)))
+
+
+def _axes(node, axes):
+    """The axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
+    if node.opset < 13:
+        return node.get("axes")
+    return None if axes is None else _integers("axes", axes)
+
+
+# Parts
+
+
+@operator("Concat")
+def _concat(node, *arrays):
+    _same_dtype(*arrays)
+    axis = _axis(node.get("axis"), arrays[0].ndim)
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    node.room(shape, arrays[0].dtype, *arrays)
+    return np.concatenate(arrays, axis)
+
+
+@operator("Split")
+def _split(node, x, split=None):
+    axis = _axis(node.get("axis", 0), x.ndim)
+    size, count = x.shape[axis], len(node.outputs)
+    split = node.get("split") if node.opset < 13 else split if split is None else list(_sizes("split", split))
+    if split is None:
+        if count != node.get("num_outputs", count) or (node.opset < 18 and size % count):
+            raise ValueError(f"{size} is not split evenly into {count}")
+        part = -(-size // count)
+        split = [max(0, min(part, size - place * part)) for place in range(count)]
+    if len(split) != count or sum(split) != size:
+        raise ValueError(f"split: expected {count} sizes that add up to {size}, got {split}")
+    return tuple(np.split(x, np.cumsum(split[:-1], dtype=np.intp), axis))
+
+
+@operator("Slice")
+def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
+    if node.opset < 10:
+        starts, ends, axes = (node.get(name) for name in ("starts", "ends", "axes"))
+    else:
+        starts, ends = _integers("starts", starts), _integers("ends", ends)
+        axes = None if axes is None else _integers("axes", axes)
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else _integers("steps", steps)
+    parts = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        parts[_axis(axis, x.ndim)] = slice(start, end, step)  # ONNX clamps as Python does
+    return x[tuple(parts)]
+
+
+@operator("Gather")
+def _gather(node, x, indices):
+    axis = _axis(node.get("axis", 0), x.ndim)
+    node.room(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
+    return np.take(x, indices, axis)
+
+
+@operator("GatherElements")
+def _gather_elements(node, x, indices):
+    axis = _axis(node.get("axis", 0), x.ndim)
+    node.room(indices.shape, x.dtype)
+    parts = tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))
+    return np.take_along_axis(x[parts], indices, axis)
+
+
+@operator("GatherND")
+def _gather_nd(node, x, indices):
+    node.room(indices.shape[:-1] + x.shape[indices.shape[-1] :], x.dtype)
+    return x[tuple(np.moveaxis(indices, -1, 0))]
+
+
+@operator("ReverseSequence")
+def _reverse_sequence(node, x, lengths):
+    time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
+    if {time, batch} != {0, 1}:
+        raise ValueError(f"time_axis, batch_axis: expected 0 and 1, got {time} and {batch}")
+    x = x.swapaxes(0, time)  # (T, B, ...)
+    T, B = x.shape[:2]
+    if lengths.shape != (B,) or (lengths < 0).any() or (lengths > T).any():
+        raise ValueError(f"sequence_lens: expected {B} of 0 to {T}, got {lengths}")
+    steps = np.arange(T)[:, np.newaxis]
+    return x[np.where(steps < lengths, lengths - 1 - steps, steps), np.arange(B)].swapaxes(0, time)

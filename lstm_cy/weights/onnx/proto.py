@@ -1,0 +1,248 @@
+"""What the protobuf of an ONNX file holds, as NumPy arrays and Python values; nothing in it is taken on trust."""
+
+import contextlib
+import errno
+import math
+import os
+import re
+import stat
+
+import numpy as np
+
+#: operator sets in which every operator read here is known; what is newer than 22 only admits more types
+OPSETS = range(7, 26)
+#: protobuf's own limit
+LARGEST_FILE = 2**31 - 1
+#: nodes, tensors and inputs; each costs far more memory than the file's bytes that ask for it
+LARGEST_COUNT = 50_000
+
+# TensorProto.DataType, as far as NumPy has it
+DTYPES = {
+    1: np.dtype("float32"),
+    2: np.dtype("uint8"),
+    3: np.dtype("int8"),
+    4: np.dtype("uint16"),
+    5: np.dtype("int16"),
+    6: np.dtype("int32"),
+    7: np.dtype("int64"),
+    9: np.dtype("bool"),
+    10: np.dtype("float16"),
+    11: np.dtype("float64"),
+    12: np.dtype("uint32"),
+    13: np.dtype("uint64"),
+}
+# Where a tensor without raw data keeps the numbers; what is not named is in int32_data.
+_FIELDS = {
+    "float32": "float_data",
+    "float64": "double_data",
+    "int64": "int64_data",
+    "uint32": "uint64_data",
+    "uint64": "uint64_data",
+}
+# AttributeProto.AttributeType: where the value is
+_ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 10: "graphs"}
+_EXTERNAL = 1
+
+
+def import_onnx():
+    """The `onnx` library, an extra."""
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError("ONNX files need an extra: pip install lstm_cy[onnx]") from None
+    return onnx
+
+
+@contextlib.contextmanager
+def naming(name):
+    """Errors that arise inside begin with `name`."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+class Source:
+    """A model's protobuf and where it came from.
+
+    Parameters
+    ----------
+    model : str, os.PathLike, bytes or onnx.ModelProto
+
+    Attributes
+    ----------
+    proto : onnx.ModelProto
+    name : str
+        What errors call it: the path, or "model".
+    size : int
+        Bytes of the protobuf.
+    opset : int
+        Version of ONNX's own operators.
+    """
+
+    def __init__(self, model):
+        onnx = import_onnx()
+        folder, self.name = None, "model"
+        if isinstance(model, onnx.ModelProto):
+            self.proto, self.size = model, model.ByteSize()
+        elif isinstance(model, bytes | bytearray | memoryview):
+            content = bytes(model)
+            self.proto, self.size = self._parsed(onnx, content), len(content)
+        elif isinstance(model, str | os.PathLike):
+            self.name = os.fspath(model)
+            folder = os.path.dirname(self.name) or os.curdir
+            with open(self.name, "rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                if self.size > LARGEST_FILE:
+                    raise ValueError(f"{self.name}: {self.size} bytes; an ONNX file has at most {LARGEST_FILE}")
+                self.proto = self._parsed(onnx, file.read())
+        else:
+            raise TypeError(f"model: expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+        self._external = _External(folder)
+        with naming(self.name):
+            self.opset = self._opset()
+
+    def _parsed(self, onnx, content):
+        from google.protobuf.message import DecodeError  # what onnx itself stands on
+
+        try:
+            return onnx.load_model_from_string(content)
+        except DecodeError as error:
+            raise ValueError(f"{self.name}: truncated, or not an ONNX model: {error}") from None
+
+    def _opset(self):
+        versions = {entry.version for entry in self.proto.opset_import if is_onnx(entry.domain)}
+        if len(versions) != 1 or not self.proto.HasField("graph"):
+            raise ValueError("truncated, or not an ONNX model: it has no graph, or not one version of ONNX's operators")
+        version = versions.pop()
+        if version not in OPSETS:
+            raise ValueError(f"operators of version {version}; versions {OPSETS[0]} to {OPSETS[-1]} are read")
+        # A function may take the place of an operator.
+        hidden = [function.name for function in self.proto.functions if is_onnx(function.domain)]
+        if hidden:
+            raise ValueError(f"functions in the place of ONNX's operators: {', '.join(hidden)}")
+        return version
+
+    def array(self, tensor):
+        """A read-only array of what a TensorProto holds.
+
+        Raises
+        ------
+        ValueError
+            A type NumPy does not have, or a size that is not that of the bytes that are there.
+        """
+        name = f"tensor {tensor.name!r}"
+        if tensor.data_type not in DTYPES or tensor.HasField("segment"):
+            raise ValueError(f"{name}: type {type_name(tensor.data_type)} or its segments are not supported")
+        shape, dtype = tuple(tensor.dims), DTYPES[tensor.data_type]
+        if min(shape, default=0) < 0:
+            raise ValueError(f"{name}: shape {shape}")
+        count = math.prod(shape)
+        field = _FIELDS.get(dtype.name, "int32_data")
+        if tensor.data_location == _EXTERNAL:
+            with naming(name):
+                raw = self._external.read(tensor, count * dtype.itemsize)
+        elif tensor.HasField("raw_data"):
+            raw = tensor.raw_data
+        else:
+            raw = None
+        found = len(getattr(tensor, field)) if raw is None else len(raw) / dtype.itemsize
+        if found != count:
+            raise ValueError(f"{name}: shape {shape} has {count} elements, the file holds {found:g}")
+        if raw is not None and dtype.kind == "b":
+            array = np.frombuffer(raw, np.uint8) != 0
+        elif raw is not None:
+            array = np.frombuffer(raw, dtype.newbyteorder("<"))
+        elif dtype.name == "float16":  # its bits stand in integers
+            array = np.array(tensor.int32_data, np.uint16).view(dtype)
+        else:
+            array = np.array(getattr(tensor, field), dtype)
+        array = array.reshape(shape)
+        array.flags.writeable = False
+        return array
+
+    def attributes(self, node):
+        """{name: value} of a NodeProto: numbers, str, lists of them, arrays; graphs as they are."""
+        values = {}
+        for attribute in node.attribute:
+            if attribute.name in values:
+                raise ValueError(f"attribute {attribute.name!r} is there twice")
+            if attribute.type not in _ATTRIBUTES or attribute.ref_attr_name:
+                raise ValueError(f"attribute {attribute.name!r} is of a type that is not supported")
+            value = getattr(attribute, _ATTRIBUTES[attribute.type])
+            if attribute.type == 4:
+                value = self.array(value)
+            elif attribute.type == 3:
+                value = value.decode()
+            elif attribute.type == 8:
+                value = [text.decode() for text in value]
+            elif attribute.type in (6, 7):
+                value = list(value)
+            values[attribute.name] = value
+        return values
+
+
+class _External:
+    """Reads the tensors that a model keeps in files of their own, which must lie beside it.
+
+    Each byte is read once, and what tensors share they share here too, so that a small file cannot fill the memory.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._read = {}
+        self._left = {}
+
+    def read(self, tensor, size):
+        """The bytes of a tensor, of which `size` are expected."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.pop("location", "")
+        offset, length = entries.pop("offset", "0"), entries.pop("length", str(size))
+        entries.pop("checksum", None)
+        numbers = all(re.fullmatch(r"\d{1,19}", number, re.ASCII) for number in (offset, length))
+        if entries or not numbers or int(length) != size:
+            raise ValueError(f"external data of {length} bytes at {offset}, {size} are expected; {entries}")
+        if self._folder is None:
+            raise ValueError("its data are in another file; give the path of the model")
+        if location in ("", os.curdir, os.pardir) or re.search(r"[/\\:\0]", location):
+            raise ValueError(f"its data are in {location!r}; only files in the model's own folder are read")
+        key = location, int(offset), size
+        if key not in self._read:
+            self._read[key] = self._bytes(*key)
+        return self._read[key]
+
+    def _bytes(self, location, offset, size):
+        try:
+            # O_NONBLOCK: a pipe would wait for ever
+            descriptor = os.open(os.path.join(self._folder, location), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            raise ValueError(f"its data in {location!r} are not read: {why}") from None
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"its data in {location!r} are not read: it is not a file")
+            left = self._left.setdefault(location, status.st_size)
+            if offset + size > status.st_size or size > left:
+                raise ValueError(
+                    f"{size} bytes at {offset} of {location!r}, which has {status.st_size}, {left} of them not yet used"
+                )
+            self._left[location] -= size
+            with open(descriptor, "rb", closefd=False) as file:
+                file.seek(offset)
+                return file.read(size)
+        finally:
+            os.close(descriptor)
+
+
+def is_onnx(domain):
+    """Whether these are ONNX's own operators."""
+    return domain in ("", "ai.onnx")
+
+
+def type_name(number):
+    """What ONNX calls an element type."""
+    try:
+        return import_onnx().TensorProto.DataType.Name(number)
+    except ValueError:
+        return str(number)

@@ -1,0 +1,212 @@
+"""What is in a model file, told line by line."""
+
+import inspect
+import os
+from collections import Counter
+
+from .. import activations
+from ..layers import Sequential
+from ..lstm import LSTM
+from . import gate_order, native
+
+_LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))
+
+
+def describe(path):
+    """Lines that tell what a file holds: layers and their options, tensors, the order of the gates, what is not read.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Any file that `load` reads.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError, ImportError, OSError
+        As `load`. But what a file holds besides LSTMs, or more than one of them, is told and no error.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from lstm_cy import LSTM, save
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.npz")
+    >>> save(LSTM(3, 5, bias=False, bidirectional=True), path)
+    >>> print(*describe(path)[1:], sep="\\n")
+    layers
+      LSTM(input_size=3, hidden_size=5, bias=False, bidirectional=True)
+    gates in the file: i, f, g, o
+    tensors: 4, 320 numbers, 1280 bytes
+      weight_ih_l0          float32 (20, 3)
+      weight_hh_l0          float32 (20, 5)
+      weight_ih_l0_reverse  float32 (20, 3)
+      weight_hh_l0_reverse  float32 (20, 5)
+    metadata: none
+    """
+    from . import by_suffix
+
+    first, *lines = by_suffix(path, _DESCRIBERS)(path)
+    return [f"{os.fspath(path)}: {os.path.getsize(path)} bytes, {first}", *lines]
+
+
+def words(layer):
+    """A layer as the call that makes it, without the options that are as usual.
+
+    Examples
+    --------
+    >>> from lstm_cy import LSTM
+    >>> words(LSTM(3, 5, 2, batch_first=True))
+    'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
+    """
+    parameters = inspect.signature(type(layer)).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    always = {parameter.name: layer.config[parameter.name] for parameter in required}
+    usual = type(layer)(**{name: 1 if type(value) is int else value for name, value in always.items()}).config
+    told = {name: value for name, value in layer.config.items() if name in always or value != usual[name]}
+    if isinstance(layer, LSTM) and set(layer.activations) == {activations.PLAIN}:
+        told.pop("activations", None)
+    return f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
+
+def _own_or_foreign(path):
+    try:
+        model, metadata = native.read_model(path, strict=False)
+    except native.ForeignFile:
+        return _pytorch(path)
+    return [
+        f"a model of lstm_cy, format version {native.FORMAT_VERSION}",
+        *_layers(model),
+        _gates(gate_order.ORDER),
+        *_tensors(model.stored()),
+        _metadata(metadata),
+    ]
+
+
+def _pytorch(path):
+    from . import pytorch
+
+    arrays = dict(flat(pytorch.read(path)))
+    lstms = pytorch.lstms(path)
+    own = {id(array) for prefix, lstm in lstms.items() for array in own_tensors(arrays, prefix, lstm).values()}
+    return [
+        "tensors under PyTorch's names",
+        *_table("LSTMs", [(prefix or "(no prefix)", words(lstm)) for prefix, lstm in lstms.items()]),
+        _gates(gate_order.ORDER),
+        *_tensors({name: array for name, array in arrays.items() if id(array) in own}, "their tensors"),
+        *_tensors({name: array for name, array in arrays.items() if id(array) not in own}, "other tensors"),
+    ]
+
+
+def flat(value, place=""):
+    """(name, tensor) of what a file of tensors holds, with the places in its dicts and lists before the names."""
+    if hasattr(value, "shape"):
+        yield place, value
+    elif isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(inner, f"{place}/{key}" if place else str(key))
+
+
+def own_tensors(tensors, prefix, lstm):
+    """{parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from what `flat` gives."""
+    own = {}
+    for place, tensor in tensors.items():
+        for name in (place, place.rpartition("/")[2]):
+            part = name.removeprefix(prefix)
+            for parameter in (part, f"{part}_l0"):  # without a number: an LSTMCell's
+                if name.startswith(prefix) and parameter in lstm.parameters:
+                    own[parameter] = tensor
+    return own
+
+
+def _keras(path):
+    from .keras import read_model
+
+    model = read_model(path)
+    return ["a model of Keras", *_layers(model), _gates(gate_order.KERAS), *_tensors(model.stored())]
+
+
+def _onnx(path):
+    from .onnx import lstms
+    from .onnx.fold import Graph
+    from .onnx.proto import Source, naming
+
+    source = Source(path)
+    with naming(path):
+        graph = Graph(source, source.proto.graph)
+    counts = Counter(_operators(source.proto.graph))
+    try:
+        layers = [(name, words(lstm)) for name, lstm in lstms(path).items()]
+    except ValueError as error:  # such as weights that are not constant; the rest can be told all the same
+        layers = [("not read", str(error).removeprefix(f"{path}: "))]
+    producer = " ".join(filter(None, (source.proto.producer_name, source.proto.producer_version)))
+    return [
+        f"an ONNX graph, operators of version {source.opset}, by {producer or 'nobody named'}",
+        *_table("inputs", [(value.name, _type(value)) for value in graph.inputs]),
+        *_table("outputs", [(value.name, _type(value)) for value in graph.outputs]),
+        *_table("LSTM nodes", layers),
+        _gates(gate_order.ONNX),
+        f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
+        *(_table("not supported", graph.foreign) if graph.foreign else ["not supported: none"]),
+        *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
+        _metadata(native.metadata_of(path, {entry.key: entry.value for entry in source.proto.metadata_props})),
+    ]
+
+
+def _operators(graph):
+    """The operators of a graph and of those inside it, each as often as it is there."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _operators(inner)
+
+
+def _type(value):
+    """Element type and shape of an input or output."""
+    from .onnx.proto import DTYPES
+
+    tensor = value.type.tensor_type
+    dtype = DTYPES.get(tensor.elem_type, "of another type")
+    if not tensor.HasField("shape"):
+        return f"{dtype}, of any shape"
+    names = {None: "?", "dim_value": "{0.dim_value}", "dim_param": "{0.dim_param}"}
+    sizes = [names[size.WhichOneof("value")].format(size) for size in tensor.shape.dim]
+    return f"{dtype} ({', '.join(sizes)})"
+
+
+def _table(title, rows):
+    """Lines of names and what is told of each, under a title."""
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [title if rows else f"{title}: none", *(f"  {name:{width}}  {told}" for name, told in rows)]
+
+
+def _layers(model):
+    if not isinstance(model, Sequential):
+        return ["layers", f"  {words(model)}"]
+    return _table("layers", [(str(place), words(layer)) for place, layer in enumerate(model.layers)])
+
+
+def _gates(order):
+    return f"gates in the file: {', '.join(_LETTERS[name] for name in order)}"
+
+
+def _tensors(arrays, title="tensors"):
+    numbers, size = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
+    rows = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
+    return _table(f"{title}: {len(arrays)}, {numbers} numbers, {size} bytes" if rows else title, rows)
+
+
+def _metadata(metadata):
+    return f"metadata: {', '.join(metadata) or 'none'}"
+
+
+_DESCRIBERS = {
+    **dict.fromkeys((".npz", ".safetensors"), _own_or_foreign),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _pytorch),
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), _keras),
+    ".onnx": _onnx,
+}

@@ -1,0 +1,447 @@
+"""PyTorch's files (.pt, .pth), read without PyTorch and without executing the pickle in them.
+
+Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested; ``data/0``, ``data/1``, ...
+are the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here:
+those that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the
+number of steps is limited.
+"""
+
+import math
+import pickletools
+
+import numpy as np
+
+from ..quantize import widened
+from . import archive
+
+# A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
+_MAX_PICKLE = 8 << 20
+_MAX_STEPS = 500_000
+_MAX_DEPTH = 64
+# Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
+_MAX_SHARING = 8
+_MAX_AXES = 32
+_LARGEST = 2**63 - 1
+
+# What PyTorch wrote before version 1.6 begins with this number, pickled.
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_VERSIONS = range(1, 11)
+
+# PyTorch's types of elements: the NumPy type of their bytes.
+_PLAIN = ["float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+_BYTES_OF = {name: np.dtype(name) for name in _PLAIN} | {"bfloat16": np.dtype("uint16"), "bool": np.dtype("uint8")}
+_STORAGES = {
+    "torch.FloatStorage": "float32",
+    "torch.DoubleStorage": "float64",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.CharStorage": "int8",
+    "torch.ShortStorage": "int16",
+    "torch.IntStorage": "int32",
+    "torch.LongStorage": "int64",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+    "torch.storage.UntypedStorage": "uint8",
+}
+
+
+def read(path):
+    """What a PyTorch file holds; see `weights.pytorch.read`."""
+    with open(path, "rb") as file, archive.naming(path):
+        _check_beginning(file.read(2 + len(_LEGACY_MAGIC)))
+        members = archive.members(file, "a PyTorch file", check=_folder)
+        folder = _folder(members)
+        records = _Records({name.removeprefix(folder): member for name, member in members.items()})
+        with archive.naming(f"member {folder + 'data.pkl'!r}"):
+            value = _Machine(records).run(records.bytes("data.pkl", _MAX_PICKLE))
+            _check_result(value, records.total)
+    return value
+
+
+def _check_beginning(content):
+    if content.startswith(b"\x80") and content[2:] == _LEGACY_MAGIC:
+        raise ValueError(
+            "in PyTorch's legacy format; only its ZIP format is read: load it in PyTorch, and torch.save it again with "
+            "_use_new_zipfile_serialization=True, which is the default since version 1.6"
+        )
+    if content.startswith(b"\x80"):
+        raise ValueError("a bare pickle, which is not read; torch.save a state_dict() instead")
+
+
+def _folder(names):
+    """The folder that all members are in, with a slash; raises for an archive that is none of PyTorch's."""
+    folder, *others = {name.partition("/")[0] + "/" for name in names} or [""]
+    if others or folder + "data.pkl" not in names:
+        raise ValueError("a ZIP archive, but none of PyTorch: expected one folder with data.pkl in it")
+    if folder + "constants.pkl" in names:
+        raise ValueError(
+            "a TorchScript archive, which holds code; load it in PyTorch with torch.jit.load and torch.save its "
+            "state_dict()"
+        )
+    return folder
+
+
+class _Records:
+    """The members of the archive, by their names within its folder; each array is read once.
+
+    Attributes
+    ----------
+    total : int
+        Bytes of all tensors' records.
+    """
+
+    def __init__(self, members):
+        self._members = members
+        self._arrays = {}
+        self.total = sum(member.size for name, member in members.items() if name.startswith("data/"))
+        version = self.bytes("version", 8) if "version" in members else b"3"
+        if not version.strip().isdigit() or int(version) not in _VERSIONS:
+            raise ValueError(f"format version {version!r}; known are {_VERSIONS[0]} to {_VERSIONS[-1]}")
+        order = self.bytes("byteorder", 8) if "byteorder" in members else b"little"
+        if order not in (b"little", b"big"):
+            raise ValueError(f"byteorder: expected b'little' or b'big', got {order!r}")
+        self._byteorder = "<" if order == b"little" else ">"
+
+    def bytes(self, name, most):
+        """A record as bytes, if there are not more than `most`."""
+        member = self._members[name]
+        if member.size > most:
+            raise ValueError(f"{name} has {member.size} bytes; at most {most} are read")
+        return member.read(member.size)
+
+    def size(self, key):
+        """The bytes of a storage."""
+        name = f"data/{key}"
+        if name not in self._members:
+            raise ValueError(f"record {name!r:.80} is missing")
+        return self._members[name].size
+
+    def array(self, key, kind):
+        """A storage's elements, all of them, as an array of one axis."""
+        if key not in self._arrays:
+            stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
+            if self.size(key) % stored.itemsize:
+                raise ValueError(f"storage {key!r:.80}: its record of {self.size(key)} bytes is none of {kind}")
+            array = np.empty(self.size(key) // stored.itemsize, stored)
+            with archive.naming(f"record {key!r:.80}"):
+                self._members[f"data/{key}"].fill(array)
+            array = array.astype(_BYTES_OF[kind], copy=False)
+            if kind == "bfloat16":
+                array = widened(array)
+            elif kind == "bool":
+                array = array != 0
+            self._arrays[key] = kind, array
+        found, array = self._arrays[key]
+        if found != kind:
+            raise ValueError(f"storage {key!r:.80}: tensors of {found} and of {kind} share it")
+        return array
+
+
+class _Storage:
+    """What a tensor's bytes are to be taken from."""
+
+    name = "a storage"
+
+    def __init__(self, key, kind):
+        self.key = key
+        self.kind = kind
+
+
+class _Name:
+    """A name that a pickle refers to: one of those that tensors need."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+class _Machine:
+    """Interprets the opcodes of one pickle."""
+
+    def __init__(self, records):
+        self._records = records
+        self._stack = []
+        self._marked = []  # the stacks that MARK has set aside
+        self._memo = {}
+
+    def run(self, content):
+        """The value that the pickle describes."""
+        for steps, (opcode, argument, place) in enumerate(pickletools.genops(content)):
+            if steps >= _MAX_STEPS:
+                raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
+            act = _OPCODES.get(opcode.name)
+            if act is None:
+                raise ValueError(f"opcode {opcode.name} is not among those that tensors need, and is refused")
+            try:
+                act(self, argument)
+            except (IndexError, KeyError):  # an empty stack, an unknown entry of the memo
+                raise ValueError(f"damaged: {opcode.name} at byte {place} finds nothing there") from None
+        if len(self._stack) != 1 or self._marked:
+            raise ValueError("damaged: it ends with an unfinished value")
+        return self._stack.pop()
+
+    def ignore(self, argument):
+        pass
+
+    def push(self, value):
+        self._stack.append(value)
+
+    def mark(self, _):
+        self._marked.append(self._stack)
+        self._stack = []
+
+    def _items(self):
+        """What is above the mark, which is taken away."""
+        items, self._stack = self._stack, self._marked.pop()
+        return items
+
+    def _top(self, kind):
+        """The top of the stack, which has to be of this type."""
+        value = self._stack[-1]
+        if type(value) is not kind:
+            raise ValueError(f"damaged: expected a {kind.__name__} to add to, got a {type(value).__name__}")
+        return value
+
+    def tuple_of_marked(self, _):
+        items = self._items()
+        self.push(tuple(items))
+
+    def tuple_of(self, count):
+        if len(self._stack) < count:
+            raise IndexError
+        items = tuple(self._stack[-count:])
+        del self._stack[-count:]
+        self.push(items)
+
+    def append(self, _):
+        value = self._stack.pop()
+        self._top(list).append(value)
+
+    def append_marked(self, _):
+        items = self._items()
+        self._top(list).extend(items)
+
+    def set_item(self, _):
+        value = self._stack.pop()
+        self._set([self._stack.pop(), value])
+
+    def set_marked(self, _):
+        self._set(self._items())
+
+    def _set(self, items):
+        """Add key, value, key, value, ... to the dict on the stack."""
+        target = self._top(dict)
+        if len(items) % 2:
+            raise IndexError
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # other keys would let a file choose hashes, or make hash() dig too deep
+            if not isinstance(key, str | bool | None) and not (type(key) is int and abs(key) < 2**60):
+                raise ValueError(f"a dict's key is a {type(key).__name__}; only strings and integers are read")
+            target[key] = value
+
+    def put(self, index):
+        self._memo[index] = self._stack[-1]
+
+    def memoize(self, _):
+        self.put(len(self._memo))
+
+    def get(self, index):
+        self.push(self._memo[index])
+
+    def find(self, name):
+        """GLOBAL: module and name, a space between."""
+        module, _, name = name.partition(" ")
+        self._find(module, name)
+
+    def find_on_stack(self, _):
+        name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("damaged: a name that is not a string")
+        self._find(module, name)
+
+    def _find(self, module, name):
+        name = f"{module}.{name}"
+        if name.startswith("torch.") and name.removeprefix("torch.") in _BYTES_OF:
+            self.push(name)  # a dtype
+        elif name in _STORAGES or name in _NAMES:
+            self.push(_Name(name))
+        else:
+            raise ValueError(
+                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where "
+                "a whole module was saved, save its state_dict() instead: dense tensors, none quantized"
+            )
+
+    def storage(self, _):
+        """BINPERSID: how PyTorch refers to the bytes beside the pickle."""
+        match self._stack.pop():
+            case ("storage", _Name(name=name), str(key), str(), int(count)) if name in _STORAGES:
+                kind = _STORAGES[name]
+                taken, found = count * _BYTES_OF[kind].itemsize, self._records.size(key)
+                if taken != found:
+                    raise ValueError(
+                        f"storage {key!r:.80}: {count} elements of {kind} take {taken} bytes, its record holds {found}"
+                    )
+                self.push(_Storage(key, kind))
+            case _:
+                raise ValueError("a persistent id that is no tensor's storage is refused")
+
+    def call(self, _):
+        """REDUCE: not a call of what the name says, but the counterpart here."""
+        arguments, name = self._stack.pop(), self._stack.pop()
+        if not isinstance(name, _Name) or name.name not in _NAMES or type(arguments) is not tuple:
+            raise ValueError("damaged: a call of what cannot be called")
+        self.push(_NAMES[name.name](self, arguments))
+
+    def build(self, _):
+        """BUILD: attributes, which a state_dict has: the versions of its modules. They are passed over."""
+        state = self._stack.pop()
+        if type(state) is not dict:
+            raise ValueError(f"damaged: attributes in a {type(state).__name__}")
+        self._top(dict)
+
+    def ordered_dict(self, arguments):
+        if arguments:
+            raise ValueError("damaged: collections.OrderedDict with arguments")
+        return {}
+
+    def tensor(self, arguments):
+        """torch._utils._rebuild_tensor_v2: storage, offset, size, stride, requires_grad, hooks[, metadata]."""
+        match arguments:
+            case (_Storage() as storage, offset, size, stride, _, _, *metadata):
+                self._check_metadata(metadata)
+                return self._tensor(storage.key, storage.kind, offset, size, stride)
+        raise ValueError("damaged: torch._utils._rebuild_tensor_v2 with other arguments than a tensor's")
+
+    def untyped_tensor(self, arguments):
+        """torch._utils._rebuild_tensor_v3: the same with the dtype behind the hooks."""
+        match arguments:
+            case (_Storage() as storage, offset, size, stride, _, _, str(dtype), *metadata) if dtype in _DTYPES:
+                self._check_metadata(metadata)
+                return self._tensor(storage.key, _DTYPES[dtype], offset, size, stride)
+        raise ValueError("damaged: torch._utils._rebuild_tensor_v3 with other arguments than a tensor's")
+
+    def _check_metadata(self, metadata):
+        if metadata and metadata[0] is not None and not (type(metadata[0]) is dict and not metadata[0]):
+            raise ValueError("a tensor that is conjugated, negated or has other metadata is not read")
+
+    def _tensor(self, key, kind, offset, size, stride):
+        place = f"storage {key!r:.80}"
+        if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+            raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
+        if len(size) > _MAX_AXES:
+            raise ValueError(f"{place}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
+        if not all(type(number) is int and 0 <= number <= _LARGEST for number in (offset, *size, *stride)):
+            raise ValueError(f"{place}: expected an offset, sizes and strides of 0 to {_LARGEST}")
+        flat = self._records.array(key, kind)
+        if math.prod(size) == 0:
+            return np.empty(size, flat.dtype)
+        last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+        if last >= flat.size:
+            raise ValueError(
+                f"{place}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has {flat.size}"
+            )
+        step = flat.itemsize
+        # an axis of one has a stride that is never taken, and may be too large for NumPy
+        strides = [step * count if length > 1 else step for length, count in zip(size, stride, strict=True)]
+        return np.ndarray(size, flat.dtype, flat, offset * step, strides)
+
+    def parameter(self, arguments):
+        match arguments:
+            case (np.ndarray() as array, bool(), dict()):
+                return array
+        raise ValueError("damaged: torch._utils._rebuild_parameter with other arguments than a parameter's")
+
+    def torch_size(self, arguments):
+        match arguments:
+            case (tuple() as size,):
+                return size
+        raise ValueError("damaged: torch.Size with other arguments than a size")
+
+    def device(self, arguments):
+        match arguments:
+            case (str(kind),):
+                return kind
+            case (str(kind), int(index)):
+                return f"{kind}:{index}"
+        raise ValueError("damaged: torch.device with other arguments than a device")
+
+    def encode(self, arguments):
+        """_codecs.encode: how protocol 2 writes bytes."""
+        match arguments:
+            case (str(text), "latin1"):
+                return text.encode("latin1")
+        raise ValueError("damaged: _codecs.encode with other arguments than bytes")
+
+
+_DTYPES = {f"torch.{kind}": kind for kind in _BYTES_OF}
+_NAMES = {
+    "collections.OrderedDict": _Machine.ordered_dict,
+    "torch._utils._rebuild_tensor_v2": _Machine.tensor,
+    "torch._utils._rebuild_tensor_v3": _Machine.untyped_tensor,
+    "torch._utils._rebuild_parameter": _Machine.parameter,
+    "torch.Size": _Machine.torch_size,
+    "torch.device": _Machine.device,
+    "_codecs.encode": _Machine.encode,
+}
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
+_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
+_OPCODES = {
+    "PROTO": _Machine.ignore,
+    "FRAME": _Machine.ignore,
+    "STOP": _Machine.ignore,
+    **dict.fromkeys(_NUMBERS + _STRINGS, _Machine.push),
+    "NONE": _Machine.push,  # which has no argument: None
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.tuple_of_marked,
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.append_marked,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_marked,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.memoize,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.find,
+    "STACK_GLOBAL": _Machine.find_on_stack,
+    "BINPERSID": _Machine.storage,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+}
+
+
+def _check_result(value, total):
+    """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
+    nodes = size = 0
+
+    def visit(value, depth):
+        nonlocal nodes, size
+        nodes += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested deeper than {_MAX_DEPTH}, or in itself")
+        if nodes > _MAX_STEPS:
+            raise ValueError(f"more than {_MAX_STEPS} values")
+        if isinstance(value, _Storage | _Name):
+            raise ValueError(f"{value.name} where a value should be")
+        if isinstance(value, np.ndarray):
+            size += value.nbytes
+        elif isinstance(value, dict):
+            for part in value.values():
+                visit(part, depth + 1)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                visit(part, depth + 1)
+
+    visit(value, 0)
+    if size > _MAX_SHARING * total + (1 << 20):
+        raise ValueError(
+            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that "
+            "are expanded or shared so often are not read"
+        )

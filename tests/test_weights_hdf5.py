@@ -1,0 +1,206 @@
+"""The part of HDF5 that we read, against the HDF5 library; everything else is refused, and nothing runs away."""
+
+import io
+import random
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from lstm_cy.weights import hdf5
+
+h5py = pytest.importorskip("h5py")
+
+
+def written(fill, **options):
+    """The bytes of a file that `fill` is given to fill."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", **options) as file:
+        fill(file)
+    return buffer.getvalue()
+
+
+def plain(file):
+    rng = np.random.default_rng(0)
+    for dtype in ("<f2", "<f4", "<f8", ">f4", ">f8", "i1", "<i4", ">i8", "u1", "<u8"):
+        file[f"types/{dtype}"] = (rng.standard_normal((3, 5)) * 50).astype(dtype)
+    file["shapes/scalar"] = np.float32(2.5)
+    file["shapes/empty"] = np.empty((0, 3), np.float32)
+    file["shapes/deep/er/cube"] = rng.standard_normal((2, 3, 4))
+    for index in range(300):  # more than a node of the tree holds
+        file[f"many/{index}"] = np.full(2, index, np.float32)
+    compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    compact.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple((4,))
+    h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F32LE, space, dcpl=compact).write(
+        h5py.h5s.ALL, h5py.h5s.ALL, np.arange(4, dtype=np.float32)
+    )
+    file.create_group("nothing")
+    file.attrs["text"] = "plain, é 😀"
+    file.attrs["bytes"] = b"as Keras 2 has them"
+    file.attrs["fixed"] = np.bytes_(b"of a fixed size")
+    file.attrs["long"] = "long " * 50_000
+    file.attrs["numbers"] = np.arange(5)
+    for index in range(30):  # so that the header goes on elsewhere
+        file["types"].attrs[f"attribute {index}"] = f"{index}"
+
+
+def test_what_the_library_writes_is_read():
+    data = written(plain)
+    arrays, texts = hdf5.read(data, texts=["text", "bytes", "fixed", "long", "attribute 7", "attribute 29"])
+    expected = {}
+    with h5py.File(io.BytesIO(data)) as file:
+        file.visititems(
+            lambda path, thing: expected.update({path: thing[()]} if isinstance(thing, h5py.Dataset) else {})
+        )
+    assert sorted(arrays) == sorted(expected)
+    for path, array in expected.items():
+        assert arrays[path].dtype == array.dtype
+        assert arrays[path].shape == array.shape
+        assert arrays[path].tobytes() == array.tobytes()
+    assert texts == {
+        ("", "text"): "plain, é 😀",
+        ("", "bytes"): "as Keras 2 has them",
+        ("", "fixed"): "of a fixed size",
+        ("", "long"): "long " * 50_000,
+        ("types", "attribute 7"): "7",
+        ("types", "attribute 29"): "29",
+    }
+    assert "many/0" not in hdf5.read(data, skip=["many"])[0]
+
+
+def soft(file):
+    file["a"] = np.ones(3, np.float32)
+    file["b"] = h5py.SoftLink("/a")
+
+
+def external_link(file):
+    file["b"] = h5py.ExternalLink("/etc/hostname", "/a")
+
+
+def external_data(file):
+    file.create_dataset("b", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "a", (4,))
+    file.create_virtual_dataset("b", layout)
+
+
+def references(file):
+    file["a"] = np.ones(3)
+    file["b"] = np.array([file["a"].ref], h5py.ref_dtype)
+
+
+def compound(file):
+    file["b"] = np.zeros(3, "f4,i4")
+
+
+def cycle(file):
+    file["a/b"] = file["/"]
+
+
+def twice(file):
+    file["a"] = np.ones(3, np.float32)
+    file["b"] = file["a"]
+
+
+def number_for_text(file):
+    file.attrs["text"] = 3
+
+
+def texts_for_text(file):
+    file.attrs["text"] = ["a", "b"]
+
+
+REFUSED = {
+    soft: "'b' is a link",
+    external_link: "links to other files",
+    external_data: "'b': data in another file",
+    virtual: "chunked or virtual",
+    lambda file: file.create_dataset("b", data=np.zeros(10_000_000, "f4"), compression="gzip"): "'b': compressed",
+    lambda file: file.create_dataset("b", data=np.zeros(100), chunks=(10,)): "chunked",
+    lambda file: file.create_dataset("b", (2**40, 2**20), "f4"): "'b': .* 4611686018427387904 bytes at .* are not",
+    references: "'b': expected numbers",
+    compound: "'b': expected numbers",
+    lambda file: file.create_dataset("b", data="text"): "'b': expected numbers",
+    lambda file: file.create_dataset("b", data=h5py.Empty("f4")): "'b': expected an array",
+    lambda file: file.__setitem__("b", np.dtype("f4")): "'b': neither a group nor an array",
+    cycle: "two ways lead to",
+    twice: "two ways lead to",
+    number_for_text: "attribute 'text': expected one text",
+    texts_for_text: "attribute 'text': expected one text",
+}
+
+
+@pytest.mark.parametrize("fill", REFUSED, ids=lambda fill: fill.__name__)
+def test_what_is_refused(fill):
+    with pytest.raises(ValueError, match=REFUSED[fill]):
+        hdf5.read(written(fill), texts=["text"])
+
+
+def test_later_formats_are_refused():
+    with pytest.raises(ValueError, match="later format"):
+        hdf5.read(written(soft, libver="latest"))
+    with pytest.raises(ValueError, match="'a': .* later format"):
+        hdf5.read(written(lambda file: file.create_group("a", track_order=True)))
+
+
+def test_every_prefix_is_refused():
+    data = written(plain)
+    for size in (*range(200), *range(200, len(data), 512), len(data) - 1):
+        with pytest.raises(ValueError, match="truncated"):
+            hdf5.read(data[:size])
+
+
+def test_changed_bytes_are_refused_or_give_arrays_of_the_file():
+    data, rng = written(plain), random.Random(0)
+    used = [place for place, byte in enumerate(data) if byte]
+    for _ in range(300):
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 2, 5, 20))):
+            place, width = rng.choice(used), rng.choice((1, 4, 8))
+            changed[place : place + width] = rng.choice((b"\xff" * width, bytes(width), rng.randbytes(width)))
+        try:
+            arrays, _ = hdf5.read(bytes(changed[: len(data)]), texts=["text", "fixed", "long"])
+        except ValueError:
+            continue
+        assert sum(array.nbytes for array in arrays.values()) <= len(data)
+
+
+def test_a_heap_that_turns_in_circles_ends():
+    """An object of no size is where the library never leaves."""
+    data = bytearray(written(lambda file: file.attrs.update(text="x" * 100, other="y")))
+    heap = data.index(b"GCOL") + 16
+    struct.pack_into("<H6xQ", data, heap, 7, 2**64 - 24)
+    with pytest.raises(ValueError, match="damaged"):
+        hdf5.read(bytes(data), texts=["text", "other"])
+
+
+def test_work_is_bounded():
+    """A heap of tiny objects, which every text walks through."""
+
+    def fill(file):
+        for index in range(300):
+            file.attrs[f"a{index}"] = "" if index else "x" * 100_000
+
+    data = bytearray(written(fill))
+    start = data.index(b"x" * 100_000)
+    for place in range(start, start + 99_000, 16):
+        struct.pack_into("<H6xQ", data, place, 9999, 0)
+    struct.pack_into("<Q", data, start - 8, 0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="entries|damaged"):
+            hdf5.read(bytes(data), texts=[f"a{index}" for index in range(300)])
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"hello" * 100, bytes(4096)])
+def test_other_files_are_refused(content):
+    with pytest.raises(ValueError, match="truncated|not an HDF5 file|damaged"):
+        hdf5.read(content)

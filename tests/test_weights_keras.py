@@ -1,0 +1,707 @@
+"""Keras's files and live models, against Keras on its PyTorch backend; and files that nobody should read."""
+
+import io
+import json
+import os
+import tracemalloc
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lstm_cy import load, save
+from lstm_cy.weights.keras import from_keras, read_model
+
+h5py = pytest.importorskip("h5py")
+
+# Keras's variables do not know NumPy 2's `copy` yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+TOLERANCE = 5e-6
+GATES = ("sigmoid", "hard_sigmoid", "softsign", "linear")
+CELLS = ("tanh", "relu", "elu", "leaky_relu", "softplus", "sigmoid")
+HEADS = ("linear", "softmax", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "softsign")
+HEADS += ("hard_sigmoid", "leaky_relu", "exponential", "log_softmax")
+
+
+@pytest.fixture(scope="module")
+def keras():
+    pytest.importorskip("torch")
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "torch")
+        keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "torch":
+        pytest.skip("Keras has another backend")
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it calls .h5 legacy each time
+    return keras
+
+
+def randomized(model, seed=0):
+    """The model with random weights: Keras's own biases are zeros and ones."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        layer.set_weights([rng.normal(0, 0.4, array.shape).astype(array.dtype) for array in layer.get_weights()])
+    return model
+
+
+def expected(model, x):
+    out = model(x)
+    return [part.detach().numpy() for part in (out if isinstance(out, list | tuple) else [out])]
+
+
+def saved(model, path):
+    model.save(path)
+    return path
+
+
+def agrees(model, ours, x):
+    out, _ = ours(x)
+    outs = out if isinstance(out, tuple) else (out,)
+    for got, want in zip(outs, expected(model, x), strict=True):
+        assert got.shape == want.shape
+        assert np.abs(got - want).max(initial=0) <= TOLERANCE * max(1, np.abs(want).max(initial=0))
+
+
+def every_way(model, folder):
+    """Our model from a live one, from both kinds of file, and from our own file of it."""
+    yield from_keras(model)
+    for suffix in (".keras", ".h5"):
+        yield read_model(saved(model, folder / f"model{suffix}"), strict=True)
+    ours = read_model(folder / "model.keras")
+    save(ours, folder / "model.npz")
+    again = load(folder / "model.npz")
+    assert again.config == ours.config
+    yield again
+
+
+# Random models
+
+RECURRENT = st.fixed_dictionaries(
+    {
+        "units": st.integers(1, 4),
+        "activation": st.sampled_from(("tanh", *CELLS)),
+        "recurrent_activation": st.sampled_from(("sigmoid", *GATES)),
+        "use_bias": st.booleans(),
+        "go_backwards": st.booleans(),
+        "dropout": st.sampled_from((0.0, 0.3)),
+        "zero_output_for_mask": st.booleans(),
+    }
+)
+BETWEEN = st.lists(
+    st.sampled_from(("Dropout", "SpatialDropout1D", "Dense", "TimeDistributed", "Activation", "LeakyReLU")), max_size=2
+)
+MODELS = st.fixed_dictionaries(
+    {
+        "start": st.sampled_from(("tokens", "mask_zero", "features", "Masking")),
+        "blocks": st.lists(
+            st.tuples(RECURRENT, st.sampled_from((None, None, "concat", "sum", "mul", "ave")), BETWEEN),
+            min_size=1,
+            max_size=3,
+        ),
+        "return_sequences": st.booleans(),
+        "head": st.none() | st.sampled_from(HEADS),
+        "functional": st.booleans(),
+        "nested": st.booleans(),
+        "T": st.integers(1, 6),
+        "seed": st.integers(0, 99),
+    }
+)
+
+
+def layers_of(keras, case):
+    """The layers that a drawn case describes."""
+    L = keras.layers
+    make = {
+        "Dropout": lambda: L.Dropout(0.5),
+        "SpatialDropout1D": lambda: L.SpatialDropout1D(0.5),
+        "Dense": lambda: L.Dense(3, activation="tanh"),
+        "TimeDistributed": lambda: L.TimeDistributed(L.Dense(2, activation="relu", use_bias=False)),
+        "Activation": lambda: L.Activation("softsign"),
+        "LeakyReLU": lambda: L.LeakyReLU(0.2),
+    }
+    layers = []
+    if case["start"] in ("tokens", "mask_zero"):
+        layers.append(L.Embedding(5, 3, mask_zero=case["start"] == "mask_zero"))
+    elif case["start"] == "Masking":
+        layers.append(L.Masking(0.5))
+    for index, (options, merge, between) in enumerate(case["blocks"]):
+        last = index == len(case["blocks"]) - 1
+        options = {**options, "return_sequences": case["return_sequences"] or not last}
+        if merge is None:
+            layers.append(L.LSTM(**options))
+        else:
+            layers.append(L.Bidirectional(L.LSTM(**{**options, "go_backwards": False}), merge_mode=merge))
+        layers += [make[kind]() for kind in between if options["return_sequences"] or kind[-1] not in "Dd"]
+    return layers + ([L.Dense(3, activation=case["head"])] if case["head"] else [])
+
+
+def built(keras, case):
+    """The model that a drawn case describes, and an input of it."""
+    layers = layers_of(keras, case)
+    rng = np.random.default_rng(case["seed"])
+    T = case["T"]
+    tokens = case["start"] in ("tokens", "mask_zero")
+    if tokens:
+        x = rng.integers(0, 3, (4, T))
+    else:
+        x = rng.standard_normal((4, T, 2)).astype(np.float32)
+        x[rng.random((4, T)) < 0.4] = 0.5
+    start = keras.Input((T,) if tokens else (T, 2))
+    if case["nested"] and not case["return_sequences"]:
+        layers = [keras.Sequential(layers)]  # with its mask
+    if case["functional"]:
+        end = start
+        for layer in layers:
+            end = layer(end)
+        model = keras.Model(start, end)
+    else:
+        model = keras.Sequential([start, *layers])
+    return randomized(model, case["seed"]), x
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=MODELS)
+def test_random_models(keras, tmp_path, case):
+    model, x = built(keras, case)
+    for ours in every_way(model, tmp_path):
+        agrees(model, ours, x)
+
+
+# What becomes of plain layers, and of some special ones
+
+
+def sequential(keras, shape, *layers):
+    return randomized(keras.Sequential([keras.Input(shape), *layers]))
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_plain_layers_stay_plain(keras):
+    L = keras.layers
+    model = sequential(
+        keras,
+        (None,),
+        L.Embedding(7, 3),
+        L.LSTM(4, return_sequences=True),
+        L.Bidirectional(L.LSTM(2, return_sequences=True)),
+        L.TimeDistributed(L.Dense(5)),
+        L.GaussianNoise(0.1),
+        L.GaussianDropout(0.1),
+        L.ActivityRegularization(0.1),
+        L.Dense(2, activation="softmax"),
+    )
+    ours = from_keras(model)
+    assert kinds(ours) == ["Embedding", "LSTM", "LSTM", "Linear", "Linear", "Activation"]
+    lstm = ours.layers[1]
+    assert (lstm.batch_first, lstm.bidirectional, lstm.reverse) == (True, False, False)
+    kernel, recurrent, bias = model.layers[1].get_weights()
+    assert np.array_equal(lstm.parameters["weight_ih_l0"], kernel.T)
+    assert np.array_equal(lstm.parameters["weight_hh_l0"], recurrent.T)
+    assert np.array_equal(lstm.parameters["bias_ih_l0"], bias)
+    assert not lstm.parameters["bias_hh_l0"].any()
+    agrees(model, ours, np.arange(6).reshape(2, 3))
+
+
+def test_masked_steps_repeat_or_are_zero_as_in_keras(keras, tmp_path):
+    """A mask with a hole, on the left, on the right, whole and empty."""
+    L = keras.layers
+    x = np.array([[1, 0, 2, 3], [0, 1, 2, 3], [1, 2, 0, 0], [1, 2, 3, 1], [0, 0, 0, 0]])
+    for layer in (
+        L.LSTM(3, return_sequences=True),
+        L.LSTM(3, return_sequences=True, zero_output_for_mask=True),
+        L.LSTM(3, return_sequences=True, go_backwards=True),
+        L.LSTM(3),
+        L.LSTM(3, zero_output_for_mask=True),
+        L.LSTM(3, go_backwards=True),
+        L.Bidirectional(L.LSTM(3, return_sequences=True)),
+        L.Bidirectional(L.LSTM(3)),
+    ):
+        model = sequential(keras, (4,), L.Embedding(4, 2, mask_zero=True), layer)
+        for ours in every_way(model, tmp_path):
+            agrees(model, ours, x)
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_directions_that_come_apart(keras, tmp_path, return_sequences):
+    L = keras.layers
+    start = keras.Input((4, 2))
+    layer = L.Bidirectional(L.LSTM(3, return_sequences=return_sequences), merge_mode=None)
+    model = randomized(keras.Model(start, layer(start)))
+    x = np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32)
+    for ours in every_way(model, tmp_path):
+        agrees(model, ours, x)
+    alone = keras.Model(start, model.output[0])
+    with pytest.raises(ValueError, match="expected every output of 'bidirectional"):
+        from_keras(alone)
+
+
+def test_a_backward_layer_of_its_own(keras, tmp_path):
+    L = keras.layers
+    backward = L.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid", use_bias=False, go_backwards=True)
+    model = sequential(keras, (4, 2), L.Bidirectional(L.LSTM(3, name="one"), backward_layer=backward))
+    for ours in every_way(model, tmp_path):
+        agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
+
+
+def test_layers_that_are_activations(keras, tmp_path):
+    L = keras.layers
+    layers = [L.LeakyReLU(0.3), L.ReLU(negative_slope=0.1), L.ELU(0.7), L.Softmax(), L.Activation("gelu")]
+    model = sequential(keras, (4, 2), L.LSTM(3, activation=L.ELU(0.5)), *layers)
+    for ours in every_way(model, tmp_path):
+        agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
+
+
+def test_float64_and_mixed_precision(keras, tmp_path):
+    L = keras.layers
+    x = np.random.default_rng(0).standard_normal((2, 4, 2))
+    model = keras.Sequential([keras.Input((4, 2), dtype="float64"), L.LSTM(3, dtype="float64")])
+    for ours in every_way(model, tmp_path):
+        assert ours.dtype == np.float64
+        assert np.abs(ours(x)[0] - expected(model, x)[0]).max() < 1e-13
+    assert from_keras(keras.Sequential([keras.Input((4, 2)), L.LSTM(3, dtype="mixed_bfloat16")])).dtype == np.float32
+
+
+def test_a_trained_model_with_its_optimizer(keras, tmp_path):
+    L = keras.layers
+    model = sequential(keras, (4, 2), L.LSTM(3, dropout=0.2, recurrent_dropout=0.2), L.Dropout(0.5), L.Dense(1))
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).standard_normal((4, 4, 2)).astype(np.float32)
+    model.fit(x, np.ones((4, 1)), verbose=0)
+    for ours in every_way(model, tmp_path):
+        agrees(model, ours, x)
+
+
+# What is not read
+
+
+def test_all_that_is_unsupported_is_named_at_once(keras, tmp_path):
+    L = keras.layers
+
+    def square(x):
+        return x * x
+
+    @keras.saving.register_keras_serializable("tests")
+    class Mine(L.LSTM):
+        pass
+
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            L.Lambda(square, name="one"),
+            L.GRU(3, return_sequences=True, name="two"),
+            Mine(3, return_sequences=True, name="three"),
+            L.LSTM(3, return_sequences=True, activation="mish", name="four"),
+            L.LSTM(3, return_sequences=True, activation="gelu", name="five"),
+            L.Bidirectional(L.GRU(3, return_sequences=True), name="six"),
+            L.TimeDistributed(L.LayerNormalization(), name="seven"),
+            L.Dense(3, activation=square, name="eight"),
+            L.Softmax(axis=1, name="nine"),
+            L.LSTM(3, return_sequences=True, dtype="float16", name="ten"),
+        ]
+    )
+    patterns = [
+        "one: layer Lambda",
+        "two: layer GRU",
+        "three: .*tests>Mine",
+        "four: activation 'mish'",
+        "five: activation 'gelu' in an LSTM",
+        "six: Bidirectional of GRU",
+        "seven: TimeDistributed of LayerNormalization",
+        "eight: activation 'square'",
+        "nine: softmax over another axis",
+        "ten: dtype 'float16'",
+    ]
+    for read in (
+        lambda: from_keras(model),
+        lambda: read_model(saved(model, tmp_path / "m.keras")),
+        lambda: read_model(saved(model, tmp_path / "m.h5")),
+    ):
+        with pytest.raises(ValueError, match="not supported: " + ".*; ".join(patterns)):
+            read()
+
+
+def test_models_that_are_no_chain(keras):
+    L = keras.layers
+    start = keras.Input((4, 3))
+    dense = L.Dense(3, name="dense")
+    told, h, _ = L.LSTM(3, return_state=True, return_sequences=True, name="lstm")(start)
+    tokens = keras.Input((4,))
+    mask = L.Embedding(4, 3, mask_zero=True)(tokens)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*was passed an input with a mask", UserWarning)
+        nested = keras.Model(tokens, keras.Sequential([L.LSTM(3)], name="inner")(mask))
+    branches = L.Add(name="add")([L.LSTM(3, name="a")(start), L.LSTM(3, name="b")(start)])
+    for model, message in (
+        (keras.Model(start, branches), "'add': expected one input.*; add: layer Add"),
+        (keras.Model(start, dense(dense(start))), "'dense': expected one use of it"),
+        (keras.Model(start, L.LSTM(3)(start * 2)), "layer Multiply|expected one input"),
+        (keras.Model(start, told), "lstm: return_state"),
+        (keras.Model(start, h), "expected one, got"),
+        (keras.Model(start, [L.LSTM(3)(start), L.LSTM(3)(start)]), "output_layers: expected one"),
+        (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|no chain"),
+        (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop' is called with training"),
+        (nested, "inner: a mask that enters"),
+        (keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(mask))), "soft: a layer Softmax"),
+    ):
+        with pytest.raises(ValueError, match=f"not supported: .*{message}"):
+            from_keras(model)
+
+
+def test_only_keras_models_are_taken(keras):
+    class Own(keras.Model):
+        pass
+
+    for thing in (Own(), keras.layers.LSTM(3), None):
+        with pytest.raises(TypeError, match="model: expected a Sequential or functional model of Keras, got"):
+            from_keras(thing)
+    with pytest.raises(ValueError, match="model: expected one that has its weights"):
+        from_keras(keras.Sequential([keras.layers.LSTM(3)]))
+
+
+# Damaged and hostile files; these are made without Keras
+
+
+def lstm_config(name="lstm", **options):
+    plain = {"activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True}
+    return {"class_name": "LSTM", "config": {"name": name, "trainable": True, "units": 2, **plain, **options}}
+
+
+def dense_config(name="dense", **options):
+    return {"class_name": "Dense", "config": {"name": name, "units": 3, "activation": "linear", **options}}
+
+
+def model_config(*layers, **options):
+    return {"class_name": "Sequential", "config": {"name": "sequential", "layers": list(layers), **options}}
+
+
+def lstm_arrays(inputs=3, units=2, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {"kernel": (inputs, 4 * units), "recurrent_kernel": (units, 4 * units), "bias": (4 * units,)}
+    return {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def dense_arrays(inputs=2, units=3):
+    rng = np.random.default_rng(1)
+    return {
+        "kernel": rng.standard_normal((inputs, units)).astype("f4"),
+        "bias": rng.standard_normal(units).astype("f4"),
+    }
+
+
+def write_h5(path, config, weights, version="2.4.0"):
+    """A file as Keras 2 writes it: `weights` is {layer: {"lstm/lstm_cell/kernel:0": array}}."""
+    with h5py.File(path, "w") as file:
+        file.attrs["backend"] = b"tensorflow"
+        if version is not None:
+            file.attrs["keras_version"] = version.encode()
+        file.attrs["model_config"] = (config if isinstance(config, str) else json.dumps(config)).encode()
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = np.array([name.encode() for name in weights] or [b""])
+        for layer, arrays in weights.items():
+            inner = group.create_group(layer)
+            inner.attrs["weight_names"] = np.array([name.encode() for name in arrays] or [b""])
+            for name, array in arrays.items():
+                inner[name] = array
+    return path
+
+
+def write_keras(path, config=None, weights=None, *, version="3.15.0", compression=zipfile.ZIP_STORED, extra=()):
+    """A file as Keras 3 writes it: `weights` is {"layers/lstm/cell/vars/0": array}."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in (weights or {}).items():
+            file[name] = array
+    config = config if isinstance(config, str) else json.dumps(config)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", buffer.getvalue())
+        for name in extra:
+            archive.writestr(name, "")
+    return path
+
+
+def named(arrays, scope):
+    return {f"{scope}/{name}:0": array for name, array in arrays.items()}
+
+
+def numbered(arrays, place):
+    return {f"{place}/vars/{number}": array for number, array in enumerate(arrays.values())}
+
+
+def good_h5(path, **options):
+    weights = {"lstm": named(lstm_arrays(), "lstm/lstm_cell"), "dense": named(dense_arrays(), "dense")}
+    return write_h5(path, model_config(lstm_config(), dense_config()), weights, **options)
+
+
+def good_keras(path, **options):
+    weights = numbered(lstm_arrays(), "layers/lstm/cell") | numbered(dense_arrays(), "layers/dense")
+    return write_keras(path, model_config(lstm_config(), dense_config()), weights, **options)
+
+
+def refused(path, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def by_hand(x, arrays, gate):
+    """An LSTM of Keras, gates in its order i, f, c, o."""
+    h = c = np.zeros((len(x), len(arrays["recurrent_kernel"])))
+    told = []
+    for step in x.swapaxes(0, 1):
+        i, f, g, o = np.split(step @ arrays["kernel"] + h @ arrays["recurrent_kernel"] + arrays["bias"], 4, axis=-1)
+        c = gate(f) * c + gate(i) * np.tanh(g)
+        h = gate(o) * np.tanh(c)
+        told.append(h)
+    return np.stack(told, axis=1)
+
+
+@pytest.mark.parametrize(("version", "slope"), [("2.2.4-tf", 0.2), ("2.15.0", 0.2), ("3.0.5", 1 / 6)])
+def test_each_version_has_its_hard_sigmoid(tmp_path, version, slope):
+    config = model_config(lstm_config(recurrent_activation="hard_sigmoid", implementation=1, time_major=False))
+    arrays = lstm_arrays()
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32) * 3
+    path = write_h5(tmp_path / "m.h5", config, {"lstm": named(arrays, "lstm/lstm_cell")}, version)
+    told = by_hand(x, arrays, lambda z: np.clip(slope * z + 0.5, 0, 1))
+    assert np.abs(read_model(path)(x)[0] - told).max() < 1e-6
+    for unknown in (None, "1.2.0", "4.0"):
+        path = write_h5(tmp_path / "m.h5", config, {"lstm": named(arrays, "lstm/lstm_cell")}, unknown)
+        refused(path, "lstm: activation 'hard_sigmoid' of an unknown version of Keras")
+
+
+def test_a_file_of_keras_2(tmp_path):
+    embeddings = np.random.default_rng(2).standard_normal((5, 3)).astype(np.float32)
+    both = [lstm_arrays(seed=seed) for seed in (3, 4)]
+    layers = [
+        {
+            "class_name": "Embedding",
+            "config": {
+                "name": "embedding",
+                "batch_input_shape": [None, None],
+                "dtype": "float32",
+                "input_dim": 5,
+                "output_dim": 3,
+                "embeddings_initializer": {"class_name": "RandomUniform", "config": {"minval": -0.05}},
+                "mask_zero": False,
+                "input_length": None,
+            },
+        },
+        {
+            "class_name": "Bidirectional",
+            "config": {"name": "bidirectional", "layer": lstm_config(implementation=2), "merge_mode": "sum"},
+        },
+        {"class_name": "TimeDistributed", "config": {"name": "time_distributed", "layer": dense_config()}},
+    ]
+    weights = {
+        "embedding": {"embedding/embeddings:0": embeddings},
+        "bidirectional": named(both[0], "bidirectional/forward_lstm/lstm_cell_1")
+        | named(both[1], "bidirectional/backward_lstm/lstm_cell_2"),
+        "time_distributed": named(dense_arrays(), "time_distributed"),
+    }
+    tokens = np.array([[1, 2, 3], [0, 4, 0]])
+
+    def gate(z):
+        return 1 / (1 + np.exp(-z))
+
+    x = embeddings[tokens]
+    told = by_hand(x, both[0], gate) + by_hand(x[:, ::-1], both[1], gate)[:, ::-1]
+    told = told @ dense_arrays()["kernel"] + dense_arrays()["bias"]
+    path = write_h5(tmp_path / "m.h5", model_config(*layers), weights)
+    assert np.abs(read_model(path)(tokens)[0] - told).max() < 1e-6
+
+    functional = [
+        {"class_name": "InputLayer", "name": "in", "config": {"name": "in", "batch_input_shape": [None, None]}}
+    ]
+    for layer in layers:
+        before = functional[-1]["name"]
+        functional.append({**layer, "name": layer["config"]["name"], "inbound_nodes": [[[before, 0, 0, {}]]]})
+    functional[0]["inbound_nodes"] = []
+    config = {
+        "class_name": "Functional",
+        "config": {
+            "name": "model",
+            "layers": functional,
+            "input_layers": [["in", 0, 0]],
+            "output_layers": [["time_distributed", 0, 0]],
+        },
+    }
+    assert np.abs(read_model(write_h5(path, config, weights))(tokens)[0] - told).max() < 1e-6
+
+
+@pytest.mark.parametrize("write", [good_h5, good_keras])
+def test_crafted_files_are_read(tmp_path, write):
+    model = read_model(write(tmp_path / "model"))
+    told = by_hand(np.ones((1, 2, 3)), lstm_arrays(), lambda z: 1 / (1 + np.exp(-z)))
+    told = told @ dense_arrays()["kernel"] + dense_arrays()["bias"]
+    assert np.abs(model(np.ones((1, 2, 3)))[0] - told).max() < 1e-6
+
+
+@pytest.mark.parametrize("write", [good_h5, good_keras])
+def test_truncated_files_are_refused(tmp_path, write):
+    whole = write(tmp_path / "whole").read_bytes()
+    path = tmp_path / "model"
+    for size in (*range(0, len(whole), 256), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        refused(path, "truncated|damaged|not an? ")
+
+
+def test_every_weight_must_be_used_and_fit(tmp_path):
+    path = tmp_path / "model"
+    lstm, dense = numbered(lstm_arrays(), "layers/lstm/cell"), numbered(dense_arrays(), "layers/dense")
+    config = model_config(lstm_config(), dense_config())
+
+    def attempt(message, weights, config=config):
+        refused(write_keras(path, config, weights), message)
+
+    attempt("weights that no layer uses: layers/gru/vars/0", lstm | dense | {"layers/gru/vars/0": np.ones(3)})
+    attempt(
+        "dense: expected kernel, bias, found no layers/dense/vars/1",
+        lstm | {"layers/dense/vars/0": dense_arrays()["kernel"]},
+    )
+    attempt(r"dense: kernel: expected shape \(2, 3\), got \(4, 3\)", lstm | numbered(dense_arrays(4), "layers/dense"))
+    attempt(
+        r"lstm: kernel: expected shape \(None, 4611686018427387904\), got \(3, 8\)",
+        lstm | dense,
+        model_config(lstm_config(units=2**60), dense_config()),
+    )
+    attempt(
+        "dense: kernel: expected floats, got int32", lstm | {name: array.astype("i4") for name, array in dense.items()}
+    )
+    with h5py.File(path, "w") as file:
+        file["layers/lstm/vars/0"] = np.ones(3, "f4")
+    refused(path, "holds no architecture")
+    weights = {"lstm": named(lstm_arrays(), "lstm/lstm_cell"), "dense": named(dense_arrays(), "dense")}
+    for changed, message in (
+        ({"lstm": weights["lstm"]}, "dense: expected one kernel, got none"),
+        (weights | {"more": named(dense_arrays(), "more")}, "weights that no layer uses: more: more/"),
+        ({**weights, "dense": {**weights["dense"], "x/bias:0": np.ones(3, "f4")}}, "dense: expected one bias, got"),
+    ):
+        refused(write_h5(path, config, changed), message)
+
+
+def test_weights_in_another_order_are_noticed(tmp_path):
+    """Keras numbers layers by class; the names that it stores beside tell whether that is the order of the model."""
+    path = good_keras(tmp_path / "model")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(buffer, "a") as file:
+        file["layers/dense/vars"].attrs["name"] = "another"
+    members["model.weights.h5"] = buffer.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    refused(path, "layers/dense: expected the weights of dense, got those of another")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[" * 100_000, "truncated|JSON|recursion"),
+        ("{", "its configuration is not JSON"),
+        ('"' + "a" * (3 << 20) + '"', "at most 1048576 are read"),
+        ("[]", "the model: expected a layer's configuration"),
+        ({"class_name": "LSTM", "config": {}}, "expected a Sequential or functional model, got LSTM"),
+        (model_config(layers=3), "expected a list of layers"),
+        (model_config(None), "expected a layer's configuration, got None"),
+        (model_config({"class_name": "os.system", "config": {"name": "x"}}), "x: layer os.system"),
+        (model_config({**lstm_config(), "module": "os"}), "custom class 'LSTM' of 'os'"),
+        (model_config({**lstm_config(), "registered_name": "mine>LSTM"}), "custom class 'mine>LSTM'"),
+        (model_config(lstm_config(name=3)), "name: expected a text, got 3"),
+        (model_config(lstm_config(units="2")), "lstm: units: expected an integer"),
+        (model_config(lstm_config(units=-1)), "lstm: units: expected at least 1"),
+        (model_config(lstm_config(use_bias=1)), "lstm: use_bias: expected True or False"),
+        (model_config(lstm_config(return_state=True)), "lstm: return_state"),
+        (model_config(lstm_config(time_major=True)), "lstm: time_major"),
+        (model_config({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}}), "lstm: no recurrent_activation"),
+        (model_config({"class_name": "Dense", "config": {"name": "dense", "units": 2}}), "dense: no activation"),
+        (model_config(lstm_config(future_option=1)), "lstm: future_option=1"),
+        (model_config(lstm_config(activation="os.system")), "lstm: activation 'os.system'"),
+        (model_config(lstm_config(activation={"class_name": "function", "config": "f"})), "lstm: activation 'f'"),
+        (model_config(lstm_config(activation={"class_name": "LeakyReLU", "config": {}})), "negative_slope: expected"),
+        (model_config(lstm_config(dtype="float8")), "lstm: dtype 'float8'"),
+        (model_config(dense_config(quantization_config={})), "dense: quantization_config="),
+        (
+            model_config(lstm_config(return_sequences=False), lstm_config("lstm_1")),
+            "expected a sequence to come to LSTM",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, dict) or len(value) > 60 else value,
+)
+def test_configurations_that_are_refused(tmp_path, config, message):
+    weights = numbered(lstm_arrays(), "layers/lstm/cell") | numbered(lstm_arrays(2), "layers/lstm_1/cell")
+    refused(write_keras(tmp_path / "m.keras", config, weights), message)
+
+
+def test_functional_graphs_that_are_refused(tmp_path):
+    def layer(name, *before, kind="Dropout"):
+        nodes = [[[one, 0, 0, {}] for one in before]] if before else []
+        return {"class_name": kind, "name": name, "config": {"name": name, "rate": 0.5}, "inbound_nodes": nodes}
+
+    start = {**layer("in", kind="InputLayer"), "config": {"name": "in"}}
+    for layers, message in (
+        ([start, layer("a", "b"), layer("b", "a")], "no chain"),
+        ([start, layer("b", "b")], "no chain"),
+        ([{**layer("in", "b", kind="InputLayer"), "config": {"name": "in"}}, layer("b", "in")], "no chain"),
+        ([start, layer("b", "missing")], "'missing': expected one use"),
+        ([start, layer("b", "in", "in")], "'b': expected one input"),
+        ([start, layer("b", "in"), layer("c", "in")], "these stand aside: c"),
+        ([start, start, layer("b", "in")], "layers of different names"),
+    ):
+        config = {"layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["b", 0, 0]]}
+        config = {"class_name": "Functional", "config": {"name": "model", **config}}
+        refused(write_h5(tmp_path / "m.h5", config, {}), message)
+
+
+def test_archives_that_are_refused(tmp_path):
+    path = tmp_path / "m.keras"
+    good_keras(path, compression=zipfile.ZIP_DEFLATED)
+    refused(path, "the members' sizes add up to more than the file")
+    path.write_bytes(b"PK" + bytes(20_000) + path.read_bytes())
+    refused(path, "compressed; only uncompressed files are read")
+    refused(good_keras(path, extra=["../../etc/passwd"]), "'../../etc/passwd': a name that leads out of the archive")
+    refused(good_keras(path, extra=["assets/words"]), "expected the members metadata.json, .*got .*assets/words")
+    refused(good_keras(path, version="2.13.1"), "written by Keras '2.13.1'")
+    refused(good_keras(path, version=None), "written by Keras None")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        good_keras(path, extra=["config.json"])
+    refused(path, "member 'config.json' is there twice")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    refused(path, "expected the members metadata.json, config.json, model.weights.h5, got config.json")
+
+
+def test_a_bomb_does_not_unfold(tmp_path):
+    path = tmp_path / "m.keras"
+    write_keras(path, '"' + "a" * 50_000_000 + '"', {}, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        refused(path, "the members' sizes add up to more than the file")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_nan_is_a_warning_or_an_error(tmp_path):
+    arrays = lstm_arrays()
+    arrays["bias"][0] = np.nan
+    path = write_h5(tmp_path / "m.h5", model_config(lstm_config()), {"lstm": named(arrays, "lstm/lstm_cell")})
+    with pytest.warns(UserWarning, match="NaN or infinity in 0.bias_ih_l0"):
+        read_model(path)
+    with pytest.raises(ValueError, match="NaN or infinity in 0.bias_ih_l0"):
+        read_model(path, strict=True)
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_model(tmp_path / "m.keras")

@@ -1,0 +1,1196 @@
+"""ONNX: LSTM nodes as layers, whole graphs as models; ONNX's own cases, ONNX Runtime and PyTorch are the oracles."""
+
+import os
+import re
+import sys
+import time
+import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from common import bits, reference_lstm
+
+import lstm_cy
+from lstm_cy.weights import gate_order
+from lstm_cy.weights.onnx import fold, from_onnx, lstms, operators
+from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+TOLERANCE = 5e-6
+FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+TYPES = {"float32": FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16, "int64": INT64, "bool": 9}
+
+
+def model(nodes, inputs=(), outputs=("y",), weights=(), opset=17, types=None):
+    """A ModelProto. `inputs` are names, or pairs of a name and a shape; `weights` {name: array}."""
+    types = types or {}
+
+    def value(entry):
+        name, shape = entry if isinstance(entry, tuple) else (entry, None)
+        return helper.make_tensor_value_info(name, types.get(name, FLOAT), shape)
+
+    tensors = [numpy_helper.from_array(np.array(array, order="C"), name) for name, array in dict(weights).items()]
+    graph = helper.make_graph(list(nodes), "graph", [*map(value, inputs)], [*map(value, outputs)], tensors)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    made.ir_version = 8
+    return made
+
+
+def node(op_type, inputs, outputs=("y",), name="", **attributes):
+    return helper.make_node(op_type, list(inputs), list(outputs), name=name, **attributes)
+
+
+def session(runtime, proto):
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return pytest.importorskip("onnxruntime")
+
+
+def weights_of(rng, D, I, H, dtype=np.float32, scale=0.3):
+    """W, R, B and P as ONNX lays them out."""
+    shapes = {"W": (D, 4 * H, I), "R": (D, 4 * H, H), "B": (D, 8 * H), "P": (D, 3 * H)}
+    return {name: (scale * rng.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
+
+
+def plain_lstm(weights, name="lstm", outputs=("y",), **attributes):
+    return node("LSTM", ["x", *[key if key in weights else "" for key in "WRB"]], outputs, name=name, **attributes)
+
+
+# ONNX's own cases
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """{operator: its cases in the onnx package that use only operators that are known}."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    known = {*operators.OPERATORS, "LSTM"}
+    found = {name: [] for name in known}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        collected = collect_testcases(None)
+    for case in collected:
+        if case.model is not None and {entry.op_type for entry in case.model.graph.node} <= known:
+            found[case.model.graph.node[0].op_type].append(case)
+    return found
+
+
+# What is not done: training, batch_dims, the largest and smallest of nothing; and types NumPy does not have.
+REFUSED = ("training_", "batch_dim1", "empty_set")
+
+
+def has_known_types(case):
+    values = [*case.model.graph.input, *case.model.graph.output]
+    return all(value.type.tensor_type.elem_type in TENSOR_DTYPES for value in values)
+
+
+def as_array(value):
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
+@pytest.mark.parametrize("name", ["LSTM", *sorted(operators.OPERATORS)])
+def test_cases_of_onnx(name, cases):
+    done = 0
+    for case in cases[name]:
+        if any(part in case.name for part in REFUSED) or not has_known_types(case):
+            continue
+        for entry in case.model.opset_import:  # newer and older versions of what is known differ in types only
+            entry.version = min(max(entry.version, 7), 25)
+        run = from_onnx(case.model)
+        for inputs, expected in ([map(as_array, part) for part in pair] for pair in case.data_sets):
+            given = {
+                value.name: np.asarray(array, value.dtype) for value, array in zip(run.inputs, inputs, strict=True)
+            }
+            for value, result, right in zip(run.outputs, run.run(given), expected, strict=True):
+                assert result.dtype == value.dtype, case.name
+                assert result.shape == np.shape(right), case.name
+                right = np.asarray(right, value.dtype)
+                np.testing.assert_allclose(result, right, case.rtol, max(case.atol, 1e-7), err_msg=case.name)
+            done += 1
+    assert done == len(cases[name]) >= 4 if name == "LSTM" else done
+
+
+# ONNX Runtime as the oracle
+
+ACTIVATIONS = {"Sigmoid": 0, "Tanh": 0, "Relu": 0, "Softsign": 0, "Softplus": 0, "LeakyRelu": 1, "Elu": 1}
+ACTIVATIONS |= {"ThresholdedRelu": 1, "Affine": 2, "ScaledTanh": 2, "HardSigmoid": 2}
+BOUNDED = ["Sigmoid", "Tanh", "Softsign", "ScaledTanh", "HardSigmoid"]
+
+
+def random_lstm(seed):
+    """(ModelProto, inputs): an LSTM node with random attributes, inputs and outputs."""
+    rng = np.random.default_rng(seed)
+
+    def chance(share=0.5):
+        return rng.random() < share
+
+    direction = ("forward", "reverse", "bidirectional")[seed % 3]
+    D = 2 if direction == "bidirectional" else 1
+    I, H, B, T = (int(rng.integers(1, high)) for high in (7, 12, 5, 7))
+    arrays = weights_of(rng, D, I, H)
+    attributes = {"direction": direction, "hidden_size": H}
+    if chance():
+        # One of each three may be any; with more that are not bounded the numbers run away.
+        free = rng.integers(3)
+        names = [str(rng.choice(list(ACTIVATIONS) if place % 3 == free else BOUNDED)) for place in range(3 * D)]
+        attributes["activations"] = [name.upper() if chance(0.2) else name for name in names]
+        for place, attribute in enumerate(("activation_alpha", "activation_beta")):
+            takes = [name for name in names if ACTIVATIONS[name] > place]
+            settled = all(name in ("LeakyRelu", "Elu", "HardSigmoid") for name in takes)
+            given = int(rng.integers(len(takes) + 1)) if settled else len(takes)
+            if given:
+                attributes[attribute] = rng.uniform(0.1, 0.6, given).tolist()
+    if chance(0.4):
+        attributes["clip"] = float(rng.uniform(0.2, 1))
+    if chance(0.4):
+        attributes["input_forget"] = 1
+    optional = {
+        "lengths": rng.integers(1, T + 1, B).astype(np.int32),
+        "h0": rng.standard_normal((D, B, H)).astype(np.float32),
+        "c0": rng.standard_normal((D, B, H)).astype(np.float32),
+    }
+    given = {"x": rng.standard_normal((T, B, I)).astype(np.float32), "W": arrays["W"], "R": arrays["R"]}
+    given |= {name: array for name, array in (optional | {"B": arrays["B"], "P": arrays["P"]}).items() if chance()}
+    order = [name if name in given else "" for name in ("x", "W", "R", "B", "lengths", "h0", "c0", "P")]
+    while not order[-1]:
+        order.pop()
+    outputs = [name if chance(0.7) else "" for name in ("Y", "Y_h", "Y_c")]
+    outputs = outputs if any(outputs) else ["", "Y_h"]
+    constants = {name: given.pop(name) for name in "WRBP" if name in given and (chance(0.8))}
+    proto = model(
+        [node("LSTM", order, outputs, **attributes)],
+        list(given),
+        [name for name in outputs if name],
+        constants,
+        opset=min(int(rng.choice([7, 11, 13, 14, 17, 21, 22])), onnx.defs.onnx_opset_version()),
+        types={"lengths": INT32},
+    )
+    return proto, given
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_onnx_runtime_agrees(runtime, seed):
+    proto, inputs = random_lstm(seed)
+    expected = session(runtime, proto).run(None, inputs)
+    for result, right in zip(from_onnx(proto).run(inputs), expected, strict=True):
+        assert result.dtype == right.dtype
+        assert (np.abs(result - right) <= TOLERANCE * np.maximum(1, np.abs(right))).all()
+
+
+def test_layers_of_nodes_compute_what_the_nodes_do(runtime):
+    rng = np.random.default_rng(3)
+    weights = weights_of(rng, 2, 3, 5)
+    proto = model(
+        [
+            node(
+                "LSTM",
+                ["x", "W", "R", "B", "", "", "", "P"],
+                ["y", "h", "c"],
+                direction="bidirectional",
+                clip=0.7,
+                hidden_size=5,
+            )
+        ],
+        ["x"],
+        ["y", "h", "c"],
+        weights,
+    )
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    y, h, c = session(runtime, proto).run(None, {"x": x})
+    (lstm,) = lstms(proto).values()
+    ours, states = lstm(x)
+    np.testing.assert_allclose(ours.reshape(6, 4, 2, 5).swapaxes(1, 2), y, atol=TOLERANCE)
+    np.testing.assert_allclose(states, [h, c], atol=TOLERANCE)
+
+
+def test_layout_1_is_layout_0_transposed(runtime):
+    rng = np.random.default_rng(4)
+    weights = weights_of(rng, 2, 3, 5)
+    names = ["x", "W", "R", "B", "lengths", "h0", "c0", "P"]
+    inputs = {
+        "x": rng.standard_normal((6, 4, 3)).astype(np.float32),
+        "lengths": np.array([6, 1, 3, 5], np.int32),
+        "h0": rng.standard_normal((2, 4, 5)).astype(np.float32),
+        "c0": rng.standard_normal((2, 4, 5)).astype(np.float32),
+    }
+    protos = [
+        model(
+            [node("LSTM", names, ["y", "h", "c"], direction="bidirectional", hidden_size=5, **layout)],
+            list(inputs),
+            ["y", "h", "c"],
+            weights,
+            types={"lengths": INT32},
+        )
+        for layout in ({}, {"layout": 1})
+    ]
+    y, h, c = session(runtime, protos[0]).run(None, inputs)
+    with pytest.raises(Exception, match="layout"):
+        session(runtime, protos[1])
+    turned = {name: inputs[name].swapaxes(0, 1) for name in ("x", "h0", "c0")} | {"lengths": inputs["lengths"]}
+    y1, h1, c1 = from_onnx(protos[1]).run(turned)
+    assert y1.shape == (4, 6, 2, 5)
+    np.testing.assert_allclose(y1, y.transpose(2, 0, 1, 3), atol=TOLERANCE)
+    np.testing.assert_allclose([h1, c1], [h.swapaxes(0, 1), c.swapaxes(0, 1)], atol=TOLERANCE)
+    (lstm,) = lstms(protos[1]).values()
+    assert lstm.batch_first
+
+
+def test_length_0_gives_the_initial_state_back_where_onnx_runtime_gives_zeros(runtime):
+    rng = np.random.default_rng(5)
+    names = ["x", "W", "R", "", "lengths", "h0", "c0"]
+    proto = model(
+        [node("LSTM", names, ["y", "h", "c"], hidden_size=5)],
+        ["x", "lengths", "h0", "c0"],
+        ["y", "h", "c"],
+        weights_of(rng, 1, 3, 5),
+        types={"lengths": INT32},
+    )
+    inputs = {name: rng.standard_normal((1, 2, 5)).astype(np.float32) for name in ("h0", "c0")}
+    inputs |= {"x": rng.standard_normal((4, 2, 3)).astype(np.float32), "lengths": np.array([0, 2], np.int32)}
+    _, h, c = session(runtime, proto).run(None, inputs)
+    y, h_n, c_n = from_onnx(proto).run(inputs)
+    assert not y[:, :, 0].any()
+    assert not h[:, 0].any()
+    assert not c[:, 0].any()
+    np.testing.assert_array_equal([h_n[:, 0], c_n[:, 0]], [inputs["h0"][:, 0], inputs["c0"][:, 0]])
+    np.testing.assert_allclose([h_n[:, 1], c_n[:, 1]], [h[:, 1], c[:, 1]], atol=TOLERANCE)
+
+
+def test_onnx_runtime_takes_0_for_what_is_refused_here(runtime):
+    """Alphas that are not given are not ONNX's, and those that are too many are passed over."""
+    rng = np.random.default_rng(5)
+    weights = weights_of(rng, 1, 3, 5)
+    x = rng.standard_normal((4, 2, 3)).astype(np.float32)
+
+    def run(**attributes):
+        made = model([plain_lstm("WR", hidden_size=5, **attributes)], ["x"], weights=weights)
+        return made, session(runtime, made).run(None, {"x": x})[0]
+
+    for name in ("Affine", "ScaledTanh", "ThresholdedRelu"):
+        activations = ["Sigmoid", "Tanh", name]
+        made, y = run(activations=activations)
+        _, zeros = run(activations=activations, activation_alpha=[0.0], activation_beta=[0.0])
+        np.testing.assert_array_equal(y, zeros)
+        with pytest.raises(ValueError, match=f"{name.lower()} without its alpha"):
+            lstms(made)
+    made, y = run(activation_alpha=[0.5, 0.5])
+    np.testing.assert_array_equal(y, run()[1])
+    with pytest.raises(ValueError, match="more values than there are"):
+        lstms(made)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes(dtype):
+    rng = np.random.default_rng(6)
+    proto = model(
+        [plain_lstm("WRB", outputs=["y", "h", "c"])],
+        ["x"],
+        ["y", "h", "c"],
+        weights_of(rng, 1, 3, 5, dtype),
+        types=dict.fromkeys("xyhc", TYPES[dtype]),
+    )
+    x = rng.standard_normal((6, 4, 3)).astype(dtype)
+    results = from_onnx(proto).run({"x": x})
+    assert {array.dtype.name for array in results} == {dtype}
+    (lstm,) = lstms(proto).values()
+    assert lstm.dtype == np.dtype("float64" if dtype == "float64" else "float32")
+    y, *_ = reference_lstm(lstm, x, np.zeros((2, 1, 4, 5)))
+    np.testing.assert_allclose(results[0][:, 0], y, atol=1e-13 if dtype == "float64" else 1e-3)
+
+
+# Operators whose meaning depends on the version, against ONNX Runtime
+
+X = np.random.default_rng(7).standard_normal((2, 3, 4)).astype(np.float32)
+VERSIONS = [
+    (opset, op_type, inputs, attributes)
+    for opset, op_type, inputs, attributes in [
+        *[(opset, name, [], {}) for opset in (7, 11, 12, 13) for name in ("Softmax", "LogSoftmax")],
+        *[(opset, "Softmax", [], {"axis": axis}) for opset in (7, 13) for axis in (0, 1, 2)],
+        *[(opset, "Squeeze", [], {}) for opset in (7, 13)],
+        *[(opset, "Unsqueeze", [], {"axes": [0, 3]}) for opset in (7, 11)],
+        (11, "Unsqueeze", [], {"axes": [-1, 0]}),
+        (13, "Unsqueeze", [[-1, 1]], {}),
+        (9, "Slice", [], {"starts": [0, -2], "ends": [9, -1], "axes": [0, 2]}),
+        (9, "Slice", [], {"starts": [0, 1], "ends": [-1, 9]}),
+        (10, "Slice", [[-1], [-100], [2], [-1]], {}),
+        (13, "Slice", [[2, 3], [0, -(2**63)], [1, -1], [-2, -2]], {}),
+        (13, "Slice", [[0], [2**63 - 1], [1], [2]], {}),
+        (7, "Split", [], {"axis": 2, "split": [1, 3]}),
+        (11, "Split", [], {"axis": -1}),
+        (13, "Split", [[3, 1]], {"axis": 2}),
+        (18, "Split", [], {"axis": 1, "num_outputs": 2}),
+        (9, "ReduceSum", [], {"axes": [1], "keepdims": 0}),
+        (13, "ReduceSum", [[1]], {"keepdims": 0}),
+        (13, "ReduceMean", [], {"axes": [0, -1]}),
+        (18, "ReduceMean", [[0, -1]], {}),
+        (17, "ReduceMax", [], {}),
+        (7, "Clip", [], {"min": -0.5, "max": 0.25}),
+        (11, "Clip", [np.float32(-0.5)], {}),
+        (7, "Dropout", [], {"ratio": 0.9}),
+        (12, "Dropout", [np.float32(0.9), np.bool_(False)], {}),
+        (10, "Pad", [], {"pads": [0, 1, 0, 2, 0, 1], "value": 2.5}),
+        (11, "Pad", [[0, -1, 0, 2, 0, 1], np.float32(2.5)], {}),
+        (13, "Pad", [[0, 1, 0, 1, 0, 2]], {"mode": "reflect"}),
+        (18, "Pad", [[1, 2], np.float32(1), [-1]], {}),
+        (7, "Flatten", [], {"axis": 0}),
+        (13, "Flatten", [], {"axis": -1}),
+        (13, "Reshape", [[0, -1, 2]], {}),
+        (13, "Reshape", [[4, 3, -1]], {}),
+        (15, "Shape", [], {"start": -2, "end": 100}),
+        (13, "ArgMax", [], {"axis": -1, "select_last_index": 1}),
+        (11, "Gather", [[[-1, 0]]], {"axis": 1}),
+        (9, "BatchNormalization", [np.float32([1, 2, 3])] * 4, {}),
+        (17, "LayerNormalization", [np.float32([1, 2, 3, 4])] * 2, {"axis": -1}),
+        (20, "Gelu", [], {"approximate": "tanh"}),
+    ]
+]
+
+
+@pytest.mark.parametrize(("opset", "op_type", "inputs", "attributes"), VERSIONS)
+def test_versions_of_operators(runtime, opset, op_type, inputs, attributes):
+    constants = {
+        f"input{place}": np.array(value) if isinstance(value, list) else np.asarray(value)
+        for place, value in enumerate(inputs)
+    }
+    outputs = ["y", "z"] if op_type == "Split" else ["y"]
+    types = dict.fromkeys("y", INT64) if op_type in ("Shape", "ArgMax") else {}
+    proto = model([node(op_type, ["x", *constants], outputs, **attributes)], ["x"], outputs, constants, opset, types)
+    expected = session(runtime, proto).run(None, {"x": X})
+    for result, right in zip(from_onnx(proto).run({"x": X}), expected, strict=True):
+        assert (result.dtype, result.shape) == (right.dtype, right.shape)
+        np.testing.assert_allclose(result, right, rtol=1e-6, atol=1e-6)
+
+
+def test_an_empty_batch_goes_through_a_reshape_with_copied_axes():
+    proto = model([node("Reshape", ["x", "shape"])], ["x"], weights={"shape": np.array([0, 0, -1])})
+    (y,) = from_onnx(proto).run({"x": np.ones((3, 0, 2, 4))})
+    assert y.shape == (3, 0, 8)
+
+
+def test_integers_are_divided_towards_zero():
+    proto = model([node("Div", ["a", "b"])], ["a", "b"], types=dict.fromkeys("aby", INT64))
+    run = from_onnx(proto)
+    (y,) = run.run({"a": [7, -7, 7, -7, 6], "b": [2, 2, -2, -2, -3]})
+    assert y.tolist() == [3, -3, -3, 3, -2]
+    with pytest.raises(ValueError, match=r"node of 'y' \(Div\): an integer is divided by zero"):
+        run.run({"a": [1], "b": [0]})
+
+
+# PyTorch's exporters
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def tagger(torch):
+    """An Embedding, an LSTM of two layers in two directions, and a Linear."""
+    nn = torch.nn
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(20, 6)
+            self.lstm = nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(10, 4)
+
+        def forward(self, tokens):
+            y, (h_n, c_n) = self.lstm(self.embedding(tokens))
+            return torch.log_softmax(self.head(y), -1), h_n, c_n
+
+    torch.manual_seed(0)
+    return Tagger().eval()
+
+
+def exported(torch, module, inputs, path, axes, dynamo, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations
+        if dynamo:
+            pytest.importorskip("onnxscript")
+            shapes = {
+                name: {axis: torch.export.Dim(size) for axis, size in sizes.items()} for name, sizes in axes.items()
+            }
+            made = torch.onnx.export(
+                module, inputs, dynamo=True, input_names=list(axes), dynamic_shapes=shapes, verbose=False, **options
+            )
+            made.save(path)
+        else:
+            names = list(axes)
+            torch.onnx.export(module, inputs, path, dynamo=False, input_names=names, dynamic_axes=axes, **options)
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=["dynamo", "legacy", "unfolded", "opset 9"])
+def tagger_file(request, torch, tagger, tmp_path_factory):
+    options = {"unfolded": {"do_constant_folding": False}, "opset 9": {"opset_version": 9}}.get(request.param, {})
+    path = tmp_path_factory.mktemp("tagger") / "model.onnx"
+    tokens = torch.zeros(3, 7, dtype=torch.long)
+    axes = {"tokens": {0: "B", 1: "T"}}
+    return exported(torch, tagger, (tokens,), path, axes, request.param == "dynamo", **options)
+
+
+def test_pytorchs_exports_run(torch, tagger, tagger_file):
+    run = from_onnx(tagger_file)
+    (value,) = run.inputs
+    assert value == ("tokens", ("B", "T"), np.dtype("int64"))
+    for B, T in ((3, 7), (1, 1), (5, 4)):
+        tokens = np.random.default_rng(B).integers(0, 20, (B, T))
+        results = run.run({"tokens": tokens})
+        with torch.no_grad():
+            expected = tagger(torch.from_numpy(tokens))
+        for result, right in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_pytorchs_weights_come_back_to_the_bit(tagger, tagger_file):
+    found = list(lstms(tagger_file).values())
+    state = {name: tensor.numpy() for name, tensor in tagger.lstm.state_dict().items()}
+    assert len(found) == 2
+    for layer, lstm in enumerate(found):
+        for name, array in lstm.parameters.items():
+            np.testing.assert_array_equal(array, state[name.replace("_l0", f"_l{layer}")])
+
+
+def test_packed_sequences_of_pytorch(torch, tmp_path):
+    class Packed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(3, 5, bidirectional=True)
+
+        def forward(self, x, lengths, h0, c0):
+            rnn = torch.nn.utils.rnn
+            packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=True)
+            y, (h_n, c_n) = self.lstm(packed, (h0, c0))
+            return rnn.pad_packed_sequence(y)[0], h_n, c_n
+
+    torch.manual_seed(1)
+    module = Packed().eval()
+    inputs = torch.randn(6, 3, 3), torch.tensor([6, 4, 1]), torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    axes = {"x": {0: "T", 1: "B"}, "lengths": {0: "B"}, "h0": {1: "B"}, "c0": {1: "B"}}
+    run = from_onnx(exported(torch, module, inputs, tmp_path / "model.onnx", axes, dynamo=False))
+    x, lengths, h0, c0 = inputs = torch.randn(5, 2, 3), torch.tensor([5, 2]), torch.randn(2, 2, 5), torch.randn(2, 2, 5)
+    results = run.run({"x": x.numpy(), "lengths": lengths.numpy(), "h0": h0.numpy(), "c0": c0.numpy()})
+    with torch.no_grad():
+        expected = module(*inputs)
+    for result, right in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
+
+
+# Weights behind chains of operators
+
+
+def constant(name, **attributes):
+    return node("Constant", [], [name], **attributes)
+
+
+def one_direction(name, weights):
+    return weights[name][0]
+
+
+def integers(*values):
+    return np.array(values, np.int64)
+
+
+CHAINS = {
+    "Identity": lambda W: ([node("Identity", ["w"], ["v"]), node("Identity", ["v"], ["W"])], {"w": W}),
+    "Unsqueeze": lambda W: ([node("Unsqueeze", ["w", "axes"], ["W"])], {"w": W[0], "axes": integers(0)}),
+    "Squeeze": lambda W: ([node("Squeeze", ["w", "axes"], ["W"])], {"w": W[None], "axes": integers(0)}),
+    "Concat": lambda W: ([node("Concat", ["a", "b"], ["W"], axis=1)], {"a": W[:, :3], "b": W[:, 3:]}),
+    "Transpose": lambda W: ([node("Transpose", ["w"], ["W"], perm=[0, 2, 1])], {"w": W.swapaxes(1, 2)}),
+    "Reshape": lambda W: ([node("Reshape", ["w", "shape"], ["W"])], {"w": W.ravel(), "shape": integers(*W.shape)}),
+    "Cast": lambda W: ([node("Cast", ["w"], ["W"], to=FLOAT)], {"w": W.astype(np.float64)}),
+    "Split": lambda W: ([node("Split", ["w"], ["W", "V"], axis=0)], {"w": np.concatenate([W, -W])}),
+    "Gather": lambda W: (
+        [node("Gather", ["w", "where"], ["W"], axis=1)],
+        {"w": W[:, ::-1], "where": np.arange(W.shape[1])[::-1]},
+    ),
+    "Add": lambda W: ([node("Add", ["w", "w"], ["W"])], {"w": W / 2}),
+    "Slice": lambda W: (
+        [
+            constant("starts", value_ints=[1]),
+            constant("ends", value_ints=[2]),
+            node("Slice", ["w", "starts", "ends"], ["W"]),
+        ],
+        {"w": np.concatenate([-W, W])},
+    ),
+    "Constant": lambda W: ([constant("W", value=numpy_helper.from_array(W))], {}),
+    "Constant of floats": lambda W: (
+        [constant("w", value_floats=W.ravel().tolist()), node("Reshape", ["w", "shape"], ["W"])],
+        {"shape": integers(*W.shape)},
+    ),
+    "gates one by one": lambda W: (  # as PyTorch's exporter writes them, in its own order
+        [
+            *[node("Slice", ["w", f"start{gate}", f"start{gate + 1}", "axes"], [f"gate{gate}"]) for gate in range(4)],
+            node("Concat", ["gate0", "gate3", "gate1", "gate2"], ["v"], axis=0),
+            node("Unsqueeze", ["v", "axes"], ["W"]),
+        ],
+        {"w": gate_order.reorder(W[0], gate_order.ONNX), "axes": integers(0)}
+        | {f"start{gate}": integers(gate * W.shape[1] // 4) for gate in range(5)},
+    ),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_weights_behind_operators_are_folded(chain):
+    weights = weights_of(np.random.default_rng(8), 1, 3, 5)
+    nodes, arrays = CHAINS[chain](weights["W"])
+    given = {"R": weights["R"], "B": weights["B"]}
+    lstm_node = plain_lstm("WRB")
+    proto = model([*nodes, lstm_node], ["x"], weights=given | arrays)
+    direct = model([lstm_node], ["x"], weights=given | {"W": weights["W"]})
+    (found,), (expected,) = lstms(proto).values(), lstms(direct).values()
+    for name, array in expected.parameters.items():
+        np.testing.assert_array_equal(found.parameters[name], array)
+    x = np.ones((4, 2, 3), np.float32)
+    np.testing.assert_array_equal(from_onnx(proto).run({"x": x}), from_onnx(direct).run({"x": x}))
+
+
+def test_gates_are_where_the_specification_says():
+    """W holds i, o, f, c; Wb and Rb stand one behind the other; P holds i, o, f."""
+    W = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
+    B = np.arange(8, dtype=np.float32).reshape(1, 8)
+    P = np.arange(3, dtype=np.float32).reshape(1, 3)
+    proto = model(
+        [node("LSTM", ["x", "W", "R", "B", "", "", "", "P"])], ["x"], weights={"W": W, "R": W + 10, "B": B, "P": P}
+    )
+    (lstm,) = lstms(proto).values()
+    parameters = {name: array.ravel().tolist() for name, array in lstm.parameters.items()}
+    assert parameters == {
+        "weight_ih_l0": [0, 2, 3, 1],
+        "weight_hh_l0": [10, 12, 13, 11],
+        "bias_ih_l0": [0, 2, 3, 1],
+        "bias_hh_l0": [4, 6, 7, 5],
+        "peephole_l0": [0, 2, 1],
+    }
+
+
+def test_attributes_become_options():
+    weights = weights_of(np.random.default_rng(9), 2, 3, 5)
+    attributes = {
+        "direction": "bidirectional",
+        "activations": ["HardSigmoid", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "HARDSIGMOID"],
+        "activation_alpha": [0.125, 0.5, 0.25],
+        "activation_beta": [0.75],
+        "clip": 3.0,
+        "input_forget": 1,
+    }
+    (lstm,) = lstms(model([plain_lstm("WR", **attributes)], ["x"], weights=weights)).values()
+    assert lstm.bidirectional
+    assert not lstm.bias
+    assert (lstm.clip, lstm.coupled_gates, lstm.peepholes) == (3.0, "f=1-i", False)
+    assert lstm.activations == (
+        (("hardsigmoid", 0.125, 0.75), ("leakyrelu", 0.5, 0.0), ("tanh", 0.0, 0.0)),
+        (("sigmoid", 0.0, 0.0), ("elu", 0.25, 0.0), ("hardsigmoid", 0.2, 0.5)),
+    )
+
+
+BAD_ATTRIBUTES = {
+    "direction 'up' or layout 0": {"direction": "up"},
+    "layout 2 is not": {"layout": 2},
+    "activations: expected 3, got": {"activations": ["Tanh"]},
+    "got 'swish'": {"activations": ["Swish", "Tanh", "Tanh"]},
+    "more values than there are": {"activation_alpha": [0.1]},
+    "affine without its alpha": {"activations": ["Affine", "Tanh", "Tanh"], "activation_beta": [1.0]},
+    "clip: expected": {"clip": 0.0},
+    "expected hidden_size = 6": {"hidden_size": 6},
+    "attribute 'colour' is unknown": {"colour": 1},
+    "attribute 'clip' is unknown, or of another type": {"clip": 1},
+}
+
+
+@pytest.mark.parametrize("message", BAD_ATTRIBUTES)
+def test_attributes_that_onnx_does_not_define(message):
+    weights = weights_of(np.random.default_rng(9), 1, 3, 5)
+    proto = model([plain_lstm("WR", **BAD_ATTRIBUTES[message])], ["x"], weights=weights)
+    for read in (lstms, from_onnx):
+        with pytest.raises(ValueError, match=rf"model: node 'lstm' \(LSTM\): .*{message}"):
+            read(proto)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("W", (1, 20, 0)), ("W", (1, 12, 3)), ("R", (2, 20, 5)), ("B", (1, 20)), ("P", (1, 20))]
+)
+def test_weights_that_do_not_fit(name, shape):
+    weights = weights_of(np.random.default_rng(9), 1, 3, 5) | {name: np.zeros(shape, np.float32)}
+    proto = model([node("LSTM", ["x", "W", "R", "B", "", "", "", "P"])], ["x"], weights=weights)
+    with pytest.raises(
+        ValueError, match=rf"model: the node of 'y' \(LSTM\): .*{'input_size' if 0 in shape else name}: exp"
+    ):
+        lstms(proto)
+
+
+def test_names_are_unique_and_made_where_there_are_none():
+    weights = weights_of(np.random.default_rng(9), 1, 3, 5)
+    nodes = [
+        plain_lstm("WR", name=name, outputs=outputs)
+        for name, outputs in [("a", ["y"]), ("", ["", "h"]), ("a", ["", "", "c"]), ("", ["z"])]
+    ]
+    assert list(lstms(model(nodes, ["x"], ["y", "h", "c", "z"], weights))) == ["a", "h", "a_2", "z"]
+
+
+def test_nodes_inside_if_and_loop_are_found():
+    rng = np.random.default_rng(10)
+    weights = weights_of(rng, 1, 3, 5)
+
+    def branch(name, *nodes):
+        return helper.make_graph(
+            [*nodes, plain_lstm("WR", name=name, outputs=[f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", FLOAT, None)],
+        )
+
+    body = helper.make_graph(
+        [
+            node("Identity", ["R"], ["R2"]),
+            node("LSTM", ["x", "W", "R2"], ["loop_y"], name="looped"),
+            node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info("step", INT64, []), helper.make_tensor_value_info("go", 9, [])],
+        [helper.make_tensor_value_info("on", 9, []), helper.make_tensor_value_info("loop_y", FLOAT, None)],
+    )
+    inner = node("If", ["flag"], ["inner_y"], then_branch=branch("deep"), else_branch=branch("deeper"))
+    outer = branch("plain")
+    nodes = [
+        node("If", ["flag"], ["y"], name="choice", then_branch=branch("first", inner), else_branch=outer),
+        node("Loop", ["count", "flag"], ["z"], name="again", body=body),
+    ]
+    proto = model(nodes, ["x", "flag", "count"], ["y", "z"], weights, types={"flag": 9, "count": INT64})
+    found = lstms(proto)
+    assert set(found) == {"first", "plain", "deep", "deeper", "looped"}
+    for lstm in found.values():
+        np.testing.assert_array_equal(
+            lstm.parameters["weight_hh_l0"], gate_order.reorder(weights["R"][0], gate_order.ONNX)
+        )
+    with pytest.raises(
+        ValueError, match=r"2 nodes are not supported: node 'choice' \(If\): operator; node 'again' \(Loop\)"
+    ):
+        from_onnx(proto)
+
+
+def test_weights_that_are_inputs_are_known_only_at_run_time():
+    weights = weights_of(np.random.default_rng(11), 1, 3, 5)
+    proto = model([plain_lstm("WRB")], ["x", "W", "B"], weights={"R": weights["R"]})
+    with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): W = 'W', B = 'B': not constant"):
+        lstms(proto)
+    run = from_onnx(proto)
+    x = np.ones((4, 2, 3), np.float32)
+    for scale in (1, 2):
+        given = {"W": scale * weights["W"], "B": scale * weights["B"]}
+        direct = model([plain_lstm("WRB")], ["x"], weights={"R": weights["R"], **given})
+        np.testing.assert_array_equal(run.run({"x": x, **given}), from_onnx(direct).run({"x": x}))
+    with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): W: expected shape \(D, 4H, I\) = \(1, 20, 3\)"):
+        run.run({"x": x, "W": weights["W"][:, :3], "B": weights["B"]})
+
+
+def test_constant_initial_states_are_told_of():
+    weights = weights_of(np.random.default_rng(11), 1, 3, 5)
+    names = ["x", "W", "R", "", "", "h0", "c0"]
+    zeros, ones = np.zeros((1, 2, 5), np.float32), np.ones((1, 2, 5), np.float32)
+    lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": zeros}))
+    with pytest.warns(UserWarning, match="its initial_c is constant and not zero"):
+        lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": ones}))
+
+
+def test_weights_that_are_not_finite():
+    weights = weights_of(np.random.default_rng(11), 1, 3, 5)
+    weights["R"][0, 3, 2] = np.nan
+    proto = model([plain_lstm("WR")], ["x"], weights=weights)
+    with pytest.warns(UserWarning, match="model: NaN or infinity in lstm: R"):
+        lstms(proto)
+    with pytest.warns(UserWarning, match="model: NaN or infinity in R"):
+        from_onnx(proto)
+    with pytest.raises(ValueError, match="model: NaN or infinity in R"):
+        from_onnx(proto, strict=True)
+
+
+# Running
+
+
+@pytest.fixture(scope="module")
+def small():
+    """x, h0 -> y, h: an LSTM, and a Transpose of its output."""
+    weights = weights_of(np.random.default_rng(12), 1, 3, 5)
+    nodes = [
+        node("LSTM", ["x", "W", "R", "", "", "h0"], ["told", "h"], name="lstm"),
+        node("Squeeze", ["told", "axes"], ["y"], name="squeeze"),
+    ]
+    inputs = [("x", ["T", "B", 3]), ("h0", [1, "B", 5])]
+    return from_onnx(model(nodes, inputs, ["y", "h"], weights | {"axes": integers(1)}))
+
+
+def small_inputs(T=4, B=2):
+    return {"x": np.ones((T, B, 3), np.float32), "h0": np.zeros((1, B, 5), np.float32)}
+
+
+def test_inputs_and_outputs_are_described(small):
+    assert small.inputs == (("x", ("T", "B", 3), np.dtype("float32")), ("h0", (1, "B", 5), np.dtype("float32")))
+    assert [value.name for value in small.outputs] == ["y", "h"]
+    assert small.outputs[0].shape is None
+    assert repr(small) == "OnnxModel(x, h0 -> y, h)"
+
+
+def test_inputs_are_converted_as_the_layers_do(small):
+    inputs = small_inputs()
+    y, h = small.run(inputs)
+    again = small.run({"x": np.ones((4, 2, 3), int), "h0": np.asfortranarray(inputs["h0"], np.float64)})
+    np.testing.assert_array_equal(again[0], y)
+    assert y.dtype == h.dtype == np.float32
+
+
+WRONG_INPUTS = {
+    r"inputs: expected \['x', 'h0'\]; missing: \['h0'\], unknown: \['h'\]": {"x": 0, "h": 0},
+    r"x: expected shape \('T', 'B', 3\) where .*, got \(4, 3\)": {"x": np.ones((4, 3)), "h0": 0},
+    r"x: expected shape \('T', 'B', 3\) where .*, got \(4, 2, 4\)": {"x": np.ones((4, 2, 4)), "h0": 0},
+    r"h0: expected shape \(1, 'B', 5\) where .*'B': 2.*, got \(1, 3, 5\)": {
+        "x": np.ones((4, 2, 3)),
+        "h0": np.ones((1, 3, 5)),
+    },
+    "x: expected float32, got complex": {"x": np.ones((4, 2, 3), complex), "h0": 0},
+    "x: expected real numbers, got dtype": {"x": ["a"], "h0": 0},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_INPUTS)
+def test_inputs_that_do_not_fit(small, message):
+    with pytest.raises(
+        (ValueError, TypeError), match=message.replace("float32, got complex", "real numbers, got dtype complex")
+    ):
+        small.run(WRONG_INPUTS[message])
+
+
+def test_floats_are_not_made_integers():
+    run = from_onnx(model([node("Identity", ["x"])], ["x"], types={"x": INT64, "y": INT64}))
+    with pytest.raises(TypeError, match="x: expected int64, got float64"):
+        run.run({"x": [1.5]})
+
+
+def test_some_outputs_only(small):
+    inputs = small_inputs()
+    y, h = small.run(inputs)
+    np.testing.assert_array_equal(small.run(inputs, outputs=["h", "y", "h"])[0], h)
+    np.testing.assert_array_equal(small.run(inputs, outputs=["y"]), [y])
+    for outputs in (["told"], "h"):
+        with pytest.raises(ValueError, match=r"outputs: expected a list of some of \['y', 'h'\]"):
+            small.run(inputs, outputs=outputs)
+
+
+def test_only_what_is_wanted_is_computed():
+    """The node behind the other output would fail."""
+    nodes = [node("Relu", ["x"], ["y"]), node("Reshape", ["x", "shape"], ["z"], name="fails")]
+    run = from_onnx(model(nodes, ["x"], ["y", "z"], {"shape": integers(7)}))
+    run.run({"x": np.ones(3)}, outputs=["y"])
+    with pytest.raises(ValueError, match=r"node 'fails' \(Reshape\): cannot reshape"):
+        run.run({"x": np.ones(3)})
+
+
+def test_results_belong_to_the_caller():
+    nodes = [node("Identity", ["x"], ["y"]), node("Identity", ["w"], ["z"]), node("Relu", ["x"], ["r"])]
+    nodes += [node("Transpose", ["r"], ["t"]), node("Expand", ["x", "shape"], ["e"])]
+    run = from_onnx(
+        model(nodes, ["x"], ["y", "z", "r", "t", "e"], {"w": np.ones(2, np.float32), "shape": integers(3, 2)})
+    )
+    x = np.ones((2, 2), np.float32)[:1]
+    results = run.run({"x": x})
+    for number, array in enumerate(results):
+        array[...] = number
+    assert [array.flat[0] for array in results] == [0, 1, 2, 3, 4]
+    assert (x == 1).all()
+    assert (run.run({"x": x})[1] == 1).all()
+
+
+def test_dead_results_are_freed():
+    nodes = [node("Relu", ["x" if k == 0 else f"v{k - 1}"], ["y" if k == 49 else f"v{k}"]) for k in range(50)]
+    run = from_onnx(model(nodes, ["x"]))
+    x = np.ones(1 << 18, np.float32)
+    tracemalloc.start()
+    try:
+        run.run({"x": x})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * x.nbytes
+
+
+def test_errors_at_run_time_name_the_node():
+    nodes = [node("Relu", ["x"], ["r"]), node("MatMul", ["r", "w"], name="product")]
+    run = from_onnx(model(nodes, ["x"], weights={"w": np.ones((3, 2), np.float32)}))
+    with pytest.raises(ValueError, match=r"node 'product' \(MatMul\): "):
+        run.run({"x": np.ones((4, 2))})
+
+
+def test_division_by_zero_is_infinity_without_a_warning():
+    run = from_onnx(model([node("Div", ["x", "w"])], ["x"], weights={"w": np.zeros(1, np.float32)}))
+    assert run.run({"x": [1.0]})[0] == [np.inf]
+
+
+@pytest.mark.parametrize("op_type", ["Expand", "ConstantOfShape", "Tile", "Range", "Add", "MatMul"])
+def test_much_of_little_is_refused(op_type):
+    sizes = [2**20, 2**20]
+    cases = {
+        "Expand": (node("Expand", ["one", "x"]), sizes),
+        "ConstantOfShape": (node("ConstantOfShape", ["x"]), sizes),
+        "Tile": (node("Tile", ["one", "x"]), [2**40]),
+        "Range": (node("Range", ["zero", "x", "step"]), 2**40),
+        "Add": (node("Add", ["x", "column"]), [1] * 2**20),
+        "MatMul": (node("MatMul", ["column", "x"]), [[1] * 2**20]),
+    }
+    entry, x = cases[op_type]
+    column = np.ones((2**20, 1), np.int64)
+    weights = {"one": np.ones(1), "zero": np.int64(0), "step": np.int64(1), "column": column}
+    run = from_onnx(model([entry], ["x"], weights=weights, types={"x": INT64, "y": INT64}))
+    with pytest.raises(ValueError, match=rf"\({op_type}\): a result of shape .* at most 2147483648"):
+        run.run({"x": x})
+
+
+def test_every_unsupported_node_is_listed():
+    nodes = [
+        node("Einsum", ["x"], ["a"], name="sum", equation="i->"),
+        node("Relu", ["a"], ["b"]),
+        node("Fancy", ["b"], ["c"], domain="my.domain"),
+        node("Pad", ["c", "pads"], ["d"], name="pad", mode="bounce"),
+        node("Gelu", ["d"], ["y"], name="too new"),
+    ]
+    with pytest.raises(ValueError) as caught:
+        from_onnx(model(nodes, ["x"], weights={"pads": integers(0, 0)}))
+    assert str(caught.value) == (
+        "model: 4 nodes are not supported: node 'sum' (Einsum): operator; the node of 'c' (Fancy): domain 'my.domain'; "
+        "node 'pad' (Pad): mode='bounce'; node 'too new' (Gelu): not in version 17"
+    )
+
+
+def test_the_documented_operators_are_those_there_are():
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    listed = re.search(r"\*\*Operators:\*\* (.*?)\.", page, re.DOTALL).group(1)
+    assert re.split(r",\s+", listed) == sorted([*operators.OPERATORS, "LSTM"])
+
+
+def test_threads_share_a_model(small):
+    inputs = [{name: scale + array for name, array in small_inputs().items()} for scale in range(8)]
+    expected = [small.run(given) for given in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for results, right in zip(pool.map(small.run, inputs * 20), expected * 20, strict=True):
+            assert bits(*results) == bits(*right)
+
+
+# Files, external data
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("number", TENSOR_DTYPES)
+def test_tensors_of_every_type(number, raw):
+    dtype = TENSOR_DTYPES[number]
+    array = np.array([[0, 1, 100], [1, 0, 255 if dtype.kind == "u" else -128]]).astype(dtype)
+    tensor = numpy_helper.from_array(array, "w")
+    if not raw:
+        bits_of = array.view(np.uint16) if dtype.name == "float16" else array
+        tensor = helper.make_tensor("w", number, array.shape, (array if number == 10 else bits_of).ravel().tolist())
+    assert tensor.HasField("raw_data") == raw
+    made = model([node("Identity", ["w"])], types={"y": number})
+    made.graph.initializer.append(tensor)
+    (y,) = from_onnx(made).run({})
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, array)
+
+
+def test_an_unknown_size_may_be_minus_one():
+    run = from_onnx(model([node("Identity", ["x"])], [("x", [-1, 2])]))
+    assert run.inputs[0].shape == (None, 2)
+    run.run({"x": np.ones((5, 2))})
+
+
+def test_paths_bytes_and_protos_are_read(tmp_path):
+    weights = weights_of(np.random.default_rng(13), 1, 3, 5)
+    proto = model([plain_lstm("WR")], ["x"], weights=weights)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    x = np.ones((4, 2, 3), np.float32)
+    results = [from_onnx(given).run({"x": x}) for given in (proto, path, str(path), path.read_bytes())]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    assert lstm_cy.from_onnx is from_onnx
+    with pytest.raises(TypeError, match="model: expected a path, bytes or an onnx.ModelProto, got int"):
+        from_onnx(3)
+    with pytest.raises(FileNotFoundError):
+        from_onnx(tmp_path / "missing.onnx")
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for read in (from_onnx, lstms):
+        with pytest.raises(ImportError, match=r"pip install lstm_cy\[onnx\]"):
+            read("model.onnx")
+
+
+@pytest.fixture
+def external(tmp_path):
+    """(path, change): a model whose weights are in weights.bin, and what changes an entry of W's and writes it anew."""
+    weights = weights_of(np.random.default_rng(14), 1, 3, 5)
+    proto = model([plain_lstm("WR")], ["x"], weights={name: weights[name] for name in "WR"})
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with open(folder / "weights.bin", "wb") as file:
+        for tensor in proto.graph.initializer:
+            entries = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(tensor.raw_data))}
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in entries.items():
+                tensor.external_data.add(key=key, value=value)
+
+    def change(**entries):
+        for entry in proto.graph.initializer[0].external_data:
+            entry.value = entries.pop(entry.key, entry.value)
+        for key, value in entries.items():
+            proto.graph.initializer[0].external_data.add(key=key, value=value)
+        (folder / "model.onnx").write_bytes(proto.SerializeToString())
+
+    change()
+    return folder / "model.onnx", change, weights
+
+
+def test_external_data_beside_the_model_are_read(external, monkeypatch):
+    path, _, weights = external
+    for given in (path, "model.onnx"):
+        monkeypatch.chdir(path.parent)
+        (lstm,) = lstms(given).values()
+        np.testing.assert_array_equal(
+            lstm.parameters["weight_ih_l0"], gate_order.reorder(weights["W"][0], gate_order.ONNX)
+        )
+    from_onnx(path)
+    with pytest.raises(ValueError, match="tensor 'W': its data are in another file; give the path"):
+        lstms(path.read_bytes())
+
+
+BAD_EXTERNAL = [
+    ({"location": "../secret"}, "only files in the model's own folder"),
+    ({"location": "/etc/passwd"}, "only files in the model's own folder"),
+    ({"location": "inner/weights.bin"}, "only files in the model's own folder"),
+    ({"location": ".."}, "only files in the model's own folder"),
+    ({"location": "."}, "only files in the model's own folder"),
+    ({"location": ""}, "only files in the model's own folder"),
+    ({"location": "w\0"}, "only files in the model's own folder"),
+    ({"location": "link"}, "it is a link"),
+    ({"location": "pipe"}, "it is not a file"),
+    ({"location": "inner"}, "it is not a file"),
+    ({"location": "missing"}, "No such file"),
+    ({"offset": "401"}, "240 bytes at 401 of 'weights.bin', which has 640"),
+    ({"offset": str(2**60)}, "which has 640"),
+    ({"offset": "-1"}, "external data of 240 bytes at -1"),
+    ({"offset": "1e2"}, "external data of 240 bytes at 1e2"),
+    ({"offset": "9" * 5000}, "external data of 240 bytes"),
+    ({"length": "241"}, "external data of 241 bytes at 0, 240 are expected"),
+    ({"length": str(2**60)}, "240 are expected"),
+    ({"basepath": "/"}, "'basepath': '/'"),
+]
+
+
+@pytest.mark.parametrize(("entries", "message"), BAD_EXTERNAL)
+def test_other_external_data_are_refused(external, entries, message):
+    path, change, _ = external
+    folder = path.parent
+    (folder.parent / "secret").write_bytes(bytes(1000))
+    (folder / "inner").mkdir()
+    (folder / "inner" / "weights.bin").write_bytes(bytes(1000))
+    (folder / "link").symlink_to("weights.bin")
+    os.mkfifo(folder / "pipe")
+    change(**entries)
+    for read in (lstms, from_onnx):
+        with pytest.raises(ValueError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert "tensor 'W'" in str(caught.value)
+
+
+def test_a_small_file_does_not_fill_the_memory_through_many_tensors(tmp_path):
+    """Many tensors over one file: those that are the same are read once, and in sum no more than the file has."""
+    proto = model([node("Relu", ["x"])], ["x"])
+    (tmp_path / "w.bin").write_bytes(bytes(4 << 20))
+    for number in range(200):
+        tensor = proto.graph.initializer.add(name=f"w{number}", dims=[1 << 20], data_type=FLOAT)
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="w.bin")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    assert guarded(lambda: from_onnx(path)) < 20 << 20
+    for number, tensor in enumerate(proto.graph.initializer):
+        tensor.dims[0] = (1 << 20) - number
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match="of them not yet used"):
+        from_onnx(path)
+
+
+# Files that are truncated, damaged or hostile
+
+
+def guarded(function):
+    """The peak of memory that Python and NumPy held; the time is within a second."""
+    tracemalloc.start()
+    started = time.perf_counter()
+    try:
+        function()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert time.perf_counter() - started < 10  # a hang; time itself is measured elsewhere
+    return peak
+
+
+def refused(proto, message):
+    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
+    for read in (lstms, from_onnx):
+
+        def attempt(read=read):
+            with pytest.raises(ValueError, match=message) as caught:
+                read(data)
+            assert str(caught.value).startswith("model: ")
+
+        assert guarded(attempt) < 100 << 20
+
+
+def test_every_prefix_is_refused(tmp_path):
+    weights = weights_of(np.random.default_rng(15), 1, 30, 30)
+    data = model([plain_lstm("WRB")], ["x"], weights=weights).SerializeToString()
+    path = tmp_path / "model.onnx"
+    for size in [*range(0, len(data), 1024), *range(1, 40), *range(len(data) - 40, len(data))]:
+        path.write_bytes(data[:size])
+        for read in (lstms, from_onnx):
+            with pytest.raises(ValueError, match="truncated, or not an ONNX model") as caught:
+                read(path)
+            assert str(path) in str(caught.value)
+
+
+def test_damaged_bytes_never_do_worse_than_an_error():
+    weights = weights_of(np.random.default_rng(16), 1, 2, 2)
+    data = model([plain_lstm("WRB")], ["x"], weights=weights).SerializeToString()
+    rng = np.random.default_rng(17)
+    for _ in range(400):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 2):
+            damaged[place] = rng.integers(0, 256)
+        for read in (lstms, from_onnx):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    read(bytes(damaged))
+                except ValueError as error:
+                    assert str(error).startswith("model: ")
+
+
+def test_graphs_that_are_none():
+    relu = node("Relu", ["a"], ["b"], name="relu")
+    refused(
+        model([relu, node("Relu", ["b"], ["a"])], outputs=["a"]), "node 'relu' .*'a' is made by a later node: a cycle"
+    )
+    refused(model([node("Relu", ["a"], ["a"])], outputs=["a"]), "'a' is made by a later node: a cycle")
+    refused(model([relu], outputs=["b"]), r"node 'relu' \(Relu\): its input 'a' is given by nothing")
+    refused(model([relu, relu], ["a"], ["b"]), "value 'b' is given twice")
+    refused(model([relu], ["a", "a"], ["b"]), "value 'a' is given twice")
+    refused(model([relu], ["a"], ["c"]), "output 'c' is given by no node")
+    refused(model([], ["a"], ["a"], opset=6), "operators of version 6; versions 7 to 25")
+    refused(model([], ["a"], ["a"], opset=99), "operators of version 99; versions 7 to 25")
+    refused(model([node("Relu", ["a"] * 1000)], ["a"]), "expected 1 to 1 inputs")
+    refused(model([node("Transpose", ["w"], perm=[0, 0])], weights={"w": np.ones((2, 2))}), "repeated axis")
+    refused(b"", "truncated, or not an ONNX model")
+    refused(b"not an ONNX model at all", "truncated, or not an ONNX model")
+
+
+def test_tensors_whose_sizes_are_not_true():
+    def with_tensor(**fields):
+        proto = model([node("Relu", ["w"])])
+        tensor = proto.graph.initializer.add(name="w", data_type=fields.pop("data_type", FLOAT))
+        tensor.dims.extend(fields.pop("dims", [1]))
+        for name, value in fields.items():
+            if isinstance(value, list):
+                getattr(tensor, name).extend(value)
+            else:
+                setattr(tensor, name, value)
+        return proto
+
+    refused(with_tensor(dims=[2**60], raw_data=bytes(4)), "tensor 'w': shape .* elements, the file holds 1")
+    refused(with_tensor(dims=[2**40, 2**40]), "the file holds 0")
+    refused(with_tensor(dims=[-1], raw_data=bytes(4)), r"tensor 'w': shape \(-1,\)")
+    refused(with_tensor(dims=[-1, -1], raw_data=bytes(4)), r"tensor 'w': shape \(-1, -1\)")
+    refused(with_tensor(dims=[1], raw_data=bytes(5)), "the file holds 1.25")
+    refused(with_tensor(dims=[2], float_data=[1.0]), "the file holds 1")
+    refused(with_tensor(dims=[1] * 100, raw_data=bytes(4)), "dimension")
+    refused(with_tensor(data_type=0), "type UNDEFINED")
+    refused(with_tensor(data_type=8), "type STRING")
+    refused(with_tensor(data_type=99), "type 99")
+    proto = with_tensor(raw_data=bytes(4))
+    proto.graph.initializer[0].segment.begin = 1
+    refused(proto, "segments are not supported")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights"),
+    [
+        ([node("ConstantOfShape", ["n"], ["W"])], {"n": integers(2**20, 2**20)}),
+        ([node("Expand", ["one", "n"], ["W"])], {"n": integers(2**20, 2**20), "one": np.ones(1, np.float32)}),
+        ([node("Tile", ["one", "n"], ["W"])], {"n": integers(2**40), "one": np.ones(1, np.float32)}),
+        ([node("Range", ["zero", "n", "one"], ["W"])], {"n": np.int64(2**50), "one": np.int64(1), "zero": np.int64(0)}),
+        ([node("Pad", ["one", "n"], ["W"])], {"n": integers(0, 2**40), "one": np.ones(1, np.float32)}),
+        ([node("Add", ["a", "b"], ["W"])], {"a": np.ones((2**15, 1)), "b": np.ones((1, 2**15))}),
+        ([node("Gather", ["a", "b"], ["W"])], {"a": np.ones((1, 2**15)), "b": np.zeros(2**15, np.int64)}),
+        (
+            [
+                node("Concat", ["v0" if k == 0 else f"v{k}"] * 8, ["W" if k == 9 else f"v{k + 1}"], axis=0)
+                for k in range(10)
+            ],
+            {"v0": np.ones(1000, np.float32)},
+        ),
+    ],
+    ids=lambda value: value[0].op_type if isinstance(value, list) else "",
+)
+def test_folding_takes_no_more_than_it_may(nodes, weights):
+    """The constant stays unfolded: `lstms` says so, and `from_onnx` leaves it to the run, which refuses it too."""
+    weights = {**weights, "R": np.ones((1, 4, 1), np.float32)}
+    proto = model([*nodes, plain_lstm("WR")], ["x"], weights=weights)
+
+    def attempt():
+        with pytest.raises(ValueError, match="W = 'W': not constant, or not within what folding may take"):
+            lstms(proto)
+
+    assert guarded(attempt) < 100 << 20
+    from_onnx(proto)
+
+
+def test_too_many_nodes_and_too_deep_graphs():
+    identity = [node("Identity", ["x" if k == 0 else f"v{k}"], [f"v{k + 1}"]) for k in range(fold.LARGEST_COUNT + 1)]
+    refused(model(identity, ["x"], ["v1"]), "more than 50000 nodes")
+    graph = helper.make_graph([], "inner", [], [])
+    for _ in range(fold.LARGEST_DEPTH + 1):
+        graph = helper.make_graph([helper.make_node("If", ["x"], [], then_branch=graph)], "outer", [], [])
+    proto = model([], ["x"], ["x"])
+    proto.graph.node.extend(graph.node)
+    refused(proto, "more than 16 deep")
+
+
+def test_functions_in_the_place_of_operators():
+    proto = model([node("Relu", ["x"])], ["x"])
+    proto.functions.append(
+        helper.make_function("", "Relu", ["x"], ["y"], [node("Neg", ["x"])], [helper.make_opsetid("", 17)])
+    )
+    refused(proto, "functions in the place of ONNX's operators: Relu")
+
+
+def test_an_lstm_inside_a_function_is_not_passed_over():
+    proto = model([node("Mine", ["x"], domain="mine")], ["x"])
+    inside = [node("LSTM", ["x", "x", "x"])]
+    proto.functions.append(helper.make_function("mine", "Mine", ["x"], ["y"], inside, [helper.make_opsetid("", 17)]))
+    with pytest.raises(ValueError, match="function 'Mine' has an LSTM; onnx.inliner"):
+        lstms(proto)

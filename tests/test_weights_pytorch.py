@@ -1,0 +1,1003 @@
+"""PyTorch's files, state dicts and modules: what comes out is PyTorch's, and what is hostile is refused."""
+
+import os
+import pickle
+import re
+import struct
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_weights import assert_same, peak_of
+
+import lstm_cy
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
+from lstm_cy.weights import native
+from lstm_cy.weights.pytorch import lstms, read, read_model, to_state_dict
+
+ROOT = Path(__file__).parents[1]
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def safetensors_torch(torch):
+    return pytest.importorskip("safetensors.torch")
+
+
+def torch_lstm(torch, *sizes, seed=0, **options):
+    torch.manual_seed(seed)
+    return torch.nn.LSTM(*sizes, **options)
+
+
+def outputs(torch, module, x):
+    """y, h, c of a torch.nn.LSTM."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+        y, (h, c) = module(torch.from_numpy(x))
+    return [part.numpy() for part in (y, h, c)]
+
+
+def assert_runs_as(torch, layer, module, tolerance=5e-6):
+    """`layer` gives what `module` does, on random input."""
+    x = np.random.default_rng(0).standard_normal((7, 3, layer.input_size)).astype(layer.dtype)
+    y, (h, c) = layer(x)
+    for got, expected in zip((y, h, c), outputs(torch, module, x), strict=True):
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max() <= tolerance
+
+
+def shuffled(torch, how, state):
+    """A state dict of the same numbers whose tensors lie in memory otherwise."""
+    if how == "parameters":
+        return {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}
+    if how == "strided":
+        return {name: tensor.repeat_interleave(2, dim=-1)[..., ::2] for name, tensor in state.items()}
+    if how == "transposed":
+        return {name: tensor.t().contiguous().t() for name, tensor in state.items()}
+    if how == "one storage":
+        flat = torch.cat([tensor.flatten() for tensor in state.values()])
+        parts = flat.split([tensor.numel() for tensor in state.values()])
+        return {name: part.view(tensor.shape) for (name, tensor), part in zip(state.items(), parts, strict=True)}
+    return state
+
+
+# Files that PyTorch writes
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.tuples(st.integers(1, 6), st.integers(2, 9), st.integers(1, 3)),
+    bias=st.booleans(),
+    bidirectional=st.booleans(),
+    projected=st.booleans(),
+    kind=st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
+    prefix=st.sampled_from(["", "rnn.", "module.encoder.0.", "größe."]),
+    how=st.sampled_from(["as it is", "parameters", "strided", "transposed", "one storage"]),
+    nested=st.sampled_from([(), ("state_dict",), ("a", "model_state")]),
+    protocol=st.integers(2, 5),
+)
+def test_a_saved_lstm_runs_as_in_pytorch(
+    torch, tmp_path, sizes, bias, bidirectional, projected, kind, prefix, how, nested, protocol
+):
+    module = torch_lstm(torch, *sizes, bias=bias, bidirectional=bidirectional, proj_size=projected and sizes[1] - 1)
+    module = module.to(getattr(torch, kind))
+    value = {prefix + name: tensor for name, tensor in shuffled(torch, how, module.state_dict()).items()}
+    for key in reversed(nested):
+        value = {key: value, "epoch": 3, "losses": [1.5, None], "shape": torch.Size([1, 2])}
+    torch.save(value, tmp_path / "a.pt", pickle_protocol=protocol)
+    (found,) = lstms(tmp_path / "a.pt").items()
+    assert found[0] == prefix
+    layer = found[1]
+    assert type(layer) is LSTM
+    assert layer.dtype == (np.float64 if kind == "float64" else np.float32)
+    assert (layer.bias, layer.bidirectional) == (bias, bidirectional)
+    assert_runs_as(torch, layer, module.double() if kind == "float64" else module.float())
+
+
+def test_values_come_back_as_they_were(torch, tmp_path):
+    kinds = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+    numbers = torch.tensor([0, 1, 7, 100])
+    tensors = {kind: numbers.to(getattr(torch, kind)) for kind in [*kinds, "bool"]}
+    base = torch.arange(24.0)
+    tensors |= {
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
+        "part": base[5:9],
+        "strided": base.view(4, 6).t()[1::2, 1:3],
+        "expanded": torch.ones(3, 1).expand(3, 4),
+        "signs": torch.tensor([-0.0, float("nan"), float("-inf")]),
+    }
+    plain = {
+        "list": [1, -2, 2**40, 2**70, -1.5, "é", b"\x00\xff", None, True, ((), (1,))],
+        3: {"deep": OrderedDict(a=1)},
+    }
+    for protocol in (2, 4):
+        torch.save({**tensors, **plain}, tmp_path / "a.pt", pickle_protocol=protocol)
+        found = read(tmp_path / "a.pt")
+        assert_same({name: found[name] for name in tensors}, {name: tensor.numpy() for name, tensor in tensors.items()})
+        assert {name: found[name] for name in plain} == plain
+        assert type(found[3]["deep"]) is dict
+
+
+def test_devices_dtypes_and_sizes_are_plain(torch, tmp_path):
+    torch.save([torch.device("cuda", 1), torch.device("cpu"), torch.float16, torch.Size([2, 3])], tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt") == ["cuda:1", "cpu", "torch.float16", (2, 3)]
+
+
+def test_bfloat16_becomes_float32(torch, tmp_path):
+    tensor = torch.tensor([1.0, -2.5, 3e38, 1e-40]).to(torch.bfloat16)
+    torch.save(tensor, tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt")
+    assert found.dtype == np.float32
+    assert found.tolist() == tensor.float().tolist()
+
+
+def test_what_is_shared_stays_shared(torch, tmp_path):
+    tensor = torch.arange(6.0)
+    torch.save({"whole": tensor, "part": tensor[2:4]}, tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt")
+    found["whole"][2] = 99
+    assert found["part"].tolist() == [99, 3]
+
+
+def test_a_training_checkpoint(torch, tmp_path):
+    module = torch_lstm(torch, 3, 5)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(2, 1, 3))[0].sum().backward()
+    optimizer.step()
+    checkpoint = {"model_state": module.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    found = read(tmp_path / "a.ckpt")
+    assert found["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
+    assert found["optimizer"]["state"][0]["exp_avg"].shape == (20, 3)
+    assert_runs_as(torch, lstms(tmp_path / "a.ckpt")[""], module)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda torch: torch.nn.LSTM(2, 3),
+        lambda torch: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        lambda torch: torch.ones(3).to_sparse(),
+        lambda torch: torch.ones(3).to(torch.float8_e4m3fn),
+        lambda torch: torch.ones(3, dtype=torch.complex64),
+        lambda torch: {"scheduler": torch.optim.lr_scheduler.LambdaLR},
+        lambda torch: {"a": {1, 2}},
+        lambda torch: {"path": Path("a")},
+        lambda torch: np.float64(3.5),
+    ],
+    ids=["module", "quantized", "sparse", "float8", "complex", "class", "set", "path", "numpy"],
+)
+def test_what_is_no_dense_tensor_is_refused_by_name(torch, tmp_path, make):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse|.*quantize", UserWarning)
+        torch.save(make(torch), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"is not among the names that tensors need; .*state_dict\(\)") as caught:
+        read(tmp_path / "a.pt")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.pt'}: ")
+
+
+def test_legacy_and_torchscript_files_are_refused_with_advice(torch, tmp_path):
+    path = tmp_path / "a.pt"
+    module = torch_lstm(torch, 2, 3)
+    torch.save(module.state_dict(), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="legacy format; .*torch.save it again"):
+        read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(torch.nn.Linear(2, 3)).save(path)
+    with pytest.raises(ValueError, match=r"TorchScript archive.*torch.jit.load"):
+        read(path)
+
+
+def test_torch_is_not_imported(tmp_path):
+    script = (
+        "import sys; from lstm_cy.weights.pytorch import lstms; sys.modules['torch'] = None;"
+        f"print(lstms({str(write_lstm(tmp_path / 'a.pt'))!r})[''].hidden_size)"
+    )
+    import subprocess
+
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout == "2\n"
+
+
+# Files made by hand: the format as such, and what is hostile
+
+
+def dumps(value):
+    """A value's opcodes, without what begins and ends a pickle."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def storage(key="0", kind="torch FloatStorage", count=6):
+    module, name = kind.split(" ")
+    return b"(" + dumps("storage") + f"c{module}\n{name}\n".encode() + dumps(key) + dumps("cpu") + dumps(count) + b"tQ"
+
+
+def tensor(size=(2, 3), stride=(3, 1), offset=0, **options):
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage(**options)
+        + dumps(offset)
+        + dumps(size)
+        + dumps(stride)
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )
+
+
+SIX = np.arange(6, dtype=np.float32)
+
+
+def write(path, opcodes, records=None, compression=zipfile.ZIP_STORED, folder="a/", **others):
+    """A file as torch.save writes it, of any content."""
+    records = {"0": SIX} if records is None else records
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as archive:
+        warnings.filterwarnings("ignore", "Duplicate name")
+        archive.writestr(folder + "data.pkl", b"\x80\x02" + opcodes + b".")
+        for key, content in records.items():
+            archive.writestr(f"{folder}data/{key}", bytes(content))
+        for name, content in others.items():
+            archive.writestr(folder + name, content)
+    return path
+
+
+def mapping(**tensors):
+    """The opcodes of a dict."""
+    return b"}(" + b"".join(dumps(name) + opcodes for name, opcodes in tensors.items()) + b"u"
+
+
+def write_lstm(path):
+    """A bare LSTM with I = 1 and H = 2, which needs no PyTorch to write."""
+    shapes = {"weight_ih_l0": (8, 1), "weight_hh_l0": (8, 2), "bias_ih_l0": (8,), "bias_hh_l0": (8,)}
+    arrays = {name: np.random.default_rng(0).standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+    tensors = {
+        name: tensor(array.shape, tuple(step // 4 for step in array.strides), key=name, count=array.size)
+        for name, array in arrays.items()
+    }
+    return write(path, mapping(**tensors), {name: array.tobytes() for name, array in arrays.items()})
+
+
+def refused(path, message):
+    """`read` refuses the file, by name, in little memory."""
+
+    def check():
+        with pytest.raises(ValueError, match=message) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+    assert peak_of(check) < 100_000_000
+
+
+def test_the_crafted_file_is_one_that_is_read(tmp_path):
+    path = write(tmp_path / "a.pt", mapping(w=tensor()))
+    assert_same(read(path), {"w": SIX.reshape(2, 3)})
+    assert read(write(path, tensor((3, 2), (1, 3)))).tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert read(write(path, tensor((2,), (2,), 1))).tolist() == [1, 3]
+    assert read(write(path, tensor((), (), 5))).tolist() == 5
+    assert read(write(path, tensor((1, 6), (2**62, 1)))).tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert read(write(path, tensor((4,), (0,), 3))).tolist() == [3, 3, 3, 3]
+    assert read(write(path, tensor((0, 2**40), (1, 1)))).shape == (0, 2**40)
+    assert lstms(write_lstm(path))[""].config == LSTM(1, 2).config
+
+
+def test_pytorch_reads_the_crafted_file(torch, tmp_path):
+    path = write(tmp_path / "a.pt", mapping(w=tensor((3, 2), (1, 3))), byteorder=b"little", version=b"3\n")
+    assert torch.load(path)["w"].tolist() == read(path)["w"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("Float", "f4"),
+        ("Double", "f8"),
+        ("Half", "f2"),
+        ("Short", "i2"),
+        ("Long", "i8"),
+        ("Char", "i1"),
+        ("Byte", "u1"),
+    ],
+)
+def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
+    for order, sign in ((b"little", "<"), (b"big", ">")):
+        opcodes = tensor((3,), (1,), kind=f"torch {kind}Storage", count=3)
+        path = write(tmp_path / "a.pt", opcodes, {"0": np.array([1, -2, 3]).astype(sign + dtype)}, byteorder=order)
+        assert read(path).tolist() == np.array([1, -2, 3]).astype(dtype).tolist()
+        assert read(path).dtype == np.dtype(dtype)
+    opcodes = tensor((2,), (1,), kind="torch BFloat16Storage", count=2)
+    path = write(tmp_path / "a.pt", opcodes, {"0": b"\x3f\x80\xc0\x00"}, byteorder=b"big")
+    assert read(path).tolist() == [1, -2]
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (tensor(offset=1), "offset 1, size .* lead to element 6; it has 6"),
+        (tensor((7,), (1,)), "lead to element 6; it has 6"),
+        (tensor((2, 3), (4, 1)), "lead to element 6; it has 6"),
+        (tensor((2, 3), (2**61, 1)), "lead to element 2305843009213693954; it has 6"),
+        (tensor((2**62,), (4,)), "lead to element"),
+        (tensor((2**32, 2**32), (1, 1)), "lead to element"),
+        (tensor((2**63,), (0,)), "expected an offset, sizes and strides of 0 to"),
+        (tensor((2,), (-1,), 1), "expected an offset, sizes and strides of 0 to"),
+        (tensor((-1,), (1,)), "expected an offset, sizes and strides of 0 to"),
+        (tensor(offset=-1), "expected an offset, sizes and strides of 0 to"),
+        (tensor(offset=10**5000), "expected an offset, sizes and strides of 0 to"),
+        (tensor(offset=None), "expected an offset, sizes and strides of 0 to"),
+        (tensor((True,), (1,)), "expected an offset, sizes and strides of 0 to"),
+        (tensor((2.0,), (1,)), "expected an offset, sizes and strides of 0 to"),
+        (tensor((2, 3), (3,)), "two tuples of one length"),
+        (tensor([2, 3], [3, 1]), "two tuples of one length"),
+        (tensor((1,) * 33, (1,) * 33), "a tensor of 33 axes; at most 32"),
+        (tensor((0, 2**62, 2**62), (1, 1, 1)), "dimension|too big|too large"),
+        (tensor((10**7,), (0,)), "tensors take 40000000 bytes, more than 8 times the 24 bytes"),
+        (tensor((2**40,), (0,)), "bytes, more than 8 times the 24 bytes"),
+        (b"(" + tensor((6,), (1,)) + b"q\x05" + b"h\x05" * 100_000 + b"t", "more than 8 times the 24 bytes"),
+        (tensor(count=7), "storage '0': 7 elements of float32 take 28 bytes, its record holds 24"),
+        (tensor(count=5), "storage '0': 5 elements of float32 take 20 bytes, its record holds 24"),
+        (tensor(count=-6), "its record holds 24"),
+        (tensor(count=2**62), "its record holds 24"),
+        (tensor(kind="torch DoubleStorage"), "6 elements of float64 take 48 bytes, its record holds 24"),
+        (tensor(count="6"), "a persistent id that is no tensor's storage"),
+        (tensor(key=0), "a persistent id that is no tensor's storage"),
+        (tensor(key="1"), "record 'data/1' is missing"),
+        (tensor(key="../data.pkl"), "record 'data/../data.pkl' is missing"),
+        (tensor(key="x" * 9999), "record 'data/xxx.* is missing"),
+        (tensor(kind="torch QInt8Storage"), "torch.QInt8Storage is not among the names"),
+        (tensor(kind="torch ComplexFloatStorage"), "torch.ComplexFloatStorage is not among the names"),
+        (mapping(a=tensor(), b=tensor(kind="torch IntStorage")), "tensors of float32 and of int32 share it"),
+        (dumps("storage") + b"Q", "a persistent id that is no tensor's storage"),
+        (storage(), "a storage where a value should be"),
+        (b"ctorch\nFloatStorage\n", "torch.FloatStorage where a value should be"),
+        (b"ccollections\nOrderedDict\n", "collections.OrderedDict where a value should be"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n)R", "with other arguments than a tensor's"),
+        (b"ctorch._utils\n_rebuild_tensor_v3\n)R", "with other arguments than a tensor's"),
+        (b"ctorch._utils\n_rebuild_parameter\n)R", "with other arguments than a parameter's"),
+        (b"ctorch\nSize\n)R", "with other arguments than a size"),
+        (b"ctorch\ndevice\n)R", "with other arguments than a device"),
+        (b"ctorch\nFloatStorage\n)R", "a call of what cannot be called"),
+        (b"c_codecs\nencode\n" + dumps(("a", "rot13")) + b"R", "with other arguments than bytes"),
+        (b"ccollections\nOrderedDict\n" + dumps(([],)) + b"R", "OrderedDict with arguments"),
+        (dumps("os.system") + b")R", "a call of what cannot be called"),
+        (b"N)R", "a call of what cannot be called"),
+    ],
+)
+def test_a_pickle_that_lies_about_tensors(tmp_path, opcodes, message):
+    refused(write(tmp_path / "a.pt", opcodes), message)
+
+
+class Exploit:
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("exploit", "name"),
+    [
+        (Exploit(os.system, "touch exploited"), "posix.system"),
+        (Exploit(eval, "open('exploited', 'w')"), "builtin(s|__).eval"),
+        (Exploit(exec, "open('exploited', 'w')"), "builtin(s|__).exec"),
+        (Exploit(getattr, "a", "upper"), "builtin(s|__).getattr"),
+        (Exploit(Path.touch, Path("exploited")), "builtin(s|__).getattr|pathlib"),
+    ],
+    ids=["system", "eval", "exec", "getattr", "touch"],
+)
+def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps({"weight_ih_l0": exploit}, protocol)
+    message = f"({name}).* is not among the names that tensors need; it is refused, and nothing was executed"
+    refused(write(tmp_path / "a.pt", content[2:-1]), message)
+    assert not Path("exploited").exists()
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (b"cposix\nsystem\n(X\x04\x00\x00\x00trueo", "posix.system is not among the names"),
+        (b"(X\x04\x00\x00\x00trueiposix\nsystem\n", "opcode INST is not among those"),
+        (b"cbuiltins\neval\n)\x81", "builtins.eval is not among the names"),
+        (b"ccollections\nOrderedDict\n)\x81", "opcode NEWOBJ is not among those"),
+        (b"\x82\x01", "opcode EXT1 is not among those"),
+        (b"Pid\n", "opcode PERSID is not among those"),
+        (b"I" + b"9" * 4000 + b"\n", "opcode INT is not among those"),
+        (b"L" + b"9" * 100_000 + b"L\n", "opcode LONG is not among those|Exceeds the limit"),
+        (b"S'a'\n", "opcode STRING is not among those"),
+        (b"\x8f", "opcode EMPTY_SET is not among those"),
+        (b"}2", "opcode DUP is not among those"),
+        (b"\xff", "unknown"),
+        (b"\x8c\x02os\x8c\x06system\x93", "os.system is not among the names"),
+        (b"NN\x93", "a name that is not a string"),
+        (b"Nr\xff\xff\xff\xffh\x01", "BINGET at byte 8 finds nothing there"),
+        (b"q\x01", "BINPUT at byte 2 finds nothing there"),
+        (b"\x94", "MEMOIZE at byte 2 finds nothing there"),
+        (b"t", "TUPLE at byte 2 finds nothing there"),
+        (b"N\x86", "TUPLE2 at byte 3 finds nothing there"),
+        (b"N(\x85", "TUPLE1 at byte 4 finds nothing there"),
+        (b"s", "SETITEM at byte 2 finds nothing there"),
+        (b"}(Nu", "SETITEMS at byte 5 finds nothing there"),
+        (b"", "STOP|unfinished"),
+        (b"NN", "unfinished"),
+        (b"(N", "unfinished"),
+        (b"Na", "APPEND at byte 3 finds nothing there"),
+        (b"NNa", "expected a list to add to, got a NoneType"),
+        (b"]NNs", "expected a dict to add to, got a list"),
+        (b"N}b", "expected a dict to add to, got a NoneType"),
+        (b"}Nb", "attributes in a NoneType"),
+        (b"})Ns", "a dict's key is a tuple"),
+        (b"}" + dumps(1.5) + b"Ns", "a dict's key is a float"),
+        (b"}" + dumps(2**61 - 1) + b"Ns", "a dict's key is a int"),
+        (b"\x8d" + struct.pack("<Q", 2**60) + b"abc", "expected 1152921504606846976 bytes .* remain"),
+        (b"\x8e" + struct.pack("<Q", 2**63 + 5) + b"abc", "byte count"),
+        (b"X\xff\xff\xff\xffabc", "expected 4294967295 bytes .* remain"),
+        (b"\x8b\xff\xff\xff\x7fabc", "not enough data"),
+        (b"\x8b\xff\xff\xff\xffabc", "byte count < 0"),
+        (b"\x95" + struct.pack("<Q", 2**62), "STOP|unfinished"),
+        (b"X\x01\x00\x00\x00\xff", "utf-8"),
+        (b"]" * 100_000 + b"a" * 99_999, "nested deeper than 64, or in itself"),
+        (b")" + b"\x85" * 200_000, "nested deeper than 64, or in itself"),
+        (b")" + b"\x85" * 200_000 + b"}" + dumps("a") + b"Ns", "unfinished"),
+        (b"}" + b")" + b"\x85" * 200_000 + b"Ns", "a dict's key is a tuple"),
+        (b"(" * 400_000, "unfinished"),
+        (b"}" * 600_000, "a pickle of more than 500000 steps"),
+        (b"]q\x01h\x01a", "nested deeper than 64, or in itself"),
+        (b"}q\x01" + dumps("a") + b"h\x01s", "nested deeper than 64, or in itself"),
+        (b")" + b"q\x01h\x01\x86" * 40, "more than 500000 values"),
+        (b"X" + struct.pack("<I", 9 << 20) + b"a" * (9 << 20), "data.pkl has 94.* bytes; at most 8388608 are read"),
+    ],
+)
+def test_a_pickle_that_is_damaged_or_hostile(tmp_path, opcodes, message):
+    refused(write(tmp_path / "a.pt", opcodes), message)
+
+
+def test_a_nine_byte_memo_bomb(tmp_path):
+    """Python's own unpickler takes memory by the number that it finds here."""
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02Nr\x00\x00\x00\x08")
+    refused(tmp_path / "a.pt", "exhausted before seeing STOP")
+    assert peak_of(lambda: read(write(tmp_path / "a.pt", b"Nr\x00\x00\x00\x08"))) < 1 << 20
+
+
+def test_pickles_that_are_changed_here_and_there(tmp_path):
+    """Whatever the bytes are, there is a value or a ValueError."""
+    whole = (
+        mapping(w=tensor(), v=tensor((3,), (2,)), p=dumps([1, 2.5, ("a", None), {"b": True}, 10**20]))
+        + b"ctorch\nSize\n(K\x01tR0"
+    )
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.pt"
+    for _ in range(1500):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            content[rng.integers(len(content))] = rng.choice([rng.integers(256), *b"(0u}]tRQb.ehqN\x85\x93"])
+        write(path, bytes(content))
+        try:
+            read(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+
+
+def test_every_prefix_is_refused(tmp_path):
+    path = write_lstm(tmp_path / "a.pt")
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        refused(path, "truncated, or not a PyTorch file")
+
+
+def test_truncated_at_every_kilobyte(torch, tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(torch_lstm(torch, 40, 60).state_dict(), path)
+    whole = path.read_bytes()
+    assert len(whole) > 90_000
+    for size in range(0, len(whole), 1024):
+        path.write_bytes(whole[:size])
+        for use in (read, lstms):
+            with pytest.raises(ValueError, match=f"^{path}: truncated"):
+                use(path)
+
+
+def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
+    path = write_lstm(tmp_path / "a.pt")
+    whole, arrays = path.read_bytes(), read(path)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            found = read(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert_same(found, arrays)
+
+
+def test_archives_that_are_none_of_pytorchs(tmp_path):
+    path = tmp_path / "a.pt"
+    for content, message in [
+        (b"", "truncated, or not a PyTorch file"),
+        (b"hello", "truncated, or not a PyTorch file"),
+        (LEGACY, "legacy format"),
+        (pickle.dumps({"a": 1}), "a bare pickle"),
+        (b"PK\5\6" + bytes(18), "expected one folder with data.pkl"),
+    ]:
+        path.write_bytes(content)
+        refused(path, message)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"N.")
+        archive.writestr("b/data.pkl", b"N.")
+    refused(path, "expected one folder with data.pkl")
+    refused(write(path, tensor(), {}), "record 'data/0' is missing")
+    refused(write(path, tensor(), byteorder=b"middle"), "byteorder: expected b'little' or b'big', got b'middle'")
+    refused(write(path, tensor(), byteorder=b"little" * 1000), "byteorder has 6000 bytes; at most 8 are read")
+    for version in (b"0", b"11\n", b"-1", b"one", b"", b"\xb2"):
+        refused(write(path, tensor(), version=version), "format version .*; known are 1 to 10")
+
+
+def test_archives_that_are_hostile(tmp_path):
+    path = tmp_path / "a.pt"
+    refused(write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed")
+    refused(write(path, tensor(), {"0": os.urandom(24)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed files")
+    for name in ("../x", "../../etc/passwd", "data/..", "\\..\\x"):
+        refused(write(path, tensor(), **{name: b"x"}), "member .*: a name that leads out of the archive")
+    refused(write(path, tensor(), folder="/a/"), "expected one folder")
+    refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' is there twice")
+
+
+def test_members_within_members_are_refused(tmp_path):
+    """Two entries of the directory lead into the same bytes, with all headers in order."""
+
+    def header(name, content):
+        return struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0, 0, len(content), len(content), len(name), 0) + name
+
+    def entry(name, content, place):
+        sizes = zipfile.crc32(content), len(content), len(content), len(name)
+        return struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, place) + name
+
+    inner, pickled = b"x" * 24, b"\x80\x02N."
+    outer = header(b"a/data/1", inner) + inner
+    body = header(b"a/data/0", outer) + outer + header(b"a/data.pkl", pickled) + pickled
+    second = len(header(b"a/data/0", outer))
+    directory = (
+        entry(b"a/data/0", outer, 0)
+        + entry(b"a/data/1", inner, second)
+        + entry(b"a/data.pkl", pickled, body.index(b"PK\3\4", second + 1))
+    )
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 3, 3, len(directory), len(body), 0)
+    (tmp_path / "a.pt").write_bytes(body + directory + end)
+    refused(tmp_path / "a.pt", "member 'a/data/1' shares bytes with another")
+
+
+def test_reading_takes_little_more_than_the_file(tmp_path):
+    array = np.ones(5_000_000, np.float32)
+    path = write(tmp_path / "a.pt", tensor(array.shape, (1,), count=array.size), {"0": array})
+    assert peak_of(lambda: read(path)) < 20_000_000 + (4 << 20)
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    for use in (read, lstms):
+        with pytest.raises(FileNotFoundError):
+            use(tmp_path / "a.pt")
+
+
+# LSTMs among tensors
+
+
+def state(prefix="", sizes=(3, 5, 1), **options):
+    return to_state_dict(LSTM(*sizes, seed=0, **options), prefix)
+
+
+def test_every_lstm_is_found_by_its_prefix():
+    cell = {name.removesuffix("_l0"): array for name, array in state(sizes=(2, 4)).items()}
+    found = lstms(
+        {
+            **state("encoder.rnn.", (3, 5, 2), bidirectional=True),
+            **state("decoder.", bias=False),
+            **{"cell." + name: array for name, array in cell.items()},
+            **state("half_"),
+            "head.weight": np.ones((2, 5)),
+            "step": 3,
+        },
+        batch_first=True,
+    )
+    assert list(found) == ["encoder.rnn.", "decoder.", "cell.", "half_"]
+    layers = [
+        LSTM(3, 5, 2, bidirectional=True, batch_first=True),
+        LSTM(3, 5, bias=False, batch_first=True),
+        LSTM(2, 4, batch_first=True),
+        LSTM(3, 5, batch_first=True),
+    ]
+    assert [layer.config for layer in found.values()] == [layer.config for layer in layers]
+    assert_same(found["decoder."].parameters, state(bias=False))
+    assert_same(found["cell."].parameters, state(sizes=(2, 4)))
+
+
+def test_the_order_of_the_tensors_does_not_matter():
+    layer = LSTM(3, 5, 2, bidirectional=True, proj_size=2, seed=0)
+    arrays = dict(sorted(layer.state_dict().items(), reverse=True))
+    assert_same(lstms(arrays)[""].parameters, layer.parameters)
+
+
+def test_state_dicts_in_several_places():
+    both = {"model": state("rnn."), "ema": [{"rnn.": 1}, state("rnn.")], "other": state("lstm.")}
+    assert list(lstms(both)) == ["model/rnn.", "ema/1/rnn.", "lstm."]
+    with pytest.raises(ValueError, match="two LSTMs would be called 'a/b/'"):
+        lstms({"a/b": state(), "a": {"b": state()}})
+    assert lstms({}) == {}
+
+
+def test_the_arrays_of_a_mapping_are_copied():
+    arrays = state()
+    layer = lstms(arrays)[""]
+    assert all(array.flags.writeable for array in arrays.values())
+    arrays["weight_ih_l0"][:] = 0
+    assert np.abs(layer.parameters["weight_ih_l0"]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "dtype"),
+    [(["f2"], "f4"), (["f4"], "f4"), (["f8"], "f8"), (["f4", "f8"], "f8"), (["f2", "f4"], "f4"), ([">f4"], "f4")],
+)
+def test_the_dtype_is_the_widest(kinds, dtype):
+    arrays = {name: array.astype(kinds[place % len(kinds)]) for place, (name, array) in enumerate(state().items())}
+    layer = lstms(arrays)[""]
+    assert layer.dtype == np.dtype(dtype)
+    assert_same(layer.parameters, {name: array.astype(dtype) for name, array in arrays.items()})
+
+
+def without(*names, **changes):
+    arrays = {**state(sizes=(3, 5, 2), bidirectional=True), **changes}
+    return {"rnn." + name: array for name, array in arrays.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "messages"),
+    [
+        (without("weight_ih_l0"), ["rnn.weight_ih_l0 is missing"]),
+        (without("weight_hh_l1"), ["rnn.weight_hh_l1 (20, 5) is missing"]),
+        (
+            without("bias_hh_l1_reverse", "weight_ih_l1", bias_ih_l0=np.ones(19)),
+            [
+                "bias_hh_l1_reverse (20,) is missing",
+                "weight_ih_l1 (20, 10) is missing",
+                "bias_ih_l0 has shape (19,), exp",
+            ],
+        ),
+        (without(*(name for name in without() if "l0" in name), weight_ih_l3=np.ones((20, 10))), ["only [0, 1, 3]"]),
+        ({"weight_ih_l1": np.ones((20, 3)), "weight_hh_l1": np.ones((20, 5))}, ["weight_ih_l0 is missing"]),
+        ({**state(), "weight_ih_l99999": np.ones((20, 5))}, ["only [0, 99999]", "weight_hh_l99999 (20, 5) is missing"]),
+        ({**state(), "weight_ih_l100000": np.ones(1)}, ["weight_ih_l100000 looks like part of an LSTM"]),
+        ({**state(), "weight_ih_l00": np.ones(1)}, ["weight_ih_l00 looks like part of an LSTM"]),
+        ({**state(), "weight_hh_l0_raw": np.ones(1)}, ["weight_hh_l0_raw looks like part of an LSTM"]),
+        (
+            {"parametrizations.weight_hh_l0.original0": np.ones(1), "rnn.weight_hr_l0_v": np.ones(1)},
+            ["parametrizations.weight_hh_l0.original0 looks like", "rnn.weight_hr_l0_v looks like"],
+        ),
+        (LSTM(3, 5, peepholes=True, layer_norm=True).state_dict(), ["peephole_l0 looks like", "layer_norm_l0 looks"]),
+        ({**state(), "weight_ih": np.ones((20, 3))}, ["both those of an LSTM and those of an LSTMCell"]),
+        ({"g.weight_ih_l0": np.ones((15, 3)), "g.weight_hh_l0": np.ones((15, 5))}, ["g.weight_hh_l0 has", "of a GRU"]),
+        ({"weight_ih_l0": np.ones((5, 3)), "weight_hh_l0": np.ones((5, 5))}, ["that of a plain RNN"]),
+        (
+            {"weight_ih": np.ones((15, 3)), "weight_hh": np.ones((15, 5))},
+            ["weight_hh has shape (15, 5), that of a GRU"],
+        ),
+        ({"weight_ih_l0": np.ones((20, 3)), "weight_hh_l0": np.ones((20, 4))}, ["or weight_hr with it"]),
+        ({**state(), "weight_hr_l0": np.ones((5, 6))}, ["weight_ih_l0 has shape (20, 3), expected (24, 3)"]),
+        ({**state(sizes=(3, 5, 2)), "weight_hr_l1": np.ones((4, 5))}, ["weight_hr_l1 has shape (4, 5), expected none"]),
+        ({**state(), "weight_hr_l0": np.ones(5)}, ["weight_hr_l0 has shape (5,), expected 2 axes"]),
+        ({"weight_ih_l0": np.ones(()), "weight_hh_l0": np.ones((20, 5))}, ["weight_ih_l0 has shape (), expected 2"]),
+        ({"weight_ih_l0": np.ones((0, 3)), "weight_hh_l0": np.ones((0, 0))}, ["hidden_size: expected at least 1"]),
+        ({"weight_ih_l0": np.ones((20, 0)), "weight_hh_l0": np.ones((20, 5))}, ["input_size: expected at least 1"]),
+        ({**state(), "bias_hh_l0": np.ones(20, int)}, ["expected weights of float32,", "bias_hh_l0 of int64"]),
+        (LSTM(3, 5, seed=0).quantize("int8").stored(), ["weight_ih_l0_scale looks like part of an LSTM"]),
+        (LSTM(3, 5, seed=0).quantize("bf16").stored(), ["weight_ih_l0 of uint16, weight_hh_l0 of uint16"]),
+        (
+            {"a": state("x."), "b": {"y.weight_ih_l0": np.ones((1, 1))}, "c": [{"z.bias_hh": np.ones(3)}]},
+            ["y.weight_hh_l0 is missing", "z.weight_ih is missing"],
+        ),
+    ],
+)
+def test_tensors_that_do_not_make_up_an_lstm_are_named(arrays, messages):
+    with pytest.raises(ValueError, match="^source: ") as caught:
+        lstms(arrays)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [None, 3, [state()], b"a.pt"[0]])
+def test_another_source_is_refused(source):
+    with pytest.raises(TypeError, match="source: expected a path or a mapping"):
+        lstms(source)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite(bad):
+    arrays = {**state("a."), **state("b.")}
+    arrays["b.bias_ih_l0"][2] = bad
+    with pytest.warns(UserWarning, match="source: NaN or infinity in b.bias_ih_l0$"):
+        assert list(lstms(arrays)) == ["a.", "b."]
+    with pytest.raises(ValueError, match="source: NaN or infinity in b.bias_ih_l0$"):
+        lstms(arrays, strict=True)
+
+
+def test_pytorchs_tensors_are_taken_as_they_are(torch):
+    for kind in ("float32", "float64", "float16", "bfloat16"):
+        module = torch_lstm(torch, 3, 5, 2, proj_size=2).to(getattr(torch, kind))
+        (layer,) = lstms(dict(module.named_parameters())).values()
+        assert_runs_as(torch, layer, module.double() if kind == "float64" else module.float())
+
+
+# load
+
+
+def test_load_gives_the_one_lstm_there_is(tmp_path):
+    path = write_lstm(tmp_path / "a.pt")
+    model = read_model(path, False)
+    assert model.config == LSTM(1, 2).config
+    assert_same(model.parameters, read(path))
+
+
+def test_anything_else_is_listed(tmp_path):
+    path = tmp_path / "a.npz"
+    native.write_npz(path, {**state("a."), **state("b.", bias=False)})
+    message = (
+        r"one LSTM under PyTorch's names and nothing else; its LSTMs: 'a.', 'b.'; its tensors: "
+        r"a.weight_ih_l0 \(20, 3\), .*b.weight_hh_l0 \(20, 5\). lstm_cy.weights.pytorch.lstms gives every LSTM"
+    )
+    with pytest.raises(ValueError, match=f"^{path}: expected {message}"):
+        read_model(path, False)
+    native.write_npz(path, {**state("a."), "head.weight": np.ones((2, 5))})
+    with pytest.raises(ValueError, match=r"its LSTMs: 'a.'; its tensors: .*head.weight \(2, 5\)"):
+        read_model(path, False)
+    native.write_npz(path, {f"w{place}": np.ones(1) for place in range(99)})
+    with pytest.raises(ValueError, match=r"its LSTMs: none; its tensors: w0 \(1,\), .*, and 49 more"):
+        read_model(path, False)
+
+
+# Live modules
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False, "num_layers": 2},
+        {"batch_first": True, "bidirectional": True},
+        {"num_layers": 3, "dropout": 0.25, "proj_size": 2, "bidirectional": True},
+    ],
+)
+@pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
+def test_from_a_live_lstm(torch, options, kind):
+    module = torch_lstm(torch, 3, 5, **options).to(getattr(torch, kind)).eval()
+    layer = lstm_cy.from_torch(module)
+    config = LSTM(3, 5, **options, dtype="float64" if kind == "float64" else "float32").config
+    assert layer.config == config
+    assert_runs_as(torch, layer, module.double() if kind == "float64" else module.float())
+    weight = layer.parameters["weight_ih_l0"].copy()
+    with torch.no_grad():
+        module.weight_ih_l0.zero_()
+    assert (layer.parameters["weight_ih_l0"] == weight).all()
+
+
+def test_from_a_live_cell(torch):
+    torch.manual_seed(0)
+    for bias in (True, False):
+        cell = torch.nn.LSTMCell(3, 5, bias=bias)
+        layer = lstm_cy.from_torch(cell)
+        assert layer.config == LSTM(3, 5, bias=bias).config
+        x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype("f4")
+        state = None
+        with torch.no_grad():
+            for step in torch.from_numpy(x):
+                state = cell(step, state)
+        y, (_, c) = layer(x)
+        assert np.abs(y[-1] - state[0].numpy()).max() <= 5e-6
+        assert np.abs(c[0] - state[1].numpy()).max() <= 5e-6
+
+
+def test_from_a_live_sequential(torch):
+    nn = torch.nn
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Embedding(11, 4, padding_idx=0, scale_grad_by_freq=True),
+        nn.LSTM(4, 6, 2, dropout=0.5, batch_first=True),
+        nn.Dropout(0.3),
+        nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 2, bias=False)),
+    ).eval()
+    model = lstm_cy.from_torch(module)
+    assert [type(layer) for layer in model.layers] == [Embedding, LSTM, Dropout, Linear, Linear]
+    assert (model.layers[1].dropout, model.layers[2].p, model.batch_first) == (0.5, 0.3, True)
+    tokens = np.random.default_rng(0).integers(0, 11, (3, 7))
+    with torch.no_grad():
+        x = module[0](torch.from_numpy(tokens))
+        expected = module[3](module[2](module[1](x)[0]))
+    assert np.abs(model(tokens)[0] - expected.numpy()).max() <= 5e-6
+    assert model.layers[0].parameters["weight"][0].tolist() == [0] * 4  # padding_idx, as in PyTorch
+
+
+def test_modules_of_other_types_are_named(torch):
+    nn = torch.nn
+
+    class Own(nn.LSTM):
+        pass
+
+    for module, names in [
+        (nn.GRU(2, 3), ["module (GRU)"]),
+        (Own(2, 3), ["module (Own)"]),
+        (
+            nn.Sequential(nn.ReLU(), nn.LSTM(2, 3), nn.Sequential(nn.Tanh())),
+            ["module[0] (ReLU)", "module[2][0] (Tanh)"],
+        ),
+    ]:
+        with pytest.raises(TypeError, match="module: expected LSTM, LSTMCell, Linear, Embedding, Dropout") as caught:
+            lstm_cy.from_torch(module)
+        assert all(name in str(caught.value) for name in names)
+    for other in (3, None, {"weight_ih_l0": np.ones(1)}, LSTM(2, 3), nn.LSTM):
+        with pytest.raises(TypeError, match="module: expected a torch.nn.Module, got"):
+            lstm_cy.from_torch(other)
+
+
+def test_what_changes_inference_is_refused(torch):
+    from torch.nn.utils import prune
+
+    nn = torch.nn
+    with pytest.raises(ValueError, match=r"module\[0\]: expected no max_norm, .*, got 1.0"):
+        lstm_cy.from_torch(nn.Sequential(nn.Embedding(3, 2, max_norm=1.0)))
+    hooked = nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda module, x, y: 2 * y)
+    with pytest.raises(ValueError, match=r"expected no forward hooks, .*module\[0\]"):
+        lstm_cy.from_torch(nn.Sequential(hooked))
+    outer = nn.Sequential(nn.Linear(2, 2))
+    outer.register_forward_pre_hook(lambda module, x: x)
+    with pytest.raises(ValueError, match="expected no forward hooks"):
+        lstm_cy.from_torch(outer)
+    pruned = nn.LSTM(2, 3)
+    prune.l1_unstructured(pruned, "weight_hh_l0", 0.5)
+    with pytest.raises(ValueError, match="expected no forward hooks"):
+        lstm_cy.from_torch(pruned)
+    normed = torch.nn.utils.parametrizations.weight_norm(nn.LSTM(2, 3), "weight_hh_l0")
+    with pytest.raises(TypeError, match="ParametrizedLSTM"):
+        lstm_cy.from_torch(normed)
+    with pytest.raises(ValueError, match="at least one"):
+        lstm_cy.from_torch(nn.Sequential())
+
+
+def test_without_pytorch_no_module_is_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(TypeError, match="module: expected a torch.nn.Module, got object"):
+        lstm_cy.from_torch(object())
+
+
+# Back to PyTorch
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"bidirectional": True, "proj_size": 2, "dtype": "float64"}, {"batch_first": True}]
+)
+def test_pytorch_takes_the_state_dict(torch, options):
+    layer = LSTM(3, 5, 2, seed=0, **options)
+    options = {**options, "dtype": getattr(torch, layer.dtype.name)}
+    module = torch.nn.LSTM(3, 5, 2, **options)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in to_state_dict(layer).items()})
+    module.batch_first = False
+    assert_runs_as(torch, lstms(to_state_dict(layer, "a."))["a."], module)
+
+
+def test_pytorch_takes_the_state_dict_of_a_sequential(torch):
+    nn = torch.nn
+    model = Sequential(Embedding(7, 4, seed=1), LSTM(4, 6, seed=2), Dropout(0.1), Linear(6, 7, seed=3))
+    module = nn.ModuleDict({"net": nn.Sequential(nn.Embedding(7, 4), nn.LSTM(4, 6), nn.Dropout(0.1), nn.Linear(6, 7))})
+    state = to_state_dict(model, "net.")
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    assert_same(lstm_cy.from_torch(module["net"]).parameters, model.parameters)
+
+
+def test_the_state_dict_is_a_copy():
+    layer = LSTM(3, 5, seed=0)
+    to_state_dict(layer)["bias_ih_l0"][:] = 7
+    assert (layer.parameters["bias_ih_l0"] != 7).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"reverse": True}, ["reverse=True"]),
+        ({"peepholes": True, "layer_norm": True}, ["peepholes=True", "layer_norm=True"]),
+        ({"coupled_gates": "f=1-i"}, ["coupled_gates='f=1-i'"]),
+        ({"clip": 3.0, "cell_clip": 2.0}, ["clip=3.0", "cell_clip=2.0"]),
+        ({"proj_size": 2, "proj_clip": 1.0}, ["proj_clip=1.0"]),
+        ({"activations": ("hardsigmoid", "tanh", "tanh")}, ["activations="]),
+    ],
+)
+def test_what_pytorch_does_not_have_is_named(options, named):
+    layer = LSTM(3, 5, seed=0, **options)
+    for model in (layer, Sequential(layer)):
+        with pytest.raises(ValueError, match="expected what torch.nn.LSTM has too, got") as caught:
+            to_state_dict(model)
+        assert all(name in str(caught.value) for name in named)
+
+
+def test_the_models_and_prefixes_there_are():
+    with pytest.raises(TypeError, match="model: expected a layer, got dict"):
+        to_state_dict({})
+    with pytest.raises(TypeError, match="prefix: expected a string, got NoneType"):
+        to_state_dict(LSTM(1, 1), None)
+
+
+# safetensors
+
+
+def test_pytorch_reads_what_is_saved_as_safetensors(torch, safetensors_torch, tmp_path):
+    layer = LSTM(3, 5, 2, bidirectional=True, batch_first=True, seed=0)
+    save(layer, tmp_path / "a.safetensors")
+    module = torch.nn.LSTM(3, 5, 2, bidirectional=True)
+    module.load_state_dict(safetensors_torch.load_file(tmp_path / "a.safetensors"))
+    again = load(tmp_path / "a.safetensors")
+    assert again.config == layer.config
+    assert_runs_as(torch, lstms(tmp_path / "a.safetensors")[""], module)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "bfloat16"])
+def test_safetensors_of_pytorch(torch, safetensors_torch, tmp_path, kind):
+    module = torch_lstm(torch, 3, 5, bidirectional=True).to(getattr(torch, kind))
+    others = {"a": torch.ones(2, dtype=torch.bool), "b": torch.arange(3), "c": torch.empty(0, 2, dtype=torch.bfloat16)}
+    tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
+    path = tmp_path / "a.safetensors"
+    safetensors_torch.save_file({**tensors, **others}, path, {"format": "pt"})
+    found = read(path)
+    assert found["b"].tolist() == [0, 1, 2]
+    assert (found["c"].shape, found["c"].dtype) == ((0, 2), np.float32)
+    assert_runs_as(torch, lstms(path)["rnn."], module.double() if kind == "float64" else module.float())
+    safetensors_torch.save_file(tensors, path)
+    assert_same(read_model(path, True).parameters, lstms(path)["rnn."].parameters)
+
+
+def test_dtypes_that_are_not_read_are_named(torch, safetensors_torch, tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors_torch.save_file({"w": torch.ones(3).to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(ValueError, match=f"^{path}: w: expected one of F64, .* or BF16, got F8_E4M3"):
+        read(path)
+
+
+def test_safetensors_that_are_damaged(torch, safetensors_torch, tmp_path):
+    """Truncated, or with a header of 2^60 bytes."""
+    path = tmp_path / "a.safetensors"
+    tensors = {name: tensor.bfloat16() for name, tensor in torch_lstm(torch, 20, 30).state_dict().items()}
+    safetensors_torch.save_file(tensors, path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 1024):
+        path.write_bytes(whole[:size])
+        refused(path, "eader")
+    path.write_bytes(struct.pack("<Q", 2**60) + whole[8:])
+    refused(path, "eader")
+
+
+def test_safetensors_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"pip install lstm_cy\[safetensors\]"):
+        read(tmp_path / "a.safetensors")
+
+
+# The documentation
+
+
+def test_the_examples_that_need_pytorch(torch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs" / "formats.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = [block for block in blocks if "import torch" in block]
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(block, "formats.md", "exec"), names)
