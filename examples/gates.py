@@ -95,7 +95,13 @@ def main(arguments=None):
     model, right = train_on_riddles(options.epochs, options.longest)
     print(f"{100 * right:.1f} % of the question marks answered rightly")
     trace = model.trace(VOCABULARY.encode(RIDDLE))
-    draw(trace, options.output / "gates-riddle.png", RIDDLE, title="A letter is kept until it is asked for")
+    draw(
+        trace,
+        options.output / "gates-riddle.png",
+        RIDDLE,
+        units=range(4),
+        title="A letter is kept until it is asked for",
+    )
     model, vocabulary = text_model(options.text_model)
     draw(model.trace(vocabulary.encode(SOURCE)), options.output / "gates-source.png", SOURCE)
     long = standard_library_text(3000)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -298,8 +299,15 @@ def _trace(options):
     tokens = vocabulary.encode(options.text)
     trace = model.trace(tokens, layer=options.layer)
     if options.png:
-        trace.plot(options.text, units=options.units).savefig(options.png)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            trace.plot(options.text, units=options.units).savefig(options.png)
         _say(f"picture in {options.png}")
+        messages = {str(warning.message) for warning in found}
+        if any("missing from font" in message for message in messages):
+            _say("it lacks characters that no font here has; install one that does, such as Noto Sans CJK for Chinese")
+        for message in sorted(message for message in messages if "missing from font" not in message):
+            _say(message)
     if options.npz:
         trace.to_npz(options.npz)
         _say(f"arrays in {options.npz}")

@@ -282,6 +282,21 @@ def test_trace_says_what_the_model_does_not_know(train, capsys):
     assert "2 characters are not in the model's vocabulary" in capsys.readouterr().out
 
 
+def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("lstm_cy.trace._FONTS", ())
+    path, _ = train()
+    line = ["trace", str(path), f"--png={tmp_path / 'gates.png'}"]
+    assert cli.main([*line, "--text=green"]) == 0
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green\U0010fffe"]) == 0  # escaped: it is not printable
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green风"]) == 0
+    captured = capsys.readouterr()
+    assert "it lacks characters that no font here has" in captured.out
+    assert not captured.err
+
+
 def test_trace_refuses(train, tmp_path, capsys):
     path, _ = train()
     assert "--text: expected at least one character" in failure(["trace", path, "--text="], capsys)
