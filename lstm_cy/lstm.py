@@ -379,7 +379,7 @@ class LSTM(Layer):
         return self._run(x, state, (lengths, mask, reset), threads, generator("rng", rng), keep_tape=True)
 
     def backward(self, tape, dy=None, dstate=None):
-        """Propagate gradients back through the call that made `tape`.
+        """Propagate gradients back through the call that made `tape`, on as many threads as that had.
 
         Parameters
         ----------
@@ -432,6 +432,7 @@ class LSTM(Layer):
             self._scale(),
             tape.saved,
             sums,
+            tape.threads,
         )
         for suffix, (*_, shares) in zip(suffixes, sums, strict=True):
             self._spread_shares(gradients, suffix, shares)
@@ -530,7 +531,7 @@ class LSTM(Layer):
         order, scale = batch.order, self._scale()
         forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
         batch.clear(h, c)
-        tape = None if saved is None else Tape(network, batch, keep, saved)
+        tape = None if saved is None else Tape(network, batch, keep, saved, threads)
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
     def _weight(self, parameters, name):
@@ -669,13 +670,14 @@ class LSTM(Layer):
 class Tape:
     """What a forward pass keeps for `LSTM.backward`."""
 
-    __slots__ = ("batch", "keep", "network", "saved")
+    __slots__ = ("batch", "keep", "network", "saved", "threads")
 
-    def __init__(self, network, batch, keep, saved):
+    def __init__(self, network, batch, keep, saved, threads):
         self.network = network
         self.batch = batch
         self.keep = keep
         self.saved = saved
+        self.threads = threads
 
 
 class Batch:

@@ -66,3 +66,9 @@ def test_local_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_tests_that_are_named_exist():
+    for page in PAGES:
+        for path, name in re.findall(r"(tests/\w+\.py)::(\w+)", page.read_text()):
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {path}::{name}"

@@ -3,6 +3,9 @@
 Layers, steps and blocks of steps go in the opposite order of forward.pyx. Each step turns dh and dc into the gradient
 dz of the gates' inputs and passes dh on through the recurrent weights; the products for the weights and for x are made
 once for each block of steps.
+
+With several threads each block has two phases: first groups of rows go through its steps, which do not depend on each
+other; then the products are cut by rows of their results. None of this changes the order of any sum.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -10,11 +13,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, add_outer, address, address_or_null,
-    addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots, outer_space, place, resets_at,
-    rows_fitting, rows_of, running, saved_of, steps,
+    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
+    add_outer, address, address_or_null, addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots,
+    outer_space, part_of, place, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
 )
-from .table cimport EXTRA, SHARES, cell_backward, column_sums, real, variant_backward
+from .pool cimport close_job, note_call, open_job, take, worker_is_near
+from .table cimport SHARES, cell_backward, column_sums, real, variant_backward
 
 cdef enum:
     # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
@@ -28,17 +32,6 @@ ctypedef struct Sums:
     void* bias       # or NULL; a Variant's is among its shares
     void* shares     # (11H,): of the bias, the normalising scale and the peepholes of a Variant; or NULL
 
-ctypedef struct Work:
-    # working arrays of a sweep: the state's gradients in sweep order, and a block of rows; P, H as in Net
-    void* dh         # (B, P)
-    void* dc         # (B, H)
-    void* dz         # (rows, 4H)
-    void* dx         # (rows, inputs)
-    void* projected  # (rows, P), only where h is projected
-    void* hidden     # (B, H), likewise
-    void* shares     # (rows, 11H), only for a Variant
-    void* space      # for add_outer
-
 ctypedef struct Call:
     # what the whole call works on
     Batch batch
@@ -51,10 +44,35 @@ ctypedef struct Call:
     double scale
     Saved* tape
     Sums* sums
+    int threads               # that may work on it
+
+ctypedef struct Sweep:
+    # one direction of one layer, and its working arrays: the state's gradients in sweep order, and a block of rows
+    const Net* network
+    Call* call
+    const Direction* way
+    const Saved* saved
+    const Sums* sums
+    const Rows* dy
+    void* dh               # (B, P)
+    void* dc               # (B, H)
+    void* dz               # (rows, 4H)
+    void* dx               # (rows, inputs)
+    void* projected        # (rows, P), only where h is projected
+    void* hidden           # (B, H), likewise
+    void* shares           # (rows, 11H), only for a Variant
+    void* space            # for the add_outer of each thread
+    Py_ssize_t space_size  # of each, in elements
+    # the block at hand: its steps, its rows, and the first of these in the tape
+    Py_ssize_t start, end, rows, first
+    # what threads share: a phase, cut in parts that they take one after the other
+    int threads
+    bint products          # the second phase
+    Py_ssize_t parts, next
 
 
 def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tuple rows, list keep, double scale,
-             list tape, list sums):
+             list tape, list sums, int threads):
     """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
 
     Parameters
@@ -71,6 +89,8 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tupl
         Gradients of the parameters, for each layer and direction, the last three None where there are none. `shares`,
         (11H,), are those of the bias (4H), the normalising scale (4H) and the peepholes (3H) of a Variant, whose `bias`
         is None.
+    threads : int
+        How many threads may work on it, the caller's included.
     """
     cdef Call call
     cdef Status status
@@ -85,6 +105,7 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tupl
     call.dh = address(dh)
     call.dc = address(dc)
     call.scale = scale
+    call.threads = threads if network.net.engine.blas == NULL else 1
     call.keep = NULL
     call.tape = NULL
     call.sums = NULL
@@ -99,6 +120,8 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tupl
                 status = layers[float](&network.net, &call, <float*>call.dh, <float*>call.dc)
             else:
                 status = layers[double](&network.net, &call, <double*>call.dh, <double*>call.dc)
+            if call.threads > 1:
+                note_call()
             network.net.engine.kernels.restore_denormals(denormals)
         check(status)
     finally:
@@ -151,62 +174,104 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     """One direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
     cdef const Direction* way = &network.directions[index]
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
+    cdef Py_ssize_t B = batch.B, H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
-    cdef Py_ssize_t block = most * (inputs + 4 * H) + outer_space[real](&network.engine, most, max(inputs, H), NULL)
-    cdef Work work
+    cdef Py_ssize_t projected = 1 if network.projected else 0, variant = 0 if way.variant == NULL else 1
+    cdef Sweep this
     cdef real* scratch
     cdef Status status
-    if network.projected:
-        block += most * P + batch.B * H
-    if way.variant != NULL:
-        block += most * SHARES * H
-    scratch = <real*>malloc((batch.B * (P + H) + block) * sizeof(real))
+    this.space_size = outer_space[real](&network.engine, most, max(inputs, H), NULL)
+    scratch = <real*>malloc((B * (P + H + projected * H) + call.threads * this.space_size
+                             + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
-    work.dh = scratch
-    work.dc = scratch + batch.B * P
-    work.dz = scratch + batch.B * (P + H)
-    work.dx = <real*>work.dz + most * 4 * H
-    work.projected = <real*>work.dx + most * inputs
-    work.hidden = <real*>work.projected + (most * P if network.projected else 0)
-    work.shares = <real*>work.hidden + (batch.B * H if network.projected else 0)
-    work.space = <real*>work.shares + (most * SHARES * H if way.variant != NULL else 0)
-    into_slots[real](batch, P, dh, <real*>work.dh)
-    into_slots[real](batch, H, dc, <real*>work.dc)
-    status = blocks[real](network, call, index, dx, dy, keep, most, &work, NULL)
-    out_of_slots[real](batch, P, <real*>work.dh, dh)
-    out_of_slots[real](batch, H, <real*>work.dc, dc)
+    this.network = network
+    this.call = call
+    this.way = way
+    this.saved = &call.tape[index]
+    this.sums = &call.sums[index]
+    this.dy = dy
+    this.threads = call.threads
+    this.space = scratch
+    this.dh = <real*>this.space + call.threads * this.space_size
+    this.dc = <real*>this.dh + B * P
+    this.hidden = <real*>this.dc + B * H
+    this.dz = <real*>this.hidden + projected * B * H
+    this.dx = <real*>this.dz + most * 4 * H
+    this.projected = <real*>this.dx + most * inputs
+    this.shares = <real*>this.projected + projected * most * P
+    into_slots[real](batch, P, dh, <real*>this.dh)
+    into_slots[real](batch, H, dc, <real*>this.dc)
+    status = blocks[real](&this, dx, keep, most, NULL)
+    out_of_slots[real](batch, P, <real*>this.dh, dh)
+    out_of_slots[real](batch, H, <real*>this.dc, dc)
     free(scratch)
     return status
 
 
-cdef Status blocks(const Net* network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
-                   const unsigned char* keep, Py_ssize_t most, const Work* work, real* precision) noexcept nogil:
+cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ssize_t most,
+                   real* precision) noexcept nogil:
     """All steps of a sweep, the last block first."""
-    cdef const Batch* batch = &call.batch
-    cdef const Direction* way = &network.directions[index]
-    cdef const Saved* saved = &call.tape[index]
-    cdef Py_ssize_t H = network.hidden_size, start, end = steps(batch), step, done = 0, stop = 0
-    cdef Py_ssize_t rows, row, first = call.rows
-    cdef real* block_dx = <real*>work.dx
+    cdef const Batch* batch = &this.call.batch
+    cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.way.ih.inputs + this.way.hh.inputs)
+    cdef Py_ssize_t done = 0, stop = 0
+    cdef bint sharing
     cdef Status status
-    while end > 0:
-        start = block_start(batch, end, most, &rows)
-        row = rows
-        for step in range(end - 1, start - 1, -1):
-            row -= running(batch, step)
-            run_step[real](network, batch, way, dy, step, saved, first - rows + row, work, row, NULL)
-        first -= rows
-        add_parameters[real](network, way, saved, first, rows, work, &call.sums[index], NULL)
-        memset(block_dx, 0, rows * way.ih.inputs * sizeof(real))
-        multiply_back[real](&network.engine, &way.ih, rows, <real*>work.dz, block_dx, False)
-        scatter[real](batch, dx, way.backwards, start, end, keep, call.scale, block_dx)
-        end = start
-        status = after(2 * rows * 4 * H * (way.ih.inputs + way.hh.inputs), &done, &stop, True)
+    this.first = this.call.rows
+    this.end = steps(batch)
+    while this.end > 0:
+        this.start = block_start(batch, this.end, most, &this.rows)
+        this.first -= this.rows
+        sharing = (this.threads > 1
+                   and this.rows * work_of_row > (WORTH_SHARING if worker_is_near() else WORTH_WAKING))
+        this.products = False
+        share(this, max(1, min(this.threads, batch.B // LEAST_ROWS)) if sharing else 1)
+        this.products = True
+        share(this, this.threads if sharing else 1)
+        add_sums[real](this, NULL)
+        scatter[real](batch, dx, this.way.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
+        this.end = this.start
+        status = after(this.rows * work_of_row, &done, &stop, True)
         if status != DONE:
             return status
     return DONE
+
+
+cdef void share(Sweep* this, Py_ssize_t parts) noexcept nogil:
+    """Work on a phase in so many parts, with those who come."""
+    cdef bint sharing
+    this.parts = parts
+    this.next = 0
+    sharing = parts > 1 and open_job(<int>parts - 1, join_phase, <void*>this)
+    take_parts(this)
+    if sharing:
+        close_job()
+
+
+cdef void join_phase(void* argument) noexcept nogil:
+    """What a worker does."""
+    cdef Sweep* this = <Sweep*>argument
+    cdef unsigned int denormals = this.network.engine.kernels.flush_denormals()
+    take_parts(this)
+    this.network.engine.kernels.restore_denormals(denormals)
+
+
+cdef void take_parts(Sweep* this) noexcept nogil:
+    """Work on one part after the other until none is left."""
+    cdef Py_ssize_t part = take(&this.next)
+    while part < this.parts:
+        if this.network.engine.itemsize == 4:
+            run_part[float](this, part, NULL)
+        else:
+            run_part[double](this, part, NULL)
+        part = take(&this.next)
+
+
+cdef void run_part(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:
+    if this.products:
+        make_products[real](this, part, NULL)
+    else:
+        run_steps[real](this, part, NULL)
 
 
 cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most, Py_ssize_t* rows) noexcept nogil:
@@ -219,37 +284,47 @@ cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most,
     return start
 
 
-cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* dy, Py_ssize_t step,
-                   const Saved* saved, Py_ssize_t first, const Work* work, Py_ssize_t row,
-                   real* precision) noexcept nogil:
+cdef void run_steps(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:
+    """All steps of a block for one group of rows, the last step first."""
+    cdef const Batch* whole = &this.call.batch
+    cdef Batch batch = part_of(whole, part, this.parts)
+    cdef Py_ssize_t row = this.rows, step
+    if batch.B == 0:
+        return
+    for step in range(this.end - 1, this.start - 1, -1):
+        row -= running(whole, step)
+        run_step[real](this, &batch, step, row + batch.first, NULL)
+
+
+cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t row, real* precision) noexcept nogil:
     """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on.
 
-    Its rows begin at `first` of the tape and at `row` of the block.
+    Its rows begin at `row` of the block.
     """
+    cdef const Net* network = this.network
+    cdef const Direction* way = this.way
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot, k
-    cdef real* dh = <real*>work.dh
-    cdef real* dc = <real*>work.dc
-    cdef real* dz = <real*>work.dz + row * 4 * H
+    cdef Saved saved = saved_from[real](this.saved, network, way, this.first + row, NULL)
+    cdef real* dh = <real*>this.dh + batch.first * P
+    cdef real* dc = <real*>this.dc + batch.first * H
+    cdef real* dz = <real*>this.dz + row * 4 * H
     cdef real* hidden = dh
     cdef const real* told
-    if dy.data != NULL:
+    if this.dy.data != NULL:
         for slot in range(n):
-            told = <const real*>dy.data + place(batch, dy, way.backwards, step, slot)
+            told = <const real*>this.dy.data + place(batch, this.dy, way.backwards, step, slot)
             for k in range(P):
                 dh[slot * P + k] += told[k]
     if network.projected:
-        hidden = <real*>work.hidden
-        unproject[real](network, way, n, <const real*>saved.told + first * P, dh, <real*>work.projected + row * P,
-                        hidden)
+        hidden = <real*>this.hidden + batch.first * H
+        unproject[real](network, way, n, <const real*>saved.told, dh, <real*>this.projected + row * P, hidden)
     if way.variant == NULL:
-        cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates + first * 4 * H,
-                            <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H, hidden, dc,
-                            dz)
+        cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates, <const real*>saved.c_prev,
+                            <const real*>saved.tanh_c, hidden, dc, dz)
     else:
-        variant_backward[real](network.engine.kernels, way.variant, n, H, <const real*>saved.gates + first * 4 * H,
-                               <const real*>saved.c_prev + first * H, <const real*>saved.tanh_c + first * H,
-                               <const real*>saved.extra + first * (EXTRA * H + 4), hidden, dc, dz,
-                               <real*>work.shares + row * SHARES * H)
+        variant_backward[real](network.engine.kernels, way.variant, n, H, <const real*>saved.gates,
+                               <const real*>saved.c_prev, <const real*>saved.tanh_c, <const real*>saved.extra, hidden,
+                               dc, dz, <real*>this.shares + row * SHARES * H)
     memset(dh, 0, n * P * sizeof(real))
     multiply_back[real](&network.engine, &way.hh, n, dz, dh, step % 2)
     if batch.resets != NULL:
@@ -270,23 +345,34 @@ cdef void unproject(const Net* network, const Direction* way, Py_ssize_t n, cons
     multiply_back[real](&network.engine, &way.hr, n, projected, hidden, False)
 
 
-cdef void add_parameters(const Net* network, const Direction* way, const Saved* saved, Py_ssize_t first,
-                         Py_ssize_t rows, const Work* work, const Sums* sums, real* precision) noexcept nogil:
-    """Add what the rows of one block contribute to the gradients of the parameters."""
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
-    cdef const real* dz = <const real*>work.dz
-    cdef real* space = <real*>work.space
-    add_outer[real](&network.engine, rows, 4 * H, inputs, dz, <const real*>saved.x + first * inputs, space,
-                    <real*>sums.weight_ih)
-    add_outer[real](&network.engine, rows, 4 * H, P, dz, <const real*>saved.h_prev + first * P, space,
-                    <real*>sums.weight_hh)
+cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:
+    """One part of a block's products: rows of the weights' gradients, and of x's."""
+    cdef const Net* network = this.network
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = this.way.ih.inputs
+    cdef Py_ssize_t rows = this.rows, begin = rows * part // this.parts, n = rows * (part + 1) // this.parts - begin
+    cdef Saved saved = saved_from[real](this.saved, network, this.way, this.first, NULL)
+    cdef const real* dz = <const real*>this.dz
+    cdef real* dx = <real*>this.dx + begin * inputs
+    cdef real* space = <real*>this.space + part * this.space_size
+    add_outer[real](&network.engine, rows, 4 * H, inputs, dz, part, this.parts, <const real*>saved.x, space,
+                    <real*>this.sums.weight_ih)
+    add_outer[real](&network.engine, rows, 4 * H, P, dz, part, this.parts, <const real*>saved.h_prev, space,
+                    <real*>this.sums.weight_hh)
     if network.projected:
-        add_outer[real](&network.engine, rows, P, H, <const real*>work.projected,
-                        <const real*>saved.hidden + first * H, space, <real*>sums.weight_hr)
-    if sums.bias != NULL:
-        column_sums[real](network.engine.kernels, rows, 4 * H, dz, <real*>sums.bias)
-    if sums.shares != NULL:
-        column_sums[real](network.engine.kernels, rows, SHARES * H, <const real*>work.shares, <real*>sums.shares)
+        add_outer[real](&network.engine, rows, P, H, <const real*>this.projected, part, this.parts,
+                        <const real*>saved.hidden, space, <real*>this.sums.weight_hr)
+    memset(dx, 0, n * inputs * sizeof(real))
+    multiply_back[real](&network.engine, &this.way.ih, n, dz + begin * 4 * H, dx, False)
+
+
+cdef void add_sums(Sweep* this, real* precision) noexcept nogil:
+    """Add a block's rows to the gradients of the bias, and of a Variant's other parameters."""
+    cdef Py_ssize_t H = this.network.hidden_size
+    if this.sums.bias != NULL:
+        column_sums[real](this.network.engine.kernels, this.rows, 4 * H, <const real*>this.dz, <real*>this.sums.bias)
+    if this.sums.shares != NULL:
+        column_sums[real](this.network.engine.kernels, this.rows, SHARES * H, <const real*>this.shares,
+                          <real*>this.sums.shares)
 
 
 cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,

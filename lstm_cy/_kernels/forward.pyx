@@ -16,16 +16,14 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .network cimport (
-    DONE, NO_MEMORY, Batch, Direction, Net, Network, Rows, Saved, Status, address, addresses, affine, after, batch_of,
-    block_end, check, into_slots, multiply, multiply_half, out_of_slots, place, resets_at, rows_fitting, rows_of,
-    running, saved_of, steps,
+    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
+    address, addresses, affine, after, batch_of, block_end, check, into_slots, multiply, multiply_half, out_of_slots,
+    part_of, place, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
 )
 from .pool cimport (
     await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
 )
-from .table cimport (
-    EXTRA, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward,
-)
+from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
 
 cdef enum:
     LINE = 64  # bytes of a cache line
@@ -37,11 +35,6 @@ cdef enum:
     MANY_ROWS = 4
     # Steps of a block of a team: at its beginning a second thread may join.
     TEAM_STEPS = 64
-    # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
-    LEAST_ROWS = 2
-    # Multiply-adds of a layer worth sharing with a worker that is near, and with one that must be woken.
-    WORTH_SHARING = 400000
-    WORTH_WAKING = 60000000
 
 ctypedef struct Call:
     # what the whole call works on
@@ -65,6 +58,12 @@ ctypedef struct Layer:
     Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
     Py_ssize_t status
     Team* team                      # or NULL
+
+ctypedef struct Tape:
+    # where a sweep is in its direction's part of the tape
+    const Saved* saved              # or NULL in inference
+    const Batch* whole              # whose rows the tape has, step by step
+    Py_ssize_t row                  # the first of the step
 
 ctypedef struct Carried:
     # what one step of a fused net hands to the next: h, in rows `row` apart, and space for the next h and c, in sweep
@@ -162,7 +161,7 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const r
             cell_step[real](network.engine.kernels, &at, NULL)
         else:
             affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
-            cell[real](network, way, B, z, c, next_h, z + B * 4 * H, NULL, 0)
+            cell[real](network, way, B, z, c, next_h, z + B * 4 * H, NULL)
         x = next_h
         h += B * network.output_size
         next_h += B * network.output_size
@@ -216,7 +215,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_near() else WORTH_WAKING)
     cdef Team team
     layer.groups = 1
-    if sharing and call.tape == NULL:  # a tape's rows are those of the whole batch, step by step
+    if sharing:
         layer.groups = max(1, min((call.threads + D - 1) // D, call.batch.B // LEAST_ROWS))
     layer.parts = D * layer.groups
     layer.next = 0
@@ -267,38 +266,12 @@ cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
             publish(&layer.status, status)
 
 
-cdef Batch rows_of_part(const Layer* layer, Py_ssize_t part) noexcept nogil:
-    """The rows of one part. Of ragged ones, whose first are the longest, the first groups get fewer."""
-    cdef Batch batch = layer.call.batch
-    cdef Py_ssize_t group = part % layer.groups, total = 0, row, last = batch.B
-    if batch.order == NULL:
-        batch.first = batch.B * group // layer.groups
-        batch.B = batch.B * (group + 1) // layer.groups - batch.first
-        return batch
-    for row in range(batch.B):
-        total += batch.lengths[row]
-    batch.first = row_at(&batch, total * group // layer.groups)
-    if group < layer.groups - 1:
-        last = row_at(&batch, total * (group + 1) // layer.groups)
-    batch.B = last - batch.first
-    return batch
-
-
-cdef Py_ssize_t row_at(const Batch* batch, Py_ssize_t steps_before) noexcept nogil:
-    """The first row before which there are at least so many steps, counted over the rows."""
-    cdef Py_ssize_t row = 0, total = 0
-    while total < steps_before:
-        total += batch.lengths[row]
-        row += 1
-    return row
-
-
 cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
     """One direction of one layer for some rows over all steps, with its working arrays."""
     cdef const Net* network = layer.net
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size
     cdef Py_ssize_t direction = part // layer.groups, index = layer.index + direction
-    cdef Batch batch = rows_of_part(layer, part)
+    cdef Batch batch = part_of(&layer.call.batch, part % layer.groups, layer.groups)
     cdef Rows y = layer.target
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
     cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
@@ -357,22 +330,22 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef const Net* network = layer.net
     cdef const Direction* way = &network.directions[index]
     cdef const Rows* x = &layer.source
-    cdef Py_ssize_t H = network.hidden_size, start = 0, end, step, rows, done = 0, work = 0, slot
-    cdef const Saved* saved = tape_of(layer.call, index)
-    cdef bint straight = saved == NULL and layer.keep == NULL and lies_in_order(batch, x, way.backwards)
+    cdef Py_ssize_t H = network.hidden_size, start = 0, end, rows, work = 0, slot
+    cdef bint straight = layer.keep == NULL and lies_in_order(batch, x, way.backwards)
     cdef bint at_once = makes_both(layer, index, batch)
     cdef Carried carried = Carried(h, H, spare, c)
+    cdef const Saved* saved = NULL
+    cdef Tape tape
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
+    if layer.call.tape != NULL and layer.call.tape[index].gates != NULL:
+        saved = &layer.call.tape[index]
+    tape = Tape(saved, &layer.call.batch, 0)
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         block_x = scratch
         z = scratch + in_lines(most * way.ih.inputs)
-        if saved != NULL:
-            block_x = <real*>saved.x + done * way.ih.inputs
-            if not network.fused:
-                z = <real*>saved.gates + done * 4 * H
         if straight:
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
@@ -384,14 +357,9 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
             if not at_once:
                 affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
             if network.fused:
-                run_steps[real](network, batch, way, y, start, end, saved, done, block_x if at_once else NULL, z,
-                                &carried)
-                done += rows
+                run_steps[real](network, batch, way, y, start, end, &tape, block_x, NULL if at_once else z, &carried)
             else:
-                for step in range(start, end):
-                    run_step[real](network, batch, way, y, step, saved, done, z, h, c, spare)
-                    z += running(batch, step) * 4 * H
-                    done += running(batch, step)
+                run_plain_steps[real](network, batch, way, y, start, end, &tape, block_x, z, h, c, spare)
         start = end
         status = after(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
@@ -402,22 +370,15 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     return status
 
 
-cdef inline const Saved* tape_of(const Call* call, Py_ssize_t index) noexcept nogil:
-    """Where one direction of one layer is kept, or NULL."""
-    if call.tape == NULL or call.tape[index].gates == NULL:
-        return NULL
-    return &call.tape[index]
-
-
 cdef void run_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t start,
-                    Py_ssize_t end, const Saved* saved, Py_ssize_t done, const real* x, const real* z,
-                    Carried* carried) noexcept nogil:
-    """The steps [start, end) of a fused net, from their inputs `x` or, where it is NULL, from projected ones, `z`."""
+                    Py_ssize_t end, Tape* tape, const real* x, const real* z, Carried* carried) noexcept nogil:
+    """The steps [start, end) of a fused net, from their inputs `x`, or from projected ones if `z` is not NULL."""
     cdef Py_ssize_t H = network.hidden_size, n, slot, step
     cdef bint straight = batch.order == NULL and batch.resets == NULL and (batch.B == 1 or y.row == y.width)
-    cdef CellStep at = step_of[real](network, way, x)
+    cdef CellStep at = step_of[real](network, way, x if z == NULL else NULL)
     cdef Product* recurrent = &at.products[at.count - 1]
     cdef real* out = <real*>y.data
+    cdef Saved here
     at.c = carried.c
     for step in range(start, end):
         n = at.rows = running(batch, step)
@@ -427,22 +388,19 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* way
         recurrent.a_row = carried.row
         at.h = out + place(batch, y, way.backwards, step, 0) if straight else <real*>carried.spare
         at.h_row = y.row if straight else H
-        if x == NULL:
+        if z == NULL:
+            at.products[0].a = x
+        else:
             at.begin = z
             z += n * way.hh.columns
-        else:
-            at.products[0].a = x
-            x += n * way.ih.inputs
-        if saved != NULL:
-            for slot in range(n):
-                memcpy(<real*>saved.h_prev + (done + slot) * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
-            memcpy(<real*>saved.c_prev + done * H, carried.c, n * H * sizeof(real))
-            at.gates = <real*>saved.gates + done * 4 * H
-            at.tanh_c = <real*>saved.tanh_c + done * H
+        if tape.saved != NULL:
+            here = kept[real](network, way, batch, tape, step, x, carried)
+            at.gates = here.gates
+            at.tanh_c = here.tanh_c
+        x += n * way.ih.inputs
         cell_step[real](network.engine.kernels, &at, NULL)
-        if saved != NULL:
-            keep_told[real](saved, done, n, H, H, <real*>at.h, at.h_row, <real*>carried.c)
-            done += n
+        if tape.saved != NULL:
+            keep_told[real](network, &here, n, <real*>at.h, at.h_row, <real*>at.c)
         if not straight:
             for slot in range(n):
                 memcpy(out + place(batch, y, way.backwards, step, slot), <real*>at.h + slot * H, H * sizeof(real))
@@ -454,32 +412,56 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* way
         carried.row = at.h_row
 
 
-cdef inline void keep_told(const Saved* saved, Py_ssize_t done, Py_ssize_t n, Py_ssize_t H, Py_ssize_t P, const real* h,
-                           Py_ssize_t h_row, const real* c) noexcept nogil:
-    """What came of a step, where that is wanted; the rows of h lie `h_row` apart."""
-    cdef Py_ssize_t slot
-    if saved.told != NULL:
-        for slot in range(n):
-            memcpy(<real*>saved.told + (done + slot) * P, h + slot * h_row, P * sizeof(real))
-    if saved.cell != NULL:
-        memcpy(<real*>saved.cell + done * H, c, n * H * sizeof(real))
-
-
-cdef void run_step(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t step,
-                   const Saved* saved, Py_ssize_t done, real* z, real* h, real* c, real* hidden) noexcept nogil:
-    """One step: the recurrent product, the cell, and h to its place in y."""
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot
+cdef void run_plain_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y,
+                          Py_ssize_t start, Py_ssize_t end, Tape* tape, const real* x, real* z, real* h, real* c,
+                          real* hidden) noexcept nogil:
+    """The steps [start, end) of any other net: the recurrent product, the cell, and h to its place in y."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n, slot, step
     cdef real* out = <real*>y.data
-    reset_rows[real](network, batch, step, n, h, c)
-    if saved != NULL:
-        memcpy(<real*>saved.h_prev + done * P, h, n * P * sizeof(real))
-        memcpy(<real*>saved.c_prev + done * H, c, n * H * sizeof(real))
-    multiply[real](&network.engine, &way.hh, n, h, z, step % 2)
-    cell[real](network, way, n, z, c, h, hidden, saved, done)
-    if saved != NULL:
-        keep_told[real](saved, done, n, H, P, h, P, c)
+    cdef real* gates
+    cdef Carried carried = Carried(h, P, NULL, c)
+    cdef Saved here
+    for step in range(start, end):
+        n = running(batch, step)
+        reset_rows[real](network, batch, step, n, h, c)
+        gates = z
+        if tape.saved != NULL:
+            here = kept[real](network, way, batch, tape, step, x, &carried)
+            gates = <real*>here.gates
+            memcpy(gates, z, n * 4 * H * sizeof(real))
+        multiply[real](&network.engine, &way.hh, n, h, gates, step % 2)
+        cell[real](network, way, n, gates, c, h, hidden, NULL if tape.saved == NULL else &here)
+        if tape.saved != NULL:
+            keep_told[real](network, &here, n, h, P, c)
+        for slot in range(n):
+            memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
+        x += n * way.ih.inputs
+        z += n * 4 * H
+
+
+cdef Saved kept(const Net* network, const Direction* way, const Batch* batch, Tape* tape, Py_ssize_t step,
+                const real* x, const Carried* carried) noexcept nogil:
+    """Keep the inputs and the state of a step's rows; where the rest of what backward needs goes is returned."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
+    cdef Py_ssize_t row = tape.row + batch.first, n = running(batch, step), slot
+    cdef Saved here = saved_from[real](tape.saved, network, way, row, NULL)
+    memcpy(here.x, x, n * inputs * sizeof(real))
+    memcpy(here.c_prev, carried.c, n * H * sizeof(real))
     for slot in range(n):
-        memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
+        memcpy(<real*>here.h_prev + slot * P, <real*>carried.h + slot * carried.row, P * sizeof(real))
+    tape.row += running(tape.whole, step)
+    return here
+
+
+cdef inline void keep_told(const Net* network, const Saved* here, Py_ssize_t n, const real* h, Py_ssize_t h_row,
+                           const real* c) noexcept nogil:
+    """Keep what came of a step's rows, where that is wanted; those of h lie `h_row` apart."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
+    if here.told != NULL:
+        for slot in range(n):
+            memcpy(<real*>here.told + slot * P, h + slot * h_row, P * sizeof(real))
+    if here.cell != NULL:
+        memcpy(here.cell, c, n * H * sizeof(real))
 
 
 cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t step, Py_ssize_t n, real* h,
@@ -494,18 +476,16 @@ cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t s
 
 
 cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, real* c, real* h, real* hidden,
-               const Saved* saved, Py_ssize_t done) noexcept nogil:
+               const Saved* here) noexcept nogil:
     """From the gates' inputs z and the old cell to the new cell and h, by way of `hidden` (n, H) if h is projected."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, k
     cdef real bound = <real>network.proj_clip
     cdef real* tanh_c = NULL
     cdef real* extra = NULL
-    if saved != NULL:
-        tanh_c = <real*>saved.tanh_c + done * H
-        if way.variant != NULL:
-            extra = <real*>saved.extra + done * (EXTRA * H + 4)
-        if network.projected:
-            hidden = <real*>saved.hidden + done * H
+    if here != NULL:
+        tanh_c = <real*>here.tanh_c
+        extra = <real*>here.extra
+        hidden = <real*>here.hidden
     if not network.projected:
         hidden = h
     if way.variant == NULL:

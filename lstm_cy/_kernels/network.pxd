@@ -6,11 +6,16 @@ from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
 from .pool cimport look, publish
-from .table cimport Kernels, Product, Variant, real
+from .table cimport EXTRA, Kernels, Product, Variant, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
     PATIENCE = 1000000000
+    # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
+    LEAST_ROWS = 2
+    # Multiply-adds worth sharing with a worker that is near, and with one that must be woken
+    WORTH_SHARING = 400000
+    WORTH_WAKING = 60000000
     # Columns of a panel of narrow weights, as in narrow.pxi
     NARROW_PANEL = 64
 
@@ -166,10 +171,14 @@ cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ss
 
 
 cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
-                           const real* b, real* space, real* c) noexcept nogil:
-    """c (M, N) += a (rows, M)^T b (rows, N), with `space` for outer_space(...) elements."""
+                           Py_ssize_t part, Py_ssize_t parts, const real* b, real* space, real* c) noexcept nogil:
+    """One of `parts` parts of the rows of c (M, N) += a (rows, M)^T b (rows, N), with outer_space(...) elements' space.
+
+    With BLAS there is but one part.
+    """
+    cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts
     if engine.blas == NULL:
-        table.add_outer[real](engine.kernels, rows, M, N, a, b, space, c)
+        table.add_outer[real](engine.kernels, rows, last - first, N, a + first, M, b, space, c + first * N)
     else:
         blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, c)
 
@@ -225,6 +234,49 @@ cdef inline Py_ssize_t running(const Batch* batch, Py_ssize_t step) noexcept nog
 cdef inline Py_ssize_t row_in(const Batch* batch, Py_ssize_t slot) noexcept nogil:
     """The caller's number of the row in `slot`."""
     return batch.first + slot if batch.order == NULL else batch.order[batch.first + slot]
+
+
+cdef inline Py_ssize_t row_after(const Batch* batch, Py_ssize_t steps_before) noexcept nogil:
+    """The first row before which there are at least so many steps, counted over the rows."""
+    cdef Py_ssize_t row = 0, total = 0
+    while total < steps_before:
+        total += batch.lengths[row]
+        row += 1
+    return row
+
+
+cdef inline Batch part_of(const Batch* whole, Py_ssize_t part, Py_ssize_t parts) noexcept nogil:
+    """One part of a whole batch's rows. Of ragged ones, whose first are the longest, the first parts get fewer."""
+    cdef Batch batch = whole[0]
+    cdef Py_ssize_t total = 0, row, last = whole.B
+    if whole.order == NULL:
+        batch.first = whole.B * part // parts
+        batch.B = whole.B * (part + 1) // parts - batch.first
+        return batch
+    for row in range(whole.B):
+        total += whole.lengths[row]
+    batch.first = row_after(whole, total * part // parts)
+    if part < parts - 1:
+        last = row_after(whole, total * (part + 1) // parts)
+    batch.B = last - batch.first
+    return batch
+
+
+cdef inline Saved saved_from(const Saved* saved, const Net* network, const Direction* way, Py_ssize_t row,
+                             real* precision) noexcept nogil:
+    """A direction's part of the tape from one of its rows on."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size
+    cdef Saved here
+    here.x = <real*>saved.x + row * way.ih.inputs
+    here.h_prev = <real*>saved.h_prev + row * P
+    here.c_prev = <real*>saved.c_prev + row * H
+    here.gates = <real*>saved.gates + row * 4 * H
+    here.tanh_c = <real*>saved.tanh_c + row * H
+    here.extra = NULL if saved.extra == NULL else <real*>saved.extra + row * (EXTRA * H + 4)
+    here.hidden = NULL if saved.hidden == NULL else <real*>saved.hidden + row * H
+    here.told = NULL if saved.told == NULL else <real*>saved.told + row * P
+    here.cell = NULL if saved.cell == NULL else <real*>saved.cell + row * H
+    return here
 
 
 cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,

@@ -247,14 +247,14 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         done += width
 
 
-cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, const real* b, real* panels,
-                    real* c) noexcept nogil:
-    """c (M, N) += a (K, M)^T b (K, N), with working space for the panels of b.
+cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step, const real* b,
+                    real* panels, real* c) noexcept nogil:
+    """c (M, N) += a (K, M)^T b (K, N), with working space for the panels of b; the rows of a lie `a_step` apart.
 
-    The rows of the result are the outer loop: `a` is read across, M apart, so what the cache holds of it is used for
-    all of b before the next.
+    The rows of the result are the outer loop: `a` is read across, so what the cache holds of it is used for all of b
+    before the next.
     """
-    cdef Product product = Product(K, a, 1, M, panels)
+    cdef Product product = Product(K, a, 1, a_step, panels)
     cdef int width = panel_columns[real](NULL), height
     cdef Py_ssize_t n, row = 0
     pack[real](K, N, b, N, 1, panels)

@@ -130,9 +130,10 @@ ctypedef struct Kernels:
     void (*add_products64)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const double*, Py_ssize_t,
                            double*) noexcept nogil
 
-    # (K, M, N, a (K, M), b (K, N), space for the panels of b, c (M, N)): c += a^T b
-    void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const float*, float*, float*) noexcept nogil
-    void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, const double*, double*,
+    # (K, M, N, a (K, M), distance of its rows, b (K, N), space for the panels of b, c (M, N)): c += a^T b
+    void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*,
+                        float*) noexcept nogil
+    void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, double*,
                         double*) noexcept nogil
 
     # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
@@ -242,8 +243,8 @@ cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K,
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
-                           const real* b, real* panels, real* c) noexcept nogil:
+                           Py_ssize_t a_step, const real* b, real* panels, real* c) noexcept nogil:
     if real is float:
-        kernels.add_outer32(K, M, N, a, b, panels, c)
+        kernels.add_outer32(K, M, N, a, a_step, b, panels, c)
     else:
-        kernels.add_outer64(K, M, N, a, b, panels, c)
+        kernels.add_outer64(K, M, N, a, a_step, b, panels, c)
