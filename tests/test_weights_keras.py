@@ -666,7 +666,7 @@ def test_archives_that_are_refused(tmp_path):
     path = tmp_path / "m.keras"
     good_keras(path, compression=zipfile.ZIP_DEFLATED)
     refused(path, "compressed; only uncompressed files are read")
-    refused(good_keras(path, extra=["../../etc/passwd"]), "'../../etc/passwd': a name that leads out of the archive")
+    refused(good_keras(path, extra=["../../etc/passwd"]), "expected the members metadata.json, .*got .*etc/passwd")
     refused(good_keras(path, extra=["assets/words"]), "expected the members metadata.json, .*got .*assets/words")
     refused(good_keras(path, version="2.13.1"), "written by Keras '2.13.1'")
     refused(good_keras(path, version=None), "written by Keras None")
