@@ -79,6 +79,8 @@ def float_array(name, value, dtype):
 
     An array that already is one comes back itself, not a copy.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:  # as it mostly comes
+        return value
     array = real_array(name, value)
     # ascontiguousarray would turn a scalar into a vector of one; asarray keeps the rank.
     return np.asarray(array, dtype=dtype, order="C")

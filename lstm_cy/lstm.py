@@ -85,6 +85,13 @@ class LSTM(Layer):
     seed : None, int or numpy.random.Generator
         Where the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), come from.
 
+    Attributes
+    ----------
+    num_directions : int
+        D: 2 if bidirectional, else 1.
+    output_size : int
+        D*P: what a step of y holds.
+
     Raises
     ------
     TypeError, ValueError
@@ -156,6 +163,9 @@ class LSTM(Layer):
         self.clip = _bound("clip", clip)
         self.cell_clip = _bound("cell_clip", cell_clip)
         self.proj_clip = _bound("proj_clip", proj_clip)
+        self.num_directions = 2 if self.bidirectional else 1
+        self._told_size = self.proj_size or self.hidden_size
+        self.output_size = self.num_directions * self._told_size
         self.activations = activation_functions.normalized(activations, self.num_directions)
         self.dtype = dtype_of(dtype)
         if self.reverse and self.bidirectional:
@@ -193,16 +203,6 @@ class LSTM(Layer):
             "dtype": self.dtype.name,
         }
         self._begin(self._shapes(), lambda: self._drawn(rng, forget_rows))
-
-    @property
-    def num_directions(self):
-        """D: 2 if bidirectional, else 1."""
-        return 2 if self.bidirectional else 1
-
-    @property
-    def output_size(self):
-        """D*P: what a step of y holds."""
-        return self.num_directions * self._told_size
 
     @classmethod
     def from_gates(cls, *, forget, input, candidate, output, **options):
@@ -543,11 +543,6 @@ class LSTM(Layer):
         return config.blas()
 
     @property
-    def _told_size(self):
-        """P."""
-        return self.proj_size or self.hidden_size
-
-    @property
     def _own_shares(self):
         """Whether there are parameters whose gradients come as shares of each row; then the bias's does too."""
         return self.peepholes or self.layer_norm
@@ -621,23 +616,26 @@ class LSTM(Layer):
     def _states(self, name, pair, batch):
         """(h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
         if pair is None:
-            pair = (None, None)
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            h = c = None
+        elif isinstance(pair, (tuple, list)) and len(pair) == 2:  # a union of types takes twice as long
+            h, c = pair
+            if name == "state" and (h is None) != (c is None):
+                raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
+        else:
             raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
-        if name == "state" and (pair[0] is None) != (pair[1] is None):
-            raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
-        arrays = []
-        names = "PH" if self.proj_size else "HH"
-        for part, size, width, value in zip("hc", names, (self._told_size, self.hidden_size), pair, strict=True):
-            shape = (self.num_layers * self.num_directions, batch.B, width)
+        return self._state(name, "h", self._told_size, h, batch), self._state(name, "c", self.hidden_size, c, batch)
+
+    def _state(self, name, part, width, value, batch):
+        """One of the two."""
+        shape = self.num_layers * self.num_directions, batch.B, width
+        if value is None:
+            return np.zeros(shape, self.dtype)
+        if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != shape:  # else at once
+            value = float_array(f"{name} {part}", value, self.dtype)
+            size = "P" if part == "h" and self.proj_size else "H"
             outer, axes = (shape, f"(L*D, B, {size})") if batch.has_batch_axis else (shape[::2], f"(L*D, {size})")
-            if value is None:
-                arrays.append(np.zeros(shape, self.dtype))
-                continue
-            given = float_array(f"{name} {part}", value, self.dtype)
-            expect_shape(f"{name} {part}", given, outer, axes)
-            arrays.append(given.reshape(shape).copy())
-        return arrays
+            expect_shape(f"{name} {part}", value, outer, axes)
+        return value.reshape(shape).copy()
 
     def _saved(self, rows, layer, traced=False):
         """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
@@ -772,11 +770,11 @@ class Batch:
 
     def batched(self, array):
         """The caller's array as the drivers see it."""
-        return array.reshape(self.shape(array.shape[-1]))
+        return array if self.has_batch_axis else array.reshape(self.shape(array.shape[-1]))
 
     def unbatched(self, array):
         """The drivers' array as the caller sees it."""
-        return array.reshape(self.outer_shape(array.shape[-1]))
+        return array if self.has_batch_axis else array.reshape(self.outer_shape(array.shape[-1]))
 
     def unbatched_states(self, h, c):
         """The drivers' states as the caller sees them."""
