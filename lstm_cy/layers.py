@@ -5,7 +5,7 @@ import numpy as np
 from . import config
 from ._kernels.affine import Affine
 from .checks import dtype_of, expect_shape, flag, float_array, generator, int_array, number, positive_int
-from .layer import Gradients, Layer
+from .layer import Composite, Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
 
@@ -225,7 +225,7 @@ class Dropout(Layer):
         return Gradients(dy * tape, None, {})
 
 
-class Sequential(Layer):
+class Sequential(Composite):
     """Layers one after the other, as one model.
 
     Parameters
@@ -260,6 +260,7 @@ class Sequential(Layer):
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM with batch_first or none, got both")
         self.layers = layers
+        self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
         self.config = {"layers": [{"type": type(layer).__name__, **layer.config} for layer in layers]}
@@ -268,22 +269,6 @@ class Sequential(Layer):
     def batch_first(self):
         """Whether the batch axis of x comes first: as its LSTMs have it; True where there is none."""
         return self._batch_first
-
-    @property
-    def _parameters(self):
-        return {
-            f"{index}.{name}": array
-            for index, layer in enumerate(self.layers)
-            for name, array in layer.parameters.items()
-        }
-
-    def stored(self):
-        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
-        return {
-            f"{index}.{name}": array
-            for index, layer in enumerate(self.layers)
-            for name, array in layer.stored().items()
-        }
 
     def quantize(self, kind, sample=None):
         """This model with the weights of its LSTMs narrow; the other layers are shared.
@@ -317,18 +302,6 @@ class Sequential(Layer):
         from .quantize import quantize_model
 
         return quantize_model(self, kind, sample)
-
-    def _check_writable(self):
-        for layer in self.layers:
-            layer._check_writable()
-
-    def _adopt(self, arrays):
-        """Take over `arrays`, each layer its own."""
-        for index, layer in enumerate(self.layers):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            if own:
-                layer._adopt(own)
 
     def __call__(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None):
         """Run the model, for inference.

@@ -15,12 +15,13 @@ CORE = {
     "batches",
     "lstm",
     "layers",
+    "attention",
     "losses",
     "optimizers",
     "reference",
     "_kernels",
 }
-ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text"}
+ABOVE = {"bench", "training", "quantize", "weights", "decoding", "seq2seq", "text"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
     "__init__": set(),
@@ -33,6 +34,7 @@ ALLOWED = {
     "layer": {"checks"},
     "lstm": {"activations", "checks", "config", "layer", "_kernels"},
     "layers": {"checks", "config", "layer", "lstm", "_kernels"},
+    "attention": {"checks", "layer"},
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,

@@ -2,6 +2,7 @@
 
 import os
 
+from ..layer import Composite
 from . import native
 
 _WRITERS = {".npz": native.write_model, ".safetensors": native.write_model}
@@ -13,7 +14,7 @@ def save(model, path, metadata=None):
 
     Parameters
     ----------
-    model : LSTM or Sequential
+    model : LSTM, Sequential or Seq2Seq
         What to save.
     path : str or os.PathLike
         Where to; the suffix decides on the format: .npz, or .safetensors, which is an extra. A file there is
@@ -44,8 +45,8 @@ def save(model, path, metadata=None):
     (5, {'made': 'for this example'})
     """
     write = _by_suffix(path, _WRITERS)
-    if not isinstance(model, native.LSTM | native.Sequential):
-        raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
+    if not isinstance(model, native.LSTM | Composite):
+        raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     if metadata is None:
         metadata = getattr(model, "metadata", {})
     if not isinstance(metadata, dict):
@@ -67,7 +68,7 @@ def load(path, strict=False):
 
     Returns
     -------
-    LSTM or Sequential
+    LSTM, Sequential or Seq2Seq
         The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none.
 
     Raises

@@ -16,6 +16,8 @@ import zipfile
 
 import numpy as np
 
+from .. import seq2seq
+from ..attention import Attention
 from ..checks import positive_int
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
@@ -25,7 +27,7 @@ FORMAT_VERSION = 1
 # Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, QuantizedLSTM)}
+_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Attention, seq2seq.Seq2Seq, QuantizedLSTM)}
 
 _CHUNK = 1 << 20
 # A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -254,7 +256,7 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
+        Dropout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is {"layers": [config, ...]}.
 
     Raises
     ------
@@ -302,6 +304,15 @@ def _least_size(config):
         return size("in_features") * size("out_features")
     if kind == "Embedding":
         return size("num_embeddings") * size("embedding_dim")
+    if kind == "Attention":
+        queries, memory = size("query_size"), size("memory_size")
+        units = arguments.get("units") and size("units")
+        return {"general": queries * memory, "additive": (units or memory) * (queries + memory)}.get(
+            arguments.get("score", "general"), 0
+        )
+    if kind == "Seq2Seq":
+        inside = seq2seq.parts(arguments).values()
+        return sum(_least_size({"type": layer.__name__, **of_layer}) for layer, of_layer in inside)
     inputs, hidden, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
     directions = 2 if arguments.get("bidirectional") else 1
     columns = inputs + hidden + (layers - 1) * (directions * hidden + hidden)
