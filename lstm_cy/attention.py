@@ -167,10 +167,12 @@ class Attention(Layer):
         if padding is not None:
             memory[padding] = 0
         parameters = self._parameters
-        scores, kept = self._scores(parameters, queries, memory)
-        weights = _softmax(scores, padding)
+        with _quietly():
+            scores, kept = self._scores(parameters, queries, memory)
+            weights = _softmax(scores, padding)
+            context = weights @ memory
         tape = parameters, queries, memory, padding, kept, weights, batched
-        return (self._outer(weights @ memory, batched), self._outer(weights, batched)), tape
+        return (self._outer(context, batched), self._outer(weights, batched)), tape
 
     def backward(self, tape, dcontext=None, dweights=None):
         """Propagate gradients back through the forward pass that made `tape`.
@@ -201,13 +203,14 @@ class Attention(Layer):
         shape = (*queries.shape[:2], self.memory_size)
         dcontext = self._gradient("dcontext", dcontext, shape, "the shape of context", batched)
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
-        dmemory = weights.swapaxes(1, 2) @ dcontext
-        dweights = dweights + dcontext @ memory.swapaxes(1, 2)
-        if padding is not None:
-            dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
-        dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
-        dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
-        dmemory += through_scores
+        with _quietly():
+            dmemory = weights.swapaxes(1, 2) @ dcontext
+            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
+            if padding is not None:
+                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
+            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
+            dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
+            dmemory += through_scores
         if padding is not None:
             dmemory[padding] = 0
         return AttentionGradients(self._outer(dqueries, batched), self._outer(dmemory, batched), gradients)
@@ -298,15 +301,19 @@ class Attention(Layer):
         return self._inner(value if batched else np.expand_dims(value, self._axis))
 
 
+def _quietly():
+    """The results themselves tell that something is not finite."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def _softmax(scores, padding):
     """Softmax over the last axis of (B, T, S), exactly zero where `padding` (B, S); written into `scores`."""
     if padding is not None:
         scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf
-    with np.errstate(over="ignore", invalid="ignore"):  # the weights themselves tell that a score is not finite
-        scores -= scores.max(axis=2, keepdims=True, initial=np.finfo(scores.dtype).min)  # there may be no step
-        np.exp(scores, out=scores)
-        total = scores.sum(axis=2, keepdims=True)
-        scores /= np.where(total == 0, 1, total)
+    scores -= scores.max(axis=2, keepdims=True, initial=np.finfo(scores.dtype).min)  # there may be no step
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=2, keepdims=True)
+    scores /= np.where(total == 0, 1, total)
     return scores
 
 

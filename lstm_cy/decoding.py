@@ -155,7 +155,7 @@ def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length
     start, end : int
         The token that `step` is first given; the token, less than V, after which nothing comes.
     beam_width : int
-        How many sequences are kept at each length, and returned at most. 1 is greedy search.
+        How many sequences are kept at each length, and returned at most. 1, without a penalty, is greedy search.
     max_length : int
         How many steps are made at most.
     length_penalty : float
@@ -177,8 +177,8 @@ def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length
 
     Notes
     -----
-    All ends of the kept sequences are looked at, also those that are not among the `beam_width` likeliest
-    continuations. The search is over when no sequence that still goes on can come among the best.
+    At each length the `beam_width` likeliest continuations are looked at; those among them that end are set aside, and
+    as many others as can be had go on. The search is over when none of these can come among the best.
 
     Examples
     --------
@@ -207,19 +207,19 @@ def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length
     for length in range(1, max_length + 1):
         log_probabilities, state = step(tokens, state)
         candidates = totals[:, np.newaxis] + _log_probabilities(log_probabilities, len(tokens), end)
+        order = np.argsort(-candidates, axis=None, kind="stable")
+        rows, tokens = np.unravel_index(order[candidates.reshape(-1)[order] > -np.inf], candidates.shape)
+        ending = np.flatnonzero(tokens[:beam_width] == end)
         ended += [
-            Hypothesis(sequence, float(total / penalty(length)), float(total), True)
-            for sequence, total in zip(sequences, candidates[:, end], strict=True)
-            if total > -np.inf
+            Hypothesis(sequences[row], float(total / penalty(length)), float(total), True)
+            for row, total in zip(rows[ending], candidates[rows[ending], end], strict=True)
         ]
         ended = sorted(ended, key=lambda hypothesis: -hypothesis.score)[:beam_width]
-        candidates[:, end] = -np.inf
-        best = np.argsort(-candidates, axis=None, kind="stable")[:beam_width]
-        best = best[candidates.reshape(-1)[best] > -np.inf]
-        rows, tokens = np.unravel_index(best, candidates.shape)
+        going_on = np.flatnonzero(tokens != end)[:beam_width]
+        rows, tokens = rows[going_on], tokens[going_on]
         sequences, totals = np.column_stack([sequences[rows], tokens]), candidates[rows, tokens]
         # What goes on only becomes less likely; at best it is as long as it may be.
-        if not len(best) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1].score):
+        if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1].score):
             break
         state = _chosen(state, rows, row_axis)
     cut = [

@@ -153,7 +153,9 @@ class Composite(Layer):
 
     def stored(self):
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
-        return {f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.stored().items()}
+        return {
+            f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.stored().items()
+        }
 
     def _check_writable(self):
         for layer in self._parts.values():

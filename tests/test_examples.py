@@ -1,7 +1,13 @@
 """Every example runs, in a small form, and does what it says."""
 
+import doctest
+import importlib
 import importlib.util
+import io
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -17,3 +23,109 @@ def test_forecast_beats_repeating_yesterday(capsys):
     error, yesterday = load("forecast").main(["--epochs", "12", "--rows", "96", "--hidden", "24"])
     assert error < 0.8 * yesterday
     assert "mean squared error" in capsys.readouterr().out
+
+
+@pytest.fixture
+def translation(monkeypatch):
+    """The example's modules; it needs num2words and babel."""
+    pytest.importorskip("num2words")
+    pytest.importorskip("babel")
+    monkeypatch.syspath_prepend(EXAMPLES.parent)
+    return importlib.import_module("examples.translation.__main__")
+
+
+def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsys, monkeypatch):
+    model = str(tmp_path / "model.npz")
+    sizes = "--hidden 96 --embedding 32 --merges 60 --numbers 3000 --epochs 4 --steps 60 --batch-size 32 --lr 0.01"
+    directions = ["--directions", "en->zh", "zh->en"]
+    shares = translation.main(["train", "--model", model, *sizes.split(), *directions, "--each", "30", "--show", "0"])
+    assert np.mean([*shares.values()]) > 0.2  # by chance not one in a million would be right
+    assert "parameters" in capsys.readouterr().err
+
+    translation.main(["translate", "en->zh", "twenty-one  THOUSAND", "--model", model])
+    assert set(capsys.readouterr().out.strip()) <= set("零一二三四五六七八九十百千万")
+    monkeypatch.setattr("sys.stdin", io.StringIO("seven\nninety-nine\n"))
+    translation.main(["translate", "en->zh", "--model", model, "--all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8
+    assert sum("%" in line for line in lines) == 6
+
+    for arguments, message in (
+        (["en->zh", "seven?"], r"the model has never seen '\?'; it knows ' ,-a"),
+        (["en->zh", "  "], "text: expected something to translate, got nothing"),
+        (["fr->zh", "un"], "direction: expected one of en->zh, zh->en, got 'fr->zh'"),
+        (["en->zh", "one", "two", "--png", "x.png"], "--png: expected one TEXT with it, got 2"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            translation.main(["translate", *arguments, "--model", model])
+    with pytest.raises(SystemExit, match="error: .*nothing.npz"):
+        translation.main(["evaluate", "--model", str(tmp_path / "nothing.npz")])
+
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "attention.png"
+    translation.main(["translate", "zh->en", "二十一", "--model", model, "--png", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_translation_keeps_the_same_values_from_training_in_all_languages(translation):
+    corpus = importlib.import_module("examples.translation.corpus")
+    learned = corpus.make_corpus(corpus.TAGS, 400, seed=0, held_out=False)
+    held_out = corpus.make_corpus(corpus.TAGS, 400, seed=0, held_out=True)
+    for tag in corpus.TAGS:
+        ours, theirs = set(learned[tag]), set(held_out[tag])
+        assert not {source for source, _ in ours} & {source for source, _ in theirs}
+        assert not {target for _, target in ours} & {target for _, target in theirs}
+    share = np.mean([corpus.is_held_out(value) for value in range(100_000)])
+    assert 0.015 < share < 0.025
+    assert not corpus.is_held_out(0)
+
+
+def test_translation_writes_chinese_numbers(translation):
+    corpus = importlib.import_module("examples.translation.corpus")
+    known = {
+        0: "零",
+        7: "七",
+        10: "十",
+        12: "十二",
+        20: "二十",
+        99: "九十九",
+        100: "一百",
+        101: "一百零一",
+        110: "一百一十",
+        111: "一百一十一",
+        1000: "一千",
+        1001: "一千零一",
+        1010: "一千零一十",
+        1100: "一千一百",
+        2026: "二千零二十六",
+        9999: "九千九百九十九",
+        10_000: "一万",
+        10_001: "一万零一",
+        10_010: "一万零一十",
+        10_100: "一万零一百",
+        11_000: "一万一千",
+        100_000: "十万",
+        110_000: "十一万",
+        100_101: "十万零一百零一",
+        205_060: "二十万五千零六十",
+        999_999: "九十九万九千九百九十九",
+    }
+    assert {value: corpus.number_in_words(value, "zh") for value in known} == known
+    written = {corpus.number_in_chinese(value) for value in range(30_000)}
+    assert len(written) == 30_000  # no two are written alike
+
+
+def test_translation_knows_the_ways_a_date_is_written(translation):
+    corpus = importlib.import_module("examples.translation.corpus")
+    pairs = corpus.make_corpus(["en->iso", "iso->en"], 400, seed=1, held_out=False)
+    written = {source for source, target in pairs["en->iso"] if target.endswith("-03-09")}
+    assert all("9" in text and "Mar" in text for text in written)
+    assert any(text.startswith(("Monday", "Friday", "Sunday")) for text, _ in pairs["en->iso"])
+    assert all(len(source) == 10 and target[-6:] == f", {source[:4]}" for source, target in pairs["iso->en"])
+
+
+def test_translation_docstrings(translation):
+    for name in ("corpus", "pieces", "picture"):
+        results = doctest.testmod(importlib.import_module(f"examples.translation.{name}"))
+        assert results.attempted
+        assert not results.failed

@@ -19,8 +19,11 @@ _CHINESE_UNITS = ((1000, "千"), (100, "百"), (10, "十"))
 
 
 def is_held_out(value):
-    """Whether a number, or the ordinal of a date, is kept from training, in all languages: one in fifty."""
-    return value * 2654435761 % 2**32 % 50 == 0  # Knuth's multiplicative hash: no pattern that shows in words
+    """Whether a number, or the ordinal of a date, is kept from training, in all languages: about one in fifty.
+
+    Never zero: its word is in no other number's.
+    """
+    return value > 0 and value * 2654435761 % 2**32 < 2**32 // 50  # Knuth's multiplicative hash: no pattern in words
 
 
 def number_in_words(value, language):
@@ -82,34 +85,30 @@ def _draw(count, draw, held_out):
     return found
 
 
-def make_pairs(tag, values, rng):
-    """(source, target) texts for numbers, or for ordinals of days, in the direction `tag`."""
-    source, _, target = tag.partition("->")
-    if tag not in DATE_TAGS:
-        return [(number_in_words(value, source), number_in_words(value, target)) for value in values]
-    pairs = []
-    for value in values:
-        day = datetime.date.fromordinal(value)
-        form, locale = rng.choice(_DATE_FORMATS) if source == "en" else ("long", "en_US")
-        written = _format_date()(day, form, locale=locale)
-        pairs.append((written, day.isoformat()) if source == "en" else (day.isoformat(), written))
-    return pairs
+def make_corpus(tags, count, seed, held_out, uniform=False):
+    """{tag: [(source, target)]}: so many texts for each direction, about the same values in all languages.
 
-
-def make_corpus(numbers, days, seed, held_out, uniform=False):
-    """{tag: [(source, target)]}: the same values in all languages."""
+    Dates are half as many: there are not that many days.
+    """
     rng = random.Random(f"{seed} {held_out}")
-    values = draw_numbers(numbers, rng, held_out, uniform)
-    ordinals = draw_days(days, rng, held_out)
-    words = {language: [number_in_words(value, language) for value in values] for language in (*WRITTEN, "zh")}
+    values, days = draw_numbers(count, rng, held_out, uniform), draw_days((count + 1) // 2, rng, held_out)
+    languages = {language for tag in tags if tag not in DATE_TAGS for language in tag.split("->")}
+    words = {language: [number_in_words(value, language) for value in values] for language in sorted(languages)}
     corpus = {}
-    for tag in TAGS:
-        source, _, target = tag.partition("->")
+    for tag in tags:
+        source, target = tag.split("->")
         if tag in DATE_TAGS:
-            corpus[tag] = make_pairs(tag, ordinals, rng)
+            corpus[tag] = [date_pair(tag, datetime.date.fromordinal(day), rng) for day in days]
         else:
             corpus[tag] = list(zip(words[source], words[target], strict=True))
     return corpus
+
+
+def date_pair(tag, day, rng):
+    """(source, target) of a date: read in any of the ways it is written, written in one."""
+    form, locale = rng.choice(_DATE_FORMATS) if tag == "en->iso" else ("long", "en_US")
+    pair = _format_date()(day, form, locale=locale), day.isoformat()
+    return pair if tag == "en->iso" else pair[::-1]
 
 
 def _num2words():

@@ -27,7 +27,9 @@ FORMAT_VERSION = 1
 # Where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 _HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
-_LAYERS = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Attention, seq2seq.Seq2Seq, QuantizedLSTM)}
+_LAYERS = {
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Attention, seq2seq.Seq2Seq, QuantizedLSTM)
+}
 
 _CHUNK = 1 << 20
 # A ZIP directory or a JSON text is unpacked into many times its own size; a model needs far less than this.
