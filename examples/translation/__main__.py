@@ -62,7 +62,7 @@ def train(options):
     )
     save(model, options.model, metadata={"tags": tokens.tags, "pieces": tokens.pieces})
     print(f"saved as {options.model}")
-    return evaluate(options)
+    evaluate(options)
 
 
 def _tokenized(corpus, tokens):
@@ -105,7 +105,6 @@ def evaluate(options):
             print(f"          {source!r}: expected {target!r}, got {got!r}")
     print(f"all       {np.mean([*shares.values()]):7.1%}")
     print(f"{sum(map(len, corpus.values())) / (time.perf_counter() - started):.0f} translations a second")
-    return shares
 
 
 def translate(options):
@@ -215,7 +214,7 @@ def _parser():
 def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        options.command(options)
     except KeyboardInterrupt:
         sys.exit("interrupted; with --checkpoint FILE, --resume goes on from the last whole epoch")
     except (ValueError, OSError, ImportError) as error:
