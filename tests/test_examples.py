@@ -33,7 +33,8 @@ def test_forecast_beats_repeating_yesterday(capsys):
 
 def with_one_blas_thread(module, arguments):
     """What `main(arguments)` of a module prints: in a process of its own, whose BLAS does not compete for the cores."""
-    code = f"import sys, lstm_cy; sys.path.insert(0, {str(EXAMPLES.parent)!r}); from {module} import main; main({arguments})"
+    root = str(EXAMPLES.parent)
+    code = f"import sys, lstm_cy; sys.path.insert(0, {root!r}); from {module} import main; main({arguments})"
     path = os.pathsep.join([str(Path(lstm_cy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
@@ -65,8 +66,8 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
     monkeypatch.setattr("sys.stdin", io.StringIO("七十\n九百零一\n"))
     translation.main(["translate", "zh->en", "--model", model, "--all"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
-    assert sum("%" in line for line in lines) == 6
+    assert len(lines) == 10
+    assert sum("%" in line for line in lines) == 8
 
     for arguments, message in (
         (["zh->en", "七?"], r"the model has never seen '\?'; it knows .*七"),
@@ -131,6 +132,19 @@ def test_translation_writes_chinese_numbers(translation):
     assert {value: corpus.number_in_words(value, "zh") for value in known} == known
     written = {corpus.number_in_chinese(value) for value in range(30_000)}
     assert len(written) == 30_000  # no two are written alike
+
+
+def test_translation_writes_the_words_of_other_languages(translation):
+    corpus = importlib.import_module("examples.translation.corpus")
+    known = {
+        ("en", 321_021): "three hundred and twenty-one thousand and twenty-one",
+        ("fr", 81_080): "quatre-vingt-un mille quatre-vingts",
+        ("de", 321_021): "dreihunderteinundzwanzigtausendeinundzwanzig",
+        ("es", 321_021): "trescientos veintiún mil veintiuno",
+        ("es", 31_101): "treinta y un mil ciento uno",
+        ("es", 1001): "mil uno",
+    }
+    assert {(language, value): corpus.number_in_words(value, language) for language, value in known} == known
 
 
 def test_translation_knows_the_ways_a_date_is_written(translation):

@@ -118,7 +118,9 @@ def translate(options):
     for text in options.text or map(str.rstrip, sys.stdin):
         found = _translations(model, tokens, tag, text, options.beam_width)
         print(tokens.text(found[0].tokens), flush=True)
-        for other in found[1:] if options.all else ():
+        if not options.all and (sure := np.exp(found[0].log_probability)) < 0.5:
+            print(f"(the model is not sure: {sure:.0%})", file=sys.stderr)
+        for other in found if options.all else ():
             print(f"    {np.exp(other.log_probability):.2%}  {tokens.text(other.tokens)}")
         if options.png:
             from .picture import draw

@@ -28,7 +28,26 @@ def is_held_out(value):
 
 def number_in_words(value, language):
     """A number from 0 to 999999 as it is said: "twenty-one", "vingt et un", "einundzwanzig", "veintiuno", "二十一"."""
-    return number_in_chinese(value) if language == "zh" else _num2words()(value, lang=language)
+    if language == "zh":
+        return number_in_chinese(value)
+    words = _num2words()(value, lang=language)
+    if language == "es":  # num2words does not shorten uno before mil
+        words = words.replace("veintiuno mil", "veintiún mil").replace("uno mil", "un mil")
+    return words
+
+
+def as_typed(text, rng):
+    """A text as people type it who leave out commas, hyphens or "and".
+
+    >>> rng = random.Random(3)
+    >>> {as_typed("one thousand, two hundred and thirty-four", rng) for _ in range(100)} >= {
+    ...     "one thousand two hundred and thirty-four", "one thousand, two hundred thirty four"}
+    True
+    """
+    for sign, instead in ((",", ""), ("-", " "), (" and ", " ")):
+        if rng.random() < 0.3:
+            text = text.replace(sign, instead)
+    return text
 
 
 def number_in_chinese(value):
@@ -88,7 +107,7 @@ def _draw(count, draw, held_out):
 def make_corpus(tags, count, seed, held_out, uniform=False):
     """{tag: [(source, target)]}: so many texts for each direction, about the same values in all languages.
 
-    Dates are half as many: there are not that many days.
+    Dates are half as many: there are not that many days. What is held out is not `as_typed`.
     """
     rng = random.Random(f"{seed} {held_out}")
     values, days = draw_numbers(count, rng, held_out, uniform), draw_days((count + 1) // 2, rng, held_out)
@@ -101,6 +120,8 @@ def make_corpus(tags, count, seed, held_out, uniform=False):
             corpus[tag] = [date_pair(tag, datetime.date.fromordinal(day), rng) for day in days]
         else:
             corpus[tag] = list(zip(words[source], words[target], strict=True))
+        if not held_out and source != "iso":
+            corpus[tag] = [(as_typed(text, rng), translated) for text, translated in corpus[tag]]
     return corpus
 
 

@@ -46,6 +46,8 @@ def _fonts_for(text):
     missing = set(text) - _characters(FT2Font(font_manager.findfont(default)))
     fonts = list(default.get_family())
     for entry in font_manager.fontManager.ttflist if missing else ():
+        if "Last Resort" in entry.name:  # has a box for every character
+            continue
         try:
             here = missing & _characters(FT2Font(entry.fname))
         except (OSError, RuntimeError):  # a font that cannot be read
