@@ -25,7 +25,7 @@ class Seq2Seq(Composite):
         logits        = readout(tanh(combine([context, told])))
 
     As Luong, Pham and Manning, Effective approaches to attention-based neural machine translation, 2015, equations 5
-    and 6, without input feeding: so a whole target passes through each layer in one call.
+    and 6, without input feeding: so a whole target passes through each layer in one call. The score is Bahdanau's.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class Seq2Seq(Composite):
         Of the encoder, and of the decoder.
     dropout : float
         Between the layers of each; see `LSTM`.
-    score : {"general", "dot", "additive"}
-        See `Attention`.
+    score : {"additive", "general", "dot"}
+        See `Attention`; "additive" costs a little more and learns in far fewer steps.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
         Where the initial parameters come from.
@@ -78,7 +78,7 @@ class Seq2Seq(Composite):
         hidden_size,
         num_layers=1,
         dropout=0.0,
-        score="general",
+        score="additive",
         dtype="float32",
         seed=None,
     ):

@@ -26,7 +26,7 @@ def sharp_model(**options):
 
 
 @pytest.mark.parametrize(
-    "options", ({}, {"score": "additive"}, {"score": "dot"}, {"num_layers": 2, "dropout": 0.4}), ids=repr
+    "options", ({}, {"score": "general"}, {"score": "dot"}, {"num_layers": 2, "dropout": 0.4}), ids=repr
 )
 def test_gradients(options):
     model = small_model(**options)
@@ -152,14 +152,14 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
     model = small_model()
     model.config["hidden_size"] = 10**7
     save(model, tmp_path / "model.npz")
-    with pytest.raises(ValueError, match="the architecture needs [0-9]{15} weights"):
+    with pytest.raises(ValueError, match="the architecture needs [0-9]{15,} weights"):
         load(tmp_path / "model.npz")
 
 
 def test_initial_parameters_come_from_the_seed_and_config_builds_it_anew():
     assert bits(*small_model().parameters.values()) == bits(*small_model().parameters.values())
     assert bits(*small_model().parameters.values()) != bits(*small_model(seed=1).parameters.values())
-    model = small_model(num_layers=2, score="additive")
+    model = small_model(num_layers=2, score="general")
     twin = Seq2Seq(**model.config)
     assert {name: array.shape for name, array in twin.parameters.items()} == {
         name: array.shape for name, array in model.parameters.items()
