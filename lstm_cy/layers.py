@@ -251,7 +251,7 @@ class Sequential(Composite):
         if not layers:
             raise ValueError("layers: expected at least one, got none")
         for index, layer in enumerate(layers):
-            if not isinstance(layer, Layer) or isinstance(layer, Sequential):
+            if not isinstance(layer, Layer) or isinstance(layer, Composite):
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or Dropout, got {layer!r} at {index}")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:

@@ -87,6 +87,29 @@ def test_agrees_with_pytorch(score, lengths, batch_first):
         assert np.abs(got[name] - gradient.numpy()).max() < 1e-11, name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", ((1, 1, 1, 1), (1, 9, 33, 2), (13, 1, 1, 3), (3, 127, 17, 1), (40, 31, 7, 5)))
+def test_odd_sizes_give_what_the_formulas_say(sizes, dtype):
+    steps, memory_steps, size, rows = sizes
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, memory_steps + 1, rows)
+    for score in SCORES:
+        layer = Attention(size, size, score=score, dtype=dtype, seed=0)
+        queries, memory, *_ = random_case(layer, 1, steps, memory_steps, rows)
+        context, weights = layer(queries, memory, memory_lengths=lengths)
+        p = {name: array.astype(np.float64) for name, array in layer.parameters.items()}
+        for t, row in np.ndindex(steps, rows):
+            q, m = queries[t, row].astype(np.float64), memory[: lengths[row], row].astype(np.float64)
+            if score == "additive":
+                scores = [p["vector"] @ np.tanh(p["weight_query"] @ q + p["weight_memory"] @ one) for one in m]
+            else:
+                scores = [q @ (p["weight"] if score == "general" else np.eye(size)) @ one for one in m]
+            shares = np.exp(scores) / np.exp(scores).sum()
+            tolerance = 1e-11 if dtype == "float64" else 2e-5
+            assert np.abs(weights[t, row, : lengths[row]] - shares).max(initial=0) < tolerance
+            assert np.abs(context[t, row] - shares @ m).max() < tolerance
+
+
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("lengths", (None, LENGTHS), ids=repr)
 @pytest.mark.parametrize("given", ("context", "weights", "both"))

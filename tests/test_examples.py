@@ -63,9 +63,11 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
 
     translation.main(["translate", "zh -> en", "七 ", "--model", model])
     assert capsys.readouterr().out == "seven\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO("七十\n九百零一\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("七十\nducks\n九百零一\n"))
     translation.main(["translate", "zh->en", "--model", model, "--all"])
-    lines = capsys.readouterr().out.splitlines()
+    printed, complaint = capsys.readouterr()
+    assert "the model has never seen 'c', 'k'" in complaint
+    lines = printed.splitlines()
     assert len(lines) == 10
     assert sum("%" in line for line in lines) == 8
 

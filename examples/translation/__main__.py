@@ -108,30 +108,40 @@ def evaluate(options):
 
 
 def translate(options):
-    """Translate a text, or each line of standard input."""
+    """Translate texts, or each line of standard input."""
     model, tokens = _load(options.model)
     tag = options.direction.replace(" ", "").replace("→", "->")
     if tag not in tokens.tags:
         raise ValueError(f"direction: expected one of {', '.join(tokens.tags)}, got {options.direction!r}")
     if options.png and len(options.text) != 1:
         raise ValueError(f"--png: expected one TEXT with it, got {len(options.text)}")
-    for text in options.text or map(str.rstrip, sys.stdin):
-        found = _translations(model, tokens, tag, text, options.beam_width)
-        print(tokens.text(found[0].tokens), flush=True)
-        if not options.all and (sure := np.exp(found[0].log_probability)) < 0.5:
-            print(f"(the model is not sure: {sure:.0%})", file=sys.stderr)
-        for other in found if options.all else ():
-            print(f"    {np.exp(other.log_probability):.2%}  {tokens.text(other.tokens)}")
-        if options.png:
-            from .picture import draw
+    for text in options.text:
+        _show(model, tokens, tag, text, options)
+    for line in () if options.text else sys.stdin:
+        try:
+            _show(model, tokens, tag, line, options)
+        except ValueError as error:  # the next line may be a better one
+            print(f"error: {error}", file=sys.stderr)
 
-            source = tokens.source(tag, _tidy(text))
-            weights = model.align(source, found[0].tokens, start=Tokens.edge)
-            read = [tag, *tokens.split(_tidy(text))]
-            written = [*(tokens.text([token]) for token in found[0].tokens), "(end)"]
-            if draw(weights, read, written, options.png):
-                print("no font here has all signs: some are shown by their values in brackets", file=sys.stderr)
-            print(f"the attention is drawn in {options.png}", file=sys.stderr)
+
+def _show(model, tokens, tag, text, options):
+    """Print the best translation, and what else is asked for."""
+    found = _translations(model, tokens, tag, text, options.beam_width)
+    print(tokens.text(found[0].tokens), flush=True)
+    if options.all:
+        for other in found:
+            print(f"    {np.exp(other.log_probability):.2%}  {tokens.text(other.tokens)}")
+    elif (sure := np.exp(found[0].log_probability)) < 0.5:
+        print(f"(the model is not sure: {sure:.0%})", file=sys.stderr)
+    if options.png:
+        from .picture import draw
+
+        weights = model.align(tokens.source(tag, _tidy(text)), found[0].tokens, start=Tokens.edge)
+        read = [tag, *tokens.split(_tidy(text))]
+        written = [*(tokens.text([token]) for token in found[0].tokens), "(end)"]
+        if draw(weights, read, written, options.png):
+            print("no font here has all signs: some are shown by their values in brackets", file=sys.stderr)
+        print(f"the attention is drawn in {options.png}", file=sys.stderr)
 
 
 def _translations(model, tokens, tag, text, beam_width):
