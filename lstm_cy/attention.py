@@ -222,7 +222,8 @@ class Attention(Layer):
         if self.score == "additive":
             from_queries = queries @ parameters["weight_query"].T
             from_memory = memory @ parameters["weight_memory"].T
-            squashed = np.tanh(from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis])
+            squashed = from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis]
+            np.tanh(squashed, out=squashed)
             return squashed @ parameters["vector"], squashed
         asked = queries @ parameters["weight"] if self.score == "general" else queries
         return asked @ memory.swapaxes(1, 2), asked
@@ -232,7 +233,9 @@ class Attention(Layer):
         if self.score == "additive":
             squashed = kept
             gradients = {"vector": np.einsum("bts,btsa->a", dscores, squashed)}
-            under = (1 - squashed * squashed) * parameters["vector"]
+            under = squashed * squashed
+            np.subtract(1, under, out=under)
+            under *= parameters["vector"]
             dqueries = np.einsum("bts,btsa->bta", dscores, under)
             dmemory = np.einsum("bts,btsa->bsa", dscores, under)
             gradients["weight_query"] = _sum_of_products(dqueries, queries)

@@ -61,7 +61,7 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
     (share,) = re.findall(r"^zh->en +([0-9.]+)% of 40$", printed, re.MULTILINE)
     assert float(share) > 30  # by chance not one in a million would be right
 
-    translation.main(["translate", "zh -> en", "七 ", "--model", model])
+    translation.main(["translate", "zh-en", "七 ", "--model", model])
     assert capsys.readouterr().out == "seven\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("七十\nducks\n九百零一\n"))
     translation.main(["translate", "zh->en", "--model", model, "--all"])
@@ -79,6 +79,10 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
     ):
         with pytest.raises(SystemExit, match=message):
             translation.main(["translate", *arguments, "--model", model])
+    with pytest.raises(
+        SystemExit, match="error: --model: expected a .npz or .safetensors file in a folder that exists"
+    ):
+        translation.main(["train", "--model", str(tmp_path / "nowhere" / "model.npz")])
     with pytest.raises(SystemExit, match="error: .*nothing.npz"):
         translation.main(["evaluate", "--model", str(tmp_path / "nothing.npz")])
 

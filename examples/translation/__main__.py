@@ -11,9 +11,11 @@ Numbers below a million between English and French, German, Spanish and Chinese;
 import argparse
 import math
 import os
+import re
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
 if __name__ == "__main__":  # before NumPy is loaded
     # The products here are small: a second thread of BLAS gains little on a quiet machine and loses much on a busy one.
@@ -28,15 +30,21 @@ from .corpus import TAGS, make_corpus
 from .pieces import Tokens, learn_pieces
 
 _LONGEST = 60  # pieces of a translation; the longest number has 20
-_FOR_PIECES = 800  # numbers whose words the pieces are learned from
+_FOR_PIECES = 8000  # pairs that the pieces are learned from
 
 
 def train(options):
     """Make a corpus, learn its pieces, train a model, save it, and count what it gets right."""
+    path = Path(options.model)
+    if path.suffix not in (".npz", ".safetensors") or not path.absolute().parent.is_dir():
+        raise ValueError(f"--model: expected a .npz or .safetensors file in a folder that exists, got {str(path)!r}")
     print("writing numbers and dates in words ...", file=sys.stderr)
     corpus = make_corpus(options.directions, options.numbers, options.seed, held_out=False)
-    texts = [text for pairs in corpus.values() for pair in pairs[:_FOR_PIECES] for text in (_tidy(pair[0]), pair[1])]
-    tokens = Tokens(options.directions, learn_pieces(texts, options.merges))
+    pairs = [(_tidy(source), target) for pairs in corpus.values() for source, target in pairs]
+    sample = [text for pair in pairs[:: max(1, len(pairs) // _FOR_PIECES)] for text in pair]
+    pieces = learn_pieces(sample, options.merges)
+    rare = set().union(*map("".join, pairs)) - set(pieces)
+    tokens = Tokens(options.directions, [*pieces, *sorted(rare)])
     pool = _tokenized(corpus, tokens)
     held_out = _tokenized(make_corpus(options.directions, 100, options.seed, held_out=True), tokens)
     model = Seq2Seq(len(tokens), embedding_dim=options.embedding, hidden_size=options.hidden, seed=options.seed)
@@ -53,7 +61,7 @@ def train(options):
         loss=cross_entropy,
         optimizer=optimizer,
         epochs=options.epochs,
-        validation=lambda epoch: [_teach(held_out)],
+        validation=lambda epoch: [_teach(held_out[i : i + 100]) for i in range(0, len(held_out), 100)],
         clip_norm=1.0,
         checkpoint=options.checkpoint,
         resume=options.resume,
@@ -110,7 +118,7 @@ def evaluate(options):
 def translate(options):
     """Translate texts, or each line of standard input."""
     model, tokens = _load(options.model)
-    tag = options.direction.replace(" ", "").replace("→", "->")
+    tag = re.sub(r"\s*(->|-|→)\s*", "->", options.direction)
     if tag not in tokens.tags:
         raise ValueError(f"direction: expected one of {', '.join(tokens.tags)}, got {options.direction!r}")
     if options.png and len(options.text) != 1:
@@ -208,7 +216,7 @@ def _parser():
     add("--show", type=int, default=1, help="mistakes to show for each direction")
 
     add = add_command(translate)
-    add("direction", metavar="DIRECTION", help=f"one of {', '.join(TAGS)} (in quotation marks)")
+    add("direction", metavar="DIRECTION", help=f"one of {', '.join(TAGS)} (in quotation marks, or as en-fr)")
     add("text", metavar="TEXT", nargs="*", help="what to translate; none: each line of standard input")
     add("--model", metavar="FILE", default="translation.npz", help="a model of `train`")
     add("--beam-width", type=int, default=4, help="translations to keep in sight")
