@@ -1,5 +1,7 @@
 """Seq2Seq: gradients, padding, translation against reading everything again, training by fit, files."""
 
+import json
+
 import numpy as np
 import pytest
 from common import bits
@@ -8,6 +10,7 @@ from test_gradients import check, finite_difference
 from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
 from lstm_cy.attention import SCORES
 from lstm_cy.seq2seq import teach
+from lstm_cy.weights.native import write_npz
 
 V = 7
 SOURCES = [[3, 4, 5, 6], [2], [], [6, 6, 3]]
@@ -153,6 +156,33 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
     model.config["hidden_size"] = 10**7
     save(model, tmp_path / "model.npz")
     with pytest.raises(ValueError, match="the architecture needs [0-9]{15,} weights"):
+        load(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        ({"num_tokens": None}, "num_embeddings"),
+        ({"hidden_size": 1}, "hidden_size"),
+        ({"hidden_size": "4"}, "unsupported operand"),
+        ({"num_layers": 10**9}, "the architecture needs"),
+        ({"score": "location"}, "score"),
+        ({"dropout": "much"}, "dropout"),
+        ({"units": 3}, "unexpected keyword"),
+        ("dtype", "dtype"),
+    ),
+    ids=repr,
+)
+def test_a_hostile_configuration_is_one_error(change, message, tmp_path):
+    model = small_model(dtype="float32")
+    config = {"type": "Seq2Seq", **model.config}
+    if isinstance(change, str):
+        del config[change]
+    else:
+        config |= change
+    header = json.dumps({"format": "lstm_cy", "version": 1, "model": config, "metadata": {}}).encode()
+    write_npz(tmp_path / "model.npz", {"lstm_cy": np.frombuffer(header, np.uint8), **model.stored()})
+    with pytest.raises(ValueError, match=f"model.npz: .*{message}"):
         load(tmp_path / "model.npz")
 
 
