@@ -40,7 +40,7 @@ class Seq2Seq(Composite):
     dropout : float
         Between the layers of each; see `LSTM`.
     score : {"additive", "general", "dot"}
-        See `Attention`; "additive" costs a little more and learns in far fewer steps.
+        See `Attention`; "additive" costs a little more and learns in fewer steps.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
         Where the initial parameters come from.
