@@ -1,8 +1,10 @@
 """From what a model says of the next token to tokens and text."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from .checks import generator, non_negative_int, number
+from .checks import generator, non_negative_int, number, positive_int
 from .layers import Sequential
 
 
@@ -116,3 +118,131 @@ def _continue(stepper, vocabulary, logits, length, temperature, rng):
         token = sample(logits, temperature=temperature, rng=rng)
         yield vocabulary.decode([token])
         logits = stepper.step(token)
+
+
+class Hypothesis(NamedTuple):
+    """A sequence that `beam_search` found.
+
+    Attributes
+    ----------
+    tokens : ndarray of intp
+        Without the start and the end.
+    score : float
+        What it is ranked by: `log_probability` over the length penalty.
+    log_probability : float
+        The sum over its tokens, the end among them.
+    ended : bool
+        False if it was cut at the longest length, before its end.
+    """
+
+    tokens: np.ndarray
+    score: float
+    log_probability: float
+    ended: bool
+
+
+def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length_penalty=0.0, row_axis=1):
+    """The likeliest sequences that a model can tell the next token of.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(tokens, state) -> (log_probabilities, state)``: tokens (K,) of intp, the last of each of K sequences,
+        and the state before it; log-probabilities (K, V) of the next token, at most 0, -inf for what cannot come.
+    state : array, or tuples, lists and None with arrays in them
+        The state before `start`, for one row. Between steps its rows are chosen anew, and repeated, to go with the
+        sequences; tuples become lists.
+    start, end : int
+        The token that `step` is first given; the token, less than V, after which nothing comes.
+    beam_width : int
+        How many sequences are kept at each length, and returned at most. 1, without a penalty, is greedy search.
+    max_length : int
+        How many steps are made at most.
+    length_penalty : float
+        alpha, at least 0: a sequence of n tokens, the end among them, is ranked by its log-probability over
+        ((5 + n) / 6)**alpha (Wu et al., Google's neural machine translation system, 2016, equation 14). 0: by its
+        log-probability, which favours short ones.
+    row_axis : int
+        Which axis of the state's arrays is that of the rows: 1 as an LSTM's (h, c) have it.
+
+    Returns
+    -------
+    list of Hypothesis
+        The best first: those that ended before those that did not, each by score; of equals the one found first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what is expected, or `step` returns NaN, log-probabilities above 0 or another shape.
+
+    Notes
+    -----
+    At each length the `beam_width` likeliest continuations are looked at; those among them that end are set aside, and
+    as many others as can be had go on. The search is over when none of these can come among the best.
+
+    Examples
+    --------
+    Token 2 is the end, and 1 is likelier after 1 than after 0:
+
+    >>> import numpy as np
+    >>> from lstm_cy import beam_search
+    >>> table = np.log([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
+    >>> found = beam_search(lambda tokens, state: (table[tokens], state), None, start=0, end=2, max_length=3)
+    >>> for tokens, score, _, ended in found[:2]:
+    ...     print(tokens, round(float(np.exp(score)), 3), ended)
+    [] 0.3 True
+    [0] 0.15 True
+    """
+    end, start = non_negative_int("end", end), non_negative_int("start", start)
+    beam_width, max_length = positive_int("beam_width", beam_width), positive_int("max_length", max_length)
+    alpha = number("length_penalty", length_penalty, 0, open_high=True)
+    if not callable(step):
+        raise TypeError(f"step: expected a callable, got {type(step).__name__}")
+
+    def penalty(length):
+        return ((5 + length) / 6) ** alpha
+
+    ended = []
+    sequences, totals, tokens = np.empty((1, 0), np.intp), np.zeros(1), np.array([start])
+    for length in range(1, max_length + 1):
+        log_probabilities, state = step(tokens, state)
+        candidates = totals[:, np.newaxis] + _log_probabilities(log_probabilities, len(tokens), end)
+        order = np.argsort(-candidates, axis=None, kind="stable")
+        rows, tokens = np.unravel_index(order[candidates.reshape(-1)[order] > -np.inf], candidates.shape)
+        ending = np.flatnonzero(tokens[:beam_width] == end)
+        ended += [
+            Hypothesis(sequences[row], float(total / penalty(length)), float(total), True)
+            for row, total in zip(rows[ending], candidates[rows[ending], end], strict=True)
+        ]
+        ended = sorted(ended, key=lambda hypothesis: -hypothesis.score)[:beam_width]
+        going_on = np.flatnonzero(tokens != end)[:beam_width]
+        rows, tokens = rows[going_on], tokens[going_on]
+        sequences, totals = np.column_stack([sequences[rows], tokens]), candidates[rows, tokens]
+        # What goes on only becomes less likely; at best it is as long as it may be.
+        if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1].score):
+            break
+        state = _chosen(state, rows, row_axis)
+    cut = [
+        Hypothesis(sequence, float(total / penalty(length)), float(total), False)
+        for sequence, total in zip(sequences, totals, strict=True)
+    ]
+    return (ended + cut)[:beam_width]
+
+
+def _log_probabilities(value, rows, end):
+    """What `step` gave, checked, as a float64 array (K, V)."""
+    array = np.asarray(value, np.float64)
+    if array.ndim != 2 or len(array) != rows or array.shape[1] <= end:
+        raise ValueError(f"step: expected log-probabilities (K, V) with K = {rows}, V > end = {end}, got {array.shape}")
+    if not (array <= 1e-3).all():  # a rounded 0
+        raise ValueError(f"step: expected log-probabilities, at most 0, got {array.max()}")
+    return array
+
+
+def _chosen(state, rows, axis):
+    """The `rows` of all arrays in `state`."""
+    if state is None:
+        return None
+    if isinstance(state, tuple | list):
+        return [_chosen(part, rows, axis) for part in state]
+    return np.asarray(state).take(rows, axis)

@@ -163,3 +163,36 @@ class Layer:
     def __repr__(self):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"{type(self).__name__}({arguments})"
+
+
+class Composite(Layer):
+    """A layer made of layers: their parameters are its own, named "<part>.<parameter>".
+
+    A subclass sets `_parts`, {name: layer}, before it uses any of this.
+    """
+
+    _parts: dict[str, Layer]
+
+    @property
+    def _parameters(self):
+        return {
+            f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.parameters.items()
+        }
+
+    def stored(self):
+        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        return {
+            f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.stored().items()
+        }
+
+    def _check_writable(self):
+        for layer in self._parts.values():
+            layer._check_writable()
+
+    def _adopt(self, arrays):
+        """Take over `arrays`, each layer its own."""
+        for part, layer in self._parts.items():
+            prefix = f"{part}."
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            if own:
+                layer._adopt(own)

@@ -19,7 +19,7 @@ from .checks import (
     real_array,
 )
 from .functions import ELEMENTWISE, VECTORWISE
-from .layer import Gradients, Layer
+from .layer import Composite, Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
 
@@ -519,7 +519,7 @@ class Readout(Layer):
         return self._turned(told) if self.return_sequences else told[..., 0, :]
 
 
-class Sequential(Layer):
+class Sequential(Composite):
     """Layers one after the other, as one model.
 
     Parameters
@@ -548,7 +548,7 @@ class Sequential(Layer):
             raise ValueError("layers: expected at least one, got none")
         sequences = True
         for index, layer in enumerate(layers):
-            if not isinstance(layer, Layer) or isinstance(layer, Sequential):
+            if not isinstance(layer, Layer) or isinstance(layer, Composite):
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r} at {index}")
             if isinstance(layer, LSTM | Readout | Masking) and not sequences:
                 raise ValueError(
@@ -565,6 +565,7 @@ class Sequential(Layer):
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
         self.layers = layers
+        self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
         self.config = {"layers": [{"type": type(layer).__name__, **layer.config} for layer in layers]}
@@ -573,22 +574,6 @@ class Sequential(Layer):
     def batch_first(self):
         """Whether the batch axis of x comes first: as its LSTMs have it; True where there is none."""
         return self._batch_first
-
-    @property
-    def _parameters(self):
-        return {
-            f"{index}.{name}": array
-            for index, layer in enumerate(self.layers)
-            for name, array in layer.parameters.items()
-        }
-
-    def stored(self):
-        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
-        return {
-            f"{index}.{name}": array
-            for index, layer in enumerate(self.layers)
-            for name, array in layer.stored().items()
-        }
 
     def quantize(self, kind, sample=None):
         """This model with the weights of its LSTMs narrow; the other layers are shared.
@@ -622,18 +607,6 @@ class Sequential(Layer):
         from .quantize import quantize_model
 
         return quantize_model(self, kind, sample)
-
-    def _check_writable(self):
-        for layer in self.layers:
-            layer._check_writable()
-
-    def _adopt(self, arrays):
-        """Take over `arrays`, each layer its own."""
-        for index, layer in enumerate(self.layers):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            if own:
-                layer._adopt(own)
 
     def __call__(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None):
         """Run the model, for inference.

@@ -1,6 +1,6 @@
 """Sampling, and a character model that goes on with a text."""
 
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from scipy.special import softmax
 from scipy.stats import chi2
 
 from lstm_cy import LSTM, Embedding, Linear, Sequential
-from lstm_cy.decoding import generate, sample
+from lstm_cy.decoding import beam_search, generate, sample
 from lstm_cy.text import Vocabulary
 
 
@@ -197,3 +197,182 @@ def test_no_length_is_no_text():
 def test_bad_arguments_of_generate_are_told_before_the_first_character(keywords, error, message):
     with pytest.raises(error, match=message):
         generate(**{"model": character_model(), "vocabulary": Vocabulary("abcd"), "prompt": "a", **keywords})
+
+
+END = 2
+
+
+class Tables:
+    """Log-probabilities that depend on all tokens so far: the state is their number in base V."""
+
+    def __init__(self, V, seed=0, impossible=0.0):
+        self.V, self.seed, self.impossible = V, seed, impossible
+
+    def of(self, history):
+        rng = np.random.default_rng([self.seed, *history])
+        logits = 2 * rng.standard_normal(self.V)
+        logits[rng.random(self.V) < self.impossible] = -np.inf
+        logits[rng.integers(self.V)] = 1.0  # something can come
+        return logits - np.log(np.exp(logits).sum())
+
+    def step(self, tokens, histories):
+        """The state holds the tokens so far, (1, K, length): rows on axis 1, as an LSTM has them."""
+        assert tokens.dtype == np.intp
+        histories = np.concatenate([histories, tokens[np.newaxis, :, np.newaxis]], axis=2)
+        return np.array([self.of(history) for history in histories[0]]), histories
+
+    def every_sequence(self, max_length, start=0):
+        """(tokens, log-probability) of all that end with at most `max_length` tokens, the end among them."""
+        others = [token for token in range(self.V) if token != END]
+        for length in range(max_length):
+            for tokens in product(others, repeat=length):
+                history, total = [start], 0.0
+                for token in (*tokens, END):
+                    total += self.of(history)[token]
+                    history.append(token)
+                if total > -np.inf:
+                    yield tokens, total
+
+
+def search(tables, **keywords):
+    state = np.empty((1, 1, 0), int)
+    return beam_search(tables.step, state, **{"start": 0, "end": END, "max_length": 5, **keywords})
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize(("V", "max_length"), [(3, 6), (4, 4), (5, 3)])
+@pytest.mark.parametrize("impossible", [0.0, 0.4])
+def test_a_full_beam_is_exhaustive_search(V, max_length, alpha, impossible):
+    for seed in range(3):
+        tables = Tables(V, seed, impossible)
+        every = [(t, p, p / ((6 + len(t)) / 6) ** alpha) for t, p in tables.every_sequence(max_length)]
+        every.sort(key=lambda found: -found[2])
+        width = V**max_length
+        found = search(tables, beam_width=width, max_length=max_length, length_penalty=alpha)
+        ended = [hypothesis for hypothesis in found if hypothesis.ended]
+        assert [tuple(hypothesis.tokens) for hypothesis in ended] == [tokens for tokens, *_ in every][:width]
+        assert np.allclose([h.log_probability for h in ended], [p for _, p, _ in every][:width], rtol=1e-12)
+        assert np.allclose([h.score for h in ended], [score for *_, score in every][:width], rtol=1e-12)
+        assert found[: len(ended)] == ended  # what did not end comes last
+
+
+def test_a_beam_of_one_is_greedy_search():
+    lengths = set()
+    for seed in range(30):
+        tables = Tables(4, seed)
+        path, total, ended = [0], 0.0, False
+        while len(path) <= 8 and not ended:
+            table = tables.of(path)
+            total += table.max()
+            ended = table.argmax() == END
+            path += [] if ended else [int(table.argmax())]
+        (found,) = search(tables, beam_width=1, max_length=8)
+        assert found.tokens.tolist() == path[1:]
+        assert found.score == pytest.approx(total)
+        assert found.ended == ended
+        lengths.add(len(path))
+    assert len(lengths) > 4
+
+
+def test_a_wider_beam_finds_what_a_narrow_one_misses():
+    # A likely beginning leads nowhere: 0 (0.6) then only rare ends; 1 (0.4) then a certain one.
+    table = {(9,): [0.6, 0.4, 0.0], (9, 0): [0.45, 0.45, 0.1], (9, 1): [0.0, 0.0, 1.0]}
+
+    def step(tokens, histories):
+        histories = np.concatenate([histories, tokens[np.newaxis, :, np.newaxis]], axis=2)
+        rows = [table.get(tuple(history), [0.45, 0.45, 0.1]) for history in histories[0]]
+        with np.errstate(divide="ignore"):
+            return np.log(rows), histories
+
+    keywords = {"start": 9, "end": 2, "max_length": 4}
+    narrow = beam_search(step, np.empty((1, 1, 0), int), beam_width=1, **keywords)
+    wide = beam_search(step, np.empty((1, 1, 0), int), beam_width=2, **keywords)
+    assert not narrow[0].ended
+    assert wide[0].tokens.tolist() == [1]
+    assert wide[0].log_probability == pytest.approx(np.log(0.4))
+
+
+def test_ties_go_to_the_first_and_are_the_same_each_time():
+    def step(tokens, state):
+        return np.full((len(tokens), 4), np.log(0.25)), state
+
+    results = [beam_search(step, None, start=0, end=3, beam_width=3, max_length=3) for _ in range(3)]
+    assert [h.tokens.tolist() for h in results[0]] == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
+    for result in results[1:]:
+        assert [(h.tokens.tolist(), *h[1:]) for h in result] == [(h.tokens.tolist(), *h[1:]) for h in results[0]]
+
+
+def test_a_length_penalty_favours_longer_sequences():
+    step = lambda tokens, state: (np.log(np.tile([0.55, 0.0001, 0.4499], (len(tokens), 1))), state)  # noqa: E731
+    short, longer = (
+        beam_search(step, None, start=0, end=2, max_length=12, length_penalty=alpha)[0] for alpha in (0, 5)
+    )
+    assert len(short.tokens) == 0 < len(longer.tokens)
+
+
+def test_what_never_ends_is_cut():
+    def step(tokens, state):
+        return np.log([[0.7, 0.3, 0.0]] * len(tokens)), state
+
+    with np.errstate(divide="ignore"):
+        found = beam_search(step, None, start=0, end=2, beam_width=2, max_length=3)
+    assert [(h.tokens.tolist(), h.ended) for h in found] == [([0, 0, 0], False), ([0, 0, 1], False)]
+    assert found[0].score == found[0].log_probability == pytest.approx(3 * np.log(0.7))
+
+
+def test_it_stops_when_nothing_better_can_come():
+    steps = []
+
+    def step(tokens, state):
+        steps.append(len(tokens))
+        return np.log(np.tile([0.05, 0.05, 0.9], (len(tokens), 1))), state
+
+    beam_search(step, None, start=0, end=2, beam_width=1, max_length=1000)
+    assert steps == [1]
+
+
+@pytest.mark.parametrize("row_axis", [0, 1])
+def test_states_of_any_nesting_follow_their_rows(row_axis):
+    """A state that adds up its tokens, in two places, tells what a state that holds them all tells."""
+    table = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=50))
+
+    def step(tokens, state):
+        (total, nothing), [half] = state
+        assert nothing is None
+        weight = np.expand_dims(tokens + 1, 1 - row_axis)
+        total, half = 3 * total + weight, 3 * half + weight / 2
+        assert np.array_equal(total, 2 * half)
+        return table[total.ravel() % 50], ((total, None), [half])
+
+    def remembering(tokens, histories):
+        histories = np.concatenate([histories, tokens[np.newaxis, :, np.newaxis]], axis=2)
+        totals = (histories[0] + 1) @ 3 ** np.arange(histories.shape[2])[::-1]
+        return table[totals % 50], histories
+
+    keywords = {"start": 0, "end": 3, "beam_width": 5, "max_length": 6}
+    zero = np.zeros((1, 1), int)
+    found = beam_search(step, ((zero, None), [zero / 1.0]), row_axis=row_axis, **keywords)
+    expected = beam_search(remembering, np.empty((1, 1, 0), int), **keywords)
+    assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in expected]
+    assert [h.score for h in found] == [h.score for h in expected]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"beam_width": 0}, ValueError, "beam_width: expected at least 1"),
+        ({"max_length": 1.5}, TypeError, "max_length: expected an integer"),
+        ({"length_penalty": -1}, ValueError, "length_penalty: expected a number in"),
+        ({"end": -1}, ValueError, "end: expected at least 0"),
+        ({"start": "a"}, TypeError, "start: expected an integer"),
+        ({"end": 4}, ValueError, r"step: expected log-probabilities \(K, V\) with K = 1, V > end = 4, got \(1, 4\)"),
+        ({"step": 1}, TypeError, "step: expected a callable, got int"),
+        ({"step": lambda tokens, state: (np.zeros((3, 4)), state)}, ValueError, "with K = 1"),
+        ({"step": lambda tokens, state: (np.full((1, 4), np.nan), state)}, ValueError, "at most 0, got nan"),
+        ({"step": lambda tokens, state: (np.ones((1, 4)), state)}, ValueError, "at most 0, got 1.0"),
+    ],
+)
+def test_bad_arguments_of_beam_search(keywords, error, message):
+    step = keywords.pop("step", lambda tokens, state: (np.full((len(tokens), 4), -1.4), state))
+    with pytest.raises(error, match=message):
+        beam_search(step, None, **{"start": 0, "end": 3, **keywords})

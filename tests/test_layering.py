@@ -16,12 +16,13 @@ CORE = {
     "batches",
     "lstm",
     "layers",
+    "attention",
     "losses",
     "optimizers",
     "reference",
     "_kernels",
 }
-ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text", "trace"}
+ABOVE = {"bench", "training", "quantize", "weights", "decoding", "seq2seq", "text", "trace"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
     "__init__": set(),
@@ -35,6 +36,7 @@ ALLOWED = {
     "layer": {"checks"},
     "lstm": {"activations", "checks", "config", "layer", "_kernels"},
     "layers": {"activations", "checks", "config", "functions", "layer", "lstm", "_kernels"},
+    "attention": {"checks", "layer"},
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,

@@ -427,8 +427,8 @@ def test_another_suffix_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("model", "metadata", "error", "message"),
     [
-        (Linear(1, 1), None, TypeError, "model: expected an LSTM or a Sequential, got Linear"),
-        ({"w": np.ones(1)}, None, TypeError, "model: expected an LSTM or a Sequential, got dict"),
+        (Linear(1, 1), None, TypeError, "model: expected an LSTM, a Sequential or a Seq2Seq, got Linear"),
+        ({"w": np.ones(1)}, None, TypeError, "model: expected an LSTM, a Sequential or a Seq2Seq, got dict"),
         (LSTM(1, 1), ["a"], TypeError, "metadata: expected a dict, got list"),
         (LSTM(1, 1), {"a": {1, 2}}, TypeError, "metadata: expected what JSON can hold: .*set"),
         (LSTM(1, 1), {"a": np.ones(2)}, TypeError, "metadata: expected what JSON can hold: .*ndarray"),

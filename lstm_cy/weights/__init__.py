@@ -6,6 +6,7 @@ The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when
 import importlib
 import os
 
+from ..layer import Composite
 from . import native
 
 _MODULES = ("keras", "onnx", "pytorch")
@@ -26,7 +27,7 @@ def save(model, path, metadata=None):
 
     Parameters
     ----------
-    model : LSTM or Sequential
+    model : LSTM, Sequential or Seq2Seq
         What to save.
     path : str or os.PathLike
         Where to; the suffix decides on the format: .npz, or .safetensors or .onnx, which are extras. A file there is
@@ -58,8 +59,8 @@ def save(model, path, metadata=None):
     (5, {'made': 'for this example'})
     """
     write = by_suffix(path, _WRITERS)
-    if not isinstance(model, native.LSTM | native.Sequential):
-        raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
+    if not isinstance(model, native.LSTM | Composite):
+        raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     write(model, path, metadata)
 
 
@@ -79,7 +80,7 @@ def load(path, strict=False):
 
     Returns
     -------
-    LSTM, Sequential or OnnxModel
+    LSTM, Sequential, Seq2Seq or OnnxModel
         The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none. Of a file
         with PyTorch's tensors an LSTM, of Keras a Sequential, of .onnx, whoever wrote it, an OnnxModel.
 

@@ -17,6 +17,8 @@ import zipfile
 
 import numpy as np
 
+from .. import seq2seq
+from ..attention import Attention
 from ..checks import flag, non_negative_int, positive_int
 from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
@@ -28,7 +30,19 @@ FORMAT_VERSION = 1
 HEADER = "lstm_cy"
 # What a file may ask for. Nothing else is ever looked up by a name from a file.
 _LAYERS = {
-    layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, QuantizedLSTM)
+    layer.__name__: layer
+    for layer in (
+        LSTM,
+        Linear,
+        Embedding,
+        Dropout,
+        Activation,
+        Masking,
+        Readout,
+        Attention,
+        seq2seq.Seq2Seq,
+        QuantizedLSTM,
+    )
 }
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -206,7 +220,7 @@ def build(config):
     ----------
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
-        Dropout, Activation, Masking, Readout, QuantizedLSTM and Sequential, whose argument is
+        Dropout, Activation, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is
         {"layers": [config, ...]}.
 
     Raises
@@ -255,6 +269,15 @@ def _least_size(config):
         return size("in_features") * size("out_features")
     if kind == "Embedding":
         return size("num_embeddings") * size("embedding_dim")
+    if kind == "Attention":
+        queries, memory = size("query_size"), size("memory_size")
+        units = arguments.get("units") and size("units")
+        return {"general": queries * memory, "additive": (units or memory) * (queries + memory)}.get(
+            arguments.get("score", "general"), 0
+        )
+    if kind == "Seq2Seq":
+        inside = seq2seq.parts(arguments).values()
+        return sum(_least_size({"type": layer.__name__, **of_layer}) for layer, of_layer in inside)
     inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
     projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
     P = projected or H

@@ -1,0 +1,1 @@
+"""Numbers in words from one language to another, and dates: an encoder-decoder with attention."""

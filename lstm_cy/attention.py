@@ -1,0 +1,325 @@
+"""Attention: for each query, how much each step of a memory matters, and the mean of the memory so weighted."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, generator, positive_int
+from .layer import Layer
+
+SCORES = ("general", "dot", "additive")
+
+
+class AttentionGradients(NamedTuple):
+    """What `Attention.backward` returns.
+
+    Attributes
+    ----------
+    queries, memory : ndarray
+        Gradients with respect to the inputs, in their shapes; the memory's is zero past a row's length.
+    parameters : dict
+        One array for each parameter, under its name.
+    """
+
+    queries: np.ndarray
+    memory: np.ndarray
+    parameters: dict[str, np.ndarray]
+
+
+class Attention(Layer):
+    """Luong's and Bahdanau's attention over a padded memory.
+
+    ::
+
+        score(q, m) = q^T m                          "dot"
+                      q^T W m                        "general"
+                      v^T tanh(W_q q + W_m m)        "additive"
+        weights[t]  = softmax over s of score(queries[t], memory[s])
+        context[t]  = sum over s of weights[t, s] * memory[s]
+
+    Parameters
+    ----------
+    query_size, memory_size : int
+        Hq and Hm; equal for "dot".
+    score : {"general", "dot", "additive"}
+        The first two are of Luong, Pham and Manning, Effective approaches to attention-based neural machine
+        translation, 2015; the third of Bahdanau, Cho and Bengio, Neural machine translation by jointly learning to
+        align and translate, 2015 (Luong's "concat" is the same function).
+    units : None or int
+        A, the size of what is under the tanh of "additive"; None for memory_size. None for the other scores.
+    batch_first : bool
+        Everything is (B, T, ...) rather than (T, B, ...).
+    dtype : {"float32", "float64"}
+    seed : None, int or numpy.random.Generator
+        Where the initial parameters, U(-1/sqrt(n), 1/sqrt(n)) with n what a product sums over, come from.
+
+    Notes
+    -----
+    Parameters: ``weight`` (Hq, Hm) of "general"; ``weight_query`` (A, Hq), ``weight_memory`` (A, Hm) and ``vector``
+    (A,) of "additive"; "dot" has none.
+
+    Time and memory grow with T * S * B, for "additive" with A times that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Attention
+    >>> attention = Attention(8, 6, seed=0)
+    >>> rng = np.random.default_rng(0)
+    >>> queries, memory = rng.standard_normal((5, 2, 8)), rng.standard_normal((7, 2, 6))
+    >>> context, weights = attention(queries, memory, memory_lengths=[7, 3])
+    >>> context.shape, weights.shape
+    ((5, 2, 6), (5, 2, 7))
+    >>> bool(weights[:, 1, 3:].any())  # padding has no weight at all
+    False
+    """
+
+    def __init__(
+        self,
+        query_size,
+        memory_size,
+        *,
+        score="general",
+        units=None,
+        batch_first=False,
+        dtype="float32",
+        seed=None,
+    ):
+        self.query_size = positive_int("query_size", query_size)
+        self.memory_size = positive_int("memory_size", memory_size)
+        if score not in SCORES:
+            raise ValueError(f"score: expected 'general', 'dot' or 'additive', got {score!r}")
+        if score == "dot" and self.query_size != self.memory_size:
+            raise ValueError(
+                f"query_size, memory_size: expected equal ones with score='dot', got {query_size} and {memory_size}"
+            )
+        if score != "additive" and units is not None:
+            raise ValueError(f"units: expected None with score={score!r}, got {units!r}")
+        self.score = score
+        self.units = self.memory_size if units is None and score == "additive" else units
+        if self.units is not None:
+            self.units = positive_int("units", self.units)
+        self.batch_first = flag("batch_first", batch_first)
+        self.dtype = dtype_of(dtype)
+        self.config = {
+            "query_size": self.query_size,
+            "memory_size": self.memory_size,
+            "score": self.score,
+            "units": self.units,
+            "batch_first": self.batch_first,
+            "dtype": self.dtype.name,
+        }
+        rng = generator("seed", seed)
+        self._parameters = {}
+        self._adopt(
+            {
+                name: rng.uniform(-(shape[-1] ** -0.5), shape[-1] ** -0.5, shape).astype(self.dtype)
+                for name, shape in self._shapes().items()
+            }
+        )
+
+    def __call__(self, queries, memory, *, memory_lengths=None):
+        """Look at the memory, for inference.
+
+        Parameters
+        ----------
+        queries : array_like (T, B, Hq), (B, T, Hq) with batch_first, or (T, Hq)
+            Who asks, such as the outputs of a decoder.
+        memory : array_like (S, B, Hm), (B, S, Hm) with batch_first, or (S, Hm)
+            What is looked at, such as the outputs of an encoder.
+        memory_lengths : None or array_like of int (B,), or an integer for one sequence
+            Valid steps of each row of the memory, 0 to S. Past them the memory is not read and has weight zero; a row
+            of length 0 has a context of zeros.
+
+        Returns
+        -------
+        context : ndarray, laid out as queries with Hm in place of Hq
+        weights : ndarray (T, B, S), (B, T, S) with batch_first, or (T, S)
+            Their sum over S is 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not what is expected; the message names it.
+        """
+        return self.forward(queries, memory, memory_lengths=memory_lengths)[0]
+
+    def forward(self, queries, memory, *, memory_lengths=None, rng=None):
+        """Look at the memory, for training.
+
+        Returns
+        -------
+        (context, weights) :
+            As from a call.
+        tape :
+            For `backward`, until the parameters change. `rng` is not used.
+        """
+        # A tape must not see what the caller does to its arrays afterwards.
+        queries = self._rows("queries", queries, "T", self.query_size).copy()
+        memory = self._rows("memory", memory, "S", self.memory_size).copy()
+        batched = queries.ndim == 3
+        if memory.ndim != queries.ndim or (batched and memory.shape[self._axis] != queries.shape[self._axis]):
+            raise ValueError(f"memory: expected as many rows as queries {queries.shape}, got {memory.shape}")
+        if not batched:
+            queries, memory = (np.expand_dims(array, self._axis) for array in (queries, memory))
+        queries, memory = self._inner(queries), self._inner(memory)
+        padding = self._padding(memory_lengths, memory, batched)
+        if padding is not None:
+            memory[padding] = 0
+        parameters = self._parameters
+        with _quietly():
+            scores, kept = self._scores(parameters, queries, memory)
+            weights = _softmax(scores, padding)
+            context = weights @ memory
+        tape = parameters, queries, memory, padding, kept, weights, batched
+        return (self._outer(context, batched), self._outer(weights, batched)), tape
+
+    def backward(self, tape, dcontext=None, dweights=None):
+        """Propagate gradients back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dcontext, dweights : array_like in the shapes of context and weights, or None
+            Gradients of the loss; not both may be None. `dweights` past a row's length is not read.
+
+        Returns
+        -------
+        AttentionGradients
+            `queries`, `memory` and `parameters`.
+
+        Raises
+        ------
+        RuntimeError
+            The parameters have changed since the tape was made.
+        TypeError, ValueError
+            An argument is not what is expected; the message names it.
+        """
+        parameters, queries, memory, padding, kept, weights, batched = tape
+        self._check_fresh(parameters, self._parameters)
+        if dcontext is None and dweights is None:
+            raise ValueError("dcontext, dweights: expected at least one of them, got None for both")
+        shape = (*queries.shape[:2], self.memory_size)
+        dcontext = self._gradient("dcontext", dcontext, shape, "the shape of context", batched)
+        dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
+        with _quietly():
+            dmemory = weights.swapaxes(1, 2) @ dcontext
+            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
+            if padding is not None:
+                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
+            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
+            dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
+            dmemory += through_scores
+        if padding is not None:
+            dmemory[padding] = 0
+        return AttentionGradients(self._outer(dqueries, batched), self._outer(dmemory, batched), gradients)
+
+    # Inside, all arrays are (B, T, ...): each row is a matrix.
+
+    def _scores(self, parameters, queries, memory):
+        """score(q, m) for all pairs, (B, T, S), and what the way back needs besides."""
+        if self.score == "additive":
+            from_queries = queries @ parameters["weight_query"].T
+            from_memory = memory @ parameters["weight_memory"].T
+            squashed = from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis]
+            np.tanh(squashed, out=squashed)
+            return squashed @ parameters["vector"], squashed
+        asked = queries @ parameters["weight"] if self.score == "general" else queries
+        return asked @ memory.swapaxes(1, 2), asked
+
+    def _scores_backward(self, parameters, queries, memory, kept, dscores):
+        """The gradients with respect to queries, memory and parameters."""
+        if self.score == "additive":
+            squashed = kept
+            gradients = {"vector": np.einsum("bts,btsa->a", dscores, squashed)}
+            under = squashed * squashed
+            np.subtract(1, under, out=under)
+            under *= parameters["vector"]
+            dqueries = np.einsum("bts,btsa->bta", dscores, under)
+            dmemory = np.einsum("bts,btsa->bsa", dscores, under)
+            gradients["weight_query"] = _sum_of_products(dqueries, queries)
+            gradients["weight_memory"] = _sum_of_products(dmemory, memory)
+            dqueries = dqueries @ parameters["weight_query"]
+            dmemory = dmemory @ parameters["weight_memory"]
+            return dqueries, dmemory, {name: gradients[name] for name in parameters}
+        dasked = dscores @ memory
+        dmemory = dscores.swapaxes(1, 2) @ kept
+        if self.score == "dot":
+            return dasked, dmemory, {}
+        return dasked @ parameters["weight"].T, dmemory, {"weight": _sum_of_products(queries, dasked)}
+
+    def _shapes(self):
+        """{name: shape} of all parameters."""
+        if self.score == "dot":
+            return {}
+        if self.score == "general":
+            return {"weight": (self.query_size, self.memory_size)}
+        return {
+            "weight_query": (self.units, self.query_size),
+            "weight_memory": (self.units, self.memory_size),
+            "vector": (self.units,),
+        }
+
+    @property
+    def _axis(self):
+        """The axis of the rows."""
+        return 0 if self.batch_first else 1
+
+    def _rows(self, name, value, steps, size):
+        array = float_array(name, value, self.dtype)
+        if array.ndim not in (2, 3) or array.shape[-1] != size:
+            axes = f"(B, {steps}, {size})" if self.batch_first else f"({steps}, B, {size})"
+            raise ValueError(f"{name}: expected shape {axes} or ({steps}, {size}), got {array.shape}")
+        return array
+
+    def _padding(self, lengths, memory, batched):
+        """True where the memory is not valid, (B, S); None where all of it is."""
+        if lengths is None:
+            return None
+        rows, steps = memory.shape[:2]
+        try:
+            lengths = check_lengths(lengths, rows if batched else None, steps)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"memory_{error}") from None
+        padding = np.arange(steps) >= lengths.reshape(rows, 1)
+        return padding if padding.any() else None
+
+    def _inner(self, array):
+        return array if self.batch_first else array.swapaxes(0, 1)
+
+    def _outer(self, array, batched):
+        """A copy of an array (B, T, ...) as the caller lays them out."""
+        array = np.array(self._inner(array), order="C")
+        return array if batched else array.squeeze(self._axis)
+
+    def _gradient(self, name, value, inner_shape, meaning, batched):
+        """A gradient given by the caller as (B, T, ...); a zero stands for None."""
+        if value is None:
+            return np.zeros(inner_shape, self.dtype)
+        value = float_array(name, value, self.dtype)
+        rows, steps, size = inner_shape
+        outer = inner_shape if self.batch_first else (steps, rows, size)
+        expect_shape(name, value, outer if batched else (steps, size), meaning)
+        return self._inner(value if batched else np.expand_dims(value, self._axis))
+
+
+def _quietly():
+    """The results themselves tell that something is not finite."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _softmax(scores, padding):
+    """Softmax over the last axis of (B, T, S), exactly zero where `padding` (B, S); written into `scores`."""
+    if padding is not None:
+        scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf
+    scores -= scores.max(axis=2, keepdims=True, initial=np.finfo(scores.dtype).min)  # there may be no step
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=2, keepdims=True)
+    scores /= np.where(total == 0, 1, total)
+    return scores
+
+
+def _sum_of_products(left, right):
+    """sum over b and t of left[b, t] (outer product) right[b, t]."""
+    return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])

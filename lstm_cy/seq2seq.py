@@ -1,0 +1,354 @@
+"""From one sequence of tokens to another: an encoder, a decoder, and attention between them."""
+
+import numpy as np
+
+from .attention import Attention
+from .batches import pad
+from .checks import expect_shape, float_array, generator, int_array, non_negative_int, positive_int
+from .decoding import beam_search
+from .layer import Composite, Gradients
+from .layers import Embedding, Linear
+from .losses import IGNORE_INDEX
+from .lstm import LSTM
+
+PADDING = -1
+
+
+class Seq2Seq(Composite):
+    """A bidirectional LSTM that reads, an LSTM that writes, and attention from what is written to what was read.
+
+    ::
+
+        memory, state = encoder(source vectors)                 both directions side by side
+        told          = decoder(target vectors, state)          begins where the encoder ended
+        context       = attention(told, memory)
+        logits        = readout(tanh(combine([context, told])))
+
+    As Luong, Pham and Manning, Effective approaches to attention-based neural machine translation, 2015, equations 5
+    and 6, without input feeding: so a whole target passes through each layer in one call. The score is Bahdanau's.
+
+    Parameters
+    ----------
+    num_tokens : int
+        V; source and target share one vocabulary of tokens 0 to V - 1.
+    embedding_dim : int
+        Size of a token's vector, one for reading and one for writing.
+    hidden_size : int
+        H, an even number: the decoder's size, and that of both directions of the encoder together.
+    num_layers : int
+        Of the encoder, and of the decoder.
+    dropout : float
+        Between the layers of each; see `LSTM`.
+    score : {"additive", "general", "dot"}
+        See `Attention`; "additive" costs a little more and learns in fewer steps.
+    dtype : {"float32", "float64"}
+    seed : None, int or numpy.random.Generator
+        Where the initial parameters come from.
+
+    Notes
+    -----
+    A batch is one array of **pairs** (B, 2, N): `pairs[b, 0]` is the source, `pairs[b, 1]` what the decoder is given,
+    -1 behind each. `teach` makes it from lists, with the targets that `cross_entropy` wants, so that `fit` trains the
+    model with ``loss=cross_entropy`` and batches of ``teach(...)``.
+
+    Parts: ``source`` and ``target`` (Embedding), ``encoder`` and ``decoder`` (LSTM), ``attention``, ``combine`` and
+    ``readout`` (Linear); parameters are named after them: "encoder.weight_ih_l0", ...
+
+    Examples
+    --------
+    Learn to write backwards what is read; 0 stands for the start and 1 for the end:
+
+    >>> import numpy as np
+    >>> from lstm_cy import Adam, Seq2Seq, cross_entropy, fit
+    >>> from lstm_cy.seq2seq import teach
+    >>> model = Seq2Seq(6, embedding_dim=8, hidden_size=32, seed=0)
+    >>> words = np.random.default_rng(0).integers(2, 6, (2000, 3)).tolist()
+    >>> data = teach(words, [word[::-1] for word in words], start=0, end=1)
+    >>> history = fit(model, data, loss=cross_entropy, optimizer=Adam(model, 0.01), epochs=4, progress=False)
+    >>> best = model.translate([2, 3, 4], start=0, end=1, max_length=5)[0]
+    >>> best.tokens
+    array([4, 3, 2])
+    """
+
+    def __init__(
+        self,
+        num_tokens,
+        *,
+        embedding_dim,
+        hidden_size,
+        num_layers=1,
+        dropout=0.0,
+        score="additive",
+        dtype="float32",
+        seed=None,
+    ):
+        self.config = {
+            "num_tokens": positive_int("num_tokens", num_tokens),
+            "embedding_dim": positive_int("embedding_dim", embedding_dim),
+            "hidden_size": positive_int("hidden_size", hidden_size),
+            "num_layers": positive_int("num_layers", num_layers),
+            "dropout": dropout,
+            "score": score,
+            "dtype": dtype,
+        }
+        if hidden_size % 2:
+            raise ValueError(f"hidden_size: expected an even number, half for each direction, got {hidden_size}")
+        rng = generator("seed", seed)
+        self._parts = {name: kind(**arguments, seed=rng) for name, (kind, arguments) in parts(self.config).items()}
+        decoder = self._parts["decoder"]
+        self.num_tokens, self.dtype = self.config["num_tokens"], decoder.dtype
+        self.config |= {"dropout": decoder.dropout, "dtype": decoder.dtype.name}
+
+    def __call__(self, pairs, states=None, *, lengths=None, threads=None):
+        """What would be written next after each token that the decoder is given.
+
+        Parameters
+        ----------
+        pairs : array_like of int (B, 2, N)
+            See `teach`.
+        states, lengths : None
+            There only because `fit` passes them.
+        threads : None or int
+            As for `LSTM`.
+
+        Returns
+        -------
+        logits : ndarray (B, N, V)
+            Zero where the decoder is given padding.
+        None
+            There are no states to carry on.
+        """
+        source, target, size = self._sides(pairs, states, lengths)
+        return self._logits(self._runner(threads), source, target, size)[0], None
+
+    def forward(self, pairs, states=None, *, lengths=None, threads=None, rng=None):
+        """As a call, for training: (logits, None, tape for `backward`). `rng`: where dropout's choice comes from."""
+        source, target, size = self._sides(pairs, states, lengths)
+        tapes = {}
+        run = self._runner(threads, tapes, generator("rng", rng))
+        logits, combined = self._logits(run, source, target, size)
+        return logits, None, (tapes, combined, target)
+
+    def backward(self, tape, dy):
+        """The gradients for dy, in the logits' shape: Gradients with `parameters`; tokens have none."""
+        tapes, combined, (target, lengths) = tape
+        gradients = {}
+
+        def back(name, *arguments):
+            found = self._parts[name].backward(tapes[name], *arguments)
+            gradients.update({f"{name}.{parameter}": array for parameter, array in found.parameters.items()})
+            return found
+
+        dy = float_array("dy", dy, self.dtype)
+        steps, rows, H = combined.shape
+        if dy.ndim != 3 or dy.shape[1] < steps:
+            raise ValueError(f"dy: expected the shape of the logits, ({rows}, N, {self.num_tokens}), got {dy.shape}")
+        expect_shape("dy", dy, (rows, dy.shape[1], self.num_tokens), "the shape of the logits")
+        dlogits = np.where(_valid(target, lengths), dy[:, :steps].swapaxes(0, 1), 0)
+        dcombined = back("readout", dlogits).x * (1 - combined * combined)
+        dcontext, dtold = np.split(back("combine", dcombined).x, [H], axis=-1)
+        looked = back("attention", dcontext)
+        written = back("decoder", dtold + looked.queries)
+        back("target", written.x)
+        read = back("encoder", looked.memory, tuple(map(self._apart, written.state)))
+        back("source", read.x)
+        return Gradients(None, None, {name: gradients[name] for name in self._parameters})
+
+    def translate(self, source, *, start, end, beam_width=4, max_length=100, length_penalty=0.0):
+        """The likeliest targets of one source.
+
+        Parameters
+        ----------
+        source : array_like of int (S,)
+        start, end, beam_width, max_length, length_penalty :
+            As for `beam_search`.
+
+        Returns
+        -------
+        list of Hypothesis
+            The best first.
+        """
+        run = self._runner()
+        memory, state = self._read(run, *self._one("source", source))
+
+        def step(tokens, state):
+            told, state = run("decoder", run("target", tokens[np.newaxis]), state)
+            # The hypotheses ask as if they were steps of one row, and so share the memory.
+            context, _ = run("attention", told.swapaxes(0, 1), memory)
+            logits = run("readout", self._combined(run, context.swapaxes(0, 1), told))
+            return _log_softmax(logits[0]), state
+
+        return beam_search(
+            step,
+            state,
+            start=start,
+            end=end,
+            beam_width=beam_width,
+            max_length=max_length,
+            length_penalty=length_penalty,
+        )
+
+    def align(self, source, tokens, *, start):
+        """What of `source` was looked at when each of `tokens` was written.
+
+        Parameters
+        ----------
+        source, tokens : array_like of int (S,), (T,)
+            A source and its translation, as from `translate`.
+        start : int
+            The token that the decoder was first given.
+
+        Returns
+        -------
+        ndarray (T + 1, S)
+            The attention's weights; the last row belongs to the end.
+        """
+        run = self._runner()
+        memory, state = self._read(run, *self._one("source", source))
+        target, _ = self._one("tokens", np.concatenate([[start], int_array("tokens", tokens)]))
+        told, _ = run("decoder", run("target", target), state)
+        return run("attention", told, memory)[1][:, 0]
+
+    def _runner(self, threads=None, tapes=None, rng=None):
+        """Runs a part by its name: for inference, or where there are `tapes` for training."""
+
+        def run(name, *inputs, **options):
+            layer = self._parts[name]
+            if isinstance(layer, LSTM):
+                options["threads"] = threads
+            if tapes is None:
+                return layer(*inputs, **options)
+            *results, tapes[name] = layer.forward(*inputs, **options, rng=rng)
+            return results[0] if len(results) == 1 else tuple(results)
+
+        return run
+
+    def _logits(self, run, source, target, size):
+        """(logits (B, size, V), what the readout was given)."""
+        memory, state = self._read(run, *source)
+        told, _ = run("decoder", run("target", target[0]), state, lengths=target[1])
+        context, _ = run("attention", told, memory, memory_lengths=source[1])
+        combined = self._combined(run, context, told)
+        logits = run("readout", combined)
+        out = np.zeros((logits.shape[1], size, self.num_tokens), self.dtype)
+        out[:, : len(logits)] = np.where(_valid(*target), logits, 0).swapaxes(0, 1)
+        return out, combined
+
+    def _read(self, run, tokens, lengths):
+        """The memory, and the state that the decoder begins with."""
+        memory, state = run("encoder", run("source", tokens), lengths=lengths)
+        return memory, tuple(map(self._beside, state))
+
+    def _combined(self, run, context, told):
+        return np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+
+    def _beside(self, state):
+        """The two directions (2L, B, H/2) side by side, (L, B, H)."""
+        layers, rows, half = state.shape
+        return state.reshape(layers // 2, 2, rows, half).swapaxes(1, 2).reshape(layers // 2, rows, 2 * half)
+
+    def _apart(self, state):
+        """What `_beside` joined."""
+        layers, rows, size = state.shape
+        return state.reshape(layers, rows, 2, size // 2).swapaxes(1, 2).reshape(2 * layers, rows, size // 2)
+
+    def _sides(self, pairs, states, lengths):
+        """((tokens (S, B), lengths) of the source, the same of the target, N)."""
+        if states is not None or lengths is not None:
+            raise ValueError("states, lengths: expected None; the padding of pairs tells how long they are")
+        pairs = int_array("pairs", pairs)
+        if pairs.ndim != 3 or pairs.shape[1] != 2:
+            raise ValueError(f"pairs: expected shape (B, 2, N), got {pairs.shape}")
+        return *(self._side(pairs[:, side]) for side in (0, 1)), pairs.shape[2]
+
+    def _side(self, tokens):
+        """Tokens (B, N) as ((n, B), lengths), cut after the longest; 0 stands where the padding was."""
+        padding = tokens == PADDING
+        lengths = tokens.shape[1] - padding.sum(axis=1)
+        longest = int(lengths.max(initial=0))
+        if not np.array_equal(padding, np.arange(tokens.shape[1]) >= lengths[:, np.newaxis]):
+            raise ValueError(f"pairs: expected padding, {PADDING}, only behind the tokens")
+        return np.where(padding, 0, tokens)[:, :longest].T, lengths
+
+    def _one(self, name, tokens):
+        tokens = int_array(name, tokens)
+        if tokens.ndim != 1:
+            raise ValueError(f"{name}: expected shape (N,), got {tokens.shape}")
+        return tokens[:, np.newaxis], np.array([len(tokens)])
+
+
+def parts(config):
+    """{name: (type, arguments)} of the layers that a Seq2Seq of this configuration is made of."""
+    V, E, H = config["num_tokens"], config["embedding_dim"], config["hidden_size"]
+    dtype = {"dtype": config["dtype"]}
+    vectors = {"num_embeddings": V, "embedding_dim": E} | dtype
+    stack = {"input_size": E, "num_layers": config["num_layers"], "dropout": config["dropout"]} | dtype
+    return {
+        "source": (Embedding, vectors),
+        "encoder": (LSTM, stack | {"hidden_size": H // 2, "bidirectional": True}),
+        "target": (Embedding, vectors),
+        "decoder": (LSTM, stack | {"hidden_size": H}),
+        "attention": (Attention, {"query_size": H, "memory_size": H, "score": config["score"]} | dtype),
+        "combine": (Linear, {"in_features": 2 * H, "out_features": H} | dtype),
+        "readout": (Linear, {"in_features": H, "out_features": V} | dtype),
+    }
+
+
+def teach(sources, targets, *, start, end):
+    """A batch of pairs, and the targets, for teacher forcing: the decoder is given what it should have written.
+
+    Parameters
+    ----------
+    sources, targets : list of sequences of int
+        Tokens; as many of the one as of the other.
+    start, end : int
+        The token that goes before each target when the decoder is given it, and the one that it shall write behind.
+
+    Returns
+    -------
+    pairs : ndarray (B, 2, N)
+        For `Seq2Seq`: sources, and targets behind `start`; -1 behind both.
+    y : ndarray (B, N)
+        For `cross_entropy`: targets before `end`; its default ignore_index behind them.
+
+    Raises
+    ------
+    ValueError
+        There are none, or not as many sources as targets.
+
+    Examples
+    --------
+    >>> pairs, y = teach([[5, 6, 7], [8]], [[9], [4, 4]], start=0, end=1)
+    >>> pairs.tolist()
+    [[[5, 6, 7], [0, 9, -1]], [[8, -1, -1], [0, 4, 4]]]
+    >>> y.tolist()
+    [[9, 1, -100], [4, 4, 1]]
+    """
+    start, end = non_negative_int("start", start), non_negative_int("end", end)
+    if len(sources) != len(targets):
+        raise ValueError(f"targets: expected {len(sources)}, one for each source, got {len(targets)}")
+    sides = [[*source] for source in sources], [[start, *target] for target in targets]
+    columns = [[*target, end] for target in targets]
+    size = max(map(len, sides[0] + sides[1]), default=0)
+    pairs = np.stack([_padded(rows, size, PADDING) for rows in sides], axis=1)
+    return pairs, _padded(columns, size, IGNORE_INDEX)
+
+
+def _padded(rows, size, value):
+    """Rows of tokens as one array (B, size), `value` behind the shorter ones."""
+    tokens, lengths = pad(rows, batch_first=True)
+    padded = np.full((len(rows), size), value)
+    valid = np.arange(tokens.shape[1]) < lengths[:, np.newaxis]
+    padded[:, : tokens.shape[1]][valid] = int_array("tokens", tokens)[valid]
+    return padded
+
+
+def _valid(tokens, lengths):
+    """(T, B, 1): True within the rows' lengths."""
+    return (np.arange(len(tokens))[:, np.newaxis] < lengths)[..., np.newaxis]
+
+
+def _log_softmax(logits):
+    logits = logits.astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -1,0 +1,241 @@
+"""Seq2Seq: gradients, padding, translation against reading everything again, training by fit, files."""
+
+import json
+
+import numpy as np
+import pytest
+from common import bits
+from test_gradients import check, finite_difference
+
+from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
+from lstm_cy.attention import SCORES
+from lstm_cy.seq2seq import teach
+from lstm_cy.weights.native import write_npz
+
+V = 7
+SOURCES = [[3, 4, 5, 6], [2], [], [6, 6, 3]]
+TARGETS = [[4], [5, 2, 3, 6, 4], [3, 3], []]
+
+
+def small_model(**options):
+    return Seq2Seq(V, **{"embedding_dim": 3, "hidden_size": 4, "dtype": "float64", "seed": 0, **options})
+
+
+def sharp_model(**options):
+    """With weights so large that everything matters."""
+    model = small_model(hidden_size=16, **options)
+    model.load_state_dict({name: 4 * array for name, array in model.parameters.items()})
+    return model
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"score": "general"}, {"score": "dot"}, {"num_layers": 2, "dropout": 0.4}), ids=repr
+)
+def test_gradients(options):
+    model = small_model(**options)
+    pairs, target = teach(SOURCES, TARGETS, start=0, end=1)
+    parameters = model.state_dict()
+
+    def run():
+        model.load_state_dict(parameters)
+        logits, states, tape = model.forward(pairs, rng=9)
+        assert states is None
+        return *cross_entropy(logits, target), tape
+
+    _, gradient, tape = run()
+    got = model.backward(tape, gradient)
+    assert got.x is None
+    assert list(got.parameters) == list(model.parameters)
+    for name, array in parameters.items():
+        check(got.parameters[name], finite_difference(lambda: run()[0], array), name)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_pair_is_the_same_in_any_company(score):
+    model = sharp_model(score=score, num_layers=2)
+    pairs, _ = teach(SOURCES, TARGETS, start=0, end=1)
+    logits, _ = model(pairs)
+    assert logits.shape == (4, 6, V)
+    assert bits(model.forward(pairs)[0]) == bits(logits)
+    for row, (source, written) in enumerate(zip(SOURCES, TARGETS, strict=True)):
+        alone, _ = model(teach([source], [written], start=0, end=1)[0])
+        steps = len(written) + 1
+        assert np.abs(logits[row, :steps] - alone[0, :steps]).max() < 1e-12
+        assert not logits[row, steps:].any()
+    wider = np.pad(pairs, ((0, 0), (0, 0), (0, 3)), constant_values=-1)
+    assert np.abs(model(wider)[0][:, :6] - logits).max() < 1e-12
+    assert not model(wider)[0][:, 6:].any()
+    _, _, tape = model.forward(wider)
+    dy = np.random.default_rng(0).standard_normal((4, 9, V))
+    expected = model.backward(tape, dy).parameters
+    dy[:, 6:] = np.nan
+    dy[1, 6:] = np.nan
+    for name, array in model.backward(tape, dy).parameters.items():  # what belongs to padding is not read
+        assert np.array_equal(array, expected[name])
+
+
+def by_reading_again(model, source, length):
+    """The likeliest tokens, each from the whole model."""
+    tokens = []
+    for _ in range(length):
+        logits, _ = model(teach([source], [tokens], start=0, end=1)[0])
+        logits[0, len(tokens), 1] = -np.inf
+        tokens.append(int(logits[0, len(tokens)].argmax()))
+    return tokens
+
+
+@pytest.mark.parametrize("num_layers", (1, 2))
+@pytest.mark.parametrize("score", SCORES)
+def test_translate_goes_on_as_the_whole_model_would(score, num_layers):
+    model = sharp_model(score=score, num_layers=num_layers)
+    bias = model.parameters["readout.bias"].copy()
+    bias[1] = -np.inf  # never ends
+    model.load_state_dict({"readout.bias": bias}, strict=False)
+    scores = set()
+    for source in ([2, 3, 4, 5, 6], [6, 5], [3] * 9):
+        (best,) = model.translate(source, start=0, end=1, beam_width=1, max_length=12)
+        assert best.tokens.tolist() == by_reading_again(model, source, 12)
+        assert not best.ended
+        scores.add(round(best.score, 6))
+    assert len(scores) == 3
+
+
+def test_scores_of_a_beam_are_those_of_the_whole_model():
+    model = sharp_model()
+    found = model.translate([2, 3, 4], start=0, end=1, beam_width=6, max_length=5)
+    assert len(found) == 6
+    for hypothesis in found:
+        pairs, target = teach([[2, 3, 4]], [hypothesis.tokens], start=0, end=1)
+        counted = len(hypothesis.tokens) + hypothesis.ended
+        target[0, counted:] = -100
+        mean, _ = cross_entropy(model(pairs)[0], target)
+        assert -mean * counted == pytest.approx(hypothesis.log_probability, rel=1e-9)
+
+
+def test_align_tells_where_the_decoder_looked():
+    model = sharp_model()
+    weights = model.align([2, 3, 4], [5, 6], start=0)
+    assert weights.shape == (3, 3)
+    assert np.allclose(weights.sum(axis=1), 1)
+    assert np.array_equal(model.align([2, 3, 4], [5], start=0), weights[:2])
+    assert model.align([2, 3, 4], [], start=0).shape == (1, 3)
+
+
+def test_fit_trains_it_and_resumes(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [rng.integers(2, V, rng.integers(1, 5)).tolist() for _ in range(600)]
+    data = teach(words, [word[::-1] for word in words], start=0, end=1)
+    keywords = {"loss": cross_entropy, "progress": False, "clip_norm": 1.0}
+    keywords["validation"] = tuple(part[:50] for part in data)
+
+    def fresh():
+        model = small_model(hidden_size=24, embedding_dim=8, dtype="float32")
+        return model, Adam(model, lr=0.01)
+
+    model, optimizer = fresh()
+    history = fit(model, data, optimizer=optimizer, epochs=3, **keywords)
+    assert history.validation[-1] < 0.6 * history.validation[0]
+
+    path = tmp_path / "checkpoint.npz"
+    first, optimizer = fresh()
+    fit(first, data, optimizer=optimizer, epochs=1, checkpoint=path, **keywords)
+    second, optimizer = fresh()
+    resumed = fit(second, data, optimizer=optimizer, epochs=3, checkpoint=path, resume=True, **keywords)
+    assert resumed.loss == history.loss
+    assert bits(*second.parameters.values()) == bits(*model.parameters.values())
+
+    save(model, tmp_path / "model.npz", metadata={"of": "words"})
+    read = load(tmp_path / "model.npz", strict=True)
+    assert read.metadata == {"of": "words"}
+    assert read.config == model.config
+    assert bits(read(data[0])[0]) == bits(model(data[0])[0])
+
+
+def test_a_header_that_promises_too_much_is_refused(tmp_path):
+    model = small_model()
+    model.config["hidden_size"] = 10**7
+    save(model, tmp_path / "model.npz")
+    with pytest.raises(ValueError, match="the architecture needs [0-9]{15,} weights"):
+        load(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        ({"num_tokens": None}, "num_embeddings"),
+        ({"hidden_size": 1}, "hidden_size"),
+        ({"hidden_size": "4"}, "unsupported operand"),
+        ({"num_layers": 10**9}, "the architecture needs"),
+        ({"score": "location"}, "score"),
+        ({"dropout": "much"}, "dropout"),
+        ({"units": 3}, "unexpected keyword"),
+        ("dtype", "dtype"),
+    ),
+    ids=repr,
+)
+def test_a_hostile_configuration_is_one_error(change, message, tmp_path):
+    model = small_model(dtype="float32")
+    config = {"type": "Seq2Seq", **model.config}
+    if isinstance(change, str):
+        del config[change]
+    else:
+        config |= change
+    header = json.dumps({"format": "lstm_cy", "version": 1, "model": config, "metadata": {}}).encode()
+    write_npz(tmp_path / "model.npz", {"lstm_cy": np.frombuffer(header, np.uint8), **model.stored()})
+    with pytest.raises(ValueError, match=f"model.npz: .*{message}"):
+        load(tmp_path / "model.npz")
+
+
+def test_initial_parameters_come_from_the_seed_and_config_builds_it_anew():
+    assert bits(*small_model().parameters.values()) == bits(*small_model().parameters.values())
+    assert bits(*small_model().parameters.values()) != bits(*small_model(seed=1).parameters.values())
+    model = small_model(num_layers=2, score="general")
+    twin = Seq2Seq(**model.config)
+    assert {name: array.shape for name, array in twin.parameters.items()} == {
+        name: array.shape for name, array in model.parameters.items()
+    }
+    assert list(model.parameters)[:2] == ["source.weight", "encoder.weight_ih_l0"]
+
+
+PAIRS, _ = teach(SOURCES, TARGETS, start=0, end=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    (
+        (lambda: small_model(hidden_size=5), ValueError, "hidden_size: expected an even number"),
+        (lambda: small_model(hidden_size=0), ValueError, "hidden_size: expected at least 1"),
+        (lambda: small_model(embedding_dim="a"), TypeError, "embedding_dim: expected an integer"),
+        (lambda: small_model(score="location"), ValueError, "score: expected"),
+        (lambda: small_model(dropout=2), ValueError, "dropout: expected"),
+        (lambda: small_model(dtype="int8"), ValueError, "dtype: expected"),
+        (lambda: small_model()(PAIRS[0]), ValueError, "pairs: expected shape \\(B, 2, N\\), got \\(2, 6\\)"),
+        (lambda: small_model()(PAIRS * 1.0), TypeError, "pairs: expected integers"),
+        (lambda: small_model()(PAIRS[..., ::-1]), ValueError, "pairs: expected padding, -1, only behind the tokens"),
+        (lambda: small_model()(PAIRS + 6 * (PAIRS > 0)), ValueError, "tokens: expected 0 to num_embeddings - 1 = 6"),
+        (lambda: small_model()(PAIRS, lengths=[1] * 4), ValueError, "states, lengths: expected None"),
+        (
+            lambda: small_model().backward(small_model().forward(PAIRS)[2], np.zeros((4, 3, V))),
+            ValueError,
+            "dy: expected the shape of the logits, \\(4, N, 7\\), got \\(4, 3, 7\\)",
+        ),
+        (lambda: small_model().translate([[2]], start=0, end=1), ValueError, "source: expected shape \\(N,\\), got"),
+        (lambda: small_model().translate([2], start=0, end=7), ValueError, "step: expected log-probabilities"),
+        (lambda: small_model().align([2], [2.5], start=0), TypeError, "tokens: expected integers"),
+        (lambda: teach([[1]], [], start=0, end=1), ValueError, "targets: expected 1, one for each source, got 0"),
+        (lambda: teach([], [], start=0, end=1), ValueError, "sequences: expected at least one"),
+        (lambda: teach([[0.5]], [[1]], start=0, end=1), TypeError, "tokens: expected integers"),
+        (lambda: teach([[2]], [[1]], start=-1, end=1), ValueError, "start: expected at least 0"),
+    ),
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_tape_knows_its_age():
+    model = small_model()
+    logits, _, tape = model.forward(PAIRS)
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        model.backward(tape, logits)
