@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from scipy import fft, signal
+from scipy import fft, signal, sparse
 from scipy.io import wavfile
 
 RATE = 16000  # samples a second
@@ -55,29 +55,56 @@ def resampled(samples, rate, name):
     return samples
 
 
-def features(samples):
-    """What the model hears: (steps, INPUTS) float32, in each step `STACK` frames of the logarithms of `BANDS` energies."""
+def log_mel(samples):
+    """(steps, INPUTS) float32: in each step `STACK` frames of the logarithms of the energy in `BANDS` bands."""
     count = (len(samples) - WINDOW) // HOP + 1
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[: count * HOP : HOP]
     power = np.abs(fft.rfft(frames * _WINDOW, 512)) ** 2
-    # The floor is the noise of a quiet room; shift and scale bring the numbers near to [-1, 1].
-    logarithms = (np.log(power @ _MEL + 1e-4) + 2) / 4
     steps = count // STACK
+    logarithms = np.log((_MEL @ power.T).T + 1e-4) / 2  # the floor is the noise of a quiet room
     return logarithms[: steps * STACK].reshape(steps, INPUTS).astype(np.float32)
 
 
+def features(samples, streaming):
+    """What the model is given: `log_mel` less its mean, so that neither loudness nor microphone matters much."""
+    steps = log_mel(samples)
+    return RunningMean().taken_off(steps) if streaming else steps - steps.mean(axis=0)
+
+
+class RunningMean:
+    """The mean of all steps so far, later of about the last 4 seconds: what can be known while somebody speaks."""
+
+    def __init__(self):
+        self.mean, self.count = np.float32(0), 0
+
+    def taken_off(self, steps):
+        left = np.empty_like(steps)
+        for place, step in enumerate(steps):
+            self.count = min(self.count + 1, 128)
+            self.mean = self.mean + (step - self.mean) / np.float32(self.count)
+            left[place] = step - self.mean
+        return left
+
+
 def _mel_filters():
-    """(257, BANDS): triangles that overlap by half, even in mel (S. Stevens et al., 1937) from 60 to 7600 Hz."""
+    """(BANDS, 257), sparse: triangles that overlap by half, even on the mel scale, 60 to 7600 Hz."""
     mel = np.linspace(*(2595 * np.log10(1 + np.array([60, 7600]) / 700)), BANDS + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     frequencies = np.linspace(0, RATE / 2, 257)[:, np.newaxis]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
-    return np.maximum(np.minimum(rising, falling), 0).astype(np.float32)
+    return sparse.csr_array(np.maximum(np.minimum(rising, falling), 0).astype(np.float32).T)
 
 
 _WINDOW = signal.get_window("hann", WINDOW).astype(np.float32)
 _MEL = _mel_filters()
+
+
+def varied(samples, rng):
+    """The same words from another throat, by another microphone: played at another speed, its colour changed."""
+    places = np.arange(0, len(samples) - 1, rng.uniform(0.85, 1.18))
+    played = np.interp(places, np.arange(len(samples)), samples)
+    return signal.lfilter([1, rng.uniform(-0.6, 0.6)], [1], played).astype(np.float32)
 
 
 def disturbed(samples, rng, snr=(5, 35), gain=(-20, 0)):

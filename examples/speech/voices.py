@@ -55,19 +55,19 @@ class Utterance:
         key = f"{self.voice} {self.speed} {self.pitch} {' '.join(self.words)}"
         return hashlib.sha256(key.encode()).hexdigest()[:16] + ".wav"
 
-    @property
-    def labels(self):
-        """The words as the model counts them: from 1, for 0 is the blank."""
-        return [WORDS.index(word) + 1 for word in self.words]
 
+def utterances(count, split, words, longest):
+    """`count` utterances of up to `longest` of these words, always the same.
 
-def utterances(count, split, words=WORDS):
-    """`count` utterances for "train" or "test", which share neither a voice nor a sentence; always the same."""
-    rng = np.random.default_rng([len(words), split == "test"])
+    Those of "train" and of "test" share neither voices nor sentences.
+    """
+    if len(words) ** longest < 100:
+        raise ValueError(f"{len(words)} words, at most {longest} at a time: too few sentences to hold some out")
+    rng = np.random.default_rng([len(words), longest, split == "test"])
     speakers = [name for name in SPEAKERS if (name in HELD_OUT) == (split == "test")]
     found = []
     while len(found) < count:
-        sentence = tuple(str(word) for word in rng.choice(words, rng.integers(2, 8)))
+        sentence = tuple(str(word) for word in rng.choice(words, rng.integers(1, longest + 1)))
         voice = f"{rng.choice(ACCENTS)}+{rng.choice(speakers)}"
         utterance = Utterance(sentence, voice, int(rng.integers(120, 221)), int(rng.integers(15, 86)))
         if held_out(sentence) == (split == "test"):
@@ -78,6 +78,17 @@ def utterances(count, split, words=WORDS):
 def held_out(sentence):
     """Whether a sentence belongs to the test: every tenth, whoever says it."""
     return zlib.crc32(" ".join(sentence).encode()) % 10 == 0
+
+
+def check_speakers(spoken):
+    """Raise unless espeak-ng is there and knows every voice: it would speak with another one without a word."""
+    if not shutil.which("espeak-ng"):
+        raise SystemExit(INSTALL)
+    listed = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True).stdout
+    known = {line.rsplit("!v/", 1)[1].split()[0] for line in listed.splitlines() if "!v/" in line}
+    missing = sorted({utterance.voice.split("+")[1] for utterance in spoken} - known)
+    if missing:
+        raise SystemExit(f"this espeak-ng lacks the speakers {', '.join(missing)}; version 1.51 or newer has them")
 
 
 def speak(utterance, path):
@@ -101,17 +112,18 @@ def speak(utterance, path):
         raise SystemExit(f"espeak-ng cannot speak with the voice {utterance.voice}: {error.stderr.strip()}") from None
 
 
-def synthesise(spoken, folder, say=speak):
+def synthesise(spoken, folder):
     """The WAV files of utterances, at `RATE`, in `folder`; those that are there already are kept.
 
     Can be interrupted at any time: a file is either whole or not there.
     """
+    check_speakers(spoken)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / utterance.file for utterance in spoken]
     missing = [(utterance, path) for utterance, path in zip(spoken, paths, strict=True) if not path.exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(_record, utterance, path, say) for utterance, path in missing]
+        jobs = [pool.submit(_record, utterance, path) for utterance, path in missing]
         try:
             for job in progress(as_completed(jobs), len(jobs), f"speaking into {folder}"):
                 job.result()
@@ -120,10 +132,10 @@ def synthesise(spoken, folder, say=speak):
     return paths
 
 
-def _record(utterance, path, say):
+def _record(utterance, path):
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "said.wav"
-        say(utterance, said)
+        speak(utterance, said)
         samples = read_wav(said)
     aside = path.with_suffix(f".{threading.get_ident()}")
     wavfile.write(aside, RATE, np.rint(32767 * np.clip(samples, -1, 1)).astype(np.int16))
@@ -141,14 +153,3 @@ def progress(steps, total, label):
         print(f"{label}: {total}", file=sys.stderr)
         return
     yield from tqdm(steps, label, total, file=sys.stderr)
-
-
-def check_speakers(spoken):
-    """Raise unless espeak-ng is there and knows every voice: it would speak with another one without a word."""
-    if not shutil.which("espeak-ng"):
-        raise SystemExit(INSTALL)
-    listed = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True).stdout
-    known = {line.rsplit("!v/", 1)[1].strip() for line in listed.splitlines() if "!v/" in line}
-    missing = sorted({utterance.voice.split("+")[1] for utterance in spoken} - known)
-    if missing:
-        raise SystemExit(f"this espeak-ng lacks the speakers {', '.join(missing)}; version 1.51 or newer has them")
