@@ -29,6 +29,8 @@ def main(arguments=None):
         return options.run(options)
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; train --resume goes on after the last whole epoch") from None
 
 
 def train(options):
@@ -50,7 +52,7 @@ def train(options):
     watched = make(spoken[:held_back], paths[:held_back], seed=1)
     fit(
         model,
-        make(spoken[held_back:], paths[held_back:], seed=0),
+        recognizer.ahead(make(spoken[held_back:], paths[held_back:], seed=0)),
         loss=ctc,
         optimizer=optimizer,
         epochs=options.epochs,

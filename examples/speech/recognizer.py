@@ -1,5 +1,7 @@
 """The model: log-mel energies in, the words that are said out, by an LSTM and CTC."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from lstm_cy import LSTM, Linear, Sequential, ctc_beam, pad
@@ -34,6 +36,20 @@ def batches(spoken, paths, words, streaming, batch_size, seed):
             yield x, y, lengths
 
     return of_epoch
+
+
+def ahead(of_epoch):
+    """The same batches, each made on another core while the one before is learned from."""
+
+    def batches_ahead(epoch):
+        made = of_epoch(epoch)
+        with ThreadPoolExecutor(1) as maker:
+            following = maker.submit(next, made, None)
+            while (batch := following.result()) is not None:
+                following = maker.submit(next, made, None)
+                yield batch
+
+    return batches_ahead
 
 
 def transcripts(model, sounds):

@@ -84,28 +84,25 @@ def check_speakers(spoken):
     """Raise unless espeak-ng is there and knows every voice: it would speak with another one without a word."""
     if not shutil.which("espeak-ng"):
         raise SystemExit(INSTALL)
-    listed = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True).stdout
-    known = {line.rsplit("!v/", 1)[1].split()[0] for line in listed.splitlines() if "!v/" in line}
-    missing = sorted({utterance.voice.split("+")[1] for utterance in spoken} - known)
+    accents = {line.split()[1] for line in _listed("en")}
+    speakers = {line.rsplit("!v/", 1)[1].split()[0] for line in _listed("variant") if "!v/" in line}
+    known = {f"{accent}+{speaker}" for accent in accents for speaker in speakers}
+    missing = {utterance.voice for utterance in spoken} - known
     if missing:
-        raise SystemExit(f"this espeak-ng lacks the speakers {', '.join(missing)}; version 1.51 or newer has them")
+        raise SystemExit(f"this espeak-ng lacks the voices {', '.join(sorted(missing))}; version 1.51 has them")
+
+
+def _listed(kind):
+    answer = subprocess.run(["espeak-ng", f"--voices={kind}"], capture_output=True, text=True)
+    return answer.stdout.splitlines()[1:]
 
 
 def speak(utterance, path):
     """Let espeak-ng say an utterance into a WAV file."""
-    command = [
-        "espeak-ng",
-        "-v",
-        utterance.voice,
-        "-s",
-        str(utterance.speed),
-        "-p",
-        str(utterance.pitch),
-        "-w",
-        str(path),
-    ]
+    manner = ["-v", utterance.voice, "-s", str(utterance.speed), "-p", str(utterance.pitch)]
+    command = ["espeak-ng", *manner, "-w", str(path), " ".join(utterance.words)]
     try:
-        subprocess.run([*command, " ".join(utterance.words)], check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError:
         raise SystemExit(INSTALL) from None
     except subprocess.CalledProcessError as error:
