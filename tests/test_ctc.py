@@ -1,6 +1,7 @@
 """ctc against PyTorch, against every alignment one by one, and against finite differences."""
 
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -240,6 +241,25 @@ def test_huge_scores_do_not_overflow(dtype):
     loss, gradient = ctc(np.array([[[0, huge]], [[0, -huge]]], dtype), [[1]])
     assert loss == 0
     np.testing.assert_array_equal(gradient, np.zeros((2, 1, 2)))
+
+
+def test_a_long_call_can_be_interrupted():
+    class Rung(Exception):
+        pass
+
+    def ring(*_):
+        raise Rung
+
+    target = np.ones((1, 2000), int)
+    target[:, ::2] = 2
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(Rung):  # one row of a million states would take much longer
+            ctc(np.zeros((20000, 1, 3), np.float32), target)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 ZEROS = np.zeros((3, 2, 4))

@@ -1,7 +1,9 @@
 """Every example runs, in a small form, and does what it says."""
 
 import importlib.util
+import io
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +68,7 @@ def test_speech_understands_voices_and_sentences_it_never_heard(speech, tmp_path
     assert errors < 0.4 * sum(len(one.words) for one in spoken)
 
 
-def test_speech_streams_what_the_model_says_of_the_whole(speech, tmp_path, capsys):
+def test_speech_streams_what_the_model_says_of_the_whole(speech, tmp_path, capsys, monkeypatch):
     words, path = list(speech.voices.WORDS[:5]), tmp_path / "stream.npz"
     model = speech.recognizer.build(5, 16, streaming=True)
     model.load_state_dict({name: 4 * array for name, array in model.parameters.items()})  # so that it talks a lot
@@ -79,6 +81,13 @@ def test_speech_streams_what_the_model_says_of_the_whole(speech, tmp_path, capsy
         assert f"{len(whole)} steps of 30 ms took" in capsys.readouterr().out
         told += expected
     assert len(set(told)) > 1
+
+    piped = SimpleNamespace(buffer=io.BytesIO(np.rint(32768 * speech.audio.read_wav(sound)).astype("<i2").tobytes()))
+    monkeypatch.setattr(sys, "stdin", piped)
+    assert speech.main(["stream", "-", "--model", str(path)]) == expected
+    save(model, path, metadata={"words": words, "longest": 3, "streaming": False})
+    with pytest.raises(SystemExit, match="reads both ways"):
+        speech.main(["stream", "-", "--model", str(path)])
 
 
 def test_speech_synthesis_can_be_interrupted(speech, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def main(arguments=None):
 
 
 def train(options):
-    """Speak, train, save."""
+    """Let espeak-ng speak, learn from it, and evaluate."""
     words = list(voices.WORDS[: options.words])
     spoken = voices.utterances(options.sentences, "train", words, options.longest)
     paths = voices.synthesise(spoken, options.cache)
@@ -68,7 +68,7 @@ def train(options):
 
 
 def evaluate(options):
-    """Print and return the word error rates with voices and sentences that training never met, by noise."""
+    """Word error rates with voices and sentences that training never met."""
     model = loaded(options)
     spoken = voices.utterances(options.test_sentences, "test", model.metadata["words"], model.metadata["longest"])
     paths = voices.synthesise(spoken, options.cache)
@@ -81,7 +81,7 @@ def evaluate(options):
 
 
 def listen(options):
-    """Print and return what is said in a file."""
+    """What is said in a file."""
     model = loaded(options)
     heard = " ".join(recognizer.transcripts(model, [audio.read_wav(options.file)])[0])
     print(heard or "(nothing)")
@@ -89,8 +89,11 @@ def listen(options):
 
 
 def stream(options):
-    """Print words as they come, then what a step cost; return the words."""
-    listener = recognizer.Listener(loaded(options))
+    """Words as they come, and what each step took."""
+    model = loaded(options)
+    if not model.metadata["streaming"]:
+        raise SystemExit(f"{model_path(options)} reads both ways and needs the end first; train one with --streaming")
+    listener = recognizer.Listener(model)
     heard, seconds = [], []
     for piece in raw_samples() if options.file == "-" else file_samples(options.file):
         answers = listener.hear(piece)
@@ -161,9 +164,11 @@ def _parser():
             command.add_argument("--sentences", type=int, default=4000)
             command.add_argument("--words", type=int, default=len(voices.WORDS), help="how many, the digits first")
             command.add_argument("--longest", type=int, default=7, help="words in a sentence")
-            command.add_argument("--epochs", type=int, default=20)
+            command.add_argument("--epochs", type=int, default=24)
             command.add_argument("--batch-size", type=int, default=16)
-            command.add_argument("--hidden", type=int, default=128)
+            command.add_argument(
+                "--hidden", type=int, default=128, help="units of each direction of each of two layers"
+            )
             command.add_argument("--lr", type=float, default=2e-3)
             command.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     return parser

@@ -17,7 +17,7 @@ from .table cimport real
 
 cdef enum:
     # What a logarithm costs, in the multiply-adds that `after` counts.
-    LOGARITHM = 50
+    LOGARITHM = 1000
 
 # A term so much smaller than another, as a logarithm, does not change a sum of two doubles.
 cdef double NEGLIGIBLE = -40
@@ -29,12 +29,13 @@ ctypedef struct Row:
     Py_ssize_t blank
 
 ctypedef struct Space:
-    # working arrays for a row
+    # working arrays for a row, and what `after` keeps
     double* normalizers  # (T,) log of the sum of exp of a step's scores
     double* forward      # (T, states) log of the sum over the ways to be in a state after a step
     double* backward     # (states,)   log of the sum over the ways on from there to the end
     double* later        # (states,)   the same, one step later
     double* occupied     # (V,)        the probability that a step belongs to a class
+    Py_ssize_t work, stop
 
 
 def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize_t blank, double scale,
@@ -57,7 +58,7 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
     cdef const Py_ssize_t* labels = <const Py_ssize_t*>address(target_lengths)
     cdef const Py_ssize_t* target = <const Py_ssize_t*>address(targets)
     cdef double* loss = <double*>address(losses)
-    cdef Py_ssize_t B = targets.shape[0], S = targets.shape[1], b, work = 0, stop = 0
+    cdef Py_ssize_t B = targets.shape[0], S = targets.shape[1], b
     cdef Py_ssize_t longest = max(lengths.max(), 0)
     cdef bint single = prediction.itemsize == 4
     cdef Row row
@@ -69,6 +70,7 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
     cdef double* memory = <double*>malloc((longest * (2 * S + 2) + 2 * (2 * S + 1) + row.V) * sizeof(double))
     if memory == NULL:
         check(NO_MEMORY)
+    space.work = space.stop = 0
     space.normalizers = memory
     space.backward = space.normalizers + longest
     space.later = space.backward + 2 * S + 1
@@ -80,35 +82,39 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
             row.S = labels[b]
             row.target = target + b * S
             if single:
-                loss[b] = align[float](&row, &space, <const float*>scores.data + b * scores.row, scale,
-                                       <float*>results.data + b * results.row)
+                status = align[float](&row, &space, <const float*>scores.data + b * scores.row, scale, &loss[b],
+                                      <float*>results.data + b * results.row)
             else:
-                loss[b] = align[double](&row, &space, <const double*>scores.data + b * scores.row, scale,
-                                        <double*>results.data + b * results.row)
-            status = after(LOGARITHM * row.T * (row.V + 4 * row.S), &work, &stop, True)
+                status = align[double](&row, &space, <const double*>scores.data + b * scores.row, scale, &loss[b],
+                                       <double*>results.data + b * results.row)
             if status != DONE:
                 break
     free(memory)
     check(status)
 
 
-cdef double align(const Row* row, const Space* space, const real* scores, double scale, real* gradient) noexcept nogil:
+cdef Status align(const Row* row, Space* space, const real* scores, double scale, double* loss,
+                  real* gradient) noexcept nogil:
     """One row's loss; its gradient times `scale` is written."""
     cdef Py_ssize_t t, k, states = 2 * row.S + 1
-    cdef double total = 0
-    cdef bint normal = normalize[real](row, scores, space.normalizers)
-    if normal:
-        total = run_forward[real](row, space, scores)
-    if not normal or total == -INFINITY:
+    cdef double total = NAN
+    cdef Status status = DONE
+    if normalize[real](row, scores, space.normalizers):
+        status = run_forward[real](row, space, scores, &total)
+    loss[0] = -total
+    if not isfinite(total):
         for t in range(row.T):
             for k in range(row.V):
                 gradient[t * row.step + k] = <real>NAN
-        return -total if normal else NAN
+        return status
     for t in range(row.T - 1, -1, -1):
+        if status != DONE:
+            break
         step_back[real](row, t, space, scores)
         write_gradient[real](row, t, space, scores + t * row.step, space.forward + t * states, total, scale,
                              gradient + t * row.step)
-    return -total
+        status = after(LOGARITHM * (states + row.V), &space.work, &space.stop, True)
+    return status
 
 
 cdef bint normalize(const Row* row, const real* scores, double* normalizers) noexcept nogil:
@@ -129,14 +135,16 @@ cdef bint normalize(const Row* row, const real* scores, double* normalizers) noe
     return True
 
 
-cdef double run_forward(const Row* row, const Space* space, const real* scores) noexcept nogil:
-    """Fill `forward`; the log of the probability of all alignments."""
+cdef Status run_forward(const Row* row, Space* space, const real* scores, double* result) noexcept nogil:
+    """Fill `forward`; the result is the log of the probability of all alignments."""
     cdef Py_ssize_t t, s, states = 2 * row.S + 1
     cdef double* now = space.forward
     cdef const double* before
     cdef double total
+    cdef Status status
     if row.T == 0:
-        return 0 if row.S == 0 else -INFINITY
+        result[0] = 0 if row.S == 0 else -INFINITY
+        return DONE
     for s in range(states):
         now[s] = emission[real](row, s, scores, space.normalizers[0]) if s < 2 else -INFINITY
     for t in range(1, row.T):
@@ -154,7 +162,11 @@ cdef double run_forward(const Row* row, const Space* space, const real* scores) 
             if may_skip(row, s):
                 total = add(total, before[s - 2])
             now[s] = total + emission[real](row, s, scores, space.normalizers[t])
-    return add(now[states - 1], now[states - 2]) if states > 1 else now[0]
+        status = after(LOGARITHM * states, &space.work, &space.stop, True)
+        if status != DONE:
+            return status
+    result[0] = add(now[states - 1], now[states - 2]) if states > 1 else now[0]
+    return DONE
 
 
 cdef void step_back(const Row* row, Py_ssize_t t, const Space* space, const real* scores) noexcept nogil:
