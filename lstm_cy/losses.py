@@ -196,7 +196,8 @@ def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch
     -----
     A. Graves, S. Fernandez, F. Gomez and J. Schmidhuber, Connectionist temporal classification: labelling unsegmented
     sequence data with recurrent neural networks, 2006, equations 6 to 16; in sums of logarithms. The gradient of a step
-    is softmax(prediction) minus the share of the alignments that say each class there.
+    is softmax(prediction) minus the share of the alignments that say each class there. For `fit`, whose loss this may
+    be, y is the target: one for each row, (B, S), ended by blanks.
 
     Examples
     --------
