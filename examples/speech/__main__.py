@@ -16,6 +16,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # before NumPy is loaded
+    # Its products are small here: threads of BLAS would wait for each other longer than they compute.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 
 from lstm_cy import Adam, ctc, fit, load, save, set_num_threads
