@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import generator, non_negative_int, number, positive_int
+from .checks import check_lengths, flag, generator, non_negative_int, number, positive_int, real_array
 from .layers import Sequential
 
 
@@ -246,3 +246,188 @@ def _chosen(state, rows, axis):
     if isinstance(state, tuple | list):
         return [_chosen(part, rows, axis) for part in state]
     return np.asarray(state).take(rows, axis)
+
+
+def ctc_greedy(scores, lengths=None, blank=0, *, batch_first=False):
+    """The labels of the likeliest class at each step: repetitions merged, then blanks taken out.
+
+    That is the likeliest alignment, whose labels need not be the likeliest ones: `ctc_beam` adds alignments up.
+
+    Parameters
+    ----------
+    scores : array_like (T, B, V), (B, T, V) with `batch_first`, or (T, V)
+        Of V classes, before or after a softmax, as `lstm_cy.ctc` was given them. Not changed.
+    lengths : array_like of integers, (B,), or an integer for one sequence, optional
+        Steps at and past a row's length are not read.
+    blank : int
+        The class that says nothing, 0 to V - 1.
+    batch_first : bool
+        Rows come before steps.
+
+    Returns
+    -------
+    list of B ndarrays of intp (S_b,), or one for one sequence
+        The labels of each row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The scores are no real numbers, or NaN within a row's length; a shape does not fit; a length or the blank is out
+        of range.
+
+    Notes
+    -----
+    Best path decoding of A. Graves et al., Connectionist temporal classification: labelling unsegmented sequence data
+    with recurrent neural networks, 2006, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ctc_greedy(np.eye(3)[[1, 1, 0, 1, 2, 2]])
+    array([1, 1, 2])
+    """
+    rows, single = _scores_of_rows(scores, lengths, blank, batch_first)
+    decoded = [_without_repetitions(row.argmax(axis=1), blank) for row in rows]
+    return decoded[0] if single else decoded
+
+
+def ctc_beam(scores, lengths=None, beam_width=16, blank=0, *, batch_first=False, language_model=None):
+    """The likeliest labels, all alignments that say them added up, by prefix beam search.
+
+    Parameters
+    ----------
+    scores, lengths, blank, batch_first :
+        As for `ctc_greedy`; the scores are those before a softmax, or logarithms of what comes out of one.
+    beam_width : int
+        How many prefixes are followed at a time. One that is given up, but would have become likely, is missed.
+    language_model : callable, optional
+        ``language_model(prefix, label) -> float`` is added where `label`, an int, goes behind `prefix`, a tuple of
+        ints: the logarithm of a weight; -inf rules the label out there, as a lexicon does. It is asked once for each
+        such pair of a row.
+
+    Returns
+    -------
+    list of B lists of (labels, score), or one such list for one sequence
+        At most `beam_width`, the best first: labels an ndarray of intp (S,), score the logarithm of the probability of
+        all their alignments that were followed, plus what the language model added. Empty where scores and language
+        model of -inf leave nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ctc_greedy`; scores of +inf, or of nothing but -inf in a step; `beam_width` is not a positive integer; the
+        language model is no callable, or gives no number below +inf.
+
+    Notes
+    -----
+    A. Graves and N. Jaitly, Towards end-to-end speech recognition with recurrent neural networks, 2014, algorithm 1. Of
+    each prefix, alignments that end in a blank and alignments that end in its last label are kept apart: said once
+    more, that label is a second one behind a blank, but still the first one otherwise.
+
+    Examples
+    --------
+    The blank is the likelier class at each step, but only one of four alignments has no label:
+
+    >>> import numpy as np
+    >>> scores = np.log([[0.6, 0.4], [0.6, 0.4]])
+    >>> ctc_greedy(scores).tolist()
+    []
+    >>> labels, score = ctc_beam(scores)[0]
+    >>> labels.tolist(), round(float(np.exp(score)), 4)
+    ([1], 0.64)
+    """
+    rows, single = _scores_of_rows(scores, lengths, blank, batch_first)
+    beam_width = positive_int("beam_width", beam_width)
+    if language_model is not None and not callable(language_model):
+        raise TypeError(f"language_model: expected a callable, got {language_model!r}")
+    rows = [_log_softmax(row, index) for index, row in enumerate(rows)]
+    decoded = [_prefix_search(row, beam_width, blank, language_model) for row in rows]
+    return decoded[0] if single else decoded
+
+
+def _scores_of_rows(scores, lengths, blank, batch_first):
+    """The checked scores of each row, (T_b, V), and whether they came as one sequence."""
+    scores, batch_first = real_array("scores", scores), flag("batch_first", batch_first)
+    if scores.ndim not in (2, 3):
+        raise ValueError(
+            f"scores: expected shape {'(B, T, V)' if batch_first else '(T, B, V)'} or (T, V), got {scores.shape}"
+        )
+    if non_negative_int("blank", blank) >= scores.shape[-1]:
+        raise ValueError(f"blank: expected one of the classes 0 to {scores.shape[-1] - 1}, got {blank}")
+    single = scores.ndim == 2
+    rows = scores[np.newaxis] if single else scores if batch_first else scores.swapaxes(0, 1)
+    if lengths is not None:
+        lengths = check_lengths(lengths, None if single else len(rows), rows.shape[1])
+        rows = [row[:length] for row, length in zip(rows, lengths.reshape(-1), strict=True)]
+    for index, row in enumerate(rows):
+        if np.isnan(row).any():
+            raise ValueError(f"scores: expected no NaN, got some in row {index}")
+    return rows, single
+
+
+def _without_repetitions(classes, blank):
+    kept = classes != blank
+    kept[1:] &= classes[1:] != classes[:-1]
+    return classes[kept]
+
+
+def _log_softmax(scores, index):
+    scores = scores.astype(np.float64)
+    highest = scores.max(axis=1, keepdims=True)
+    if not np.isfinite(highest).all():
+        raise ValueError(
+            f"scores: expected numbers or -inf with a finite largest one at each step, not so in row {index}"
+        )
+    scores -= highest
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return scores
+
+
+def _prefix_search(scores, width, blank, language_model):
+    """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
+    # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
+    prefixes, in_blank, in_label = [()], np.zeros(1), np.full(1, -np.inf)
+    weights = {}
+    for step in scores:
+        last = np.array([prefix[-1] if prefix else blank for prefix in prefixes], np.intp)
+        either = np.logaddexp(in_blank, in_label)
+        longer = either[:, np.newaxis] + step  # by the label that goes behind the prefix
+        longer[np.arange(len(last)), last] = in_blank + step[last]
+        longer[:, blank] = -np.inf
+        if language_model is not None:
+            longer += _weights(language_model, prefixes, len(step), blank, weights)
+        in_blank, in_label = either + step[blank], in_label + step[last]
+        _merge(prefixes, last, in_label, longer)
+
+        sums = np.concatenate([np.logaddexp(in_blank, in_label), longer.ravel()])
+        best = np.argsort(-sums, kind="stable")[:width]
+        best = best[sums[best] > -np.inf]
+        stays = best < len(prefixes)
+        grown = [divmod(int(place), len(step)) for place in best - len(prefixes)]
+        prefixes = [
+            prefixes[place] if stay else (*prefixes[parent], label)
+            for place, stay, (parent, label) in zip(best, stays, grown, strict=True)
+        ]
+        in_blank = np.where(stays, in_blank.take(best, mode="clip"), -np.inf)
+        in_label = np.where(stays, in_label.take(best, mode="clip"), sums[best])
+    sums = np.logaddexp(in_blank, in_label)
+    return [(np.array(prefix, np.intp), float(score)) for prefix, score in zip(prefixes, sums, strict=True)]
+
+
+def _merge(prefixes, last, in_label, longer):
+    """Where a prefix with one label more is followed already, add what would become it."""
+    places = {prefix: place for place, prefix in enumerate(prefixes)}
+    for place, prefix in enumerate(prefixes):
+        parent = places.get(prefix[:-1]) if prefix else None
+        if parent is not None:
+            in_label[place] = np.logaddexp(in_label[place], longer[parent, last[place]])
+            longer[parent, last[place]] = -np.inf
+
+
+def _weights(language_model, prefixes, classes, blank, known):
+    """What a language model says of each label behind each prefix, (prefixes, classes); `known` keeps it."""
+    for prefix in prefixes:
+        if prefix not in known:
+            answers = [0.0 if label == blank else language_model(prefix, label) for label in range(classes)]
+            known[prefix] = [number("language_model", answer, high=np.inf, open_high=True) for answer in answers]
+    return np.array([known[prefix] for prefix in prefixes]).reshape(-1, classes)

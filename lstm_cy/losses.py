@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .checks import check_lengths, expect_shape, flag, float_array, int_array
+from ._kernels import ctc as ctc_kernel
+from .checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int
 
 IGNORE_INDEX = -100  # PyTorch's default
 
@@ -145,6 +146,97 @@ def mse(prediction, target, *, lengths=None, batch_first=False):
     return total / count, gradient
 
 
+def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch_first=False, zero_infinity=False):
+    """Connectionist temporal classification: mean over the rows of -log p(target), in nats.
+
+    For sequences of labels shorter than their inputs where nobody knows which step says which label, as in speech: p is
+    the sum over all alignments, the ways to say one class a step so that the target is left once repetitions are merged
+    and blanks taken out.
+
+    Parameters
+    ----------
+    prediction : array_like, float32 or float64, (T, B, V)
+        Scores before the softmax (logits) of V classes, the blank among them; (B, T, V) with `batch_first`; or one
+        sequence (T, V).
+    target : array_like of integers (B, S), or list of B arrays (S_b,)
+        Each row's labels, 0 to V - 1 but not the blank; for one sequence (S,). An array's rows end as
+        `target_lengths` says; without it at their first blank: the zeros that `lstm_cy.pad(..., batch_first=True)` puts
+        behind the shorter ones fit the default. No label at all is a target too.
+    lengths : array_like of integers, (B,), or an integer for one sequence, optional
+        Steps at and past a row's length do not take part.
+    target_lengths : array_like of integers, (B,), or an integer for one sequence, optional
+        How many labels each row of an array has.
+    blank : int
+        The class that says nothing, 0 to V - 1.
+    batch_first : bool
+        Rows come before steps in the prediction.
+    zero_infinity : bool
+        A row whose target no alignment can give has loss 0 and gradient 0 (it still counts as a row), as in PyTorch;
+        otherwise a row too short for its target is a ValueError.
+
+    Returns
+    -------
+    loss : float
+        The sum of the rows' losses, in float64, over B. It is what ``torch.nn.functional.ctc_loss`` gives for
+        log-softmax(prediction) with ``reduction="sum"``, over B; PyTorch's "mean" divides each row by the length of its
+        target first. Infinite where scores of -inf rule the target out, NaN where a row's scores are not finite.
+    gradient : ndarray
+        With respect to the scores, in the prediction's shape and dtype; exactly 0 past a row's length; NaN in rows
+        whose loss is not finite, and in no other.
+
+    Raises
+    ------
+    TypeError
+        The prediction is not float32 or float64, or the target or lengths are not integers.
+    ValueError
+        Shapes do not fit, a label, a length or the blank is out of range, there is no row, or a row has fewer steps
+        than its target needs: one for each label, and one more between two that are alike.
+
+    Notes
+    -----
+    A. Graves, S. Fernandez, F. Gomez and J. Schmidhuber, Connectionist temporal classification: labelling unsegmented
+    sequence data with recurrent neural networks, 2006, equations 6 to 16; in sums of logarithms. The gradient of a step
+    is softmax(prediction) minus the share of the alignments that say each class there. For `fit`, whose loss this may
+    be, y is the target: one for each row, (B, S), ended by blanks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import ctc
+    >>> scores = np.zeros((2, 1, 3))  # two steps of one row that could say a blank, 1 or 2
+    >>> loss, gradient = ctc(scores, [[1]])
+    >>> round(float(np.exp(-loss)), 4)  # of 9 alignments three say 1: (1, 1), (1, blank), (blank, 1)
+    0.3333
+    >>> gradient[0, 0, 1:].round(4).tolist()
+    [-0.3333, 0.3333]
+    """
+    prediction = _prediction(prediction)
+    batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
+    single = prediction.ndim == 2
+    if single:
+        prediction, target, batch_first = prediction[:, np.newaxis], [target], False
+        lengths, target_lengths = (None if given is None else [given] for given in (lengths, target_lengths))
+    if prediction.ndim != 3:
+        layout = "(B, T, V)" if batch_first else "(T, B, V)"
+        raise ValueError(f"prediction: expected shape {layout} or (T, V), got {prediction.shape}")
+    prediction = np.ascontiguousarray(prediction)
+    steps, rows = prediction.shape[1::-1] if batch_first else prediction.shape[:2]
+    lengths = check_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
+    targets, target_lengths = _labels(target, target_lengths, rows, prediction.shape[2], blank)
+    if rows == 0:
+        raise ValueError("nothing to count: there are no rows")
+    if not zero_infinity:
+        _check_long_enough(lengths, targets, target_lengths)
+
+    gradient, losses = np.zeros_like(prediction), np.empty(rows)
+    ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, 1 / rows, batch_first)
+    if zero_infinity:
+        lost = np.isinf(losses)
+        losses[lost] = 0
+        gradient[lost if batch_first else (slice(None), lost)] = 0
+    return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
+
+
 def sum_of_squares(array):
     """The sum of the squares of all entries, accumulated in float64 without a copy in float64."""
     flat = array.reshape(-1)
@@ -171,3 +263,63 @@ def _within(shape, lengths, batch_first):
     steps, rows = shape[1::-1] if batch_first else shape[:2]
     within = np.arange(steps)[:, None] < check_lengths(lengths, rows, steps)
     return within.T if batch_first else within
+
+
+def _labels(target, target_lengths, rows, classes, blank):
+    """A checked target: labels (B, S) and how many of them each row has, both C-contiguous."""
+    if non_negative_int("blank", blank) >= classes:
+        raise ValueError(f"blank: expected one of the classes 0 to {classes - 1}, got {blank}")
+    if not isinstance(target, np.ndarray):
+        target = _side_by_side([int_array(f"target[{row}]", labels) for row, labels in enumerate(target)], blank)
+    target = np.ascontiguousarray(int_array("target", target))
+    if target.ndim != 2 or len(target) != rows:
+        raise ValueError(f"target: expected shape (B, S) with B = {rows}, got {target.shape}")
+    counts = _label_counts(target, target_lengths, blank)
+    within = np.arange(target.shape[1]) < counts[:, np.newaxis]
+    wrong = within & ((target < 0) | (target >= classes) | (target == blank))
+    if target_lengths is None:
+        wrong |= ~within & (target != blank)
+    if wrong.any():
+        place = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"target: expected labels 0 to {classes - 1}, the blank {blank} only behind them, "
+            f"got {target[place]} at {place}"
+        )
+    return target, counts
+
+
+def _side_by_side(arrays, blank):
+    """Vectors of labels as the rows of one array, blanks behind the shorter ones."""
+    for row, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
+    target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
+    for row, array in zip(target, arrays, strict=True):
+        row[: len(array)] = array
+    return target
+
+
+def _label_counts(target, target_lengths, blank):
+    """How many labels each row of a target has: those before its first blank, if nobody says."""
+    if target_lengths is None:
+        return np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+    counts = np.ascontiguousarray(int_array("target_lengths", target_lengths))
+    expect_shape("target_lengths", counts, (len(target),), "(B,)")
+    outside = (counts < 0) | (counts > target.shape[1])
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"target_lengths: expected 0 to S = {target.shape[1]}, got {counts[row]} at row {row}")
+    return counts
+
+
+def _check_long_enough(lengths, target, counts):
+    """Raise unless every row has a step for each label, and one for a blank between two that are alike."""
+    alike = (target[:, 1:] == target[:, :-1]) & (np.arange(1, max(target.shape[1], 1)) < counts[:, np.newaxis])
+    needed = counts + alike.sum(axis=1)
+    short = lengths < needed
+    if short.any():
+        row = int(short.argmax())
+        raise ValueError(
+            f"lengths: expected at least {needed[row]} steps for the {counts[row]} labels of row {row}, "
+            f"got {lengths[row]}; zero_infinity=True gives such rows no loss"
+        )

@@ -1,13 +1,13 @@
 """Sampling, and a character model that goes on with a text."""
 
-from itertools import islice, pairwise, product
+from itertools import groupby, islice, pairwise, product
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chi2
 
-from lstm_cy import LSTM, Embedding, Linear, Sequential
+from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy
 from lstm_cy.decoding import beam_search, generate, sample
 from lstm_cy.text import Vocabulary
 
@@ -376,3 +376,161 @@ def test_bad_arguments_of_beam_search(keywords, error, message):
     step = keywords.pop("step", lambda tokens, state: (np.full((len(tokens), 4), -1.4), state))
     with pytest.raises(error, match=message):
         beam_search(step, None, **{"start": 0, "end": 3, **keywords})
+
+
+def ctc_scores(*shape, seed=0):
+    return np.random.default_rng(seed).normal(scale=2.0, size=shape)
+
+
+def every_labelling(scores, blank, weight=lambda prefix, label: 0.0):
+    """[(labels, score)], the best first, all alignments of scores (T, V) added up one by one."""
+    steps, classes = scores.shape
+    logs, found = log_softmax(scores, axis=1), {}
+    for path in product(range(classes), repeat=steps):
+        labels = tuple(label for label, _ in groupby(path) if label != blank)
+        found.setdefault(labels, []).append(logs[np.arange(steps), list(path)].sum())
+    weighed = {
+        labels: logsumexp(terms) + sum(weight(labels[:i], label) for i, label in enumerate(labels))
+        for labels, terms in found.items()
+    }
+    return sorted(((labels, score) for labels, score in weighed.items() if score > -np.inf), key=lambda pair: -pair[1])
+
+
+def assert_same_labellings(found, expected):
+    assert [tuple(labels.tolist()) for labels, _ in found] == [labels for labels, _ in expected]
+    np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-12)
+    assert all(labels.dtype == np.intp and type(score) is float for labels, score in found)
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 2, 4, 6])
+def test_a_wide_beam_finds_every_labelling_and_its_probability(steps, blank):
+    scores = ctc_scores(steps, 3, seed=steps)
+    found = ctc_beam(scores, beam_width=1000, blank=blank)
+    assert_same_labellings(found, every_labelling(scores, blank))
+    assert logsumexp([score for _, score in found]) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+def test_a_language_model_weighs_each_label_behind_its_prefix(blank):
+    scores = ctc_scores(5, 4, seed=2)
+    table = np.random.default_rng(3).normal(size=(6, 4))
+    table[0, 2] = table[1, 1] = -np.inf  # 2 may not come first, nor 1 second
+    asked = []
+
+    def weight(prefix, label):
+        asked.append((prefix, label))
+        return table[len(prefix), label]
+
+    found = ctc_beam(scores, beam_width=2000, blank=blank, language_model=weight)
+    assert len(set(asked)) == len(asked)
+    assert blank not in {label for _, label in asked}
+    assert {type(part) for pair in asked for part in (pair[1], *pair[0])} == {int}
+    assert_same_labellings(found, every_labelling(scores, blank, weight))
+    nothing = ctc_beam(scores, language_model=lambda prefix, label: -np.inf)
+    assert_same_labellings(nothing, [((), log_softmax(scores, axis=1)[:, 0].sum())])
+
+
+def test_what_nothing_can_say_leaves_an_empty_beam():
+    scores = np.array([[-np.inf, 0.0, 0.0], [0.0, 0.0, 0.0]])  # something must be said, and nothing may
+    assert ctc_beam(scores, language_model=lambda prefix, label: -np.inf) == []
+
+
+def plain_prefix_search(scores, width):
+    """The textbook's prefix beam search, blank 0: {prefix: [ends in a blank, ends in its last label]} step by step."""
+    beam = {(): [1.0, 0.0]}
+    for step in softmax(scores, axis=1):
+        grown = {}
+        for prefix, (in_blank, in_label) in beam.items():
+            grown.setdefault(prefix, [0, 0])[0] += (in_blank + in_label) * step[0]
+            for label in range(1, len(step)):
+                again = prefix[-1:] == (label,)
+                grown.setdefault((*prefix, label), [0, 0])[1] += (in_blank if again else in_blank + in_label) * step[
+                    label
+                ]
+            if prefix:
+                grown.setdefault(prefix, [0, 0])[1] += in_label * step[prefix[-1]]
+        beam = dict(sorted(grown.items(), key=lambda item: -sum(item[1]))[:width])
+    return [(prefix, np.log(sum(both))) for prefix, both in beam.items()]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_narrow_beam_keeps_the_best_prefixes_of_each_step(seed, width):
+    scores = ctc_scores(12, 5, seed=seed)
+    found = ctc_beam(scores, beam_width=width)
+    assert len(found) == width
+    assert_same_labellings(found, plain_prefix_search(scores, width))
+    for labels, score in found:
+        assert score <= -ctc(scores, labels)[0] + 1e-12  # alignments through what was given up are missed
+
+
+def test_greedy_follows_the_likeliest_alignment():
+    path = [0, 1, 1, 0, 1, 2, 2, 0, 0, 3]
+    assert ctc_greedy(np.eye(4)[path]).tolist() == [1, 1, 2, 3]
+    assert ctc_greedy(np.eye(4)[path], blank=1).tolist() == [0, 0, 2, 0, 3]
+    assert ctc_greedy(np.eye(4)[path], 5).tolist() == [1, 1]
+    assert ctc_greedy(np.eye(4)[path], 0).tolist() == []
+    assert ctc_greedy(np.eye(4)[path]).dtype == np.intp
+    # each step by itself, and still not the likeliest labels: three alignments say 1, one nothing
+    scores = np.log([[0.6, 0.4], [0.6, 0.4]])
+    assert ctc_greedy(scores).tolist() == []
+    labels, score = ctc_beam(scores)[0]
+    assert labels.tolist() == [1]
+    assert np.exp(score) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_rows_of_a_batch_are_decoded_alone_up_to_their_lengths(batch_first):
+    scores, lengths = ctc_scores(7, 4, 5, seed=4), np.array([7, 0, 3, 5], np.uint8)
+    alone = [scores[:length, row].copy() for row, length in enumerate(lengths)]
+    for row, length in enumerate(lengths):
+        scores[length:, row] = np.nan
+    given = scores.swapaxes(0, 1) if batch_first else scores
+    greedy = ctc_greedy(given, lengths, batch_first=batch_first)
+    beams = ctc_beam(given, lengths, beam_width=6, batch_first=batch_first)
+    for row, own in enumerate(alone):
+        assert greedy[row].tolist() == ctc_greedy(own).tolist()
+        assert [(*labels, score) for labels, score in beams[row]] == [
+            (*labels, score) for labels, score in ctc_beam(own, beam_width=6)
+        ]
+    assert beams[1] == [(pytest.approx([]), 0.0)]
+
+
+@pytest.mark.parametrize("decode", [ctc_greedy, ctc_beam])
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((np.zeros(3),), {}, ValueError, r"scores: expected shape \(T, B, V\) or \(T, V\), got \(3,\)"),
+        ((np.zeros(3),), {"batch_first": True}, ValueError, r"scores: expected shape \(B, T, V\) or"),
+        ((np.zeros((3, 2), complex),), {}, TypeError, "scores: expected real numbers"),
+        (([[0.0, np.nan]],), {}, ValueError, "scores: expected no NaN, got some in row 0"),
+        ((np.zeros((3, 0)),), {}, ValueError, "blank: expected one of the classes"),
+        ((np.zeros((3, 2)), None), {"blank": 2}, ValueError, "blank: expected one of the classes 0 to 1, got 2"),
+        ((np.zeros((3, 2)), 4), {}, ValueError, "lengths: expected 0 to T = 3, got 4"),
+        ((np.zeros((3, 2, 2)), [1, 4]), {}, ValueError, "lengths: expected 0 to T = 3, got 4 at row 1"),
+        ((np.zeros((3, 2, 2)), [1]), {}, ValueError, r"lengths: expected shape \(B,\) = \(2,\)"),
+        ((np.zeros((3, 2, 2)), [1.0, 1.0]), {}, TypeError, "lengths: expected integers"),
+        ((np.zeros((3, 2, 2)),), {"batch_first": 1}, TypeError, "batch_first: expected True or False"),
+    ],
+)
+def test_ctc_decoding_refuses(decode, arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        decode(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "error", "message"),
+    [
+        ([[0.0, np.inf]], {}, ValueError, "scores: expected numbers or -inf with a finite largest one at each step"),
+        ([[0.0, 0.0], [-np.inf] * 2], {}, ValueError, "scores: expected numbers or -inf .* not so in row 0"),
+        ([[0.0, 0.0]], {"beam_width": 0}, ValueError, "beam_width: expected at least 1"),
+        ([[0.0, 0.0]], {"beam_width": 2.0}, TypeError, "beam_width: expected an integer"),
+        ([[0.0, 0.0]], {"language_model": 3}, TypeError, "language_model: expected a callable"),
+        ([[0.0, 0.0]], {"language_model": lambda *_: np.nan}, ValueError, "language_model: expected a number"),
+        ([[0.0, 0.0]], {"language_model": lambda *_: None}, TypeError, "language_model: expected a number"),
+    ],
+)
+def test_ctc_beam_refuses(scores, options, error, message):
+    with pytest.raises(error, match=message):
+        ctc_beam(scores, **options)
