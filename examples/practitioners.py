@@ -2,10 +2,10 @@
 
     python -m examples.practitioners
 
-The series come with statsmodels: carbon dioxide over Mauna Loa and the temperature of the Pacific by months, sunspots by
-years. Each is learnt up to its last fifth; there, at every step, the next ones are forecast, by what was learnt. Beside
-the LSTM: the values of one season ago, and a ridge regression on the same windows. The digits come with scikit-learn;
-an LSTM reads their 8 rows one after the other, a logistic regression sees all 64 pixels at once.
+The series come with statsmodels: carbon dioxide over Mauna Loa and the temperature of the Pacific by months, sunspots
+by years. Each is learnt up to its last fifth; there, at every step, the next ones are forecast, by what was learnt.
+Beside the LSTM: the values of one season ago, and a ridge regression on the same windows. The digits come with
+scikit-learn; an LSTM reads their 8 rows one after the other, a logistic regression sees all 64 pixels at once.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def compare_digits(seeds, **options):
     scores = []
     for seed in range(seeds):
         train, test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=seed)
-        lstm = LSTMClassifier(64, bidirectional=True, random_state=seed, **options)
+        lstm = LSTMClassifier(64, bidirectional=True, patience=10, random_state=seed, **options)
         lstm.fit(train.reshape(-1, 8, 8), y_train)
         logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
         scores.append((lstm.score(test.reshape(-1, 8, 8), y_test), logistic.score(test, y_test)))
@@ -88,15 +88,16 @@ def compare_digits(seeds, **options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=100, help="at most: patience stops earlier")
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
     table = {}
     for name, (y, season) in load_series().items():
         started = time.perf_counter()
         table[name] = compare_forecasts(y, season, options.seeds, epochs=options.epochs)
         numbers = "  ".join(f"{what} {value:.3f}" for what, value in table[name].items())
-        print(f"{name:9s} {len(y)} values, {season} ahead:  {numbers}  ({time.perf_counter() - started:.0f} s)", flush=True)
+        seconds = time.perf_counter() - started
+        print(f"{name:9s} {len(y)} values, {season} ahead:  {numbers}  ({seconds:.0f} s)", flush=True)
     started = time.perf_counter()
     lstm, logistic = compare_digits(options.seeds, epochs=options.epochs)
     seconds = time.perf_counter() - started

@@ -118,6 +118,8 @@ class _SequenceEstimator(_Network):
         if self.patience is not None:
             share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
             held = max(math.ceil(share * len(x)), 1 if stratify is None else outputs)  # a row of each class at least
+            if held >= len(x):
+                raise ValueError(f"X: expected more than the {held} rows that patience needs, got n_samples = {len(x)}")
             split = train_test_split(*data, test_size=held, stratify=stratify, random_state=self.random_state)
             data, validation = tuple(split[::2]), tuple(split[1::2])
         self.history_ = self._train(model, data, loss, self.epochs, validation)
@@ -472,15 +474,14 @@ class LSTMForecaster(_Network):
     inference for regression, 2018); and one on the whole series, which forecasts. The coverage would be exact if
     errors were exchangeable; those of a series that changes its ways are not.
 
-    To forecast all steps at once gave smaller errors from seed to seed than one step at a time, fed back
-    (docs/estimators.md).
+    All steps are forecast at once, not one at a time and fed back: docs/estimators.md has the errors of both.
 
     Examples
     --------
     >>> import numpy as np
     >>> from lstm_cy import LSTMForecaster
     >>> y = np.sin(np.arange(200) / 4)
-    >>> forecaster = LSTMForecaster(horizon=5, window=25, hidden_size=16, epochs=20, random_state=0).fit(y)
+    >>> forecaster = LSTMForecaster(horizon=5, window=25, hidden_size=16, dropout=0.0, random_state=0).fit(y)
     >>> bool(np.abs(forecaster.predict(5) - np.sin(np.arange(200, 205) / 4)).max() < 0.2)
     True
     >>> lower, upper = forecaster.predict_interval(5, coverage=0.9)
@@ -495,12 +496,12 @@ class LSTMForecaster(_Network):
         hidden_size=32,
         num_layers=1,
         *,
-        dropout=0.0,
+        dropout=0.2,
         lr=0.005,
-        epochs=40,
+        epochs=100,
         batch_size=32,
         clip_norm=1.0,
-        patience=None,
+        patience=10,
         validation_fraction=0.2,
         calibration_fraction=0.2,
         random_state=None,

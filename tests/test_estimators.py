@@ -225,7 +225,8 @@ def wave(steps, noise=0.0, seed=0):
 
 
 def small(**options):
-    return LSTMForecaster(**({"horizon": 6, "window": 24, "hidden_size": 16, "epochs": 20, "random_state": 0} | options))
+    defaults = {"horizon": 6, "window": 24, "hidden_size": 16, "epochs": 20, "dropout": 0.0, "patience": None}
+    return LSTMForecaster(**(defaults | {"random_state": 0} | options))
 
 
 def test_forecasts_beat_last_year():
