@@ -79,7 +79,7 @@ def compare_digits(seeds, **options):
     scores = []
     for seed in range(seeds):
         train, test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=seed)
-        lstm = LSTMClassifier(64, bidirectional=True, patience=10, random_state=seed, **options)
+        lstm = LSTMClassifier(64, bidirectional=True, random_state=seed, **options)
         lstm.fit(train.reshape(-1, 8, 8), y_train)
         logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
         scores.append((lstm.score(test.reshape(-1, 8, 8), y_test), logistic.score(test, y_test)))
@@ -88,8 +88,8 @@ def compare_digits(seeds, **options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=100, help="at most: patience stops earlier")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=100, help="for the series at most: patience stops earlier")
+    parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args(arguments)
     table = {}
     for name, (y, season) in load_series().items():
