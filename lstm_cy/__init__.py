@@ -36,13 +36,17 @@ _HOME = {
     "save": "weights",
     "from_keras": "weights.keras",
     "from_onnx": "weights.onnx",
+    "LSTMClassifier": "estimators",
+    "LSTMRegressor": "estimators",
+    "LSTMForecaster": "estimators",
     "set_num_threads": "config",
     "get_num_threads": "config",
     "show_config": "config",
 }
 _MODULES = ("reference", "weights")
 
-__all__ = [*_HOME, *_MODULES]
+# A star import must not need an extra.
+__all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MODULES]
 
 
 def __getattr__(name):
@@ -54,4 +58,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOME, *_MODULES])

@@ -160,6 +160,12 @@ class Layer:
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
 
+    def __reduce__(self):
+        """To copy and to pickle: built anew, the weights packed for the machine that does it."""
+        described = {"type": type(self).__name__, **self.config}
+        kept = {name: vars(self)[name] for name in ("metadata", "report") if name in vars(self)}
+        return _rebuilt, (described, self.stored()), kept
+
     def __repr__(self):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"{type(self).__name__}({arguments})"
@@ -196,3 +202,12 @@ class Composite(Layer):
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             if own:
                 layer._adopt(own)
+
+
+def _rebuilt(config, arrays):
+    """The layer that `config` describes, with copies of `arrays`."""
+    from .weights.native import build
+
+    layer = build(config)
+    layer.restore(arrays)
+    return layer

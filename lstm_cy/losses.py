@@ -8,7 +8,7 @@ from .checks import check_lengths, expect_shape, flag, float_array, int_array, n
 IGNORE_INDEX = -100  # PyTorch's default
 
 
-def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore_index=IGNORE_INDEX):
+def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore_index=IGNORE_INDEX, weight=None):
     """Mean of -log softmax(prediction)[target], in nats.
 
     Parameters
@@ -24,6 +24,8 @@ def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore
         Which of the first two axes is time; read only together with `lengths`.
     ignore_index : int
         Elements with this target are not counted.
+    weight : array_like (C,), optional
+        How much an element of each class counts; the mean is that of the counted elements with these weights.
 
     Returns
     -------
@@ -38,7 +40,8 @@ def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore
     TypeError
         The prediction is not float32 or float64, or target or lengths are not integers.
     ValueError
-        Shapes do not fit, a counted target or a length is out of range, or no element is counted.
+        Shapes do not fit, a counted target or a length is out of range, a weight is negative, or no element is
+        counted with a weight above 0.
 
     Notes
     -----
@@ -73,23 +76,24 @@ def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore
             f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignore_index}, "
             f"got {target[place]} at {place}"
         )
-    count = int(np.count_nonzero(counted))
-    if count == 0:
-        raise ValueError("nothing to count: every element is ignored or past its row's length")
+    shares = _shares(weight, classes, target[counted])
+    if not shares.any():
+        raise ValueError("nothing to count: every element is ignored, past its row's length or of weight 0")
 
     with np.errstate(invalid="ignore", over="ignore"):  # the loss itself tells that it is not finite
         scores = prediction[counted]
         scores -= scores.max(axis=1, keepdims=True)
-        at_target = np.arange(count), target[counted]
+        at_target = np.arange(len(scores)), target[counted]
         losses = -scores[at_target]
         np.exp(scores, out=scores)
         sums = scores.sum(axis=1, keepdims=True)
         losses += np.log(sums[:, 0])
-        scores /= sums * count
-        scores[at_target] -= 1.0 / count
+        scores *= (shares / sums[:, 0]).astype(scores.dtype, copy=False)[:, None]
+        scores[at_target] -= shares
+        loss = float(shares @ losses)
     gradient = np.zeros_like(prediction)
     gradient[counted] = scores
-    return float(losses.sum(dtype=np.float64)) / count, gradient
+    return loss, gradient
 
 
 def mse(prediction, target, *, lengths=None, batch_first=False):
@@ -235,6 +239,18 @@ def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch
         losses[lost] = 0
         gradient[lost if batch_first else (slice(None), lost)] = 0
     return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
+
+
+def _shares(weight, classes, target):
+    """How much each element with such a target counts in the mean, in float64."""
+    if weight is None:
+        return np.full(len(target), 1.0 / max(len(target), 1))
+    weight = float_array("weight", weight, np.float64)
+    expect_shape("weight", weight, (classes,), "(C,)")
+    if not (weight >= 0).all():
+        raise ValueError(f"weight: expected numbers of at least 0, got {weight[~(weight >= 0)][0]}")
+    shares = weight[target]
+    return shares / (shares.sum() or 1.0)
 
 
 def sum_of_squares(array):

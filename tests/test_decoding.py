@@ -4,6 +4,7 @@ from itertools import groupby, islice, pairwise, product
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chi2
 
 from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy

@@ -20,6 +20,8 @@ import lstm_cy
 from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc_greedy, save
 from lstm_cy.text import Vocabulary, standard_library_text
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -334,3 +336,13 @@ def test_speech_says_what_is_wrong(speech, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="apt-get install espeak-ng"):
         speech.voices.synthesise(speech.voices.utterances(1, "test", speech.voices.WORDS, 2), tmp_path)
+
+
+def test_practitioners_compares_with_baselines(capsys):
+    for library in ("sklearn", "statsmodels"):
+        pytest.importorskip(library)
+    table, (digits, _) = load("practitioners").main(["--epochs", "8", "--seeds", "1"])
+    assert table["co2"]["LSTM"] < 0.8 * table["co2"]["season ago"]
+    assert 0.5 < table["el nino"]["covered"] <= 1
+    assert digits > 0.8
+    assert "logistic regression" in capsys.readouterr().out

@@ -246,3 +246,20 @@ def test_mse_refuses():
         mse(np.zeros(2, int), np.zeros(2))
     with pytest.raises(ValueError, match="nothing to count"):
         mse(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def test_cross_entropy_weighs_classes_as_pytorch_does():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    prediction, target, weight = rng.normal(size=(7, 3)), [0, 2, 1, -100, 2, 2, 0], np.array([0.5, 0.0, 2.0])
+    loss, gradient = cross_entropy(prediction, target, weight=weight)
+    scores = torch.tensor(prediction, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor(target), weight=torch.tensor(weight))
+    expected.backward()
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, scores.grad.numpy(), rtol=1e-12, atol=1e-16)
+    for wrong, message in (([1, 1], "weight: expected shape"), ([1, -1, 1], "at least 0, got -1.0")):
+        with pytest.raises(ValueError, match=message):
+            cross_entropy(prediction, target, weight=wrong)
+    with pytest.raises(ValueError, match="nothing to count"):
+        cross_entropy(prediction[:1], [1], weight=weight)

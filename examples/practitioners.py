@@ -1,0 +1,109 @@
+"""Forecast three real series and read handwritten digits, each beside an honest baseline.
+
+    python -m examples.practitioners
+
+The series come with statsmodels: carbon dioxide over Mauna Loa and the temperature of the Pacific by months, sunspots
+by years. Each is learnt up to its last fifth; there, at every step, the next ones are forecast, by what was learnt.
+Beside the LSTM: the values of one season ago, and a ridge regression on the same windows. The digits come with
+scikit-learn; an LSTM reads their 8 rows one after the other, a logistic regression sees all 64 pixels at once.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lstm_cy import LSTMClassifier, LSTMForecaster
+
+COVERAGE = 0.9
+
+
+def load_series():
+    """{name: (values, season)}; the horizon is one season, the window three."""
+    from statsmodels.datasets import co2, elnino, sunspots
+
+    months = co2.load_pandas().data["co2"].resample("MS").mean().interpolate()
+    temperatures = elnino.load_pandas().data.drop(columns="YEAR")
+    return {
+        "co2": (months.to_numpy(), 12),
+        "el nino": (temperatures.to_numpy().ravel(), 12),
+        "sunspots": (sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(), 11),
+    }
+
+
+def windows(y, before, after):
+    """(past, future): all stretches of `before` values and the `after` values behind each."""
+    pieces = np.lib.stride_tricks.sliding_window_view(y, before + after)
+    return pieces[:, :before], pieces[:, before:]
+
+
+def ridge_forecasts(learned, past, horizon):
+    """By a linear map, of differences from the last value as the LSTM has them."""
+    x, target = windows(learned, past.shape[1], horizon)
+    linear = Ridge().fit(x - x[:, -1:], target - x[:, -1:])
+    return linear.predict(past - past[:, -1:]) + past[:, -1:]
+
+
+def compare_forecasts(y, season, seeds, **options):
+    """{what: number}: mean absolute errors on the last fifth; how often the intervals cover, and how wide they are."""
+    begin, window = round(0.8 * len(y)), 3 * season
+    past, future = windows(y[begin - window :], window, season)
+    errors, covered, widths = [], [], []
+    for seed in range(seeds):
+        forecaster = LSTMForecaster(season, window, random_state=seed, **options).fit(y[:begin])
+        for before, truth in zip(past, future, strict=True):
+            lower, upper = forecaster.predict_interval(coverage=COVERAGE, y=before)
+            errors.append(np.abs(forecaster.predict(y=before) - truth).mean())
+            covered.append(((lower <= truth) & (truth <= upper)).mean())
+            widths.append((upper - lower).mean())
+    by_seed = np.reshape(errors, (seeds, -1)).mean(axis=1)
+    return {
+        "season ago": np.abs(past[:, -season:] - future).mean(),
+        "ridge": np.abs(ridge_forecasts(y[:begin], past, season) - future).mean(),
+        "LSTM": by_seed.mean(),
+        "best seed": by_seed.min(),
+        "worst seed": by_seed.max(),
+        "covered": np.mean(covered),
+        "width": np.mean(widths),
+    }
+
+
+def compare_digits(seeds, **options):
+    """(LSTM, logistic regression): accuracy on a quarter of the digits, the mean over as many ways to split them."""
+    X, y = load_digits(return_X_y=True)
+    scores = []
+    for seed in range(seeds):
+        train, test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=seed)
+        lstm = LSTMClassifier(64, bidirectional=True, random_state=seed, **options)
+        lstm.fit(train.reshape(-1, 8, 8), y_train)
+        logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
+        scores.append((lstm.score(test.reshape(-1, 8, 8), y_test), logistic.score(test, y_test)))
+    return np.mean(scores, axis=0)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=100, help="for the series at most: patience stops earlier")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    table = {}
+    for name, (y, season) in load_series().items():
+        started = time.perf_counter()
+        table[name] = compare_forecasts(y, season, options.seeds, epochs=options.epochs)
+        numbers = "  ".join(f"{what} {value:.3f}" for what, value in table[name].items())
+        seconds = time.perf_counter() - started
+        print(f"{name:9s} {len(y)} values, {season} ahead:  {numbers}  ({seconds:.0f} s)", flush=True)
+    started = time.perf_counter()
+    lstm, logistic = compare_digits(options.seeds, epochs=options.epochs)
+    seconds = time.perf_counter() - started
+    print(f"digits    accuracy:  LSTM {lstm:.4f}  logistic regression {logistic:.4f}  ({seconds:.0f} s)")
+    return table, (lstm, logistic)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,663 @@
+"""Classify, regress and forecast by scikit-learn's conventions: fit, predict, pipelines, grid search, clone, pickle."""
+
+import itertools
+import math
+
+import numpy as np
+
+from .batches import pad
+from .checks import number, positive_int, real_array
+from .layers import Dropout, Linear, Readout, Sequential
+from .losses import cross_entropy, mse
+from .lstm import LSTM
+from .optimizers import Adam
+from .training import fit
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
+    from sklearn.utils.class_weight import compute_class_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("lstm_cy.estimators needs scikit-learn 1.6 or newer: pip install lstm_cy[sklearn]") from error
+
+#: rows that are predicted at a time, so that memory is bounded
+_ROWS = 256
+
+
+class _Network(BaseEstimator):
+    """What the three estimators share: an LSTM, its last valid step read out, a Linear; and how they are trained."""
+
+    def _build(self, inputs, outputs, bidirectional=False):
+        """A new network, from features to `outputs` numbers for each row."""
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+        lstm = LSTM(
+            inputs,
+            self.hidden_size,
+            self.num_layers,
+            batch_first=True,
+            dropout=self.dropout if self.num_layers > 1 else 0.0,
+            bidirectional=bidirectional,
+            seed=rng,
+        )
+        head = Linear(lstm.output_size, outputs, seed=rng)
+        return Sequential(lstm, Readout(bidirectional=bidirectional, batch_first=True), Dropout(self.dropout), head)
+
+    def _train(self, model, data, loss, epochs, validation=None):
+        """Train `model`, with early stopping where there are data to see it by; fit's History."""
+        return fit(
+            model,
+            data,
+            loss=lambda prediction, target, lengths=None: loss(prediction, target),  # lengths end with the Readout
+            optimizer=Adam(model, lr=self.lr),
+            epochs=epochs,
+            batch_size=self.batch_size,
+            validation=validation,
+            patience=None if validation is None else self.patience,
+            clip_norm=self.clip_norm,
+            seed=int(check_random_state(self.random_state).randint(2**31)),
+            progress=self.verbose,
+        )
+
+
+def _outputs(model, x, lengths=None):
+    """What `model` gives for each row of x."""
+    parts = []
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        parts.append(model(x[rows], lengths=None if lengths is None else lengths[rows])[0])
+    return np.concatenate(parts)
+
+
+class _SequenceEstimator(_Network):
+    """What classifier and regressor share: the forms of X, scaling, validation."""
+
+    def __init__(
+        self,
+        hidden_size=32,
+        num_layers=1,
+        *,
+        bidirectional=False,
+        dropout=0.0,
+        lr=0.01,
+        epochs=100,
+        batch_size=32,
+        clip_norm=1.0,
+        patience=None,
+        validation_fraction=0.1,
+        random_state=None,
+        verbose=False,
+    ):
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _fit(self, X, y, outputs, loss, stratify=None):
+        """Train a new network on checked X and y."""
+        x, lengths = X
+        self._scale = _Scale(x, lengths)
+        data = self._scale(x), y, *([] if lengths is None else [lengths])
+        model = self._build(x.shape[2], outputs, self.bidirectional)
+        validation = None
+        if self.patience is not None:
+            share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
+            held = max(math.ceil(share * len(x)), 1 if stratify is None else outputs)  # a row of each class at least
+            if held >= len(x):
+                raise ValueError(f"X: expected more than the {held} rows that patience needs, got n_samples = {len(x)}")
+            split = train_test_split(*data, test_size=held, stratify=stratify, random_state=self.random_state)
+            data, validation = tuple(split[::2]), tuple(split[1::2])
+        self.history_ = self._train(model, data, loss, self.epochs, validation)
+        self.model_ = model
+        return self
+
+    def _predicted(self, X):
+        """The network's outputs for each row of X."""
+        check_is_fitted(self)
+        x, lengths = self._sequences(X, reset=False)
+        return _outputs(self.model_, self._scale(x), lengths)
+
+    def _sequences(self, X, reset):
+        """X as (n, T, features) float64, and lengths or None; `reset`: X is what is fitted, else it must be like it."""
+        kind = _kind(X)
+        if reset:
+            self._fitted_kind = kind
+        elif kind != self._fitted_kind:
+            raise ValueError(f"X: expected {self._fitted_kind}, as in fit, got {kind}")
+        if kind == _TABLE:
+            return validate_data(self, X, dtype=np.float64, reset=reset)[..., None], None
+        if isinstance(X, np.ndarray) and X.dtype != object:
+            x, lengths = check_array(X, dtype=np.float64, allow_nd=True, input_name="X"), None
+            if 0 in x.shape:
+                raise ValueError(f"X: expected at least one step and one feature, got shape {x.shape}")
+        else:
+            x, lengths = pad(
+                [check_array(row, dtype=np.float64, input_name=f"X[{index}]") for index, row in enumerate(X)],
+                batch_first=True,
+            )
+        if reset:
+            self.n_features_in_ = x.shape[2]
+            vars(self).pop("feature_names_in_", None)  # of an earlier fit to a table
+        elif x.shape[2] != self.n_features_in_:
+            name, expected = type(self).__name__, self.n_features_in_
+            raise ValueError(f"X has {x.shape[2]} features, but {name} is expecting {expected} features as input")
+        return x, lengths
+
+
+#: the forms of X
+_TABLE = "a table (n, T) with one value for each step"
+_SEQUENCES = "sequences (n, T, features) or a list of arrays (T, features)"
+
+
+def _kind(X):
+    """Which of the two forms X has."""
+    if isinstance(X, np.ndarray) and X.ndim == 3:
+        return _SEQUENCES
+    listed = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object)
+    if listed and len(X) and np.asarray(X[0], dtype=object).ndim == 2:
+        return _SEQUENCES
+    return _TABLE
+
+
+class _Scale:
+    """To mean 0 and deviation 1 over all (valid) steps, each feature by itself; a constant one becomes 0."""
+
+    def __init__(self, x, lengths=None):
+        valid = x.reshape(-1, x.shape[-1])
+        if lengths is not None:
+            valid = x[np.arange(x.shape[1]) < lengths[:, None]]
+        self.mean = valid.mean(axis=0)
+        deviation = valid.std(axis=0)
+        self.deviation = np.where(deviation > 0, deviation, 1.0)
+
+    def __call__(self, x):
+        return ((x - self.mean) / self.deviation).astype(np.float32)
+
+    def back(self, scaled):
+        return scaled * self.deviation + self.mean
+
+
+class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
+    """Tell the class of a sequence, by scikit-learn's conventions.
+
+    An `LSTM` reads the sequence, a `Linear` its last step's output; trained with `Adam` on the cross-entropy.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, bidirectional :
+        As for `LSTM`.
+    dropout : float
+        Between layers and before the Linear, in training.
+    lr : float
+        Adam's learning rate.
+    epochs, batch_size, clip_norm :
+        As for `fit`.
+    patience : int, optional
+        Hold `validation_fraction` of the rows back (of each class as many as its share), stop when their loss has not
+        improved for so many epochs, and keep the best. None: train on all rows for all `epochs`.
+    validation_fraction : float
+    class_weight : None, "balanced" or dict
+        How much each class counts: by scikit-learn's rule, or {label: weight}; None: each row alike.
+    random_state : None, int or numpy.random.RandomState
+        Where parameters, order and dropout come from.
+    verbose : bool
+        Show progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray (n_classes,)
+    n_features_in_ : int
+        Columns of a table, or features of a step.
+    model_ : Sequential
+        The network, for `save` and all else; X is scaled before it gets there.
+    history_ : History
+
+    Raises
+    ------
+    TypeError, ValueError
+        From `fit`: an argument, X or y is not what is expected.
+
+    Notes
+    -----
+    X is a table (n, T), each row a sequence of T steps with one value; or an array (n, T, features); or a list of n
+    arrays (T_i, features), each of its own length. What is fitted to a table predicts tables of as many columns; the
+    other two forms may be mixed, and T may differ. Each feature is scaled to mean 0 and deviation 1 over all steps.
+
+    Examples
+    --------
+    Which way does it go?
+
+    >>> import numpy as np
+    >>> from lstm_cy import LSTMClassifier
+    >>> steps = np.random.default_rng(0).normal(size=(60, 10)) + 1
+    >>> steps[::2] -= 2
+    >>> names = np.where(np.arange(60) % 2, "up", "down")
+    >>> classifier = LSTMClassifier(8, epochs=10, random_state=0).fit(steps.cumsum(axis=1), names)
+    >>> classifier.predict([np.arange(10.0), -np.arange(10.0)]).tolist()
+    ['up', 'down']
+    """
+
+    def __init__(
+        self,
+        hidden_size=32,
+        num_layers=1,
+        *,
+        bidirectional=False,
+        dropout=0.0,
+        lr=0.01,
+        epochs=100,
+        batch_size=32,
+        clip_norm=1.0,
+        patience=None,
+        validation_fraction=0.1,
+        class_weight=None,
+        random_state=None,
+        verbose=False,
+    ):
+        super().__init__(
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            clip_norm=clip_norm,
+            patience=patience,
+            validation_fraction=validation_fraction,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X, y):
+        """Train a new network.
+
+        Parameters
+        ----------
+        X : array_like (n, T) or (n, T, features), or list of n array_like (T_i, features)
+        y : array_like (n,)
+            Labels of any kind.
+
+        Returns
+        -------
+        LSTMClassifier
+            Itself.
+        """
+        sequences = self._sequences(X, reset=True)
+        y = _target(self, y, column=True)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+
+        def loss(prediction, target):
+            return cross_entropy(prediction, target, weight=weight)
+
+        return self._fit(sequences, codes, len(self.classes_), loss, stratify=codes)
+
+    def predict_proba(self, X):
+        """How probable each class is.
+
+        Parameters
+        ----------
+        X : as for `fit`
+
+        Returns
+        -------
+        ndarray (n, n_classes), float64
+            In the order of `classes_`.
+        """
+        scores = self._predicted(X).astype(np.float64)
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : as for `fit`
+
+        Returns
+        -------
+        ndarray (n,)
+        """
+        best = self._predicted(X).argmax(axis=1)
+        return self.classes_[best]
+
+
+class LSTMRegressor(RegressorMixin, _SequenceEstimator):
+    """Tell a number, or several, of a sequence, by scikit-learn's conventions.
+
+    As `LSTMClassifier`, but for the mean squared error; y is scaled to mean 0 and deviation 1 inside.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, bidirectional, dropout, lr, epochs, batch_size, clip_norm :
+        As for `LSTMClassifier`.
+    patience, validation_fraction, random_state, verbose :
+        As for `LSTMClassifier`.
+
+    Attributes
+    ----------
+    n_features_in_, model_, history_ :
+        As for `LSTMClassifier`; y is scaled too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From `fit`: an argument, X or y is not what is expected.
+
+    Examples
+    --------
+    The sum of sequences of different lengths:
+
+    >>> import numpy as np
+    >>> from lstm_cy import LSTMRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = [rng.random((length, 1)) for length in rng.integers(1, 10, 200)]
+    >>> y = [sequence.sum() for sequence in X]
+    >>> LSTMRegressor(16, epochs=20, random_state=0).fit(X, y).score(X, y) > 0.9
+    True
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y):
+        """Train a new network.
+
+        Parameters
+        ----------
+        X : array_like (n, T) or (n, T, features), or list of n array_like (T_i, features)
+        y : array_like (n,) or (n, k)
+
+        Returns
+        -------
+        LSTMRegressor
+            Itself.
+        """
+        sequences = self._sequences(X, reset=True)
+        y = _target(self, y, column=False)
+        check_consistent_length(X, y)
+        self._single = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        self._target_scale = _Scale(y)
+
+        return self._fit(sequences, self._target_scale(y)[:, None], y.shape[1], _mse)
+
+    def predict(self, X):
+        """The number, or the k numbers, of each row.
+
+        Parameters
+        ----------
+        X : as for `fit`
+
+        Returns
+        -------
+        ndarray (n,) or (n, k), float64
+        """
+        scaled = self._predicted(X)
+        predicted = self._target_scale.back(scaled)
+        return predicted[:, 0] if self._single else predicted
+
+
+def _target(estimator, y, column):
+    """y as an array: labels in one `column`, or finite numbers in one or more."""
+    if y is None:
+        name = type(estimator).__name__
+        raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    if column:
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        return y
+    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    return column_or_1d(y) if y.ndim != 2 else y
+
+
+class LSTMForecaster(_Network):
+    """Forecast a series of numbers, with intervals.
+
+    An `LSTM` reads the last `window` values, as differences from the last of them, and a `Linear` tells all `horizon`
+    next ones at once, as differences from it too; both scaled inside.
+
+    Parameters
+    ----------
+    horizon : int
+        How many values ahead can be forecast.
+    window : int
+        How many of the latest values a forecast is made from; two or three seasons are a good choice.
+    hidden_size, num_layers : int
+        As for `LSTM`.
+    dropout, lr, epochs, batch_size, clip_norm :
+        As for `LSTMClassifier`.
+    patience : int, optional
+        Hold the last `validation_fraction` of what is trained on back, stop when its loss has not improved for so many
+        epochs, and take the best number of epochs. None: `epochs` it is.
+    validation_fraction : float
+    calibration_fraction : float
+        The share of the series' windows, the latest, by whose errors the intervals are measured.
+    random_state, verbose :
+        As for `LSTMClassifier`.
+
+    Attributes
+    ----------
+    model_ : Sequential
+        Trained on the whole series.
+    history_ : History
+        Of its training.
+    residuals_ : ndarray (windows, horizon)
+        The errors, truth less forecast, on the calibration stretch, of a network trained on what came before it.
+
+    Notes
+    -----
+    Two networks are trained: one on the series without its last stretch, whose absolute errors there, h steps ahead,
+    give the intervals for h steps ahead (split conformal prediction: J. Lei et al., Distribution-free predictive
+    inference for regression, 2018); and one on the whole series, which forecasts. The coverage would be exact if
+    errors were exchangeable; those of a series that changes its ways are not.
+
+    All steps are forecast at once, not one at a time and fed back: docs/estimators.md has the errors of both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTMForecaster
+    >>> y = np.sin(np.arange(200) / 4)
+    >>> forecaster = LSTMForecaster(horizon=5, window=25, hidden_size=16, dropout=0.0, random_state=0).fit(y)
+    >>> bool(np.abs(forecaster.predict(5) - np.sin(np.arange(200, 205) / 4)).max() < 0.2)
+    True
+    >>> lower, upper = forecaster.predict_interval(5, coverage=0.9)
+    >>> lower.shape, bool((lower < upper).all())
+    ((5,), True)
+    """
+
+    def __init__(
+        self,
+        horizon=12,
+        window=36,
+        hidden_size=32,
+        num_layers=1,
+        *,
+        dropout=0.2,
+        lr=0.005,
+        epochs=100,
+        batch_size=32,
+        clip_norm=1.0,
+        patience=10,
+        validation_fraction=0.2,
+        calibration_fraction=0.2,
+        random_state=None,
+        verbose=False,
+    ):
+        self.horizon = horizon
+        self.window = window
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.calibration_fraction = calibration_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, y):
+        """Learn a series.
+
+        Parameters
+        ----------
+        y : array_like (n,)
+            Real numbers, equally far apart in time, the latest last.
+
+        Returns
+        -------
+        LSTMForecaster
+            Itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            y is not one series, holds NaN or infinity, is constant or too short; or an argument is wrong.
+        """
+        horizon, window = positive_int("horizon", self.horizon), positive_int("window", self.window)
+        shares = [number("calibration_fraction", self.calibration_fraction, 0.0, 1.0, open_low=True, open_high=True)]
+        if self.patience is not None:
+            share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
+            shares.append(share)
+        y = _series(y)
+        if np.ptp(y) == 0:
+            raise ValueError(f"y: expected a series that varies, got {len(y)} times {y[0]}")
+        windows = len(y) - window - horizon + 1
+        least = next(count for count in itertools.count(1) if _splits(count, horizon, shares)[-1] > 0)
+        if windows < least:
+            raise ValueError(
+                f"y: expected at least {window + horizon - 1 + least} values for window = {window} and "
+                f"horizon = {horizon}, got {len(y)}"
+            )
+
+        pieces = np.lib.stride_tricks.sliding_window_view(y, window + horizon)
+        past, future = pieces[:, :window], pieces[:, window:]
+        end, *ends = _splits(windows, horizon, shares)
+        held = slice(end + horizon - 1, None)
+        model, scales, history = self._fitted(past[:end], future[:end], self.epochs, *ends)
+        self.residuals_ = future[held] - _forecast(model, scales, past[held])
+        epochs = self.epochs if self.patience is None else history.best_epoch + 1
+        self.model_, self._scales, self.history_ = self._fitted(past, future, epochs)
+        self._past = y[-window:]
+        return self
+
+    def _fitted(self, past, future, epochs, end=None):
+        """(network, its scales, History), trained on windows; those up to `end` alone if the rest are to stop it."""
+        x, target = past - past[:, -1:], future - past[:, -1:]
+        scales = _Scale(x[:end, :, None]), _Scale(target[:end])
+        x, target = scales[0](x[:, :, None]), scales[1](target)[:, None]
+        model = self._build(1, target.shape[2])
+        # No value that is trained on is forecast in validation.
+        begin = None if end is None else end + target.shape[2] - 1
+        validation = None if end is None else (x[begin:], target[begin:])
+        history = self._train(model, (x[:end], target[:end]), _mse, epochs, validation)
+        return model, scales, history
+
+    def predict(self, horizon=None, *, y=None):
+        """The next values.
+
+        Parameters
+        ----------
+        horizon : int, optional
+            How many, up to the constructor's `horizon`, which is also what None means.
+        y : array_like (n,), optional
+            The series up to now, its last `window` values at least, where that is not what was fitted: nothing is
+            learnt from it.
+
+        Returns
+        -------
+        ndarray (horizon,), float64
+        """
+        check_is_fitted(self)
+        ahead = self.residuals_.shape[1]
+        horizon = ahead if horizon is None else positive_int("horizon", horizon)
+        if horizon > ahead:
+            raise ValueError(f"horizon: expected 1 to {ahead}, for which the forecaster was made, got {horizon}")
+        past = self._past if y is None else _series(y)
+        window = len(self._past)
+        if len(past) < window:
+            raise ValueError(f"y: expected at least window = {window} values, got {len(past)}")
+        return _forecast(self.model_, self._scales, past[None, -window:])[0, :horizon]
+
+    def predict_interval(self, horizon=None, coverage=0.9, *, y=None):
+        """Between which bounds the next values lie, each with probability `coverage`.
+
+        Parameters
+        ----------
+        horizon, y :
+            As for `predict`, whose values are in the middle.
+        coverage : float
+            From 0 to n / (n + 1), n the number of windows in the calibration stretch.
+
+        Returns
+        -------
+        lower, upper : ndarray (horizon,), float64
+        """
+        middle = self.predict(horizon, y=y)
+        errors = np.sort(np.abs(self.residuals_[:, : len(middle)]), axis=0)
+        coverage = number("coverage", coverage, 0.0, 1.0, open_low=True, open_high=True)
+        rank = math.ceil(coverage * (len(errors) + 1))
+        if rank > len(errors):
+            most = len(errors) / (len(errors) + 1)
+            raise ValueError(
+                f"coverage: expected at most {most:.3f}, for {len(errors)} windows were held back, got {coverage}"
+            )
+        return middle - errors[rank - 1], middle + errors[rank - 1]
+
+
+def _mse(prediction, target):
+    """`mse` for targets (n, 1, k): of three axes, so that k targets are not taken for one at each of k steps."""
+    return mse(prediction, target[:, 0])
+
+
+def _series(y):
+    """y as a series of finite float64 numbers."""
+    y = real_array("y", y)
+    if y.ndim != 1 or not len(y):
+        raise ValueError(f"y: expected one series, shape (n,), got {y.shape}")
+    y = y.astype(np.float64)
+    if not np.isfinite(y).all():
+        place = int((~np.isfinite(y)).argmax())
+        raise ValueError(f"y: expected finite numbers, got {y[place]} at {place}; fill gaps first")
+    return y
+
+
+def _splits(windows, horizon, shares):
+    """Where what is trained on ends, each share held back behind it; in between, windows that reach into both."""
+    ends = []
+    for share in shares:
+        windows -= max(1, round(share * windows)) + horizon - 1
+        ends.append(windows)
+    return ends
+
+
+def _forecast(model, scales, past):
+    """What follows each row of past (n, window)."""
+    last = past[:, -1:]
+    return scales[1].back(_outputs(model, scales[0]((past - last)[:, :, None]))) + last
