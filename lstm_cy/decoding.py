@@ -44,7 +44,7 @@ def sample(logits, *, temperature=1.0, top_k=None, top_p=None, rng=None):
     >>> sample([[0.0, -np.inf], [-np.inf, 0.0]], rng=1)
     array([0, 1])
     >>> sample([[0.0, 3.0, 2.9]] * 5, top_k=2, rng=0)  # never 0
-    array([2, 1, 1, 1, 2])
+    array([1, 2, 2, 2, 1])
     """
     logits = np.asarray(logits, dtype=np.float64)
     temperature, top_k, top_p = _choice(temperature, top_k, top_p)

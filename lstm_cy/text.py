@@ -344,7 +344,9 @@ def read_text(path):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; as bytes any file can be read") from None
+        raise ValueError(
+            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; as bytes any file can be read"
+        ) from None
     return _filled(path, text)
 
 
