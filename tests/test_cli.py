@@ -245,6 +245,16 @@ def test_threads_are_those_asked_for(text, tmp_path, monkeypatch):
     assert seen == [2, 5]
 
 
+@pytest.mark.parametrize("asked", [None, "3"])
+def test_the_command_gives_blas_one_thread_unless_told(tmp_path, asked):
+    code = "import lstm_cy.__main__, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
+    environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, cwd=tmp_path)
+    assert out.stdout.decode().strip() == (asked or "1")
+
+
 def timed(optimizer, rows=100, **options):
     x = np.arange(rows)[:, np.newaxis]
     return cli._timed(x, x + 1, optimizer, SimpleNamespace(minutes=2.0, bptt=4, lr=0.5, **options))
