@@ -1,4 +1,4 @@
-"""The command line, also ``python -m lstm_cy``: demo, train, generate, perplexity, convert, inspect, bench, info."""
+"""The command line: demo, train, generate, perplexity, trace, convert, inspect, bench and info."""
 
 import argparse
 import math
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,12 +80,13 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
     commands = parser.add_subparsers(
-        required=True, metavar="demo | train | generate | perplexity | convert | inspect | bench | info"
+        required=True, metavar="demo | train | generate | perplexity | trace | convert | inspect | bench | info"
     )
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
     _add_perplexity(commands)
+    _add_trace(commands)
     _add_convert(commands)
     _add_inspect(commands)
     _add_bench(commands)
@@ -154,6 +156,17 @@ def _add_perplexity(commands):
     add("--text", metavar="FILE", help="the text (UTF-8; any file for a model of bytes); default: Python's own sources")
     add("--held-out", action="store_true", help="only the part of that text that was held out from the training")
     add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
+
+
+def _add_trace(commands):
+    add = _add_command(commands, "trace", _trace, "see what every gate did while a model read a text")
+    add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
+    add("--text", required=True, help="the text to read, itself")
+    add("--png", metavar="FILE", help="draw the gates here; needs matplotlib")
+    add("--npz", metavar="FILE", help="write the gates here, as arrays")
+    add("--report", action="store_true", help="say it in plain text; so it does where neither file is asked for")
+    add("--layer", type=int, default=-1, help="of the model's LSTM layers, from 0; -1 is the last")
+    add("--units", type=_positive_int, default=8, help="how many of the most telling units are shown")
 
 
 def _add_convert(commands):
@@ -347,9 +360,17 @@ def _falling(rate, done):
     return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
+def _load_text_model(path):
+    """The model in a file, and the vocabulary that was saved with it."""
+    model = load(path)
+    if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
+        raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
+    return model, vocabulary_from_json(model.metadata["vocabulary"])
+
+
 def _generate(options):
     """Let a trained language model go on with a text, and show it as it comes."""
-    model, vocabulary = _load_language_model(options.model)
+    model, vocabulary = _load_text_model(options.model)
     prompt = options.prompt
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
@@ -371,11 +392,31 @@ def _generate(options):
     print()
 
 
-def _load_language_model(path):
-    model = load(path)
-    if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
-        raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
-    return model, vocabulary_from_json(model.metadata["vocabulary"])
+def _trace(options):
+    """See what every gate of a trained language model did while it read a text."""
+    model, vocabulary = _load_text_model(options.model)
+    if not options.text:
+        raise ValueError(f"--text: expected at least one {vocabulary.unit}, got none")
+    tokens, symbols = vocabulary.encode(options.text), vocabulary.split(options.text)
+    if isinstance(vocabulary, Bytes):
+        symbols = [chr(byte) if byte < 128 else f"{byte:02X}" for byte in symbols]
+    trace = model.trace(tokens, layer=options.layer)
+    if options.png:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            trace.plot(symbols, units=options.units).savefig(options.png)
+        _say(f"picture in {options.png}")
+        messages = {str(warning.message) for warning in found}
+        if any("missing from font" in message for message in messages):
+            _say("it lacks characters that no font here has; install one that does, such as Noto Sans CJK for Chinese")
+        for message in sorted(message for message in messages if "missing from font" not in message):
+            _say(message)
+    if options.npz:
+        trace.to_npz(options.npz)
+        _say(f"arrays in {options.npz}")
+    if options.report or not (options.png or options.npz):
+        _tell_unknown(vocabulary, tokens, options.text)
+        _say(trace.report(symbols, units=options.units))
 
 
 def _perplexity(options):
@@ -384,7 +425,7 @@ def _perplexity(options):
     The model reads the text from its beginning to its end; the first character, word or byte is not counted.
     """
     _use_threads(options)
-    model, vocabulary = _load_language_model(options.model)
+    model, vocabulary = _load_text_model(options.model)
     text = _text(options.text, "bytes" if isinstance(vocabulary, Bytes) else "characters")
     if options.held_out:
         text = _held_out(text, options.model, model.metadata)

@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, bench, cli, config, load, reference, save
 from lstm_cy.decoding import generate
-from lstm_cy.text import Bytes, Vocabulary, Words
+from lstm_cy.text import Bytes, Vocabulary, Words, vocabulary_from_json
 from lstm_cy.training import History, read_history
 from lstm_cy.weights import conversion, gate_order
 
@@ -386,6 +386,66 @@ def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
     path = tmp_path / "model.npz"
     lstm_cy.save(lstm_cy.Sequential(lstm_cy.Embedding(3, 2), lstm_cy.LSTM(2, 3)), path)
     assert f"{path}: holds no vocabulary" in failure(["generate", path], capsys)
+    assert f"{path}: holds no vocabulary" in failure(["trace", path, "--text=a"], capsys)
+
+
+# trace
+
+
+def test_trace_reports_draws_and_writes_what_the_model_did(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    path, _ = train("--layers=2")
+    model, text = load(path), "7 green\nbottles"
+    expected = model.trace(Vocabulary.from_json(model.metadata["vocabulary"]).encode(text), layer=0)
+    line = ["trace", str(path), f"--text={text}", "--layer=0", "--units=3"]
+    assert cli.main(line) == 0
+    report = capsys.readouterr().out
+    assert report == expected.report(text, units=3) + "\n"
+    assert cli.main([*line, "--png=gates.png", "--npz=gates.npz"]) == 0
+    assert capsys.readouterr().out == "picture in gates.png\narrays in gates.npz\n"
+    assert Path("gates.png").read_bytes().startswith(b"\x89PNG")
+    assert np.load("gates.npz")["forget"].tobytes() == expected.forget.tobytes()
+    assert cli.main([*line, "--npz=gates.npz", "--report"]) == 0
+    assert capsys.readouterr().out == "arrays in gates.npz\n" + report
+
+
+def test_trace_says_what_the_model_does_not_know(train, capsys):
+    path, _ = train()
+    assert cli.main(["trace", str(path), "--text=green€€"]) == 0
+    assert "2 of 7 characters (28.57%) are not in the vocabulary" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("level", "symbols"), [("words", ["7", " green", " ä"]), ("bytes", [*"7 green ", "C3", "A4"])])
+def test_trace_names_the_tokens_of_each_level(train, capsys, level, symbols):
+    path, _ = train(f"--level={level}", "--min-count=1")
+    assert cli.main(["trace", str(path), "--text=7 green ä"]) == 0
+    model = load(path)
+    tokens = vocabulary_from_json(model.metadata["vocabulary"]).encode("7 green ä")
+    assert capsys.readouterr().out.endswith(model.trace(tokens).report(symbols, units=8) + "\n")
+
+
+def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("lstm_cy.trace._FONTS", ())
+    path, _ = train()
+    line = ["trace", str(path), f"--png={tmp_path / 'gates.png'}"]
+    assert cli.main([*line, "--text=green"]) == 0
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green\U0010fffe"]) == 0  # escaped: it is not printable
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green风"]) == 0
+    captured = capsys.readouterr()
+    assert "it lacks characters that no font here has" in captured.out
+    assert not captured.err
+
+
+def test_trace_refuses(train, tmp_path, capsys):
+    path, _ = train()
+    assert "--text: expected at least one character" in failure(["trace", path, "--text="], capsys)
+    assert "layer: expected -1 to 0, got 1" in failure(["trace", path, "--text=a", "--layer=1"], capsys)
+    assert "ends with .npz" in failure(["trace", path, "--text=a", "--npz=gates.json"], capsys)
+    assert "missing.npz" in failure(["trace", tmp_path / "missing.npz", "--text=a"], capsys)
 
 
 def test_generate_draws_from_the_likeliest(train, capsys):
