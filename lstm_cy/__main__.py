@@ -1,7 +1,13 @@
-"""``python -m lstm_cy``: the command line."""
+"""The command line as a process of its own: ``lstm-cy`` and ``python -m lstm_cy``."""
 
+import os
 import sys
+
+# OpenBLAS looks when NumPy is loaded. Its threads wait for each other in a loop: where other processes use the cores, a
+# training by them takes several times as long as by one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from .cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line, also ``python -m lstm_cy``: demo, train, generate, trace, convert, inspect, bench and info."""
+"""The command line: demo, train, generate, perplexity, trace, convert, inspect, bench and info."""
 
 import argparse
 import math
@@ -14,14 +14,25 @@ from typing import NamedTuple
 import numpy as np
 
 from . import bench
-from .config import show_config
-from .decoding import generate
+from .config import set_num_threads, show_config
+from .decoding import generate, surprise
 from .layers import Dropout, Embedding, Linear, Sequential
 from .losses import cross_entropy
 from .lstm import LSTM
 from .optimizers import Adam
-from .text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
-from .training import fit
+from .text import (
+    LEVELS,
+    Bytes,
+    Vocabulary,
+    Words,
+    columns,
+    read_bytes,
+    read_text,
+    standard_library_text,
+    unigram_entropy,
+    vocabulary_from_json,
+)
+from .training import fit, read_history
 from .weights import conversion, load, save
 from .weights.report import describe
 
@@ -69,11 +80,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
     commands = parser.add_subparsers(
-        required=True, metavar="demo | train | generate | trace | convert | inspect | bench | info"
+        required=True, metavar="demo | train | generate | perplexity | trace | convert | inspect | bench | info"
     )
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
+    _add_perplexity(commands)
     _add_trace(commands)
     _add_convert(commands)
     _add_inspect(commands)
@@ -104,32 +116,46 @@ def _add_bench(commands):
 
 
 def _add_train(commands):
-    add = _add_command(commands, "train", _train, "train a character model on a text")
-    add("--text", metavar="FILE", help="what to learn from (UTF-8); default: Python's standard library")
-    add("--limit-characters", type=_positive_int, metavar="N", help="use the first N characters only")
-    add("--min-count", type=_positive_int, default=5, help="rarer characters are taken for unknown ones")
+    add = _add_command(commands, "train", _train, "train a language model on a text")
+    add("--text", metavar="FILE", help="what to learn from (UTF-8; any file as bytes); default: Python's own sources")
+    add("--level", choices=LEVELS, default="characters", help="what the text is read as")
+    add("--limit-characters", type=_positive_int, metavar="N", help="use the first N characters (or bytes) only")
+    add("--min-count", type=_positive_int, default=5, help="rarer characters or words are taken for unknown ones")
+    add("--vocabulary", type=_positive_int, metavar="N", help="tokens at most; None: 10000 words, or all characters")
     add("--output", metavar="MODEL", default="model.npz", help="where to save it: .npz or .safetensors")
-    add("--embedding", type=_positive_int, default=64, help="size of a character's vector")
+    add("--embedding", type=_positive_int, default=64, help="size of a token's vector")
     add("--hidden", type=_positive_int, default=256, help="hidden size")
     add("--layers", type=_positive_int, default=1, help="number of LSTM layers")
     add("--dropout", type=_share, default=0.0, help="share of the LSTM's outputs dropped in training")
     add("--epochs", type=_positive_int, default=5, help="times through the text")
+    add("--minutes", type=_positive, help="instead of --epochs: for so long, while the rate falls to zero")
+    add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
     add("--batch-size", type=_positive_int, default=32, help="columns the text is cut into")
     add("--bptt", type=_positive_int, default=64, help="steps that gradients go back")
     add("--lr", type=_positive, default=3e-3, help="learning rate at the beginning")
     add("--clip-norm", type=_positive, default=1.0, help="longest gradient")
     add("--seed", type=_natural, default=0, help="of all chance in training")
-    add("--checkpoint", metavar="FILE", help="write here after each epoch (.npz)")
+    add("--checkpoint", metavar="FILE", help="write here after each epoch, or minute (.npz)")
     add("--resume", action="store_true", help="go on from the checkpoint if there is one")
 
 
 def _add_generate(commands):
     add = _add_command(commands, "generate", _generate, "let a trained model write")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
-    add("--prompt", default="", help="the text to go on with")
-    add("--length", type=_natural, default=500, help="how many characters to write")
+    add("--prompt", default="", help="the text to go on with; -: what comes in")
+    add("--length", type=_natural, default=500, help="how many characters, words or bytes to write")
     add("--temperature", type=_non_negative, default=0.8, help="0: always the likeliest; 1: as learned")
+    add("--top-k", type=_positive_int, metavar="K", help="draw from the K likeliest only")
+    add("--top-p", type=_share_of_all, metavar="P", help="draw from the likeliest that have P of the probability")
     add("--seed", type=_natural, help="the same seed writes the same text")
+
+
+def _add_perplexity(commands):
+    add = _add_command(commands, "perplexity", _perplexity, "tell how well a trained model foresees a text")
+    add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
+    add("--text", metavar="FILE", help="the text (UTF-8; any file for a model of bytes); default: Python's own sources")
+    add("--held-out", action="store_true", help="only the part of that text that was held out from the training")
+    add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
 
 
 def _add_trace(commands):
@@ -180,6 +206,7 @@ _natural = _number(int, lambda value: value >= 0, "an integer of at least 0")
 _positive = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
 _non_negative = _number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 _share = _number(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+_share_of_all = _number(float, lambda value: 0 < value <= 1, "a number in (0, 1]")
 
 
 def _say(*words):
@@ -192,22 +219,36 @@ _MOST_HELD_OUT = 100_000  # characters: enough to be sure of the second decimal
 
 
 class _Corpus(NamedTuple):
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | Words | Bytes
     train: np.ndarray
     held_out: np.ndarray
+    held_out_text: str | bytes
+    metadata: dict
 
 
-def _corpus(text, batch_size, min_count):
+def _text(path, level, limit=None):
+    """The text of a file, or of the standard library: a str, or bytes at that level."""
+    if path and level == "bytes":
+        return read_bytes(path)[:limit]
+    text = read_text(path)[:limit] if path else standard_library_text(limit)
+    return text.encode()[:limit] if level == "bytes" else text
+
+
+def _corpus(text, batch_size, min_count, level="characters", size=None):
     """The text as tokens; its last twentieth is held out, and the vocabulary is that of the rest."""
+    unit = "bytes" if level == "bytes" else "characters"
     cut = len(text) - max(min(len(text) // 20, _MOST_HELD_OUT), batch_size + 1)
     if cut <= batch_size:
-        raise ValueError(f"the text: {len(text)} characters are too few for batches of {batch_size}")
-    vocabulary = Vocabulary.from_text(text[:cut], min_count)
-    _say(f"{len(text)} characters of text, {len(text) - cut} of them held out; {len(vocabulary)} tokens")
-    return _Corpus(vocabulary, vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:]))
+        raise ValueError(f"the text: {len(text)} {unit} are too few for batches of {batch_size}")
+    kind = LEVELS[level]
+    limit = {} if size is None else {"size": size}
+    vocabulary = Bytes() if kind is Bytes else kind.from_text(text[:cut], min_count, **limit)
+    _say(f"{len(text)} {unit} of text, {len(text) - cut} of them held out; {len(vocabulary)} tokens")
+    metadata = {"vocabulary": vocabulary.to_json(), "held_out": [cut, len(text)]}
+    return _Corpus(vocabulary, vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:]), text[cut:], metadata)
 
 
-def _character_model(tokens, embedding, hidden, *, layers=1, dropout=0.0, seed=0):
+def _language_model(tokens, embedding, hidden, *, layers=1, dropout=0.0, seed=0):
     model = Sequential(
         Embedding(tokens, embedding, seed=seed),
         LSTM(embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0, seed=seed + 1),
@@ -226,17 +267,34 @@ def _try_output(model, path, metadata):
         save(model, Path(folder, path.name), metadata)
 
 
-def _report(history, held_out):
-    loss, unigram = history.validation[-1], unigram_entropy(held_out)
-    _say(f"held-out loss    {loss:.3f} nats a character ({loss / math.log(2):.3f} bits)")
-    _say(f"unigram entropy  {unigram:.3f} nats a character ({unigram / math.log(2):.3f} bits)")
+def _report(history, corpus):
+    loss, unigram, unit = history.validation[-1], unigram_entropy(corpus.held_out), corpus.vocabulary.unit
+    _say(f"held-out loss    {loss:.3f} nats a {unit} ({loss / math.log(2):.3f} bits)")
+    _say(f"unigram entropy  {unigram:.3f} nats a {unit} ({unigram / math.log(2):.3f} bits)")
+    _tell_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
+
+
+def _tell_unknown(vocabulary, tokens, text):
+    missing = vocabulary.missing(text)
+    if missing:
+        count = np.count_nonzero(tokens == vocabulary.unknown)
+        _say(
+            f"{count} of {len(tokens)} {vocabulary.unit}s ({count / len(tokens):.2%}) are not in the vocabulary "
+            f"and count as unknown, such as {', '.join(map(ascii, missing[:5]))}"
+        )
+
+
+def _use_threads(options):
+    if options.threads:
+        set_num_threads(options.threads)
 
 
 def _train(options):
-    """Train a character model on a text and save it with its vocabulary."""
-    text = read_text(options.text) if options.text else standard_library_text(options.limit_characters)
-    corpus = _corpus(text[: options.limit_characters], options.batch_size, options.min_count)
-    model = _character_model(
+    """Train a language model, of characters, words or bytes, on a text and save it with its vocabulary."""
+    _use_threads(options)
+    text = _text(options.text, options.level, options.limit_characters)
+    corpus = _corpus(text, options.batch_size, options.min_count, options.level, options.vocabulary)
+    model = _language_model(
         len(corpus.vocabulary),
         options.embedding,
         options.hidden,
@@ -244,15 +302,17 @@ def _train(options):
         dropout=options.dropout,
         seed=options.seed,
     )
-    metadata = {"vocabulary": corpus.vocabulary.to_json()}
-    _try_output(model, options.output, metadata)
+    _try_output(model, options.output, corpus.metadata)
     optimizer = Adam(model, options.lr)
+    data, epochs = columns(corpus.train, options.batch_size), options.epochs
+    if options.minutes:
+        data, epochs = _timed(*data, optimizer, options), math.ceil(options.minutes)
     history = fit(
         model,
-        columns(corpus.train, options.batch_size),
+        data,
         loss=cross_entropy,
         optimizer=optimizer,
-        epochs=options.epochs,
+        epochs=epochs,
         batch_size=options.batch_size,
         validation=columns(corpus.held_out, options.batch_size),
         bptt=options.bptt,
@@ -261,47 +321,90 @@ def _train(options):
         resume=options.resume,
         seed=options.seed,
     )
-    save(model, options.output, metadata)
-    _report(history, corpus.held_out)
+    save(model, options.output, corpus.metadata)
+    _report(history, corpus)
     _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
+
+
+_WINDOWS = 8  # windows that share a learning rate, and through which the state is carried
+
+
+def _timed(x, y, optimizer, options):
+    """fit's data for a training of `options.minutes`, validation included, each of whose epochs takes a minute.
+
+    The columns x and y are read on and on from where the optimizer's steps have got to. Time and steps of a checkpoint
+    that is resumed count, so that the rate falls on from where it was.
+    """
+    seconds, epochs, piece = 60 * options.minutes, math.ceil(options.minutes), _WINDOWS * options.bptt
+    begin = None
+
+    def data(epoch):
+        nonlocal begin
+        if begin is None:  # fit has read the checkpoint by now
+            used = sum(read_history(options.checkpoint).seconds) if epoch else 0.0
+            begin = time.monotonic() - used
+        elapsed = time.monotonic() - begin
+        while True:
+            optimizer.lr = _falling(options.lr, elapsed / seconds)
+            first = optimizer.steps * options.bptt % len(x)
+            yield x[first : first + piece], y[first : first + piece]
+            elapsed = time.monotonic() - begin
+            if elapsed >= seconds * (epoch + 1) / epochs:
+                return
+
+    return data
+
+
+def _falling(rate, done):
+    """The learning rate when the share `done` of a training is over: it falls to zero along half a cosine."""
+    return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 def _load_text_model(path):
     """The model in a file, and the vocabulary that was saved with it."""
     model = load(path)
-    if "vocabulary" not in model.metadata:
+    if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
         raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
-    return model, Vocabulary.from_json(model.metadata["vocabulary"])
+    return model, vocabulary_from_json(model.metadata["vocabulary"])
 
 
 def _generate(options):
-    """Let a trained character model go on with a text, and show each character as soon as it is drawn."""
+    """Let a trained language model go on with a text, and show it as it comes."""
     model, vocabulary = _load_text_model(options.model)
-    characters = generate(
+    prompt = options.prompt
+    if prompt == "-":
+        prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    if isinstance(vocabulary, Bytes) and hasattr(sys.stdout, "reconfigure"):  # what is no UTF-8 comes out as it is
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    pieces = generate(
         model,
         vocabulary,
-        options.prompt,
+        prompt,
         length=options.length,
         temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
         seed=options.seed,
     )
-    print(options.prompt, end="", flush=True)
-    for character in characters:
-        print(character, end="", flush=True)
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
     print()
 
 
 def _trace(options):
-    """See what every gate of a trained character model did while it read a text."""
+    """See what every gate of a trained language model did while it read a text."""
     model, vocabulary = _load_text_model(options.model)
     if not options.text:
-        raise ValueError("--text: expected at least one character, got none")
-    tokens = vocabulary.encode(options.text)
+        raise ValueError(f"--text: expected at least one {vocabulary.unit}, got none")
+    tokens, symbols = vocabulary.encode(options.text), vocabulary.split(options.text)
+    if isinstance(vocabulary, Bytes):
+        symbols = [chr(byte) if byte < 128 else f"{byte:02X}" for byte in symbols]
     trace = model.trace(tokens, layer=options.layer)
     if options.png:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
-            trace.plot(options.text, units=options.units).savefig(options.png)
+            trace.plot(symbols, units=options.units).savefig(options.png)
         _say(f"picture in {options.png}")
         messages = {str(warning.message) for warning in found}
         if any("missing from font" in message for message in messages):
@@ -312,10 +415,48 @@ def _trace(options):
         trace.to_npz(options.npz)
         _say(f"arrays in {options.npz}")
     if options.report or not (options.png or options.npz):
-        unknown = np.count_nonzero(tokens == vocabulary.unknown)
-        if unknown:
-            _say(f"{unknown} characters are not in the model's vocabulary; it read them as unknown ones")
-        _say(trace.report(options.text, units=options.units))
+        _tell_unknown(vocabulary, tokens, options.text)
+        _say(trace.report(symbols, units=options.units))
+
+
+def _perplexity(options):
+    """Tell how well a trained language model foresees a text: perplexity, and bits for what the text is made of.
+
+    The model reads the text from its beginning to its end; the first character, word or byte is not counted.
+    """
+    _use_threads(options)
+    model, vocabulary = _load_text_model(options.model)
+    text = _text(options.text, "bytes" if isinstance(vocabulary, Bytes) else "characters")
+    if options.held_out:
+        text = _held_out(text, options.model, model.metadata)
+    tokens = vocabulary.encode(text)
+    if len(tokens) < 2:
+        raise ValueError(f"the text: expected at least two {vocabulary.unit}s, got {len(tokens)}")
+    nats = surprise(model, tokens, progress=True)
+    _say(f"{len(tokens)} {vocabulary.unit}s, {len(set(tokens.tolist()))} of {len(vocabulary)} tokens among them")
+    _say(f"perplexity  {np.exp(nats):.3f} a {vocabulary.unit}")
+    for unit, count in _sizes(vocabulary, text).items():
+        _say(f"bits        {nats / math.log(2) * (len(tokens) - 1) / count:.3f} a {unit}")
+    _tell_unknown(vocabulary, tokens, text)
+
+
+def _held_out(text, path, metadata):
+    first, last = metadata.get("held_out", (None, None))
+    if first is None:
+        raise ValueError(f"{path}: does not tell what was held out; `lstm-cy train` writes models that do")
+    if len(text) < last:
+        raise ValueError(f"the text: expected the one of the training, {last} long at least, got {len(text)}")
+    return text[first:last]
+
+
+def _sizes(vocabulary, text):
+    """{unit: how many of them the text has after its first token}, the vocabulary's own unit first."""
+    counted = vocabulary.split(text)[1:]
+    sizes = {vocabulary.unit: len(counted)}
+    if isinstance(counted, bytes):
+        return sizes
+    counted = "".join(counted)
+    return sizes | {"character": len(counted), "byte": len(counted.encode("utf-8", "surrogatepass"))}
 
 
 # Files of others
@@ -373,17 +514,15 @@ _QUICK = _Plan(characters=600_000, embedding=24, hidden=96, epochs=10, seconds=8
 def _demo(options):
     """Train a character model on real text, show what it learned, and measure it beside plain NumPy."""
     plan = _QUICK if options.quick else _FULL
-    text = read_text(options.text) if options.text else standard_library_text(plan.characters)
-    corpus = _corpus(text[: plan.characters], plan.batch_size, min_count=5)
-    model = _character_model(len(corpus.vocabulary), plan.embedding, plan.hidden)
-    metadata = {"vocabulary": corpus.vocabulary.to_json()}
-    _try_output(model, options.output, metadata)
+    corpus = _corpus(_text(options.text, "characters", plan.characters), plan.batch_size, min_count=5)
+    model = _language_model(len(corpus.vocabulary), plan.embedding, plan.hidden)
+    _try_output(model, options.output, corpus.metadata)
     prompt = "" if options.text else "def "
     _show_sample("before training", model, corpus.vocabulary, prompt)
     history = _demo_training(model, corpus, plan)
-    save(model, options.output, metadata)
+    save(model, options.output, corpus.metadata)
     _show_sample("after training", model, corpus.vocabulary, prompt)
-    _report(history, corpus.held_out)
+    _report(history, corpus)
     _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
     _compare(model.layers[1])
 
@@ -402,8 +541,7 @@ def _demo_training(model, corpus, plan):
 
     def data(epoch):
         for x, y in _pieces(*text, plan, epoch):
-            done = min(1.0, max(epoch / plan.epochs, time_used()))
-            optimizer.lr = plan.lr * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+            optimizer.lr = _falling(plan.lr, max(epoch / plan.epochs, time_used()))
             yield x, y
             if time_used() >= 1:
                 return

@@ -1,6 +1,9 @@
-"""Text as tokens: a vocabulary of characters, and texts to learn from."""
+"""Text as tokens: vocabularies of characters, words and bytes, and texts to learn from."""
 
+import codecs
+import re
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,29 @@ from .checks import int_array, positive_int
 _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "logging", "urllib")
 
 
-class Vocabulary:
+class _Tokens:
+    """What the vocabularies have in common."""
+
+    unknown = 0
+
+    def missing(self, text):
+        """The characters or words of `text` that are not in the vocabulary, each once, as they come."""
+        symbols = self.split(text)
+        return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))
+
+    def pieces(self, tokens):
+        """The text of an iterable of tokens, piece by piece, each as soon as it is complete."""
+        for token in tokens:
+            yield self.decode([token])
+
+    def _checked(self, tokens):
+        tokens = int_array("tokens", tokens)
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self):
+            raise ValueError(f"tokens: expected 0 to {len(self) - 1}, got {tokens.min()} to {tokens.max()}")
+        return tokens
+
+
+class Vocabulary(_Tokens):
     """The characters a model knows, and a number for each.
 
     Token 0 is the unknown symbol: every character that is not in the vocabulary, written as U+FFFD. The
@@ -33,7 +58,7 @@ class Vocabulary:
     'nab\N{REPLACEMENT CHARACTER}'
     """
 
-    unknown = 0
+    unit = "character"
 
     def __init__(self, characters):
         _check_str("characters", characters)
@@ -41,11 +66,22 @@ class Vocabulary:
         self._codes = np.concatenate([[0xFFFD], known[known != 0xFFFD]])
 
     @classmethod
-    def from_text(cls, text, min_count=1):
-        """The vocabulary of the characters that occur in `text` at least `min_count` times."""
+    def from_text(cls, text, min_count=1, size=None):
+        """The vocabulary of the characters that occur in `text` at least `min_count` times.
+
+        With `size` it has at most so many tokens, the unknown symbol among them: of the most frequent characters.
+        """
         _check_str("text", text)
         counts = np.bincount(_code_points(text))
-        return cls(_from_code_points(np.flatnonzero(counts >= positive_int("min_count", min_count))))
+        counts[counts < positive_int("min_count", min_count)] = 0
+        counts[0xFFFD:0xFFFE] = 0  # the unknown symbol
+        chosen = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        return cls(_from_code_points(chosen[: _known(size)]))
+
+    @staticmethod
+    def split(text):
+        """The characters of `text`: itself."""
+        return text
 
     @classmethod
     def from_json(cls, value):
@@ -77,10 +113,7 @@ class Vocabulary:
 
     def decode(self, tokens):
         """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
-        tokens = int_array("tokens", tokens)
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self):
-            raise ValueError(f"tokens: expected 0 to {len(self) - 1}, got {tokens.min()} to {tokens.max()}")
-        return _from_code_points(self._codes[tokens])
+        return _from_code_points(self._codes[self._checked(tokens)])
 
     def __eq__(self, other):
         return isinstance(other, Vocabulary) and self.characters == other.characters
@@ -90,6 +123,198 @@ class Vocabulary:
 
     def __repr__(self):
         return f"Vocabulary({self.characters!r})"
+
+
+# In this order: a word with the space before it, another visible character likewise, white space up to that space.
+_WORD = re.compile(r" ?[^\W\u3040-\u30ff\u3400-\u9fff]+| ?\S|\s+(?!\S)|\s")
+
+
+class Words(_Tokens):
+    """The words a model knows, and a number for each.
+
+    A word is a run of letters, digits and underscores, or one other visible character, in either case with the one
+    space before it, if there is one; or a run of white space up to that space. Chinese characters and Japanese kana
+    are words of their own. Joined, the words of a text are the text.
+
+    Token 0 is the unknown word, written as U+FFFD; the others are numbered from 1 in the order of their code points.
+
+    Parameters
+    ----------
+    words : iterable of str
+        The words; order and repetition do not matter.
+
+    Examples
+    --------
+    >>> Words.split("if not x:\\n    return")
+    ['if', ' not', ' x', ':', '\\n   ', ' return']
+    >>> vocabulary = Words.from_text("a rose is a rose is a rose", size=3)
+    >>> vocabulary
+    Words([' is', ' rose'])
+    >>> vocabulary.encode(" rose is red")
+    array([2, 1, 0])
+    >>> vocabulary.decode([2, 1, 0])
+    ' rose is\N{REPLACEMENT CHARACTER}'
+    """
+
+    unit = "word"
+
+    def __init__(self, words):
+        words = list(words)
+        for word in words:
+            _check_str("words", word)
+        self._words = ["\ufffd", *sorted(set(words) - {"\ufffd"})]
+        self._tokens = {word: token for token, word in enumerate(self._words)}
+
+    @classmethod
+    def from_text(cls, text, min_count=1, size=10_000):
+        """The vocabulary of the words that occur in `text` at least `min_count` times.
+
+        It has at most `size` tokens, the unknown word among them: of the most frequent words, and of equally frequent
+        ones those that come first in the text. None: as many as there are.
+        """
+        counts = Counter(cls.split(text))
+        counts.pop("\ufffd", None)
+        least = positive_int("min_count", min_count)
+        return cls(word for word, count in counts.most_common(_known(size)) if count >= least)
+
+    @classmethod
+    def from_json(cls, value):
+        """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
+        words = value.get("words") if isinstance(value, dict) else None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {value!r:.80}")
+        return cls(words)
+
+    def to_json(self):
+        """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
+        return {"words": self.words}
+
+    @property
+    def words(self):
+        """The known words in the order of their tokens, which begin at 1."""
+        return self._words[1:]
+
+    def __len__(self):
+        """The number of tokens, the unknown word among them."""
+        return len(self._words)
+
+    @staticmethod
+    def split(text):
+        """The words of `text`, a list of str; joined they are the text."""
+        _check_str("text", text)
+        return _WORD.findall(text)
+
+    def encode(self, text):
+        """The tokens of `text`: an intp array, one for each word."""
+        return np.array([self._tokens.get(word, self.unknown) for word in self.split(text)], np.intp)
+
+    def decode(self, tokens):
+        """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
+        return "".join([self._words[token] for token in self._checked(tokens)])
+
+    def __eq__(self, other):
+        return isinstance(other, Words) and self._words == other._words
+
+    def __hash__(self):
+        return hash(tuple(self._words))
+
+    def __repr__(self):
+        return f"Words({self.words!r})"
+
+
+class Bytes(_Tokens):
+    """The 256 bytes, each its own number: nothing is unknown, and any file can be read.
+
+    Texts are UTF-8. What is not UTF-8 is kept in a str as lone surrogates, as `os.fsdecode` does (PEP 383), so that
+    ``decode(encode(data)).encode("utf-8", "surrogateescape")`` is `data`, whatever it holds.
+
+    Examples
+    --------
+    >>> Bytes().encode("né")
+    array([110, 195, 169])
+    >>> Bytes().decode([110, 195, 169, 255])
+    'né\\udcff'
+    >>> list(Bytes().pieces([110, 195, 169]))  # é comes when both of its bytes are there
+    ['n', 'é']
+    """
+
+    unit = "byte"
+    unknown = None
+
+    @classmethod
+    def from_json(cls, value):
+        """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
+        if value != {"bytes": 256}:
+            raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {value!r:.80}")
+        return cls()
+
+    def to_json(self):
+        """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
+        return {"bytes": 256}
+
+    def __len__(self):
+        return 256
+
+    @staticmethod
+    def split(text):
+        """The bytes of `text`, a str or bytes."""
+        if isinstance(text, bytes | bytearray):
+            return bytes(text)
+        _check_str("text", text)
+        return text.encode("utf-8", "surrogateescape")
+
+    def encode(self, text):
+        """The tokens of `text`, a str or bytes: an intp array, one for each byte."""
+        return np.frombuffer(self.split(text), np.uint8).astype(np.intp)
+
+    def decode(self, tokens):
+        """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
+        return self._checked(tokens).astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
+
+    def missing(self, text):
+        """No byte is missing: an empty list."""
+        return []
+
+    def pieces(self, tokens):
+        """The text of an iterable of tokens, piece by piece, a character when its last byte is there."""
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        for token in tokens:
+            if piece := decoder.decode(bytes([token])):
+                yield piece
+        if piece := decoder.decode(b"", final=True):
+            yield piece
+
+    def __eq__(self, other):
+        return isinstance(other, Bytes)
+
+    def __hash__(self):
+        return hash(Bytes)
+
+    def __repr__(self):
+        return "Bytes()"
+
+
+#: the levels a text can be read at
+LEVELS = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
+
+
+def vocabulary_from_json(value):
+    """The vocabulary, of whichever level, whose ``to_json`` gave `value`.
+
+    Examples
+    --------
+    >>> vocabulary_from_json({"words": ["b", "a"]})
+    Words(['a', 'b'])
+    """
+    for level, kind in LEVELS.items():
+        if isinstance(value, dict) and level in value:
+            return kind.from_json(value)
+    raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {value!r:.80}")
+
+
+# How many symbols a vocabulary of `size` tokens knows.
+def _known(size):
+    return None if size is None else positive_int("size", size) - 1
 
 
 def _check_str(name, value):
@@ -119,10 +344,21 @@ def read_text(path):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    if not text:
+        raise ValueError(
+            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; as bytes any file can be read"
+        ) from None
+    return _filled(path, text)
+
+
+def read_bytes(path):
+    """The content of the file `path`; OSError if it cannot be read, ValueError if it is empty."""
+    return _filled(path, Path(path).read_bytes())
+
+
+def _filled(path, content):
+    if not content:
         raise ValueError(f"{path}: the file is empty")
-    return text
+    return content
 
 
 def standard_library_text(limit=None):

@@ -174,7 +174,7 @@ def fit(
         history, best = checkpoint.load(model, optimizer)
     while len(history.loss) < epochs and not _exhausted(history, patience):
         epoch, started = len(history.loss), time.perf_counter()
-        with _bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
+        with progress_bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
             history.loss.append(loop.train(data, epoch, np.random.default_rng([seed, epoch]), bar))
             text = f"loss {history.loss[-1]:.3f}"
             if validation is not None:
@@ -192,6 +192,17 @@ def fit(
     if patience is not None:
         model.load_state_dict(best)
     return history
+
+
+def read_history(checkpoint):
+    """The `History` in the file `checkpoint` that `fit` wrote; an empty one where there is no such file."""
+    from .weights.native import read_npz
+
+    return _history(read_npz(checkpoint)) if Path(checkpoint).exists() else History()
+
+
+def _history(arrays):
+    return History(**{name: array.tolist() for name, array in _part(arrays, "history").items()})
 
 
 class _Loop:
@@ -406,8 +417,7 @@ class _Checkpoint:
         except ValueError as error:
             raise ValueError(f"checkpoint: {self.path}: {error}") from None
         model.load_state_dict(_part(arrays, "parameters"))
-        history = {name: array.tolist() for name, array in _part(arrays, "history").items()}
-        return History(**history), _part(arrays, "best")
+        return _history(arrays), _part(arrays, "best")
 
     def _arrays(self, parameters, state, history, best):
         parts = {"parameters": parameters, "optimizer": state, "best": best or {}}
@@ -497,7 +507,7 @@ def _check_finite(what, value, where):
         raise FloatingPointError(f"the {what} is {value} in {where}; that step was not made")
 
 
-def _bar(label, total, progress):
+def progress_bar(label, total, progress):
     """tqdm's bar, or what stands in for it."""
     if progress:
         try:

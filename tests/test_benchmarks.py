@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM
+from lstm_cy import LSTM, Embedding, Linear, Sequential
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIXES = ("time_", "timeraw_", "peakmem_", "track_")
@@ -103,7 +103,7 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
-    for module in ("common", "compare", "disassemble", "limits", "peers", "worker"):
+    for module in ("common", "compare", "disassemble", "generation", "limits", "peers", "worker"):
         assert not set(found_in(benchmarks(module)))
 
 
@@ -430,3 +430,29 @@ def test_compare_tells_why_a_worker_ended(benchmarks):
         compare.Worker(["nobody"], 1) as worker,
     ):
         worker.ask("prepare", "inference", "1x2x3x4")
+
+
+def test_generation_compares_writers_of_one_text(benchmarks, capsys):
+    pytest.importorskip("torch")
+    measured = benchmarks("generation").main(["--length=20", "--seconds=0.01"])
+    assert [len(row) for row in measured] == [3, 3]
+    out = capsys.readouterr().out
+    assert out.count("largest difference of logits") == 2
+    assert [line.split()[0] for line in out.splitlines()[3:]] == ["lstm_cy", "PyTorch", "PyTorch"]
+
+
+def test_generation_refuses_another_model(benchmarks, monkeypatch):
+    pytest.importorskip("torch")
+    generation = benchmarks("generation")
+    begin = generation.TorchCells.begin
+
+    def wrong(writer):
+        begin(writer)
+        writer.cells.reverse()
+
+    model = Sequential(Embedding(5, 4, seed=0), LSTM(4, 4, 2, seed=1), Linear(4, 5, seed=2))
+    monkeypatch.setattr(generation.TorchCells, "begin", wrong)
+    writers = [kind(model) for kind in (generation.Ours, generation.TorchModule, generation.TorchCells)]
+    assert len(generation.checked(writers[:2], 9)) == 9
+    with pytest.raises(ArithmeticError, match="PyTorch nn.LSTMCell: logits differ from lstm_cy Stepper's by"):
+        generation.checked(writers, 9)

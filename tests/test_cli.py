@@ -17,12 +17,19 @@ import pytest
 from scipy.special import log_softmax
 
 import lstm_cy
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, bench, cli, load, reference, save
-from lstm_cy.text import Vocabulary
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, bench, cli, config, load, reference, save
+from lstm_cy.decoding import generate
+from lstm_cy.text import Bytes, Vocabulary, Words, vocabulary_from_json
+from lstm_cy.training import History, read_history
 from lstm_cy.weights import conversion, gate_order
 
 TEXT = "".join(f"{n} green bottles, standing on the wall\n" for n in range(1000))
 SMALL = ["--hidden=12", "--embedding=5", "--batch-size=8", "--bptt=16", "--epochs=2", "--lr=0.01"]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before(monkeypatch):
+    monkeypatch.setattr(config, "_num_threads", config.get_num_threads())
 
 
 @pytest.fixture
@@ -176,6 +183,133 @@ def test_the_output_is_tried_before_the_training(tmp_path, text, capsys, monkeyp
     assert list(tmp_path.iterdir()) == [text]
 
 
+@pytest.fixture
+def binary(tmp_path, text):
+    """A text of two bytes that are not UTF-8 in each line."""
+    text.write_bytes(TEXT[:6000].encode("latin-1").replace(b"green", b"gr\xfc\xdfn"))
+    return text
+
+
+def test_train_reads_words(train, capsys):
+    path, out = train("--level=words", "--min-count=2", "--vocabulary=9")
+    vocabulary = Words.from_json(load(path).metadata["vocabulary"])
+    assert vocabulary == Words.from_text(TEXT[:7600], 2, 9)
+    assert " bottles" in vocabulary.words
+    assert "8000 characters of text, 400 of them held out; 9 tokens" in out
+    assert "nats a word" in out
+    assert "not in the vocabulary and count as unknown, such as" in out
+    assert cli.main(["generate", str(path), "--prompt= bottles", "--length=20", "--seed=0"]) == 0
+    written = Words.split(capsys.readouterr().out)
+    assert written[0] == " bottles"
+    assert set(vocabulary.words) >= set(written[1:-1])
+
+
+def test_train_reads_bytes(train, binary, tmp_path):
+    path, out = train("--level=bytes", "--limit-characters=5000")
+    assert load(path).metadata == {"vocabulary": {"bytes": 256}, "held_out": [4750, 5000]}
+    assert "5000 bytes of text, 250 of them held out; 256 tokens" in out
+    assert "nats a byte" in out
+    assert "unknown" not in out
+
+    expected = "".join(generate(load(path), Bytes(), "7 gr", length=200, seed=3, temperature=1.0))
+    assert any("\udc80" <= c <= "\udcff" for c in expected)
+    process = command("generate", path, "--prompt=7 gr", "--length=200", "--seed=3", "--temperature=1", cwd=tmp_path)
+    assert process.communicate(timeout=60) == (b"7 gr" + expected.encode("utf-8", "surrogateescape") + b"\n", b"")
+
+
+def test_what_is_not_text_needs_the_level_of_bytes(tmp_path, binary, capsys):
+    arguments = ["train", "--text", binary, "--output", tmp_path / "m.npz"]
+    assert "not UTF-8 text: invalid start byte at byte 4; as bytes any file can be read" in failure(arguments, capsys)
+    binary.write_bytes(b"")
+    for level in ("characters", "words", "bytes"):
+        assert f"{binary}: the file is empty" in failure([*arguments, "--level", level], capsys)
+
+
+def test_train_reads_the_standard_library_as_bytes(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    limit = "--limit-characters=5000"
+    assert cli.main(["train", f"--output={path}", limit, "--level=bytes", *SMALL, "--epochs=1"]) == 0
+    assert "5000 bytes of text" in capsys.readouterr().out
+
+
+def test_threads_are_those_asked_for(text, tmp_path, monkeypatch):
+    def fit(*arguments, **keywords):
+        seen.append(config.get_num_threads())
+        raise KeyboardInterrupt
+
+    seen = []
+    monkeypatch.setattr(cli, "fit", fit)
+    for arguments in (["--threads=2"], []):
+        monkeypatch.setattr(config, "_num_threads", 5)
+        assert cli.main(["train", f"--text={text}", f"--output={tmp_path / 'm.npz'}", *arguments]) == 130
+    assert seen == [2, 5]
+
+
+@pytest.mark.parametrize("asked", [None, "3"])
+def test_the_command_gives_blas_one_thread_unless_told(tmp_path, asked):
+    code = "import lstm_cy.__main__, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
+    environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, cwd=tmp_path)
+    assert out.stdout.decode().strip() == (asked or "1")
+
+
+def timed(optimizer, rows=100, **options):
+    x = np.arange(rows)[:, np.newaxis]
+    return cli._timed(x, x + 1, optimizer, SimpleNamespace(minutes=2.0, bptt=4, lr=0.5, **options))
+
+
+def test_the_rate_falls_to_zero_as_time_passes(monkeypatch):
+    monkeypatch.setattr(cli, "time", ticking())
+    optimizer = SimpleNamespace(lr=0.5, steps=0)
+    data, parts = timed(optimizer, checkpoint=None), []
+    for epoch in range(2):
+        parts.append([])
+        for x, y in data(epoch):
+            assert (y == x + 1).all()
+            parts[-1].append((x[0, 0], len(x), optimizer.lr))
+            optimizer.steps += math.ceil(len(x) / 4)
+    # the clock tells 1 to 60 s in the first part, then 61 to 120
+    seconds = [*range(1, 60), *range(61, 120)]
+    assert [len(part) for part in parts] == [59, 59]
+    firsts, sizes, rates = zip(*parts[0], *parts[1], strict=True)
+    assert rates == pytest.approx([0.5 * math.cos(math.pi * s / 240) ** 2 for s in seconds])
+    assert firsts == tuple(itertools.islice(itertools.cycle([0, 32, 64, 96]), 118))
+    assert sizes == tuple(itertools.islice(itertools.cycle([32, 32, 32, 4]), 118))
+
+
+def test_a_part_that_begins_late_still_makes_a_step(monkeypatch):
+    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=itertools.count(step=500.0).__next__))
+    optimizer = SimpleNamespace(lr=0.5, steps=0)
+    assert len(list(timed(optimizer, checkpoint=None)(0))) == 1
+    assert optimizer.lr == 0
+
+
+def test_time_used_before_counts(monkeypatch):
+    monkeypatch.setattr(cli, "time", ticking())
+    monkeypatch.setattr(cli, "read_history", lambda path: {"c.npz": History(seconds=[60.0, 10.0])}[path])
+    optimizer = SimpleNamespace(lr=0.5, steps=7)
+    x, _ = next(timed(optimizer, checkpoint="c.npz")(2))
+    assert x[0, 0] == 28
+    assert optimizer.lr == pytest.approx(0.5 * math.cos(math.pi * 71 / 240) ** 2)
+
+
+def test_train_for_some_minutes_and_go_on(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "time", ticking())
+    checkpoint = tmp_path / "checkpoint.npz"
+    first, out = train("--minutes=0.1", f"--checkpoint={checkpoint}")
+    assert "held-out loss" in out
+    assert len(read_history(checkpoint).loss) == 1
+    second, _ = train("--minutes=1.05", f"--checkpoint={checkpoint}", "--resume", output="second.npz")
+    assert len(read_history(checkpoint).loss) == 2
+    assert first.read_bytes() != second.read_bytes()
+    # nothing is left to do
+    third, _ = train("--minutes=1.05", f"--checkpoint={checkpoint}", "--resume", output="third.npz")
+    assert second.read_bytes() == third.read_bytes()
+    assert read_history(tmp_path / "none.npz") == History()
+
+
 # generate
 
 
@@ -279,7 +413,16 @@ def test_trace_reports_draws_and_writes_what_the_model_did(train, tmp_path, caps
 def test_trace_says_what_the_model_does_not_know(train, capsys):
     path, _ = train()
     assert cli.main(["trace", str(path), "--text=green€€"]) == 0
-    assert "2 characters are not in the model's vocabulary" in capsys.readouterr().out
+    assert "2 of 7 characters (28.57%) are not in the vocabulary" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("level", "symbols"), [("words", ["7", " green", " ä"]), ("bytes", [*"7 green ", "C3", "A4"])])
+def test_trace_names_the_tokens_of_each_level(train, capsys, level, symbols):
+    path, _ = train(f"--level={level}", "--min-count=1")
+    assert cli.main(["trace", str(path), "--text=7 green ä"]) == 0
+    model = load(path)
+    tokens = vocabulary_from_json(model.metadata["vocabulary"]).encode("7 green ä")
+    assert capsys.readouterr().out.endswith(model.trace(tokens).report(symbols, units=8) + "\n")
 
 
 def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch):
@@ -303,6 +446,110 @@ def test_trace_refuses(train, tmp_path, capsys):
     assert "layer: expected -1 to 0, got 1" in failure(["trace", path, "--text=a", "--layer=1"], capsys)
     assert "ends with .npz" in failure(["trace", path, "--text=a", "--npz=gates.json"], capsys)
     assert "missing.npz" in failure(["trace", tmp_path / "missing.npz", "--text=a"], capsys)
+
+
+def test_generate_draws_from_the_likeliest(train, capsys):
+    path, _ = train()
+
+    def generated(*arguments):
+        assert cli.main(["generate", str(path), "--prompt=7 green", "--length=40", *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert generated("--top-k=1", "--seed=1") == generated("--top-p=1e-9") == generated("--temperature=0")
+    assert generated("--top-p=1", "--seed=1") == generated("--seed=1") != generated("--temperature=0")
+    for wrong in ("--top-p=0", "--top-p=1.1", "--top-k=0"):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["generate", str(path), wrong])
+
+
+def test_the_prompt_may_come_in(train, capsys, tmp_path):
+    path, _ = train()
+    assert cli.main(["generate", str(path), "--prompt=7 green\n", "--length=30", "--seed=1"]) == 0
+    expected = capsys.readouterr().out
+    process = command("generate", path, "--prompt=-", "--length=30", "--seed=1", cwd=tmp_path, stdin=subprocess.PIPE)
+    assert process.communicate(b"7 green\n", timeout=60) == (expected.encode(), b"")
+
+
+def test_a_prompt_that_the_vocabulary_does_not_cover(train, capsys):
+    path, _ = train("--epochs=1")
+    err = failure(["generate", path, "--prompt", "7 größe"], capsys)
+    assert "prompt: not in the model's vocabulary: 'ö', 'ß'" in err
+
+
+# perplexity
+
+
+def shown_perplexity(capsys, *arguments):
+    assert cli.main(["perplexity", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_perplexity_is_what_the_model_thought_of_the_text(train, text, capsys):
+    path, _ = train()
+    out = shown_perplexity(capsys, path, "--text", text, "--held-out")
+    model = load(path)
+    tokens = Vocabulary.from_json(model.metadata["vocabulary"]).encode(TEXT[7600:8000])
+    logits = log_softmax(model(tokens[:-1])[0].astype(float), axis=-1)
+    bits = -np.take_along_axis(logits, tokens[1:, None], -1).mean() / math.log(2)
+    assert out.splitlines() == [
+        f"400 characters, {len(set(TEXT[7600:8000]))} of {len(set(TEXT[:7600])) + 1} tokens among them",
+        f"perplexity  {2**bits:.3f} a character",
+        f"bits        {bits:.3f} a character",
+        f"bits        {bits:.3f} a byte",
+    ]
+    text.write_text(TEXT[7600:8000])
+    assert shown_perplexity(capsys, path, "--text", text) == out
+
+
+def test_perplexity_tells_what_is_unknown_and_bits_of_each_unit(train, text, capsys):
+    path, _ = train()
+    text.write_text("7 grüne 瓶瓶\n", encoding="utf-8")
+    out = shown_perplexity(capsys, path, "--text", text)
+    assert "3 of 11 characters (27.27%) are not in the vocabulary" in out
+    assert r"count as unknown, such as '\xfc', '\u74f6'" in out
+    per_character, per_byte = (float(line.split()[1]) for line in out.splitlines() if line.startswith("bits"))
+    assert per_byte == pytest.approx(per_character * 10 / 15, abs=1e-3)  # after the first, 10 characters in 15 bytes
+
+
+def test_perplexity_of_words(train, text, capsys):
+    path, _ = train("--level=words", "--min-count=1")
+    text.write_text(" green bottles, standing")
+    out = shown_perplexity(capsys, path, "--text", text)
+    perplexity, *bits = (float(line.split()[1]) for line in out.splitlines() if line.startswith(("perp", "bits")))
+    total = 3 * math.log2(perplexity)  # three words after the first, 18 characters
+    assert bits == pytest.approx([total / 3, total / 18, total / 18], abs=2e-3)
+    assert [line.split()[-1] for line in out.splitlines()[2:5]] == ["word", "character", "byte"]
+
+
+def test_perplexity_of_bytes(train, binary, capsys):
+    path, _ = train("--level=bytes")
+    out = shown_perplexity(capsys, path, "--text", binary, "--held-out")
+    assert "a byte" in out
+    assert "character" not in out
+
+
+def test_perplexity_of_the_standard_library(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    assert cli.main(["train", f"--output={path}", "--limit-characters=5000", *SMALL, "--epochs=1"]) == 0
+    capsys.readouterr()
+    assert shown_perplexity(capsys, path, "--held-out", "--threads=1").startswith("250 characters")
+
+
+def test_perplexity_cannot_be_told(train, text, tmp_path, capsys):
+    path, _ = train("--epochs=1")
+    other = tmp_path / "other.txt"
+    for content, arguments, message in [
+        (b"", [], "other.txt: the file is empty"),
+        (b"a", [], "the text: expected at least two characters, got 1"),
+        (b"\xff\xff", [], "not UTF-8 text"),
+        (b"abc", ["--held-out"], "the text: expected the one of the training, 8000 long at least, got 3"),
+    ]:
+        other.write_bytes(content)
+        assert message in failure(["perplexity", path, "--text", other, *arguments], capsys)
+    save(load(path), path, {"vocabulary": load(path).metadata["vocabulary"]})
+    assert "does not tell what was held out" in failure(["perplexity", path, "--text", text, "--held-out"], capsys)
+    save(LSTM(2, 3), path)
+    assert f"{path}: holds no vocabulary" in failure(["perplexity", path, "--text", text], capsys)
 
 
 # demo

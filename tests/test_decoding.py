@@ -8,8 +8,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chi2
 
 from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy
-from lstm_cy.decoding import beam_search, generate, sample
-from lstm_cy.text import Vocabulary
+from lstm_cy.decoding import beam_search, generate, sample, surprise
+from lstm_cy.text import Bytes, Vocabulary, Words
 
 
 class Watched(Sequential):
@@ -85,6 +85,46 @@ def test_one_axis_gives_an_int():
         assert type(sample(np.zeros(3, np.float32), temperature=temperature, rng=0)) is int
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.0, 0.3, 0.2]),
+        ({"top_k": 1}, [0, 1, 0, 0, 0]),
+        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7, 0]),
+        ({"top_k": 3}, [0, 4 / 9, 0, 3 / 9, 2 / 9]),
+        ({"top_k": 99}, [0.1, 0.4, 0, 0.3, 0.2]),
+        ({"top_p": 0.3}, [0, 1, 0, 0, 0]),
+        ({"top_p": 0.41}, [0, 4 / 7, 0, 3 / 7, 0]),  # the one that goes beyond is in
+        ({"top_p": 0.69}, [0, 4 / 7, 0, 3 / 7, 0]),
+        ({"top_p": 0.71}, [0, 4 / 9, 0, 3 / 9, 2 / 9]),
+        ({"top_p": 1.0}, [0.1, 0.4, 0, 0.3, 0.2]),
+        ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
+        ({"top_k": 3, "top_p": 0.75}, [0, 4 / 7, 0, 3 / 7, 0]),  # 7 / 9 of what top_k leaves
+        # at temperature 1/2 the probabilities are as 1 : 16 : 0 : 9 : 4
+        ({"temperature": 0.5, "top_p": 0.54}, [0, 16 / 25, 0, 9 / 25, 0]),
+        ({"temperature": 0.5, "top_k": 3}, [0, 16 / 29, 0, 9 / 29, 4 / 29]),
+        ({"temperature": 0, "top_k": 3, "top_p": 0.9}, [0, 1, 0, 0, 0]),
+    ],
+)
+def test_top_k_and_top_p_leave_the_likeliest(options, expected):
+    with np.errstate(divide="ignore"):
+        logits = np.log([0.1, 0.4, 0.0, 0.3, 0.2])
+    drawn = sample(np.tile(logits, (40, 500, 1)), rng=0, **options)
+    counts = np.bincount(drawn.ravel(), minlength=5)
+    expected = 20_000 * np.array(expected)
+    assert counts[expected == 0].tolist() == [0] * np.count_nonzero(expected == 0)
+    possible = expected > 0
+    distance = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
+    assert distance <= chi2.ppf(0.9999, df=max(1, possible.sum() - 1))
+
+
+def test_top_k_takes_the_first_of_equals_in_each_row():
+    logits = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
+    drawn = sample(np.tile(logits, (200, 1, 1)), top_k=2, rng=0)
+    assert set(drawn[:, 0]) == {0, 1}
+    assert set(drawn[:, 1]) == {1, 3}
+
+
 def test_the_same_seed_draws_the_same_and_a_generator_goes_on():
     logits = np.zeros((50, 9))
     assert sample(logits, rng=4).tolist() == sample(logits, rng=4).tolist()
@@ -118,6 +158,10 @@ def test_nan_and_infinity_are_refused(bad, temperature):
         ([0.0], {"temperature": np.inf}, ValueError, "temperature: expected a number in"),
         ([0.0], {"temperature": "hot"}, TypeError, "temperature: expected a number"),
         ([0.0], {"rng": "dice"}, TypeError, "rng: expected"),
+        ([0.0], {"top_k": 0}, ValueError, "top_k: expected at least 1, got 0"),
+        ([0.0], {"top_k": 2.0}, TypeError, "top_k: expected an integer"),
+        ([0.0], {"top_p": 0}, ValueError, r"top_p: expected a number in \(0, 1\], got 0.0"),
+        ([0.0], {"top_p": 1.1}, ValueError, r"top_p: expected a number in \(0, 1\], got 1.1"),
     ],
 )
 def test_bad_arguments_of_sample(logits, keywords, error, message):
@@ -178,6 +222,36 @@ def test_the_unknown_symbol_is_never_written():
         assert set(text) <= set("abcd")
 
 
+def model_of(vocabulary, seed=3):
+    n = len(vocabulary)
+    return Sequential(Embedding(n, 4, seed=seed), LSTM(4, 16, seed=seed), Linear(16, n, seed=seed))
+
+
+@pytest.mark.parametrize("vocabulary", [Words(["a", " b", " c"]), Bytes()], ids=["words", "bytes"])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.8, "temperature": 2.0}])
+def test_pieces_are_the_text_of_tokens_drawn_one_by_one(vocabulary, options):
+    model = model_of(vocabulary)
+    pieces = list(generate(model, vocabulary, "a b", length=80, seed=5, **options))
+
+    rng, stepper, tokens = np.random.default_rng(5), model.stepper(), []
+    for token in vocabulary.encode("a b"):
+        logits = stepper.step(token)
+    for _ in range(80):
+        if vocabulary.unknown is not None:
+            logits[0] = -np.inf
+        tokens.append(sample(logits, rng=rng, **options))
+        logits = stepper.step(tokens[-1])
+    assert "".join(pieces) == vocabulary.decode(tokens)
+    assert len(set(tokens)) > 2
+
+
+def test_top_k_and_top_p_reach_the_text():
+    model, vocabulary = character_model(), Vocabulary("abcd")
+    greedy = "".join(generate(model, vocabulary, "ab", length=40, temperature=0))
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert "".join(generate(model, vocabulary, "ab", length=40, seed=0, **options)) == greedy
+
+
 def test_no_length_is_no_text():
     assert list(generate(character_model(), Vocabulary("abcd"), "a", length=0)) == []
 
@@ -192,11 +266,51 @@ def test_no_length_is_no_text():
         ({"length": 1.5}, TypeError, "length: expected an integer"),
         ({"temperature": -0.1}, ValueError, "temperature: expected"),
         ({"seed": "x"}, TypeError, "seed: expected"),
+        ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
+        ({"top_p": 0}, ValueError, "top_p: expected a number"),
+        ({"prompt": "abxcxy"}, ValueError, "prompt: not in the model's vocabulary: 'x', 'y'$"),
     ],
 )
 def test_bad_arguments_of_generate_are_told_before_the_first_character(keywords, error, message):
     with pytest.raises(error, match=message):
         generate(**{"model": character_model(), "vocabulary": Vocabulary("abcd"), "prompt": "a", **keywords})
+
+
+def test_surprise_is_what_the_model_thought_of_each_token():
+    model, tokens = character_model(dtype="float64"), np.random.default_rng(0).integers(0, 5, 50)
+    logits, _ = model(tokens[:-1])
+    p = softmax(logits, axis=-1)[np.arange(49), tokens[1:]]
+    expected = -np.log(p).mean()
+    assert surprise(model, tokens) == pytest.approx(expected, rel=1e-12)
+    # in chunks, the state carried on
+    for chunk in (1, 7, 48, 49):
+        assert surprise(model, tokens, chunk=chunk) == pytest.approx(expected, rel=1e-12)
+
+
+def test_surprise_by_hand():
+    """A model that always says a : b = 1 : 3 and has two more tokens that never come."""
+    model = character_model()
+    bias = np.log([1e-30, 1, 3, 1e-30, 1e-30])
+    model.load_state_dict({"2.weight": np.zeros((5, 16)), "2.bias": bias}, strict=False)
+    assert surprise(model, [2, 1]) == pytest.approx(np.log(4), rel=1e-6)
+    assert surprise(model, [1, 2]) == pytest.approx(np.log(4 / 3), rel=1e-6)
+    assert surprise(model, [0, 1, 2, 2]) == pytest.approx((np.log(4) + 2 * np.log(4 / 3)) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "keywords", "error", "message"),
+    [
+        (LSTM(2, 3), [1, 2], {}, TypeError, "model: expected a Sequential, got LSTM"),
+        (character_model(), [1], {}, ValueError, r"tokens: expected shape \(N,\) with N of at least 2"),
+        (character_model(), [[1, 2]], {}, ValueError, r"tokens: expected shape \(N,\)"),
+        (character_model(), [0.5, 1.0], {}, TypeError, "tokens: expected integers"),
+        (character_model(), [1, 2, 5], {}, ValueError, "expected classes 0 to 4"),
+        (character_model(), [1, 2], {"chunk": 0}, ValueError, "chunk: expected at least 1"),
+    ],
+)
+def test_bad_arguments_of_surprise(model, tokens, keywords, error, message):
+    with pytest.raises(error, match=message):
+        surprise(model, tokens, **keywords)
 
 
 END = 2

@@ -20,8 +20,6 @@ import lstm_cy
 from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc_greedy, save
 from lstm_cy.text import Vocabulary, standard_library_text
 
-import pytest
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -10,7 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lstm_cy import text as text_module
-from lstm_cy.text import Vocabulary, columns, read_text, standard_library_text, unigram_entropy
+from lstm_cy.text import (
+    LEVELS,
+    Bytes,
+    Vocabulary,
+    Words,
+    columns,
+    read_bytes,
+    read_text,
+    standard_library_text,
+    unigram_entropy,
+    vocabulary_from_json,
+)
 
 any_text = st.text(st.characters(codec=None), max_size=50)  # lone surrogates and NUL among them
 
@@ -77,6 +88,122 @@ def test_json_of_another_kind_is_refused(value):
         Vocabulary.from_json(value)
 
 
+def test_the_most_frequent_characters_are_known():
+    text = "ccccbbbaad\ufffd\ufffd\ufffd\ufffd\ufffd"
+    assert Vocabulary.from_text(text, size=3) == Vocabulary("bc")
+    assert Vocabulary.from_text(text, min_count=2, size=9) == Vocabulary("abc")
+    assert len(Vocabulary.from_text(text, size=1)) == 1
+    with pytest.raises(ValueError, match="size: expected at least 1, got 0"):
+        Vocabulary.from_text(text, size=0)
+
+
+def test_words_are_cut_as_documented():
+    assert Words.split("def f(x_1):\n    return x_1  + 2\n\n\nend ") == [
+        *("def", " f", "(", "x_1", ")", ":"),
+        *("\n   ", " return", " x_1", " ", " +", " 2"),
+        *("\n\n", "\n", "end", " "),
+    ]
+    assert Words.split("Grüße, Welt!") == ["Grüße", ",", " Welt", "!"]
+    assert Words.split("我爱AI 和 カナ。") == ["我", "爱", "AI", " 和", " カ", "ナ", "。"]
+    assert Words.split("") == []
+
+
+@given(any_text | st.text("ab1_ \n\t.,中\x85\u2003", max_size=60))
+def test_the_symbols_of_a_text_joined_are_the_text(text):
+    words = Words.split(text)
+    assert "".join(words) == text
+    assert all(words)
+    assert Words.split("".join(words)) == words
+    assert "".join(Vocabulary.split(text)) == text
+
+
+@given(st.text("ab \n.\ufffd", max_size=60), st.text("abc \n.", max_size=20))
+def test_words_round_trip(text, other):
+    vocabulary = Words.from_text(text, size=None)
+    again = vocabulary_from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert again == vocabulary
+    assert hash(again) == hash(vocabulary)
+    assert again.words == sorted(set(Words.split(text)) - {"\ufffd"})
+
+    tokens = again.encode(text + other)
+    assert tokens.dtype == np.intp
+    expected = "".join(word if word in vocabulary.words else "\ufffd" for word in Words.split(text + other))
+    assert again.decode(tokens) == "".join(again.pieces(tokens.tolist())) == expected
+    assert again.decode(again.encode(text)) == text
+
+
+def test_the_most_frequent_words_are_known():
+    text = "x y z y z z w \ufffd\ufffd\ufffd\ufffd"
+    assert Words.from_text(text, size=3).words == [" y", " z"]
+    assert Words.from_text(text, size=4).words == [" y", " z", "x"]  # of those that come once, the first
+    assert Words.from_text(text, min_count=2).words == [" y", " z"]
+    assert len(Words.from_text(" ".join(map(str, range(20_000))))) == 10_000
+
+
+@given(st.binary(max_size=60))
+@example(b"\xff\xfe\x00\xc3")
+@example("né 中\U0001f600".encode())
+def test_bytes_round_trip(data):
+    vocabulary = vocabulary_from_json(json.loads(json.dumps(Bytes().to_json())))
+    assert (vocabulary, len(vocabulary), hash(vocabulary)) == (Bytes(), 256, hash(Bytes()))
+    tokens = vocabulary.encode(data)
+    assert tokens.dtype == np.intp
+    assert tokens.tolist() == list(data)
+    text = vocabulary.decode(tokens)
+    assert text.encode("utf-8", "surrogateescape") == data
+    assert vocabulary.encode(text).tolist() == list(data)
+    assert "".join(vocabulary.pieces(data)) == text
+    assert vocabulary.missing(data) == []
+
+
+def test_a_character_comes_when_its_last_byte_is_there():
+    said = []
+
+    def tokens():
+        for token in "aé中\U0001f600".encode() + b"\xe4z\xc3":
+            said.append(token)
+            yield token
+
+    seen = [(piece, len(said)) for piece in Bytes().pieces(tokens())]
+    assert seen == [
+        *(("a", 1), ("é", 3), ("中", 6), ("\U0001f600", 10)),
+        *(("\udce4z", 12), ("\udcc3", 13)),
+    ]
+
+
+def test_missing_tells_what_a_vocabulary_does_not_cover():
+    assert Vocabulary("abc").missing("xaybxcz") == ["x", "y", "z"]
+    assert Words(["a", " b"]).missing("a b c d c") == [" c", " d"]
+    assert Vocabulary("abc").missing("cab") == Words(["a"]).missing("a") == []
+
+
+def test_words_and_bytes_refuse_what_is_not_theirs():
+    with pytest.raises(TypeError, match="words: expected a str, got int"):
+        Words([1])
+    with pytest.raises(TypeError, match="text: expected a str, got bytes"):
+        Words.from_text(b"a")
+    with pytest.raises(TypeError, match="text: expected a str, got int"):
+        Bytes().encode(1)
+    with pytest.raises(ValueError, match="tokens: expected 0 to 255, got 256 to 256"):
+        Bytes().decode([256])
+    with pytest.raises(ValueError, match="tokens: expected 0 to 1, got -1 to -1"):
+        Words(["a"]).decode([-1])
+    assert Words("ab") != Vocabulary("ab") != Bytes() != Words("ab")
+
+
+@pytest.mark.parametrize("value", [None, "words", [], {}, {"words": "ab"}, {"words": [1]}, {"bytes": 8}])
+def test_json_of_no_level_is_refused(value):
+    with pytest.raises(ValueError, match="vocabulary: expected"):
+        vocabulary_from_json(value)
+    for kind in LEVELS.values():
+        with pytest.raises(ValueError, match="vocabulary: expected"):
+            kind.from_json(value)
+
+
+def test_vocabularies_of_files_written_before_there_were_levels():
+    assert vocabulary_from_json({"characters": "abc"}) == Vocabulary("abc")
+
+
 def test_read_text(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("\ufeffÄpfel\n".encode())
@@ -89,6 +216,15 @@ def test_read_text(tmp_path):
         read_text(path)
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "missing")
+
+
+def test_read_bytes(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(b"\xff\x00\r\n")
+    assert read_bytes(path) == b"\xff\x00\r\n"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{path}: the file is empty"):
+        read_bytes(path)
 
 
 def test_standard_library_text_is_the_same_source_each_time():
