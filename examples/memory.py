@@ -348,12 +348,14 @@ def plot(results, options):
             low, middle, high = (list(map(of, scores.values())) for of in (min, statistics.median, max))
             axes.fill_between(spans, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(spans, middle, "o-", color=colour, label=MODELS[model].title, markersize=4)
+        axes.set_ylim(0, 0.22 if task.loss is mse else 1.05)
         axes.set_xticks(options.spans, options.spans)
         axes.minorticks_off()
     name, span = shown_gradient(options)
     for place, (when, word) in enumerate({"before": "before training", "after": "after it"}.items()):
         axes = figure.add_subplot(grid[1, columns * place : columns * (place + 1)])
-        axes.set(title=f"gradient left, {word} ({name}, span {span})", xlabel="steps before the last", yscale="log")
+        axes.set(title=f"{name}, span {span}, {word}", xlabel="steps before the last", yscale="log")
+        axes.set_ylabel("share of the gradient left")
         for model in options.models:
             for run in results.of_seeds(name, span, model, options.seeds):
                 axes.plot(run["distances"], np.maximum(run[f"gradient {when}"], 1e-30), color=colours[model])

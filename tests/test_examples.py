@@ -148,12 +148,13 @@ def test_the_gradient_by_distance():
     weights = [lstm.parameters[f"weight_{part}_l0"] for part in ("ih", "hh")]
     bias = lstm.parameters["bias_ih_l0"] + lstm.parameters["bias_hh_l0"]
     zeros = np.zeros((6, 4))
-    y, _, _ = reference.forward(x.astype(float), zeros, zeros, *weights, bias)
+    y, *_, (_, _, _, _, cells) = reference.forward_with_tape(x.astype(float), zeros, zeros, *weights, bias)
+    hidden = np.concatenate([zeros[np.newaxis], y])
     dh = mse(linear(y[-1]), target)[1] @ linear.parameters["weight"]
     assert shares[0] == 1
     for distance, share in list(zip(distances, shares, strict=True))[1:]:
-        _, h, c = reference.forward(x[: span - distance].astype(float), zeros, zeros, *weights, bias)
-        *_, tape = reference.forward_with_tape(x[span - distance :].astype(float), h, c, *weights, bias)
+        state = hidden[span - distance], cells[span - distance]
+        *_, tape = reference.forward_with_tape(x[span - distance :].astype(float), *state, *weights, bias)
         _, dh0, dc0, *_ = reference.backward(tape, np.zeros((distance, 6, 4)), dh, zeros, *weights)
         assert share == pytest.approx(np.sqrt((dh0**2).sum() + (dc0**2).sum()) / np.linalg.norm(dh), rel=1e-3)
 
