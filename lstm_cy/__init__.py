@@ -21,6 +21,7 @@ _HOME = {
     "SGD": "optimizers",
     "Adam": "optimizers",
     "clip_grad_norm": "optimizers",
+    "GateTrace": "trace",
     "pad": "batches",
     "fit": "training",
     "from_torch": "weights.pytorch",

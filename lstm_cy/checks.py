@@ -28,6 +28,14 @@ def non_negative_int(name, value):
     return _int(name, value, 0)
 
 
+def int_within(name, value, low, high):
+    """`value` as an int of `low` to `high`."""
+    value = _int(name, value, -np.inf)
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+    return value
+
+
 def _int(name, value, least):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")

@@ -1,4 +1,4 @@
-"""The command line, also ``python -m lstm_cy``: demo, train, generate, convert, inspect, bench and info."""
+"""The command line, also ``python -m lstm_cy``: demo, train, generate, trace, convert, inspect, bench and info."""
 
 import argparse
 import math
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +69,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
     commands = parser.add_subparsers(
-        required=True, metavar="demo | train | generate | convert | inspect | bench | info"
+        required=True, metavar="demo | train | generate | trace | convert | inspect | bench | info"
     )
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
+    _add_trace(commands)
     _add_convert(commands)
     _add_inspect(commands)
     _add_bench(commands)
@@ -128,6 +130,17 @@ def _add_generate(commands):
     add("--length", type=_natural, default=500, help="how many characters to write")
     add("--temperature", type=_non_negative, default=0.8, help="0: always the likeliest; 1: as learned")
     add("--seed", type=_natural, help="the same seed writes the same text")
+
+
+def _add_trace(commands):
+    add = _add_command(commands, "trace", _trace, "see what every gate did while a model read a text")
+    add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
+    add("--text", required=True, help="the text to read, itself")
+    add("--png", metavar="FILE", help="draw the gates here; needs matplotlib")
+    add("--npz", metavar="FILE", help="write the gates here, as arrays")
+    add("--report", action="store_true", help="say it in plain text; so it does where neither file is asked for")
+    add("--layer", type=int, default=-1, help="of the model's LSTM layers, from 0; -1 is the last")
+    add("--units", type=_positive_int, default=8, help="how many of the most telling units are shown")
 
 
 def _add_convert(commands):
@@ -253,12 +266,17 @@ def _train(options):
     _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
 
 
+def _load_text_model(path):
+    """The model in a file, and the vocabulary that was saved with it."""
+    model = load(path)
+    if "vocabulary" not in model.metadata:
+        raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
+    return model, Vocabulary.from_json(model.metadata["vocabulary"])
+
+
 def _generate(options):
     """Let a trained character model go on with a text, and show each character as soon as it is drawn."""
-    model = load(options.model)
-    if "vocabulary" not in model.metadata:
-        raise ValueError(f"{options.model}: holds no vocabulary; `lstm-cy train` writes models that do")
-    vocabulary = Vocabulary.from_json(model.metadata["vocabulary"])
+    model, vocabulary = _load_text_model(options.model)
     characters = generate(
         model,
         vocabulary,
@@ -271,6 +289,33 @@ def _generate(options):
     for character in characters:
         print(character, end="", flush=True)
     print()
+
+
+def _trace(options):
+    """See what every gate of a trained character model did while it read a text."""
+    model, vocabulary = _load_text_model(options.model)
+    if not options.text:
+        raise ValueError("--text: expected at least one character, got none")
+    tokens = vocabulary.encode(options.text)
+    trace = model.trace(tokens, layer=options.layer)
+    if options.png:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            trace.plot(options.text, units=options.units).savefig(options.png)
+        _say(f"picture in {options.png}")
+        messages = {str(warning.message) for warning in found}
+        if any("missing from font" in message for message in messages):
+            _say("it lacks characters that no font here has; install one that does, such as Noto Sans CJK for Chinese")
+        for message in sorted(message for message in messages if "missing from font" not in message):
+            _say(message)
+    if options.npz:
+        trace.to_npz(options.npz)
+        _say(f"arrays in {options.npz}")
+    if options.report or not (options.png or options.npz):
+        unknown = np.count_nonzero(tokens == vocabulary.unknown)
+        if unknown:
+            _say(f"{unknown} characters are not in the model's vocabulary; it read them as unknown ones")
+        _say(trace.report(options.text, units=options.units))
 
 
 # Files of others

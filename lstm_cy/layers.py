@@ -733,6 +733,39 @@ class Sequential(Layer):
             dy = gradients.x
         return Gradients(dy, initial[::-1], {name: parameters[name] for name in self._parameters})
 
+    def trace(self, x, states=None, lengths=None, layer=-1, direction=0, *, mask=None, reset=None, threads=None):
+        """Run the model over x, as a call does, and keep what every gate of one layer of its LSTMs did.
+
+        Parameters
+        ----------
+        x, states, lengths, mask, reset, threads :
+            As in a call.
+        layer : int
+            Counts the layers of all LSTMs of the model, in order, from 0; a negative one counts from the last.
+        direction : int
+            0, or 1 for the second of a bidirectional LSTM.
+
+        Returns
+        -------
+        GateTrace
+            Its arrays are those that a call computes with, to the bit.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not what is expected; the message names it. Or there is no LSTM.
+
+        Examples
+        --------
+        >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
+        >>> model = Sequential(Embedding(10, 4), LSTM(4, 8, seed=0), Linear(8, 10))
+        >>> model.trace([1, 2, 3]).forget.shape
+        (3, 8)
+        """
+        from .trace import trace_model
+
+        return trace_model(self, x, states, lengths, layer, direction, mask, reset, threads)
+
     def stepper(self, batch_size=1):
         """What runs this model one step at a time, with the weights it has now and states of zeros.
 

@@ -438,6 +438,44 @@ class LSTM(Layer):
             self._spread_shares(gradients, suffix, shares)
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
 
+    def trace(self, x, state=None, lengths=None, layer=-1, direction=0, *, mask=None, reset=None, threads=None):
+        """Run the layer over x, as a call does, and keep what every gate of one layer and direction did.
+
+        Parameters
+        ----------
+        x, state, lengths, mask, reset, threads :
+            As in a call.
+        layer : int
+            0 to L - 1; a negative one counts from the last.
+        direction : int
+            0, or with bidirectional 1 for the second.
+
+        Returns
+        -------
+        GateTrace
+            Its arrays are those that a call computes with, to the bit.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not what is expected; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+        >>> x = np.ones((7, 4, 3))
+        >>> trace = lstm.trace(x)
+        >>> trace.forget.shape
+        (7, 4, 5)
+        >>> np.array_equal(trace.hidden, lstm(x)[0])
+        True
+        """
+        from .trace import trace
+
+        return trace(self, x, state, lengths, layer, direction, mask, reset, threads)
+
     def stepper(self, batch_size=1):
         """What runs this layer one step at a time, with the weights it has now and a state of zeros.
 
@@ -467,8 +505,9 @@ class LSTM(Layer):
 
         return Stepper(self, batch_size)
 
-    def _run(self, x, state, steps, threads, rng=None, keep_tape=False):
-        """A call or a forward pass: (y, (h_n, c_n), tape or None)."""
+    def _run(self, x, state, steps, threads, rng=None, keep_tape=False, traced=None):
+        """A call, a forward pass, or a call that keeps the direction with index `traced` for a trace:
+        (y, (h_n, c_n), tape or None)."""
         threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
         network = self._network
         x = real_array("x", x)
@@ -486,10 +525,13 @@ class LSTM(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
+        elif traced is not None:
+            saved = [None] * (self.num_layers * self.num_directions)
+            saved[traced] = self._saved(batch.rows, traced // self.num_directions, traced=True)
         order, scale = batch.order, self._scale()
         forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
         batch.clear(h, c)
-        tape = Tape(network, batch, keep, saved, threads) if keep_tape else None
+        tape = None if saved is None else Tape(network, batch, keep, saved, threads)
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
     def _weight(self, parameters, name):
@@ -597,12 +639,13 @@ class LSTM(Layer):
             arrays.append(given.reshape(shape).copy())
         return arrays
 
-    def _saved(self, rows, layer):
-        """Empty arrays for what backward needs of one direction, those of a Saved in network.pxd."""
+    def _saved(self, rows, layer, traced=False):
+        """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
         H, P = self.hidden_size, self._told_size
         variant = None if self._variants() is None else 11 * H + 4
-        projected = (H, P) if self.proj_size else (None, None)
-        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, *projected)
+        projected = H if self.proj_size else None
+        told = P if self.proj_size or traced else None
+        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)
         return tuple(None if width is None else np.empty((rows, width), self.dtype) for width in widths)
 
     def _sums(self, gradients, suffix):

@@ -252,6 +252,57 @@ def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
     path = tmp_path / "model.npz"
     lstm_cy.save(lstm_cy.Sequential(lstm_cy.Embedding(3, 2), lstm_cy.LSTM(2, 3)), path)
     assert f"{path}: holds no vocabulary" in failure(["generate", path], capsys)
+    assert f"{path}: holds no vocabulary" in failure(["trace", path, "--text=a"], capsys)
+
+
+# trace
+
+
+def test_trace_reports_draws_and_writes_what_the_model_did(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    path, _ = train("--layers=2")
+    model, text = load(path), "7 green\nbottles"
+    expected = model.trace(Vocabulary.from_json(model.metadata["vocabulary"]).encode(text), layer=0)
+    line = ["trace", str(path), f"--text={text}", "--layer=0", "--units=3"]
+    assert cli.main(line) == 0
+    report = capsys.readouterr().out
+    assert report == expected.report(text, units=3) + "\n"
+    assert cli.main([*line, "--png=gates.png", "--npz=gates.npz"]) == 0
+    assert capsys.readouterr().out == "picture in gates.png\narrays in gates.npz\n"
+    assert Path("gates.png").read_bytes().startswith(b"\x89PNG")
+    assert np.load("gates.npz")["forget"].tobytes() == expected.forget.tobytes()
+    assert cli.main([*line, "--npz=gates.npz", "--report"]) == 0
+    assert capsys.readouterr().out == "arrays in gates.npz\n" + report
+
+
+def test_trace_says_what_the_model_does_not_know(train, capsys):
+    path, _ = train()
+    assert cli.main(["trace", str(path), "--text=green€€"]) == 0
+    assert "2 characters are not in the model's vocabulary" in capsys.readouterr().out
+
+
+def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("lstm_cy.trace._FONTS", ())
+    path, _ = train()
+    line = ["trace", str(path), f"--png={tmp_path / 'gates.png'}"]
+    assert cli.main([*line, "--text=green"]) == 0
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green\U0010fffe"]) == 0  # escaped: it is not printable
+    assert "lacks" not in capsys.readouterr().out
+    assert cli.main([*line, "--text=green风"]) == 0
+    captured = capsys.readouterr()
+    assert "it lacks characters that no font here has" in captured.out
+    assert not captured.err
+
+
+def test_trace_refuses(train, tmp_path, capsys):
+    path, _ = train()
+    assert "--text: expected at least one character" in failure(["trace", path, "--text="], capsys)
+    assert "layer: expected -1 to 0, got 1" in failure(["trace", path, "--text=a", "--layer=1"], capsys)
+    assert "ends with .npz" in failure(["trace", path, "--text=a", "--npz=gates.json"], capsys)
+    assert "missing.npz" in failure(["trace", tmp_path / "missing.npz", "--text=a"], capsys)
 
 
 # demo

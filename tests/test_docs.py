@@ -54,7 +54,7 @@ def test_commands(tmp_path, monkeypatch):
     pages = [ROOT / "README.md", ROOT / "docs" / "formats.md"]
     lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("lstm-cy ")]
-    assert {command[1] for command in commands} == {"train", "generate", "convert", "inspect", "info"}
+    assert {command[1] for command in commands} == {"train", "generate", "trace", "convert", "inspect", "info"}
     for _, *arguments in commands:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from common import every_gradient, random_case
 from test_gradients import check, finite_difference
 
-from lstm_cy import LSTM, Adam, Linear, Readout, Sequential, mse, reference
+from lstm_cy import LSTM, Adam, Embedding, Linear, Readout, Sequential, mse, reference, save
+from lstm_cy.text import Vocabulary, standard_library_text
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -19,6 +21,22 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_pictures_of_the_gates(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    module = load("gates")
+    vocabulary = Vocabulary.from_text(standard_library_text(3000))
+    n = len(vocabulary)
+    model = Sequential(Embedding(n, 4, seed=0), LSTM(4, 12, seed=1), Linear(12, n, seed=2))
+    save(model, tmp_path / "text.npz", {"vocabulary": vocabulary.to_json()})
+    arguments = ["--epochs=12", "--longest=5", f"--output={tmp_path}", f"--text-model={tmp_path / 'text.npz'}"]
+    right = module.main(arguments)
+    assert right > 0.9
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"gates-riddle", "gates-source", "gates-long"}
+    printed = capsys.readouterr().out
+    assert f"{100 * right:.1f} % of the question marks answered rightly" in printed
+    assert len(re.findall("the most telling units:", printed)) == 3
 
 
 def test_forecast_beats_repeating_yesterday(capsys):

@@ -21,7 +21,7 @@ CORE = {
     "reference",
     "_kernels",
 }
-ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text"}
+ABOVE = {"bench", "training", "quantize", "weights", "decoding", "text", "trace"}
 # what each module may import of the package; whoever is not listed may import the core
 ALLOWED = {
     "__init__": set(),

@@ -93,8 +93,9 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
         none, the first three together.
     keep : None or list of uint8 arrays of y's shape
         Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
-    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told)
-        For each layer and direction what a Saved of network.pxd has, filled for backward.
+    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told, cell)
+        For each layer and direction what a Saved of network.pxd has, filled for backward or for a trace; None where
+        nothing is kept.
     threads : int
         How many threads may work on it, the caller's included.
     """
@@ -338,7 +339,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
-    if layer.call.tape != NULL:
+    if layer.call.tape != NULL and layer.call.tape[index].gates != NULL:
         saved = &layer.call.tape[index]
     tape = Tape(saved, &layer.call.batch, 0)
     while start < steps(batch) and status == DONE:
@@ -398,6 +399,8 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* way
             at.tanh_c = here.tanh_c
         x += n * way.ih.inputs
         cell_step[real](network.engine.kernels, &at, NULL)
+        if tape.saved != NULL:
+            keep_told[real](network, &here, n, <real*>at.h, at.h_row, <real*>at.c)
         if not straight:
             for slot in range(n):
                 memcpy(out + place(batch, y, way.backwards, step, slot), <real*>at.h + slot * H, H * sizeof(real))
@@ -428,6 +431,8 @@ cdef void run_plain_steps(const Net* network, const Batch* batch, const Directio
             memcpy(gates, z, n * 4 * H * sizeof(real))
         multiply[real](&network.engine, &way.hh, n, h, gates, step % 2)
         cell[real](network, way, n, gates, c, h, hidden, NULL if tape.saved == NULL else &here)
+        if tape.saved != NULL:
+            keep_told[real](network, &here, n, h, P, c)
         for slot in range(n):
             memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
         x += n * way.ih.inputs
@@ -446,6 +451,17 @@ cdef Saved kept(const Net* network, const Direction* way, const Batch* batch, Ta
         memcpy(<real*>here.h_prev + slot * P, <real*>carried.h + slot * carried.row, P * sizeof(real))
     tape.row += running(tape.whole, step)
     return here
+
+
+cdef inline void keep_told(const Net* network, const Saved* here, Py_ssize_t n, const real* h, Py_ssize_t h_row,
+                           const real* c) noexcept nogil:
+    """Keep what came of a step's rows, where that is wanted; those of h lie `h_row` apart."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
+    if here.told != NULL:
+        for slot in range(n):
+            memcpy(<real*>here.told + slot * P, h + slot * h_row, P * sizeof(real))
+    if here.cell != NULL:
+        memcpy(here.cell, c, n * H * sizeof(real))
 
 
 cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t step, Py_ssize_t n, real* h,
@@ -483,8 +499,6 @@ cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, 
     if bound < INFINITY:
         for k in range(n * P):
             h[k] = bound if h[k] > bound else -bound if h[k] < -bound else h[k]
-    if here != NULL:
-        memcpy(here.told, h, n * P * sizeof(real))
 
 
 cdef bint lies_in_order(const Batch* batch, const Rows* x, bint backwards) noexcept nogil:

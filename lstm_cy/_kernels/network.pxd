@@ -73,7 +73,8 @@ ctypedef struct Saved:
     void* tanh_c  # (rows, H)
     void* extra   # (rows, 11H + 4), of a Variant
     void* hidden  # (rows, H), what is projected
-    void* told    # (rows, P), what came of it
+    void* told    # (rows, P), what came of it; of a trace, h in any case
+    void* cell    # (rows, H), the new one, of a trace alone
 
 
 ctypedef enum Status:
@@ -274,6 +275,7 @@ cdef inline Saved saved_from(const Saved* saved, const Net* network, const Direc
     here.extra = NULL if saved.extra == NULL else <real*>saved.extra + row * (EXTRA * H + 4)
     here.hidden = NULL if saved.hidden == NULL else <real*>saved.hidden + row * H
     here.told = NULL if saved.told == NULL else <real*>saved.told + row * P
+    here.cell = NULL if saved.cell == NULL else <real*>saved.cell + row * H
     return here
 
 

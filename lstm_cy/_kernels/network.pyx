@@ -240,13 +240,16 @@ cdef Rows rows_of(object array, bint batch_first) except *:
 
 
 cdef Saved* saved_of(list tape) except? NULL:
-    """The tape's arrays, those of a Saved for each layer and direction; free with PyMem_Free."""
+    """The tape's arrays, those of a Saved for each layer and direction or None; free with PyMem_Free."""
     if tape is None:
         return NULL
     cdef Saved* saved = <Saved*>PyMem_Calloc(len(tape), sizeof(Saved))
     if saved == NULL:
         raise MemoryError
-    for index, (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told) in enumerate(tape):
+    for index, arrays in enumerate(tape):
+        if arrays is None:
+            continue
+        x, h_prev, c_prev, gates, tanh_c, extra, hidden, told, cell = arrays
         saved[index].x = address(x)
         saved[index].h_prev = address(h_prev)
         saved[index].c_prev = address(c_prev)
@@ -255,6 +258,7 @@ cdef Saved* saved_of(list tape) except? NULL:
         saved[index].extra = address_or_null(extra)
         saved[index].hidden = address_or_null(hidden)
         saved[index].told = address_or_null(told)
+        saved[index].cell = address_or_null(cell)
     return saved
 
 
