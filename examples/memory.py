@@ -378,6 +378,9 @@ def parsed(arguments):
     options = parser.parse_args(arguments)
     if min(options.spans) < 2 or min(options.seeds, options.steps, options.threads) < 1:
         parser.error("expected spans of at least 2, and at least one seed, step and thread")
+    for path in filter(None, (options.results, options.plot)):
+        if not Path(path).absolute().parent.is_dir():
+            parser.error(f"{path}: there is no such folder to write to")
     options.spans = sorted(set(options.spans))
     return options
 

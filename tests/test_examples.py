@@ -83,6 +83,23 @@ def test_memory_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "memory.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["--spans", "1"], "spans of at least 2"),
+        (["--seeds", "0"], "at least one seed"),
+        (["--tasks", "chess"], "invalid choice"),
+        (["--plot", "nowhere/memory.png"], "no such folder"),
+    ),
+    ids=str,
+)
+def test_memory_refuses(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        load("memory").main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_the_tasks_of_memory():
     memory, rng = load("memory"), np.random.default_rng(0)
     x, target = memory.adding(20, 50, rng)
