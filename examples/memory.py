@@ -1,0 +1,415 @@
+"""How long an LSTM remembers, beside a plain recurrent network of the same size: three classic tasks, measured.
+
+    python -m examples.memory --plot memory.png                       everything, docs/memory.md
+    python -m examples.memory --tasks adding --spans 400 --models rnn lstm-chrono-closed
+
+Each run trains one model on one task until it is solved or the steps are used up; every step draws new sequences. The
+results are written to a JSON file after each run: interrupted with Ctrl-C, the same command goes on from there, and
+once all is measured it only tells the tables. The picture needs matplotlib.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_cy import LSTM, Adam, Linear, Readout, Sequential, cross_entropy, fit, mse, set_num_threads
+from lstm_cy.losses import IGNORE_INDEX
+
+LETTERS = 8  # there are so many different things to remember in copying and recall
+COPIED = 3  # letters to copy
+HELD_OUT = 512  # sequences that a model is judged by
+EPOCH = 50  # steps from one look at them to the next
+POINTS = 60  # distances at which the gradient is measured
+RECIPE = {"hidden": 32, "batch": 32, "clip_norm": 1.0}
+
+
+# The tasks: each draws (x (T, B, I), target), from a span, B and a random generator.
+
+
+def adding(span, B, rng):
+    """The sum of two marked numbers of `span`, one in each half (Hochreiter and Schmidhuber, Long short-term memory,
+    1997). Who always says 1, the mean, is wrong by 1/6, the variance."""
+    rows, half = np.arange(B), span // 2
+    places = np.stack([rng.integers(0, half, B), rng.integers(half, span, B)])
+    x = np.stack([rng.random((span, B)), np.zeros((span, B))], axis=-1)
+    x[places, rows, 1] = 1
+    return x.astype(np.float32), x[places, rows, 0].sum(axis=0)[:, np.newaxis].astype(np.float32)
+
+
+def copying(span, B, rng):
+    """A few letters, `span` blanks, then as many question marks: the letters are to be told again in their order."""
+    letters = rng.integers(0, LETTERS, (COPIED, B))
+    blanks, questions = np.full((span, B), LETTERS), np.full((COPIED, B), LETTERS + 1)
+    ignored = np.full((COPIED + span, B), IGNORE_INDEX)
+    return one_hot([letters, blanks, questions], LETTERS + 2), np.concatenate([ignored, letters])
+
+
+def recall(span, B, rng):
+    """One letter, then noise from another alphabet: which letter was it, `span` steps ago?"""
+    letter, noise = rng.integers(0, LETTERS, (1, B)), rng.integers(LETTERS, 2 * LETTERS, (span, B))
+    return one_hot([letter, noise], 2 * LETTERS), letter[0]
+
+
+def one_hot(parts, size):
+    return np.eye(size, dtype=np.float32)[np.concatenate(parts)]
+
+
+class Task(NamedTuple):
+    """A task, and how models are judged by it."""
+
+    draw: object
+    inputs: int
+    outputs: int
+    every_step: bool  # there is a target for each step, not only one at the end
+    loss: object
+    measure: str
+    baseline: float  # of who remembers nothing
+    solved: float
+
+    def score(self, model, x, target):
+        """Mean squared error, or the share of right answers."""
+        prediction, _ = model(x)
+        if self.loss is mse:
+            return mse(prediction, target)[0]
+        counted = target != IGNORE_INDEX
+        return float((prediction.argmax(axis=-1) == target)[counted].mean())
+
+    def is_solved(self, score):
+        return score < self.solved if self.loss is mse else score >= self.solved
+
+
+TASKS = {
+    "adding": Task(adding, 2, 1, False, mse, "mean squared error", 1 / 6, 0.01),
+    "copying": Task(copying, LETTERS + 2, LETTERS, True, cross_entropy, "share of letters right", 1 / LETTERS, 0.99),
+    "recall": Task(recall, 2 * LETTERS, LETTERS, False, cross_entropy, "share of letters right", 1 / LETTERS, 0.99),
+}
+
+
+# The models: each makes a layer from the inputs, H, the span and a seed.
+
+
+def tanh_rnn(input_size, hidden_size, *, orthogonal=False, dtype="float32", seed=None):
+    """A plain recurrent network, h = tanh(W x + U h + b), as an LSTM whose gates are stuck.
+
+    All is written, nothing is kept, all is told: i = o = 1, f = 0, and the candidate has no tanh of its own. The hard
+    sigmoid is flat where the gates stand, so that no gradient reaches them and training leaves them there. W, U and b
+    are drawn as PyTorch's RNN draws them; `orthogonal` takes for U a random orthogonal matrix, which carries gradients
+    furthest as long as tanh is nearly linear (Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics
+    of learning in deep linear neural networks, 2014).
+    """
+    rng = np.random.default_rng(seed)
+    H = hidden_size
+    layer = LSTM(input_size, H, activations=("hardsigmoid", "affine", "tanh"), forget_bias=0.0, dtype=dtype, seed=rng)
+    parameters = layer.state_dict()
+    for name, array in parameters.items():
+        for gate, stuck in ((0, 10.0), (1, -10.0), (3, 10.0)):
+            array[gate * H : (gate + 1) * H] = stuck if name == "bias_ih_l0" else 0
+    if orthogonal:
+        Q, R = np.linalg.qr(rng.standard_normal((H, H)))
+        parameters["weight_hh_l0"][2 * H : 3 * H] = Q * np.sign(np.diag(R))
+    layer.load_state_dict(parameters)
+    return layer
+
+
+def closed(layer):
+    """The layer with the forget gates' bias taken off the input gates': who keeps for long must write rarely, or the
+    cell fills up. The other half of the chrono initialisation (Tallec and Ollivier, 2018)."""
+    H = layer.hidden_size
+    parameters = layer.state_dict()
+    bias = parameters["bias_ih_l0"]
+    bias[:H] -= bias[H : 2 * H]
+    layer.load_state_dict(parameters)
+    return layer
+
+
+class Model(NamedTuple):
+    """How a layer is made, and the learning rate that suits it."""
+
+    title: str
+    make: object
+    lr: float = 0.01
+
+
+MODELS = {
+    "rnn": Model("tanh RNN", lambda I, H, span, seed: tanh_rnn(I, H, seed=seed), 0.003),
+    "rnn-orthogonal": Model(
+        "tanh RNN, orthogonal", lambda I, H, span, seed: tanh_rnn(I, H, orthogonal=True, seed=seed), 0.003
+    ),
+    "lstm-0": Model("LSTM, forget bias 0", lambda I, H, span, seed: LSTM(I, H, forget_bias=0.0, seed=seed)),
+    "lstm-1": Model("LSTM, forget bias 1", lambda I, H, span, seed: LSTM(I, H, forget_bias=1.0, seed=seed)),
+    "lstm-chrono": Model(
+        'LSTM, ("chrono", T)', lambda I, H, span, seed: LSTM(I, H, forget_bias=("chrono", span), seed=seed)
+    ),
+    "lstm-chrono-closed": Model(
+        'LSTM, ("chrono", T), closed',
+        lambda I, H, span, seed: closed(LSTM(I, H, forget_bias=("chrono", span), seed=seed)),
+    ),
+}
+
+
+def build(task, model, span, seed, hidden=RECIPE["hidden"]):
+    """The model for a task: the layer, read out after every step or the last, and the answer."""
+    layers = model.make(task.inputs, hidden, span, seed), Linear(hidden, task.outputs, seed=seed)
+    return Sequential(layers[0], *([] if task.every_step else [Readout()]), layers[1])
+
+
+# What is measured.
+
+
+def gradient_by_distance(model, x, target, loss):
+    """How much of the gradient of the last step's loss is left so many steps before it.
+
+    The sequence is run in chunks, the state carried over. On the way back each chunk hands the gradient of the state to
+    the one before, and its norm (of h and c together, all rows) is noted, as a share of what the last h got.
+
+    Parameters
+    ----------
+    model : Sequential
+        An LSTM first and a Linear last.
+    x : ndarray (T, B, I)
+    target : ndarray (B, ...)
+        For the last step.
+    loss : callable
+
+    Returns
+    -------
+    distances, shares : list
+        From 0 to T, at most POINTS + 1 of them. In float64, so that very little is still told from nothing.
+    """
+    lstm, linear = (in_float64(layer) for layer in (model.layers[0], model.layers[-1]))
+    borders = np.unique(np.linspace(0, len(x), POINTS + 1).astype(int))
+    state, tapes = None, []
+    for first, last in pairwise(borders):
+        _, state, tape = lstm.forward(x[first:last], state)
+        tapes.append(tape)
+    prediction, tape = linear.forward(state[0][-1])
+    dh = linear.backward(tape, loss(prediction, target)[1]).x[np.newaxis]
+    dstate, norms = (dh, np.zeros_like(dh)), [np.linalg.norm(dh)]
+    for tape in reversed(tapes):
+        dstate = lstm.backward(tape, dstate=dstate).state
+        norms.append(np.linalg.norm(dstate))
+    return (len(x) - borders[::-1]).tolist(), [float(f"{norm / norms[0]:.4g}") for norm in norms]
+
+
+def in_float64(layer):
+    """A copy of a layer that computes in float64."""
+    copy = type(layer)(**{**layer.config, "dtype": "float64"})
+    copy.load_state_dict(layer.parameters)
+    return copy
+
+
+def run(task, model, span, seed, steps, show=lambda step, score: None):
+    """Train one model on one task; what is written to the results."""
+    x, target = task.draw(span, HELD_OUT, np.random.default_rng([seed, span]))
+    lstm = build(task, model, span, seed)
+    gradient = partial(gradient_by_distance, lstm, x[:, :64], target[-1, :64] if task.every_step else target[:64])
+    distances, before = gradient(task.loss)
+    scores = []
+
+    def batches(epoch):
+        rng = np.random.default_rng([seed, span, 1 + epoch])
+        return (task.draw(span, RECIPE["batch"], rng) for _ in range(EPOCH))
+
+    def judge(history):
+        scores.append(task.score(lstm, x, target))
+        show(EPOCH * len(scores), scores[-1])
+        return task.is_solved(scores[-1])
+
+    began = time.perf_counter()
+    fit(
+        lstm,
+        batches,
+        loss=task.loss,
+        optimizer=Adam(lstm, lr=model.lr),
+        epochs=max(1, steps // EPOCH),
+        clip_norm=RECIPE["clip_norm"],
+        callbacks=[judge],
+        progress=False,
+    )
+    return {
+        "solved": bool(task.is_solved(scores[-1])),
+        "steps": EPOCH * len(scores),
+        "seconds": round(time.perf_counter() - began, 1),
+        "scores": [round(score, 4) for score in scores],
+        "distances": distances,
+        "gradient before": before,
+        "gradient after": gradient(task.loss)[1],
+    }
+
+
+# The results: a file that is gone on with, tables, and a picture.
+
+
+class Results:
+    """{(task, span, model, seed): what `run` returned}, in a JSON file."""
+
+    def __init__(self, path, settings):
+        self.path, self.settings, self.runs = Path(path), settings, {}
+        if self.path.exists():
+            try:
+                found = json.loads(self.path.read_text())
+                self.runs, before = dict(found["runs"]), found["settings"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise SystemExit(f"{path}: not results of this example ({error}); choose another --results") from None
+            if before != settings:
+                raise SystemExit(f"{path}: measured with {before}, not {settings}; choose another --results")
+
+    def get(self, *key):
+        return self.runs.get("/".join(map(str, key)))
+
+    def add(self, result, *key):
+        """Note a result; the file is replaced in one move, so that it is whole at any time."""
+        self.runs["/".join(map(str, key))] = result
+        new = self.path.with_name(self.path.name + ".new")
+        new.write_text(json.dumps({"settings": self.settings, "runs": self.runs}))
+        os.replace(new, self.path)
+
+    def of_seeds(self, task, span, model, seeds):
+        """The results of a few seeds, as far as they are there."""
+        return [result for seed in range(seeds) if (result := self.get(task, span, model, seed))]
+
+
+def tables(results, options):
+    """The results in Markdown: scores by span, and the gradient by distance at the longest span there is."""
+    lines = []
+    for name in options.tasks:
+        task = TASKS[name]
+        lines += ["", f"**{name}**: {task.measure} (knowing nothing: {task.baseline:.3f}), steps until solved", ""]
+        lines += header("", options.spans)
+        for model in options.models:
+            cells = [score_cell(results.of_seeds(name, span, model, options.seeds)) for span in options.spans]
+            lines.append(row(MODELS[model].title, cells))
+    name, span = shown_gradient(options)
+    lines += ["", f"**gradient** of the last step's loss that is left so many steps before ({name}, span {span})", ""]
+    marks = [mark for mark in (10, 50, 100, 200, 400, 1000) if mark <= span]
+    lines += header("", marks)
+    for model, when in product(options.models, ("before", "after")):
+        curves = results.of_seeds(name, span, model, options.seeds)
+        cells = [gradient_cell(curves, f"gradient {when}", mark) for mark in marks]
+        lines.append(row(f"{MODELS[model].title}, {when} training", cells))
+    return "\n".join(lines[1:])
+
+
+def header(first, columns):
+    return [row(first, columns), "|---|" + "--:|" * len(columns)]
+
+
+def row(first, cells):
+    return f"| {first} | " + " | ".join(map(str, cells)) + " |"
+
+
+def score_cell(runs):
+    """The median score, and in how many steps it was solved if more than half of the seeds did."""
+    if not runs:
+        return ""
+    text = f"{statistics.median(run['scores'][-1] for run in runs):.3f}"
+    if 2 * sum(run["solved"] for run in runs) > len(runs):
+        text = f"**{text}** ({statistics.median_low(run['steps'] for run in runs)})"
+    return text
+
+
+def gradient_cell(runs, which, distance):
+    return f"{statistics.median(np.interp(distance, run['distances'], run[which]) for run in runs):.0e}" if runs else ""
+
+
+def shown_gradient(options):
+    """The task and span whose gradients are told: adding at 400 where that was measured."""
+    return ("adding" if "adding" in options.tasks else options.tasks[0]), min(options.spans, key=lambda s: abs(s - 400))
+
+
+def plot(results, options):
+    """The tables as a picture: a matplotlib Figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit("--plot needs matplotlib: pip install lstm_cy[plot]") from None
+    colours = dict(zip(MODELS, ("#b8b8b8", "#6e6e6e", "#f2b447", "#e07b39", "#5aa9d6", "#1f4e8c"), strict=True))
+    columns = max(2, len(options.tasks))
+    figure = Figure(figsize=(4.2 * columns, 7.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2 * columns)
+    for place, name in enumerate(options.tasks):
+        task = TASKS[name]
+        axes = figure.add_subplot(grid[0, 2 * place : 2 * place + 2])
+        axes.set(title=name, xlabel="span (steps)", ylabel=task.measure, xscale="log")
+        axes.axhline(task.baseline, color="#888888", linestyle=":", linewidth=1)
+        for model in options.models:
+            found = {span: results.of_seeds(name, span, model, options.seeds) for span in options.spans}
+            scores = {span: [run["scores"][-1] for run in runs] for span, runs in found.items() if runs}
+            spans, colour = list(scores), colours[model]
+            low, middle, high = (list(map(of, scores.values())) for of in (min, statistics.median, max))
+            axes.fill_between(spans, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(spans, middle, "o-", color=colour, label=MODELS[model].title, markersize=4)
+        axes.set_ylim(0, 0.22 if task.loss is mse else 1.05)
+        axes.set_xticks(options.spans, options.spans)
+        axes.minorticks_off()
+    name, span = shown_gradient(options)
+    for place, (when, word) in enumerate({"before": "before training", "after": "after it"}.items()):
+        axes = figure.add_subplot(grid[1, columns * place : columns * (place + 1)])
+        axes.set(title=f"{name}, span {span}, {word}", xlabel="steps before the last", yscale="log")
+        axes.set_ylabel("share of the gradient left")
+        for model in options.models:
+            for run in results.of_seeds(name, span, model, options.seeds):
+                axes.plot(run["distances"], np.maximum(run[f"gradient {when}"], 1e-30), color=colours[model])
+        axes.set_ylim(1e-12, 1e2)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def parsed(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--spans", nargs="+", type=int, default=[20, 50, 100, 200, 400, 1000])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", type=int, default=3, help="how many; the median counts")
+    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps a run may take")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", default="memory.json", help="written after each run; gone on with if it is there")
+    parser.add_argument("--plot", metavar="PNG")
+    options = parser.parse_args(arguments)
+    if min(options.spans) < 2 or min(options.seeds, options.steps, options.threads) < 1:
+        parser.error("expected spans of at least 2, and at least one seed, step and thread")
+    for path in filter(None, (options.results, options.plot)):
+        if not Path(path).absolute().parent.is_dir():
+            parser.error(f"{path}: there is no such folder to write to")
+    options.spans = sorted(set(options.spans))
+    return options
+
+
+def main(arguments=None):
+    options = parsed(arguments)
+    set_num_threads(options.threads)
+    rates = {name: model.lr for name, model in MODELS.items()}
+    results = Results(options.results, {**RECIPE, "lr": rates, "steps": options.steps})
+    keys = list(product(options.tasks, options.spans, options.models, range(options.seeds)))
+    try:
+        for number, key in enumerate(keys):
+            if results.get(*key):
+                continue
+            task, span, model, seed = key
+            label = f"{number + 1}/{len(keys)} {task}, span {span}, {MODELS[model].title}, seed {seed}"
+
+            def show(step, score, label=label):
+                print(f"\r{label}: step {step}, {score:.3f}  ", end="", file=sys.stderr, flush=True)
+
+            results.add(run(TASKS[task], MODELS[model], span, seed, options.steps, show), *key)
+            print(file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from {options.results}", file=sys.stderr)
+    print(tables(results, options))
+    if options.plot:
+        plot(results, options).savefig(options.plot, dpi=110)
+    return results
+
+
+if __name__ == "__main__":
+    main()
