@@ -160,11 +160,19 @@ class Layer:
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
 
+    def __copy__(self):
+        """Another layer with the same parameters, which they share until one of them gets others."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def __reduce__(self):
-        """To copy and to pickle: built anew, the weights packed for the machine that does it."""
-        described = {"type": type(self).__name__, **self.config}
-        kept = {name: vars(self)[name] for name in ("metadata", "report") if name in vars(self)}
-        return _rebuilt, (described, self.stored()), kept
+        """To pickle, and to copy deeply: built anew, the weights packed for the machine that does it."""
+        return _rebuilt, (type(self), self.config, self.stored()), self._remarks()
+
+    def _remarks(self):
+        """What users or `quantize` have said of it."""
+        return {name: vars(self)[name] for name in ("metadata", "report") if name in vars(self)}
 
     def __repr__(self):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -204,10 +212,8 @@ class Composite(Layer):
                 layer._adopt(own)
 
 
-def _rebuilt(config, arrays):
-    """The layer that `config` describes, with copies of `arrays`."""
-    from .weights.native import build
-
-    layer = build(config)
+def _rebuilt(kind, config, arrays):
+    """A layer of this kind and configuration, with copies of `arrays`."""
+    layer = kind.blank(**config)
     layer.restore(arrays)
     return layer

@@ -570,6 +570,9 @@ class Sequential(Composite):
         self._batch_first = layouts.pop() if layouts else True
         self.config = {"layers": [{"type": type(layer).__name__, **layer.config} for layer in layers]}
 
+    def __reduce__(self):
+        return type(self), self.layers, self._remarks()
+
     @property
     def batch_first(self):
         """Whether the batch axis of x comes first: as its LSTMs have it; True where there is none."""
