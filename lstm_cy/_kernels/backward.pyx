@@ -23,6 +23,8 @@ from .table cimport SHARES, cell_backward, column_sums, real, variant_backward
 cdef enum:
     # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
     BLOCK_BYTES = 2097152
+    # Multiply-adds of a block worth sharing where its steps, those of a lone row, cannot be
+    WORTH_PRODUCTS = 20000000
 
 ctypedef struct Sums:
     # the gradients of one direction's parameters, added up over the blocks
@@ -214,7 +216,8 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     """All steps of a sweep, the last block first."""
     cdef const Batch* batch = &this.call.batch
     cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.way.ih.inputs + this.way.hh.inputs)
-    cdef Py_ssize_t done = 0, stop = 0
+    cdef Py_ssize_t groups = max(1, min(this.threads, batch.B // LEAST_ROWS)) if this.threads > 1 else 0
+    cdef Py_ssize_t done = 0, stop = 0, worth
     cdef bint sharing
     cdef Status status
     this.first = this.call.rows
@@ -222,10 +225,10 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     while this.end > 0:
         this.start = block_start(batch, this.end, most, &this.rows)
         this.first -= this.rows
-        sharing = (this.threads > 1
-                   and this.rows * work_of_row > (WORTH_SHARING if worker_is_near() else WORTH_WAKING))
+        worth = WORTH_WAKING if not worker_is_near() else WORTH_SHARING if groups > 1 else WORTH_PRODUCTS
+        sharing = groups > 0 and this.rows * work_of_row > worth
         this.products = False
-        share(this, max(1, min(this.threads, batch.B // LEAST_ROWS)) if sharing else 1)
+        share(this, groups if sharing else 1)
         this.products = True
         share(this, this.threads if sharing else 1)
         add_sums[real](this, NULL)
