@@ -202,6 +202,7 @@ class LSTM(Layer):
             "activations": [[list(entry) for entry in triple] for triple in self.activations],
             "dtype": self.dtype.name,
         }
+        self._variants = self._cells()
         self._begin(self._shapes(), lambda: self._drawn(rng, forget_rows))
 
     @classmethod
@@ -282,11 +283,11 @@ class LSTM(Layer):
             self.dtype.itemsize,
             weights,
             self.proj_clip,
-            self._variants(),
+            self._variants,
         )
         return {"_network": network}
 
-    def _variants(self):
+    def _cells(self):
         """What Network is told of each direction's cell, or None: every cell is the plain one."""
         plain = (activation_functions.PLAIN,) * self.num_directions
         bounds = self.clip, self.cell_clip
@@ -640,7 +641,7 @@ class LSTM(Layer):
     def _saved(self, rows, layer, traced=False):
         """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
         H, P = self.hidden_size, self._told_size
-        variant = None if self._variants() is None else 11 * H + 4
+        variant = None if self._variants is None else 11 * H + 4
         projected = H if self.proj_size else None
         told = P if self.proj_size or traced else None
         widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)

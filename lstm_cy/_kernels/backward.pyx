@@ -68,7 +68,6 @@ ctypedef struct Sweep:
     # the block at hand: its steps, its rows, and the first of these in the tape
     Py_ssize_t start, end, rows, first
     # what threads share: a phase, cut in parts that they take one after the other
-    int threads
     bint products          # the second phase
     Py_ssize_t parts, next
 
@@ -193,7 +192,6 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.saved = &call.tape[index]
     this.sums = &call.sums[index]
     this.dy = dy
-    this.threads = call.threads
     this.space = scratch
     this.dh = <real*>this.space + call.threads * this.space_size
     this.dc = <real*>this.dh + B * P
@@ -216,7 +214,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     """All steps of a sweep, the last block first."""
     cdef const Batch* batch = &this.call.batch
     cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.way.ih.inputs + this.way.hh.inputs)
-    cdef Py_ssize_t groups = max(1, min(this.threads, batch.B // LEAST_ROWS)) if this.threads > 1 else 0
+    cdef Py_ssize_t groups = max(1, min(this.call.threads, batch.B // LEAST_ROWS)) if this.call.threads > 1 else 0
     cdef Py_ssize_t done = 0, stop = 0, worth
     cdef bint sharing
     cdef Status status
@@ -230,7 +228,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
         this.products = False
         share(this, groups if sharing else 1)
         this.products = True
-        share(this, this.threads if sharing else 1)
+        share(this, this.call.threads if sharing else 1)
         add_sums[real](this, NULL)
         scatter[real](batch, dx, this.way.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
         this.end = this.start
