@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ._kernels.memory import kept_now
 from .checks import positive_int
 
 ENGINES = ("blas", "packed")
@@ -130,6 +131,7 @@ def _configuration():
         "available": ", ".join(available_instruction_sets()),
         "engine": engine(),
         "threads": get_num_threads(),
+        "working memory": f"{kept_now() / 1e6:.1f} MB kept for the next call",
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),
         "Python": platform.python_version(),

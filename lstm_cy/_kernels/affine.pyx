@@ -1,9 +1,9 @@
 """A linear map and its weights, packed as an LSTM's are: a row's result does not depend on the rows beside it."""
 
 cimport cython
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from .memory cimport borrow, give_back
 from .network cimport (
     DONE, NO_MEMORY, Engine, Packer, Status, Weight, add_outer, address, address_or_null, affine, after, check,
     multiply_back, outer_space,
@@ -101,7 +101,7 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
     """All rows backward, in blocks whose gradients stay in the cache for all three sums."""
     cdef Py_ssize_t inputs = weight.inputs, outputs = weight.outputs, work = 0, stop = 0, some
     cdef Py_ssize_t most = min(max(BACKWARD_BYTES // (outputs * <Py_ssize_t>sizeof(real)), 128), rows)
-    cdef real* space = <real*>malloc((1 + outer_space[real](engine, most, inputs, NULL)) * sizeof(real))
+    cdef real* space = <real*>borrow(outer_space[real](engine, most, inputs, NULL) * sizeof(real))
     cdef Status status = NO_MEMORY if space == NULL else DONE
     while rows > 0 and status == DONE:
         some = min(most, rows)
@@ -115,5 +115,5 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
         dx += some * inputs
         rows -= some
         status = after(2 * some * inputs * outputs, &work, &stop, True)
-    free(space)
+    give_back(space)
     return status
