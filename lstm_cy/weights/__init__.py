@@ -3,26 +3,42 @@
 The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when they are first used.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from ..layer import Composite
 from . import native
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import TypeVar
+
+    from ..layer import Layer
+    from ..layers import Sequential
+    from ..lstm import LSTM
+    from ..typing import FilePath
+    from .onnx import OnnxModel
+
+    T = TypeVar("T")
+
 _MODULES = ("keras", "onnx", "pytorch")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> ModuleType:
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULES])
 
 
-def save(model, path, metadata=None):
+def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -> None:
     """Save a model with its architecture and metadata.
 
     Parameters
@@ -64,7 +80,7 @@ def save(model, path, metadata=None):
     write(model, path, metadata)
 
 
-def load(path, strict=False):
+def load(path: FilePath, strict: bool = False) -> Any:
     """Load a model: one that `save` wrote, or one of another library.
 
     No code from the file is executed, and no memory is taken on the word of its header.
@@ -104,33 +120,33 @@ def load(path, strict=False):
     return model
 
 
-def _read_tensors(path, strict):
+def _read_tensors(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     try:
         return native.read_model(path, strict)
     except native.ForeignFile:
         return _read_pytorch(path, strict)
 
 
-def _read_pytorch(path, strict):
+def _read_pytorch(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     from .pytorch import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_keras(path, strict):
+def _read_keras(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     from .keras import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_onnx(path, strict):
+def _read_onnx(path: FilePath, strict: bool) -> tuple[OnnxModel, dict[str, Any]]:
     from .onnx import from_onnx
 
     model = from_onnx(path, strict)
     return model, native.metadata_of(path, model.properties)
 
 
-def _write_onnx(model, path, metadata):
+def _write_onnx(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
     from .onnx.export import write_model
 
     write_model(model, path, metadata)
@@ -145,7 +161,7 @@ _READERS = {
 }
 
 
-def by_suffix(path, table):
+def by_suffix(path: FilePath, table: dict[str, T]) -> T:
     """The entry of `table` for a file, which ends in one of its suffixes."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:
