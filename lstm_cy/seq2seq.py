@@ -16,7 +16,7 @@ from .losses import IGNORE_INDEX
 from .lstm import LSTM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .decoding import Hypothesis
     from .layer import Layer

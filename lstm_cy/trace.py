@@ -238,7 +238,7 @@ class GateTrace:
         with np.errstate(invalid="ignore"):  # infinity, of which nothing is kept
             return self._told(np.where(self._cut_off(0, last)[:, :, None], 0, before * kept))
 
-    def telling(self, row: int = None) -> Array:
+    def telling(self, row: int | None = None) -> Array:
         """How telling each unit's memory is: how much it moves, how much of it is kept, and how much of it is told.
 
         The standard deviation over the steps of tanh(forget * old cell), what a step still knows of those before it,

@@ -13,14 +13,13 @@ from ..layer import Composite
 from . import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
     from typing import TypeVar
 
     from ..layer import Layer
-    from ..layers import Sequential
-    from ..lstm import LSTM
     from ..typing import FilePath
+    from . import keras as keras
+    from . import onnx as onnx
+    from . import pytorch as pytorch
     from .onnx import OnnxModel
 
     T = TypeVar("T")
@@ -28,10 +27,12 @@ if TYPE_CHECKING:
 _MODULES = ("keras", "onnx", "pytorch")
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a name that is not there is an error for mypy too
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

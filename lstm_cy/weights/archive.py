@@ -35,7 +35,7 @@ def naming(place: object) -> Iterator[None]:
 
 
 def members(
-    file: BinaryIO, kind: str, suffix: str = "", check: Callable[[list[str]], object] = None
+    file: BinaryIO, kind: str, suffix: str = "", check: Callable[[list[str]], object] | None = None
 ) -> dict[str, Member]:
     """The members of an archive, in order: {name: Member}.
 

@@ -18,6 +18,7 @@ from .report import flat, own_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ..layer import Layer
     from ..layers import Sequential
     from ..typing import Array, FilePath
 

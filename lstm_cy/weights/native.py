@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
+    from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
 
 FORMAT_VERSION = 1

@@ -15,6 +15,7 @@ from . import gate_order, native
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ..layer import Layer
     from ..typing import FilePath
 
 _LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))
