@@ -89,4 +89,5 @@ def _activation(entry: Any) -> tuple[str, float, float]:
     has = ARGUMENTS.get(name, 0)
     if any(values[has:]):
         raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")
-    return (name, *values)
+    alpha, beta = values
+    return name, alpha, beta

@@ -28,9 +28,9 @@ class AttentionGradients(NamedTuple):
         One array for each parameter, under its name.
     """
 
-    queries: np.ndarray
-    memory: np.ndarray
-    parameters: dict[str, np.ndarray]
+    queries: Array
+    memory: Array
+    parameters: Parameters
 
 
 class Attention(Layer):

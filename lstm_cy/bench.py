@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     kind: str
     shape: str
-    seconds: dict
+    seconds: dict[str, float]
     difference: float
 
 
@@ -70,8 +70,8 @@ def measured(
     """The Row of one float32 layer and input; None for `makers`: this library and NumPy."""
     if makers is None:
         makers = {"lstm_cy": _ours, "NumPy": _numpy}
-    calls = {name: make(kind, lstm, x) for name, make in makers.items()}
-    calls = {name: call for name, call in calls.items() if call is not None}
+    made = {name: make(kind, lstm, x) for name, make in makers.items()}
+    calls = {name: call for name, call in made.items() if call is not None}
     results = {name: np.asarray(call()) for name, call in calls.items()}
     difference = 0.0
     for name, result in results.items():
@@ -84,7 +84,7 @@ def measured(
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """{name: median time} of {name: call}, which take turns for about so many seconds."""
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:
         for name, call in calls.items():
@@ -131,7 +131,7 @@ def _numpy(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
     ]
 
 
-def _pytorch(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
+def _pytorch(kind: str, lstm: LSTM, x: Any) -> Callable[[], Any]:
     import torch
 
     torch.set_num_threads(1)
@@ -142,7 +142,7 @@ def _pytorch(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
         cell.load_state_dict({name.removesuffix("_l0"): array for name, array in weights.items()})
         state = None
 
-        @torch.inference_mode()
+        @torch.inference_mode()  # type: ignore[untyped-decorator]
         def step() -> Any:
             nonlocal state
             state = cell(x[0], state)
@@ -152,7 +152,7 @@ def _pytorch(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
     layer = torch.nn.LSTM(lstm.input_size, lstm.hidden_size)
     layer.load_state_dict(weights)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def forward() -> Any:
         return layer(x)[0].numpy()
 

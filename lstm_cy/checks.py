@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-def dtype_of(dtype: object) -> np.dtype[Any]:
+def dtype_of(dtype: Any) -> np.dtype[Any]:
     """`dtype` as a NumPy dtype; float32 and float64 are the ones there are kernels for."""
+    found: np.dtype[Any] | None
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -135,7 +136,7 @@ def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
     return lengths
 
 
-def generator(name: str, value: object) -> np.random.Generator:
+def generator(name: str, value: Any) -> np.random.Generator:
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
     if value is None or isinstance(value, np.random.Generator):
         return np.random.default_rng(value)

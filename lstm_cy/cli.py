@@ -236,7 +236,7 @@ class _Corpus(NamedTuple):
     train: np.ndarray
     held_out: np.ndarray
     held_out_text: str | bytes
-    metadata: dict
+    metadata: dict[str, Any]
 
 
 def _text(path: str | None, level: str, limit: int | None = None) -> str | bytes:
@@ -255,9 +255,9 @@ def _corpus(
     cut = len(text) - max(min(len(text) // 20, _MOST_HELD_OUT), batch_size + 1)
     if cut <= batch_size:
         raise ValueError(f"the text: {len(text)} {unit} are too few for batches of {batch_size}")
-    kind = LEVELS[level]
+    kind: Any = LEVELS[level]
     limit = {} if size is None else {"size": size}
-    vocabulary = Bytes() if kind is Bytes else kind.from_text(text[:cut], min_count, **limit)
+    vocabulary: Any = Bytes() if kind is Bytes else kind.from_text(text[:cut], min_count, **limit)
     _say(f"{len(text)} {unit} of text, {len(text) - cut} of them held out; {len(vocabulary)} tokens")
     metadata = {"vocabulary": vocabulary.to_json(), "held_out": [cut, len(text)]}
     return _Corpus(vocabulary, vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:]), text[cut:], metadata)
@@ -279,9 +279,9 @@ def _language_model(
 
 def _try_output(model: Sequential, path: str, metadata: dict[str, Any]) -> None:
     """Raise now, not after the training, what saving the model would raise."""
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lstm_cy-") as folder:
-        save(model, Path(folder, path.name), metadata)
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lstm_cy-") as folder:
+        save(model, Path(folder, target.name), metadata)
 
 
 def _report(history: History, corpus: _Corpus) -> None:
@@ -291,7 +291,7 @@ def _report(history: History, corpus: _Corpus) -> None:
     _tell_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
 
 
-def _tell_unknown(vocabulary: Vocabulary | Words | Bytes, tokens: Ints, text: str | bytes) -> None:
+def _tell_unknown(vocabulary: Any, tokens: Ints, text: str | bytes) -> None:
     missing = vocabulary.missing(text)
     if missing:
         count = np.count_nonzero(tokens == vocabulary.unknown)
@@ -379,7 +379,7 @@ def _falling(rate: float, done: float) -> float:
     return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
-def _load_text_model(path: str) -> tuple[Sequential, Vocabulary | Words | Bytes]:
+def _load_text_model(path: str) -> tuple[Sequential, Any]:
     """The model in a file, and the vocabulary that was saved with it."""
     model = load(path)
     if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
@@ -468,7 +468,7 @@ def _held_out(text: str | bytes, path: str, metadata: dict[str, Any]) -> str | b
     return text[first:last]
 
 
-def _sizes(vocabulary: Vocabulary | Words | Bytes, text: str | bytes) -> dict[str, int]:
+def _sizes(vocabulary: Any, text: str | bytes) -> dict[str, int]:
     """{unit: how many of them the text has after its first token}, the vocabulary's own unit first."""
     counted = vocabulary.split(text)[1:]
     sizes = {vocabulary.unit: len(counted)}
@@ -591,7 +591,7 @@ def _pieces(x: Array, y: Array, plan: _Plan, epoch: int) -> Iterator[tuple[Array
         yield x[first : min(first + piece, end)], y[first : min(first + piece, end)]
 
 
-def _compare(lstm: LSTM) -> None:
+def _compare(lstm: Any) -> None:
     """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
     _say("\nforward pass, same weights        NumPy      lstm_cy      ratio  largest difference")
     for steps, rows in [(1, 1), (100, 1), (50, 32)]:

@@ -150,7 +150,7 @@ def _blas_name(scipy: ModuleType) -> str:
     return f"{details['name']} {details['version']}"
 
 
-def _blas_threads(scipy: ModuleType) -> int | str:
+def _blas_threads(scipy: Any) -> Any:
     """The threads of the OpenBLAS that SciPy's wheels bring along; another BLAS is not asked."""
     for library in Path(scipy.__file__).parent.with_name("scipy.libs").glob("*openblas*"):
         opened = ctypes.CDLL(str(library))

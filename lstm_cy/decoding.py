@@ -261,7 +261,7 @@ class Hypothesis(NamedTuple):
         False if it was cut at the longest length, before its end.
     """
 
-    tokens: np.ndarray
+    tokens: Ints
     score: float
     log_probability: float
     ended: bool
@@ -536,8 +536,9 @@ def _prefix_search(
 ) -> list[tuple[Ints, float]]:
     """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
     # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
-    prefixes, in_blank, in_label = [()], np.zeros(1), np.full(1, -np.inf)
-    weights = {}
+    prefixes: list[tuple[int, ...]] = [()]
+    in_blank, in_label = np.zeros(1), np.full(1, -np.inf)
+    weights: dict[tuple[int, ...], list[float]] = {}
     for step in scores:
         last = np.array([prefix[-1] if prefix else blank for prefix in prefixes], np.intp)
         either = np.logaddexp(in_blank, in_label)

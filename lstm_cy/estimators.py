@@ -173,7 +173,7 @@ class _SequenceEstimator(_Network):
             )
         if reset:
             self.n_features_in_ = x.shape[2]
-            vars(self).pop("feature_names_in_", None)  # of an earlier fit to a table
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to a table
         elif x.shape[2] != self.n_features_in_:
             name, expected = type(self).__name__, self.n_features_in_
             raise ValueError(f"X has {x.shape[2]} features, but {name} is expecting {expected} features as input")
@@ -583,7 +583,7 @@ class LSTMForecaster(_Network):
         held = slice(end + horizon - 1, None)
         model, scales, history = self._fitted(past[:end], future[:end], self.epochs, *ends)
         self.residuals_ = future[held] - _forecast(model, scales, past[held])
-        epochs = self.epochs if self.patience is None else history.best_epoch + 1
+        epochs = self.epochs if self.patience is None else history.best_epoch + 1  # type: ignore[operator]
         self.model_, self._scales, self.history_ = self._fitted(past, future, epochs)
         self._past = y[-window:]
         return self

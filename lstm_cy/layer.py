@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-    from .typing import ArrayLike, DTypeLike, Parameters
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters
 
 
 class Gradients(NamedTuple):
@@ -28,9 +28,9 @@ class Gradients(NamedTuple):
         One array for each parameter, under its name.
     """
 
-    x: np.ndarray | None
+    x: Array | None
     state: Any
-    parameters: dict[str, np.ndarray]
+    parameters: Parameters
 
 
 class Layer:
@@ -44,9 +44,19 @@ class Layer:
     config: dict[str, Any]
     #: whether `valid`, called with the layer's input, gives the steps that are no padding
     masks = False
-    dtype: np.dtype
-    _parameters: dict[str, np.ndarray]
+    dtype: np.dtype[Any] | None
+    _parameters: Parameters
     _is_blank = False
+    #: what `load` found beside the weights, and what `quantize` measured; not of every layer
+    metadata: dict[str, Any]
+    report: dict[Any, Any] | None
+
+    if TYPE_CHECKING:  # what every layer has, each with arguments and results of its own
+
+        def __call__(self, *args: Any, **keywords: Any) -> Any: ...
+        def forward(self, *args: Any, **keywords: Any) -> Any: ...
+        def backward(self, *args: Any, **keywords: Any) -> Any: ...
+        def valid(self, x: ArrayLike) -> Bools: ...
 
     @classmethod
     def blank(cls, *sizes: Any, **options: Any) -> Self:

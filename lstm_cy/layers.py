@@ -60,6 +60,9 @@ class Linear(Layer):
     (7, 4, 2)
     """
 
+    dtype: np.dtype[Any]
+    _affine: Affine
+
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, dtype: DTypeLike = "float32", seed: Seed = None
     ) -> None:
@@ -158,6 +161,8 @@ class Embedding(Layer):
     >>> Embedding(10, 3, seed=0)([[1, 2], [0, 9]]).shape
     (2, 2, 3)
     """
+
+    dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -352,6 +357,8 @@ class Masking(Layer):
     """
 
     masks = True
+
+    dtype: np.dtype[Any]
 
     def __init__(self, mask_value: float = 0.0, *, dtype: DTypeLike = "float32") -> None:
         self.mask_value = number("mask_value", mask_value)
@@ -569,6 +576,8 @@ class Sequential(Composite):
     ((5, 2, 10), 1)
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
@@ -668,7 +677,7 @@ class Sequential(Composite):
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
-        finals = []
+        finals: list[State] = []
         for layer in self.layers:
             if layer.masks:
                 mask = layer.valid(x)
@@ -705,7 +714,8 @@ class Sequential(Composite):
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
         rng = generator("rng", rng)
-        finals, tape = [], []
+        finals: list[State] = []
+        tape: list[Any] = []
         for layer in self.layers:
             if layer.masks:
                 mask = layer.valid(x)
@@ -742,7 +752,8 @@ class Sequential(Composite):
         dstates = list(self._check_states("dstates", dstates))
         if dy is None and not isinstance(self.layers[-1], LSTM):
             raise ValueError(f"dy: expected an array, for the last layer is {type(self.layers[-1]).__name__}, got None")
-        parameters, initial = {}, []
+        parameters: Parameters = {}
+        initial: list[Any] = []
         for index in reversed(range(len(self.layers))):
             layer = self.layers[index]
             if isinstance(layer, LSTM):

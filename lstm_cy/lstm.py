@@ -27,7 +27,7 @@ from .checks import (
 from .layer import Gradients, Layer
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Self, TypeAlias
 
     from .quantize import QuantizedLSTM
     from .stepper import Stepper
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         State,
         StateLike,
     )
+
+    #: for each layer and direction, what `_saved` gives
+    _Saved: TypeAlias = list[tuple[Array | None, ...] | None]
 
 #: BLAS counts in int, so no side of a weight matrix may be longer
 LARGEST_SIDE = 2**31 - 1
@@ -149,6 +152,9 @@ class LSTM(Layer):
     >>> first, state = lstm(np.ones((3, 4, 3)))
     >>> second, state = lstm(np.ones((4, 4, 3)), state)
     """
+
+    dtype: np.dtype[Any]
+    _network: Network
 
     def __init__(
         self,
@@ -577,10 +583,10 @@ class LSTM(Layer):
         state: StateLike | None,
         steps: tuple[ArrayLike | None, ...],
         threads: int | None,
-        rng: np.random.Generator | None = None,
+        rng: Any = None,
         keep_tape: bool = False,
         traced: int | None = None,
-    ) -> tuple[Array, State, Tape | None]:
+    ) -> tuple[Array, State, Any]:
         """A call, a forward pass, or a call that keeps the direction with index `traced` for a trace:
         (y, (h_n, c_n), tape or None)."""
         threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
@@ -592,7 +598,8 @@ class LSTM(Layer):
         allocate = np.zeros if batch.ragged else np.empty
         y = allocate(batch.shape(self.output_size), self.dtype)
         inner = np.empty_like(y) if self.num_layers > 1 else None
-        keep = saved = None
+        keep: list[Array] | None = None
+        saved: _Saved | None = None
         if keep_tape:
             saved = [self._saved(batch.rows, layer) for layer in range(self.num_layers) for _ in self._suffixes(layer)]
             if self.dropout:
@@ -646,7 +653,7 @@ class LSTM(Layer):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of all parameters."""
         H, P = self.hidden_size, self._told_size
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 shapes[f"weight_ih{suffix}"] = 4 * H, self._layer_inputs(layer)
@@ -727,7 +734,7 @@ class LSTM(Layer):
         bias = "bias_ih" if shares is None else None
         return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
 
-    def _spread_shares(self, gradients: Parameters, suffix: str, shares: Array | None) -> None:
+    def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
         """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
         H = self.hidden_size
         if self.bias:
@@ -750,7 +757,7 @@ class Tape:
         network: Network,
         batch: Batch,
         keep: list[Array] | None,
-        saved: list[tuple[Array | None, ...] | None],
+        saved: _Saved,
         threads: int,
     ) -> None:
         self.network = network
@@ -781,7 +788,7 @@ class Batch:
         self.has_batch_axis = has_batch_axis
         self.batch_first = batch_first
         self.rows = T * B
-        self.order = (None,) * 5
+        self.order: tuple[Any, ...] = (None,) * 5
         self.cleared = None  # rows whose state is zero in the end, whatever their valid steps gave
 
     @property

@@ -158,7 +158,7 @@ class SGD(Optimizer):
     def __init__(
         self, model: Layer, lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
     ) -> None:
-        config = {
+        config: dict[str, Any] = {
             "lr": number("lr", lr, 0.0, open_high=True),
             "momentum": number("momentum", momentum, 0.0, 1.0, open_high=True),
             "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
@@ -169,7 +169,9 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = config["momentum"], config["nesterov"]
         super().__init__(model, config, slots=("momentum_buffer",) if momentum else ())
 
-    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None) -> None:
+    def _update(  # type: ignore[override]  # its own state
+        self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None
+    ) -> None:
         if velocity is not None:
             velocity *= self.momentum
             velocity += grad
@@ -232,7 +234,7 @@ class Adam(Optimizer):
     ) -> None:
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
-        config = {
+        config: dict[str, Any] = {
             "lr": number("lr", lr, 0.0, open_high=True),
             "betas": tuple(number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)),
             "eps": number("eps", eps, 0.0, open_high=True),
@@ -241,7 +243,9 @@ class Adam(Optimizer):
         self.betas, self.eps = config["betas"], config["eps"]
         super().__init__(model, config, slots=("exp_avg", "exp_avg_sq"))
 
-    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array) -> None:
+    def _update(  # type: ignore[override]  # its own state
+        self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array
+    ) -> None:
         beta1, beta2 = self.betas
         mean *= beta1
         np.multiply(grad, 1 - beta1, out=scratch)
@@ -314,7 +318,7 @@ def _mapping(argument: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _matching(argument: str, expected: Parameters, given: Mapping[str, ArrayLike]) -> Parameters:
+def _matching(argument: str, expected: Parameters, given: Any) -> Parameters:
     """`given` in the dtypes of `expected`, {name: array}; a ValueError lists all that differ."""
     _mapping(argument, given)
     arrays = {

@@ -14,6 +14,7 @@ from .lstm import LSTM
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from .layer import Layer
     from .typing import Array, ArrayLike, Narrow, Parameters
 
 KINDS = ("bf16", "int8")
@@ -126,7 +127,7 @@ class QuantizedLSTM(LSTM):
                 shapes[name + SCALE] = shape[:1]
         return shapes
 
-    def _begin(self, shapes: dict[str, tuple[int, ...]], draw: object) -> None:
+    def _begin(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
         """Zeros: what is there until `restore`."""
         narrow = np.uint16 if self.weights == "bf16" else np.int8
         dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
@@ -170,7 +171,8 @@ def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> Quant
 
 def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
     """What `Sequential.quantize` does; see there."""
-    layers, report = [], {}
+    layers: list[Layer] = []
+    report: dict[Any, Any] = {}
     for index, layer in enumerate(model.layers):
         x = sample
         if sample is not None:
@@ -223,7 +225,7 @@ def widened(narrow: Array, scale: Array | None = None) -> Array:
     return narrow * scale[:, None]
 
 
-def _kind(name: str, kind: Any) -> Narrow:
+def _kind(name: str, kind: Narrow) -> Narrow:
     if kind not in KINDS:
         raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {kind!r}")
     return kind
@@ -260,6 +262,6 @@ def _layer_of(lstm: LSTM, layer: int) -> LSTM:
     """One layer of `lstm` as a layer of its own."""
     config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
     single = type(lstm).blank(**config)
-    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.search(name)[1]) == layer}
+    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.findall(name)[0]) == layer}
     single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
     return single

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .decoding import Hypothesis
-    from .layer import Layer
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 
     #: runs a part by its name
@@ -109,7 +108,7 @@ class Seq2Seq(Composite):
             raise ValueError(f"hidden_size: expected an even number, half for each direction, got {hidden_size}")
         rng = generator("seed", seed)
         self._parts = {name: kind(**arguments, seed=rng) for name, (kind, arguments) in parts(self.config).items()}
-        decoder = self._parts["decoder"]
+        decoder: Any = self._parts["decoder"]
         self.num_tokens, self.dtype = self.config["num_tokens"], decoder.dtype
         self.config |= {"dropout": decoder.dropout, "dtype": decoder.dtype.name}
 
@@ -148,7 +147,7 @@ class Seq2Seq(Composite):
     ) -> tuple[Array, None, tuple[Any, ...]]:
         """As a call, for training: (logits, None, tape for `backward`). `rng`: where dropout's choice comes from."""
         source, target, size = self._sides(pairs, states, lengths)
-        tapes = {}
+        tapes: dict[str, Any] = {}
         run = self._runner(threads, tapes, generator("rng", rng))
         logits, combined = self._logits(run, source, target, size)
         return logits, None, (tapes, combined, target)
@@ -312,7 +311,7 @@ class Seq2Seq(Composite):
         return tokens[:, np.newaxis], np.array([len(tokens)])
 
 
-def parts(config: dict[str, Any]) -> dict[str, tuple[type[Layer], dict[str, Any]]]:
+def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """{name: (type, arguments)} of the layers that a Seq2Seq of this configuration is made of."""
     V, E, H = config["num_tokens"], config["embedding_dim"], config["hidden_size"]
     dtype = {"dtype": config["dtype"]}

@@ -26,9 +26,16 @@ _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "lo
 class _Tokens:
     """What the vocabularies have in common."""
 
-    unknown = 0
+    unknown: int | None = 0
 
-    def missing(self, text: str) -> list[str]:
+    if TYPE_CHECKING:  # what each of them has
+
+        def __len__(self) -> int: ...
+        def split(self, text: Any) -> Any: ...
+        def encode(self, text: Any) -> Ints: ...
+        def decode(self, tokens: ArrayLike) -> str: ...
+
+    def missing(self, text: Any) -> list[str]:
         """The characters or words of `text` that are not in the vocabulary, each once, as they come."""
         symbols = self.split(text)
         return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))

@@ -330,7 +330,7 @@ class GateTrace:
         ...
         """
         row = self._row(row)
-        tokens, units = self._tokens(tokens, row), self._units(units, row)
+        tokens, chosen = self._tokens(tokens, row), self._units(units, row)
         steps = np.flatnonzero(self._steps("valid")[:, row])
         lines = [f"{len(steps)} steps, {self.cell.shape[-1]} units"]
         source = self.nan_source()
@@ -346,7 +346,7 @@ class GateTrace:
             f"{_number(np.median(half))} in the middle, {_number(half.max())} at the longest (unit {half.argmax()})"
         )
         lines.append("the most telling units:")
-        for unit in units:
+        for unit in chosen:
             lines += self._report_of(int(unit), row, steps, tokens, half[unit])
         return "\n".join(lines)
 
@@ -389,13 +389,13 @@ class GateTrace:
             An argument is not what is expected; the message names it.
         """
         row = self._row(row)
-        tokens, units = self._tokens(tokens, row), self._units(units, row)
+        tokens, chosen = self._tokens(tokens, row), self._units(units, row)
         lines = positive_int("lines", lines)
         first, last = self._range(steps, row)
-        arrays = {name: self._steps(name)[first : last + 1, row][:, units] for name in ("cell", *_MAPS)}
+        arrays = {name: self._steps(name)[first : last + 1, row][:, chosen] for name in ("cell", *_MAPS)}
         if tokens is not None:
             tokens = tokens[first : last + 1]
-        return _figure(arrays, tokens, first, units, units[:lines], self.reverse, title)
+        return _figure(arrays, tokens, first, chosen, chosen[:lines], self.reverse, title)
 
     def _report_of(self, unit: int, row: int, steps: Ints, tokens: list[str] | None, half_life: float) -> list[str]:
         """The lines about one unit."""
@@ -480,7 +480,7 @@ class GateTrace:
         step = int_within(name, step, -1, T - 1)
         return T - 1 - step if self.reverse and step >= 0 else step
 
-    def _step(self, place: int) -> int:
+    def _step(self, place: Any) -> Any:
         """The inverse of `_place`."""
         return len(self._steps("cell")) - 1 - place if self.reverse else place
 
@@ -496,11 +496,11 @@ class GateTrace:
         if tokens is None:
             return None
         T, least = len(self._steps("cell")), self._ends(row)
-        tokens = [str(token) for token in _sequence("tokens", tokens)]
-        if not least <= len(tokens) <= T:
+        words = [str(token) for token in _sequence("tokens", tokens)]
+        if not least <= len(words) <= T:
             expected = f"T = {T}" if least == T else f"{least} to T = {T}"
-            raise ValueError(f"tokens: expected {expected} of them, got {len(tokens)}")
-        return tokens
+            raise ValueError(f"tokens: expected {expected} of them, got {len(words)}")
+        return words
 
     def _units(self, units: int | Sequence[int], row: int) -> Ints:
         """The numbers of units: those given, or so many of the most telling."""
@@ -577,16 +577,16 @@ def trace_model(
 ) -> GateTrace:
     """What `Sequential.trace` does; see there."""
     states = model._check_states("states", states)
-    lstms = [place for place, one in enumerate(model.layers) if isinstance(one, LSTM)]
-    layers = [(place, number) for place in lstms for number in range(model.layers[place].num_layers)]
+    lstms = {place: one for place, one in enumerate(model.layers) if isinstance(one, LSTM)}
+    layers = [(place, number) for place in lstms for number in range(lstms[place].num_layers)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
     steps = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
-    states = dict(zip(lstms, states, strict=True))
+    initial = dict(zip(lstms, states, strict=True))
     for place, one in enumerate(model.layers[:last]):
-        x = one(x, states[place], **steps)[0] if place in states else one(x)
-    return model.layers[last].trace(x, states[last], layer=number, direction=direction, **steps)
+        x = one(x, initial[place], **steps)[0] if place in initial else one(x)
+    return lstms[last].trace(x, initial[last], layer=number, direction=direction, **steps)
 
 
 def _places(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
@@ -610,7 +610,7 @@ def _put_back(batch: Batch, places: tuple[Ints, Ints], array: Array, fill: float
     return whole
 
 
-def _sequence(name: str, value: Any) -> Sequence[Any]:
+def _sequence(name: str, value: Any) -> Any:
     if not hasattr(value, "__len__"):
         raise TypeError(f"{name}: expected a sequence, got {value!r} ({type(value).__name__})")
     return value
@@ -624,7 +624,7 @@ def _number(value: float) -> str:
 # The picture
 
 
-def visible(token: object) -> str:
+def visible(token: str) -> str:
     """A token as it can stand along an axis: space, line end and tab as signs, what cannot be printed escaped."""
     shown = "".join(_SIGNS.get(character, character) for character in token)
     return shown if shown.isprintable() else ascii(shown)[1:-1]

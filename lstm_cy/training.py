@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
-    from .typing import Array, Data, FilePath, Loss, Parameters
+    from .typing import Array, Data, FilePath, Ints, Loss, Parameters
 
     #: tqdm's bar, or a _Line
     _Bar = Any
@@ -170,26 +170,27 @@ def fit(
     epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
     batch_size = positive_int("batch_size", batch_size)
     resume, progress = flag("resume", resume), flag("progress", progress)
-    data = _Batches("data", data, batch_size, loop)
-    validation = None if validation is None else _Batches("validation", validation, batch_size, loop)
+    batches = _Batches("data", data, batch_size, loop)
+    held_out = None if validation is None else _Batches("validation", validation, batch_size, loop)
     patience = _checked_patience(patience, validation)
     callbacks = _checked_callbacks(callbacks)
     if checkpoint is not None:
         settings = {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
-        checkpoint = _Checkpoint(checkpoint, loop.settings | settings)
+        kept = _Checkpoint(checkpoint, loop.settings | settings)
     elif resume:
         raise ValueError("resume: expected a checkpoint to go on from, got none")
 
-    history, best = History(), None
-    if resume and checkpoint.path.exists():
-        history, best = checkpoint.load(model, optimizer)
+    history = History()
+    best: Any = None
+    if resume and kept.path.exists():
+        history, best = kept.load(model, optimizer)
     while len(history.loss) < epochs and not _exhausted(history, patience):
         epoch, started = len(history.loss), time.perf_counter()
-        with progress_bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
-            history.loss.append(loop.train(data, epoch, np.random.default_rng([seed, epoch]), bar))
+        with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
+            history.loss.append(loop.train(batches, epoch, np.random.default_rng([seed, epoch]), bar))
             text = f"loss {history.loss[-1]:.3f}"
-            if validation is not None:
-                history.validation.append(loop.validate(validation, epoch))
+            if held_out is not None:
+                history.validation.append(loop.validate(held_out, epoch))
                 text += f"  validation {history.validation[-1]:.3f}"
             history.seconds.append(time.perf_counter() - started)
             bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
@@ -197,7 +198,7 @@ def fit(
             best = model.parameters
         answers = [callback(history) for callback in callbacks]
         if checkpoint is not None:
-            checkpoint.save(model, optimizer, history, best)
+            kept.save(model, optimizer, history, best)
         if any(answer is True for answer in answers):
             break
     if patience is not None:
@@ -311,9 +312,9 @@ class _Loop:
 
 
 class _Batch(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    lengths: np.ndarray | None
+    x: Array
+    y: Array
+    lengths: Ints | None
     per_step: bool
 
     @property
@@ -447,7 +448,7 @@ class _Checkpoint:
         parts["history"] = {name: np.array(values) for name, values in vars(history).items() if values}
         return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
-    def _header(self, array: Array | None) -> Any:
+    def _header(self, array: Any) -> Any:
         try:
             header = json.loads(array.tobytes())
             if header["format"] == _FORMAT:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import BinaryIO
+    from io import BufferedReader
 
     from ..typing import Array
 
@@ -35,7 +35,7 @@ def naming(place: object) -> Iterator[None]:
 
 
 def members(
-    file: BinaryIO, kind: str, suffix: str = "", check: Callable[[list[str]], object] | None = None
+    file: BufferedReader, kind: str, suffix: str = "", check: Callable[[list[str]], object] | None = None
 ) -> dict[str, Member]:
     """The members of an archive, in order: {name: Member}.
 
@@ -71,7 +71,7 @@ def members(
     # members that share bytes would let a small file fill the memory
     if sum(info.file_size for info in infos) > size:
         raise ValueError("the members' sizes add up to more than the file")
-    found = {}
+    found: dict[str, Member] = {}
     for info in infos:
         name = info.filename.removesuffix(suffix)
         if name in found:
@@ -82,7 +82,7 @@ def members(
     return found
 
 
-def _check_directory(file: BinaryIO, size: int, kind: str) -> int:
+def _check_directory(file: BufferedReader, size: int, kind: str) -> int:
     """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b"\0")
@@ -99,7 +99,7 @@ def _check_directory(file: BinaryIO, size: int, kind: str) -> int:
     return count
 
 
-def _check_overlaps(found: list[Member], end: int) -> None:
+def _check_overlaps(found: dict[str, Member], end: int) -> None:
     free = 0
     for name, member in sorted(found.items(), key=lambda pair: pair[1].start):
         if member.start < free:
@@ -121,7 +121,7 @@ class Member:
         The places in the file where its header begins and its data end.
     """
 
-    def __init__(self, file: BinaryIO, info: zipfile.ZipInfo, file_size: int) -> None:
+    def __init__(self, file: BufferedReader, info: zipfile.ZipInfo, file_size: int) -> None:
         if not 0 <= info.header_offset < file_size:
             raise ValueError(f"its place, {info.header_offset}, is not in the file")
         if info.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
@@ -163,7 +163,7 @@ class Member:
 
     def fill(self, array: Array) -> None:
         """Fill a C-contiguous array with the next bytes."""
-        target = memoryview(array).cast("B") if array.size else memoryview(b"")
+        target = memoryview(array.data).cast("B") if array.size else memoryview(b"")
         if target.nbytes > self.end - self._place:
             raise EOFError("truncated")
         self._file.seek(self._place)
@@ -173,7 +173,7 @@ class Member:
                 raise EOFError("truncated")
             self._advance(piece)
 
-    def _advance(self, content: bytes) -> None:
+    def _advance(self, content: bytes | memoryview) -> None:
         self._seen = zlib.crc32(content, self._seen)
         self._place += len(content)
         if self._place == self.end and self._seen != self._checksum:

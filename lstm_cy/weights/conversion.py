@@ -149,9 +149,9 @@ _SOURCES = {
 class _Case(NamedTuple):
     """Random input for a model."""
 
-    x: np.ndarray
-    states: list
-    lengths: np.ndarray
+    x: Array
+    states: list[Any]
+    lengths: Array
 
 
 def _case(model: Layer, steps: int = _STEPS) -> _Case:
@@ -243,7 +243,7 @@ def _onnxruntime(path: str, model: Layer) -> float:
         return _graph(model, [value.name for value in session.get_inputs()], lambda feeds: session.run(None, feeds))
 
 
-def _session(model: bytes) -> Any:
+def _session(model: str | bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -281,7 +281,8 @@ def _cut_out(onnx: Any, model: Any, node: Any, feeds: dict[str, Array]) -> None:
     for attribute in node.attribute:
         if attribute.name == "layout":  # which ONNX Runtime refuses; the weights are the same
             attribute.i = 0
-    needed, kept = set(outputs), []
+    needed = set(outputs)
+    kept: list[Any] = []
     for other in reversed(graph.node):
         if needed.intersection(filter(None, other.output)):  # "" is what is left out
             kept.insert(0, onnx.NodeProto.FromString(other.SerializeToString()))

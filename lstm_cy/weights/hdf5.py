@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Collection, Iterator
 
     from ..typing import Array
 
@@ -35,7 +35,7 @@ _FLOATS = {
 
 
 def read(
-    data: bytes | memoryview, *, skip: Callable[[str], bool] = (), texts: Any = ()
+    data: bytes | memoryview, *, skip: Collection[str] = (), texts: Collection[str] = ()
 ) -> tuple[dict[str, Array], dict[tuple[str, str], str]]:
     """All arrays and some attributes of an HDF5 file.
 
@@ -68,7 +68,7 @@ class _File:
         self._data = memoryview(data)
         self._work = 0
         self._left = len(data)  # bytes that no array has taken yet
-        self._visited = set()
+        self._visited: set[int] = set()
         if data[:8] != b"\x89HDF\r\n\x1a\n":
             raise ValueError("truncated, or not an HDF5 file")
         if self._unpack("<B4xBB", 8) != (0, 8, 8):

@@ -185,7 +185,7 @@ def _read_h5(file: Any) -> tuple[Any, Any, _ByName]:
     arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
         raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
-    by_layer = {}
+    by_layer: dict[str, Parameters] = {}
     for path, array in arrays.items():
         top, _, rest = path.partition("/")
         layer, _, name = rest.partition("/")
@@ -243,7 +243,9 @@ class _ByName:
 
     def __init__(self, arrays: dict[str, Parameters]) -> None:
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
-        self._places = {}  # {(group, a layer within or None, kind): names}
+        self._places: dict[
+            tuple[str, str | None, str], list[str]
+        ] = {}  # {(group, a layer within or None, kind): names}
         for group, name in self._arrays:
             *layers, last = name.split("/")
             for layer in {None, *layers}:
@@ -276,14 +278,15 @@ class _Chain:
 
     def __init__(self, weights: _ByPlace | _ByName) -> None:
         self.weights = weights
-        self.features = None  # how many come to the next layer
-        self.mask = None  # which mask does, as `_mask` tells it
+        self.features: Any = None  # how many come to the next layer
+        self.mask: tuple[Any, float, bool] | None = None  # which mask does, as `_mask` tells it
 
 
 def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName) -> Sequential:
     """The Sequential that a model's configuration and weights are."""
     major = version.split(".")[0] if isinstance(version, str) else None
-    unsupported, parts = [], []
+    unsupported: list[str] = []
+    parts: list[tuple[_Place, Any, _Build]] = []
     _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
     if unsupported:
         more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
@@ -304,7 +307,7 @@ def _flatten(
     spec: Any, place: _Place, major: str | None, parts: list[tuple[_Place, Any, _Build]], unsupported: list[str]
 ) -> None:
     """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
-    seen = {}
+    seen: dict[str, Any] = {}
     try:
         layers = _in_order(spec)
     except _Unsupported as error:
@@ -517,9 +520,9 @@ class _Options:
     def finish(self) -> None:
         """Raise if there are options that might have a bearing on what the layer gives."""
         left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
-        left = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
-        if left:
-            raise _Unsupported(", ".join(left))
+        words = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
+        if words:
+            raise _Unsupported(", ".join(words))
 
 
 def _function(spec: Any, major: str | None) -> _Function:
@@ -615,7 +618,9 @@ def _dense(options: _Options, place: _Place, source: Any, path: str = "") -> _Bu
     function = options.function("activation")
 
     def build(chain: _Chain) -> list[Layer]:
-        shapes = {"kernel": (chain.features, units)} | ({"bias": (units,)} if bias else {})
+        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)} | (
+            {"bias": (units,)} if bias else {}
+        )
         arrays = _taken(chain, place, shapes, path)
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
         linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
@@ -669,7 +674,7 @@ class _Direction(NamedTuple):
     name: str
     units: int
     bias: bool
-    functions: tuple
+    functions: tuple[_Function, ...]
     dtype: str
     return_sequences: bool
     go_backwards: bool
@@ -712,7 +717,7 @@ def _lstm(options: _Options, place: _Place, source: Any) -> _Build:
 
     def build(chain: _Chain) -> list[Layer]:
         parameters = one.parameters(chain, place, "/cell", (), "_l0")
-        layers = [_made(one, parameters, reverse=one.go_backwards)]
+        layers: list[Layer] = [_made(one, parameters, reverse=one.go_backwards)]
         told_plainly = one.return_sequences and not one.go_backwards
         if not told_plainly or (chain.mask is not None and not one.zero_output_for_mask):
             layers.append(
@@ -754,7 +759,7 @@ def _bidirectional(options: _Options, place: _Place, source: Any) -> _Build:
     def build(chain: _Chain) -> list[Layer]:
         parameters = one.parameters(chain, place, "/forward_layer/cell", names[0], "_l0")
         parameters |= other.parameters(chain, place, "/backward_layer/cell", names[1], "_l0_reverse")
-        layers = [_made(one, parameters, other, bidirectional=True)]
+        layers: list[Layer] = [_made(one, parameters, other, bidirectional=True)]
         if not one.return_sequences or merge != "concat":
             # Keras sets zero_output_for_mask within a Bidirectional that tells every step.
             readout = {"return_sequences": one.return_sequences, "zero_output_for_mask": one.return_sequences}

@@ -182,7 +182,7 @@ def _read_member(member: archive.Member) -> Array:
     return array.reshape(shape, order=order)
 
 
-def _parse_npy_header(header: str) -> tuple[np.dtype[Any], str, tuple[int, ...]]:
+def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
     """(dtype, order, shape) from the text NumPy writes before an array's bytes."""
     match = _NPY_HEADER.fullmatch(header)
     if match is None:

@@ -338,13 +338,14 @@ _CONVERTERS = {
 class _Plan(NamedTuple):
     """An LSTM that is to be made: the arguments, and the tensors under its parameters' names."""
 
-    options: dict
-    tensors: dict
+    options: dict[str, Any]
+    tensors: dict[Any, Any]
 
 
 def _plans(source: Any, value: Any) -> dict[str, _Plan]:
     """{prefix: _Plan} of the LSTMs in `value`; raises for all that does not fit, in one error."""
-    groups, problems = {}, []
+    groups: dict[str, Any] = {}
+    problems: list[str] = []
     for place, tensors in _places(value):
         for name, tensor in tensors.items():
             if match := _TENSOR.fullmatch(name):
@@ -533,6 +534,6 @@ def _read_bfloat16(path: FilePath, names: Collection[str]) -> Parameters:
         for name in names:
             array = np.empty(header[name]["shape"], "<u2")
             file.seek(8 + length + header[name]["data_offsets"][0])
-            file.readinto(array)
+            file.readinto(array.data)
             arrays[name] = widened(array)
     return arrays

@@ -18,6 +18,7 @@ from ..quantize import widened
 from . import archive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import TypeVar
 
     from ..typing import Array, FilePath
@@ -79,7 +80,7 @@ def _check_beginning(content: bytes) -> None:
         raise ValueError("a bare pickle, which is not read; torch.save a state_dict() instead")
 
 
-def _folder(names: list[str]) -> str:
+def _folder(names: Iterable[str]) -> str:
     """The folder that all members are in, with a slash; raises for an archive that is none of PyTorch's."""
     folder, *others = {name.partition("/")[0] + "/" for name in names} or [""]
     if others or folder + "data.pkl" not in names:
@@ -103,7 +104,7 @@ class _Records:
 
     def __init__(self, members: dict[str, Member]) -> None:
         self._members = members
-        self._arrays = {}
+        self._arrays: dict[str, Array] = {}
         self.total = sum(member.size for name, member in members.items() if name.startswith("data/"))
         version = self.bytes("version", 8) if "version" in members else b"3"
         if not version.strip().isdigit() or int(version) not in _VERSIONS:
@@ -127,7 +128,7 @@ class _Records:
             raise ValueError(f"record {name!r:.80} is missing")
         return self._members[name].size
 
-    def array(self, key: str, kind: np.dtype[Any]) -> Array:
+    def array(self, key: str, kind: str) -> Array:
         """A storage's elements, all of them, as an array of one axis."""
         if key not in self._arrays:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
@@ -170,9 +171,9 @@ class _Machine:
 
     def __init__(self, records: _Records) -> None:
         self._records = records
-        self._stack = []
-        self._marked = []  # the stacks that MARK has set aside
-        self._memo = {}
+        self._stack: list[Any] = []
+        self._marked: list[list[Any]] = []  # the stacks that MARK has set aside
+        self._memo: dict[int, Any] = {}
 
     def run(self, content: Any) -> Any:
         """The value that the pickle describes."""

@@ -16,9 +16,12 @@ from .proto import import_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
     from ...layer import Layer
-    from ...typing import DTypeLike, FilePath
+    from ...typing import Array, DTypeLike, FilePath
+
+    Names = TypeVar("Names", str, list[str])
 
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
@@ -165,7 +168,10 @@ class _Graph:
     def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
         self.onnx = onnx
         self.narrow, self.wide = np.dtype("float32"), dtype
-        self.nodes, self.constants, self.inputs, self.outputs = [], [], [], []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
 
     def input(self, name: str, shape: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
         """An input of the model's dtype, or of integers."""
@@ -189,10 +195,10 @@ class _Graph:
         return name
 
     def node(
-        self, operator: str, inputs: Sequence[str], outputs: Any, name: str | None = None, **attributes: Any
-    ) -> Any:
+        self, operator: str, inputs: Sequence[str], outputs: Names, name: str | None = None, **attributes: Any
+    ) -> Names:
         """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
-        names = [outputs] if isinstance(outputs, str) else outputs
+        names: list[str] = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
         return outputs
 
@@ -204,16 +210,17 @@ class _Graph:
     def _described(self, name: str, dtype: DTypeLike, shape: Sequence[int | str]) -> Any:
         return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
 
-    def _type(self, dtype: DTypeLike) -> int:
+    def _type(self, dtype: DTypeLike) -> Any:
         return self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def _add_model(graph: _Graph, model: Layer, layers: list[tuple[str, Layer]], states: bool, lengths: bool) -> None:
+def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states: bool, lengths: Any) -> None:
     """The whole graph; inside it time comes first, whatever the model's layout."""
     axes = ["B", "T"] if model.batch_first else ["T", "B"]
     first = layers[0][1]
     if isinstance(first, Embedding):
-        x, features, turned = graph.input("tokens", axes, np.int64), None, [1, 0]
+        features: Any = None
+        x, turned = graph.input("tokens", axes, np.int64), [1, 0]
     else:
         features = next(_inputs_of(layer) for _, layer in layers if not isinstance(layer, Activation))
         x, turned = graph.input("x", [*axes, features]), [1, 0, 2]
@@ -336,12 +343,12 @@ def _told(graph: _Graph, prefix: str, layer: Readout, y: str, backwards: bool) -
 
 
 def _add_lstm(
-    graph: _Graph, prefix: str, lstm: LSTM, x: str, state: Sequence[str], lengths: str
+    graph: _Graph, prefix: str, lstm: LSTM, x: str, state: Sequence[str] | None, lengths: str
 ) -> tuple[str, list[str]]:
     """One node for each layer: (y, (h_n, c_n))."""
     L = lstm.num_layers
     initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
-    finals = [], []
+    finals: tuple[list[str], list[str]] = [], []
     for layer in range(L):
         name = f"{prefix}l{layer}."
         values = _add_weights(graph, name, lstm, layer)
@@ -386,9 +393,11 @@ def _of_empty_rows(graph: _Graph, final: str, initial: str, lengths: str) -> str
 
 def _add_weights(graph: _Graph, name: str, lstm: LSTM, layer: int) -> dict[str, str]:
     """{"W", "R", "B", "P": constant, directions first and gates in ONNX's order; "" where the layer has none}."""
-    parts = {"W": [], "R": [], "B": [], "P": []}
+    parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
-        own = {part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")}
+        own: dict[str, Any] = {
+            part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")
+        }
         parts["W"].append(gate_order.reorder(own["weight_ih"], gate_order.ORDER, gate_order.ONNX))
         parts["R"].append(gate_order.reorder(own["weight_hh"], gate_order.ORDER, gate_order.ONNX))
         if lstm.bias:

@@ -52,7 +52,7 @@ class Node:
         self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.attributes = source.attributes(proto)
-        self._budget = None  # while it is folded
+        self._budget: Budget | None = None  # while it is folded
 
     def __str__(self) -> str:
         return _describe(self.name, self.op_type, self.outputs)
@@ -142,8 +142,11 @@ class Graph:
         self._budget = Budget(source.size) if budget is None else budget
         self._budget.count(len(proto.node) + len(proto.initializer) + len(proto.input))
         self._depth = depth
-        self._known = set()
-        self.constants, self.nodes, self.foreign, self.graphs = {}, [], [], []
+        self._known: set[str] = set()
+        self.constants: dict[str, Array] = {}
+        self.nodes: list[Node] = []
+        self.foreign: list[tuple[str, str]] = []
+        self.graphs: list[Graph] = []
         for tensor in proto.initializer:
             self._define(tensor.name)
             self.constants[tensor.name] = source.array(tensor)

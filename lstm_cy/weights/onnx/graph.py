@@ -36,8 +36,8 @@ class Value(NamedTuple):
     """
 
     name: str
-    shape: tuple | None
-    dtype: np.dtype
+    shape: tuple[int | str | None, ...] | None
+    dtype: np.dtype[Any]
 
 
 def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
@@ -112,6 +112,9 @@ class OnnxModel:
         The file's metadata_props.
     """
 
+    properties: dict[str, str]
+    metadata: dict[str, Any]
+
     def __init__(self, graph: Graph) -> None:
         self.inputs = tuple(_value(value) for value in graph.inputs)
         self.outputs = tuple(_value(value) for value in graph.outputs)
@@ -174,7 +177,8 @@ class OnnxModel:
         missing, unknown = [n for n in known if n not in inputs], [n for n in inputs if n not in known]
         if missing or unknown:
             raise ValueError(f"inputs: expected {known}; missing: {missing}, unknown: {unknown}")
-        sizes, values = {}, {}
+        sizes: dict[str, int] = {}
+        values: dict[str, Array] = {}
         for value in self.inputs:
             array = real_array(value.name, inputs[value.name])
             if not np.can_cast(array.dtype, value.dtype, "same_kind"):
@@ -199,7 +203,7 @@ class OnnxModel:
 class _LstmStep:
     """An LSTM node, with its layer where the weights are constant."""
 
-    def __init__(self, node: Node, constants: dict[str, Array]) -> None:
+    def __init__(self, node: Node, constants: dict[str, Any]) -> None:
         self._node = node
         self._lstm = LstmNode(node)
         self._layer = None
@@ -209,9 +213,9 @@ class _LstmStep:
             self._layer = self._lstm.layer(*(constants.get(name) for name in names))
             self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
 
-    def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+    def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
         with naming(self._node):
-            X, W, R, B, lengths, initial_h, initial_c, P = (*inputs, *[None] * (8 - len(inputs)))
+            X, W, R, B, lengths, initial_h, initial_c, P = [*inputs, *[None] * (8 - len(inputs))]
             layer = self._layer or self._lstm.layer(W, R, B, P)
             return self._lstm.run(layer, X, lengths, initial_h, initial_c)
 
@@ -240,7 +244,7 @@ def _size(proto: Any) -> int | str | None:
     return proto.dim_param or None
 
 
-def _check_shape(value: Value, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
     """Raise unless a shape is as declared; `sizes` holds those of the names met so far."""
     fits = len(shape) == len(value.shape)
     for expected, found in zip(value.shape, shape, strict=False):
@@ -252,7 +256,7 @@ def _check_shape(value: Value, shape: tuple[int, ...], sizes: dict[str, int]) ->
         raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
 
 
-def _own(array: Array, seen: set[int]) -> Array:
+def _own(array: Any, seen: set[int]) -> Array:
     """The array itself if it is nobody else's, else a copy."""
     if id(array) in seen or not array.flags.owndata or not array.flags.writeable:
         return array.copy()

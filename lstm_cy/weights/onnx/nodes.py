@@ -78,7 +78,8 @@ def lstms(model: Any) -> dict[str, LSTM]:
             if any(node.op_type == "LSTM" for node in function.node):
                 advice = "onnx.inliner.inline_local_functions brings it into the graph"
                 raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
-        found, arrays = {}, {}
+        found: dict[str, LSTM] = {}
+        arrays: dict[str, Array | None] = {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
             name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
             with naming(node):
@@ -104,7 +105,7 @@ def _unique(name: str, taken: Any) -> str:
     return candidate
 
 
-def _constant_weights(graph: Graph, node: Node) -> list[Array | None]:
+def _constant_weights(graph: Graph, node: Node) -> list[Any]:
     names = [given(node.inputs, place) for place in WEIGHTS]
     arrays = [graph.constant(name) if name else None for name in names]
     changing = [
@@ -231,7 +232,7 @@ class LstmNode:
         y, states = layer(X, state, lengths=lengths)
         y = y.reshape(*y.shape[:2], self.directions, layer.hidden_size)
         if self.batch_first:
-            states = (part.swapaxes(0, 1) for part in states)
+            states = states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
         else:
             y = y.swapaxes(1, 2)  # (T, D, B, H)
         return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))

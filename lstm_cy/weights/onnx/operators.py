@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Operator = Callable[..., Any]
 
 #: {name: function}
-OPERATORS = {}
+OPERATORS: dict[str, Operator] = {}
 
 #: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
 ATTRIBUTES = {
@@ -286,7 +286,7 @@ def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
 def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> Operator:
     """Over axes that are an attribute before that version, then an input."""
 
-    def apply(node: Node, x: Array, axes: Array | None = None) -> Array:
+    def apply(node: Node, x: Array, axes: Any = None) -> Array:
         axes = node.get("axes") if node.opset < axes_are_an_input or axes is None else _integers("axes", axes)
         if not axes and node.get("noop_with_empty_axes", 0):
             return x
@@ -369,7 +369,7 @@ def _constant(node: Node) -> Array:
 
 
 @operator("ConstantOfShape")
-def _constant_of_shape(node: Node, shape: Array) -> Array:
+def _constant_of_shape(node: Node, shape: Any) -> Array:
     shape, value = _sizes("shape", shape), node.get("value", np.zeros(1, np.float32))
     if value.size != 1:
         raise ValueError(f"value: expected one element, got {value.size}")
@@ -378,14 +378,14 @@ def _constant_of_shape(node: Node, shape: Array) -> Array:
 
 
 @operator("Expand")
-def _expand(node: Node, x: Array, shape: Array) -> Array:
+def _expand(node: Node, x: Array, shape: Any) -> Array:
     shape = np.broadcast_shapes(x.shape, _sizes("shape", shape))
     node.room(shape, x.dtype)  # a view, but whoever reads it may not leave it at that
     return np.broadcast_to(x, shape)
 
 
 @operator("Range")
-def _range(node: Node, start: Array, limit: Array, delta: Array) -> Array:
+def _range(node: Node, start: Any, limit: Any, delta: Any) -> Array:
     _same_dtype(start, limit, delta)
     dtype = start.dtype
     start, limit, delta = (array.item() for array in (start, limit, delta))
@@ -395,7 +395,7 @@ def _range(node: Node, start: Array, limit: Array, delta: Array) -> Array:
 
 
 @operator("Tile")
-def _tile(node: Node, x: Array, repeats: Array) -> Array:
+def _tile(node: Node, x: Array, repeats: Any) -> Array:
     repeats = _sizes("repeats", repeats)
     if len(repeats) != x.ndim:
         raise ValueError(f"repeats: expected {x.ndim} of them, got {len(repeats)}")
@@ -424,7 +424,7 @@ def _pad(node: Node, x: Array, pads: Any = None, value: Any = None, axes: Any = 
 
 
 @operator("Reshape")
-def _reshape(node: Node, x: Array, shape: Array) -> Array:
+def _reshape(node: Node, x: Array, shape: Any) -> Array:
     shape = _integers("shape", shape)
     copied = [] if node.get("allowzero", 0) else [axis for axis, size in enumerate(shape) if size == 0]
     if min(shape, default=0) < -1 or shape.count(-1) > 1 or copied[-1:] > [x.ndim - 1]:
@@ -451,17 +451,17 @@ def _transpose(node: Node, x: Array) -> Array:
 
 
 @operator("Squeeze")
-def _squeeze(node: Node, x: Array, axes: Array | None = None) -> Array:
+def _squeeze(node: Node, x: Array, axes: Any = None) -> Array:
     axes = _axes(node, axes)
     return x.squeeze(None if axes is None else tuple(axes))
 
 
 @operator("Unsqueeze")
-def _unsqueeze(node: Node, x: Array, axes: Array | None = None) -> Array:
+def _unsqueeze(node: Node, x: Array, axes: Any = None) -> Array:
     return np.expand_dims(x, tuple(_axes(node, axes)))
 
 
-def _axes(node: Node, axes: Array | None) -> list[int] | None:
+def _axes(node: Node, axes: Array | None) -> Any:
     """The axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
     if node.opset < 13:
         return node.get("axes")
@@ -482,7 +482,7 @@ def _concat(node: Node, *arrays: Array) -> Array:
 
 
 @operator("Split")
-def _split(node: Node, x: Array, split: Array | None = None) -> tuple[Array, ...]:
+def _split(node: Node, x: Array, split: Any = None) -> tuple[Array, ...]:
     axis = _axis(node.get("axis", 0), x.ndim)
     size, count = x.shape[axis], len(node.outputs)
     split = node.get("split") if node.opset < 13 else split if split is None else list(_sizes("split", split))

@@ -25,7 +25,7 @@ LARGEST_FILE = 2**31 - 1
 LARGEST_COUNT = 50_000
 
 # TensorProto.DataType, as far as NumPy has it
-DTYPES = {
+DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("float32"),
     2: np.dtype("uint8"),
     3: np.dtype("int8"),
@@ -198,8 +198,8 @@ class _External:
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
-        self._read = {}
-        self._left = {}
+        self._read: dict[tuple[str, int, int], bytes] = {}
+        self._left: dict[str, int] = {}
 
     def read(self, tensor: Any, size: int) -> bytes:
         """The bytes of a tensor, of which `size` are expected."""
