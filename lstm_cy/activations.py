@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     #: of the gates, the candidate and the cell when it is told: (name, alpha, beta)
-    Triple = tuple[tuple[str, float, float], ...]
+    _Triple = tuple[tuple[str, float, float], ...]
 
 #: (alpha, beta) where they are not given, as ONNX has them; 0 where the function has none. The order is the kernels'.
 DEFAULTS = {
@@ -32,7 +32,7 @@ _NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
 PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
 
-def normalized(activations: Sequence[Any], directions: int) -> tuple[Triple, ...]:
+def normalized(activations: Sequence[Any], directions: int) -> tuple[_Triple, ...]:
     """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
 
     Parameters
@@ -63,7 +63,7 @@ def normalized(activations: Sequence[Any], directions: int) -> tuple[Triple, ...
     )
 
 
-def for_kernels(triple: Triple) -> tuple[tuple[int, float, float], ...]:
+def for_kernels(triple: _Triple) -> tuple[tuple[int, float, float], ...]:
     """A normalized triple with numbers for names."""
     return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
 
@@ -72,7 +72,7 @@ def _is_triple(entry: object) -> bool:
     return isinstance(entry, tuple | list) and len(entry) == 3 and not isinstance(entry[1], numbers.Real)
 
 
-def _triple(entries: Sequence[Any]) -> Triple:
+def _triple(entries: Sequence[Any]) -> _Triple:
     return tuple(_activation(entry) for entry in entries)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .training import History
     from .typing import Array, Ints
 
-    N = TypeVar("N", int, float)
+    _N = TypeVar("_N", int, float)
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -201,8 +201,8 @@ def _add_inspect(commands: Any) -> None:
     add("file", metavar="FILE", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
 
 
-def _number(kind: type[N], accept: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
-    def parse(text: str) -> N:
+def _number(kind: type[_N], accept: Callable[[_N], bool], wanted: str) -> Callable[[str], _N]:
+    def parse(text: str) -> _N:
         try:
             value = kind(text)
         except ValueError:

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -100,6 +100,10 @@ def get_num_threads() -> int:
     return _num_threads
 
 
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Tell what is in use: instruction set, engine, BLAS and its threads, our threads, versions.
 
@@ -136,6 +140,7 @@ def _configuration() -> dict[str, Any]:
         "available": ", ".join(available_instruction_sets()),
         "engine": engine(),
         "threads": get_num_threads(),
+        "bounds checks": _kernel_module("cpu").bounds_checks(),
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),
         "Python": platform.python_version(),

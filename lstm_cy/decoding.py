@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .text import Bytes, Vocabulary, Words
     from .typing import Array, ArrayLike, Ints, Seed
 
-    LanguageModel = Callable[[tuple[int, ...], int], float]
+    _LanguageModel = Callable[[tuple[int, ...], int], float]
 
 
 def sample(
@@ -436,7 +436,7 @@ def ctc_beam(
     blank: int = 0,
     *,
     batch_first: bool = False,
-    language_model: LanguageModel | None = None,
+    language_model: _LanguageModel | None = None,
 ) -> Any:
     """The likeliest labels, all alignments that say them added up, by prefix beam search.
 
@@ -532,7 +532,7 @@ def _log_softmax(scores: Array, index: int) -> Array:
 
 
 def _prefix_search(
-    scores: Array, width: int, blank: int, language_model: LanguageModel | None
+    scores: Array, width: int, blank: int, language_model: _LanguageModel | None
 ) -> list[tuple[Ints, float]]:
     """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
     # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
@@ -576,7 +576,7 @@ def _merge(prefixes: list[tuple[int, ...]], last: Ints, in_label: Array, longer:
 
 
 def _weights(
-    language_model: LanguageModel,
+    language_model: _LanguageModel,
     prefixes: list[tuple[int, ...]],
     classes: int,
     blank: int,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .trace import GateTrace
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Narrow, Parameters, Seed, State, StateLike
 
-    T = TypeVar("T")
+    _T = TypeVar("_T")
 
 
 class Linear(Layer):
@@ -256,7 +256,7 @@ class Dropout(Layer):
         self.config = {"p": self.p}
         self._parameters = {}
 
-    def __call__(self, x: T) -> T:
+    def __call__(self, x: _T) -> _T:
         """x itself."""
         return x
 

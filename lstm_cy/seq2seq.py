@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 
     #: runs a part by its name
-    Run = Callable[..., Any]
+    _Run = Callable[..., Any]
 
 PADDING = -1
 
@@ -243,7 +243,7 @@ class Seq2Seq(Composite):
 
     def _runner(
         self, threads: int | None = None, tapes: dict[str, Any] | None = None, rng: np.random.Generator | None = None
-    ) -> Run:
+    ) -> _Run:
         """Runs a part by its name: for inference, or where there are `tapes` for training."""
 
         def run(name: str, *inputs: Any, **options: Any) -> Any:
@@ -257,7 +257,9 @@ class Seq2Seq(Composite):
 
         return run
 
-    def _logits(self, run: Run, source: tuple[Ints, Ints], target: tuple[Ints, Ints], size: int) -> tuple[Array, Array]:
+    def _logits(
+        self, run: _Run, source: tuple[Ints, Ints], target: tuple[Ints, Ints], size: int
+    ) -> tuple[Array, Array]:
         """(logits (B, size, V), what the readout was given)."""
         memory, state = self._read(run, *source)
         told, _ = run("decoder", run("target", target[0]), state, lengths=target[1])
@@ -268,12 +270,12 @@ class Seq2Seq(Composite):
         out[:, : len(logits)] = np.where(_valid(*target), logits, 0).swapaxes(0, 1)
         return out, combined
 
-    def _read(self, run: Run, tokens: Ints, lengths: Ints) -> tuple[Array, tuple[Array, ...]]:
+    def _read(self, run: _Run, tokens: Ints, lengths: Ints) -> tuple[Array, tuple[Array, ...]]:
         """The memory, and the state that the decoder begins with."""
         memory, state = run("encoder", run("source", tokens), lengths=lengths)
         return memory, tuple(map(self._beside, state))
 
-    def _combined(self, run: Run, context: Array, told: Array) -> Array:
+    def _combined(self, run: _Run, context: Array, told: Array) -> Array:
         return np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
 
     def _beside(self, state: Array) -> Array:

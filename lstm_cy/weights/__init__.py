@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from . import pytorch as pytorch
     from .onnx import OnnxModel
 
-    T = TypeVar("T")
+    _T = TypeVar("_T")
 
 _MODULES = ("keras", "onnx", "pytorch")
 
@@ -162,7 +162,7 @@ _READERS = {
 }
 
 
-def by_suffix(path: FilePath, table: dict[str, T]) -> T:
+def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
     """The entry of `table` for a file, which ends in one of its suffixes."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:

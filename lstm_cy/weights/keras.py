@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..layer import Layer
     from ..typing import FilePath, Parameters
 
-    L = TypeVar("L", bound=Layer)
+    _L = TypeVar("_L", bound=Layer)
     #: the arguments of Activation
     _Function = tuple[Any, ...]
     _Build = Callable[["_Chain"], list[Layer]]
@@ -791,7 +791,7 @@ def _pass_lstm(chain: _Chain, return_sequences: bool, features: int | None) -> N
         chain.mask = None
 
 
-def _loaded(layer: L, parameters: Parameters) -> L:
+def _loaded(layer: _L, parameters: Parameters) -> _L:
     layer.load_state_dict(parameters)
     return layer
 

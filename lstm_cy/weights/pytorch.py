@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
 
-    L = TypeVar("L", bound=Layer)
+    _L = TypeVar("_L", bound=Layer)
 
 # A tensor of nn.LSTM, or, without a layer's number, of nn.LSTMCell.
 _TENSOR = re.compile(
@@ -315,7 +315,7 @@ def _from_embedding(place: str, module: Any) -> Embedding:
     return _filled(Embedding, module, module.num_embeddings, module.embedding_dim)
 
 
-def _filled(kind: type[L], module: Any, *sizes: int, **options: Any) -> L:
+def _filled(kind: type[_L], module: Any, *sizes: int, **options: Any) -> _L:
     arrays = {name: _array(tensor) for name, tensor in module.state_dict().items()}
     layer = kind.blank(*sizes, **options, dtype=_dtype(arrays.values()))
     layer.load_state_dict(arrays)

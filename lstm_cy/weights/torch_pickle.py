@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..typing import Array, FilePath
     from .archive import Member
 
-    T = TypeVar("T")
+    _T = TypeVar("_T")
 
 # A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
 _MAX_PICKLE = 8 << 20
@@ -206,7 +206,7 @@ class _Machine:
         items, self._stack = self._stack, self._marked.pop()
         return items
 
-    def _top(self, kind: type[T]) -> T:
+    def _top(self, kind: type[_T]) -> _T:
         """The top of the stack, which has to be of this type."""
         value = self._stack[-1]
         if type(value) is not kind:

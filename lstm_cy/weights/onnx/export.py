@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...layer import Layer
     from ...typing import Array, DTypeLike, FilePath
 
-    Names = TypeVar("Names", str, list[str])
+    _Names = TypeVar("_Names", str, list[str])
 
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
@@ -195,8 +195,8 @@ class _Graph:
         return name
 
     def node(
-        self, operator: str, inputs: Sequence[str], outputs: Names, name: str | None = None, **attributes: Any
-    ) -> Names:
+        self, operator: str, inputs: Sequence[str], outputs: _Names, name: str | None = None, **attributes: Any
+    ) -> _Names:
         """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
         names: list[str] = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .fold import Node
 
     #: (node, *inputs) -> an array, or a tuple of them
-    Operator = Callable[..., Any]
+    _Operator = Callable[..., Any]
 
 #: {name: function}
-OPERATORS: dict[str, Operator] = {}
+OPERATORS: dict[str, _Operator] = {}
 
 #: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
 ATTRIBUTES = {
@@ -36,8 +36,8 @@ ATTRIBUTES = {
 OUTPUTS = {"BatchNormalization": 1}
 
 
-def operator(name: str) -> Callable[[Operator], Operator]:
-    def register(function: Operator) -> Operator:
+def operator(name: str) -> Callable[[_Operator], _Operator]:
+    def register(function: _Operator) -> _Operator:
         OPERATORS[name] = function
         return function
 
@@ -53,7 +53,7 @@ def _same_dtype(*arrays: Array) -> None:
         raise ValueError(f"expected inputs of one type, got {', '.join(sorted(map(str, dtypes)))}")
 
 
-def _elementwise(function: Operator) -> Operator:
+def _elementwise(function: _Operator) -> _Operator:
     """Of one input, in its dtype; the function may take the node too."""
 
     def apply(node: Node, x: Array) -> Array:
@@ -62,11 +62,11 @@ def _elementwise(function: Operator) -> Operator:
     return apply
 
 
-def _plain(function: Callable[[Array], Any]) -> Operator:
+def _plain(function: Callable[[Array], Any]) -> _Operator:
     return _elementwise(lambda node, x: function(x))
 
 
-def _broadcasting(function: Callable[..., Any]) -> Operator:
+def _broadcasting(function: Callable[..., Any]) -> _Operator:
     """Of one or more inputs of one dtype."""
 
     def apply(node: Node, *arrays: Array) -> Array:
@@ -283,7 +283,7 @@ def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
 # Reductions
 
 
-def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> Operator:
+def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operator:
     """Over axes that are an attribute before that version, then an input."""
 
     def apply(node: Node, x: Array, axes: Any = None) -> Array:
@@ -305,7 +305,7 @@ OPERATORS |= {
 }
 
 
-def _arg(function: Callable[..., Any]) -> Operator:
+def _arg(function: Callable[..., Any]) -> _Operator:
     def apply(node: Node, x: Array) -> Array:
         axis = _axis(node.get("axis", 0), x.ndim)
         if node.get("select_last_index", 0):
