@@ -81,6 +81,8 @@ class Attention(Layer):
     False
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self,
         query_size: int,
@@ -218,10 +220,10 @@ class Attention(Layer):
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
         with _quietly():
             dmemory = weights.swapaxes(1, 2) @ dcontext
-            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
+            looked = dweights + dcontext @ memory.swapaxes(1, 2)
             if padding is not None:
-                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
-            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
+                looked[np.broadcast_to(padding[:, np.newaxis], looked.shape)] = 0
+            dscores = weights * (looked - (weights * looked).sum(axis=2, keepdims=True))
             dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
             dmemory += through_scores
         if padding is not None:
@@ -270,10 +272,11 @@ class Attention(Layer):
             return {}
         if self.score == "general":
             return {"weight": (self.query_size, self.memory_size)}
+        units: Any = self.units
         return {
-            "weight_query": (self.units, self.query_size),
-            "weight_memory": (self.units, self.memory_size),
-            "vector": (self.units,),
+            "weight_query": (units, self.query_size),
+            "weight_memory": (units, self.memory_size),
+            "vector": (units,),
         }
 
     @property

@@ -113,7 +113,7 @@ def _ours(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
 
 
 def _numpy(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
-    weights = [lstm.parameters[name] for name in ("weight_ih_l0", "weight_hh_l0")]
+    weights = lstm.parameters["weight_ih_l0"], lstm.parameters["weight_hh_l0"]
     bias = lstm.parameters["bias_ih_l0"] + lstm.parameters["bias_hh_l0"]
     h = c = zeros = np.zeros((x.shape[1], lstm.hidden_size), np.float32)
 
@@ -131,7 +131,7 @@ def _numpy(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
     ]
 
 
-def _pytorch(kind: str, lstm: LSTM, x: Any) -> Callable[[], Any]:
+def _pytorch(kind: str, lstm: LSTM, x: Any) -> Any:
     import torch
 
     torch.set_num_threads(1)

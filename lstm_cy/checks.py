@@ -140,6 +140,6 @@ def generator(name: str, value: Any) -> np.random.Generator:
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
     if value is None or isinstance(value, np.random.Generator):
         return np.random.default_rng(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0:
         return np.random.default_rng(int(value))
     raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {value!r}")

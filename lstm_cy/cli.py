@@ -113,7 +113,8 @@ def _add_command(commands: Any, name: str, function: Callable[[Namespace], None]
         name, help=help, description=function.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.set_defaults(command=function)
-    return parser.add_argument
+    result: Callable[..., Any] = parser.add_argument
+    return result
 
 
 def _add_demo(commands: Any) -> None:
@@ -321,7 +322,8 @@ def _train(options: Namespace) -> None:
     )
     _try_output(model, options.output, corpus.metadata)
     optimizer = Adam(model, options.lr)
-    data, epochs = columns(corpus.train, options.batch_size), options.epochs
+    data: Any = columns(corpus.train, options.batch_size)
+    epochs = options.epochs
     if options.minutes:
         data, epochs = _timed(*data, optimizer, options), math.ceil(options.minutes)
     history = fit(

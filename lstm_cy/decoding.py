@@ -112,7 +112,8 @@ def _draw(weights: Array, rng: np.random.Generator) -> Ints:
     cumulative = weights.cumsum(axis=-1)
     # In (0, total]: the first entry to reach it exists, whatever is rounded, and has a weight above 0.
     reached = cumulative[..., -1:] * (1 - rng.random((*weights.shape[:-1], 1)))
-    return (cumulative >= reached).argmax(axis=-1)
+    result: Ints = (cumulative >= reached).argmax(axis=-1)
+    return result
 
 
 def generate(
@@ -336,7 +337,8 @@ def beam_search(
         raise TypeError(f"step: expected a callable, got {type(step).__name__}")
 
     def penalty(length: int) -> float:
-        return ((5 + length) / 6) ** alpha
+        result: float = ((5 + length) / 6) ** alpha
+        return result
 
     ended = []
     sequences, totals, tokens = np.empty((1, 0), np.intp), np.zeros(1), np.array([start])
@@ -503,9 +505,10 @@ def _scores_of_rows(
     if non_negative_int("blank", blank) >= scores.shape[-1]:
         raise ValueError(f"blank: expected one of the classes 0 to {scores.shape[-1] - 1}, got {blank}")
     single = scores.ndim == 2
-    rows = scores[np.newaxis] if single else scores if batch_first else scores.swapaxes(0, 1)
+    batch = scores[np.newaxis] if single else scores if batch_first else scores.swapaxes(0, 1)
+    rows = list(batch)
     if lengths is not None:
-        lengths = check_lengths(lengths, None if single else len(rows), rows.shape[1])
+        lengths = check_lengths(lengths, None if single else len(rows), batch.shape[1])
         rows = [row[:length] for row, length in zip(rows, lengths.reshape(-1), strict=True)]
     for index, row in enumerate(rows):
         if np.isnan(row).any():
@@ -516,7 +519,8 @@ def _scores_of_rows(
 def _without_repetitions(classes: Ints, blank: int) -> Ints:
     kept = classes != blank
     kept[1:] &= classes[1:] != classes[:-1]
-    return classes[kept]
+    result: Ints = classes[kept]
+    return result
 
 
 def _log_softmax(scores: Array, index: int) -> Array:

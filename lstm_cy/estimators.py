@@ -207,10 +207,12 @@ class _Scale:
         self.deviation = np.where(deviation > 0, deviation, 1.0)
 
     def __call__(self, x: Array) -> Array:
-        return ((x - self.mean) / self.deviation).astype(np.float32)
+        result: Array = ((x - self.mean) / self.deviation).astype(np.float32)
+        return result
 
     def back(self, scaled: Array) -> Array:
-        return scaled * self.deviation + self.mean
+        result: Array = scaled * self.deviation + self.mean
+        return result
 
 
 class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
@@ -346,7 +348,8 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         """
         scores = self._predicted(X).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return scores / scores.sum(axis=1, keepdims=True)
+        result: Array = scores / scores.sum(axis=1, keepdims=True)
+        return result
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each row.
@@ -360,7 +363,8 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         ndarray (n,)
         """
         best = self._predicted(X).argmax(axis=1)
-        return self.classes_[best]
+        result: Array = self.classes_[best]
+        return result
 
 
 class LSTMRegressor(RegressorMixin, _SequenceEstimator):
@@ -441,7 +445,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
         return predicted[:, 0] if self._single else predicted
 
 
-def _target(estimator: object, y: Any, column: bool) -> Array:
+def _target(estimator: object, y: Any, column: bool) -> Any:
     """y as an array: labels in one `column`, or finite numbers in one or more."""
     if y is None:
         name = type(estimator).__name__

@@ -29,21 +29,24 @@ def _normal(x: Array) -> Array:
     """The cumulative distribution function of the normal distribution."""
     from scipy.special import ndtr  # here, so that models without it do without SciPy
 
-    return ndtr(x)
+    result: Array = ndtr(x)
+    return result
 
 
 def _softmax(x: Array) -> Array:
     shares = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    result: Array = shares / shares.sum(axis=-1, keepdims=True)
+    return result
 
 
 def _log_softmax(x: Array) -> Array:
     x = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    result: Array = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return result
 
 
 #: of each element: {name: (y from (x, alpha, beta), dy/dx from (x, y, alpha, beta))}
-ELEMENTWISE = {
+ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sigmoid": (lambda x, a, b: _sigmoid(x), lambda x, y, a, b: y * (1 - y)),
     "tanh": (lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
     "relu": (lambda x, a, b: np.maximum(x, 0), lambda x, y, a, b: x > 0),
@@ -67,7 +70,7 @@ ELEMENTWISE = {
     "exp": (lambda x, a, b: np.exp(x), lambda x, y, a, b: y),
 }
 #: of the elements of the last axis: {name: (y from x, the gradient of x from (dy, y))}
-VECTORWISE = {
+VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {
     "softmax": (_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
     "logsoftmax": (_log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
 }

@@ -66,7 +66,7 @@ class Layer:
         """
         layer = cls.__new__(cls)
         layer._is_blank = True
-        layer.__init__(*sizes, **options)
+        layer.__init__(*sizes, **options)  # type: ignore[misc]  # a subclass may have other arguments
         del layer._is_blank
         return layer
 
@@ -211,7 +211,7 @@ class Composite(Layer):
     _parts: dict[str, Layer]
 
     @property
-    def _parameters(self) -> Parameters:
+    def _parameters(self) -> Parameters:  # type: ignore[override]  # set through its parts
         return {
             f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.parameters.items()
         }

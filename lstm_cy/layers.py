@@ -203,7 +203,8 @@ class Embedding(Layer):
 
     def valid(self, tokens: ArrayLike) -> Bools:
         """Where tokens are not 0: the mask that `mask_zero` hands on."""
-        return int_array("tokens", tokens) != 0
+        result: Bools = int_array("tokens", tokens) != 0
+        return result
 
     def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Parameters, Ints]]:
         """Look tokens up; returns (y, tape for `backward`). The tape keeps a copy of the tokens; `rng` is not used."""
@@ -387,11 +388,12 @@ class Masking(Layer):
         x = float_array("x", x, self.dtype)
         if x.ndim < 2:
             raise ValueError(f"x: expected shape (..., T, features), got {x.shape}")
-        return (x != self.dtype.type(self.mask_value)).any(axis=-1)
+        result: Bools = (x != self.dtype.type(self.mask_value)).any(axis=-1)
+        return result
 
 
 # How two directions a and b become one result, and the gradients of both from its gradient.
-_MERGES = {
+_MERGES: dict[str | None, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "concat": (lambda a, b: np.concatenate([a, b], axis=-1), lambda dy, a, b: np.split(dy, 2, axis=-1)),
     "sum": (lambda a, b: a + b, lambda dy, a, b: (dy, dy)),
     "mul": (lambda a, b: a * b, lambda dy, a, b: (dy * b, dy * a)),
@@ -503,7 +505,7 @@ class Readout(Layer):
         """The gradients for dy, in the shape of what `forward` gave: Gradients with `x`, that of y."""
         shape, steps, told = tape
         if self.bidirectional and self.merge_mode is None:
-            dys = [float_array("dy", half, told[0].dtype) for half in dy]
+            dys: Any = [float_array("dy", half, told[0].dtype) for half in dy]
         else:
             dys = float_array("dy", dy, told[0].dtype)
             merged = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
@@ -716,6 +718,7 @@ class Sequential(Composite):
         rng = generator("rng", rng)
         finals: list[State] = []
         tape: list[Any] = []
+        kept: Any
         for layer in self.layers:
             if layer.masks:
                 mask = layer.valid(x)

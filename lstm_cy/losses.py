@@ -246,7 +246,7 @@ def ctc(
     batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
     single = prediction.ndim == 2
     if single:
-        prediction, target, batch_first = prediction[:, np.newaxis], [target], False
+        prediction, target, batch_first = prediction[:, np.newaxis], [target], False  # type: ignore[list-item]
         lengths, target_lengths = (None if given is None else [given] for given in (lengths, target_lengths))
     if prediction.ndim != 3:
         layout = "(B, T, V)" if batch_first else "(T, B, V)"
@@ -338,15 +338,16 @@ def _side_by_side(arrays: list[Ints], blank: int) -> Ints:
         if array.ndim != 1:
             raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
     target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
-    for row, array in zip(target, arrays, strict=True):
-        row[: len(array)] = array
+    for place, array in enumerate(arrays):
+        target[place, : len(array)] = array
     return target
 
 
 def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) -> Ints:
     """How many labels each row of a target has: those before its first blank, if nobody says."""
     if target_lengths is None:
-        return np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+        result: Ints = np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+        return result
     counts = np.ascontiguousarray(int_array("target_lengths", target_lengths))
     expect_shape("target_lengths", counts, (len(target),), "(B,)")
     outside = (counts < 0) | (counts > target.shape[1])

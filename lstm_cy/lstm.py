@@ -789,7 +789,7 @@ class Batch:
         self.batch_first = batch_first
         self.rows = T * B
         self.order: tuple[Any, ...] = (None,) * 5
-        self.cleared = None  # rows whose state is zero in the end, whatever their valid steps gave
+        self.cleared: Bools | None = None  # rows whose state is zero in the end, whatever their valid steps gave
 
     @property
     def ragged(self) -> bool:
@@ -837,7 +837,7 @@ class Batch:
 
     def _lengths_by_row(self) -> Ints:
         order, lengths, *_ = self.order
-        by_row = np.empty_like(lengths)
+        by_row: Ints = np.empty_like(lengths)
         by_row[order] = lengths
         return by_row
 

@@ -305,7 +305,7 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
         if not array.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
     with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
-        norm = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
+        norm: float = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
     if max_norm < norm < np.inf:
         for array in arrays.values():
             array *= max_norm / norm

@@ -65,7 +65,7 @@ class QuantizedLSTM(LSTM):
     ((2, 5), 'float32')
     """
 
-    report = None
+    report: dict[str, Any] | None = None
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, *, weights: Narrow, **options: Any

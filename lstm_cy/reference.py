@@ -23,6 +23,7 @@ gate: Gers, Schmidhuber and Cummins, Learning to Forget (2000).
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +77,7 @@ def step(
     return h, c
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
     "sigmoid": lambda x, alpha, beta: sigmoid(x),
     "tanh": lambda x, alpha, beta: np.tanh(x),
     "relu": lambda x, alpha, beta: np.maximum(x, 0),
@@ -89,6 +90,11 @@ ACTIVATIONS = {
     "softsign": lambda x, alpha, beta: x / (1 + np.abs(x)),
     "softplus": lambda x, alpha, beta: np.logaddexp(x, 0),
 }
+
+
+def _activated(activation: tuple[str, float, float], x: Array) -> Array:
+    name, alpha, beta = activation
+    return ACTIVATIONS[name](x, alpha, beta)
 
 
 def variant_step(
@@ -130,16 +136,17 @@ def variant_step(
     -------
     h, c : ndarray (B, P), (B, H)
     """
-    gate, candidate, told = (lambda x, a=a: ACTIVATIONS[a[0]](x, *a[1:]) for a in activations)
+    gate, candidate, told = (functools.partial(_activated, entry) for entry in activations)
     look_i, look_f, look_o = (0, 0, 0) if peephole is None else peephole
-    scales, biases = (None if array is None else np.split(array, 4) for array in (layer_norm, bias))
+    scales, biases = None if layer_norm is None else np.split(layer_norm, 4), np.split(bias, 4)
     z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T, 4, axis=-1)
 
     def prepared(z: Array, index: int) -> Array:
         if scales is not None:
             z = z - z.mean(axis=-1, keepdims=True)
             z = scales[index] * z / np.sqrt((z * z).mean(axis=-1, keepdims=True) + 1e-8)
-        return np.clip(z + biases[index], -clip, clip)
+        result: Array = np.clip(z + biases[index], -clip, clip)
+        return result
 
     i = gate(prepared(z_i + look_i * c_prev, 0))
     f = gate(prepared(z_f + look_f * c_prev, 1))

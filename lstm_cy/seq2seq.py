@@ -83,6 +83,8 @@ class Seq2Seq(Composite):
     array([4, 3, 2])
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self,
         num_tokens: int,
@@ -239,7 +241,8 @@ class Seq2Seq(Composite):
         memory, state = self._read(run, *self._one("source", source))
         target, _ = self._one("tokens", np.concatenate([[start], int_array("tokens", tokens)]))
         told, _ = run("decoder", run("target", target), state)
-        return run("attention", told, memory)[1][:, 0]
+        result: Array = run("attention", told, memory)[1][:, 0]
+        return result
 
     def _runner(
         self, threads: int | None = None, tapes: dict[str, Any] | None = None, rng: np.random.Generator | None = None
@@ -276,7 +279,8 @@ class Seq2Seq(Composite):
         return memory, tuple(map(self._beside, state))
 
     def _combined(self, run: _Run, context: Array, told: Array) -> Array:
-        return np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+        result: Array = np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+        return result
 
     def _beside(self, state: Array) -> Array:
         """The two directions (2L, B, H/2) side by side, (L, B, H)."""
@@ -389,4 +393,5 @@ def _valid(tokens: Ints, lengths: Ints) -> Bools:
 def _log_softmax(logits: Array) -> Array:
     logits = logits.astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    result: Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return result

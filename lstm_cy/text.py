@@ -311,7 +311,7 @@ class Bytes(_Tokens):
 
 
 #: the levels a text can be read at
-LEVELS = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
+LEVELS: dict[str, Any] = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
 
 
 def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
@@ -324,7 +324,8 @@ def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
     """
     for level, kind in LEVELS.items():
         if isinstance(value, dict) and level in value:
-            return kind.from_json(value)
+            found: Vocabulary | Words | Bytes = kind.from_json(value)
+            return found
     raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {value!r:.80}")
 
 

@@ -287,12 +287,13 @@ class GateTrace:
         >>> lstm.trace(x).nan_source()
         (4, 0, 'forget', 0)
         """
-        valid, found = self._read("valid"), []
+        valid = self._read("valid")
+        found: list[tuple[int, int, int, int]] = []
         for number, name in enumerate(FIELDS):
             wrong = ~np.isfinite(self._read(name)) & valid[:, :, None]
             if wrong.any():
-                place, row, unit = np.unravel_index(wrong.argmax(), wrong.shape)
-                found.append((int(place), int(row), number, int(unit)))
+                place, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+                found.append((place, row, number, unit))
         if not found:
             return None
         place, row, number, unit = min(found)
@@ -582,7 +583,7 @@ def trace_model(
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
-    steps = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
+    steps: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
     initial = dict(zip(lstms, states, strict=True))
     for place, one in enumerate(model.layers[:last]):
         x = one(x, initial[place], **steps)[0] if place in initial else one(x)

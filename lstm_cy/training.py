@@ -331,7 +331,7 @@ class _Batches:
     def __init__(self, name: str, data: Data, batch_size: int, loop: _Loop) -> None:
         self.name, self.batch_size = name, batch_size
         self.batch_axis, self.x_axes, self.bptt = loop.batch_axis, loop.x_axes, loop.bptt
-        self.source = data if callable(data) else None
+        self.source: Any = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
         if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
             raise ValueError(f"{name}: lengths: expected one above 0, got none")
@@ -342,7 +342,8 @@ class _Batches:
         if self.whole is None or (self.bptt and self.whole.lengths is not None):
             return None
         batches = -(-self.whole.x.shape[self.batch_axis] // self.batch_size)
-        return batches * (-(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1)
+        windows: int = -(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1
+        return int(batches) * windows
 
     def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[_Batch]:
         """The batches of an epoch, their rows in an order drawn from `rng` if given."""
@@ -508,7 +509,8 @@ def _takes(function: Callable[..., Any], keyword: str) -> bool:
 
 def _exhausted(history: History, patience: int | None) -> bool:
     """Whether the last `patience` epochs brought nothing better."""
-    return bool(patience and history.loss) and len(history.loss) - 1 - history.best_epoch >= patience
+    best = history.best_epoch  # None where there is no loss yet
+    return patience is not None and best is not None and len(history.loss) - 1 - best >= patience
 
 
 def _checked_patience(patience: int | None, validation: object) -> int | None:

@@ -121,4 +121,4 @@ def the_rest() -> None:
     lstm_cy.show_config()
     assert_type(lstm_cy.get_num_threads(), int)
     lstm_cy.set_num_threads("all")  # type: ignore[arg-type]
-    lstm_cy.GRU  # type: ignore[attr-defined]
+    print(lstm_cy.GRU)  # type: ignore[attr-defined]

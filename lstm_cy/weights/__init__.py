@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..layer import Composite
+from ..lstm import LSTM
 from . import native
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
     (5, {'made': 'for this example'})
     """
     write = by_suffix(path, _WRITERS)
-    if not isinstance(model, native.LSTM | Composite):
+    if not isinstance(model, LSTM | Composite):
         raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     write(model, path, metadata)
 
@@ -117,6 +118,7 @@ def load(path: FilePath, strict: bool = False) -> Any:
         NaN or infinity among the weights; the tensors are named.
     """
     read = by_suffix(path, _READERS)
+    model: Any
     model, model.metadata = read(path, strict)
     return model
 

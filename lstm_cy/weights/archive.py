@@ -86,6 +86,7 @@ def _check_directory(file: BufferedReader, size: int, kind: str) -> int:
     """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b"\0")
+    count: int
     signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
     if signature != b"PK\5\6":
         raise ValueError(f"truncated, or not {kind}: it does not end in a ZIP directory")
@@ -146,7 +147,8 @@ class Member:
             raise ValueError("Bad magic number: its header is not where the directory says")
         if name != info.orig_filename:
             raise ValueError("damaged: its header has another name than the directory")
-        return self.start + _LOCAL_HEADER.size + name_length + extra_length
+        result: int = self.start + _LOCAL_HEADER.size + name_length + extra_length
+        return result
 
     def _exactly(self, count: int) -> bytes:
         content = self._file.read(count)

@@ -62,6 +62,7 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False) 
     ValueError, ImportError, OSError
         As `load`; or there is no LSTM of that name.
     """
+    model: Any
     model, comparison = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
     if batch_first and not model.batch_first:
         raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
@@ -87,6 +88,7 @@ def write(model: Layer, path: str, *, states: bool = False, lengths: bool = Fals
 
 
 def _own_or_foreign(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison | None]:
+    model: Layer
     try:
         model, model.metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
@@ -100,7 +102,7 @@ def _from_pytorch(path: str, name: str | None, batch_first: bool) -> tuple[Layer
 
     if name is None:
         model = pytorch.read_model(path, strict=False, batch_first=batch_first)
-        return model, Comparison("PyTorch", lambda: _pytorch(path, *pytorch.lstms(path), model))
+        return model, Comparison("PyTorch", lambda: _pytorch(path, next(iter(pytorch.lstms(path))), model))
     lstms = pytorch.lstms(path, batch_first=batch_first)
     prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
     return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
@@ -154,7 +156,7 @@ class _Case(NamedTuple):
     lengths: Array
 
 
-def _case(model: Layer, steps: int = _STEPS) -> _Case:
+def _case(model: Any, steps: int = _STEPS) -> _Case:
     rng = np.random.default_rng(0)
     first = model.layers[0] if isinstance(model, Sequential) else model
     shape = (_ROWS, steps) if model.batch_first else (steps, _ROWS)
@@ -175,7 +177,8 @@ def _inputs(model: Layer) -> int:
     for layer in getattr(model, "layers", [model]):
         for name in ("input_size", "in_features"):
             if hasattr(layer, name):
-                return getattr(layer, name)
+                result: int = getattr(layer, name)
+                return result
     raise ValueError("expected a model with an LSTM or a Linear in it")
 
 
@@ -186,7 +189,7 @@ def _sizes(lstm: LSTM) -> tuple[int, int]:
 
 def _called(model: Any, case: _Case, states: bool = False, lengths: bool = False) -> list[Array]:
     """What a call gives, as one list of arrays."""
-    given = {"lengths": case.lengths} if lengths else {}
+    given: dict[str, Any] = {"lengths": case.lengths} if lengths else {}
     if isinstance(model, LSTM):
         y, final = model(case.x, case.states[0] if states else None, **given)
         return [y, *final]
@@ -311,7 +314,7 @@ def _pytorch(path: str, prefix: str, lstm: LSTM) -> float:
     return _largest(got, _called(lstm, case, states=True))
 
 
-def _loaded_by_pytorch(torch: Any, path: str) -> dict[str, Any]:
+def _loaded_by_pytorch(torch: Any, path: str) -> Any:
     if path.lower().endswith(".npz"):
         return dict(np.load(path))
     if path.lower().endswith(".safetensors"):

@@ -25,7 +25,7 @@ from .native import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from typing import TypeVar
+    from typing import TypeGuard, TypeVar
 
     from ..layer import Layer
     from ..typing import FilePath, Parameters
@@ -444,7 +444,8 @@ def _node(by_name: dict[str, Any], name: str) -> tuple[Any, Any]:
         raise _Unsupported(f"{_short(name)}: expected one use of it, got {_short(nodes)}")
     node = nodes[0]
     if isinstance(node, dict):  # Keras 3
-        arguments, options, kind = node.get("args"), node.get("kwargs"), dict
+        kind: Any = dict
+        arguments, options = node.get("args"), node.get("kwargs")
     else:  # Keras 2: a list of [name, node, tensor, options]
         arguments, options, kind = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None, list
     if not _is_list(arguments, 1) or not isinstance(arguments[0], kind) or not isinstance(options, dict):
@@ -456,7 +457,7 @@ def _node(by_name: dict[str, Any], name: str) -> tuple[Any, Any]:
     return _tensor(arguments[0]), None if mask is None else _tensor(mask)
 
 
-def _is_list(value: Any, length: int) -> bool:
+def _is_list(value: Any, length: int) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == length
 
 
@@ -499,7 +500,7 @@ class _Options:
     def size(self, key: str) -> int:
         return positive_int(key, self.take(key))
 
-    def dtype(self) -> str:
+    def dtype(self) -> Any:
         """Of the weights, as the policy says; what is computed in half precision is computed in float32 here."""
         policy = self.take("dtype", "float32")
         if isinstance(policy, dict):
@@ -541,7 +542,7 @@ def _function(spec: Any, major: str | None) -> _Function:
         kind, config = _split(spec)
         if kind in _ACTIVATION_LAYERS:
             options = _Options(config, major)
-            function = _ACTIVATION_LAYERS[kind](options)
+            function: _Function = _ACTIVATION_LAYERS[kind](options)
             options.finish()
             return function
         spec = kind

@@ -227,7 +227,7 @@ def from_torch(module: Any) -> Any:
     hooked = [place for place, part in modules.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {', '.join(hooked)}")
-    layers = [converters[place](place, part) for place, part in modules.items()]
+    layers = [converters[place](place, part) for place, part in modules.items()]  # type: ignore[misc]  # none is None
     return Sequential(*layers) if type(module) is nn.Sequential else layers[0]
 
 
@@ -344,7 +344,7 @@ class _Plan(NamedTuple):
 
 def _plans(source: Any, value: Any) -> dict[str, _Plan]:
     """{prefix: _Plan} of the LSTMs in `value`; raises for all that does not fit, in one error."""
-    groups: dict[str, Any] = {}
+    groups: dict[Any, Any] = {}
     problems: list[str] = []
     for place, tensors in _places(value):
         for name, tensor in tensors.items():
@@ -404,7 +404,7 @@ def _fit(tensors: dict[Any, Any]) -> tuple[dict[str, Any], list[Any], list[str]]
         return {}, [], ["weight_ih and the like: both those of an LSTM and those of an LSTMCell"]
     first = None if None in layers else 0
     keys = [(part, first, False) for part in ("weight_ih", "weight_hh", "weight_hr")]
-    ih, hh, hr = map(shapes.get, keys)
+    ih, hh, hr = (shapes.get(key, ()) for key in keys)
     wrong = [f"{_name(*key)} is missing" for key in keys[:2] if key not in shapes]
     wrong += [
         f"{_name(*key)} has shape {shapes[key]}, expected 2 axes"
@@ -443,7 +443,7 @@ def _shapes(layers: Any, options: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
     """{key: shape} of all tensors that these layers of an LSTM should have."""
     H, P = options["hidden_size"], options["proj_size"] or options["hidden_size"]
     directions = (False, True) if options["bidirectional"] else (False,)
-    shapes = {}
+    shapes: dict[Any, tuple[int, ...]] = {}
     for layer in sorted(layers, key=lambda layer: layer or 0):
         for reverse in directions:
             inputs = len(directions) * P if layer else options["input_size"]
@@ -475,7 +475,8 @@ def _array(tensor: Any) -> Array:
     if not hasattr(tensor, "detach"):
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    result: Array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return result
 
 
 def _dtype(arrays: Collection[Array]) -> np.dtype[Any]:

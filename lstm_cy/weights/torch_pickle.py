@@ -18,8 +18,8 @@ from ..quantize import widened
 from . import archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeVar
+    from collections.abc import Callable, Iterable
+    from typing import Literal, TypeVar
 
     from ..typing import Array, FilePath
     from .archive import Member
@@ -104,7 +104,7 @@ class _Records:
 
     def __init__(self, members: dict[str, Member]) -> None:
         self._members = members
-        self._arrays: dict[str, Array] = {}
+        self._arrays: dict[str, tuple[str, Array]] = {}
         self.total = sum(member.size for name, member in members.items() if name.startswith("data/"))
         version = self.bytes("version", 8) if "version" in members else b"3"
         if not version.strip().isdigit() or int(version) not in _VERSIONS:
@@ -112,7 +112,7 @@ class _Records:
         order = self.bytes("byteorder", 8) if "byteorder" in members else b"little"
         if order not in (b"little", b"big"):
             raise ValueError(f"byteorder: expected b'little' or b'big', got {order!r}")
-        self._byteorder = "<" if order == b"little" else ">"
+        self._byteorder: Literal["<", ">"] = "<" if order == b"little" else ">"
 
     def bytes(self, name: str, most: int) -> Any:
         """A record as bytes, if there are not more than `most`."""
@@ -180,7 +180,7 @@ class _Machine:
         for steps, (opcode, argument, place) in enumerate(pickletools.genops(content)):
             if steps >= _MAX_STEPS:
                 raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
-            act = _OPCODES.get(opcode.name)
+            act: Callable[..., None] | None = _OPCODES.get(opcode.name)  # type: ignore[assignment]
             if act is None:
                 raise ValueError(f"opcode {opcode.name} is not among those that tensors need, and is refused")
             try:

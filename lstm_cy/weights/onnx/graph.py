@@ -206,7 +206,7 @@ class _LstmStep:
     def __init__(self, node: Node, constants: dict[str, Any]) -> None:
         self._node = node
         self._lstm = LstmNode(node)
-        self._layer = None
+        self._layer: LSTM | None = None
         self.inputs, self.outputs = node.inputs, node.outputs
         names = [given(node.inputs, place) for place in WEIGHTS]
         if all(name in constants for name in names if name):
@@ -215,7 +215,8 @@ class _LstmStep:
 
     def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
         with naming(self._node):
-            X, W, R, B, lengths, initial_h, initial_c, P = [*inputs, *[None] * (8 - len(inputs))]
+            filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
+            X, W, R, B, lengths, initial_h, initial_c, P = filled
             layer = self._layer or self._lstm.layer(W, R, B, P)
             return self._lstm.run(layer, X, lengths, initial_h, initial_c)
 
@@ -256,7 +257,7 @@ def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> N
         raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
 
 
-def _own(array: Any, seen: set[int]) -> Array:
+def _own(array: Any, seen: set[int]) -> Any:
     """The array itself if it is nobody else's, else a copy."""
     if id(array) in seen or not array.flags.owndata or not array.flags.writeable:
         return array.copy()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OPERATORS: dict[str, _Operator] = {}
 
 #: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
     "Cast": {"to": tuple(DTYPES)},
     "GatherND": {"batch_dims": (0,)},
@@ -86,7 +86,10 @@ def _divide(a: Array, b: Array) -> Array:
     if (b == 0).any():
         raise ZeroDivisionError("an integer is divided by zero")
     quotient = np.floor_divide(a, b)
-    return (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(a.dtype)  # ONNX rounds towards zero
+    result: Array = (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(
+        a.dtype
+    )  # ONNX rounds towards zero
+    return result
 
 
 def _sigmoid(x: Array) -> Array:
@@ -100,13 +103,16 @@ def _elu(x: Array, alpha: float) -> Array:
 def _erf(x: Array) -> Array:
     from scipy.special import erf
 
-    return erf(x.astype(np.promote_types(x.dtype, np.float32), copy=False))
+    result: Array = erf(x.astype(np.promote_types(x.dtype, np.float32), copy=False))
+    return result
 
 
 def _gelu(node: Node, x: Array) -> Array:
     if node.get("approximate", "none") == "tanh":
-        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return x / 2 * (1 + _erf(x / math.sqrt(2)))
+        result: Array = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return result
+    result: Array = x / 2 * (1 + _erf(x / math.sqrt(2)))
+    return result
 
 
 OPERATORS |= {
@@ -251,25 +257,29 @@ def _batch_normalization(node: Node, x: Array, *statistics: Array) -> Array:
     shape = (1, -1) + (1,) * (x.ndim - 2)
     scale, bias, mean, variance = (array.reshape(shape) for array in statistics)
     y = (x - mean) / np.sqrt(variance + variance.dtype.type(_epsilon(node))) * scale + bias
-    return y.astype(x.dtype, copy=False)
+    result: Array = y.astype(x.dtype, copy=False)
+    return result
 
 
 def _epsilon(node: Node) -> float:
-    return node.get("epsilon", 1e-5)
+    result: float = node.get("epsilon", 1e-5)
+    return result
 
 
 @operator("Softmax")
 def _softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     exponentials = np.exp(rows - rows.max(axis, keepdims=True, initial=-np.inf))
-    return (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+    result: Array = (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+    return result
 
 
 @operator("LogSoftmax")
 def _log_softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     shifted = rows - rows.max(axis, keepdims=True, initial=-np.inf)
-    return (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
+    result: Array = (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
+    return result
 
 
 def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
@@ -327,7 +337,8 @@ def _integers(name: str, array: Array) -> list[int]:
     """The numbers of a vector of integers, as Python's."""
     if array.dtype.kind not in "iu" or array.ndim > 1:
         raise ValueError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
-    return np.atleast_1d(array).tolist()
+    result: list[int] = np.atleast_1d(array).tolist()
+    return result
 
 
 def _sizes(name: str, array: Array) -> tuple[int, ...]:
@@ -391,7 +402,8 @@ def _range(node: Node, start: Any, limit: Any, delta: Any) -> Array:
     start, limit, delta = (array.item() for array in (start, limit, delta))
     count = max(0, -((start - limit) // delta) if dtype.kind in "iu" else math.ceil((limit - start) / delta))
     node.room((count,), dtype)
-    return (start + np.arange(count) * delta).astype(dtype)
+    result: Array = (start + np.arange(count) * delta).astype(dtype)
+    return result
 
 
 @operator("Tile")
@@ -529,7 +541,8 @@ def _gather_elements(node: Node, x: Array, indices: Array) -> Array:
 @operator("GatherND")
 def _gather_nd(node: Node, x: Array, indices: Array) -> Array:
     node.room(indices.shape[:-1] + x.shape[indices.shape[-1] :], x.dtype)
-    return x[tuple(np.moveaxis(indices, -1, 0))]
+    result: Array = x[tuple(np.moveaxis(indices, -1, 0))]
+    return result
 
 
 @operator("ReverseSequence")

@@ -122,7 +122,7 @@ class Source:
         versions = {entry.version for entry in self.proto.opset_import if is_onnx(entry.domain)}
         if len(versions) != 1 or not self.proto.HasField("graph"):
             raise ValueError("truncated, or not an ONNX model: it has no graph, or not one version of ONNX's operators")
-        version = versions.pop()
+        version: int = versions.pop()
         if version not in OPSETS:
             raise ValueError(f"operators of version {version}; versions {OPSETS[0]} to {OPSETS[-1]} are read")
         # A function may take the place of an operator.
@@ -140,6 +140,7 @@ class Source:
             A type NumPy does not have, or a size that is not that of the bytes that are there.
         """
         name = f"tensor {tensor.name!r}"
+        array: Array
         if tensor.data_type not in DTYPES or tensor.HasField("segment"):
             raise ValueError(f"{name}: type {type_name(tensor.data_type)} or its segments are not supported")
         shape, dtype = tuple(tensor.dims), DTYPES[tensor.data_type]
@@ -197,7 +198,7 @@ class _External:
     """
 
     def __init__(self, folder: str | None) -> None:
-        self._folder = folder
+        self._folder: Any = folder
         self._read: dict[tuple[str, int, int], bytes] = {}
         self._left: dict[str, int] = {}
 
@@ -251,6 +252,7 @@ def is_onnx(domain: str) -> bool:
 def type_name(number: int) -> str:
     """What ONNX calls an element type."""
     try:
-        return import_onnx().TensorProto.DataType.Name(number)
+        result: str = import_onnx().TensorProto.DataType.Name(number)
+        return result
     except ValueError:
         return str(number)
