@@ -325,7 +325,7 @@ def _train(options: Namespace) -> None:
     data: Any = columns(corpus.train, options.batch_size)
     epochs = options.epochs
     if options.minutes:
-        data, epochs = _timed(*data, optimizer, options), math.ceil(options.minutes)
+        data, epochs = _timed(data[0], data[1], optimizer, options), math.ceil(options.minutes)
     history = fit(
         model,
         data,

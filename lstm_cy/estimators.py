@@ -445,17 +445,18 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
         return predicted[:, 0] if self._single else predicted
 
 
-def _target(estimator: object, y: Any, column: bool) -> Any:
+def _target(estimator: object, y: Any, column: bool) -> Array:
     """y as an array: labels in one `column`, or finite numbers in one or more."""
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    found: Array
     if column:
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        return y
-    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
-    return column_or_1d(y) if y.ndim != 2 else y
+        found = column_or_1d(y, warn=True)
+        assert_all_finite(found, input_name="y")
+        return found
+    found = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    return found if found.ndim == 2 else np.asarray(column_or_1d(found))
 
 
 class LSTMForecaster(_Network):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from .typing import Array
 
 _SELU = 1.6732632423543772, 1.0507009873554805

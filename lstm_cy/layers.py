@@ -27,7 +27,7 @@ from .layer import Composite, Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     from .stepper import Stepper

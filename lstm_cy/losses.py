@@ -246,8 +246,9 @@ def ctc(
     batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
     single = prediction.ndim == 2
     if single:
-        prediction, target, batch_first = prediction[:, np.newaxis], [target], False  # type: ignore[list-item]
-        lengths, target_lengths = (None if given is None else [given] for given in (lengths, target_lengths))
+        prediction, target, batch_first = prediction[:, np.newaxis], [target], False  # type: ignore[assignment]
+        lengths = None if lengths is None else np.expand_dims(lengths, 0)
+        target_lengths = None if target_lengths is None else np.expand_dims(target_lengths, 0)
     if prediction.ndim != 3:
         layout = "(B, T, V)" if batch_first else "(T, B, V)"
         raise ValueError(f"prediction: expected shape {layout} or (T, V), got {prediction.shape}")

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .typing import Array
 
@@ -77,7 +78,7 @@ def step(
     return h, c
 
 
-ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array, float, float], Any]] = {
     "sigmoid": lambda x, alpha, beta: sigmoid(x),
     "tanh": lambda x, alpha, beta: np.tanh(x),
     "relu": lambda x, alpha, beta: np.maximum(x, 0),
@@ -92,7 +93,7 @@ ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
 }
 
 
-def _activated(activation: tuple[str, float, float], x: Array) -> Array:
+def _activated(activation: tuple[str, float, float], x: Array) -> Any:
     name, alpha, beta = activation
     return ACTIVATIONS[name](x, alpha, beta)
 

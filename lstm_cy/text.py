@@ -26,7 +26,7 @@ _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "lo
 class _Tokens:
     """What the vocabularies have in common."""
 
-    unknown: int | None = 0
+    unknown: Any = 0
 
     if TYPE_CHECKING:  # what each of them has
 

@@ -102,7 +102,7 @@ def to_onnx(
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
         native.warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
-    graph = _Graph(onnx, model.dtype)
+    graph = _Graph(onnx, np.dtype(model.dtype))
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
     made = onnx.helper.make_model(

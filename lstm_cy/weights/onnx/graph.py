@@ -16,6 +16,7 @@ from .proto import DTYPES, Source, naming, type_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...lstm import LSTM
     from ...typing import Array, ArrayLike
     from .fold import Node
 
@@ -210,7 +211,8 @@ class _LstmStep:
         self.inputs, self.outputs = node.inputs, node.outputs
         names = [given(node.inputs, place) for place in WEIGHTS]
         if all(name in constants for name in names if name):
-            self._layer = self._lstm.layer(*(constants.get(name) for name in names))
+            W, R, B, P = map(constants.get, names)
+            self._layer = self._lstm.layer(W, R, B, P)
             self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
 
     def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:

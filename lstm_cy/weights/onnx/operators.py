@@ -107,12 +107,10 @@ def _erf(x: Array) -> Array:
     return result
 
 
-def _gelu(node: Node, x: Array) -> Array:
+def _gelu(node: Node, x: Array) -> Any:
     if node.get("approximate", "none") == "tanh":
-        result: Array = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        return result
-    result: Array = x / 2 * (1 + _erf(x / math.sqrt(2)))
-    return result
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * (1 + _erf(x / math.sqrt(2)))
 
 
 OPERATORS |= {
