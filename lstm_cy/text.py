@@ -1,14 +1,23 @@
 """Text as tokens: vocabularies of characters, words and bytes, and texts to learn from."""
 
+from __future__ import annotations
+
 import codecs
 import re
 import sysconfig
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import int_array, positive_int
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import AnyStr, Self
+
+    from .typing import Array, ArrayLike, FilePath, Ints
 
 #: packages of the standard library that are read after its top-level modules
 _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "logging", "urllib")
@@ -17,19 +26,26 @@ _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "lo
 class _Tokens:
     """What the vocabularies have in common."""
 
-    unknown = 0
+    unknown: Any = 0
 
-    def missing(self, text):
+    if TYPE_CHECKING:  # what each of them has
+
+        def __len__(self) -> int: ...
+        def split(self, text: Any) -> Any: ...
+        def encode(self, text: Any) -> Ints: ...
+        def decode(self, tokens: ArrayLike) -> str: ...
+
+    def missing(self, text: Any) -> list[str]:
         """The characters or words of `text` that are not in the vocabulary, each once, as they come."""
         symbols = self.split(text)
         return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))
 
-    def pieces(self, tokens):
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """The text of an iterable of tokens, piece by piece, each as soon as it is complete."""
         for token in tokens:
             yield self.decode([token])
 
-    def _checked(self, tokens):
+    def _checked(self, tokens: ArrayLike) -> Ints:
         tokens = int_array("tokens", tokens)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self):
             raise ValueError(f"tokens: expected 0 to {len(self) - 1}, got {tokens.min()} to {tokens.max()}")
@@ -60,13 +76,13 @@ class Vocabulary(_Tokens):
 
     unit = "character"
 
-    def __init__(self, characters):
+    def __init__(self, characters: str) -> None:
         _check_str("characters", characters)
         known = np.unique(_code_points(characters))
         self._codes = np.concatenate([[0xFFFD], known[known != 0xFFFD]])
 
     @classmethod
-    def from_text(cls, text, min_count=1, size=None):
+    def from_text(cls, text: str, min_count: int = 1, size: int | None = None) -> Self:
         """The vocabulary of the characters that occur in `text` at least `min_count` times.
 
         With `size` it has at most so many tokens, the unknown symbol among them: of the most frequent characters.
@@ -79,31 +95,31 @@ class Vocabulary(_Tokens):
         return cls(_from_code_points(chosen[: _known(size)]))
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> str:
         """The characters of `text`: itself."""
         return text
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
         if not isinstance(value, dict) or not isinstance(value.get("characters"), str):
             raise ValueError(f"vocabulary: expected {{'characters': str}}, got {value!r:.80}")
         return cls(value["characters"])
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
         return {"characters": self.characters}
 
     @property
-    def characters(self):
+    def characters(self) -> str:
         """The known characters in the order of their tokens, which begin at 1."""
         return _from_code_points(self._codes[1:])
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of tokens, the unknown symbol among them."""
         return len(self._codes)
 
-    def encode(self, text):
+    def encode(self, text: str) -> Ints:
         """The tokens of `text`: an intp array (len(text),)."""
         _check_str("text", text)
         codes = _code_points(text)
@@ -111,17 +127,17 @@ class Vocabulary(_Tokens):
         tokens = np.searchsorted(self._codes[1:], codes, side="right")
         return np.where(self._codes[tokens] == codes, tokens, self.unknown)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
         return _from_code_points(self._codes[self._checked(tokens)])
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.characters == other.characters
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.characters)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Vocabulary({self.characters!r})"
 
 
@@ -158,7 +174,7 @@ class Words(_Tokens):
 
     unit = "word"
 
-    def __init__(self, words):
+    def __init__(self, words: Iterable[str]) -> None:
         words = list(words)
         for word in words:
             _check_str("words", word)
@@ -166,7 +182,7 @@ class Words(_Tokens):
         self._tokens = {word: token for token, word in enumerate(self._words)}
 
     @classmethod
-    def from_text(cls, text, min_count=1, size=10_000):
+    def from_text(cls, text: str, min_count: int = 1, size: int | None = 10_000) -> Self:
         """The vocabulary of the words that occur in `text` at least `min_count` times.
 
         It has at most `size` tokens, the unknown word among them: of the most frequent words, and of equally frequent
@@ -178,47 +194,47 @@ class Words(_Tokens):
         return cls(word for word, count in counts.most_common(_known(size)) if count >= least)
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
         words = value.get("words") if isinstance(value, dict) else None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {value!r:.80}")
         return cls(words)
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
         return {"words": self.words}
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         """The known words in the order of their tokens, which begin at 1."""
         return self._words[1:]
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of tokens, the unknown word among them."""
         return len(self._words)
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> list[str]:
         """The words of `text`, a list of str; joined they are the text."""
         _check_str("text", text)
         return _WORD.findall(text)
 
-    def encode(self, text):
+    def encode(self, text: str) -> Ints:
         """The tokens of `text`: an intp array, one for each word."""
         return np.array([self._tokens.get(word, self.unknown) for word in self.split(text)], np.intp)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
         return "".join([self._words[token] for token in self._checked(tokens)])
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Words) and self._words == other._words
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(tuple(self._words))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Words({self.words!r})"
 
 
@@ -242,40 +258,40 @@ class Bytes(_Tokens):
     unknown = None
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
         if value != {"bytes": 256}:
             raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {value!r:.80}")
         return cls()
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
         return {"bytes": 256}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 256
 
     @staticmethod
-    def split(text):
+    def split(text: str | bytes) -> bytes:
         """The bytes of `text`, a str or bytes."""
         if isinstance(text, bytes | bytearray):
             return bytes(text)
         _check_str("text", text)
         return text.encode("utf-8", "surrogateescape")
 
-    def encode(self, text):
+    def encode(self, text: str | bytes) -> Ints:
         """The tokens of `text`, a str or bytes: an intp array, one for each byte."""
         return np.frombuffer(self.split(text), np.uint8).astype(np.intp)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
         return self._checked(tokens).astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
 
-    def missing(self, text):
+    def missing(self, text: str | bytes) -> list[str]:
         """No byte is missing: an empty list."""
         return []
 
-    def pieces(self, tokens):
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """The text of an iterable of tokens, piece by piece, a character when its last byte is there."""
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         for token in tokens:
@@ -284,21 +300,21 @@ class Bytes(_Tokens):
         if piece := decoder.decode(b"", final=True):
             yield piece
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Bytes)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(Bytes)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Bytes()"
 
 
 #: the levels a text can be read at
-LEVELS = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
+LEVELS: dict[str, Any] = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
 
 
-def vocabulary_from_json(value):
+def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
     """The vocabulary, of whichever level, whose ``to_json`` gave `value`.
 
     Examples
@@ -308,30 +324,31 @@ def vocabulary_from_json(value):
     """
     for level, kind in LEVELS.items():
         if isinstance(value, dict) and level in value:
-            return kind.from_json(value)
+            found: Vocabulary | Words | Bytes = kind.from_json(value)
+            return found
     raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {value!r:.80}")
 
 
 # How many symbols a vocabulary of `size` tokens knows.
-def _known(size):
+def _known(size: int | None) -> int | None:
     return None if size is None else positive_int("size", size) - 1
 
 
-def _check_str(name, value):
+def _check_str(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
 
 
 # Whole texts as arrays of code points; lone surrogates, which os.fsdecode makes, pass through.
-def _code_points(text):
+def _code_points(text: str) -> Array:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.intp)
 
 
-def _from_code_points(codes):
+def _from_code_points(codes: Array) -> str:
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def read_text(path):
+def read_text(path: FilePath) -> str:
     """The text of the file `path`, in UTF-8.
 
     Raises
@@ -350,18 +367,18 @@ def read_text(path):
     return _filled(path, text)
 
 
-def read_bytes(path):
+def read_bytes(path: FilePath) -> bytes:
     """The content of the file `path`; OSError if it cannot be read, ValueError if it is empty."""
     return _filled(path, Path(path).read_bytes())
 
 
-def _filled(path, content):
+def _filled(path: FilePath, content: AnyStr) -> AnyStr:
     if not content:
         raise ValueError(f"{path}: the file is empty")
     return content
 
 
-def standard_library_text(limit=None):
+def standard_library_text(limit: int | None = None) -> str:
     """The sources of Python's own standard library, a text found on every machine.
 
     Parameters
@@ -395,7 +412,7 @@ def standard_library_text(limit=None):
     return "".join(parts)[:limit]
 
 
-def _standard_library_files():
+def _standard_library_files() -> Iterator[Path]:
     folder = Path(sysconfig.get_path("stdlib"))
     # names that begin with _ are left out: some of those files are written when Python is built
     yield from sorted(folder.glob("[a-z]*.py"))
@@ -405,7 +422,7 @@ def _standard_library_files():
                 yield path
 
 
-def columns(tokens, batch_size):
+def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
     """A continuous text cut into `batch_size` columns that are read side by side.
 
     Column b + 1 goes on where column b ends, so that truncated back-propagation, which carries the state from
@@ -447,7 +464,7 @@ def columns(tokens, batch_size):
     return x, y
 
 
-def unigram_entropy(tokens):
+def unigram_entropy(tokens: ArrayLike) -> float:
     """The entropy in nats of one token drawn from `tokens`, a non-empty integer array of one axis.
 
     No model that looks at single tokens only can have a smaller loss on them.
@@ -465,7 +482,7 @@ def unigram_entropy(tokens):
     return float(-(shares * np.log(shares)).sum())
 
 
-def _one_axis(tokens):
+def _one_axis(tokens: ArrayLike) -> Ints:
     tokens = int_array("tokens", tokens)
     if tokens.ndim != 1:
         raise ValueError(f"tokens: expected shape (N,), got {tokens.shape}")
