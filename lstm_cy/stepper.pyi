@@ -1,10 +1,13 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
 from .layers import Sequential
 from .lstm import LSTM
 from .typing import Array, ArrayLike
 
+@disjoint_base
 class Stepper:
     def __new__(cls, layer: LSTM | Sequential, batch_size: int = 1) -> Self: ...
     @property

@@ -1,7 +1,11 @@
 from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Packer: ...
 
+@disjoint_base
 class Network(Packer):
     def __new__(
         cls,

@@ -211,7 +211,7 @@ class _LstmStep:
         self.inputs, self.outputs = node.inputs, node.outputs
         names = [given(node.inputs, place) for place in WEIGHTS]
         if all(name in constants for name in names if name):
-            W, R, B, P = map(constants.get, names)
+            W, R, B, P = (constants.get(name) for name in names)
             self._layer = self._lstm.layer(W, R, B, P)
             self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
 

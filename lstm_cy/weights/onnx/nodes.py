@@ -180,7 +180,7 @@ class LstmNode:
         triples = tuple(tuple(entries[place : place + 3]) for place in range(0, len(entries), 3))
         return triples if self.directions == 2 else triples[0]
 
-    def layer(self, W: Array, R: Array, B: Array | None = None, P: Array | None = None) -> LSTM:
+    def layer(self, W: Any, R: Any, B: Array | None = None, P: Array | None = None) -> LSTM:
         """The layer with these weights, as ONNX lays them out; they are copied."""
         D = self.directions
         H = R.shape[-1] if R.ndim else 0
