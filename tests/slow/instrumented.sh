@@ -3,7 +3,7 @@
 # copy of the sources to build in, so that the working folder keeps its own build.
 
 # The fast part of the tests: what reaches every kernel, driver and thread.
-FAST=(lstm engines gradients stepper ctc variants quantize layers threads)
+FAST=(engines gradients ctc stepper quantize variants lstm layers threads)
 
 # instrumented FOLDER: makes FOLDER/venv and FOLDER/source, and goes there; CFLAGS and LDFLAGS take part in the build.
 instrumented() {
