@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from ._kernels.memory import kept_now
 from .checks import positive_int
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _configuration() -> dict[str, Any]:
         "available": ", ".join(available_instruction_sets()),
         "engine": engine(),
         "threads": get_num_threads(),
+        "working memory": f"{kept_now() / 1e6:.1f} MB kept for the next call",
         "bounds checks": _kernel_module("cpu").bounds_checks(),
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),

@@ -100,13 +100,12 @@ class Linear(Layer):
         -------
         ndarray (..., out_features)
         """
-        return self._applied(self._input(x))
+        return self._applied(self._affine, self._input(x))
 
-    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Parameters, Array]]:
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Affine, Array]]:
         """Apply the layer; returns (y, tape for `backward`). The tape keeps a copy of x; `rng` is not used."""
-        x = self._input(x).copy()
-        parameters = self._parameters
-        return self._applied(x), (parameters, x)
+        affine, x = self._affine, self._input(x).copy()
+        return self._applied(affine, x), (affine, x)
 
     def _input(self, x: ArrayLike) -> Array:
         x = np.asarray(x)
@@ -116,26 +115,25 @@ class Linear(Layer):
             )
         return float_array("x", x, self.dtype)
 
-    def _applied(self, x: Array) -> Array:
+    def _applied(self, affine: Affine, x: Array) -> Array:
         y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
-        self._affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
+        affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
         return y
 
     def _packed(self, parameters: Parameters) -> dict[str, Any]:
         arrays = parameters["weight"], parameters.get("bias")
         return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
-    def backward(self, tape: tuple[Parameters, Array], dy: ArrayLike) -> Gradients:
+    def backward(self, tape: tuple[Affine, Array], dy: ArrayLike) -> Gradients:
         """The gradients for dy, in y's shape: Gradients with `x` and `parameters`."""
-        parameters, x = tape
-        self._check_fresh(parameters, self._parameters)
+        affine, x = tape
+        self._check_fresh(affine, self._affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
-        rows = dy.reshape(-1, self.out_features)
-        gradients = {"weight": rows.T @ x.reshape(-1, self.in_features)}
-        if self.bias:
-            gradients["bias"] = rows.sum(axis=0)
-        return Gradients(dy @ parameters["weight"], None, gradients)
+        dx, gradients = np.empty_like(x), {name: np.zeros_like(value) for name, value in self._parameters.items()}
+        rows = x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features), dx.reshape(-1, self.in_features)
+        affine.backward(*rows, gradients["weight"], gradients.get("bias"))
+        return Gradients(dx, None, gradients)
 
 
 class Embedding(Layer):

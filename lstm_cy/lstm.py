@@ -10,6 +10,7 @@ from . import activations as activation_functions
 from . import config
 from ._kernels import backward as backward_driver
 from ._kernels import forward as forward_driver
+from ._kernels.memory import Borrowed
 from ._kernels.network import Network
 from .checks import (
     check_lengths,
@@ -726,7 +727,14 @@ class LSTM(Layer):
         projected = H if self.proj_size else None
         told = P if self.proj_size or traced else None
         widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)
-        return tuple(None if width is None else np.empty((rows, width), self.dtype) for width in widths)
+        line = 64 // self.dtype.itemsize  # each begins in a cache line of its own
+        sizes = [-(-rows * (width or 0) // line) * line for width in widths]
+        memory = np.frombuffer(memoryview(Borrowed(sum(sizes) * self.dtype.itemsize)), self.dtype)
+        parts = np.split(memory, np.cumsum(sizes)[:-1])
+        return tuple(
+            None if width is None else part[: rows * width].reshape(rows, width)
+            for width, part in zip(widths, parts, strict=True)
+        )
 
     def _sums(self, gradients: Parameters, suffix: str) -> tuple[Array | None, ...]:
         """Where backward adds up one direction's gradients: weight_ih, weight_hh, weight_hr, bias, shares."""
