@@ -23,13 +23,15 @@ cdef class Affine(Packer):
         self.start(kernels, blas, itemsize)
         self.owned.append((weight, bias))
         outputs, inputs = weight.shape
-        self.weight = self.weight_of(outputs, inputs, weight)
-        self.bias = address_or_null(bias)
+        self.map.engine = self.engine
+        self.map.weight = self.weight_of(outputs, inputs, weight)
+        self.map.bias = address_or_null(bias)
 
     def __call__(self, x, y):
         """Write the result for x (rows, inputs) to y (rows, outputs); both C-contiguous."""
         cdef Py_ssize_t rows = len(x), done = 0, work = 0, stop = 0
-        cdef Py_ssize_t inputs = self.weight.inputs, outputs = self.weight.outputs, itemsize = self.engine.itemsize
+        cdef Py_ssize_t inputs = self.map.weight.inputs, outputs = self.map.weight.outputs
+        cdef Py_ssize_t itemsize = self.engine.itemsize
         cdef Py_ssize_t most = max(BLOCK_BYTES // (inputs * itemsize), 64), some
         cdef const char* source = <const char*>address(x)
         cdef char* target = <char*>address(y)
@@ -39,16 +41,17 @@ cdef class Affine(Packer):
             denormals = self.engine.kernels.flush_denormals()
             while done < rows and status == DONE:
                 some = min(most, rows - done)
-                self.apply(some, source + done * inputs * itemsize, target + done * outputs * itemsize)
+                apply(&self.map, some, source + done * inputs * itemsize, target + done * outputs * itemsize)
                 done += some
                 status = after(some * inputs * outputs, &work, &stop, True)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
 
-    cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
-        if self.engine.itemsize == 4:
-            affine[float](&self.engine, rows, <const float*>self.bias, &self.weight, <const float*>x, NULL, NULL,
-                          False, <float*>y)
-        else:
-            affine[double](&self.engine, rows, <const double*>self.bias, &self.weight, <const double*>x, NULL, NULL,
-                           False, <double*>y)
+
+cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
+    if map.engine.itemsize == 4:
+        affine[float](&map.engine, rows, <const float*>map.bias, &map.weight, <const float*>x, NULL, NULL, False,
+                      <float*>y)
+    else:
+        affine[double](&map.engine, rows, <const double*>map.bias, &map.weight, <const double*>x, NULL, NULL, False,
+                       <double*>y)
