@@ -135,9 +135,7 @@ cdef class StreamPool:
             if stage.kind == RECURRENT:
                 width = max(width, stage.inputs + 2 * stage.outputs + stage.net.hidden_size)
                 record += stage.net.num_layers * (stage.outputs + stage.net.hidden_size)
-        import os
         self.most = max(BLOCK_BYTES // (width * self.dtype.itemsize), LEAST_BLOCK)
-        self.most = int(os.environ.get("TRY", self.most))
         self.job.streams = self.streams
         self.job.record = (record * self.dtype.itemsize + LINE - 1) // LINE * LINE
         self.inputs, self.takes_tokens = self.chain.plan.stages[0].inputs, self.chain.plan.takes_tokens
