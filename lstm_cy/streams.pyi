@@ -3,6 +3,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
 
 from .layers import Sequential
 from .lstm import LSTM
@@ -10,6 +11,7 @@ from .lstm import LSTM
 # (h, c) of an LSTM, a list of such pairs of a Sequential
 _State = tuple[ArrayLike, ArrayLike] | Sequence[tuple[ArrayLike, ArrayLike]]
 
+@disjoint_base
 class StreamPool:
     def __new__(cls, model: LSTM | Sequential) -> Self: ...
     def join(self, state: _State | None = None) -> int: ...
@@ -23,4 +25,4 @@ class StreamPool:
     @property
     def ids(self) -> NDArray[np.intp]: ...
     def __len__(self) -> int: ...
-    def __contains__(self, id: int) -> bool: ...
+    def __contains__(self, id: int, /) -> bool: ...
