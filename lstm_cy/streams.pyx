@@ -420,12 +420,13 @@ cdef class StreamPool:
     cdef int cut(self, Job* job, Py_ssize_t rows, int allowed) except -1:
         """Cut a step in blocks, as alike as can be, for the threads that are worth waking."""
         cdef double work = rows * self.multiply_adds
+        cdef Py_ssize_t blocks = parts(rows, self.most)
         job.rows, job.allowed, job.threads = rows, allowed, 1
-        job.blocks = (rows + self.most - 1) // self.most
         if allowed > 1 and work > (WORTH_SHARING if worker_is_near() else WORTH_WAKING):
             job.threads = min(allowed, max(rows // LEAST_ROWS, 1))
-            job.blocks = (job.blocks + job.threads - 1) // job.threads * job.threads
-        job.block = (rows + job.blocks - 1) // job.blocks if rows else 0
+            blocks = parts(blocks, job.threads) * job.threads
+        job.block = parts(rows, max(blocks, 1))
+        job.blocks = parts(rows, max(job.block, 1))
         return self.need_streams(job.threads)
 
     cdef int need_streams(self, int threads) except -1:
@@ -504,6 +505,11 @@ cdef class StreamPool:
         expect_shape("state h", h, own_h.shape, "(L, P)")
         expect_shape("state c", c, own_c.shape, "(L, H)")
         return h, c
+
+
+cdef inline Py_ssize_t parts(Py_ssize_t whole, Py_ssize_t most) noexcept nogil:
+    """How many parts of at most so much."""
+    return (whole + most - 1) // most
 
 
 cdef void run(Job* job) noexcept nogil:
