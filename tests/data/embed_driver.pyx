@@ -198,11 +198,11 @@ cdef class Stream:
     def work_while_gil_is_held(self, size_t x, size_t y):
         """Everything that can be done with a float32 stream; 0 if there was no error."""
         cdef lstm_cy_stream* clone = NULL
-        cdef int error = 0, k
+        cdef int error = 0, _k
         with nogil:
             driver_await_held()
             error |= lstm_cy_stream_clone(self.handle, &clone)
-            for k in range(100):
+            for _k in range(100):
                 error |= lstm_cy_step_f32(clone, <const float*>x, <float*>y)
                 error |= lstm_cy_run_f32(self.handle, 1, <const float*>x, <float*>y)
             error |= lstm_cy_stream_reset_row(self.handle, 0)
@@ -216,10 +216,10 @@ cdef class Stream:
         """How far `counter`, a C function, goes on in that many steps and all else that must not allocate."""
         cdef Counter count = <Counter>counter
         cdef long before
-        cdef int error = LSTM_CY_OK, k
+        cdef int error = LSTM_CY_OK, _k
         with nogil:
             before = count()
-            for k in range(steps):
+            for _k in range(steps):
                 error |= step(self.handle, f64, tokens, x, y)
             error |= run(self.handle, f64, tokens, 1, x, y)
             if f64:
