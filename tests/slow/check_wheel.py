@@ -15,8 +15,8 @@ from packaging.metadata import parse_email
 
 MOST_BYTES = 2 * 2**20
 KINDS = (".py", ".pyi", ".pxd", ".so", "py.typed")
-#: of every manylinux
-SYSTEM = re.compile(r"lib(c|m|pthread)\.so\.6|libpthread\.so\.0|ld-linux-[\w-]+\.so\.[12]")
+#: on every system that manylinux and musllinux mean
+SYSTEM = re.compile(r"lib[cm]\.so\.6|libpthread\.so\.0|ld-linux-[\w-]+\.so\.[12]|libc\.musl-\w+\.so\.1")
 
 
 def main(paths):
