@@ -44,8 +44,8 @@ def tell(h):
     sys.stdout.flush()
 tell(step())
 for _ in range({STEPS - 1}):
-    h = step()
-tell(h)
+    told = step()
+tell(told)
 sys.stdin.read()
 """
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import float_array
+from .checks import float_array, generator
 
 
 class Gradients(NamedTuple):
@@ -51,6 +51,10 @@ class Layer:
         layer.__init__(*sizes, **options)
         del layer._is_blank
         return layer
+
+    def _generator(self, seed):
+        """What draws the first parameters; of a blank layer nothing, which spares importing NumPy's."""
+        return None if self._is_blank else generator("seed", seed)
 
     def _begin(self, shapes, draw, dtypes=None):
         """Take the first parameters: what `draw` gives, {name: array}, or of a blank layer only their `shapes`.

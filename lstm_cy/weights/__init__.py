@@ -7,6 +7,7 @@ import importlib
 import os
 
 from ..layer import Composite
+from ..lstm import LSTM
 from . import native
 
 _MODULES = ("keras", "onnx", "pytorch")
@@ -59,7 +60,7 @@ def save(model, path, metadata=None):
     (5, {'made': 'for this example'})
     """
     write = by_suffix(path, _WRITERS)
-    if not isinstance(model, native.LSTM | Composite):
+    if not isinstance(model, LSTM | Composite):
         raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     write(model, path, metadata)
 
