@@ -32,7 +32,6 @@ import numpy as np
 import lstm_cy
 from benchmarks.common import check
 from lstm_cy import LSTM, save
-from lstm_cy.weights.onnx import to_onnx
 
 INPUTS, HIDDEN, STEPS = 64, 128, 100
 # Each program reads its file and defines `step`, which returns h as a list; then comes:
@@ -206,6 +205,8 @@ def write_files(folder, packages):
 
         torch.save({name: torch.tensor(array) for name, array in weights.items()}, folder / "torch.pt")
     if "onnxruntime" in packages:
+        from lstm_cy.weights.onnx import to_onnx
+
         (folder / "onnxruntime.onnx").write_bytes(to_onnx(lstm, states=True).SerializeToString())
 
 

@@ -23,7 +23,7 @@ def main(paths):
     for path in map(Path, paths):
         print(path.name)
         with zipfile.ZipFile(path) as wheel:
-            contents = {name: wheel.read(name) for name in wheel.namelist()}
+            contents = {name: wheel.read(name) for name in wheel.namelist() if not name.endswith("/")}
         faults = list(faults_of(path.stat().st_size, contents))
         print("  " + "\n  ".join(faults or [summary(path.stat().st_size, contents)]))
         if faults:

@@ -13,9 +13,9 @@ mkdir -p "${1:?a folder for the distributions}"
 work=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- python3.11 python3.12 python3.13
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
 unset PYTHONPATH
-rm -rf "$work"/{dist,raw,sdist,run,environment-*}
+rm -rf "$work"/{dist,raw,run,environment-*}
 mkdir -p "$work"/{dist,raw,run}
 
 if [ ! -x "$work/tools/bin/auditwheel" ]; then
@@ -24,9 +24,7 @@ if [ ! -x "$work/tools/bin/auditwheel" ]; then
 fi
 PATH="$work/tools/bin:$PATH"
 
-# `python -m build` makes the source distribution of the tree, and a wheel of that.
-"$work/tools/bin/python" -m build --outdir "$work/sdist" "$here" > "$work/build.log" 2>&1 || { tail "$work/build.log"; false; }
-mv "$work"/sdist/*.tar.gz "$work/dist"
+"$work/tools/bin/python" -m build --sdist --outdir "$work/dist" "$here" > "$work/log" 2>&1 || { tail "$work/log"; false; }
 
 # Where the tests run: nothing of the package beside them.
 cp -r "$here/tests" "$here/pyproject.toml" "$work/run"
@@ -36,7 +34,7 @@ for python in "$@"; do
     tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
     echo "== $tag"
     "$python" -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir "$work/raw" "$work"/dist/lstm_cy-*.tar.gz
-    auditwheel --quiet repair --plat auto --wheel-dir "$work/dist" "$work/raw"/*-"$tag"-*.whl
+    auditwheel repair --wheel-dir "$work/dist" "$work/raw"/*-"$tag"-*.whl > "$work/log" 2>&1 || { tail "$work/log"; false; }
     wheel=$(ls "$work/dist"/*-"$tag"-*.whl)
     "$work/tools/bin/python" "$here/tests/slow/check_wheel.py" "$wheel"
 
