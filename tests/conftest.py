@@ -6,8 +6,8 @@ import os
 import pytest
 from common import implementation
 
-# The same bits, which many tests ask for, are the promise of engine "packed"; where there are no vector kernels it is not
-# the one that is chosen. Tests of both engines choose for themselves.
+# The same bits, which many tests ask for, are the promise of engine "packed", which is not chosen where there are no
+# vector kernels. Tests of both engines choose for themselves.
 os.environ.setdefault("LSTM_CY_ENGINE", "packed")
 
 
