@@ -13,7 +13,7 @@ mkdir -p "${1:?a folder for the distributions}"
 work=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- python3.11 python3.12 python3.13
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 unset PYTHONPATH
 rm -rf "$work"/{dist,raw,run,environment-*}
 mkdir -p "$work"/{dist,raw,run}
@@ -43,7 +43,8 @@ for python in "$@"; do
         export VIRTUAL_ENV="$work/environment-$tag" PATH="$work/environment-$tag/bin:$PATH"
         cd "$work/run"
         python -m pip install --quiet "$wheel"
-        python -m pip list --format=freeze | cut -d= -f1 | grep -vxE 'pip|setuptools' | sort | xargs
+        installed=$(python -m pip list --format=freeze | cut -d= -f1 | grep -vxE 'pip|setuptools' | sort | xargs)
+        [ "$installed" = "lstm_cy numpy scipy" ] || { echo "installed: $installed"; false; }
         python -c "import lstm_cy, os; assert lstm_cy.__file__.startswith(os.environ['VIRTUAL_ENV']), lstm_cy.__file__"
         lstm-cy demo --quick > "$work/demo-$tag.log"
         python -m pip install --quiet "pytest>=8.2" "hypothesis>=6.100"
