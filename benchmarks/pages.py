@@ -1,7 +1,9 @@
-"""A plugin of asv (asv.conf.json): what `asv publish` writes loads nothing from other hosts.
+"""A plugin of asv (asv.conf.json): what `asv publish` writes loads nothing that is elsewhere, or is not there.
 
 asv's pages name JavaScript and style sheets on three hosts of libraries, and go blank where one of them cannot be
 reached. Here npm gets the same versions from its registry, once, and they are published with the pages.
+
+They also ask for a graph of every benchmark, measured or not. Those without results are left out.
 """
 
 import re
@@ -34,9 +36,13 @@ def setup():
 
     class Pages(OutputPublisher):
         name = FOLDER
+        order = -1  # before those that go through the benchmarks
 
         @classmethod
         def publish(cls, conf, repo, benchmarks, graphs, revisions):
+            for benchmark in set(benchmarks):
+                if not graphs.get_graph_group(benchmark):
+                    del benchmarks[benchmark]
             html = Path(conf.html_dir)
             try:
                 add_libraries(html, installed(html.with_name(FOLDER)))
