@@ -3,8 +3,9 @@
 #
 #     tests/slow/regression.sh
 #
-# It wants asv and virtualenv, PYTHON's or python3's, a machine that does nothing else, and some minutes: three wheels
-# are built from a clone of what is committed, and each is measured in turn. ROUNDS of turns (default 6) for a noisier one.
+# It wants asv and virtualenv, PYTHON's or python3's, and some minutes: three wheels are built from a clone of what is
+# committed, and then measured in turn. Better on a machine that does nothing else; ROUNDS of turns (default 6) are more
+# for a noisier one, and MEASURE may be a command that asv is to be run by, such as `taskset -c 1`.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
@@ -45,12 +46,18 @@ git checkout --quiet main
 
 "$python" -m asv machine --yes >"$work/machine" 2>&1 || { cat "$work/machine"; exit 1; }
 
+shapes="1x100x128x128|8x50x128x128|32x50x64x64"
+bench="Forward\.time_forward\('($shapes)'\)"
+
+# Once each, to have their wheels.
+git rev-parse main same slow >"$work/commits"
+"$python" -m asv run --quick --bench "$bench" "HASHFILE:$work/commits" >"$work/build" 2>&1 || { cat "$work/build"; exit 1; }
+
 # Prints asv's report, and sets `told` to asv's exit status: 1 for a regression.
 compare() {
     told=0
-    "$python" -m asv continuous --factor 1.1 --interleave-rounds --attribute "rounds=${ROUNDS:-6}" \
-        --bench "Forward\.time_forward\('(1x100x128x128|8x50x128x128|32x50x64x64)'\)" main "$1" \
-        >"$work/$1" 2>&1 || told=$?
+    ${MEASURE:-} "$python" -m asv continuous --factor 1.1 --interleave-rounds --attribute "rounds=${ROUNDS:-6}" \
+        --bench "$bench" main "$1" >"$work/$1" 2>&1 || told=$?
     sed -n '/^|/p; /^BENCHMARKS/p; /^SOME/p; /^PERFORMANCE/p' "$work/$1"
 }
 
