@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import inspect
 import itertools
 import os
 import re
@@ -327,6 +328,24 @@ def turns(calls, seconds, least=5, burst=0.0, pause=0.0):
 def medians(functions, seconds=0.5, least=5):
     """The median time of each function in seconds; they take turns for about so long in all."""
     return [statistics.median(taken) for taken in turns([(function, [()]) for function in functions], seconds, least)]
+
+
+def need(function, *names):
+    """Have asv skip a benchmark where this version of lstm_cy is too old for it.
+
+    asv runs the benchmarks of today with every version that it builds. What a version lacks is no failure of it:
+    NotImplementedError, raised in `setup`, tells the two apart.
+
+    Parameters
+    ----------
+    function : callable
+        Of lstm_cy.
+    *names : str
+        Keywords that it must take.
+    """
+    lacking = sorted(set(names) - inspect.signature(function).parameters.keys())
+    if lacking:
+        raise NotImplementedError(f"{function.__qualname__} of this version takes no {', '.join(lacking)}")
 
 
 def speedup_over_numpy(case):

@@ -6,7 +6,7 @@ import numpy as np
 
 from lstm_cy import LSTM
 
-from .common import REPEAT, SHAPES, Inference, checked, medians, speedup_over_numpy
+from .common import REPEAT, SHAPES, Inference, checked, medians, need, speedup_over_numpy
 
 
 class Forward:
@@ -24,6 +24,7 @@ class Forward:
         return speedup_over_numpy(self.case)
 
     track_speedup_over_numpy.unit = "x"
+    track_speedup_over_numpy.pretty_name = "Speed-up over NumPy: whole sequences"
 
 
 class ForwardMemory:
@@ -83,9 +84,12 @@ class Variants:
             "layer norm": {"layer_norm": True},
             "activations": {"activations": ("hardsigmoid", "softsign", "softsign")},
         }
-        self.lstm = LSTM(I, H, seed=0, **options.get(option, {}))
+        options = options.get(option, {})
+        need(LSTM, *options)
+        self.lstm = LSTM(I, H, seed=0, **options)
         self.keywords = {}
         if option == "mask":
+            need(LSTM.__call__, "mask")
             self.keywords["mask"] = np.random.default_rng(0).random((T, B)) < 0.9
 
     def time_forward(self, shape, option):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lstm_cy import LSTM
+
 from .common import REPEAT, STEP_SHAPES, Inference, checked, medians, speedup_over_numpy
 from .peers import NumPyCell
 
@@ -25,6 +27,7 @@ class Step:
         return speedup_over_numpy(self.case)
 
     track_speedup_over_numpy.unit = "x"
+    track_speedup_over_numpy.pretty_name = "Speed-up over NumPy: single steps, by a call"
 
 
 class Streaming(Inference):
@@ -57,6 +60,8 @@ class Stepping:
     repeat = REPEAT
 
     def setup(self, shape):
+        if not hasattr(LSTM, "stepper"):
+            raise NotImplementedError("this version has no Stepper")
         self.case = checked(Streaming, shape)
         self.step, self.x, self.out = self.case.stepper.step, self.case.x[0], self.case.out
 
@@ -77,3 +82,4 @@ class Stepping:
         return round(numpy / ours, 2)
 
     track_speedup_over_numpy.unit = "x"
+    track_speedup_over_numpy.pretty_name = "Speed-up over NumPy: single steps, by a Stepper"

@@ -18,6 +18,7 @@ class Train:
         return speedup_over_numpy(self.case)
 
     track_speedup_over_numpy.unit = "x"
+    track_speedup_over_numpy.pretty_name = "Speed-up over NumPy: training"
 
 
 class TrainMemory:

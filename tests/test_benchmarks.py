@@ -110,7 +110,7 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
-    for module in ("common", "compare", "disassemble", "generation", "limits", "peers", "worker"):
+    for module in ("common", "compare", "disassemble", "generation", "limits", "pages", "peers", "worker"):
         assert not set(found_in(benchmarks(module)))
 
 
@@ -130,6 +130,44 @@ def test_benchmark_runs(benchmarks, module, name):
         compile(result, name, "exec")
     if hasattr(holder, "teardown"):
         holder.teardown(*arguments)
+
+
+def test_versions_that_lack_something_are_skipped(benchmarks, monkeypatch):
+    """asv takes NotImplementedError in setup for "n/a", anything else for a failure."""
+
+    class Old:
+        def __init__(self, input_size, hidden_size, *, seed=None, bidirectional=False):
+            pass
+
+        def __call__(self, x, state=None, *, lengths=None):
+            pass
+
+    forward, step = benchmarks("forward"), benchmarks("step")
+    shape, options = forward.Variants.params
+    for option in options:
+        forward.Variants().setup(shape[0], option)  # none of them is skipped today
+    for module in (forward, step):
+        monkeypatch.setattr(module, "LSTM", Old)
+    for option, lacking in (("peepholes", "peepholes"), ("projection", "proj_size"), ("mask", "mask")):
+        with pytest.raises(NotImplementedError, match=f"of this version takes no {lacking}$"):
+            forward.Variants().setup(shape[0], option)
+    forward.Variants().setup(shape[0], "nothing")
+    with pytest.raises(NotImplementedError, match="no Stepper"):
+        step.Stepping().setup("1x1x3x4")
+
+
+def test_speedups_have_titles(benchmarks):
+    """By which they are found on the pages."""
+    found = {}
+    for module, names in BENCHMARKS.items():
+        for name in names:
+            owner, _, method = name.rpartition(".")
+            if method == "track_speedup_over_numpy":
+                function = getattr(getattr(benchmarks(module), owner), method)
+                found[name] = function.pretty_name
+                assert function.unit == "x"
+    assert len(set(found.values())) == len(found) == 4
+    assert all(title.startswith("Speed-up over NumPy: ") for title in found.values())
 
 
 def test_more_than_one_thread_is_refused(benchmarks, monkeypatch):
@@ -236,6 +274,14 @@ def test_asv_configuration():
     assert "pip wheel --no-deps -w {build_cache_dir} {build_dir}" in build
     (install,) = configuration["install_command"]
     assert install.endswith("{wheel_file}")
+    (plugin,) = configuration["plugins"]
+    assert plugin.startswith(".")
+    assert ROOT.joinpath(*plugin[1:].split(".")).with_suffix(".py").is_file()
+    # more is better there, which asv would take for a regression
+    (excluded,) = configuration["regressions_first_commits"].items()
+    names = {f"{module}.{name}" for module, name in EVERY_BENCHMARK}
+    assert {name for name in names if re.match(excluded[0], name)} == {name for name in names if "speedup" in name}
+    assert excluded[1] is None
 
 
 KINDS = ("inference", "streaming", "training")

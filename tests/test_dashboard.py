@@ -1,0 +1,322 @@
+"""The dashboards: asv measures, publishes, and a browser without a network shows the speed-ups over NumPy."""
+
+import functools
+import http.server
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import lstm_cy
+
+ROOT = Path(__file__).resolve().parents[1]
+TITLES = {
+    "forward.Forward.track_speedup_over_numpy": ("Speed-up over NumPy: whole sequences", "1x100x32x32"),
+    "step.Stepping.track_speedup_over_numpy": ("Speed-up over NumPy: single steps, by a Stepper", "1x1x32x32"),
+}
+COMMITS = 2  # measured, each in turn with the library that is tested: a line needs two points
+
+
+def pages():
+    """The plugin, loaded as asv loads it: not as one of the benchmarks."""
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "benchmarks" / "pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*command, cwd, **environment):
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A repository of some commits with the benchmarks of this one, each measured by asv; (folder, commits)."""
+    pytest.importorskip("asv")
+    need("git")
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "asv.conf.json", folder)
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false")
+    run(*git, "init", "--quiet", "--initial-branch=main", cwd=folder)
+    run(*git, "add", ".", cwd=folder)
+    asv = (sys.executable, "-m", "asv")
+    # asv describes the machine in a file at home
+    environment = {
+        "HOME": str(folder),
+        "OPENBLAS_NUM_THREADS": "1",
+        "ASV_PYTHONPATH": str(Path(lstm_cy.__file__).parents[1]),
+    }
+    run(*asv, "machine", "--yes", cwd=folder, **environment)
+    smallest = r"(Forward|Stepping)\.track_speedup_over_numpy\('(1x100|1x1)x32x32'\)"
+    commits = []
+    for number in range(COMMITS):
+        when = f"2026-01-0{number + 1}T12:00:00Z"
+        stamp = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+        run(*git, "commit", "--quiet", "--allow-empty", "--message", f"number {number}", cwd=folder, **stamp)
+        commits.append(run("git", "rev-parse", "HEAD", cwd=folder).strip())
+        arguments = ("--python=same", "--set-commit-hash", commits[-1], "--bench", smallest)
+        run(*asv, "run", *arguments, cwd=folder, **environment)
+    return folder, commits
+
+
+@pytest.fixture(scope="module")
+def site(project):
+    """What `asv publish` makes of it, served on this machine; (address, folder)."""
+    need("npm")
+    folder, _ = project
+    said = run(sys.executable, "-m", "asv", "publish", cwd=folder)
+    html = folder / ".asv" / "html"
+    if "from other hosts" in said:
+        pytest.skip("npm cannot get the libraries of the pages")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    serve = functools.partial(Handler, directory=html)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", html
+        server.shutdown()
+        thread.join()
+
+
+class Browser:
+    """Chromium without a window, and without any host but this one."""
+
+    def __init__(self, folder):
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for argument in (
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            "disable-quic",
+            "disable-dev-shm-usage",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+            "window-size=1400,900",
+            f"user-data-dir={folder}",
+            "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ):
+            options.add_argument(f"--{argument}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options, service)
+        self.driver.set_page_load_timeout(30)
+        self.sent = set()
+
+    def open(self, address, until):
+        """Load a page and run a script again and again until it returns something true: that."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        self.driver.get("about:blank")  # else one that differs after the # only would not be loaded anew
+        self.driver.get(address)
+        return WebDriverWait(self.driver, 20).until(lambda driver: driver.execute_script(until), until)
+
+    def complaints(self):
+        """Errors of scripts, requests that failed, and requests to another host, since it was last asked."""
+        found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
+        for entry in self.driver.get_log("performance"):
+            event = json.loads(entry["message"])["message"]
+            method, about = event["method"], event["params"]
+            if method == "Network.loadingFailed" and about["requestId"] in self.sent:  # by a page, not at the start
+                found.append(f"{about['type']}: {about['errorText']}")
+            elif method == "Network.requestWillBeSent":
+                self.sent.add(about["requestId"])
+                address = urlsplit(about["request"]["url"])
+                if address.scheme in ("http", "https") and address.hostname != "127.0.0.1":
+                    found.append(f"another host: {address.geturl()}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    pytest.importorskip("selenium")
+    need("chromium", "chromedriver")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.driver.quit()
+
+
+def measured(project, name, parameters):
+    """A benchmark's values in asv's results, by commit."""
+    folder, commits = project
+    values = []
+    for commit in commits:
+        (path,) = (folder / ".asv" / "results").glob(f"*/{commit[:8]}-*.json")
+        report = json.loads(path.read_text())
+        columns = dict(zip(report["result_columns"], report["results"][name], strict=False))
+        (at,) = [at for at, value in enumerate(columns["params"][0]) if value == repr(parameters)]
+        values.append(columns["result"][at])
+    return values
+
+
+def test_index_loads_nothing_from_elsewhere(tmp_path):
+    asv = pytest.importorskip("asv")
+    module = pages()
+    for _, package, file in module.LIBRARIES:
+        path = tmp_path / "packages" / module.name_of(package) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(package)
+        (tmp_path / "packages" / module.name_of(package) / "LICENSE.txt").touch()
+    html = tmp_path / "html"
+    shutil.copytree(Path(asv.__file__).parent / "www", html)
+    before = (html / "index.html").read_text()
+    assert before.count(' src="https://') + before.count('stylesheet" href="https://') == len(module.LIBRARIES)
+    module.add_libraries(html, tmp_path / "packages")
+    after = (html / "index.html").read_text()
+    assert ' src="https://' not in after
+    assert 'stylesheet" href="https://' not in after
+    assert "integrity" not in after
+    for _, package, file in module.LIBRARIES:
+        address = f"libraries/{module.name_of(package)}/{file}"
+        assert after.count(f'="{address}"') == 1
+        assert (html / address).read_text() == package
+        assert (html / "libraries" / module.name_of(package) / "LICENSE.txt").exists()
+    assert before.count('onerror="js_load_failure()"') == after.count('onerror="js_load_failure()"')
+
+
+def test_libraries_are_got_once(tmp_path, monkeypatch):
+    module = pages()
+    calls = []
+
+    def npm(command, **_):
+        calls.append(command)
+        for _, package, file in module.LIBRARIES:
+            path = tmp_path / "node_modules" / module.name_of(package) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    monkeypatch.setattr(module.subprocess, "run", npm)
+    for _ in range(2):
+        assert module.installed(tmp_path) == tmp_path / "node_modules"
+    (command,) = calls
+    assert command[:2] == ["npm", "install"]
+    assert "jquery@3.3.1" in command
+
+
+def test_pages_without_npm_are_published_all_the_same(project, tmp_path):
+    folder, _ = project
+    html = tmp_path / "html"
+    said = run(sys.executable, "-m", "asv", "publish", "-o", html, cwd=folder, PATH=str(git_alone(tmp_path)))
+    assert "from other hosts: npm: " in said
+    assert 'src="https://' in (html / "index.html").read_text()
+
+
+def git_alone(folder):
+    """A folder of programs that has git and nothing else."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "git").symlink_to(shutil.which("git"))
+    return folder / "bin"
+
+
+def test_list_of_benchmarks_has_the_speedups(site, browser, project):
+    address, _ = site
+    rows = browser.open(
+        f"{address}#/summarylist",
+        "return $('#summarylist-body tbody tr').map((_, row) => $(row).text()).get()",
+    )
+    for name, (title, shape) in TITLES.items():
+        (row,) = [row for row in rows if row.startswith(f"{title} ('{shape}')")]
+        shown = float(re.search(r"\)([\d.e+]+) x", row)[1])  # where asv sees the level after the last step
+        values = measured(project, name, shape)
+        assert 0.99 * min(values) <= shown <= 1.01 * max(values), row
+    titles = tuple(title for title, _ in TITLES.values())
+    assert all(row.startswith(titles) for row in rows)  # what was not measured is not there
+    assert browser.complaints() == []
+
+
+def test_grid_has_the_speedups(site, browser):
+    address, _ = site
+    shown = browser.open(
+        address,
+        """
+        const boxes = $('.benchmark-container').filter((_, box) => $(box).find('canvas').length > 0);
+        const told = boxes.map((_, box) => $(box).find('.benchmark-text').text()).get();
+        return told.length == $('.benchmark-container').length && told;
+        """,
+    )
+    assert set(shown) == {title for title, _ in TITLES.values()}
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_graph_of_speedups_is_drawn(site, browser, project, name, tmp_path):
+    address, _ = site
+    _, shape = TITLES[name]
+    drawn = browser.open(
+        f"{address}#{name}",
+        """
+        const plot = $('#main-graph').data('plot');
+        if (!plot) return null;
+        const line = plot.getData().find(line => line.data.some(point => point[1] !== null));
+        const ends = line.data.map(point => plot.pointOffset({x: point[0], y: point[1]}).left);
+        const colour = $.color.parse(line.color);
+        const canvas = plot.getCanvas();
+        const {width, height, data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const columns = new Set();
+        for (let at = 0; at < data.length; at += 4) {
+            const off = [colour.r, colour.g, colour.b].map((wanted, i) => Math.abs(data[at + i] - wanted));
+            if (data[at + 3] > 30 && Math.max(...off) < 30) columns.add(at / 4 % width);
+        }
+        return {
+            title: $('#title').text(),
+            values: line.data.map(point => point[1]),
+            length: Math.max(...ends) - Math.min(...ends),
+            columns: columns.size,
+        };
+        """,
+    )
+    assert drawn["title"] == name
+    assert np.allclose(drawn["values"], measured(project, name, shape), rtol=1e-3)
+    assert drawn["length"] > 500
+    assert drawn["columns"] > 0.9 * drawn["length"]  # from one point to the other, and not the two alone
+    assert browser.complaints() == []
+    picture = tmp_path / "graph.png"
+    assert browser.driver.save_screenshot(str(picture))
+    assert picture.stat().st_size > 10_000
+
+
+def test_what_the_browser_complains_about(site, browser):
+    """Else its silence says nothing."""
+    address, _ = site
+    browser.open(
+        address,
+        """
+        if (window.asked) return window.refused;
+        window.asked = true;
+        setTimeout(() => { throw new Error('planted') });
+        fetch('missing.json');
+        fetch('http://elsewhere.invalid/library.js').catch(() => { window.refused = true });
+        return null;
+        """,
+    )
+    complaints = "\n".join(browser.complaints())
+    for expected in ("planted", "missing.json", "another host: http://elsewhere.invalid/", "Fetch: net::ERR_NAME_NOT"):
+        assert expected in complaints
