@@ -358,7 +358,7 @@ MPI_SETTINGS = {
 }
 
 
-def mpirun(ranks, *arguments):
+def mpirun(ranks, *arguments, cwd=None):
     """Run mpi_training.py, or what else is named, on so many ranks."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = shutil.which("mpirun", path=path)
@@ -368,6 +368,7 @@ def mpirun(ranks, *arguments):
     return subprocess.run(
         [command, "-n", str(ranks), *script],
         env=environment() | MPI_SETTINGS | {"PATH": path},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=100,
@@ -473,3 +474,49 @@ def test_extras_that_are_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(ImportError, match=r"needs mpi4py and an MPI library: pip install lstm_cy\[mpi\]"):
         DataParallel()
+
+
+def test_the_benchmark_tells_what_is_measured_and_what_is_foretold():
+    done = mpirun(2, Path(__file__).parents[1] / "benchmarks" / "scaling.py", "--quick")
+    assert done.returncode == 0, done.stderr
+    blocks = [block.splitlines() for block in done.stdout.strip().split("\n\n")]
+    assert [block[0].partition(":")[0].partition(",")[0] for block in blocks[::2]] == ["Measured"] * 2 + [
+        "**Foretold**"
+    ] * 2
+    for lines in blocks[1::2]:
+        assert len({line.count("|") for line in lines}) == 1
+        assert not re.search("nan|inf", "".join(lines[2:]))
+
+
+def test_the_example(tmp_path):
+    pytest.importorskip("distributed")
+    example = Path(__file__).parents[1] / "examples" / "distributed.py"
+    x, y, model, told = (tmp_path / name for name in ("x.npy", "y.npy", "model.npz", "told.npy"))
+    losses = []
+    for ranks in 1, 2:
+        for arguments in (("make", x, y, "--rows", 600), ("train", x, y, model, "--hidden", 8, "--epochs", 2)):
+            done = mpirun(ranks if "train" in arguments else 1, example, *arguments)
+            assert done.returncode == 0, done.stderr
+        losses.append(re.fullmatch(r"mean squared error by epoch: (\S+) (\S+)\n", done.stdout).groups())
+    assert np.allclose(*np.array(losses, float), rtol=1e-3)
+    done = subprocess.run(
+        [sys.executable, example, "score", model, x, told],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(600, 50, 1) by 2 workers")
+    assert bits(np.load(told)) == bits(lstm_cy.load(model)(np.load(x))[0])
+
+
+def test_the_script_in_the_docs(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text()
+    (script,) = re.findall(r"^```text\n(# train.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    for name in "xy":
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).standard_normal((6, 4, 1)))
+    done = mpirun(2, "train.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "x.npy", "y.npy", "run.npz", "model.npz"}
