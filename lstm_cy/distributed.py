@@ -1,6 +1,7 @@
 """Beyond one machine: `predict` on data larger than memory with Dask, `DataParallel` training with MPI."""
 
 import functools
+import math
 import os
 import sys
 import traceback
@@ -31,8 +32,8 @@ def predict(model, data, *, lengths=None, out=None, threads=1, progress=True):
         agree in everything but rows. What is delayed becomes one chunk; its shape may be unknown, but rows that are
         put in one result have the same T.
     lengths : array_like of int (B,), dask array (B,), or list of those, optional
-        Valid steps of each row, as in a call of the model; a list, one for each entry of `data`, where delayed rows are
-        not counted yet.
+        Valid steps of each row, as in a call of the model. Where delayed rows are not counted yet, a list with one for
+        each entry of `data`.
     out : path ending in .npy, optional
         Compute, and write the result here as it comes: no process holds more than its chunks. The workers write beside
         it, into one file that all of them must reach; it gets this name when it is whole.
@@ -99,11 +100,11 @@ class _Rows:
         self.model = model
         self.axis = 0 if model.batch_first else 1
         self.axes = ("B", "T") if model.batch_first else ("T", "B")
-        self.dtype, self.features = np.dtype(np.intp), ()
+        self.dtype = np.dtype(np.intp)
         if not isinstance(layers[0], Embedding):
             sizes = (getattr(layer, "input_size", getattr(layer, "in_features", None)) for layer in layers)
             self.axes += ("I",)
-            self.dtype, self.features = model.dtype, (next(size for size in sizes if size),)
+            self.dtype, self.features = model.dtype, next(size for size in sizes if size)
 
     def joined(self, data):
         """All of `data` as one dask array, whose chunks hold whole rows."""
@@ -111,36 +112,71 @@ class _Rows:
 
         if isinstance(data, str | os.PathLike):
             data = [data]
-        if isinstance(data, list) and data:
-            parts = [self._checked(f"data[{place}]", self._part(place, part)) for place, part in enumerate(data)]
-            data = da.concatenate(parts, self.axis, allow_unknown_chunksizes=True)
+        self.parts = self._listed(data) if isinstance(data, list) else [data]
+        if self.parts and isinstance(data, list):
+            data = da.concatenate(self.parts, self.axis, allow_unknown_chunksizes=True)
         if not isinstance(data, da.Array):
             got = "an empty list" if isinstance(data, list) else type(data).__name__
             raise TypeError(f"data: expected a dask array, a path, or a list of paths and dask.delayed, got {got}")
         x = self._checked("data", data)
         return x.rechunk({axis: -1 for axis in range(x.ndim) if axis != self.axis and x.numblocks[axis] > 1})
 
+    def _listed(self, data):
+        """A list's entries as dask arrays."""
+        import dask.array as da
+        from dask.delayed import Delayed
+
+        files = {place: _File(part) for place, part in enumerate(data) if isinstance(part, str | os.PathLike)}
+        shapes = [self._checked(f"data[{place}]", file).shape for place, file in files.items()]
+        if len({(*shape[: self.axis], *shape[self.axis + 1 :]) for shape in shapes}) > 1:
+            raise ValueError(f"data: expected files whose shapes differ in B only, got {', '.join(map(str, shapes))}")
+        steps = shapes[0][1 - self.axis] if files else np.nan
+        unknown = [np.nan if axis == "B" else steps if axis == "T" else self.features for axis in self.axes]
+        parts = []
+        for place, part in enumerate(data):
+            if place in files:
+                chunks = tuple("auto" if axis == "B" else -1 for axis in self.axes)
+                # A name made of the path alone would outlive what is in the file.
+                parts.append(da.from_array(files[place], chunks, name=False))
+            elif isinstance(part, Delayed):
+                parts.append(da.from_delayed(part, unknown, self.dtype))
+            else:
+                raise TypeError(f"data[{place}]: expected a path or dask.delayed, got {type(part).__name__}")
+        return parts
+
     def lengths(self, lengths, x):
         """`lengths` as a dask array in the chunks of x's rows."""
         import dask.array as da
 
-        rows, steps = x.chunks[self.axis], x.shape[1 - self.axis]
-        if isinstance(lengths, list) and any(np.ndim(part) for part in lengths):
-            parts = [
-                part if isinstance(part, da.Array) else da.from_array(int_array("lengths", part), -1)
-                for part in lengths
-            ]
-            lengths = da.concatenate(parts, allow_unknown_chunksizes=True)
-        if np.isnan(rows).any():
-            if not isinstance(lengths, da.Array) or lengths.numblocks != (len(rows),):
-                raise ValueError(
-                    f"lengths: expected a list of {len(rows)} arrays, one for each chunk whose rows are not known"
-                )
-            return lengths
-        if not isinstance(lengths, da.Array):
+        if not isinstance(lengths, list) or not any(np.ndim(given) for given in lengths):
+            return self._aligned(lengths, x)
+        if len(lengths) != len(self.parts):
+            raise ValueError(
+                f"lengths: expected (B,), or an array for each of {len(self.parts)} entries of data, got {len(lengths)}"
+            )
+        aligned = [self._aligned(given, part) for given, part in zip(lengths, self.parts, strict=True)]
+        return da.concatenate(aligned, allow_unknown_chunksizes=True)
+
+    def _aligned(self, lengths, part):
+        """`lengths` of one part of the data, in its chunks."""
+        import dask
+        import dask.array as da
+
+        rows, steps = part.chunks[self.axis], part.shape[1 - self.axis]
+        lazy, known = isinstance(lengths, da.Array), not np.isnan(rows).any()
+        if known and lazy:
+            expect_shape("lengths", lengths, (sum(rows),), "(B,)")
+            return lengths.rechunk((rows,))
+        if known:
             return da.from_array(check_lengths(lengths, sum(rows), steps), (rows,))
-        expect_shape("lengths", lengths, (sum(rows),), "(B,)")
-        return lengths.rechunk((rows,))
+        if not lazy and len(rows) == 1:
+            return da.from_delayed(dask.delayed(int_array("lengths", lengths)), (np.nan,), np.intp)
+        if not lazy or lengths.numblocks != (len(rows),):
+            raise ValueError(
+                f"lengths: expected one array for each entry of data, or a dask array of {len(rows)} chunks, "
+                "for the rows of the data are not known"
+            )
+        return lengths
 
     def result(self, x, lengths, threads):
         """The model's output, as a dask array."""
@@ -167,19 +203,6 @@ class _Rows:
             dtype=y.dtype,
             meta=np.empty((0,) * y.ndim, y.dtype),
         )
-
-    def _part(self, place, part):
-        """One entry of a list, as a dask array."""
-        import dask.array as da
-        from dask.delayed import Delayed
-
-        if isinstance(part, str | os.PathLike):
-            file = _File(part)
-            chunks = tuple("auto" if axis == self.axis else -1 for axis in range(file.ndim))
-            return da.from_array(file, chunks, name=False)  # a name of the path alone would outlive what is there
-        if isinstance(part, Delayed):
-            return da.from_delayed(part, (np.nan, np.nan, *self.features), self.dtype)
-        raise TypeError(f"data[{place}]: expected a path or dask.delayed, got {type(part).__name__}")
 
     def _checked(self, name, x):
         if x.ndim != len(self.axes):
@@ -259,13 +282,14 @@ def _write_all(result, axis, out, progress):
 def _write(path, offset, shape, axis, start, chunk):
     """Put the rows from `start` where they belong in a file of C order; whoever does it again writes the same."""
     # Not through a map: over a network, whose file systems keep whole pages, neighbours would undo each other's.
-    outer = int(np.prod(shape[:axis]))
-    pieces = np.ascontiguousarray(chunk).reshape(outer, -1)
-    row = pieces.nbytes // max(outer * chunk.shape[axis], 1)
+    expected = *shape[:axis], chunk.shape[axis], *shape[axis + 1 :]
+    if chunk.shape != expected:
+        raise ValueError(f"data: expected a chunk that gives a result of shape {expected}, got {chunk.shape}")
+    row = math.prod(shape[axis + 1 :]) * chunk.itemsize
     with open(path, "r+b") as file:
-        for place, piece in enumerate(pieces):
+        for place, piece in enumerate(chunk if axis else [chunk]):
             file.seek(offset + (place * shape[axis] + start) * row)
-            file.write(piece)
+            file.write(np.ascontiguousarray(piece))
 
 
 def _compute(tasks, done):
@@ -354,10 +378,9 @@ class DataParallel(Team):
 
     def __exit__(self, kind, error, tb):
         if error is not None and self.comm.size > 1:
+            told = "".join(traceback.format_exception(error))
             sys.stdout.flush()
-            print(f"rank {self.comm.rank} of {self.comm.size} ends them all:", file=sys.stderr)
-            traceback.print_exception(error)
-            sys.stderr.flush()
+            print(f"rank {self.comm.rank} of {self.comm.size} ends them all:\n{told}", file=sys.stderr, flush=True)
             self.comm.Abort(1)
 
     def begin(self, settings, model, optimizer, history, best):

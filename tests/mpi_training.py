@@ -93,7 +93,7 @@ CASES = {
     "early stopping": case(regressor, series(), batch_size=4, **stopping),
     "a callable": case(regressor, batches),
     "ignored": case(
-        tagger, tokens(ignored=(0, 3, 4, 12)), cross_entropy, batch_size=4, clip_norm=0.1, validation=tokens()
+        tagger, tokens(ignored=(0, 3, 4, 12)), cross_entropy, batch_size=5, clip_norm=0.1, validation=tokens()
     ),
     "ignored, ragged, weighted": case(
         tagger, (*tokens(), LENGTHS), functools.partial(cross_entropy, weight=np.arange(7.0)), batch_size=6
@@ -107,7 +107,8 @@ def run(name, parallel=None, rank=0, **more):
     """{"loss": ..., "validation": ..., parameter: array} of a training; ranks begin with models of their own."""
     chosen = CASES[name]
     model = chosen["make"](rank)
-    rate = {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]] / (1 + rank)
+    optimizer = chosen["optimizer"](model, {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]])
+    optimizer.lr /= 1 + rank
     options = {"epochs": 3, "seed": 3} | chosen["options"] | more
     if parallel and chosen["count"]:
         parallel = type(parallel)(count=chosen["count"])
@@ -115,7 +116,7 @@ def run(name, parallel=None, rank=0, **more):
         model,
         chosen["data"],
         loss=chosen["loss"],
-        optimizer=chosen["optimizer"](model, rate),
+        optimizer=optimizer,
         parallel=parallel,
         **options,
     )

@@ -103,7 +103,7 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
-    for module in ("common", "compare", "disassemble", "generation", "limits", "peers", "worker"):
+    for module in ("common", "compare", "disassemble", "generation", "limits", "peers", "scaling", "worker"):
         assert not set(found_in(benchmarks(module)))
 
 

@@ -101,24 +101,32 @@ def test_it_scores_with_the_model_as_it_was(da):
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_files_and_what_is_delayed_are_one_after_the_other(da, tmp_path, batch_first):
-    import dask
+    import dask.array
 
     model, x, axis = model_of(batch_first), features(batch_first), int(not batch_first)
     pieces = cut(x, axis)
     for place in 0, 3:
         np.save(tmp_path / f"{place}.npy", pieces[place])
+    np.save(tmp_path / "none.npy", pieces[2])
     parts = [tmp_path / "0.npy", dask.delayed(pieces[1]), dask.delayed(pieces[2]), str(tmp_path / "3.npy")]
     expected = model(x, lengths=LENGTHS)[0]
-    y = predict(model, parts, lengths=list(cut(LENGTHS, 0)))
+    lengths = list(cut(LENGTHS, 0))
+    with dask.config.set({"array.chunk-size": "150 B"}):  # a row has 72: so files are cut
+        y = predict(model, [tmp_path / "none.npy", *parts], lengths=[[], *lengths])
     assert np.isnan(y.shape[axis])
+    assert y.numblocks[axis] == 2 + 1 + 1 + 2
     assert bits(y.compute()) == bits(expected)
+    with pytest.raises(
+        ValueError, match=r"lengths: expected \(B,\), or an array for each of 4 entries of data, got 3"
+    ):
+        predict(model, parts, lengths=lengths[:3])
     assert bits(predict(model, parts[:1] + parts[3:], lengths=LENGTHS[[*range(4), *range(7, 11)]]).compute()) == bits(
         expected.take([*range(4), *range(7, 11)], axis)
     )
 
 
 def test_a_file_is_cut_and_read_anew(da, tmp_path):
-    import dask
+    import dask.array
 
     model, path = model_of(batch_first=True), tmp_path / "x.npy"
     for x in features(True), -features(True):
@@ -133,7 +141,7 @@ def test_a_file_is_cut_and_read_anew(da, tmp_path):
 @pytest.mark.parametrize("per_row", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_out_writes_a_file(da, tmp_path, batch_first, per_row, scheduler, capsys):
-    import dask
+    import dask.array
 
     lstm = LSTM(3, 5, batch_first=batch_first, seed=1)
     model = Sequential(lstm, *[Readout(batch_first=batch_first)] * per_row)
@@ -171,7 +179,7 @@ def test_no_rows(da, tmp_path):
 LARGER_THAN_MEMORY = """
     import resource, sys
     from pathlib import Path
-    import dask
+    import dask.array
     import numpy as np
     from lstm_cy import LSTM
     from lstm_cy.distributed import predict
@@ -257,7 +265,7 @@ def cluster(monkeypatch, tmp_path):
 
 
 def test_a_worker_killed_mid_job(cluster, tmp_path):
-    import dask
+    import dask.array
     import dask.array as da
 
     lstm, folder = Noted(3, 5, batch_first=True, seed=1), tmp_path
@@ -333,11 +341,30 @@ def test_what_predict_refuses(da, options, error, message, tmp_path, monkeypatch
     assert not os.listdir(tmp_path)
 
 
+def test_files_that_do_not_fit_each_other(da, tmp_path):
+    paths = [tmp_path / "0.npy", tmp_path / "1.npy"]
+    for path, steps in zip(paths, (6, 5), strict=True):
+        np.save(path, SAMPLE[:steps])
+    with pytest.raises(ValueError, match=r"data: expected .* differ in B only, got \(6, 11, 3\), \(5, 11, 3\)"):
+        predict(model_of(), paths)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_chunk_of_another_shape_than_was_said(da, tmp_path, batch_first):
+    import dask.array
+
+    x = np.zeros((6, 5, 3), "float32")
+    said = da.from_delayed(dask.delayed(x[:-1, :-1]), x.shape, x.dtype)
+    with pytest.raises(ValueError, match="data: expected a chunk that gives a result of shape .*, got"):
+        predict(model_of(batch_first), said, out=tmp_path / "y.npy", progress=False)
+    assert not os.listdir(tmp_path)
+
+
 def test_rows_that_are_not_counted_yet(da, tmp_path):
-    import dask
+    import dask.array
 
     parts = [dask.delayed(part) for part in cut(SAMPLE, 1)]
-    with pytest.raises(ValueError, match="lengths: expected a list of 4 arrays, one for each chunk whose rows are not"):
+    with pytest.raises(ValueError, match="lengths: expected one array for each entry of data, .*rows .* are not known"):
         predict(model_of(), parts, lengths=LENGTHS)
     with pytest.raises(
         ValueError, match=r"out: expected data of a known shape with it, got a result of shape \(nan, nan, 2\)"
@@ -490,7 +517,7 @@ def test_the_benchmark_tells_what_is_measured_and_what_is_foretold():
 
 def test_the_example(tmp_path):
     pytest.importorskip("distributed")
-    example = Path(__file__).parents[1] / "examples" / "distributed.py"
+    example = Path(__file__).parents[1] / "examples" / "scale_out.py"
     x, y, model, told = (tmp_path / name for name in ("x.npy", "y.npy", "model.npz", "told.npy"))
     losses = []
     for ranks in 1, 2:

@@ -1,8 +1,8 @@
 """Train on several processes, score on several: a model that keeps a running mean, on files larger than it needs.
 
-    python examples/distributed.py make x.npy y.npy --rows 20000
-    mpirun -n 2 python examples/distributed.py train x.npy y.npy model.npz
-    python examples/distributed.py score model.npz x.npy told.npy --workers 2
+    python examples/scale_out.py make x.npy y.npy --rows 20000
+    mpirun -n 2 python examples/scale_out.py train x.npy y.npy model.npz
+    python examples/scale_out.py score model.npz x.npy told.npy --workers 2
 
 The files are mapped into memory: nobody reads more than the rows it works on.
 """
