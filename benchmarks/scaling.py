@@ -93,7 +93,7 @@ def asleep_but_one(measure):
 
 def allreduce_seconds(elements, rounds):
     comm, told, sums = world(), np.zeros(elements, np.float32), np.empty(elements, np.float32)
-    repeat = max(3, min(1000, (1 << 22) // elements))
+    repeat = max(3, min(300, (1 << 21) // elements))
 
     def measure():
         comm.Allreduce(told, sums)
@@ -120,7 +120,7 @@ def measured(shape, rounds, seconds):
     """Measure a model; a measurement takes about so many seconds."""
     rows, _, I, H = shape
     size = 4 * (4 * H * (I + H + 2) + H + 1)
-    steps = world().bcast(max(2, round(seconds / seconds_of_a_step(shape, rows, alone(), 1))))
+    steps = world().bcast(max(1, round(seconds / seconds_of_a_step(shape, rows, alone(), 1))))
 
     def on_one(rows):
         return asleep_but_one(lambda: seconds_of_a_step(shape, rows, alone(), steps))
@@ -153,7 +153,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small model, to see that it runs")
     quick = parser.parse_args(arguments).quick
-    elements, shapes, rounds, seconds = (ELEMENTS[:2], QUICK, 2, 0.01) if quick else (ELEMENTS, SHAPES, 7, 0.25)
+    elements, shapes, rounds, seconds = (ELEMENTS[:2], QUICK, 2, 0.01) if quick else (ELEMENTS, SHAPES, 7, 0.1)
 
     reduced = {n: allreduce_seconds(n, rounds) for n in elements}
     models = [measured(shape, rounds, seconds) for shape in shapes]

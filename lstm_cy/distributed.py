@@ -397,13 +397,12 @@ class DataParallel(Team):
         if not self.first:
             model.load_state_dict(parameters)
             optimizer.load_state_dict(state)
-        ends = np.cumsum([array.size for array in parameters.values()])
         # Behind the gradients: the loss, how much it counts, and its weight in the epoch's mean.
-        self._buffer = np.empty(ends[-1] + 3, model.dtype)
-        parts = np.split(self._buffer[:-3], ends[:-1])
-        self._gradients = {
-            name: part.reshape(array.shape) for part, (name, array) in zip(parts, parameters.items(), strict=True)
-        }
+        self._buffer = np.empty(sum(array.size for array in parameters.values()) + 3, model.dtype)
+        self._gradients, start = {}, 0
+        for name, array in parameters.items():
+            self._gradients[name] = self._buffer[start : start + array.size].reshape(array.shape)
+            start += array.size
         return history, best
 
     def generator(self, seed, batch_axis):
@@ -458,9 +457,10 @@ class _RowsOfAll(np.random.Generator):
     def random(self, size=None, dtype=np.float64, out=None):
         """Uniform numbers, as dropout asks for them."""
         own, rows = self.team.own, self.team.rows
+        shape = size if isinstance(size, tuple) and out is None else ()
         # Behind a Readout there is no axis of steps; a model of another kind may have its layers the other way round.
-        axes = (self.batch_axis, 1 - self.batch_axis) if len(size) > 2 else (0,)
-        axis = next((axis for axis in axes if size[axis] == own.stop - own.start), None)
+        axes = (self.batch_axis, 1 - self.batch_axis) if len(shape) > 2 else range(min(len(shape), 1))
+        axis = next((axis for axis in axes if shape[axis] == own.stop - own.start), None)
         if axis is None:
             return super().random(size, dtype, out)
         drawn = super().random((*size[:axis], rows, *size[axis + 1 :]), dtype)

@@ -235,8 +235,8 @@ class Team:
         return slice(0, rows)
 
     def count(self, loss, target, weight, keywords):
-        """How much of `target` the mean counts that ``loss(prediction, target, **keywords)`` gives: `weight`, if it is
-        but lengths that it looks at. Only ratios matter."""
+        """How much of `target` is counted by the mean that ``loss(prediction, target, **keywords)`` is; `weight`, where
+        that is all within the lengths. Only ratios matter."""
         return weight
 
     def mean(self, value, count, weight, gradients=None):

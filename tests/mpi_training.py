@@ -123,6 +123,23 @@ def run(name, parallel=None, rank=0, **more):
     return {"loss": np.array(history.loss), "validation": np.array(history.validation), **model.parameters}
 
 
+def stopped(parallel, rank):
+    """The last rank has it stop after two epochs."""
+    last = rank == parallel.comm.size - 1
+    return run("plain", parallel, rank, callbacks=[lambda history: last and len(history.loss) == 2], epochs=9)
+
+
+def another_kind_of_model(parallel, rank):
+    sources = RNG().integers(2, 6, (9, 3)).tolist()
+    model = Seq2Seq(6, embedding_dim=4, hidden_size=8, dropout=0.2, num_layers=2, dtype="float64", seed=rank)
+    data = teach(sources, [source[:2] for source in sources], start=0, end=1)
+    history = fit(model, data, loss=cross_entropy, optimizer=Adam(model), epochs=2, batch_size=6, parallel=parallel)
+    return {"loss": np.array(history.loss), **model.parameters}
+
+
+MORE = {"stopped": stopped, "another kind of model": another_kind_of_model}
+
+
 def main(task, folder):
     from mpi4py import MPI
 
@@ -135,24 +152,14 @@ def main(task, folder):
         np.savez(folder / f"{name}.{size}.{rank}.npz", **found)
 
     if task == "cases":
-        for name in CASES:
+        for name in (*CASES, *MORE):
             with contextlib.redirect_stderr(io.StringIO()) as printed:
-                found = run(name, DataParallel(), rank)
+                found = (MORE.get(name) or functools.partial(run, name))(DataParallel(), rank)
             keep(name, found | {"printed": np.array(len(printed.getvalue()))})
     elif task == "resume":  # the other ranks' folders are not there
         checkpoint = folder / "checkpoint.npz" if rank == 0 else folder / "nowhere" / "checkpoint.npz"
         epochs = json.loads((folder / "epochs.json").read_text())
         keep("resume", run("dropout", DataParallel(), rank, checkpoint=checkpoint, resume=True, epochs=epochs))
-    elif task == "callbacks":
-        callbacks = [lambda history: rank == size - 1 and len(history.loss) == 2]
-        keep("callbacks", run("plain", DataParallel(), rank, callbacks=callbacks, epochs=9))
-    elif task == "seq2seq":
-        sources = RNG().integers(2, 6, (9, 3)).tolist()
-        model = Seq2Seq(6, embedding_dim=4, hidden_size=8, dropout=0.2, num_layers=2, dtype="float64", seed=rank)
-        data = teach(sources, [source[: 1 + len(source) // 2] for source in sources], start=0, end=1)
-        options = {"loss": cross_entropy, "optimizer": Adam(model), "epochs": 2, "batch_size": 3, "progress": False}
-        history = fit(model, data, parallel=DataParallel(), **options)
-        keep("seq2seq", {"loss": np.array(history.loss), **model.parameters})
     elif task == "settings":
         run("plain", DataParallel(), rank, batch_size=4 + rank)
     elif task == "failure":
