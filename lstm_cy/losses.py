@@ -82,7 +82,7 @@ def cross_entropy(
         raise ValueError("prediction: expected at least the axis of the classes, (..., C), got a number")
     expect_shape("target", target, prediction.shape[:-1], "the prediction's without its last axis")
     counted = target != int_array("ignore_index", ignore_index)
-    within = _within(prediction.shape, lengths, batch_first)
+    within = within_lengths(prediction.shape, lengths, batch_first)
     if within is not None:
         counted &= within
     classes = prediction.shape[-1]
@@ -155,7 +155,7 @@ def mse(
     prediction = _prediction(prediction)
     target = float_array("target", target, prediction.dtype)
     expect_shape("target", target, prediction.shape, "the prediction's")
-    counted = _within(prediction.shape, lengths, batch_first)
+    counted = within_lengths(prediction.shape, lengths, batch_first)
     count = prediction.size if counted is None else int(np.count_nonzero(counted)) * prediction.shape[-1]
     if count == 0:
         raise ValueError("nothing to count: there are no elements, or all are past their row's length")
@@ -295,7 +295,7 @@ def _prediction(value: ArrayLike) -> Array:
     return array
 
 
-def _within(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
+def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
     """True where a step is within its row's length: bool, `shape` without the last axis; None: no lengths."""
     flag("batch_first", batch_first)
     if lengths is None:

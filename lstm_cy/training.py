@@ -81,6 +81,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     callbacks: Sequence[Callable[[History], object]] = (),
+    parallel: Team | None = None,
 ) -> History:
     """Train `model` on `data`.
 
@@ -133,6 +134,8 @@ def fit(
     callbacks : sequence of callables
         Each is called after each epoch as ``callback(history)``; training stops when one returns True. One
         may write ``optimizer.lr``: the rate is part of the checkpoint. What else callbacks keep is not.
+    parallel : lstm_cy.distributed.DataParallel, optional
+        Train together with other processes, each on its share of the rows of every batch.
 
     Returns
     -------
@@ -166,43 +169,44 @@ def fit(
     >>> history.loss[4] < history.loss[0]
     True
     """
-    loop = _Loop(model, loss, optimizer, bptt, clip_norm)
-    epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
-    batch_size = positive_int("batch_size", batch_size)
-    resume, progress = flag("resume", resume), flag("progress", progress)
-    batches = _Batches("data", data, batch_size, loop)
-    held_out = None if validation is None else _Batches("validation", validation, batch_size, loop)
-    patience = _checked_patience(patience, validation)
-    callbacks = _checked_callbacks(callbacks)
-    if checkpoint is not None:
-        settings = {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
-        kept = _Checkpoint(checkpoint, loop.settings | settings)
-    elif resume:
-        raise ValueError("resume: expected a checkpoint to go on from, got none")
+    with _checked_team(parallel) as team:
+        loop = _Loop(model, loss, optimizer, bptt, clip_norm, team)
+        epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
+        batch_size = positive_int("batch_size", batch_size)
+        resume, progress = flag("resume", resume), flag("progress", progress) and team.first
+        batches = _Batches("data", data, batch_size, loop)
+        held_out = None if validation is None else _Batches("validation", validation, batch_size, loop)
+        patience = _checked_patience(patience, validation)
+        callbacks = _checked_callbacks(callbacks)
+        settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
+        if resume and checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to go on from, got none")
+        kept = _Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
 
-    history = History()
-    best: Any = None
-    if resume and kept.path.exists():
-        history, best = kept.load(model, optimizer)
-    while len(history.loss) < epochs and not _exhausted(history, patience):
-        epoch, started = len(history.loss), time.perf_counter()
-        with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
-            history.loss.append(loop.train(batches, epoch, np.random.default_rng([seed, epoch]), bar))
-            text = f"loss {history.loss[-1]:.3f}"
-            if held_out is not None:
-                history.validation.append(loop.validate(held_out, epoch))
-                text += f"  validation {history.validation[-1]:.3f}"
-            history.seconds.append(time.perf_counter() - started)
-            bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
-        if validation is not None and history.best_epoch == epoch:
-            best = model.parameters
-        answers = [callback(history) for callback in callbacks]
-        if checkpoint is not None:
-            kept.save(model, optimizer, history, best)
-        if any(answer is True for answer in answers):
-            break
-    if patience is not None:
-        model.load_state_dict(best)
+        history, best = History(), None  # type: History, Any
+        if resume and kept is not None and kept.path.exists():
+            history, best = kept.load(model, optimizer)
+        settings |= {"epochs": epochs, "patience": patience, "data": batches.shapes}
+        history, best = team.begin(settings, model, optimizer, history, best)
+        while len(history.loss) < epochs and not _exhausted(history, patience):
+            epoch, started = len(history.loss), time.perf_counter()
+            with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
+                history.loss.append(loop.train(batches, epoch, team.generator([seed, epoch], loop.batch_axis), bar))
+                text = f"loss {history.loss[-1]:.3f}"
+                if held_out is not None:
+                    history.validation.append(loop.validate(held_out, epoch))
+                    text += f"  validation {history.validation[-1]:.3f}"
+                history.seconds.append(time.perf_counter() - started)
+                bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+            if validation is not None and history.best_epoch == epoch:
+                best = model.parameters
+            answers = [callback(history) for callback in callbacks]
+            if kept is not None:
+                kept.save(model, optimizer, history, best)
+            if team.any(any(answer is True for answer in answers)):
+                break
+        if patience is not None:
+            model.load_state_dict(best)
     return history
 
 
@@ -217,11 +221,66 @@ def _history(arrays: Parameters) -> History:
     return History(**{name: array.tolist() for name, array in _part(arrays, "history").items()})
 
 
+class Team:
+    """Those who train together, as one process alone: what `fit` asks, and `DataParallel` answers for several."""
+
+    #: whether this is the process that shows progress and has the checkpoint
+    first = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        pass
+
+    def begin(
+        self, settings: dict[str, Any], model: Layer, optimizer: Optimizer, history: History, best: Any
+    ) -> tuple[History, Any]:
+        """Let all begin with what the first process has; its (history, best)."""
+        return history, best
+
+    def generator(self, seed: list[int], batch_axis: int) -> np.random.Generator:
+        """What shuffles and drops in an epoch; rows are on `batch_axis` of what is dropped."""
+        return np.random.default_rng(seed)
+
+    def share(self, rows: int) -> slice:
+        """The part, a slice, of a batch of so many rows that is this process's."""
+        return slice(0, rows)
+
+    def count(self, loss: Loss, target: Array, weight: float, keywords: dict[str, Any]) -> float:
+        """How much of `target` is counted by the mean that ``loss(prediction, target, **keywords)`` is; `weight`, where
+        that is all within the lengths. Only ratios matter."""
+        return weight
+
+    def mean(
+        self, value: float, count: float, weight: float, gradients: Parameters | None = None
+    ) -> tuple[float, float, Any]:
+        """The mean of all processes' losses and gradients, weighted by `count`; the sum of their weights.
+
+        Parameters
+        ----------
+        value, count, weight : float
+            The loss of this process's share; what it counts; its weight in an epoch's mean.
+        gradients : dict, optional
+            {name: array}; where `count` is 0 it is not looked at.
+
+        Returns
+        -------
+        value, weight : float
+        gradients : dict, or None if there were none
+        """
+        return value, weight, gradients
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return flag
+
+
 class _Loop:
     """What is done with each window of each batch, to train or to validate."""
 
     def __init__(
-        self, model: Layer, loss: Loss, optimizer: Optimizer, bptt: int | None, clip_norm: float | None
+        self, model: Layer, loss: Loss, optimizer: Optimizer, bptt: int | None, clip_norm: float | None, team: Team
     ) -> None:
         if not isinstance(model, Layer) or not _takes(model.forward, "lengths"):
             name = type(model).__name__
@@ -232,7 +291,7 @@ class _Loop:
             raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {optimizer!r}")
         if optimizer.model is not model:
             raise ValueError("optimizer: expected one made for this model, got one made for another")
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.model, self.loss, self.optimizer, self.team = model, loss, optimizer, team
         self.bptt = None if bptt is None else positive_int("bptt", bptt)
         layers = model.layers if isinstance(model, Sequential) else (model,)
         lstms = [layer for layer in layers if isinstance(layer, LSTM)]
@@ -258,24 +317,26 @@ class _Loop:
     def train(self, data: _Batches, epoch: int, rng: np.random.Generator, bar: _Bar) -> float:
         """One epoch of optimizer steps; the mean loss."""
 
-        def step(window: _Batch, states: Any, where: str) -> tuple[float, Any]:
+        def step(window: _Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
-            value, gradient = self._measure(prediction, window)
+            value, gradient, count = self._measure(prediction, window)
             _check_finite("loss", value, where)
-            grads = self.model.backward(tape, gradient)
+            grads = self.model.backward(tape, gradient).parameters if count else {}
+            value, weight, grads = self.team.mean(value, count, window.weight, grads)
             if self.clip_norm is not None:
                 _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
             self.optimizer.step(grads)
-            return value, states
+            return value, weight, states
 
         return self._mean(data, epoch, step, rng, bar)
 
     def validate(self, data: _Batches, epoch: int) -> float:
         """The mean loss of the inference call."""
 
-        def step(window: _Batch, states: Any, where: str) -> tuple[float, Any]:
+        def step(window: _Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states = self.model(window.x, states, lengths=window.lengths)
-            return self._measure(prediction, window)[0], states
+            value, _, count = self._measure(prediction, window)
+            return *self.team.mean(value, count, window.weight)[:2], states
 
         return self._mean(data, epoch, step)
 
@@ -283,32 +344,36 @@ class _Loop:
         self,
         data: _Batches,
         epoch: int,
-        step: Callable[[_Batch, Any, str], tuple[float, Any]],
+        step: Callable[[_Batch, Any, str], tuple[float, float, Any]],
         rng: np.random.Generator | None = None,
         bar: _Bar | None = None,
     ) -> float:
         """Call `step` for each window, carrying the states along a batch; the weighted mean of the losses."""
-        total, weight, steps = 0.0, 0, 0
+        total, weights, steps = 0.0, 0.0, 0
         for batch in data.batches(epoch, rng):
             states = None
             for window in _windows(batch, 1 - self.batch_axis, self.bptt):
                 steps += 1
-                value, states = step(window, states, f"epoch {epoch + 1}, step {steps}")
-                total += value * window.weight
-                weight += window.weight
+                value, weight, states = step(window, states, f"epoch {epoch + 1}, step {steps}")
+                total += value * weight
+                weights += weight
                 if bar is not None:
                     bar.update()
-                    bar.set_postfix_str(f"loss {total / weight:.3f}", refresh=False)
-        if weight == 0:
+                    bar.set_postfix_str(f"loss {total / weights:.3f}", refresh=False)
+        if weights == 0:
             raise ValueError(f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none")
-        return total / weight
+        return total / weights
 
-    def _measure(self, prediction: Array, window: _Batch) -> tuple[float, Array]:
-        lengths = {} if window.lengths is None else {"lengths": window.lengths}
-        result = self.loss(prediction, window.y, **lengths, **self.keywords)
+    def _measure(self, prediction: Array, window: _Batch) -> tuple[float, Array | None, float]:
+        """(loss, its gradient, how much it counts); where nothing counts, the loss is not asked."""
+        keywords = self.keywords | ({} if window.lengths is None else {"lengths": window.lengths})
+        count = self.team.count(self.loss, window.y, window.weight, keywords)
+        if not count:
+            return 0.0, None, count
+        result = self.loss(prediction, window.y, **keywords)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
-        return float(result[0]), result[1]
+        return float(result[0]), result[1], count
 
 
 class _Batch(NamedTuple):
@@ -330,7 +395,7 @@ class _Batches:
 
     def __init__(self, name: str, data: Data, batch_size: int, loop: _Loop) -> None:
         self.name, self.batch_size = name, batch_size
-        self.batch_axis, self.x_axes, self.bptt = loop.batch_axis, loop.x_axes, loop.bptt
+        self.batch_axis, self.x_axes, self.bptt, self.team = loop.batch_axis, loop.x_axes, loop.bptt, loop.team
         self.source: Any = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
         if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
@@ -345,22 +410,31 @@ class _Batches:
         windows: int = -(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1
         return int(batches) * windows
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]] | None:
+        """Those of x, y and lengths; None where a callable yields them."""
+        return None if self.whole is None else [np.shape(array) for array in self.whole[:3] if array is not None]
+
     def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[_Batch]:
-        """The batches of an epoch, their rows in an order drawn from `rng` if given."""
+        """The batches of an epoch, their rows in an order drawn from `rng` if given: this process's share of them."""
         if self.whole is None:
-            yield from map(self._checked, self.source(epoch))
+            for batch in map(self._checked, self.source(epoch)):
+                yield self._part(batch, np.arange(batch.x.shape[self.batch_axis]))
             return
-        x, y, lengths, per_step = self.whole
-        rows = x.shape[self.batch_axis]
+        rows = self.whole.x.shape[self.batch_axis]
         order = np.arange(rows) if rng is None else rng.permutation(rows)
         for start in range(0, rows, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield _Batch(
-                x.take(chosen, self.batch_axis),
-                y.take(chosen, self.batch_axis if per_step else 0),
-                None if lengths is None else lengths[chosen],
-                per_step,
-            )
+            yield self._part(self.whole, order[start : start + self.batch_size])
+
+    def _part(self, batch: _Batch, chosen: Ints) -> _Batch:
+        """This process's share of the `chosen` rows of `batch`, all as long as the longest of them."""
+        x, y, lengths, per_step = batch
+        own = chosen[self.team.share(len(chosen))]
+        if lengths is not None:
+            cut = (slice(None),) * (1 - self.batch_axis) + (slice(lengths[chosen].max()),)
+            x, y = x[cut], y[cut] if per_step else y
+            lengths = lengths[own]
+        return _Batch(x.take(own, self.batch_axis), y.take(own, self.batch_axis if per_step else 0), lengths, per_step)
 
     def _checked(self, value: Any) -> _Batch:
         name = self.name
@@ -391,12 +465,12 @@ class _Batches:
 
 
 def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch]:
-    """Cut `batch` along time in windows of `size` steps (None: in one), as far as its longest row goes."""
+    """Cut `batch` along time in windows of `size` steps (None: in one)."""
     x, y, lengths, per_step = batch
     if size is None and lengths is None:  # such an x need not have a time axis
         yield batch
         return
-    steps = x.shape[time_axis] if lengths is None else int(lengths.max())
+    steps = x.shape[time_axis]
     size = size or max(steps, 1)
     for start in range(0, steps, size):
         cut = (slice(None),) * time_axis + (slice(start, min(start + size, steps)),)
@@ -511,6 +585,12 @@ def _exhausted(history: History, patience: int | None) -> bool:
     """Whether the last `patience` epochs brought nothing better."""
     best = history.best_epoch  # None where there is no loss yet
     return patience is not None and best is not None and len(history.loss) - 1 - best >= patience
+
+
+def _checked_team(parallel: object) -> Team:
+    if parallel is not None and not isinstance(parallel, Team):
+        raise TypeError(f"parallel: expected a lstm_cy.distributed.DataParallel, got {parallel!r}")
+    return parallel or Team()
 
 
 def _checked_patience(patience: int | None, validation: object) -> int | None:

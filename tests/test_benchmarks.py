@@ -110,7 +110,8 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
-    for module in ("common", "compare", "disassemble", "generation", "limits", "pages", "peers", "worker"):
+    modules = ("common", "compare", "disassemble", "generation", "limits", "pages", "peers", "scaling", "worker")
+    for module in modules:
         assert not set(found_in(benchmarks(module)))
 
 

@@ -44,6 +44,7 @@ ALLOWED = {
     "losses": {"checks", "_kernels"},
     "optimizers": {"checks", "losses", "_kernels"},
     "cli": CORE | ABOVE,
+    "distributed": CORE | ABOVE,
 }
 
 

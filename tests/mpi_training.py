@@ -1,0 +1,177 @@
+"""Trainings that test_distributed.py runs in one process, and under mpirun in several.
+
+    mpirun -n 2 python tests/mpi_training.py TASK FOLDER
+
+leaves in FOLDER what each rank saw.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lstm_cy import LSTM, SGD, Adam, Dropout, Embedding, Linear, Readout, Seq2Seq, Sequential, cross_entropy, fit, mse
+from lstm_cy.seq2seq import teach
+
+ROWS, STEPS = 13, 7
+LENGTHS = np.array([7, 3, 0, 7, 5, 1, 7, 2, 7, 6, 0, 0, 4])
+RNG = functools.partial(np.random.default_rng, 5)
+
+
+def series(batch_first=False):
+    """x (T, B, 2) and y (T, B, 3), or rows first."""
+    rng = RNG()
+    x, y = rng.normal(size=(STEPS, ROWS, 2)), rng.normal(size=(STEPS, ROWS, 3))
+    return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if batch_first else (x, y)
+
+
+def tokens(ignored=()):
+    """x and y (T, B) of seven tokens; of the rows in `ignored` no target counts."""
+    x, y = RNG().integers(7, size=(2, STEPS, ROWS))
+    y[:, list(ignored)] = -100
+    y[2, :5] = -100
+    return x, y
+
+
+def regressor(seed, *, batch_first=False, dropout=0.0, dtype="float64"):
+    lstm = LSTM(2, 5, 2, batch_first=batch_first, dropout=dropout, dtype=dtype, seed=seed)
+    return Sequential(lstm, Dropout(dropout), Linear(5, 3, dtype=dtype, seed=seed))
+
+
+def tagger(seed):
+    layers = Embedding(7, 4, dtype="float64", seed=seed), LSTM(4, 5, dtype="float64", seed=seed)
+    return Sequential(*layers, Linear(5, 7, dtype="float64", seed=seed))
+
+
+def a_target_a_row(seed):
+    return Sequential(
+        LSTM(2, 5, dtype="float64", seed=seed), Readout(), Dropout(0.4), Linear(5, 3, dtype="float64", seed=seed)
+    )
+
+
+def halves(prediction, target):
+    """A loss of one's own, which counts only rows whose target begins above zero."""
+    counted = target[..., :1] > 0
+    difference = np.where(counted, prediction - target, 0)
+    return float((difference**2).sum() / counted.sum()), 2 * difference / counted.sum()
+
+
+def count_halves(target, **keywords):
+    assert not keywords
+    return (target[..., :1] > 0).sum()
+
+
+def batches(epoch):
+    """As a callable yields them: of different sizes, one smaller than four ranks."""
+    x, y = series()
+    for rows in (slice(0, 6), slice(6, 8), slice(8, 13)):
+        yield x[:, rows] + epoch, y[:, rows]
+
+
+def case(make, data, loss=mse, count=None, optimizer=Adam, **options):
+    """One training: fit's arguments, all of them made anew by each process. `make` takes a seed."""
+    return {"make": make, "data": data, "loss": loss, "count": count, "optimizer": optimizer, "options": options}
+
+
+ragged = (*series(), LENGTHS)
+stopping = {"epochs": 6, "patience": 1, "validation": (series()[0][:, 3:], -series()[1][:, 3:])}
+CASES = {
+    "plain": case(regressor, series(), batch_size=4),
+    "ragged, clipped, windows": case(regressor, ragged, batch_size=5, bptt=3, clip_norm=0.05, validation=ragged),
+    "rows first": case(
+        functools.partial(regressor, batch_first=True), (*series(True), LENGTHS), batch_size=6, optimizer=SGD
+    ),
+    "dropout": case(functools.partial(regressor, dropout=0.3), ragged, batch_size=3),
+    "dropout, rows first, windows": case(
+        functools.partial(regressor, dropout=0.3, batch_first=True), series(True), batch_size=7, bptt=3
+    ),
+    "a target a row": case(a_target_a_row, (series()[0], series()[1][0]), batch_size=5),
+    "early stopping": case(regressor, series(), batch_size=4, **stopping),
+    "a callable": case(regressor, batches),
+    "ignored": case(
+        tagger, tokens(ignored=(0, 3, 4, 12)), cross_entropy, batch_size=5, clip_norm=0.1, validation=tokens()
+    ),
+    "ignored, ragged, weighted": case(
+        tagger, (*tokens(), LENGTHS), functools.partial(cross_entropy, weight=np.arange(7.0)), batch_size=6
+    ),
+    "a loss of one's own": case(regressor, series(), halves, count_halves, batch_size=13),
+    "float32": case(functools.partial(regressor, dtype="float32"), ragged, batch_size=5, clip_norm=0.05),
+}
+
+
+def run(name, parallel=None, rank=0, **more):
+    """{"loss": ..., "validation": ..., parameter: array} of a training; ranks begin with models of their own."""
+    chosen = CASES[name]
+    model = chosen["make"](rank)
+    optimizer = chosen["optimizer"](model, {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]])
+    optimizer.lr /= 1 + rank
+    options = {"epochs": 3, "seed": 3} | chosen["options"] | more
+    if parallel and chosen["count"]:
+        parallel = type(parallel)(count=chosen["count"])
+    history = fit(
+        model,
+        chosen["data"],
+        loss=chosen["loss"],
+        optimizer=optimizer,
+        parallel=parallel,
+        **options,
+    )
+    return {"loss": np.array(history.loss), "validation": np.array(history.validation), **model.parameters}
+
+
+def stopped(parallel, rank):
+    """The last rank has it stop after two epochs."""
+    last = rank == parallel.comm.size - 1
+    return run("plain", parallel, rank, callbacks=[lambda history: last and len(history.loss) == 2], epochs=9)
+
+
+def another_kind_of_model(parallel, rank):
+    sources = RNG().integers(2, 6, (9, 3)).tolist()
+    model = Seq2Seq(6, embedding_dim=4, hidden_size=8, dropout=0.2, num_layers=2, dtype="float64", seed=rank)
+    data = teach(sources, [source[:2] for source in sources], start=0, end=1)
+    history = fit(model, data, loss=cross_entropy, optimizer=Adam(model), epochs=2, batch_size=6, parallel=parallel)
+    return {"loss": np.array(history.loss), **model.parameters}
+
+
+MORE = {"stopped": stopped, "another kind of model": another_kind_of_model}
+
+
+def main(task, folder):
+    from mpi4py import MPI
+
+    from lstm_cy.distributed import DataParallel
+
+    rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    folder = Path(folder)
+
+    def keep(name, found):
+        np.savez(folder / f"{name}.{size}.{rank}.npz", **found)
+
+    if task == "cases":
+        for name in (*CASES, *MORE):
+            with contextlib.redirect_stderr(io.StringIO()) as printed:
+                found = (MORE.get(name) or functools.partial(run, name))(DataParallel(), rank)
+            keep(name, found | {"printed": np.array(len(printed.getvalue()))})
+    elif task == "resume":  # the other ranks' folders are not there
+        checkpoint = folder / "checkpoint.npz" if rank == 0 else folder / "nowhere" / "checkpoint.npz"
+        epochs = json.loads((folder / "epochs.json").read_text())
+        keep("resume", run("dropout", DataParallel(), rank, checkpoint=checkpoint, resume=True, epochs=epochs))
+    elif task == "settings":
+        run("plain", DataParallel(), rank, batch_size=4 + rank)
+    elif task == "failure":
+
+        def loss(prediction, target):
+            if rank == 1:
+                raise OSError("the disk of rank 1 is gone")
+            return mse(prediction, target)
+
+        model = regressor(0)
+        fit(model, series(), loss=loss, optimizer=Adam(model), epochs=3, progress=False, parallel=DataParallel())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
