@@ -309,7 +309,7 @@ def _write(path: str, offset: int, shape: tuple[int, ...], axis: int, start: int
     with open(path, "r+b") as file:
         for place, piece in enumerate(chunk if axis else [chunk]):
             file.seek(offset + (place * shape[axis] + start) * row)
-            file.write(memoryview(np.ascontiguousarray(piece)))
+            file.write(np.ascontiguousarray(piece).data)
 
 
 def _compute(tasks: list[Any], done: Callable[[], object]) -> None:
