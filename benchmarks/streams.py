@@ -8,12 +8,14 @@ Streams that do not get the same bits in all three ways are an error, and nothin
 
 import argparse
 import itertools
-import operator
+import math
 import os
 import statistics
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 if __name__ == "__main__":  # for the whole process, and before NumPy is loaded
     os.environ.update(OPENBLAS_NUM_THREADS="1", LSTM_CY_NUM_THREADS="1")
@@ -22,7 +24,7 @@ import numpy as np
 
 from lstm_cy import LSTM, StreamPool
 
-from .common import REPEAT, medians, turns
+from .common import REPEAT
 
 HIDDEN = (64, 128, 512)
 STREAMS = (10, 100, 1000)
@@ -69,9 +71,28 @@ class Streams:
             stepper.step(x, out)
 
     def over_pool(self, calls, seconds):
-        """How many times as long as in the pool each call takes: the median over rounds in which they take turns."""
-        ours, *others = turns([(call, [()]) for call in (self.in_pool, *calls)], seconds, burst=BURST)
-        return [statistics.median(map(operator.truediv, other, ours)) for other in others]
+        """A step of the pool in seconds, and how many times as long each of the calls takes: medians of rounds.
+
+        They take turns for about so long in all. It is processor time, as there is one thread: what else runs does not
+        count, though it empties the caches.
+        """
+        calls, times = (self.in_pool, *calls), []
+        end = time.perf_counter() + seconds
+        while len(times) < 5 or time.perf_counter() < end:
+            times.append([processor_time(call) for call in calls])
+        ours = statistics.median(taken[0] for taken in times)
+        return ours, *(statistics.median(taken[i] / taken[0] for taken in times) for i in range(1, len(calls)))
+
+
+def processor_time(call):
+    """Of one call, in seconds: as many in a row as take about a millisecond, after one that brings its data back."""
+    begin = time.thread_time()
+    call()
+    repeat = max(1, int(BURST / max(time.thread_time() - begin, 1e-9)))
+    begin = time.thread_time()
+    for _ in range(repeat):
+        call()
+    return (time.thread_time() - begin) / repeat
 
 
 class Pool:
@@ -86,12 +107,12 @@ class Pool:
         self.case.in_pool()
 
     def track_share_of_batch(self, hidden, streams):
-        return round(self.case.over_pool([self.case.in_batch], 0.5)[0], 2)
+        return round(self.case.over_pool([self.case.in_batch], 0.5)[1], 2)
 
     track_share_of_batch.unit = "of the batch's throughput"
 
     def track_speedup_over_one_by_one(self, hidden, streams):
-        return round(self.case.over_pool([self.case.one_by_one], 0.5)[0], 2)
+        return round(self.case.over_pool([self.case.one_by_one], 0.5)[1], 2)
 
     track_speedup_over_one_by_one.unit = "x"
 
@@ -132,31 +153,41 @@ def steps_of(hidden):
     return make
 
 
+class Work(NamedTuple):
+    """Of some threads: calls a second of all, processor time of a call, share of time they waited for each other."""
+
+    rate: float
+    processor: float
+    waiting: float
+
+
 def gain(make, threads, seconds):
     """The calls a second of so many threads over those of one, the best turn of each: what else runs slows them."""
-    throughput(make, threads, TURN)
+    work(make, threads, TURN)
     best = {1: 0.0, threads: 0.0}
     for _ in range(max(round(seconds / (2 * TURN)), 3)):
-        best = {number: max(most, throughput(make, number, TURN)) for number, most in best.items()}
+        best = {number: max(most, work(make, number, TURN).rate) for number, most in best.items()}
     return round(best[threads] / best[1], 2)
 
 
-def throughput(make, threads, seconds):
-    """Calls a second of all threads together."""
-    counts, ready = [0] * threads, threading.Barrier(threads + 1)
-    end = 0.0
+def work(make, threads, seconds):
+    """Let so many threads call for a while: their Work."""
+    ready, end, done = threading.Barrier(threads + 1), 0.0, []
 
-    def work(number):
-        call, clock = make(), time.perf_counter
+    def run():
+        call, clock, count = make(), time.perf_counter, 0
         call()
         ready.wait()
         ready.wait()
+        begin, (ran, queued) = clock(), scheduled()
         while clock() < end:
             for _ in range(10):
                 call()
-            counts[number] += 10
+            count += 10
+        now_ran, now_queued = scheduled()
+        done.append((count, clock() - begin, now_ran - ran, now_queued - queued))
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    workers = [threading.Thread(target=run) for _ in range(threads)]
     for worker in workers:
         worker.start()
     ready.wait()
@@ -165,7 +196,17 @@ def throughput(make, threads, seconds):
     ready.wait()
     for worker in workers:
         worker.join()
-    return sum(counts) / (time.perf_counter() - begin)
+    count, taken, ran, queued = map(sum, zip(*done, strict=True))
+    return Work(count / (time.perf_counter() - begin), ran / count, 1 - (ran + queued) / taken)
+
+
+def scheduled():
+    """Seconds that this thread has run, and that it has waited for a processor, where Linux tells."""
+    try:
+        ran, queued, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:
+        return time.thread_time(), math.nan
+    return int(ran) / 1e9, int(queued) / 1e9
 
 
 def pool_table():
@@ -173,18 +214,25 @@ def pool_table():
     yield "|--:|--:|--:|--:|--:|--:|"
     for hidden, streams in itertools.product(HIDDEN, STREAMS):
         case = Streams(hidden, streams)
-        batch, steps, listed = case.over_pool((case.in_batch, case.one_by_one, case.by_list), 3.0)
-        (pool,) = medians([case.in_pool])
+        pool, batch, steps, listed = case.over_pool((case.in_batch, case.one_by_one, case.by_list), 3.0)
         yield f"| {hidden} | {streams} | {1e6 * pool:.4g} | {batch:.2f} | {batch / listed:.2f} | {steps:.2f} |"
 
 
 def thread_table():
-    yield "| what threads do | " + " | ".join(f"{threads} threads" for threads in THREADS) + " |"
-    yield "|---|" + "--:|" * len(THREADS)
+    yield (
+        "| threads of one layer | "
+        + " | ".join(f"{threads} threads" for threads in THREADS)
+        + " | processor | waiting |"
+    )
+    yield "|---|" + "--:|" * (len(THREADS) + 2)
     kinds = {"whole sequences, 1x100x128x128": calls_of_a_sequence()}
     kinds |= {f"steps, H = {hidden}": steps_of(hidden) for hidden in STEPPED}
     for name, make in kinds.items():
-        yield f"| {name} | " + " | ".join(f"{gain(make, threads, 2):.2f}" for threads in THREADS) + " |"
+        gains = " | ".join(f"{gain(make, threads, 1.5):.2f}" for threads in THREADS)
+        rounds = [(work(make, 1, TURN), work(make, 2, TURN)) for _ in range(9)]
+        processor = statistics.median(two.processor / one.processor for one, two in rounds)
+        waiting = statistics.median(two.waiting for _, two in rounds)
+        yield f"| {name} | {gains} | {processor:.2f} | {max(waiting, 0):.3f} |"
 
 
 def main(arguments):
