@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # the names of _HOME once more, for whoever reads types
     from .optimizers import Adam as Adam
     from .optimizers import clip_grad_norm as clip_grad_norm
     from .seq2seq import Seq2Seq as Seq2Seq
+    from .streams import StreamPool as StreamPool
     from .trace import GateTrace as GateTrace
     from .training import fit as fit
     from .weights import load as load

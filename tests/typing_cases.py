@@ -9,7 +9,7 @@ from typing import Any, assert_type
 import numpy as np
 
 import lstm_cy
-from lstm_cy import LSTM, SGD, Adam, Attention, Dropout, Embedding, Linear, Sequential, reference, weights
+from lstm_cy import LSTM, SGD, Adam, Attention, Dropout, Embedding, Linear, Sequential, StreamPool, reference, weights
 from lstm_cy.decoding import Hypothesis, beam_search, generate, surprise
 from lstm_cy.layer import Gradients, Layer
 from lstm_cy.lstm import Tape
@@ -58,6 +58,13 @@ def a_stepper(stepper: Stepper) -> None:
     stepper.state = x, x
     stepper.reset([0])
     stepper.batch_size = 3  # type: ignore[misc]
+
+
+def a_stream_pool(pool: StreamPool) -> None:
+    assert_type(pool.join(), int)
+    assert_type(pool.step([0], x[0, :1]), Array)
+    assert_type(pool.ids, Ints)
+    pool.leave("0")  # type: ignore[arg-type]
 
 
 def other_layers() -> None:
