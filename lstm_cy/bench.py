@@ -35,12 +35,28 @@ class Row(NamedTuple):
 
 
 def installed():
-    """{name: what makes its call} of the libraries that are here."""
+    """The libraries that are here.
+
+    Returns
+    -------
+    dict
+        {name: what makes its call}.
+    """
     return {name: make for name, (make, needs) in LIBRARIES.items() if all(map(importlib.util.find_spec, needs))}
 
 
 def rows(kinds=tuple(SHAPES), seconds=1.0):
-    """Measure, and yield a Row for each shape of each kind; each takes about so many seconds.
+    """Measure all shapes.
+
+    Parameters
+    ----------
+    kinds : sequence of {"forward", "step", "training"}
+    seconds : float
+        Spent on each shape, about.
+
+    Yields
+    ------
+    Row
 
     Raises
     ------
@@ -56,7 +72,30 @@ def rows(kinds=tuple(SHAPES), seconds=1.0):
 
 
 def measured(kind, shape, lstm, x, seconds, makers=None):
-    """The Row of one float32 layer and input; None for `makers`: this library and NumPy."""
+    """Measure one float32 layer on one input.
+
+    Parameters
+    ----------
+    kind : {"forward", "step", "training"}
+    shape : str
+        What the row is called.
+    lstm : LSTM
+        Of one layer and direction.
+    x : ndarray of float32 (T, B, I)
+    seconds : float
+        Spent on it, about.
+    makers : dict, optional
+        Of `installed`; None: this library and NumPy.
+
+    Returns
+    -------
+    Row
+
+    Raises
+    ------
+    ArithmeticError
+        The result of a library is not NumPy's.
+    """
     if makers is None:
         makers = {"lstm_cy": _ours, "NumPy": _numpy}
     calls = {name: make(kind, lstm, x) for name, make in makers.items()}
@@ -72,7 +111,19 @@ def measured(kind, shape, lstm, x, seconds, makers=None):
 
 
 def medians(calls, seconds):
-    """{name: median time} of {name: call}, which take turns for about so many seconds."""
+    """Time calls that take turns.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+    seconds : float
+        Spent on them all, about.
+
+    Returns
+    -------
+    dict of str to float
+        The median of each, in seconds.
+    """
     times = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:

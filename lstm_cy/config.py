@@ -84,13 +84,23 @@ def set_num_threads(n):
 
     Engine "blas" computes on the calling thread, whatever this is; BLAS may add threads of its own there, which
     OPENBLAS_NUM_THREADS or the package threadpoolctl govern.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
     """
     global _num_threads
     _num_threads = positive_int("n", n)
 
 
 def get_num_threads():
-    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used."""
+    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used.
+
+    Returns
+    -------
+    int
+    """
     return _num_threads
 
 
@@ -101,6 +111,10 @@ def show_config(mode="stdout"):
     ----------
     mode : {"stdout", "dicts"}
         Print it, or return it as a dict.
+
+    Returns
+    -------
+    None or dict
 
     Examples
     --------

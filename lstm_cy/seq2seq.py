@@ -122,7 +122,22 @@ class Seq2Seq(Composite):
         return self._logits(self._runner(threads), source, target, size)[0], None
 
     def forward(self, pairs, states=None, *, lengths=None, threads=None, rng=None):
-        """As a call, for training: (logits, None, tape for `backward`). `rng`: where dropout's choice comes from."""
+        """Run the model, for training: with dropout, and with a tape for `backward`.
+
+        Parameters
+        ----------
+        pairs, states, lengths, threads :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Where dropout's choices come from; None draws afresh each time.
+
+        Returns
+        -------
+        logits, None :
+            As from a call.
+        tape :
+            For `backward`, until the parameters change.
+        """
         source, target, size = self._sides(pairs, states, lengths)
         tapes = {}
         run = self._runner(threads, tapes, generator("rng", rng))
@@ -130,7 +145,19 @@ class Seq2Seq(Composite):
         return logits, None, (tapes, combined, target)
 
     def backward(self, tape, dy):
-        """The gradients for dy, in the logits' shape: Gradients with `parameters`; tokens have none."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in the logits' shape
+
+        Returns
+        -------
+        Gradients
+            `parameters`; tokens have none.
+        """
         tapes, combined, (target, lengths) = tape
         gradients = {}
 

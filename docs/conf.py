@@ -1,0 +1,52 @@
+"""How Sphinx makes the site: sphinx-build -W --keep-going -b html docs build/site."""
+
+import lstm_cy
+
+# Where it is not loaded yet, Sphinx takes a compiled module's stub in its place, which has no docstrings.
+import lstm_cy.stepper
+
+project = "lstm_cy"
+author = "the lstm_cy developers"
+copyright = f"2026, {author}"
+version = release = lstm_cy.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+exclude_patterns = ["images"]
+
+# Pages are Markdown, to be read on a code host too. Headings get the anchors that they have there.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+# What a docstring names in backticks is code, or, where the API has it, a link.
+default_role = "py:obj"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+numpydoc_validation_checks = {
+    "GL03",  # no two blank lines in a row, none behind the opening quotes
+    "GL06",  # sections have names that numpydoc knows
+    "GL07",  # and its order
+    "GL08",  # there is a docstring
+    "SS01",  # with a summary
+    "SS02",  # that begins with a capital letter
+    "SS03",  # and ends with a period
+    "SS04",  # and no spaces before it
+    "PR01",  # every parameter is told
+    "PR02",  # none that does not exist
+    "PR03",  # in the order of the signature
+    "PR10",  # with a space before the colon of its type
+    "RT01",  # what is returned is told
+    "YD01",  # and what is yielded
+}
+
+numpydoc_validation_exclude = {
+    # made by the library, not by its caller: what they hold stands under Attributes
+    r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|(Attention)?Gradients)$",
+    # comments of data, not docstrings
+    r"\.(ELEMENTWISE|VECTORWISE|config)$",
+}
+
+html_theme = "furo"
+html_title = f"lstm_cy {version}"
+html_show_sphinx = False
+html_copy_source = False
