@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 #: {picture: heading of the section whose first table it shows}
 SECTIONS = {"forward": "Forward", "step": "One step at a time", "training": "Forward and backward"}
-TITLES = {
-    "forward": "Forward: time of the others, over that of lstm_cy",
-    "step": "One step at a time: time of the others, over that of lstm_cy",
-    "training": "Forward and backward: time of the others, over that of lstm_cy",
+#: a picture of a few rows of each section, for where there is room for one
+OVERVIEW = {
+    "forward": ("1x100x32x32", "1x100x64x64", "4x50x128x128", "32x50x256x256"),
+    "step": ("1x1x32x32", "1x1x128x128"),
+    "training": ("16x50x32x64", "32x50x256x256"),
 }
+PICTURES = ("overview", *SECTIONS)
 COLOURS = {
     "NumPy": "#9a9a9a",
     "PyTorch": "#d9534f",
@@ -28,16 +30,19 @@ COLOURS = {
 }
 
 
-def picture(name):
-    """Where the picture of that name is kept."""
-    return ROOT / "docs" / "images" / f"performance-{name}.png"
+def path(picture):
+    """Where a picture is kept."""
+    return ROOT / "docs" / "images" / f"performance-{picture}.png"
 
 
-def ratios(name):
-    """{shape: {library: its time over ours}} of a section's first table: the numbers in brackets."""
-    section = PAGE.read_text().split(f"\n## {SECTIONS[name]}\n")[1].split("\n## ")[0]
-    lines = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
-    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+def ratios(picture):
+    """{row: {library: its time over ours}}: the numbers in brackets."""
+    if picture == "overview":
+        return {f"{kind}, {shape}": ratios(kind)[shape] for kind, shapes in OVERVIEW.items() for shape in shapes}
+    section = PAGE.read_text().split(f"\n## {SECTIONS[picture]}\n")[1].split("\n## ")[0]
+    head, _, *rows = [
+        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
+    ]
     table = {}
     for row in rows:
         cells = dict(zip(head, row, strict=True))
@@ -46,11 +51,11 @@ def ratios(name):
     return table
 
 
-def chart(name):
-    """The picture of a section, a matplotlib Figure."""
+def chart(picture):
+    """A picture, as a matplotlib Figure."""
     from matplotlib.figure import Figure
 
-    table = ratios(name)
+    table = ratios(picture)
     figure = Figure(figsize=(9, 1.3 + 0.27 * len(table)), layout="constrained")
     axes = figure.subplots()
     for library, colour in COLOURS.items():
@@ -68,14 +73,15 @@ def chart(name):
     axes.grid(color="#e4e4e4")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(TITLES[name], loc="left", fontsize=11)
-    axes.legend(loc="lower right", fontsize=9)
+    kind = f"{SECTIONS[picture]}: t" if picture in SECTIONS else "T"
+    axes.set_title(f"{kind}ime of the others, over that of lstm_cy", loc="left", fontsize=11)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=7, frameon=False)
     return figure
 
 
 def main():
-    for name in SECTIONS:
-        chart(name).savefig(picture(name), dpi=110, metadata={"Description": json.dumps(ratios(name))})
+    for picture in PICTURES:
+        chart(picture).savefig(path(picture), dpi=110, metadata={"Description": json.dumps(ratios(picture))})
 
 
 if __name__ == "__main__":

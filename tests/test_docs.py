@@ -94,6 +94,7 @@ def missing_for(block):
     return sorted(name for name in libraries if importlib.util.find_spec(name) is None)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's
 @pytest.mark.parametrize("page", PYTHON, ids=page_id)
 def test_python_blocks(page, tmp_path, monkeypatch):
     """Those of a page one after the other; `py` are those that need another framework, and run where it is."""
@@ -261,8 +262,8 @@ def test_the_charts_show_what_the_tables_say():
     spec = importlib.util.spec_from_file_location("charts", ROOT / "benchmarks" / "charts.py")
     charts = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(charts)
-    for name in charts.SECTIONS:
+    for name in charts.PICTURES:
         table = charts.ratios(name)
-        assert len(table) > 10 and all(len(row) > 2 for row in table.values())
-        with image.open(charts.picture(name)) as picture:
+        assert len(table) > 5 and all(len(row) > 2 for row in table.values())
+        with image.open(charts.path(name)) as picture:
             assert json.loads(picture.text["Description"]) == table, name
