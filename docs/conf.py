@@ -43,7 +43,9 @@ numpydoc_validation_exclude = {
     # made by the library, not by its caller: what they hold stands under Attributes
     r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|(Attention)?Gradients)$",
     # comments of data, not docstrings
-    r"\.(ELEMENTWISE|VECTORWISE|config)$",
+    r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
+    # compiled: Python is not told its signature
+    r"\.Stepper$",
 }
 
 html_theme = "furo"

@@ -146,7 +146,7 @@ def test_commands(page, tmp_path, monkeypatch):
 
 def prepare_files():
     """What readers have: small texts, and a model that another page has made."""
-    book = "Once upon a time it was a dark and stormy night, and I told you so.\n却说那一日，风雪甚紧。\n" * 120
+    book = "Once upon a time it was a dark and stormy night, and I told you so.\n却说那一日，风雪甚紧。\n" * 40
     for name in ("book.txt", "another.txt", "novel.txt"):
         Path(name).write_text(book, encoding="utf-8")
     lstm_cy.save(lstm_cy.LSTM(3, 5, seed=0), "small.npz")
