@@ -12,6 +12,7 @@ version = release = lstm_cy.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
 exclude_patterns = ["images"]
+highlight_language = "none"  # of blocks that do not say: formulas, tokens
 
 # Pages are Markdown, to be read on a code host too. Headings get the anchors that they have there.
 myst_heading_anchors = 3
@@ -49,6 +50,8 @@ numpydoc_validation_exclude = {
 }
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"lstm_cy {version}"
 html_show_sphinx = False
 html_copy_source = False

@@ -214,7 +214,7 @@ def test_tests_that_are_named_exist():
 def documented():
     """What they show: {name: thing}, modules with all that is public in them."""
     things = {}
-    for kind, name in re.findall(r"^\.\. auto(class|function|module|data):: (\S+)$", API, re.MULTILINE):
+    for kind, name in re.findall(r"^\.\. auto(class|function|module|data):: ([\w.]+)", API, re.MULTILINE):
         if kind == "module":
             module = importlib.import_module(name)
             things[name] = module
