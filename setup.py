@@ -4,7 +4,7 @@ One source, `_kernels/kernels.pxi`, is compiled once for each instruction set of
 for any processor. Which variant runs is decided when the library is imported. A compiler that lacks the flags of a
 variant builds the others and says so. Everything else about the package stands in pyproject.toml.
 
-LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests.
+LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
 
 import os
@@ -20,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 KERNELS = "lstm_cy._kernels."
+CHECKS = bool(os.environ.get("LSTM_CY_CHECKS"))
 
 # The flags of a variant are exactly the features that _kernels/cpu.pyx asks the processor for.
 VARIANTS = {
@@ -43,7 +44,7 @@ TUNING = {
     "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512", "-mmove-max=512", "-mstore-max=512"],
 }
 TUNING["avx512vnni"] = TUNING["avx512"]
-OPTIMISE = ["-O3", "-g0"]
+OPTIMISE = ["-O3", "-g1" if CHECKS else "-g0"]
 # The functions marked inline are written to be compiled once for each constant they are called with: gcc must not weigh
 # that against size, nor copy them for some of the constants only. A tile with a variable number of rows is 3x slower;
 # one whose loop over k is unrolled keeps half of its accumulators in memory.
@@ -58,7 +59,8 @@ INLINING = [
 
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": bool(os.environ.get("LSTM_CY_CHECKS")),
+    "boundscheck": CHECKS,
+    "nonecheck": CHECKS,
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,

@@ -46,7 +46,7 @@ numpydoc_validation_exclude = {
     # comments of data, not docstrings
     r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
     # compiled: Python is not told its signature
-    r"\.Stepper$",
+    r"\.(Stepper|StreamPool)$",
 }
 
 html_theme = "furo"

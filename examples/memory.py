@@ -277,6 +277,11 @@ class Results:
         """The results of a few seeds, as far as they are there."""
         return [result for seed in range(seeds) if (result := self.get(task, span, model, seed))]
 
+    def is_hopeless(self, task, span, model, options):
+        """Whether a shorter span was tried with all seeds, and solved with none."""
+        shorter = (self.of_seeds(task, other, model, options.seeds) for other in options.spans if other < span)
+        return any(len(runs) == options.seeds and not any(run["solved"] for run in runs) for runs in shorter)
+
 
 def tables(results, options):
     """The results in Markdown: scores by span, and the gradient by distance at the longest span there is."""
@@ -370,6 +375,9 @@ def parsed(arguments):
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--spans", nargs="+", type=int, default=[20, 50, 100, 200, 400, 1000])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--every-span", action="store_true", help="try longer spans, too, of what no seed solved at a shorter one"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many; the median counts")
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps a run may take")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -396,6 +404,8 @@ def main(arguments=None):
             if results.get(*key):
                 continue
             task, span, model, seed = key
+            if not options.every_span and results.is_hopeless(task, span, model, options):
+                continue
             label = f"{number + 1}/{len(keys)} {task}, span {span}, {MODELS[model].title}, seed {seed}"
 
             def show(step, score, label=label):

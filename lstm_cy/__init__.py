@@ -4,6 +4,7 @@ The names below are loaded when they are first used, so that ``import lstm_cy`` 
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -49,13 +50,52 @@ _MODULES = ("reference", "weights")
 __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MODULES]
 
 
-def __getattr__(name):
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:  # the names of _HOME once more, for whoever reads types
+    from . import reference as reference
+    from . import weights as weights
+    from .attention import Attention as Attention
+    from .batches import pad as pad
+    from .config import get_num_threads as get_num_threads
+    from .config import set_num_threads as set_num_threads
+    from .config import show_config as show_config
+    from .decoding import beam_search as beam_search
+    from .decoding import ctc_beam as ctc_beam
+    from .decoding import ctc_greedy as ctc_greedy
+    from .decoding import sample as sample
+    from .estimators import LSTMClassifier as LSTMClassifier
+    from .estimators import LSTMForecaster as LSTMForecaster
+    from .estimators import LSTMRegressor as LSTMRegressor
+    from .layers import Activation as Activation
+    from .layers import Dropout as Dropout
+    from .layers import Embedding as Embedding
+    from .layers import Linear as Linear
+    from .layers import Masking as Masking
+    from .layers import Readout as Readout
+    from .layers import Sequential as Sequential
+    from .losses import cross_entropy as cross_entropy
+    from .losses import ctc as ctc
+    from .losses import mse as mse
+    from .lstm import LSTM as LSTM
+    from .optimizers import SGD as SGD
+    from .optimizers import Adam as Adam
+    from .optimizers import clip_grad_norm as clip_grad_norm
+    from .seq2seq import Seq2Seq as Seq2Seq
+    from .trace import GateTrace as GateTrace
+    from .training import fit as fit
+    from .weights import load as load
+    from .weights import save as save
+    from .weights.keras import from_keras as from_keras
+    from .weights.onnx import from_onnx as from_onnx
+    from .weights.pytorch import from_torch as from_torch
+else:  # a name that is not there is an error for mypy too
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name in _HOME:
+            return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME, *_MODULES])

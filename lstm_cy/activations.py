@@ -1,6 +1,15 @@
 """The activations an LSTM can have, by ONNX's names, and what of them the kernels are told."""
 
+from __future__ import annotations
+
 import numbers
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    #: of the gates, the candidate and the cell when it is told: (name, alpha, beta)
+    _Triple = tuple[tuple[str, float, float], ...]
 
 #: (alpha, beta) where they are not given, as ONNX has them; 0 where the function has none. The order is the kernels'.
 DEFAULTS = {
@@ -23,7 +32,7 @@ _NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
 PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
 
-def normalized(activations, directions):
+def normalized(activations: Sequence[Any], directions: int) -> tuple[_Triple, ...]:
     """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
 
     Parameters
@@ -54,20 +63,20 @@ def normalized(activations, directions):
     )
 
 
-def for_kernels(triple):
+def for_kernels(triple: _Triple) -> tuple[tuple[int, float, float], ...]:
     """A normalized triple with numbers for names."""
     return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
 
 
-def _is_triple(entry):
+def _is_triple(entry: object) -> bool:
     return isinstance(entry, tuple | list) and len(entry) == 3 and not isinstance(entry[1], numbers.Real)
 
 
-def _triple(entries):
+def _triple(entries: Sequence[Any]) -> _Triple:
     return tuple(_activation(entry) for entry in entries)
 
 
-def _activation(entry):
+def _activation(entry: Any) -> tuple[str, float, float]:
     name, *given = entry if isinstance(entry, tuple | list) and entry else (entry,)
     if not isinstance(name, str) or name.lower() not in DEFAULTS:
         raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
@@ -80,4 +89,5 @@ def _activation(entry):
     has = ARGUMENTS.get(name, 0)
     if any(values[has:]):
         raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")
-    return (name, *values)
+    alpha, beta = values
+    return name, alpha, beta

@@ -1,11 +1,18 @@
 """Attention: for each query, how much each step of a memory matters, and the mean of the memory so weighted."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, generator, positive_int
 from .layer import Layer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
 
 SCORES = ("general", "dot", "additive")
 
@@ -21,9 +28,9 @@ class AttentionGradients(NamedTuple):
         One array for each parameter, under its name.
     """
 
-    queries: np.ndarray
-    memory: np.ndarray
-    parameters: dict[str, np.ndarray]
+    queries: Array
+    memory: Array
+    parameters: Parameters
 
 
 class Attention(Layer):
@@ -74,17 +81,19 @@ class Attention(Layer):
     False
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self,
-        query_size,
-        memory_size,
+        query_size: int,
+        memory_size: int,
         *,
-        score="general",
-        units=None,
-        batch_first=False,
-        dtype="float32",
-        seed=None,
-    ):
+        score: str = "general",
+        units: int | None = None,
+        batch_first: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
         self.query_size = positive_int("query_size", query_size)
         self.memory_size = positive_int("memory_size", memory_size)
         if score not in SCORES:
@@ -118,7 +127,9 @@ class Attention(Layer):
             }
         )
 
-    def __call__(self, queries, memory, *, memory_lengths=None):
+    def __call__(
+        self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
         """Look at the memory, for inference.
 
         Parameters
@@ -144,7 +155,9 @@ class Attention(Layer):
         """
         return self.forward(queries, memory, memory_lengths=memory_lengths)[0]
 
-    def forward(self, queries, memory, *, memory_lengths=None, rng=None):
+    def forward(
+        self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None, rng: Seed = None
+    ) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
         """Look at the memory, for training.
 
         Parameters
@@ -181,7 +194,9 @@ class Attention(Layer):
         tape = parameters, queries, memory, padding, kept, weights, batched
         return (self._outer(context, batched), self._outer(weights, batched)), tape
 
-    def backward(self, tape, dcontext=None, dweights=None):
+    def backward(
+        self, tape: tuple[Any, ...], dcontext: ArrayLike | None = None, dweights: ArrayLike | None = None
+    ) -> AttentionGradients:
         """Propagate gradients back through the forward pass that made `tape`.
 
         Parameters
@@ -212,10 +227,10 @@ class Attention(Layer):
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
         with _quietly():
             dmemory = weights.swapaxes(1, 2) @ dcontext
-            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
+            looked = dweights + dcontext @ memory.swapaxes(1, 2)
             if padding is not None:
-                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
-            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
+                looked[np.broadcast_to(padding[:, np.newaxis], looked.shape)] = 0
+            dscores = weights * (looked - (weights * looked).sum(axis=2, keepdims=True))
             dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
             dmemory += through_scores
         if padding is not None:
@@ -224,7 +239,7 @@ class Attention(Layer):
 
     # Inside, all arrays are (B, T, ...): each row is a matrix.
 
-    def _scores(self, parameters, queries, memory):
+    def _scores(self, parameters: Parameters, queries: Array, memory: Array) -> tuple[Array, Array]:
         """score(q, m) for all pairs, (B, T, S), and what the way back needs besides."""
         if self.score == "additive":
             from_queries = queries @ parameters["weight_query"].T
@@ -235,7 +250,9 @@ class Attention(Layer):
         asked = queries @ parameters["weight"] if self.score == "general" else queries
         return asked @ memory.swapaxes(1, 2), asked
 
-    def _scores_backward(self, parameters, queries, memory, kept, dscores):
+    def _scores_backward(
+        self, parameters: Parameters, queries: Array, memory: Array, kept: Array, dscores: Array
+    ) -> tuple[Array, Array, Parameters]:
         """The gradients with respect to queries, memory and parameters."""
         if self.score == "additive":
             squashed = kept
@@ -256,31 +273,32 @@ class Attention(Layer):
             return dasked, dmemory, {}
         return dasked @ parameters["weight"].T, dmemory, {"weight": _sum_of_products(queries, dasked)}
 
-    def _shapes(self):
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of all parameters."""
         if self.score == "dot":
             return {}
         if self.score == "general":
             return {"weight": (self.query_size, self.memory_size)}
+        units: Any = self.units
         return {
-            "weight_query": (self.units, self.query_size),
-            "weight_memory": (self.units, self.memory_size),
-            "vector": (self.units,),
+            "weight_query": (units, self.query_size),
+            "weight_memory": (units, self.memory_size),
+            "vector": (units,),
         }
 
     @property
-    def _axis(self):
+    def _axis(self) -> int:
         """The axis of the rows."""
         return 0 if self.batch_first else 1
 
-    def _rows(self, name, value, steps, size):
+    def _rows(self, name: str, value: ArrayLike, steps: str, size: int) -> Array:
         array = float_array(name, value, self.dtype)
         if array.ndim not in (2, 3) or array.shape[-1] != size:
             axes = f"(B, {steps}, {size})" if self.batch_first else f"({steps}, B, {size})"
             raise ValueError(f"{name}: expected shape {axes} or ({steps}, {size}), got {array.shape}")
         return array
 
-    def _padding(self, lengths, memory, batched):
+    def _padding(self, lengths: ArrayLike | None, memory: Array, batched: bool) -> Bools | None:
         """True where the memory is not valid, (B, S); None where all of it is."""
         if lengths is None:
             return None
@@ -292,15 +310,17 @@ class Attention(Layer):
         padding = np.arange(steps) >= lengths.reshape(rows, 1)
         return padding if padding.any() else None
 
-    def _inner(self, array):
+    def _inner(self, array: Array) -> Array:
         return array if self.batch_first else array.swapaxes(0, 1)
 
-    def _outer(self, array, batched):
+    def _outer(self, array: Array, batched: bool) -> Array:
         """A copy of an array (B, T, ...) as the caller lays them out."""
         array = np.array(self._inner(array), order="C")
         return array if batched else array.squeeze(self._axis)
 
-    def _gradient(self, name, value, inner_shape, meaning, batched):
+    def _gradient(
+        self, name: str, value: ArrayLike | None, inner_shape: tuple[int, ...], meaning: str, batched: bool
+    ) -> Array:
         """A gradient given by the caller as (B, T, ...); a zero stands for None."""
         if value is None:
             return np.zeros(inner_shape, self.dtype)
@@ -311,12 +331,12 @@ class Attention(Layer):
         return self._inner(value if batched else np.expand_dims(value, self._axis))
 
 
-def _quietly():
+def _quietly() -> AbstractContextManager[object]:
     """The results themselves tell that something is not finite."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _softmax(scores, padding):
+def _softmax(scores: Array, padding: Bools | None) -> Array:
     """Softmax over the last axis of (B, T, S), exactly zero where `padding` (B, S); written into `scores`."""
     if padding is not None:
         scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf
@@ -327,6 +347,6 @@ def _softmax(scores, padding):
     return scores
 
 
-def _sum_of_products(left, right):
+def _sum_of_products(left: Array, right: Array) -> Array:
     """sum over b and t of left[b, t] (outer product) right[b, t]."""
     return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])

@@ -1,11 +1,20 @@
 """Sequences of different lengths as one padded batch."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .checks import flag
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def pad(sequences, *, batch_first=False):
+    from .typing import Array, ArrayLike, Ints
+
+
+def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[Array, Ints]:
     """Put sequences of different lengths side by side, zeros behind the shorter ones.
 
     Parameters

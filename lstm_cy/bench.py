@@ -5,15 +5,24 @@ where these are installed. Results are compared before anything is timed; then a
 thread each, and the median counts. `benchmarks/compare.py` in the repository does it at length, with more libraries.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import statistics
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import reference
 from .lstm import LSTM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .typing import Array
+
+    _Maker = Callable[[str, LSTM, Array], Callable[[], Any] | None]
 
 #: {kind: shapes as rows x steps x inputs x hidden units}; a step carries its state to the next call
 SHAPES = {
@@ -30,11 +39,11 @@ class Row(NamedTuple):
 
     kind: str
     shape: str
-    seconds: dict
+    seconds: dict[str, float]
     difference: float
 
 
-def installed():
+def installed() -> dict[str, _Maker]:
     """The libraries that are here.
 
     Returns
@@ -45,7 +54,7 @@ def installed():
     return {name: make for name, (make, needs) in LIBRARIES.items() if all(map(importlib.util.find_spec, needs))}
 
 
-def rows(kinds=tuple(SHAPES), seconds=1.0):
+def rows(kinds: Iterable[str] = tuple(SHAPES), seconds: float = 1.0) -> Iterator[Row]:
     """Measure all shapes.
 
     Parameters
@@ -71,7 +80,9 @@ def rows(kinds=tuple(SHAPES), seconds=1.0):
             yield measured(kind, shape, LSTM(I, H, seed=0), x, seconds, makers)
 
 
-def measured(kind, shape, lstm, x, seconds, makers=None):
+def measured(
+    kind: str, shape: str, lstm: LSTM, x: Array, seconds: float, makers: dict[str, _Maker] | None = None
+) -> Row:
     """Measure one float32 layer on one input.
 
     Parameters
@@ -98,8 +109,8 @@ def measured(kind, shape, lstm, x, seconds, makers=None):
     """
     if makers is None:
         makers = {"lstm_cy": _ours, "NumPy": _numpy}
-    calls = {name: make(kind, lstm, x) for name, make in makers.items()}
-    calls = {name: call for name, call in calls.items() if call is not None}
+    made = {name: make(kind, lstm, x) for name, make in makers.items()}
+    calls = {name: call for name, call in made.items() if call is not None}
     results = {name: np.asarray(call()) for name, call in calls.items()}
     difference = 0.0
     for name, result in results.items():
@@ -110,7 +121,7 @@ def measured(kind, shape, lstm, x, seconds, makers=None):
     return Row(kind, shape, medians(calls, seconds), difference)
 
 
-def medians(calls, seconds):
+def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Time calls that take turns.
 
     Parameters
@@ -124,7 +135,7 @@ def medians(calls, seconds):
     dict of str to float
         The median of each, in seconds.
     """
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:
         for name, call in calls.items():
@@ -137,7 +148,7 @@ def medians(calls, seconds):
 # Each gives a function that returns y, or in training the gradient of x, or None for what the library has not.
 
 
-def _ours(kind, lstm, x):
+def _ours(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
     if kind == "forward":
         return lambda: lstm(x, threads=1)[0]
     if kind == "step":
@@ -145,24 +156,24 @@ def _ours(kind, lstm, x):
         out = np.empty((x.shape[1], lstm.hidden_size), np.float32)
         return lambda: stepper.step(x[0], out)
 
-    def train():
+    def train() -> Any:
         y, _, tape = lstm.forward(x, threads=1)
         return lstm.backward(tape, np.ones_like(y)).x
 
     return train
 
 
-def _numpy(kind, lstm, x):
-    weights = [lstm.parameters[name] for name in ("weight_ih_l0", "weight_hh_l0")]
+def _numpy(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
+    weights = lstm.parameters["weight_ih_l0"], lstm.parameters["weight_hh_l0"]
     bias = lstm.parameters["bias_ih_l0"] + lstm.parameters["bias_hh_l0"]
     h = c = zeros = np.zeros((x.shape[1], lstm.hidden_size), np.float32)
 
-    def step():
+    def step() -> Array:
         nonlocal h, c
         h, c = reference.step(x[0], h, c, *weights, bias)
         return h
 
-    def train():
+    def train() -> Array:
         y, _, _, tape = reference.forward_with_tape(x, zeros, zeros, *weights, bias)
         return reference.backward(tape, np.ones_like(y), zeros, zeros, *weights)[0]
 
@@ -171,7 +182,7 @@ def _numpy(kind, lstm, x):
     ]
 
 
-def _pytorch(kind, lstm, x):
+def _pytorch(kind: str, lstm: LSTM, x: Any) -> Any:
     import torch
 
     torch.set_num_threads(1)
@@ -182,8 +193,8 @@ def _pytorch(kind, lstm, x):
         cell.load_state_dict({name.removesuffix("_l0"): array for name, array in weights.items()})
         state = None
 
-        @torch.inference_mode()
-        def step():
+        @torch.inference_mode()  # type: ignore[untyped-decorator]
+        def step() -> Any:
             nonlocal state
             state = cell(x[0], state)
             return state[0].numpy()
@@ -192,11 +203,11 @@ def _pytorch(kind, lstm, x):
     layer = torch.nn.LSTM(lstm.input_size, lstm.hidden_size)
     layer.load_state_dict(weights)
 
-    @torch.inference_mode()
-    def forward():
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def forward() -> Any:
         return layer(x)[0].numpy()
 
-    def train():
+    def train() -> Any:
         layer.zero_grad()
         x_there = x.clone().requires_grad_()
         layer(x_there)[0].sum().backward()
@@ -205,7 +216,7 @@ def _pytorch(kind, lstm, x):
     return forward if kind == "forward" else train
 
 
-def _onnx_runtime(kind, lstm, x):
+def _onnx_runtime(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any] | None:
     if kind == "training":
         return None
     import onnxruntime
@@ -220,7 +231,7 @@ def _onnx_runtime(kind, lstm, x):
         return lambda: session.run(["y"], {"x": x})[0]
     h = c = np.zeros((1, x.shape[1], lstm.hidden_size), np.float32)
 
-    def step():
+    def step() -> Any:
         nonlocal h, c
         h, c = session.run(["h_n", "c_n"], {"x": x, "h0": h, "c0": c})
         return h[0]

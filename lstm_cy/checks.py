@@ -1,14 +1,21 @@
 """What every entry point asks of its arguments, in one wording: the name, what was expected, what came."""
 
+from __future__ import annotations
+
 import numbers
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .typing import Array, Bools, DTypeLike, Ints
 
 DTYPES = ("float32", "float64")
 
 
-def dtype_of(dtype):
+def dtype_of(dtype: Any) -> np.dtype[Any]:
     """`dtype` as a NumPy dtype; float32 and float64 are the ones there are kernels for."""
+    found: np.dtype[Any] | None
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -18,17 +25,17 @@ def dtype_of(dtype):
     return found
 
 
-def positive_int(name, value):
+def positive_int(name: str, value: object) -> int:
     """`value` as an int of at least 1."""
     return _int(name, value, 1)
 
 
-def non_negative_int(name, value):
+def non_negative_int(name: str, value: object) -> int:
     """`value` as an int of at least 0."""
     return _int(name, value, 0)
 
 
-def int_within(name, value, low, high):
+def int_within(name: str, value: object, low: int, high: int) -> int:
     """`value` as an int of `low` to `high`."""
     value = _int(name, value, -np.inf)
     if not low <= value <= high:
@@ -36,7 +43,7 @@ def int_within(name, value, low, high):
     return value
 
 
-def _int(name, value, least):
+def _int(name: str, value: object, least: float) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     if value < least:
@@ -44,7 +51,15 @@ def _int(name, value, least):
     return int(value)
 
 
-def number(name, value, low=-np.inf, high=np.inf, *, open_low=False, open_high=False):
+def number(
+    name: str,
+    value: object,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
     """`value` as a float within [low, high]; an open end excludes its bound."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
@@ -56,14 +71,14 @@ def number(name, value, low=-np.inf, high=np.inf, *, open_low=False, open_high=F
     return value
 
 
-def flag(name, value):
+def flag(name: str, value: object) -> bool:
     """`value` as a bool; anything but True and False is refused, so that a misplaced argument is noticed."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {value!r} ({type(value).__name__})")
     return bool(value)
 
 
-def real_array(name, value):
+def real_array(name: str, value: object) -> Array:
     """`value` as an array of real numbers of any dtype; complex numbers, objects and strings are refused."""
     try:
         array = np.asarray(value)
@@ -74,7 +89,7 @@ def real_array(name, value):
     return array
 
 
-def float_array(name, value, dtype):
+def float_array(name: str, value: object, dtype: DTypeLike) -> Array:
     """`value` as a C-contiguous array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
 
     An array that already is one comes back itself, not a copy.
@@ -86,7 +101,7 @@ def float_array(name, value, dtype):
     return np.asarray(array, dtype=dtype, order="C")
 
 
-def flag_array(name, value):
+def flag_array(name: str, value: object) -> Bools:
     """`value` as an array of bools; numbers are refused."""
     array = np.asarray(value)
     if array.dtype != np.bool_:
@@ -94,7 +109,7 @@ def flag_array(name, value):
     return array
 
 
-def int_array(name, value):
+def int_array(name: str, value: object) -> Ints:
     """`value` as an intp array; floats, even whole ones, and bools are refused."""
     array = np.asarray(value)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list has no dtype of its own
@@ -104,13 +119,13 @@ def int_array(name, value):
     return array.astype(np.intp, copy=False)
 
 
-def expect_shape(name, array, shape, meaning):
+def expect_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
     """Raise unless `array` has `shape`; `meaning` names the axes, such as "(T, B, I)"."""
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {meaning} = {shape}, got {array.shape}")
 
 
-def check_lengths(lengths, rows, steps):
+def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
     """`lengths` as an intp array (rows,) of 0 to `steps`; for one sequence, `rows` None, a scalar."""
     lengths = int_array("lengths", lengths)
     expect_shape("lengths", lengths, () if rows is None else (rows,), "()" if rows is None else "(B,)")
@@ -121,10 +136,10 @@ def check_lengths(lengths, rows, steps):
     return lengths
 
 
-def generator(name, value):
+def generator(name: str, value: Any) -> np.random.Generator:
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
     if value is None or isinstance(value, np.random.Generator):
         return np.random.default_rng(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0:
         return np.random.default_rng(int(value))
     raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {value!r}")

@@ -1,5 +1,7 @@
 """The command line: demo, train, generate, perplexity, trace, convert, inspect, bench and info."""
 
+from __future__ import annotations
+
 import argparse
 import math
 import os
@@ -9,7 +11,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,10 +38,21 @@ from .training import fit, read_history
 from .weights import conversion, load, save
 from .weights.report import describe
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import NoReturn, TypeVar
+
+    from .optimizers import Optimizer
+    from .training import History
+    from .typing import Array, Ints
+
+    _N = TypeVar("_N", int, float)
+
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Parameters
@@ -73,11 +86,11 @@ def main(argv=None):
 class _Parser(argparse.ArgumentParser):
     """Tells what is wrong in one line; the usage is what --help is for."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def _parser():
+def _parser() -> _Parser:
     parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
     commands = parser.add_subparsers(
         required=True, metavar="demo | train | generate | perplexity | trace | convert | inspect | bench | info"
@@ -95,27 +108,28 @@ def _parser():
     return parser
 
 
-def _add_command(commands, name, function, help):
+def _add_command(commands: Any, name: str, function: Callable[[Namespace], None], help: str) -> Callable[..., Any]:
     parser = commands.add_parser(
         name, help=help, description=function.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.set_defaults(command=function)
-    return parser.add_argument
+    result: Callable[..., Any] = parser.add_argument
+    return result
 
 
-def _add_demo(commands):
+def _add_demo(commands: Any) -> None:
     add = _add_command(commands, "demo", _demo, "train a small model here and now, and measure it")
     add("--quick", action="store_true", help="a smaller model, in a quarter of the time")
     add("--text", metavar="FILE", help="learn from this file (UTF-8) instead of Python's standard library")
     add("--output", metavar="MODEL", default="lstm_cy-demo.npz", help="where to save the model")
 
 
-def _add_bench(commands):
+def _add_bench(commands: Any) -> None:
     add = _add_command(commands, "bench", _bench, "measure this machine: lstm_cy beside what is installed")
     add("--seconds", type=_positive, default=1.0, help="spent on each shape, about")
 
 
-def _add_train(commands):
+def _add_train(commands: Any) -> None:
     add = _add_command(commands, "train", _train, "train a language model on a text")
     add("--text", metavar="FILE", help="what to learn from (UTF-8; any file as bytes); default: Python's own sources")
     add("--level", choices=LEVELS, default="characters", help="what the text is read as")
@@ -139,7 +153,7 @@ def _add_train(commands):
     add("--resume", action="store_true", help="go on from the checkpoint if there is one")
 
 
-def _add_generate(commands):
+def _add_generate(commands: Any) -> None:
     add = _add_command(commands, "generate", _generate, "let a trained model write")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
     add("--prompt", default="", help="the text to go on with; -: what comes in")
@@ -150,7 +164,7 @@ def _add_generate(commands):
     add("--seed", type=_natural, help="the same seed writes the same text")
 
 
-def _add_perplexity(commands):
+def _add_perplexity(commands: Any) -> None:
     add = _add_command(commands, "perplexity", _perplexity, "tell how well a trained model foresees a text")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
     add("--text", metavar="FILE", help="the text (UTF-8; any file for a model of bytes); default: Python's own sources")
@@ -158,7 +172,7 @@ def _add_perplexity(commands):
     add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
 
 
-def _add_trace(commands):
+def _add_trace(commands: Any) -> None:
     add = _add_command(commands, "trace", _trace, "see what every gate did while a model read a text")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
     add("--text", required=True, help="the text to read, itself")
@@ -169,7 +183,7 @@ def _add_trace(commands):
     add("--units", type=_positive_int, default=8, help="how many of the most telling units are shown")
 
 
-def _add_convert(commands):
+def _add_convert(commands: Any) -> None:
     add = _add_command(commands, "convert", _convert, "make one kind of model file of another")
     add("input", metavar="IN", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
     add("output", metavar="OUT", help=".npz, .safetensors or .onnx; replaced if it is there")
@@ -183,13 +197,13 @@ def _add_convert(commands):
     add("--check", action="store_true", help=f"{check}; the status is 1 where it is above {conversion.LIMIT:g}")
 
 
-def _add_inspect(commands):
+def _add_inspect(commands: Any) -> None:
     add = _add_command(commands, "inspect", _inspect, "tell what is in a model file")
     add("file", metavar="FILE", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
 
 
-def _number(kind, accept, wanted):
-    def parse(text):
+def _number(kind: type[_N], accept: Callable[[_N], bool], wanted: str) -> Callable[[str], _N]:
+    def parse(text: str) -> _N:
         try:
             value = kind(text)
         except ValueError:
@@ -209,7 +223,7 @@ _share = _number(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
 _share_of_all = _number(float, lambda value: 0 < value <= 1, "a number in (0, 1]")
 
 
-def _say(*words):
+def _say(*words: object) -> None:
     print(*words, flush=True)
 
 
@@ -223,10 +237,10 @@ class _Corpus(NamedTuple):
     train: np.ndarray
     held_out: np.ndarray
     held_out_text: str | bytes
-    metadata: dict
+    metadata: dict[str, Any]
 
 
-def _text(path, level, limit=None):
+def _text(path: str | None, level: str, limit: int | None = None) -> str | bytes:
     """The text of a file, or of the standard library: a str, or bytes at that level."""
     if path and level == "bytes":
         return read_bytes(path)[:limit]
@@ -234,21 +248,25 @@ def _text(path, level, limit=None):
     return text.encode()[:limit] if level == "bytes" else text
 
 
-def _corpus(text, batch_size, min_count, level="characters", size=None):
+def _corpus(
+    text: str | bytes, batch_size: int, min_count: int, level: str = "characters", size: int | None = None
+) -> _Corpus:
     """The text as tokens; its last twentieth is held out, and the vocabulary is that of the rest."""
     unit = "bytes" if level == "bytes" else "characters"
     cut = len(text) - max(min(len(text) // 20, _MOST_HELD_OUT), batch_size + 1)
     if cut <= batch_size:
         raise ValueError(f"the text: {len(text)} {unit} are too few for batches of {batch_size}")
-    kind = LEVELS[level]
+    kind: Any = LEVELS[level]
     limit = {} if size is None else {"size": size}
-    vocabulary = Bytes() if kind is Bytes else kind.from_text(text[:cut], min_count, **limit)
+    vocabulary: Any = Bytes() if kind is Bytes else kind.from_text(text[:cut], min_count, **limit)
     _say(f"{len(text)} {unit} of text, {len(text) - cut} of them held out; {len(vocabulary)} tokens")
     metadata = {"vocabulary": vocabulary.to_json(), "held_out": [cut, len(text)]}
     return _Corpus(vocabulary, vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:]), text[cut:], metadata)
 
 
-def _language_model(tokens, embedding, hidden, *, layers=1, dropout=0.0, seed=0):
+def _language_model(
+    tokens: int, embedding: int, hidden: int, *, layers: int = 1, dropout: float = 0.0, seed: int = 0
+) -> Sequential:
     model = Sequential(
         Embedding(tokens, embedding, seed=seed),
         LSTM(embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0, seed=seed + 1),
@@ -260,21 +278,21 @@ def _language_model(tokens, embedding, hidden, *, layers=1, dropout=0.0, seed=0)
     return model
 
 
-def _try_output(model, path, metadata):
+def _try_output(model: Sequential, path: str, metadata: dict[str, Any]) -> None:
     """Raise now, not after the training, what saving the model would raise."""
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lstm_cy-") as folder:
-        save(model, Path(folder, path.name), metadata)
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lstm_cy-") as folder:
+        save(model, Path(folder, target.name), metadata)
 
 
-def _report(history, corpus):
+def _report(history: History, corpus: _Corpus) -> None:
     loss, unigram, unit = history.validation[-1], unigram_entropy(corpus.held_out), corpus.vocabulary.unit
     _say(f"held-out loss    {loss:.3f} nats a {unit} ({loss / math.log(2):.3f} bits)")
     _say(f"unigram entropy  {unigram:.3f} nats a {unit} ({unigram / math.log(2):.3f} bits)")
     _tell_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
 
 
-def _tell_unknown(vocabulary, tokens, text):
+def _tell_unknown(vocabulary: Any, tokens: Ints, text: str | bytes) -> None:
     missing = vocabulary.missing(text)
     if missing:
         count = np.count_nonzero(tokens == vocabulary.unknown)
@@ -284,12 +302,12 @@ def _tell_unknown(vocabulary, tokens, text):
         )
 
 
-def _use_threads(options):
+def _use_threads(options: Namespace) -> None:
     if options.threads:
         set_num_threads(options.threads)
 
 
-def _train(options):
+def _train(options: Namespace) -> None:
     """Train a language model, of characters, words or bytes, on a text and save it with its vocabulary."""
     _use_threads(options)
     text = _text(options.text, options.level, options.limit_characters)
@@ -304,9 +322,10 @@ def _train(options):
     )
     _try_output(model, options.output, corpus.metadata)
     optimizer = Adam(model, options.lr)
-    data, epochs = columns(corpus.train, options.batch_size), options.epochs
+    data: Any = columns(corpus.train, options.batch_size)
+    epochs = options.epochs
     if options.minutes:
-        data, epochs = _timed(*data, optimizer, options), math.ceil(options.minutes)
+        data, epochs = _timed(data[0], data[1], optimizer, options), math.ceil(options.minutes)
     history = fit(
         model,
         data,
@@ -329,7 +348,9 @@ def _train(options):
 _WINDOWS = 8  # windows that share a learning rate, and through which the state is carried
 
 
-def _timed(x, y, optimizer, options):
+def _timed(
+    x: Array, y: Array, optimizer: Optimizer, options: Namespace
+) -> Callable[[int], Iterator[tuple[Array, Array]]]:
     """fit's data for a training of `options.minutes`, validation included, each of whose epochs takes a minute.
 
     The columns x and y are read on and on from where the optimizer's steps have got to. Time and steps of a checkpoint
@@ -338,7 +359,7 @@ def _timed(x, y, optimizer, options):
     seconds, epochs, piece = 60 * options.minutes, math.ceil(options.minutes), _WINDOWS * options.bptt
     begin = None
 
-    def data(epoch):
+    def data(epoch: int) -> Iterator[tuple[Array, Array]]:
         nonlocal begin
         if begin is None:  # fit has read the checkpoint by now
             used = sum(read_history(options.checkpoint).seconds) if epoch else 0.0
@@ -355,12 +376,12 @@ def _timed(x, y, optimizer, options):
     return data
 
 
-def _falling(rate, done):
+def _falling(rate: float, done: float) -> float:
     """The learning rate when the share `done` of a training is over: it falls to zero along half a cosine."""
     return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
-def _load_text_model(path):
+def _load_text_model(path: str) -> tuple[Sequential, Any]:
     """The model in a file, and the vocabulary that was saved with it."""
     model = load(path)
     if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
@@ -368,7 +389,7 @@ def _load_text_model(path):
     return model, vocabulary_from_json(model.metadata["vocabulary"])
 
 
-def _generate(options):
+def _generate(options: Namespace) -> None:
     """Let a trained language model go on with a text, and show it as it comes."""
     model, vocabulary = _load_text_model(options.model)
     prompt = options.prompt
@@ -392,7 +413,7 @@ def _generate(options):
     print()
 
 
-def _trace(options):
+def _trace(options: Namespace) -> None:
     """See what every gate of a trained language model did while it read a text."""
     model, vocabulary = _load_text_model(options.model)
     if not options.text:
@@ -419,7 +440,7 @@ def _trace(options):
         _say(trace.report(symbols, units=options.units))
 
 
-def _perplexity(options):
+def _perplexity(options: Namespace) -> None:
     """Tell how well a trained language model foresees a text: perplexity, and bits for what the text is made of.
 
     The model reads the text from its beginning to its end; the first character, word or byte is not counted.
@@ -440,7 +461,7 @@ def _perplexity(options):
     _tell_unknown(vocabulary, tokens, text)
 
 
-def _held_out(text, path, metadata):
+def _held_out(text: str | bytes, path: str, metadata: dict[str, Any]) -> str | bytes:
     first, last = metadata.get("held_out", (None, None))
     if first is None:
         raise ValueError(f"{path}: does not tell what was held out; `lstm-cy train` writes models that do")
@@ -449,7 +470,7 @@ def _held_out(text, path, metadata):
     return text[first:last]
 
 
-def _sizes(vocabulary, text):
+def _sizes(vocabulary: Any, text: str | bytes) -> dict[str, int]:
     """{unit: how many of them the text has after its first token}, the vocabulary's own unit first."""
     counted = vocabulary.split(text)[1:]
     sizes = {vocabulary.unit: len(counted)}
@@ -462,7 +483,7 @@ def _sizes(vocabulary, text):
 # Files of others
 
 
-def _convert(options):
+def _convert(options: Namespace) -> None:
     """Make a model file of another, of lstm_cy, PyTorch, Keras or ONNX."""
     model, comparison = conversion.read(options.input, options.name, batch_first=options.batch_first)
     written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
@@ -471,7 +492,7 @@ def _convert(options):
         _check([comparison, *written] if comparison else written)
 
 
-def _check(comparisons):
+def _check(comparisons: Sequence[conversion.Comparison]) -> None:
     """Tell how far each is from the model; raise if one is too far."""
     wrong = []
     for comparison in comparisons:
@@ -487,7 +508,7 @@ def _check(comparisons):
         raise ArithmeticError(f"the outputs are more than {conversion.LIMIT:g} apart: {', '.join(wrong)}")
 
 
-def _inspect(options):
+def _inspect(options: Namespace) -> None:
     """Tell what is in a model file: layers, shapes, options, the order of the gates, tensors, what is not supported."""
     for line in describe(options.file):
         _say(line)
@@ -511,7 +532,7 @@ _FULL = _Plan(characters=4_000_000, embedding=32, hidden=192, epochs=32, seconds
 _QUICK = _Plan(characters=600_000, embedding=24, hidden=96, epochs=10, seconds=8, lr=1.5e-2)
 
 
-def _demo(options):
+def _demo(options: Namespace) -> None:
     """Train a character model on real text, show what it learned, and measure it beside plain NumPy."""
     plan = _QUICK if options.quick else _FULL
     corpus = _corpus(_text(options.text, "characters", plan.characters), plan.batch_size, min_count=5)
@@ -527,19 +548,19 @@ def _demo(options):
     _compare(model.layers[1])
 
 
-def _show_sample(title, model, vocabulary, prompt):
+def _show_sample(title: str, model: Sequential, vocabulary: Vocabulary | Words | Bytes, prompt: str) -> None:
     text = "".join(generate(model, vocabulary, prompt, length=300, temperature=0.7, seed=1))
     _say(f"\n--- {title}, the model writes:\n{prompt}{text}\n---\n")
 
 
-def _demo_training(model, corpus, plan):
+def _demo_training(model: Sequential, corpus: _Corpus, plan: _Plan) -> History:
     text, optimizer = columns(corpus.train, plan.batch_size), Adam(model, plan.lr)
     begin = time.monotonic()
 
-    def time_used():
+    def time_used() -> float:
         return (time.monotonic() - begin) / plan.seconds
 
-    def data(epoch):
+    def data(epoch: int) -> Iterator[tuple[Array, Array]]:
         for x, y in _pieces(*text, plan, epoch):
             optimizer.lr = _falling(plan.lr, max(epoch / plan.epochs, time_used()))
             yield x, y
@@ -563,7 +584,7 @@ def _demo_training(model, corpus, plan):
     return history
 
 
-def _pieces(x, y, plan, epoch):
+def _pieces(x: Array, y: Array, plan: _Plan, epoch: int) -> Iterator[tuple[Array, Array]]:
     """An epoch's part of the columns, in pieces of a few windows so that time can be kept."""
     part, piece = plan.characters // (plan.batch_size * plan.epochs), 8 * plan.bptt
     begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read over and over
@@ -572,7 +593,7 @@ def _pieces(x, y, plan, epoch):
         yield x[first : min(first + piece, end)], y[first : min(first + piece, end)]
 
 
-def _compare(lstm):
+def _compare(lstm: Any) -> None:
     """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
     _say("\nforward pass, same weights        NumPy      lstm_cy      ratio  largest difference")
     for steps, rows in [(1, 1), (100, 1), (50, 32)]:
@@ -584,7 +605,7 @@ def _compare(lstm):
     _say_threads()
 
 
-def _bench(options):
+def _bench(options: Namespace) -> None:
     """Measure this library beside plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.
 
     All take turns with the same weights, and the results are compared first. The repository's benchmarks/compare.py
@@ -607,6 +628,6 @@ def _bench(options):
     _say_threads()
 
 
-def _say_threads():
+def _say_threads() -> None:
     found = show_config("dicts")
     _say(", ".join(f"{name}: {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS threads")))

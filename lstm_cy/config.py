@@ -1,5 +1,7 @@
 """What is in use here: instruction set, engine, threads; chosen once at import, forced by environment variables."""
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import importlib
@@ -8,15 +10,20 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from ._kernels.memory import kept_now
 from .checks import positive_int
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ENGINES = ("blas", "packed")
 
 
-def _kernel_module(name):
+def _kernel_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"lstm_cy._kernels.{name}")
     except ModuleNotFoundError as error:
@@ -27,14 +34,14 @@ def _kernel_module(name):
 
 
 @functools.cache
-def available_instruction_sets():
+def available_instruction_sets() -> list[str]:
     """The names of the kernels that were built and that this processor can run, the plainest first."""
     supported = _kernel_module("cpu").instruction_sets()
     return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.{name}")]
 
 
 @functools.cache
-def instruction_set():
+def instruction_set() -> str:
     """The instruction set in use: the widest available, or the one that LSTM_CY_ISA names."""
     available = available_instruction_sets()
     forced = os.environ.get("LSTM_CY_ISA", "")
@@ -44,7 +51,7 @@ def instruction_set():
 
 
 @functools.cache
-def engine():
+def engine() -> str:
     """The engine in use: the one that LSTM_CY_ENGINE names, else the one that was measured faster.
 
     "packed" was faster at every shape with AVX2 and AVX-512, "blas" without them (docs/performance.md).
@@ -58,18 +65,18 @@ def engine():
 
 
 @functools.cache
-def kernels():
+def kernels() -> object:
     """The table of compiled functions of the instruction set in use, as a capsule."""
     return _kernel_module(instruction_set()).kernels()
 
 
 @functools.cache
-def blas():
+def blas() -> object:
     """The table of BLAS products, as a capsule, or None where engine "packed" needs none; imports SciPy if so."""
     return _kernel_module("blas").blas() if engine() == "blas" else None
 
 
-def _threads_from_environment():
+def _threads_from_environment() -> int:
     text = os.environ.get("LSTM_CY_NUM_THREADS", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"LSTM_CY_NUM_THREADS: expected a positive integer, got {text!r}")
@@ -79,7 +86,7 @@ def _threads_from_environment():
 _num_threads = _threads_from_environment()
 
 
-def set_num_threads(n):
+def set_num_threads(n: int) -> None:
     """Set how many threads of its own the library may use in a call that does not say (``threads=``).
 
     Engine "blas" computes on the calling thread, whatever this is; BLAS may add threads of its own there, which
@@ -94,7 +101,7 @@ def set_num_threads(n):
     _num_threads = positive_int("n", n)
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used.
 
     Returns
@@ -104,7 +111,11 @@ def get_num_threads():
     return _num_threads
 
 
-def show_config(mode="stdout"):
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Tell what is in use: instruction set, engine, BLAS and its threads, our threads, versions.
 
     Parameters
@@ -133,7 +144,7 @@ def show_config(mode="stdout"):
     return None
 
 
-def _configuration():
+def _configuration() -> dict[str, Any]:
     import scipy
 
     from . import __version__
@@ -144,6 +155,8 @@ def _configuration():
         "available": ", ".join(available_instruction_sets()),
         "engine": engine(),
         "threads": get_num_threads(),
+        "working memory": f"{kept_now() / 1e6:.1f} MB kept for the next call",
+        "bounds checks": _kernel_module("cpu").bounds_checks(),
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),
         "Python": platform.python_version(),
@@ -153,12 +166,12 @@ def _configuration():
     }
 
 
-def _blas_name(scipy):
+def _blas_name(scipy: ModuleType) -> str:
     details = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{details['name']} {details['version']}"
 
 
-def _blas_threads(scipy):
+def _blas_threads(scipy: Any) -> Any:
     """The threads of the OpenBLAS that SciPy's wheels bring along; another BLAS is not asked."""
     for library in Path(scipy.__file__).parent.with_name("scipy.libs").glob("*openblas*"):
         opened = ctypes.CDLL(str(library))

@@ -1,6 +1,8 @@
 """From what a model says of the next token to tokens and text."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -9,8 +11,24 @@ from .layers import Sequential
 from .losses import cross_entropy
 from .training import progress_bar
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-def sample(logits, *, temperature=1.0, top_k=None, top_p=None, rng=None):
+    from .stepper import Stepper
+    from .text import Bytes, Vocabulary, Words
+    from .typing import Array, ArrayLike, Ints, Seed
+
+    _LanguageModel = Callable[[tuple[int, ...], int], float]
+
+
+def sample(
+    logits: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    rng: Seed = None,
+) -> Any:
     """Draw a token from the distribution softmax(logits / temperature).
 
     Parameters
@@ -65,7 +83,7 @@ def sample(logits, *, temperature=1.0, top_k=None, top_p=None, rng=None):
     return int(tokens) if logits.ndim == 1 else tokens
 
 
-def _choice(temperature, top_k, top_p):
+def _choice(temperature: float, top_k: int | None, top_p: float | None) -> tuple[float, int | None, float | None]:
     """These arguments, checked."""
     return (
         number("temperature", temperature, 0, open_high=True),
@@ -74,7 +92,7 @@ def _choice(temperature, top_k, top_p):
     )
 
 
-def _likeliest(weights, top_k, top_p):
+def _likeliest(weights: Array, top_k: int | None, top_p: float | None) -> Array:
     """`weights`, with zeros in the place of those that `top_k` and `top_p` leave out; of equal ones the first stay."""
     if top_k is None and top_p is None:
         return weights
@@ -89,15 +107,26 @@ def _likeliest(weights, top_k, top_p):
     return weights
 
 
-def _draw(weights, rng):
+def _draw(weights: Array, rng: np.random.Generator) -> Ints:
     """Tokens with probabilities as their weights are."""
     cumulative = weights.cumsum(axis=-1)
     # In (0, total]: the first entry to reach it exists, whatever is rounded, and has a weight above 0.
     reached = cumulative[..., -1:] * (1 - rng.random((*weights.shape[:-1], 1)))
-    return (cumulative >= reached).argmax(axis=-1)
+    result: Ints = (cumulative >= reached).argmax(axis=-1)
+    return result
 
 
-def generate(model, vocabulary, prompt="", *, length=200, temperature=1.0, top_k=None, top_p=None, seed=None):
+def generate(
+    model: Sequential,
+    vocabulary: Vocabulary | Words | Bytes,
+    prompt: str = "",
+    *,
+    length: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: Seed = None,
+) -> Iterator[str]:
     """Let a language model go on with a text.
 
     Parameters
@@ -155,7 +184,9 @@ def generate(model, vocabulary, prompt="", *, length=200, temperature=1.0, top_k
     return vocabulary.pieces(_continue(stepper, vocabulary.unknown, logits[-1], length, choice | {"rng": rng}))
 
 
-def _continue(stepper, unknown, logits, length, choice):
+def _continue(
+    stepper: Stepper, unknown: int | None, logits: Array, length: int, choice: dict[str, Any]
+) -> Iterator[int]:
     """`length` tokens, each drawn from what the last one brought about."""
     for _ in range(length):
         if unknown is not None:
@@ -165,7 +196,7 @@ def _continue(stepper, unknown, logits, length, choice):
         logits = stepper.step(token)
 
 
-def surprise(model, tokens, *, chunk=1024, progress=False):
+def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progress: bool = False) -> float:
     """How much each token of a text surprises a model that has read all those before it, in the mean.
 
     This is the mean of -ln p(token | the tokens before it), in nats; divided by ln 2 it is in bits, and its exponential
@@ -231,13 +262,23 @@ class Hypothesis(NamedTuple):
         False if it was cut at the longest length, before its end.
     """
 
-    tokens: np.ndarray
+    tokens: Ints
     score: float
     log_probability: float
     ended: bool
 
 
-def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length_penalty=0.0, row_axis=1):
+def beam_search(
+    step: Callable[[Ints, Any], tuple[ArrayLike, Any]],
+    state: Any,
+    *,
+    start: int,
+    end: int,
+    beam_width: int = 4,
+    max_length: int = 100,
+    length_penalty: float = 0.0,
+    row_axis: int = 1,
+) -> list[Hypothesis]:
     """The likeliest sequences that a model can tell the next token of.
 
     Parameters
@@ -295,8 +336,9 @@ def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length
     if not callable(step):
         raise TypeError(f"step: expected a callable, got {type(step).__name__}")
 
-    def penalty(length):
-        return ((5 + length) / 6) ** alpha
+    def penalty(length: int) -> float:
+        result: float = ((5 + length) / 6) ** alpha
+        return result
 
     ended = []
     sequences, totals, tokens = np.empty((1, 0), np.intp), np.zeros(1), np.array([start])
@@ -325,7 +367,7 @@ def beam_search(step, state, *, start, end, beam_width=4, max_length=100, length
     return (ended + cut)[:beam_width]
 
 
-def _log_probabilities(value, rows, end):
+def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
     """What `step` gave, checked, as a float64 array (K, V)."""
     array = np.asarray(value, np.float64)
     if array.ndim != 2 or len(array) != rows or array.shape[1] <= end:
@@ -335,7 +377,7 @@ def _log_probabilities(value, rows, end):
     return array
 
 
-def _chosen(state, rows, axis):
+def _chosen(state: Any, rows: Ints, axis: int) -> Any:
     """The `rows` of all arrays in `state`."""
     if state is None:
         return None
@@ -344,7 +386,9 @@ def _chosen(state, rows, axis):
     return np.asarray(state).take(rows, axis)
 
 
-def ctc_greedy(scores, lengths=None, blank=0, *, batch_first=False):
+def ctc_greedy(
+    scores: ArrayLike, lengths: ArrayLike | None = None, blank: int = 0, *, batch_first: bool = False
+) -> Any:
     """The labels of the likeliest class at each step: repetitions merged, then blanks taken out.
 
     That is the likeliest alignment, whose labels need not be the likeliest ones: `ctc_beam` adds alignments up.
@@ -387,7 +431,15 @@ def ctc_greedy(scores, lengths=None, blank=0, *, batch_first=False):
     return decoded[0] if single else decoded
 
 
-def ctc_beam(scores, lengths=None, beam_width=16, blank=0, *, batch_first=False, language_model=None):
+def ctc_beam(
+    scores: ArrayLike,
+    lengths: ArrayLike | None = None,
+    beam_width: int = 16,
+    blank: int = 0,
+    *,
+    batch_first: bool = False,
+    language_model: _LanguageModel | None = None,
+) -> Any:
     """The likeliest labels, all alignments that say them added up, by prefix beam search.
 
     Parameters
@@ -443,7 +495,9 @@ def ctc_beam(scores, lengths=None, beam_width=16, blank=0, *, batch_first=False,
     return decoded[0] if single else decoded
 
 
-def _scores_of_rows(scores, lengths, blank, batch_first):
+def _scores_of_rows(
+    scores: ArrayLike, lengths: ArrayLike | None, blank: int, batch_first: bool
+) -> tuple[list[Array], bool]:
     """The checked scores of each row, (T_b, V), and whether they came as one sequence."""
     scores, batch_first = real_array("scores", scores), flag("batch_first", batch_first)
     if scores.ndim not in (2, 3):
@@ -453,9 +507,10 @@ def _scores_of_rows(scores, lengths, blank, batch_first):
     if non_negative_int("blank", blank) >= scores.shape[-1]:
         raise ValueError(f"blank: expected one of the classes 0 to {scores.shape[-1] - 1}, got {blank}")
     single = scores.ndim == 2
-    rows = scores[np.newaxis] if single else scores if batch_first else scores.swapaxes(0, 1)
+    batch = scores[np.newaxis] if single else scores if batch_first else scores.swapaxes(0, 1)
+    rows = list(batch)
     if lengths is not None:
-        lengths = check_lengths(lengths, None if single else len(rows), rows.shape[1])
+        lengths = check_lengths(lengths, None if single else len(rows), batch.shape[1])
         rows = [row[:length] for row, length in zip(rows, lengths.reshape(-1), strict=True)]
     for index, row in enumerate(rows):
         if np.isnan(row).any():
@@ -463,13 +518,14 @@ def _scores_of_rows(scores, lengths, blank, batch_first):
     return rows, single
 
 
-def _without_repetitions(classes, blank):
+def _without_repetitions(classes: Ints, blank: int) -> Ints:
     kept = classes != blank
     kept[1:] &= classes[1:] != classes[:-1]
-    return classes[kept]
+    result: Ints = classes[kept]
+    return result
 
 
-def _log_softmax(scores, index):
+def _log_softmax(scores: Array, index: int) -> Array:
     scores = scores.astype(np.float64)
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():
@@ -481,11 +537,14 @@ def _log_softmax(scores, index):
     return scores
 
 
-def _prefix_search(scores, width, blank, language_model):
+def _prefix_search(
+    scores: Array, width: int, blank: int, language_model: _LanguageModel | None
+) -> list[tuple[Ints, float]]:
     """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
     # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
-    prefixes, in_blank, in_label = [()], np.zeros(1), np.full(1, -np.inf)
-    weights = {}
+    prefixes: list[tuple[int, ...]] = [()]
+    in_blank, in_label = np.zeros(1), np.full(1, -np.inf)
+    weights: dict[tuple[int, ...], list[float]] = {}
     for step in scores:
         last = np.array([prefix[-1] if prefix else blank for prefix in prefixes], np.intp)
         either = np.logaddexp(in_blank, in_label)
@@ -512,7 +571,7 @@ def _prefix_search(scores, width, blank, language_model):
     return [(np.array(prefix, np.intp), float(score)) for prefix, score in zip(prefixes, sums, strict=True)]
 
 
-def _merge(prefixes, last, in_label, longer):
+def _merge(prefixes: list[tuple[int, ...]], last: Ints, in_label: Array, longer: Array) -> None:
     """Where a prefix with one label more is followed already, add what would become it."""
     places = {prefix: place for place, prefix in enumerate(prefixes)}
     for place, prefix in enumerate(prefixes):
@@ -522,7 +581,13 @@ def _merge(prefixes, last, in_label, longer):
             longer[parent, last[place]] = -np.inf
 
 
-def _weights(language_model, prefixes, classes, blank, known):
+def _weights(
+    language_model: _LanguageModel,
+    prefixes: list[tuple[int, ...]],
+    classes: int,
+    blank: int,
+    known: dict[tuple[int, ...], list[float]],
+) -> Array:
     """What a language model says of each label behind each prefix, (prefixes, classes); `known` keeps it."""
     for prefix in prefixes:
         if prefix not in known:

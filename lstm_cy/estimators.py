@@ -1,7 +1,10 @@
 """Classify, regress and forecast by scikit-learn's conventions: fit, predict, pipelines, grid search, clone, pickle."""
 
+from __future__ import annotations
+
 import itertools
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +15,15 @@ from .losses import cross_entropy, mse
 from .lstm import LSTM
 from .optimizers import Adam
 from .training import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from sklearn.utils import Tags
+
+    from .training import History
+    from .typing import Array, ArrayLike, Ints, Loss
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -30,7 +42,7 @@ _ROWS = 256
 class _Network(BaseEstimator):
     """What the three estimators share: an LSTM, its last valid step read out, a Linear; and how they are trained."""
 
-    def _build(self, inputs, outputs, bidirectional=False):
+    def _build(self, inputs: int, outputs: int, bidirectional: bool = False) -> Sequential:
         """A new network, from features to `outputs` numbers for each row."""
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
         lstm = LSTM(
@@ -45,7 +57,14 @@ class _Network(BaseEstimator):
         head = Linear(lstm.output_size, outputs, seed=rng)
         return Sequential(lstm, Readout(bidirectional=bidirectional, batch_first=True), Dropout(self.dropout), head)
 
-    def _train(self, model, data, loss, epochs, validation=None):
+    def _train(
+        self,
+        model: Sequential,
+        data: tuple[Array, ...],
+        loss: Loss,
+        epochs: int,
+        validation: tuple[Array, ...] | None = None,
+    ) -> History:
         """Train `model`, with early stopping where there are data to see it by; fit's History."""
         return fit(
             model,
@@ -62,7 +81,7 @@ class _Network(BaseEstimator):
         )
 
 
-def _outputs(model, x, lengths=None):
+def _outputs(model: Sequential, x: Array, lengths: Ints | None = None) -> Array:
     """What `model` gives for each row of x."""
     parts = []
     for start in range(0, len(x), _ROWS):
@@ -76,20 +95,20 @@ class _SequenceEstimator(_Network):
 
     def __init__(
         self,
-        hidden_size=32,
-        num_layers=1,
+        hidden_size: int = 32,
+        num_layers: int = 1,
         *,
-        bidirectional=False,
-        dropout=0.0,
-        lr=0.01,
-        epochs=100,
-        batch_size=32,
-        clip_norm=1.0,
-        patience=None,
-        validation_fraction=0.1,
-        random_state=None,
-        verbose=False,
-    ):
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        lr: float = 0.01,
+        epochs: int = 100,
+        batch_size: int = 32,
+        clip_norm: float | None = 1.0,
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.bidirectional = bidirectional
@@ -103,12 +122,14 @@ class _SequenceEstimator(_Network):
         self.random_state = random_state
         self.verbose = verbose
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
 
-    def _fit(self, X, y, outputs, loss, stratify=None):
+    def _fit(
+        self, X: tuple[Array, Ints | None], y: Array, outputs: int, loss: Loss, stratify: Array | None = None
+    ) -> Self:
         """Train a new network on checked X and y."""
         x, lengths = X
         self._scale = _Scale(x, lengths)
@@ -126,13 +147,13 @@ class _SequenceEstimator(_Network):
         self.model_ = model
         return self
 
-    def _predicted(self, X):
+    def _predicted(self, X: Any) -> Array:
         """The network's outputs for each row of X."""
         check_is_fitted(self)
         x, lengths = self._sequences(X, reset=False)
         return _outputs(self.model_, self._scale(x), lengths)
 
-    def _sequences(self, X, reset):
+    def _sequences(self, X: Any, reset: bool) -> tuple[Array, Ints | None]:
         """X as (n, T, features) float64, and lengths or None; `reset`: X is what is fitted, else it must be like it."""
         kind = _kind(X)
         if reset:
@@ -152,7 +173,7 @@ class _SequenceEstimator(_Network):
             )
         if reset:
             self.n_features_in_ = x.shape[2]
-            vars(self).pop("feature_names_in_", None)  # of an earlier fit to a table
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to a table
         elif x.shape[2] != self.n_features_in_:
             name, expected = type(self).__name__, self.n_features_in_
             raise ValueError(f"X has {x.shape[2]} features, but {name} is expecting {expected} features as input")
@@ -164,7 +185,7 @@ _TABLE = "a table (n, T) with one value for each step"
 _SEQUENCES = "sequences (n, T, features) or a list of arrays (T, features)"
 
 
-def _kind(X):
+def _kind(X: Any) -> str:
     """Which of the two forms X has."""
     if isinstance(X, np.ndarray) and X.ndim == 3:
         return _SEQUENCES
@@ -177,7 +198,7 @@ def _kind(X):
 class _Scale:
     """To mean 0 and deviation 1 over all (valid) steps, each feature by itself; a constant one becomes 0."""
 
-    def __init__(self, x, lengths=None):
+    def __init__(self, x: Array, lengths: Ints | None = None) -> None:
         valid = x.reshape(-1, x.shape[-1])
         if lengths is not None:
             valid = x[np.arange(x.shape[1]) < lengths[:, None]]
@@ -185,11 +206,13 @@ class _Scale:
         deviation = valid.std(axis=0)
         self.deviation = np.where(deviation > 0, deviation, 1.0)
 
-    def __call__(self, x):
-        return ((x - self.mean) / self.deviation).astype(np.float32)
+    def __call__(self, x: Array) -> Array:
+        result: Array = ((x - self.mean) / self.deviation).astype(np.float32)
+        return result
 
-    def back(self, scaled):
-        return scaled * self.deviation + self.mean
+    def back(self, scaled: Array) -> Array:
+        result: Array = scaled * self.deviation + self.mean
+        return result
 
 
 class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
@@ -254,21 +277,21 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
 
     def __init__(
         self,
-        hidden_size=32,
-        num_layers=1,
+        hidden_size: int = 32,
+        num_layers: int = 1,
         *,
-        bidirectional=False,
-        dropout=0.0,
-        lr=0.01,
-        epochs=100,
-        batch_size=32,
-        clip_norm=1.0,
-        patience=None,
-        validation_fraction=0.1,
-        class_weight=None,
-        random_state=None,
-        verbose=False,
-    ):
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        lr: float = 0.01,
+        epochs: int = 100,
+        batch_size: int = 32,
+        clip_norm: float | None = 1.0,
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
         super().__init__(
             hidden_size,
             num_layers,
@@ -285,7 +308,7 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         )
         self.class_weight = class_weight
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: ArrayLike) -> Self:
         """Train a new network.
 
         Parameters
@@ -306,12 +329,12 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
 
-        def loss(prediction, target):
+        def loss(prediction: Array, target: Array) -> tuple[float, Array]:
             return cross_entropy(prediction, target, weight=weight)
 
         return self._fit(sequences, codes, len(self.classes_), loss, stratify=codes)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Array:
         """How probable each class is.
 
         Parameters
@@ -325,9 +348,10 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         """
         scores = self._predicted(X).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return scores / scores.sum(axis=1, keepdims=True)
+        result: Array = scores / scores.sum(axis=1, keepdims=True)
+        return result
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Array:
         """The most probable class of each row.
 
         Parameters
@@ -339,7 +363,8 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         ndarray (n,)
         """
         best = self._predicted(X).argmax(axis=1)
-        return self.classes_[best]
+        result: Array = self.classes_[best]
+        return result
 
 
 class LSTMRegressor(RegressorMixin, _SequenceEstimator):
@@ -377,12 +402,12 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
     True
     """
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: ArrayLike) -> Self:
         """Train a new network.
 
         Parameters
@@ -404,7 +429,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
 
         return self._fit(sequences, self._target_scale(y)[:, None], y.shape[1], _mse)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Array:
         """The number, or the k numbers, of each row.
 
         Parameters
@@ -420,17 +445,18 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
         return predicted[:, 0] if self._single else predicted
 
 
-def _target(estimator, y, column):
+def _target(estimator: object, y: Any, column: bool) -> Array:
     """y as an array: labels in one `column`, or finite numbers in one or more."""
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    found: Array
     if column:
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        return y
-    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
-    return column_or_1d(y) if y.ndim != 2 else y
+        found = column_or_1d(y, warn=True)
+        assert_all_finite(found, input_name="y")
+        return found
+    found = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    return found if found.ndim == 2 else np.asarray(column_or_1d(found))
 
 
 class LSTMForecaster(_Network):
@@ -491,22 +517,22 @@ class LSTMForecaster(_Network):
 
     def __init__(
         self,
-        horizon=12,
-        window=36,
-        hidden_size=32,
-        num_layers=1,
+        horizon: int = 12,
+        window: int = 36,
+        hidden_size: int = 32,
+        num_layers: int = 1,
         *,
-        dropout=0.2,
-        lr=0.005,
-        epochs=100,
-        batch_size=32,
-        clip_norm=1.0,
-        patience=10,
-        validation_fraction=0.2,
-        calibration_fraction=0.2,
-        random_state=None,
-        verbose=False,
-    ):
+        dropout: float = 0.2,
+        lr: float = 0.005,
+        epochs: int = 100,
+        batch_size: int = 32,
+        clip_norm: float | None = 1.0,
+        patience: int | None = 10,
+        validation_fraction: float = 0.2,
+        calibration_fraction: float = 0.2,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
         self.horizon = horizon
         self.window = window
         self.hidden_size = hidden_size
@@ -522,7 +548,7 @@ class LSTMForecaster(_Network):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, y):
+    def fit(self, y: ArrayLike) -> Self:
         """Learn a series.
 
         Parameters
@@ -562,12 +588,14 @@ class LSTMForecaster(_Network):
         held = slice(end + horizon - 1, None)
         model, scales, history = self._fitted(past[:end], future[:end], self.epochs, *ends)
         self.residuals_ = future[held] - _forecast(model, scales, past[held])
-        epochs = self.epochs if self.patience is None else history.best_epoch + 1
+        epochs = self.epochs if self.patience is None else history.best_epoch + 1  # type: ignore[operator]
         self.model_, self._scales, self.history_ = self._fitted(past, future, epochs)
         self._past = y[-window:]
         return self
 
-    def _fitted(self, past, future, epochs, end=None):
+    def _fitted(
+        self, past: Array, future: Array, epochs: int, end: int | None = None
+    ) -> tuple[Sequential, tuple[_Scale, _Scale], History]:
         """(network, its scales, History), trained on windows; those up to `end` alone if the rest are to stop it."""
         x, target = past - past[:, -1:], future - past[:, -1:]
         scales = _Scale(x[:end, :, None]), _Scale(target[:end])
@@ -579,7 +607,7 @@ class LSTMForecaster(_Network):
         history = self._train(model, (x[:end], target[:end]), _mse, epochs, validation)
         return model, scales, history
 
-    def predict(self, horizon=None, *, y=None):
+    def predict(self, horizon: int | None = None, *, y: ArrayLike | None = None) -> Array:
         """The next values.
 
         Parameters
@@ -605,7 +633,9 @@ class LSTMForecaster(_Network):
             raise ValueError(f"y: expected at least window = {window} values, got {len(past)}")
         return _forecast(self.model_, self._scales, past[None, -window:])[0, :horizon]
 
-    def predict_interval(self, horizon=None, coverage=0.9, *, y=None):
+    def predict_interval(
+        self, horizon: int | None = None, coverage: float = 0.9, *, y: ArrayLike | None = None
+    ) -> tuple[Array, Array]:
         """Between which bounds the next values lie, each with probability `coverage`.
 
         Parameters
@@ -633,12 +663,12 @@ class LSTMForecaster(_Network):
         return middle - errors[rank - 1], middle + errors[rank - 1]
 
 
-def _mse(prediction, target):
+def _mse(prediction: Array, target: Array) -> tuple[float, Array]:
     """`mse` for targets (n, 1, k): of three axes, so that k targets are not taken for one at each of k steps."""
     return mse(prediction, target[:, 0])
 
 
-def _series(y):
+def _series(y: ArrayLike) -> Array:
     """y as a series of finite float64 numbers."""
     y = real_array("y", y)
     if y.ndim != 1 or not len(y):
@@ -650,7 +680,7 @@ def _series(y):
     return y
 
 
-def _splits(windows, horizon, shares):
+def _splits(windows: int, horizon: int, shares: Sequence[float]) -> list[int]:
     """Where what is trained on ends, each share held back behind it; in between, windows that reach into both."""
     ends = []
     for share in shares:
@@ -659,7 +689,7 @@ def _splits(windows, horizon, shares):
     return ends
 
 
-def _forecast(model, scales, past):
+def _forecast(model: Sequential, scales: tuple[_Scale, _Scale], past: Array) -> Array:
     """What follows each row of past (n, window)."""
     last = past[:, -1:]
     return scales[1].back(_outputs(model, scales[0]((past - last)[:, :, None]))) + last

@@ -1,43 +1,55 @@
 """What the layer Activation applies, in NumPy: functions by name, each with what its backward pass needs."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .typing import Array
 
 _SELU = 1.6732632423543772, 1.0507009873554805
 
 
-def _sigmoid(x):
+def _sigmoid(x: Array) -> Array:
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
-def _elu(x, alpha):
+def _elu(x: Array, alpha: float) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-def _elu_slope(x, alpha):
+def _elu_slope(x: Array, alpha: float) -> Array:
     return np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
 
 
-def _normal(x):
+def _normal(x: Array) -> Array:
     """The cumulative distribution function of the normal distribution."""
     from scipy.special import ndtr  # here, so that models without it do without SciPy
 
-    return ndtr(x)
+    result: Array = ndtr(x)
+    return result
 
 
-def _softmax(x):
+def _softmax(x: Array) -> Array:
     shares = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    result: Array = shares / shares.sum(axis=-1, keepdims=True)
+    return result
 
 
-def _log_softmax(x):
+def _log_softmax(x: Array) -> Array:
     x = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    result: Array = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return result
 
 
 #: of each element: {name: (y from (x, alpha, beta), dy/dx from (x, y, alpha, beta))}
-ELEMENTWISE = {
+ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sigmoid": (lambda x, a, b: _sigmoid(x), lambda x, y, a, b: y * (1 - y)),
     "tanh": (lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
     "relu": (lambda x, a, b: np.maximum(x, 0), lambda x, y, a, b: x > 0),
@@ -61,7 +73,7 @@ ELEMENTWISE = {
     "exp": (lambda x, a, b: np.exp(x), lambda x, y, a, b: y),
 }
 #: of the elements of the last axis: {name: (y from x, the gradient of x from (dy, y))}
-VECTORWISE = {
+VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {
     "softmax": (_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
     "logsoftmax": (_log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
 }

@@ -1,10 +1,18 @@
 """What every layer has: named parameters that are handed out read-only and replaced as a whole."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .checks import float_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Self
+
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters
 
 
 class Gradients(NamedTuple):
@@ -20,9 +28,9 @@ class Gradients(NamedTuple):
         One array for each parameter, under its name.
     """
 
-    x: np.ndarray | None
+    x: Array | None
     state: Any
-    parameters: dict[str, np.ndarray]
+    parameters: Parameters
 
 
 class Layer:
@@ -36,23 +44,38 @@ class Layer:
     config: dict[str, Any]
     #: whether `valid`, called with the layer's input, gives the steps that are no padding
     masks = False
-    dtype: np.dtype
-    _parameters: dict[str, np.ndarray]
+    dtype: np.dtype[Any] | None
+    _parameters: Parameters
     _is_blank = False
+    #: what `load` found beside the weights, and what `quantize` measured; not of every layer
+    metadata: dict[str, Any]
+    report: dict[Any, Any] | None
+
+    if TYPE_CHECKING:  # what every layer has, each with arguments and results of its own
+
+        def __call__(self, *args: Any, **keywords: Any) -> Any: ...
+        def forward(self, *args: Any, **keywords: Any) -> Any: ...
+        def backward(self, *args: Any, **keywords: Any) -> Any: ...
+        def valid(self, x: ArrayLike) -> Bools: ...
 
     @classmethod
-    def blank(cls, *sizes, **options):
+    def blank(cls, *sizes: Any, **options: Any) -> Self:
         """A layer that is about to get all its parameters by `load_state_dict` or `restore`: none are drawn or packed.
 
         Until then it has their names, shapes and dtypes, and cannot be called.
         """
         layer = cls.__new__(cls)
         layer._is_blank = True
-        layer.__init__(*sizes, **options)
+        layer.__init__(*sizes, **options)  # type: ignore[misc]  # a subclass may have other arguments
         del layer._is_blank
         return layer
 
-    def _begin(self, shapes, draw, dtypes=None):
+    def _begin(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        draw: Callable[[], Parameters],
+        dtypes: Mapping[str, DTypeLike] | None = None,
+    ) -> None:
         """Take the first parameters: what `draw` gives, {name: array}, or of a blank layer only their `shapes`.
 
         `dtypes`, {name: dtype}, where it is not the layer's.
@@ -65,11 +88,11 @@ class Layer:
             self._adopt(draw())
 
     @property
-    def parameters(self):
+    def parameters(self) -> Parameters:
         """{name: read-only array}: the current parameters. Change them with `load_state_dict`."""
         return dict(self._parameters)
 
-    def state_dict(self):
+    def state_dict(self) -> Parameters:
         """Copies of the parameters, under PyTorch's names.
 
         Returns
@@ -79,7 +102,7 @@ class Layer:
         """
         return {name: array.copy() for name, array in self._parameters.items()}
 
-    def load_state_dict(self, mapping, strict=True):
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Replace the parameters by those in `mapping`.
 
         Parameters
@@ -101,7 +124,7 @@ class Layer:
         self._check_writable()
         self._adopt({name: array.copy() for name, array in self._fitting(mapping, self._parameters, strict).items()})
 
-    def _fitting(self, mapping, current, strict):
+    def _fitting(self, mapping: Mapping[str, ArrayLike], current: Parameters, strict: bool) -> Parameters:
         """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
         names = [name for name in current if name in mapping]
         given = {name: float_array(name, mapping[name], current[name].dtype) for name in names}
@@ -118,7 +141,7 @@ class Layer:
             raise ValueError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(shapes))
         return given
 
-    def replace_parameters(self, arrays):
+    def replace_parameters(self, arrays: Parameters) -> None:
         """Take over arrays without a copy, for optimizers, which have just made them.
 
         Parameters
@@ -130,11 +153,11 @@ class Layer:
         self._check_writable()
         self._adopt(arrays)
 
-    def stored(self):
+    def stored(self) -> Parameters:
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
         return dict(self._parameters)
 
-    def restore(self, arrays, copy=True):
+    def restore(self, arrays: Parameters, copy: bool = True) -> None:
         """Take arrays as `stored` gives them, or copies; raises as `load_state_dict` does, also for another dtype."""
         current = self.stored()
         wrong = [
@@ -147,10 +170,10 @@ class Layer:
         arrays = self._fitting(arrays, current, True)
         self._adopt({name: array.copy() for name, array in arrays.items()} if copy else arrays)
 
-    def _check_writable(self):
+    def _check_writable(self) -> None:
         """Raise if the parameters cannot be changed."""
 
-    def _adopt(self, arrays):
+    def _adopt(self, arrays: Parameters) -> None:
         """What `replace_parameters` does; for arrays as `stored` gives them."""
         for array in arrays.values():
             array.flags.writeable = False
@@ -158,32 +181,32 @@ class Layer:
         # At once: whoever copies the layer meanwhile gets what belongs together.
         self.__dict__.update(_parameters=parameters, **self._packed(parameters))
 
-    def _packed(self, parameters):
+    def _packed(self, parameters: Parameters) -> dict[str, Any]:
         """What the kernels need of new parameters, as attributes of the layer."""
         return {}
 
-    def _check_fresh(self, made_with, current):
+    def _check_fresh(self, made_with: object, current: object) -> None:
         """Raise unless what a tape was made with is what the layer has now."""
         if made_with is not current:
             raise RuntimeError(
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
 
-    def __copy__(self):
+    def __copy__(self) -> Self:
         """Another layer with the same parameters, which they share until one of them gets others."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """To pickle, and to copy deeply: built anew, the weights packed for the machine that does it."""
         return _rebuilt, (type(self), self.config, self.stored()), self._remarks()
 
-    def _remarks(self):
+    def _remarks(self) -> dict[str, Any]:
         """What users or `quantize` have said of it."""
         return {name: vars(self)[name] for name in ("metadata", "report") if name in vars(self)}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"{type(self).__name__}({arguments})"
 
@@ -197,22 +220,22 @@ class Composite(Layer):
     _parts: dict[str, Layer]
 
     @property
-    def _parameters(self):
+    def _parameters(self) -> Parameters:  # type: ignore[override]  # set through its parts
         return {
             f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.parameters.items()
         }
 
-    def stored(self):
+    def stored(self) -> Parameters:
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
         return {
             f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.stored().items()
         }
 
-    def _check_writable(self):
+    def _check_writable(self) -> None:
         for layer in self._parts.values():
             layer._check_writable()
 
-    def _adopt(self, arrays):
+    def _adopt(self, arrays: Parameters) -> None:
         """Take over `arrays`, each layer its own."""
         for part, layer in self._parts.items():
             prefix = f"{part}."
@@ -221,7 +244,7 @@ class Composite(Layer):
                 layer._adopt(own)
 
 
-def _rebuilt(kind, config, arrays):
+def _rebuilt(kind: type[Layer], config: dict[str, Any], arrays: Parameters) -> Layer:
     """A layer of this kind and configuration, with copies of `arrays`."""
     layer = kind.blank(**config)
     layer.restore(arrays)

@@ -1,5 +1,9 @@
 """What stands round an LSTM: Linear, Embedding, Dropout and others, and Sequential, which makes one model of them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from . import config
@@ -21,6 +25,16 @@ from .checks import (
 from .functions import ELEMENTWISE, VECTORWISE
 from .layer import Composite, Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    from .stepper import Stepper
+    from .trace import GateTrace
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Narrow, Parameters, Seed, State, StateLike
+
+    _T = TypeVar("_T")
 
 
 class Linear(Layer):
@@ -46,7 +60,12 @@ class Linear(Layer):
     (7, 4, 2)
     """
 
-    def __init__(self, in_features, out_features, *, bias=True, dtype="float32", seed=None):
+    dtype: np.dtype[Any]
+    _affine: Affine
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, dtype: DTypeLike = "float32", seed: Seed = None
+    ) -> None:
         self.in_features = positive_int("in_features", in_features)
         self.out_features = positive_int("out_features", out_features)
         if max(self.in_features, self.out_features) > LARGEST_SIDE:
@@ -70,7 +89,7 @@ class Linear(Layer):
             lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
 
-    def __call__(self, x):
+    def __call__(self, x: ArrayLike) -> Array:
         """Apply the layer.
 
         Parameters
@@ -81,9 +100,9 @@ class Linear(Layer):
         -------
         ndarray (..., out_features)
         """
-        return self._applied(self._input(x))
+        return self._applied(self._affine, self._input(x))
 
-    def forward(self, x, rng=None):
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Affine, Array]]:
         """Apply the layer, for training.
 
         Parameters
@@ -99,11 +118,10 @@ class Linear(Layer):
         tape :
             For `backward`, until the parameters change; it keeps a copy of x.
         """
-        x = self._input(x).copy()
-        parameters = self._parameters
-        return self._applied(x), (parameters, x)
+        affine, x = self._affine, self._input(x).copy()
+        return self._applied(affine, x), (affine, x)
 
-    def _input(self, x):
+    def _input(self, x: ArrayLike) -> Array:
         x = np.asarray(x)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(
@@ -111,16 +129,16 @@ class Linear(Layer):
             )
         return float_array("x", x, self.dtype)
 
-    def _applied(self, x):
+    def _applied(self, affine: Affine, x: Array) -> Array:
         y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
-        self._affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
+        affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
         return y
 
-    def _packed(self, parameters):
+    def _packed(self, parameters: Parameters) -> dict[str, Any]:
         arrays = parameters["weight"], parameters.get("bias")
         return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
-    def backward(self, tape, dy):
+    def backward(self, tape: tuple[Affine, Array], dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -134,15 +152,14 @@ class Linear(Layer):
         Gradients
             `x` and `parameters`.
         """
-        parameters, x = tape
-        self._check_fresh(parameters, self._parameters)
+        affine, x = tape
+        self._check_fresh(affine, self._affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
-        rows = dy.reshape(-1, self.out_features)
-        gradients = {"weight": rows.T @ x.reshape(-1, self.in_features)}
-        if self.bias:
-            gradients["bias"] = rows.sum(axis=0)
-        return Gradients(dy @ parameters["weight"], None, gradients)
+        dx, gradients = np.empty_like(x), {name: np.zeros_like(value) for name, value in self._parameters.items()}
+        rows = x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features), dx.reshape(-1, self.in_features)
+        affine.backward(*rows, gradients["weight"], gradients.get("bias"))
+        return Gradients(dx, None, gradients)
 
 
 class Embedding(Layer):
@@ -169,7 +186,17 @@ class Embedding(Layer):
     (2, 2, 3)
     """
 
-    def __init__(self, num_embeddings, embedding_dim, *, mask_zero=False, dtype="float32", seed=None):
+    dtype: np.dtype[Any]
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        mask_zero: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
         self.num_embeddings = positive_int("num_embeddings", num_embeddings)
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         self.masks = flag("mask_zero", mask_zero)
@@ -184,7 +211,7 @@ class Embedding(Layer):
         rng = generator("seed", seed)
         self._begin({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: ArrayLike) -> Array:
         """Look tokens up.
 
         Parameters
@@ -199,7 +226,7 @@ class Embedding(Layer):
         """
         return self.forward(tokens)[0]
 
-    def valid(self, tokens):
+    def valid(self, tokens: ArrayLike) -> Bools:
         """Where tokens are not 0: the mask that `mask_zero` hands on.
 
         Parameters
@@ -210,9 +237,10 @@ class Embedding(Layer):
         -------
         ndarray of bool, in the tokens' shape
         """
-        return int_array("tokens", tokens) != 0
+        result: Bools = int_array("tokens", tokens) != 0
+        return result
 
-    def forward(self, tokens, rng=None):
+    def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Parameters, Ints]]:
         """Look tokens up, for training.
 
         Parameters
@@ -235,7 +263,7 @@ class Embedding(Layer):
         parameters = self._parameters
         return parameters["weight"][tokens], (parameters, tokens)
 
-    def backward(self, tape, dy):
+    def backward(self, tape: tuple[Parameters, Ints], dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -284,12 +312,12 @@ class Dropout(Layer):
 
     dtype = None  # whatever comes in
 
-    def __init__(self, p=0.5):
+    def __init__(self, p: float = 0.5) -> None:
         self.p = number("p", p, 0.0, 1.0)
         self.config = {"p": self.p}
         self._parameters = {}
 
-    def __call__(self, x):
+    def __call__(self, x: _T) -> _T:
         """Give x itself.
 
         Parameters
@@ -302,7 +330,7 @@ class Dropout(Layer):
         """
         return x
 
-    def forward(self, x, rng=None):
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
         """Drop elements.
 
         Parameters
@@ -325,7 +353,7 @@ class Dropout(Layer):
         factors = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * factors, factors
 
-    def backward(self, tape, dy):
+    def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -367,7 +395,7 @@ class Activation(Layer):
 
     dtype = None  # whatever comes in
 
-    def __init__(self, name, alpha=None, beta=None):
+    def __init__(self, name: str, alpha: float | None = None, beta: float | None = None) -> None:
         self.name = name.lower() if isinstance(name, str) else name
         if not isinstance(name, str) or not (self.name in ELEMENTWISE or self.name in VECTORWISE):
             raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {name!r:.80}")
@@ -382,7 +410,7 @@ class Activation(Layer):
         self.config = {"name": self.name} | options
         self._parameters = {}
 
-    def __call__(self, x):
+    def __call__(self, x: ArrayLike) -> Array:
         """Apply the function, for inference.
 
         Parameters
@@ -396,7 +424,7 @@ class Activation(Layer):
         """
         return self.forward(x)[0]
 
-    def forward(self, x, rng=None):
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Array, Array]]:
         """Apply the function, for training.
 
         Parameters
@@ -420,7 +448,7 @@ class Activation(Layer):
             y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
         return y, (x, y)
 
-    def backward(self, tape, dy):
+    def backward(self, tape: tuple[Array, Array], dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -462,13 +490,15 @@ class Masking(Layer):
 
     masks = True
 
-    def __init__(self, mask_value=0.0, *, dtype="float32"):
+    dtype: np.dtype[Any]
+
+    def __init__(self, mask_value: float = 0.0, *, dtype: DTypeLike = "float32") -> None:
         self.mask_value = number("mask_value", mask_value)
         self.dtype = dtype_of(dtype)
         self.config = {"mask_value": self.mask_value, "dtype": self.dtype.name}
         self._parameters = {}
 
-    def __call__(self, x):
+    def __call__(self, x: ArrayLike) -> Array:
         """Put zeros where a step is padding.
 
         Parameters
@@ -482,7 +512,7 @@ class Masking(Layer):
         """
         return self.forward(x)[0]
 
-    def forward(self, x, rng=None):
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
         """Put zeros where a step is padding, for training.
 
         Parameters
@@ -502,7 +532,7 @@ class Masking(Layer):
         valid = self.valid(x)[..., None]
         return np.where(valid, x, 0), valid
 
-    def backward(self, tape, dy):
+    def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -520,7 +550,7 @@ class Masking(Layer):
         expect_shape("dy", dy[..., :1], tape.shape, "the shape of y")
         return Gradients(np.where(tape, dy, 0), None, {})
 
-    def valid(self, x):
+    def valid(self, x: ArrayLike) -> Bools:
         """Where a step is not padding.
 
         Parameters
@@ -535,11 +565,12 @@ class Masking(Layer):
         x = float_array("x", x, self.dtype)
         if x.ndim < 2:
             raise ValueError(f"x: expected shape (..., T, features), got {x.shape}")
-        return (x != self.dtype.type(self.mask_value)).any(axis=-1)
+        result: Bools = (x != self.dtype.type(self.mask_value)).any(axis=-1)
+        return result
 
 
 # How two directions a and b become one result, and the gradients of both from its gradient.
-_MERGES = {
+_MERGES: dict[str | None, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "concat": (lambda a, b: np.concatenate([a, b], axis=-1), lambda dy, a, b: np.split(dy, 2, axis=-1)),
     "sum": (lambda a, b: a + b, lambda dy, a, b: (dy, dy)),
     "mul": (lambda a, b: a * b, lambda dy, a, b: (dy * b, dy * a)),
@@ -586,13 +617,13 @@ class Readout(Layer):
     def __init__(
         self,
         *,
-        bidirectional=False,
-        go_backwards=False,
-        return_sequences=False,
-        zero_output_for_mask=False,
-        merge_mode="concat",
-        batch_first=False,
-    ):
+        bidirectional: bool = False,
+        go_backwards: bool = False,
+        return_sequences: bool = False,
+        zero_output_for_mask: bool = False,
+        merge_mode: str | None = "concat",
+        batch_first: bool = False,
+    ) -> None:
         self.bidirectional = flag("bidirectional", bidirectional)
         self.go_backwards = flag("go_backwards", go_backwards)
         self.return_sequences = flag("return_sequences", return_sequences)
@@ -613,7 +644,7 @@ class Readout(Layer):
         }
         self._parameters = {}
 
-    def __call__(self, y, *, lengths=None, mask=None):
+    def __call__(self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> Any:
         """Read y out.
 
         Parameters
@@ -631,7 +662,9 @@ class Readout(Layer):
         """
         return self.forward(y, lengths=lengths, mask=mask)[0]
 
-    def forward(self, y, *, lengths=None, mask=None, rng=None):
+    def forward(
+        self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, rng: Seed = None
+    ) -> tuple[Any, tuple[Any, ...]]:
         """Read y out, for training.
 
         Parameters
@@ -660,7 +693,7 @@ class Readout(Layer):
         told = [self._told(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
         return _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0], (y.shape, steps, told)
 
-    def backward(self, tape, dy):
+    def backward(self, tape: tuple[Any, ...], dy: Any) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -676,7 +709,7 @@ class Readout(Layer):
         """
         shape, steps, told = tape
         if self.bidirectional and self.merge_mode is None:
-            dys = [float_array("dy", half, told[0].dtype) for half in dy]
+            dys: Any = [float_array("dy", half, told[0].dtype) for half in dy]
         else:
             dys = float_array("dy", dy, told[0].dtype)
             merged = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
@@ -690,11 +723,11 @@ class Readout(Layer):
             np.add.at(part, rows, self._turned(half) if self.return_sequences else half[..., None, :])
         return Gradients(self._turned(gradient[..., 1:, :]), None, {})
 
-    def _turned(self, y):
+    def _turned(self, y: Array) -> Array:
         """y with the steps' axis next to the last, or back."""
         return y if self.batch_first or y.ndim == 2 else y.swapaxes(0, 1)
 
-    def _valid(self, y, lengths, mask):
+    def _valid(self, y: Array, lengths: ArrayLike | None, mask: ArrayLike | None) -> Bools:
         """Which steps are valid, (B, T) or (T,)."""
         if lengths is not None and mask is not None:
             raise ValueError("mask: expected None together with lengths, got both")
@@ -708,7 +741,7 @@ class Readout(Layer):
         lengths = check_lengths(lengths, rows[0] if rows else None, steps)
         return np.arange(steps) < lengths[..., None]
 
-    def _steps(self, valid, backwards):
+    def _steps(self, valid: Bools, backwards: bool) -> Ints:
         """The step of y that each told step is, counted from 1; 0 where there is none."""
         order = np.arange(1, valid.shape[-1] + 1)
         taken = np.where(valid[..., ::-1] if backwards else valid, order, 0)  # places in the order of being taken
@@ -718,7 +751,7 @@ class Readout(Layer):
             taken = np.concatenate([np.zeros((*valid.shape[:-1], 1), np.intp), taken], axis=-1)[..., -1:]
         return np.where(taken > 0, len(order) + 1 - taken, 0) if backwards else taken
 
-    def _told(self, y, steps):
+    def _told(self, y: Array, steps: Ints) -> Array:
         """Those steps of y, with a step of zeros before its first."""
         padded = np.concatenate([np.zeros_like(y, shape=(*y.shape[:-2], 1, y.shape[-1])), y], axis=-2)
         told = np.take_along_axis(padded, steps[..., None], axis=-2)
@@ -749,7 +782,9 @@ class Sequential(Composite):
     ((5, 2, 10), 1)
     """
 
-    def __init__(self, *layers):
+    dtype: np.dtype[Any]
+
+    def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
         sequences = True
@@ -776,15 +811,15 @@ class Sequential(Composite):
         self._batch_first = layouts.pop() if layouts else True
         self.config = {"layers": [{"type": type(layer).__name__, **layer.config} for layer in layers]}
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.layers, self._remarks()
 
     @property
-    def batch_first(self):
+    def batch_first(self) -> bool:
         """Whether the batch axis of x comes first: as its LSTMs have it; True where there is none."""
         return self._batch_first
 
-    def quantize(self, kind, sample=None):
+    def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
         """This model with the weights of its LSTMs narrow; the other layers are shared.
 
         Parameters
@@ -817,7 +852,16 @@ class Sequential(Composite):
 
         return quantize_model(self, kind, sample)
 
-    def __call__(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None):
+    def __call__(
+        self,
+        x: ArrayLike,
+        states: Sequence[StateLike | None] | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[Any, list[State]]:
         """Run the model, for inference.
 
         Parameters
@@ -839,7 +883,7 @@ class Sequential(Composite):
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
-        finals = []
+        finals: list[State] = []
         for layer in self.layers:
             if layer.masks:
                 mask = layer.valid(x)
@@ -853,7 +897,17 @@ class Sequential(Composite):
                 x = layer(x)
         return x, finals
 
-    def forward(self, x, states=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
+    def forward(
+        self,
+        x: ArrayLike,
+        states: Sequence[StateLike | None] | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+        rng: Seed = None,
+    ) -> tuple[Any, list[State], list[Any]]:
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -873,7 +927,9 @@ class Sequential(Composite):
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
         rng = generator("rng", rng)
-        finals, tape = [], []
+        finals: list[State] = []
+        tape: list[Any] = []
+        kept: Any
         for layer in self.layers:
             if layer.masks:
                 mask = layer.valid(x)
@@ -888,7 +944,7 @@ class Sequential(Composite):
             tape.append(kept)
         return x, finals, tape
 
-    def backward(self, tape, dy=None, dstates=None):
+    def backward(self, tape: list[Any], dy: Any = None, dstates: Sequence[Any] | None = None) -> Gradients:
         """Propagate gradients back through the forward pass that made `tape`.
 
         Parameters
@@ -910,7 +966,8 @@ class Sequential(Composite):
         dstates = list(self._check_states("dstates", dstates))
         if dy is None and not isinstance(self.layers[-1], LSTM):
             raise ValueError(f"dy: expected an array, for the last layer is {type(self.layers[-1]).__name__}, got None")
-        parameters, initial = {}, []
+        parameters: Parameters = {}
+        initial: list[Any] = []
         for index in reversed(range(len(self.layers))):
             layer = self.layers[index]
             if isinstance(layer, LSTM):
@@ -922,7 +979,18 @@ class Sequential(Composite):
             dy = gradients.x
         return Gradients(dy, initial[::-1], {name: parameters[name] for name in self._parameters})
 
-    def trace(self, x, states=None, lengths=None, layer=-1, direction=0, *, mask=None, reset=None, threads=None):
+    def trace(
+        self,
+        x: ArrayLike,
+        states: Sequence[StateLike | None] | None = None,
+        lengths: ArrayLike | None = None,
+        layer: int = -1,
+        direction: int = 0,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> GateTrace:
         """Run the model over x, as a call does, and keep what every gate of one layer of its LSTMs did.
 
         Parameters
@@ -957,7 +1025,7 @@ class Sequential(Composite):
 
         return trace_model(self, x, states, lengths, layer, direction, mask, reset, threads)
 
-    def stepper(self, batch_size=1):
+    def stepper(self, batch_size: int = 1) -> Stepper:
         """What runs this model one step at a time, with the weights it has now and states of zeros.
 
         Parameters
@@ -989,14 +1057,14 @@ class Sequential(Composite):
 
         return Stepper(self, batch_size)
 
-    def _check_mask(self, lengths, mask):
+    def _check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
         """Raise where steps that are padding would be told in two ways."""
         for index, layer in enumerate(self.layers):
             if layer.masks and (lengths is not None or mask is not None):
                 name = type(layer).__name__
                 raise ValueError(f"lengths, mask: expected None, for the {name} at {index} makes the mask")
 
-    def _check_states(self, name, states):
+    def _check_states(self, name: str, states: Sequence[Any] | None) -> Sequence[Any]:
         """One entry for each LSTM."""
         lstms = sum(isinstance(layer, LSTM) for layer in self.layers)
         if states is None:
@@ -1005,5 +1073,5 @@ class Sequential(Composite):
             raise ValueError(f"{name}: expected a list of {lstms}, one for each LSTM, got {states!r:.80}")
         return states
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"

@@ -1,14 +1,31 @@
 """Losses: each returns the mean over the counted elements and its gradient with respect to the prediction."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ._kernels import ctc as ctc_kernel
 from .checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .typing import Array, ArrayLike, Bools, Ints
+
 IGNORE_INDEX = -100  # PyTorch's default
 
 
-def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore_index=IGNORE_INDEX, weight=None):
+def cross_entropy(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    ignore_index: int = IGNORE_INDEX,
+    weight: ArrayLike | None = None,
+) -> tuple[float, Array]:
     """Mean of -log softmax(prediction)[target], in nats.
 
     Parameters
@@ -96,7 +113,9 @@ def cross_entropy(prediction, target, *, lengths=None, batch_first=False, ignore
     return loss, gradient
 
 
-def mse(prediction, target, *, lengths=None, batch_first=False):
+def mse(
+    prediction: ArrayLike, target: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+) -> tuple[float, Array]:
     """Mean of (prediction - target)**2.
 
     Parameters
@@ -150,7 +169,16 @@ def mse(prediction, target, *, lengths=None, batch_first=False):
     return total / count, gradient
 
 
-def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch_first=False, zero_infinity=False):
+def ctc(
+    prediction: ArrayLike,
+    target: ArrayLike | Sequence[ArrayLike],
+    *,
+    lengths: ArrayLike | None = None,
+    target_lengths: ArrayLike | None = None,
+    blank: int = 0,
+    batch_first: bool = False,
+    zero_infinity: bool = False,
+) -> tuple[float, Array]:
     """Connectionist temporal classification: mean over the rows of -log p(target), in nats.
 
     For sequences of labels shorter than their inputs where nobody knows which step says which label, as in speech: p is
@@ -218,8 +246,9 @@ def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch
     batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
     single = prediction.ndim == 2
     if single:
-        prediction, target, batch_first = prediction[:, np.newaxis], [target], False
-        lengths, target_lengths = (None if given is None else [given] for given in (lengths, target_lengths))
+        prediction, target, batch_first = prediction[:, np.newaxis], [target], False  # type: ignore[assignment]
+        lengths = None if lengths is None else np.expand_dims(lengths, 0)
+        target_lengths = None if target_lengths is None else np.expand_dims(target_lengths, 0)
     if prediction.ndim != 3:
         layout = "(B, T, V)" if batch_first else "(T, B, V)"
         raise ValueError(f"prediction: expected shape {layout} or (T, V), got {prediction.shape}")
@@ -241,7 +270,7 @@ def ctc(prediction, target, *, lengths=None, target_lengths=None, blank=0, batch
     return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
 
 
-def _shares(weight, classes, target):
+def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
     """How much each element with such a target counts in the mean, in float64."""
     if weight is None:
         return np.full(len(target), 1.0 / max(len(target), 1))
@@ -253,20 +282,20 @@ def _shares(weight, classes, target):
     return shares / (shares.sum() or 1.0)
 
 
-def sum_of_squares(array):
+def sum_of_squares(array: Array) -> float:
     """The sum of the squares of all entries, accumulated in float64 without a copy in float64."""
     flat = array.reshape(-1)
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
-def _prediction(value):
+def _prediction(value: ArrayLike) -> Array:
     array = np.asarray(value)
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"prediction: expected float32 or float64, got dtype {array.dtype}")
     return array
 
 
-def _within(shape, lengths, batch_first):
+def _within(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
     """True where a step is within its row's length: bool, `shape` without the last axis; None: no lengths."""
     flag("batch_first", batch_first)
     if lengths is None:
@@ -281,7 +310,7 @@ def _within(shape, lengths, batch_first):
     return within.T if batch_first else within
 
 
-def _labels(target, target_lengths, rows, classes, blank):
+def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: int, blank: int) -> tuple[Ints, Ints]:
     """A checked target: labels (B, S) and how many of them each row has, both C-contiguous."""
     if non_negative_int("blank", blank) >= classes:
         raise ValueError(f"blank: expected one of the classes 0 to {classes - 1}, got {blank}")
@@ -304,21 +333,22 @@ def _labels(target, target_lengths, rows, classes, blank):
     return target, counts
 
 
-def _side_by_side(arrays, blank):
+def _side_by_side(arrays: list[Ints], blank: int) -> Ints:
     """Vectors of labels as the rows of one array, blanks behind the shorter ones."""
     for row, array in enumerate(arrays):
         if array.ndim != 1:
             raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
     target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
-    for row, array in zip(target, arrays, strict=True):
-        row[: len(array)] = array
+    for place, array in enumerate(arrays):
+        target[place, : len(array)] = array
     return target
 
 
-def _label_counts(target, target_lengths, blank):
+def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) -> Ints:
     """How many labels each row of a target has: those before its first blank, if nobody says."""
     if target_lengths is None:
-        return np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+        result: Ints = np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+        return result
     counts = np.ascontiguousarray(int_array("target_lengths", target_lengths))
     expect_shape("target_lengths", counts, (len(target),), "(B,)")
     outside = (counts < 0) | (counts > target.shape[1])
@@ -328,7 +358,7 @@ def _label_counts(target, target_lengths, blank):
     return counts
 
 
-def _check_long_enough(lengths, target, counts):
+def _check_long_enough(lengths: Ints, target: Ints, counts: Ints) -> None:
     """Raise unless every row has a step for each label, and one for a blank between two that are alike."""
     alike = (target[:, 1:] == target[:, :-1]) & (np.arange(1, max(target.shape[1], 1)) < counts[:, np.newaxis])
     needed = counts + alike.sum(axis=1)

@@ -1,11 +1,16 @@
 """The LSTM layer: parameters, layers by directions, inference, and back-propagation through time."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from . import activations as activation_functions
 from . import config
 from ._kernels import backward as backward_driver
 from ._kernels import forward as forward_driver
+from ._kernels.memory import Borrowed
 from ._kernels.network import Network
 from .checks import (
     check_lengths,
@@ -21,6 +26,30 @@ from .checks import (
     real_array,
 )
 from .layer import Gradients, Layer
+
+if TYPE_CHECKING:
+    from typing import Self, TypeAlias
+
+    from .quantize import QuantizedLSTM
+    from .stepper import Stepper
+    from .trace import GateTrace
+    from .typing import (
+        Activations,
+        Array,
+        ArrayLike,
+        Bools,
+        Coupling,
+        DTypeLike,
+        Ints,
+        Narrow,
+        Parameters,
+        Seed,
+        State,
+        StateLike,
+    )
+
+    #: for each layer and direction, what `_saved` gives
+    _Saved: TypeAlias = list[tuple[Array | None, ...] | None]
 
 #: BLAS counts in int, so no side of a weight matrix may be longer
 LARGEST_SIDE = 2**31 - 1
@@ -125,29 +154,32 @@ class LSTM(Layer):
     >>> second, state = lstm(np.ones((4, 4, 3)), state)
     """
 
+    dtype: np.dtype[Any]
+    _network: Network
+
     def __init__(
         self,
-        input_size,
-        hidden_size,
-        num_layers=1,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
         *,
-        bias=True,
-        batch_first=False,
-        dropout=0.0,
-        bidirectional=False,
-        proj_size=0,
-        reverse=False,
-        peepholes=False,
-        coupled_gates=None,
-        layer_norm=False,
-        clip=None,
-        cell_clip=None,
-        proj_clip=None,
-        activations=("sigmoid", "tanh", "tanh"),
-        forget_bias=1.0,
-        dtype="float32",
-        seed=None,
-    ):
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        reverse: bool = False,
+        peepholes: bool = False,
+        coupled_gates: Coupling = None,
+        layer_norm: bool = False,
+        clip: float | None = None,
+        cell_clip: float | None = None,
+        proj_clip: float | None = None,
+        activations: Activations = ("sigmoid", "tanh", "tanh"),
+        forget_bias: ArrayLike | tuple[str, float] = 1.0,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
         self.num_layers = positive_int("num_layers", num_layers)
@@ -206,7 +238,15 @@ class LSTM(Layer):
         self._begin(self._shapes(), lambda: self._drawn(rng, forget_rows))
 
     @classmethod
-    def from_gates(cls, *, forget, input, candidate, output, **options):
+    def from_gates(
+        cls,
+        *,
+        forget: tuple[ArrayLike, ArrayLike],
+        input: tuple[ArrayLike, ArrayLike],
+        candidate: tuple[ArrayLike, ArrayLike],
+        output: tuple[ArrayLike, ArrayLike],
+        **options: Any,
+    ) -> Self:
         """One layer from the weights of each gate, as the textbooks write them: W acts on [h, x].
 
         Parameters
@@ -265,7 +305,7 @@ class LSTM(Layer):
         )
         return layer
 
-    def _packed(self, parameters):
+    def _packed(self, parameters: Parameters) -> dict[str, Any]:
         weights = []
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
@@ -287,7 +327,7 @@ class LSTM(Layer):
         )
         return {"_network": network}
 
-    def _cells(self):
+    def _cells(self) -> list[tuple[Any, ...]] | None:
         """What Network is told of each direction's cell, or None: every cell is the plain one."""
         plain = (activation_functions.PLAIN,) * self.num_directions
         bounds = self.clip, self.cell_clip
@@ -296,7 +336,7 @@ class LSTM(Layer):
         coupling = COUPLINGS.index(self.coupled_gates)
         return [(activation_functions.for_kernels(triple), coupling, *bounds) for triple in self.activations]
 
-    def quantize(self, kind, sample=None):
+    def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> QuantizedLSTM:
         """This layer with narrow weights: the same calls, but no training.
 
         Parameters
@@ -331,7 +371,16 @@ class LSTM(Layer):
 
         return quantize(self, kind, sample)
 
-    def __call__(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None):
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: StateLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[Array, State]:
         """Run the layer over x, for inference: nothing is dropped and nothing is kept for backward.
 
         Parameters
@@ -360,7 +409,17 @@ class LSTM(Layer):
         """
         return self._run(x, state, (lengths, mask, reset), threads)[:2]
 
-    def forward(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
+    def forward(
+        self,
+        x: ArrayLike,
+        state: StateLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+        rng: Seed = None,
+    ) -> tuple[Array, State, Tape]:
         """Run the layer over x, for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -379,7 +438,9 @@ class LSTM(Layer):
         """
         return self._run(x, state, (lengths, mask, reset), threads, generator("rng", rng), keep_tape=True)
 
-    def backward(self, tape, dy=None, dstate=None):
+    def backward(
+        self, tape: Tape, dy: ArrayLike | None = None, dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None
+    ) -> Gradients:
         """Propagate gradients back through the call that made `tape`, on as many threads as that had.
 
         Parameters
@@ -439,7 +500,18 @@ class LSTM(Layer):
             self._spread_shares(gradients, suffix, shares)
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
 
-    def trace(self, x, state=None, lengths=None, layer=-1, direction=0, *, mask=None, reset=None, threads=None):
+    def trace(
+        self,
+        x: ArrayLike,
+        state: StateLike | None = None,
+        lengths: ArrayLike | None = None,
+        layer: int = -1,
+        direction: int = 0,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> GateTrace:
         """Run the layer over x, as a call does, and keep what every gate of one layer and direction did.
 
         Parameters
@@ -479,7 +551,7 @@ class LSTM(Layer):
 
         return trace(self, x, state, lengths, layer, direction, mask, reset, threads)
 
-    def stepper(self, batch_size=1):
+    def stepper(self, batch_size: int = 1) -> Stepper:
         """What runs this layer one step at a time, with the weights it has now and a state of zeros.
 
         Parameters
@@ -508,7 +580,16 @@ class LSTM(Layer):
 
         return Stepper(self, batch_size)
 
-    def _run(self, x, state, steps, threads, rng=None, keep_tape=False, traced=None):
+    def _run(
+        self,
+        x: ArrayLike,
+        state: StateLike | None,
+        steps: tuple[ArrayLike | None, ...],
+        threads: int | None,
+        rng: Any = None,
+        keep_tape: bool = False,
+        traced: int | None = None,
+    ) -> tuple[Array, State, Any]:
         """A call, a forward pass, or a call that keeps the direction with index `traced` for a trace:
         (y, (h_n, c_n), tape or None)."""
         threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
@@ -520,7 +601,8 @@ class LSTM(Layer):
         allocate = np.zeros if batch.ragged else np.empty
         y = allocate(batch.shape(self.output_size), self.dtype)
         inner = np.empty_like(y) if self.num_layers > 1 else None
-        keep = saved = None
+        keep: list[Array] | None = None
+        saved: _Saved | None = None
         if keep_tape:
             saved = [self._saved(batch.rows, layer) for layer in range(self.num_layers) for _ in self._suffixes(layer)]
             if self.dropout:
@@ -537,27 +619,27 @@ class LSTM(Layer):
         tape = None if saved is None else Tape(network, batch, keep, saved, threads)
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
-    def _weight(self, parameters, name):
+    def _weight(self, parameters: Parameters, name: str) -> Any:
         """A weight as Network takes it."""
         return parameters[name]
 
-    def _products(self):
+    def _products(self) -> object:
         """The BLAS products that this layer works with, or None."""
         return config.blas()
 
     @property
-    def _own_shares(self):
+    def _own_shares(self) -> bool:
         """Whether there are parameters whose gradients come as shares of each row; then the bias's does too."""
         return self.peepholes or self.layer_norm
 
-    def _scale(self):
+    def _scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
-    def _suffixes(self, layer):
+    def _suffixes(self, layer: int) -> tuple[str, ...]:
         """The endings of the names of a layer's parameters, one for each direction."""
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
 
-    def _drawn(self, rng, forget_rows):
+    def _drawn(self, rng: np.random.Generator, forget_rows: Array) -> Parameters:
         """New parameters."""
         H = self.hidden_size
         bound = 1 / np.sqrt(H)
@@ -571,10 +653,10 @@ class LSTM(Layer):
                 arrays[name][H : 2 * H] += forget_rows
         return arrays
 
-    def _shapes(self):
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of all parameters."""
         H, P = self.hidden_size, self._told_size
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 shapes[f"weight_ih{suffix}"] = 4 * H, self._layer_inputs(layer)
@@ -589,10 +671,10 @@ class LSTM(Layer):
                     shapes[f"layer_norm{suffix}"] = (4 * H,)
         return shapes
 
-    def _layer_inputs(self, layer):
+    def _layer_inputs(self, layer: int) -> int:
         return self.input_size if layer == 0 else self.output_size
 
-    def _batch(self, x, lengths, mask, reset):
+    def _batch(self, x: Array, lengths: ArrayLike | None, mask: ArrayLike | None, reset: ArrayLike | None) -> Batch:
         """Check x's shape, and which steps are valid or begin anew."""
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
@@ -616,7 +698,7 @@ class LSTM(Layer):
             batch.set_reset(reset)
         return batch
 
-    def _states(self, name, pair, batch):
+    def _states(self, name: str, pair: Any, batch: Batch) -> State:
         """(h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
         if pair is None:
             h = c = None
@@ -628,7 +710,7 @@ class LSTM(Layer):
             raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
         return self._state(name, "h", self._told_size, h, batch), self._state(name, "c", self.hidden_size, c, batch)
 
-    def _state(self, name, part, width, value, batch):
+    def _state(self, name: str, part: str, width: int, value: ArrayLike | None, batch: Batch) -> Array:
         """One of the two."""
         shape = self.num_layers * self.num_directions, batch.B, width
         if value is None:
@@ -640,22 +722,29 @@ class LSTM(Layer):
             expect_shape(f"{name} {part}", value, outer, axes)
         return value.reshape(shape).copy()
 
-    def _saved(self, rows, layer, traced=False):
+    def _saved(self, rows: int, layer: int, traced: bool = False) -> tuple[Array | None, ...]:
         """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
         H, P = self.hidden_size, self._told_size
         variant = None if self._variants is None else 11 * H + 4
         projected = H if self.proj_size else None
         told = P if self.proj_size or traced else None
         widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)
-        return tuple(None if width is None else np.empty((rows, width), self.dtype) for width in widths)
+        line = 64 // self.dtype.itemsize  # each begins in a cache line of its own
+        sizes = [-(-rows * (width or 0) // line) * line for width in widths]
+        memory = np.frombuffer(memoryview(Borrowed(sum(sizes) * self.dtype.itemsize)), self.dtype)
+        parts = np.split(memory, np.cumsum(sizes)[:-1])
+        return tuple(
+            None if width is None else part[: rows * width].reshape(rows, width)
+            for width, part in zip(widths, parts, strict=True)
+        )
 
-    def _sums(self, gradients, suffix):
+    def _sums(self, gradients: Parameters, suffix: str) -> tuple[Array | None, ...]:
         """Where backward adds up one direction's gradients: weight_ih, weight_hh, weight_hr, bias, shares."""
         shares = np.zeros(11 * self.hidden_size, self.dtype) if self._own_shares else None
         bias = "bias_ih" if shares is None else None
         return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
 
-    def _spread_shares(self, gradients, suffix, shares):
+    def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
         """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
         H = self.hidden_size
         if self.bias:
@@ -673,7 +762,14 @@ class Tape:
 
     __slots__ = ("batch", "keep", "network", "saved", "threads")
 
-    def __init__(self, network, batch, keep, saved, threads):
+    def __init__(
+        self,
+        network: Network,
+        batch: Batch,
+        keep: list[Array] | None,
+        saved: _Saved,
+        threads: int,
+    ) -> None:
         self.network = network
         self.batch = batch
         self.keep = keep
@@ -697,33 +793,33 @@ class Batch:
 
     __slots__ = ("B", "T", "batch_first", "cleared", "has_batch_axis", "order", "rows")
 
-    def __init__(self, T, B, has_batch_axis, batch_first):
+    def __init__(self, T: int, B: int, has_batch_axis: bool, batch_first: bool) -> None:
         self.T, self.B = T, B
         self.has_batch_axis = has_batch_axis
         self.batch_first = batch_first
         self.rows = T * B
-        self.order = (None,) * 5
-        self.cleared = None  # rows whose state is zero in the end, whatever their valid steps gave
+        self.order: tuple[Any, ...] = (None,) * 5
+        self.cleared: Bools | None = None  # rows whose state is zero in the end, whatever their valid steps gave
 
     @property
-    def ragged(self):
+    def ragged(self) -> bool:
         """Whether there are steps that are not valid."""
         return self.order[0] is not None
 
-    def set_lengths(self, lengths):
+    def set_lengths(self, lengths: ArrayLike) -> None:
         """Each row's first steps are valid."""
         scalar = not self.has_batch_axis and np.ndim(lengths) == 0
         lengths = check_lengths(lengths, None if scalar else self.B, self.T).reshape(self.B)
         if (lengths < self.T).any():
             self._sort(lengths, None)
 
-    def set_mask(self, mask):
+    def set_mask(self, mask: ArrayLike) -> None:
         """The steps where the mask is True are valid."""
         valid = self._by_row("mask", mask)
         if not valid.all():
             self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
 
-    def set_reset(self, reset):
+    def set_reset(self, reset: ArrayLike) -> None:
         """States are set to zero before those steps; what falls on steps that a mask leaves out takes effect later."""
         resets = self._by_row("reset", reset)
         _, _, _, places, _ = self.order
@@ -737,25 +833,25 @@ class Batch:
         if resets.any():
             self.order = (*self.order[:4], np.ascontiguousarray(resets).view(np.uint8))
 
-    def clear(self, h, c):
+    def clear(self, h: Array, c: Array) -> None:
         """Zero what final states, or their gradients, hold of rows that were reset after their last valid step."""
         if self.cleared is not None:
             h[:, self.cleared] = 0
             c[:, self.cleared] = 0
 
-    def _sort(self, lengths, places):
+    def _sort(self, lengths: Ints, places: Ints | None) -> None:
         order = np.argsort(-lengths, kind="stable")
         ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # rows of at most so many steps
         self.order = order, lengths[order], self.B - ended[: self.T], places, None
         self.rows = int(lengths.sum())
 
-    def _lengths_by_row(self):
+    def _lengths_by_row(self) -> Ints:
         order, lengths, *_ = self.order
-        by_row = np.empty_like(lengths)
+        by_row: Ints = np.empty_like(lengths)
         by_row[order] = lengths
         return by_row
 
-    def _by_row(self, name, flags):
+    def _by_row(self, name: str, flags: ArrayLike) -> Bools:
         """The caller's flags as a bool array (B, T)."""
         axes = ("(B, T)" if self.batch_first else "(T, B)") if self.has_batch_axis else "(T,)"
         flags = flag_array(name, flags)
@@ -763,32 +859,32 @@ class Batch:
         flags = flags.reshape(self.shape(1)[:-1])
         return np.ascontiguousarray(flags if self.batch_first else flags.T)
 
-    def shape(self, width):
+    def shape(self, width: int) -> tuple[int, int, int]:
         """The shape in which the drivers see an array of this batch."""
         return (self.B, self.T, width) if self.batch_first else (self.T, self.B, width)
 
-    def outer_shape(self, width):
+    def outer_shape(self, width: int) -> tuple[int, ...]:
         """The shape in which the caller sees it."""
         return self.shape(width) if self.has_batch_axis else (self.T, width)
 
-    def batched(self, array):
+    def batched(self, array: Array) -> Array:
         """The caller's array as the drivers see it."""
         return array if self.has_batch_axis else array.reshape(self.shape(array.shape[-1]))
 
-    def unbatched(self, array):
+    def unbatched(self, array: Array) -> Array:
         """The drivers' array as the caller sees it."""
         return array if self.has_batch_axis else array.reshape(self.outer_shape(array.shape[-1]))
 
-    def unbatched_states(self, h, c):
+    def unbatched_states(self, h: Array, c: Array) -> State:
         """The drivers' states as the caller sees them."""
         return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
 
 
-def _bound(name, value):
+def _bound(name: str, value: float | None) -> float | None:
     return None if value is None else number(name, value, 0.0, open_low=True, open_high=True)
 
 
-def _forget_rows(forget_bias, H, rng):
+def _forget_rows(forget_bias: Any, H: int, rng: np.random.Generator) -> Array:
     """What is added to the forget rows of a new bias_ih, a number or (H,)."""
     if isinstance(forget_bias, tuple) and len(forget_bias) == 2 and forget_bias[0] == "chrono":
         longest = number("forget_bias", forget_bias[1], 2)

@@ -1,11 +1,18 @@
 """Optimizers: from gradients to new parameters, step by step, in PyTorch's words and meaning."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import flag, float_array, non_negative_int, number
 from .losses import sum_of_squares
+
+if TYPE_CHECKING:
+    from .layer import Gradients, Layer
+    from .typing import Array, ArrayLike, Parameters
 
 # Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache.
 _BLOCK = 1 << 14
@@ -30,7 +37,7 @@ class Optimizer:
         The constructor's arguments; a later change of `lr` does not show here.
     """
 
-    def __init__(self, model, config, slots):
+    def __init__(self, model: Layer, config: dict[str, Any], slots: tuple[str, ...]) -> None:
         self.model = model
         self.lr = config["lr"]
         self.weight_decay = config["weight_decay"]
@@ -41,7 +48,7 @@ class Optimizer:
         }
         self._scratch = np.empty(_BLOCK)
 
-    def step(self, grads):
+    def step(self, grads: Gradients | Mapping[str, ArrayLike]) -> None:
         """Replace the model's parameters by those one step further.
 
         Parameters
@@ -63,7 +70,7 @@ class Optimizer:
             self._step_one(*(array.reshape(-1) for array in (new[name], old[name], grads[name], *state)))
         self.model.replace_parameters(new)
 
-    def _step_one(self, *arrays):
+    def _step_one(self, *arrays: Array) -> None:
         """Update one parameter, its arrays flat, block by block."""
         for start in range(0, arrays[0].size, _BLOCK):
             new, old, grad, *state = (array[start : start + _BLOCK] for array in arrays)
@@ -73,11 +80,11 @@ class Optimizer:
                 grad = new
             self._update(new, old, grad, self._scratch.view(new.dtype)[: new.size], *state)
 
-    def _update(self, new, old, grad, scratch, *state):
+    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, *state: Array) -> None:
         """Write `new` from `old` and `grad`, and bring `state` forward; `grad` may be `new` itself."""
         raise NotImplementedError
 
-    def state_dict(self):
+    def state_dict(self) -> Parameters:
         """Copies of all that later steps depend on.
 
         Returns
@@ -91,7 +98,7 @@ class Optimizer:
             state |= {f"{slot}.{name}": array.copy() for name, array in arrays.items()}
         return state
 
-    def load_state_dict(self, mapping):
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
         """Go on from what `state_dict` gave: the following steps are the same to the bit.
 
         Parameters
@@ -111,7 +118,7 @@ class Optimizer:
             for name, array in arrays.items():
                 array[...] = state[f"{slot}.{name}"]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
         return f"{type(self).__name__}({type(self.model).__name__}, {arguments})"
 
@@ -156,8 +163,10 @@ class SGD(Optimizer):
     0.75
     """
 
-    def __init__(self, model, lr, *, momentum=0.0, weight_decay=0.0, nesterov=False):
-        config = {
+    def __init__(
+        self, model: Layer, lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+    ) -> None:
+        config: dict[str, Any] = {
             "lr": number("lr", lr, 0.0, open_high=True),
             "momentum": number("momentum", momentum, 0.0, 1.0, open_high=True),
             "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
@@ -168,7 +177,9 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = config["momentum"], config["nesterov"]
         super().__init__(model, config, slots=("momentum_buffer",) if momentum else ())
 
-    def _update(self, new, old, grad, scratch, velocity=None):
+    def _update(  # type: ignore[override]  # its own state
+        self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None
+    ) -> None:
         if velocity is not None:
             velocity *= self.momentum
             velocity += grad
@@ -221,10 +232,17 @@ class Adam(Optimizer):
     0.75
     """
 
-    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
-        config = {
+        config: dict[str, Any] = {
             "lr": number("lr", lr, 0.0, open_high=True),
             "betas": tuple(number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)),
             "eps": number("eps", eps, 0.0, open_high=True),
@@ -233,7 +251,9 @@ class Adam(Optimizer):
         self.betas, self.eps = config["betas"], config["eps"]
         super().__init__(model, config, slots=("exp_avg", "exp_avg_sq"))
 
-    def _update(self, new, old, grad, scratch, mean, square):
+    def _update(  # type: ignore[override]  # its own state
+        self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array
+    ) -> None:
         beta1, beta2 = self.betas
         mean *= beta1
         np.multiply(grad, 1 - beta1, out=scratch)
@@ -251,7 +271,7 @@ class Adam(Optimizer):
         new += old
 
 
-def clip_grad_norm(grads, max_norm):
+def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> float:
     """Scale all gradients together so that their norm is at most `max_norm`.
 
     R. Pascanu, T. Mikolov and Y. Bengio, On the difficulty of training recurrent neural networks, 2013.
@@ -293,20 +313,20 @@ def clip_grad_norm(grads, max_norm):
         if not array.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
     with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
-        norm = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
+        norm: float = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
     if max_norm < norm < np.inf:
         for array in arrays.values():
             array *= max_norm / norm
     return norm
 
 
-def _mapping(argument, value):
+def _mapping(argument: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{argument}: expected a mapping {{name: array}}, got {type(value).__name__}")
     return value
 
 
-def _matching(argument, expected, given):
+def _matching(argument: str, expected: Parameters, given: Any) -> Parameters:
     """`given` in the dtypes of `expected`, {name: array}; a ValueError lists all that differ."""
     _mapping(argument, given)
     arrays = {

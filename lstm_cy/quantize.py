@@ -1,12 +1,21 @@
 """Narrow weights, bf16 or int8: LSTMs that only run, in less memory and less time, and what that costs in accuracy."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import float_array
 from .layers import Sequential
 from .lstm import LSTM
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from .layer import Layer
+    from .typing import Array, ArrayLike, Narrow, Parameters
 
 KINDS = ("bf16", "int8")
 #: what stands beside an int8 weight: the scale of each of its rows
@@ -58,9 +67,11 @@ class QuantizedLSTM(LSTM):
     ((2, 5), 'float32')
     """
 
-    report = None
+    report: dict[str, Any] | None = None
 
-    def __init__(self, input_size, hidden_size, num_layers=1, *, weights, **options):
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, *, weights: Narrow, **options: Any
+    ) -> None:
         self.weights = _kind("weights", weights)
         super().__init__(input_size, hidden_size, num_layers, **options)
         if self.dtype != np.float32:
@@ -68,14 +79,14 @@ class QuantizedLSTM(LSTM):
         self.config["weights"] = self.weights
 
     @property
-    def parameters(self):
+    def parameters(self) -> Parameters:
         """{name: read-only float32 array}: what the narrow weights stand for, under PyTorch's names."""
         arrays = self.state_dict()
         for array in arrays.values():
             array.flags.writeable = False
         return arrays
 
-    def state_dict(self):
+    def state_dict(self) -> Parameters:
         """{name: float32 array}: as `parameters`, writable; an LSTM takes it with `load_state_dict`."""
         stored = self._parameters
         return {
@@ -84,22 +95,32 @@ class QuantizedLSTM(LSTM):
             if not name.endswith(SCALE)
         }
 
-    def quantize(self, kind, sample=None):
+    def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> NoReturn:
         """Raise: the weights are narrow already."""
         raise TypeError(f"quantize: expected an LSTM with float32 weights, got one with {self.weights} weights")
 
-    def _check_writable(self):
+    def _check_writable(self) -> NoReturn:
         raise TypeError("narrow weights are read-only; train the float32 layer and quantize again")
 
-    def forward(self, x, state=None, *, lengths=None, mask=None, reset=None, threads=None, rng=None):
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        reset: Any = None,
+        threads: Any = None,
+        rng: Any = None,
+    ) -> NoReturn:
         """Raise: narrow weights cannot be trained."""
         self._check_writable()
 
-    def backward(self, tape, dy=None, dstate=None):
+    def backward(self, tape: Any, dy: Any = None, dstate: Any = None) -> NoReturn:
         """Raise: narrow weights cannot be trained."""
         self._check_writable()
 
-    def _shapes(self):
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of what is stored."""
         shapes = {}
         for name, shape in super()._shapes().items():
@@ -108,7 +129,7 @@ class QuantizedLSTM(LSTM):
                 shapes[name + SCALE] = shape[:1]
         return shapes
 
-    def _begin(self, shapes, draw):
+    def _begin(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
         """Zeros: what is there until `restore`."""
         narrow = np.uint16 if self.weights == "bf16" else np.int8
         dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
@@ -118,14 +139,14 @@ class QuantizedLSTM(LSTM):
             dtypes,
         )
 
-    def _weight(self, parameters, name):
+    def _weight(self, parameters: Parameters, name: str) -> tuple[Array, Array | None]:
         return parameters[name], parameters.get(name + SCALE)
 
-    def _products(self):
+    def _products(self) -> None:
         return None  # BLAS has none for narrow weights
 
 
-def quantize(lstm, kind, sample=None):
+def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> QuantizedLSTM:
     """What `LSTM.quantize` does; see there."""
     _kind("kind", kind)
     if lstm.dtype != np.float32:
@@ -150,9 +171,10 @@ def quantize(lstm, kind, sample=None):
     return narrow
 
 
-def quantize_model(model, kind, sample=None):
+def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
     """What `Sequential.quantize` does; see there."""
-    layers, report = [], {}
+    layers: list[Layer] = []
+    report: dict[Any, Any] = {}
     for index, layer in enumerate(model.layers):
         x = sample
         if sample is not None:
@@ -168,7 +190,7 @@ def quantize_model(model, kind, sample=None):
     return narrow
 
 
-def to_bf16(name, weight):
+def to_bf16(name: str, weight: Array) -> Array:
     """A float32 array as bf16, uint16: rounded to nearest, ties to even.
 
     Raises
@@ -183,7 +205,7 @@ def to_bf16(name, weight):
     return narrow
 
 
-def to_int8(name, weight):
+def to_int8(name: str, weight: Array) -> tuple[Array, Array]:
     """A float32 matrix as (int8 matrix, float32 scale of each row), symmetric: -127 to 127.
 
     Raises
@@ -198,20 +220,20 @@ def to_int8(name, weight):
     return np.clip(np.rint(rows), -127, 127).astype(np.int8), scale
 
 
-def widened(narrow, scale=None):
+def widened(narrow: Array, scale: Array | None = None) -> Array:
     """The float32 array that bf16 (uint16) or int8 numbers with a scale for each row stand for."""
     if scale is None:
         return (narrow.astype(np.uint32) << 16).view(np.float32)
     return narrow * scale[:, None]
 
 
-def _kind(name, kind):
+def _kind(name: str, kind: Narrow) -> Narrow:
     if kind not in KINDS:
         raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {kind!r}")
     return kind
 
 
-def _sample(lstm, sample):
+def _sample(lstm: LSTM, sample: ArrayLike | None) -> tuple[Array, str]:
     """(x for the layer, words for the report)."""
     if sample is None:
         shape = (1, 100, lstm.input_size) if lstm.batch_first else (100, 1, lstm.input_size)
@@ -227,7 +249,7 @@ def _sample(lstm, sample):
     return sample, f"given, {sample.shape}"
 
 
-def _errors(lstm, narrow, x):
+def _errors(lstm: LSTM, narrow: LSTM, x: Array) -> list[dict[str, float]]:
     """For each layer {"largest", "rms"} of the difference of its output, all layers up to it narrow."""
     errors, x_narrow = [], x
     for layer in range(lstm.num_layers):
@@ -238,10 +260,10 @@ def _errors(lstm, narrow, x):
     return errors
 
 
-def _layer_of(lstm, layer):
+def _layer_of(lstm: LSTM, layer: int) -> LSTM:
     """One layer of `lstm` as a layer of its own."""
     config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
     single = type(lstm).blank(**config)
-    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.search(name)[1]) == layer}
+    own = {name: array for name, array in lstm.stored().items() if int(_LAYER.findall(name)[0]) == layer}
     single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
     return single

@@ -21,10 +21,21 @@ Any float dtype works; the result has it. Source: Hochreiter and Schmidhuber, Lo
 gate: Gers, Schmidhuber and Cummins, Learning to Forget (2000).
 """
 
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-def sigmoid(z):
+    from .typing import Array
+
+
+def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)), by way of tanh, which cannot overflow.
 
     Parameters
@@ -38,7 +49,9 @@ def sigmoid(z):
     return 0.5 * (1 + np.tanh(0.5 * z))
 
 
-def step(x, h_prev, c_prev, weight_ih, weight_hh, bias):
+def step(
+    x: Array, h_prev: Array, c_prev: Array, weight_ih: Array, weight_hh: Array, bias: Array
+) -> tuple[Array, Array]:
     """One step of B rows, the formulas one by one.
 
     Parameters
@@ -74,7 +87,7 @@ def step(x, h_prev, c_prev, weight_ih, weight_hh, bias):
     return h, c
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array, float, float], Any]] = {
     "sigmoid": lambda x, alpha, beta: sigmoid(x),
     "tanh": lambda x, alpha, beta: np.tanh(x),
     "relu": lambda x, alpha, beta: np.maximum(x, 0),
@@ -89,23 +102,28 @@ ACTIVATIONS = {
 }
 
 
+def _activated(activation: tuple[str, float, float], x: Array) -> Any:
+    name, alpha, beta = activation
+    return ACTIVATIONS[name](x, alpha, beta)
+
+
 def variant_step(
-    x,
-    h_prev,
-    c_prev,
-    weight_ih,
-    weight_hh,
-    bias,
+    x: Array,
+    h_prev: Array,
+    c_prev: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Array,
     *,
-    weight_hr=None,
-    peephole=None,
-    layer_norm=None,
-    coupled_gates=None,
-    clip=np.inf,
-    cell_clip=np.inf,
-    proj_clip=np.inf,
-    activations=(("sigmoid", 0, 0), ("tanh", 0, 0), ("tanh", 0, 0)),
-):
+    weight_hr: Array | None = None,
+    peephole: Array | None = None,
+    layer_norm: Array | None = None,
+    coupled_gates: str | None = None,
+    clip: float = np.inf,
+    cell_clip: float = np.inf,
+    proj_clip: float = np.inf,
+    activations: Sequence[tuple[str, float, float]] = (("sigmoid", 0, 0), ("tanh", 0, 0), ("tanh", 0, 0)),
+) -> tuple[Array, Array]:
     """`step` with every option an LSTM of this library has; each line below that `step` has not is one of them.
 
     Parameters
@@ -128,16 +146,17 @@ def variant_step(
     -------
     h, c : ndarray (B, P), (B, H)
     """
-    gate, candidate, told = (lambda x, a=a: ACTIVATIONS[a[0]](x, *a[1:]) for a in activations)
+    gate, candidate, told = (functools.partial(_activated, entry) for entry in activations)
     look_i, look_f, look_o = (0, 0, 0) if peephole is None else peephole
-    scales, biases = (None if array is None else np.split(array, 4) for array in (layer_norm, bias))
+    scales, biases = None if layer_norm is None else np.split(layer_norm, 4), np.split(bias, 4)
     z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T, 4, axis=-1)
 
-    def prepared(z, index):
+    def prepared(z: Array, index: int) -> Array:
         if scales is not None:
             z = z - z.mean(axis=-1, keepdims=True)
             z = scales[index] * z / np.sqrt((z * z).mean(axis=-1, keepdims=True) + 1e-8)
-        return np.clip(z + biases[index], -clip, clip)
+        result: Array = np.clip(z + biases[index], -clip, clip)
+        return result
 
     i = gate(prepared(z_i + look_i * c_prev, 0))
     f = gate(prepared(z_f + look_f * c_prev, 1))
@@ -153,7 +172,9 @@ def variant_step(
     return h, c
 
 
-def forward(x, h0, c0, weight_ih, weight_hh, bias):
+def forward(
+    x: Array, h0: Array, c0: Array, weight_ih: Array, weight_hh: Array, bias: Array
+) -> tuple[Array, Array, Array]:
     """A whole sequence: all steps' inputs projected in one product, then one product a step.
 
     This is also the baseline that the kernels are measured against, so it wastes nothing that NumPy lets it save: the
@@ -175,7 +196,9 @@ def forward(x, h0, c0, weight_ih, weight_hh, bias):
     return y, h, c
 
 
-def forward_with_tape(x, h0, c0, weight_ih, weight_hh, bias):
+def forward_with_tape(
+    x: Array, h0: Array, c0: Array, weight_ih: Array, weight_hh: Array, bias: Array
+) -> tuple[Array, Array, Array, tuple[Array, ...]]:
     """`forward`, which also returns the tape that `backward` reads.
 
     Parameters
@@ -216,7 +239,7 @@ def forward_with_tape(x, h0, c0, weight_ih, weight_hh, bias):
     return y, h.copy(), cells[T].copy(), (x, y, h0, gates, cells)
 
 
-def activate(z, H):
+def activate(z: Array, H: int) -> None:
     """The gates' activations in place: sigmoid on i, f and o, tanh on g.
 
     Parameters
@@ -233,7 +256,9 @@ def activate(z, H):
     np.tanh(candidate, out=candidate)
 
 
-def backward(tape, dy, dh_n, dc_n, weight_ih, weight_hh):
+def backward(
+    tape: tuple[Array, ...], dy: Array, dh_n: Array, dc_n: Array, weight_ih: Array, weight_hh: Array
+) -> tuple[Array, ...]:
     """Back-propagation through time: the gradients of a loss, given those of y, h_n and c_n.
 
     The gradient flows back along the cell as it came, dC_prev = f * dC, only scaled by the forget gate: an open gate

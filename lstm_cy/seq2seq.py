@@ -1,5 +1,9 @@
 """From one sequence of tokens to another: an encoder, a decoder, and attention between them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .attention import Attention
@@ -10,6 +14,15 @@ from .layer import Composite, Gradients
 from .layers import Embedding, Linear
 from .losses import IGNORE_INDEX
 from .lstm import LSTM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .decoding import Hypothesis
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
+
+    #: runs a part by its name
+    _Run = Callable[..., Any]
 
 PADDING = -1
 
@@ -70,18 +83,20 @@ class Seq2Seq(Composite):
     array([4, 3, 2])
     """
 
+    dtype: np.dtype[Any]
+
     def __init__(
         self,
-        num_tokens,
+        num_tokens: int,
         *,
-        embedding_dim,
-        hidden_size,
-        num_layers=1,
-        dropout=0.0,
-        score="additive",
-        dtype="float32",
-        seed=None,
-    ):
+        embedding_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        score: str = "additive",
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
         self.config = {
             "num_tokens": positive_int("num_tokens", num_tokens),
             "embedding_dim": positive_int("embedding_dim", embedding_dim),
@@ -95,11 +110,13 @@ class Seq2Seq(Composite):
             raise ValueError(f"hidden_size: expected an even number, half for each direction, got {hidden_size}")
         rng = generator("seed", seed)
         self._parts = {name: kind(**arguments, seed=rng) for name, (kind, arguments) in parts(self.config).items()}
-        decoder = self._parts["decoder"]
+        decoder: Any = self._parts["decoder"]
         self.num_tokens, self.dtype = self.config["num_tokens"], decoder.dtype
         self.config |= {"dropout": decoder.dropout, "dtype": decoder.dtype.name}
 
-    def __call__(self, pairs, states=None, *, lengths=None, threads=None):
+    def __call__(
+        self, pairs: ArrayLike, states: None = None, *, lengths: None = None, threads: int | None = None
+    ) -> tuple[Array, None]:
         """What would be written next after each token that the decoder is given.
 
         Parameters
@@ -121,7 +138,15 @@ class Seq2Seq(Composite):
         source, target, size = self._sides(pairs, states, lengths)
         return self._logits(self._runner(threads), source, target, size)[0], None
 
-    def forward(self, pairs, states=None, *, lengths=None, threads=None, rng=None):
+    def forward(
+        self,
+        pairs: ArrayLike,
+        states: None = None,
+        *,
+        lengths: None = None,
+        threads: int | None = None,
+        rng: Seed = None,
+    ) -> tuple[Array, None, tuple[Any, ...]]:
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -139,12 +164,12 @@ class Seq2Seq(Composite):
             For `backward`, until the parameters change.
         """
         source, target, size = self._sides(pairs, states, lengths)
-        tapes = {}
+        tapes: dict[str, Any] = {}
         run = self._runner(threads, tapes, generator("rng", rng))
         logits, combined = self._logits(run, source, target, size)
         return logits, None, (tapes, combined, target)
 
-    def backward(self, tape, dy):
+    def backward(self, tape: tuple[Any, ...], dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -161,7 +186,7 @@ class Seq2Seq(Composite):
         tapes, combined, (target, lengths) = tape
         gradients = {}
 
-        def back(name, *arguments):
+        def back(name: str, *arguments: Any) -> Any:
             found = self._parts[name].backward(tapes[name], *arguments)
             gradients.update({f"{name}.{parameter}": array for parameter, array in found.parameters.items()})
             return found
@@ -181,7 +206,16 @@ class Seq2Seq(Composite):
         back("source", read.x)
         return Gradients(None, None, {name: gradients[name] for name in self._parameters})
 
-    def translate(self, source, *, start, end, beam_width=4, max_length=100, length_penalty=0.0):
+    def translate(
+        self,
+        source: ArrayLike,
+        *,
+        start: int,
+        end: int,
+        beam_width: int = 4,
+        max_length: int = 100,
+        length_penalty: float = 0.0,
+    ) -> list[Hypothesis]:
         """The likeliest targets of one source.
 
         Parameters
@@ -198,7 +232,7 @@ class Seq2Seq(Composite):
         run = self._runner()
         memory, state = self._read(run, *self._one("source", source))
 
-        def step(tokens, state):
+        def step(tokens: Ints, state: Any) -> tuple[Array, Any]:
             told, state = run("decoder", run("target", tokens[np.newaxis]), state)
             # The hypotheses ask as if they were steps of one row, and so share the memory.
             context, _ = run("attention", told.swapaxes(0, 1), memory)
@@ -215,7 +249,7 @@ class Seq2Seq(Composite):
             length_penalty=length_penalty,
         )
 
-    def align(self, source, tokens, *, start):
+    def align(self, source: ArrayLike, tokens: ArrayLike, *, start: int) -> Array:
         """What of `source` was looked at when each of `tokens` was written.
 
         Parameters
@@ -234,12 +268,15 @@ class Seq2Seq(Composite):
         memory, state = self._read(run, *self._one("source", source))
         target, _ = self._one("tokens", np.concatenate([[start], int_array("tokens", tokens)]))
         told, _ = run("decoder", run("target", target), state)
-        return run("attention", told, memory)[1][:, 0]
+        result: Array = run("attention", told, memory)[1][:, 0]
+        return result
 
-    def _runner(self, threads=None, tapes=None, rng=None):
+    def _runner(
+        self, threads: int | None = None, tapes: dict[str, Any] | None = None, rng: np.random.Generator | None = None
+    ) -> _Run:
         """Runs a part by its name: for inference, or where there are `tapes` for training."""
 
-        def run(name, *inputs, **options):
+        def run(name: str, *inputs: Any, **options: Any) -> Any:
             layer = self._parts[name]
             if isinstance(layer, LSTM):
                 options["threads"] = threads
@@ -250,7 +287,9 @@ class Seq2Seq(Composite):
 
         return run
 
-    def _logits(self, run, source, target, size):
+    def _logits(
+        self, run: _Run, source: tuple[Ints, Ints], target: tuple[Ints, Ints], size: int
+    ) -> tuple[Array, Array]:
         """(logits (B, size, V), what the readout was given)."""
         memory, state = self._read(run, *source)
         told, _ = run("decoder", run("target", target[0]), state, lengths=target[1])
@@ -261,25 +300,26 @@ class Seq2Seq(Composite):
         out[:, : len(logits)] = np.where(_valid(*target), logits, 0).swapaxes(0, 1)
         return out, combined
 
-    def _read(self, run, tokens, lengths):
+    def _read(self, run: _Run, tokens: Ints, lengths: Ints) -> tuple[Array, tuple[Array, ...]]:
         """The memory, and the state that the decoder begins with."""
         memory, state = run("encoder", run("source", tokens), lengths=lengths)
         return memory, tuple(map(self._beside, state))
 
-    def _combined(self, run, context, told):
-        return np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+    def _combined(self, run: _Run, context: Array, told: Array) -> Array:
+        result: Array = np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+        return result
 
-    def _beside(self, state):
+    def _beside(self, state: Array) -> Array:
         """The two directions (2L, B, H/2) side by side, (L, B, H)."""
         layers, rows, half = state.shape
         return state.reshape(layers // 2, 2, rows, half).swapaxes(1, 2).reshape(layers // 2, rows, 2 * half)
 
-    def _apart(self, state):
+    def _apart(self, state: Array) -> Array:
         """What `_beside` joined."""
         layers, rows, size = state.shape
         return state.reshape(layers, rows, 2, size // 2).swapaxes(1, 2).reshape(2 * layers, rows, size // 2)
 
-    def _sides(self, pairs, states, lengths):
+    def _sides(self, pairs: ArrayLike, states: None, lengths: None) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], int]:
         """((tokens (S, B), lengths) of the source, the same of the target, N)."""
         if states is not None or lengths is not None:
             raise ValueError("states, lengths: expected None; the padding of pairs tells how long they are")
@@ -288,7 +328,7 @@ class Seq2Seq(Composite):
             raise ValueError(f"pairs: expected shape (B, 2, N), got {pairs.shape}")
         return *(self._side(pairs[:, side]) for side in (0, 1)), pairs.shape[2]
 
-    def _side(self, tokens):
+    def _side(self, tokens: Ints) -> tuple[Ints, Ints]:
         """Tokens (B, N) as ((n, B), lengths), cut after the longest; 0 stands where the padding was."""
         padding = tokens == PADDING
         lengths = tokens.shape[1] - padding.sum(axis=1)
@@ -297,14 +337,14 @@ class Seq2Seq(Composite):
             raise ValueError(f"pairs: expected padding, {PADDING}, only behind the tokens")
         return np.where(padding, 0, tokens)[:, :longest].T, lengths
 
-    def _one(self, name, tokens):
+    def _one(self, name: str, tokens: ArrayLike) -> tuple[Ints, Ints]:
         tokens = int_array(name, tokens)
         if tokens.ndim != 1:
             raise ValueError(f"{name}: expected shape (N,), got {tokens.shape}")
         return tokens[:, np.newaxis], np.array([len(tokens)])
 
 
-def parts(config):
+def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """{name: (type, arguments)} of the layers that a Seq2Seq of this configuration is made of."""
     V, E, H = config["num_tokens"], config["embedding_dim"], config["hidden_size"]
     dtype = {"dtype": config["dtype"]}
@@ -321,7 +361,9 @@ def parts(config):
     }
 
 
-def teach(sources, targets, *, start, end):
+def teach(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, start: int, end: int
+) -> tuple[Ints, Ints]:
     """A batch of pairs, and the targets, for teacher forcing: the decoder is given what it should have written.
 
     Parameters
@@ -361,7 +403,7 @@ def teach(sources, targets, *, start, end):
     return pairs, _padded(columns, size, IGNORE_INDEX)
 
 
-def _padded(rows, size, value):
+def _padded(rows: Sequence[Sequence[int]], size: int, value: int) -> Ints:
     """Rows of tokens as one array (B, size), `value` behind the shorter ones."""
     tokens, lengths = pad(rows, batch_first=True)
     padded = np.full((len(rows), size), value)
@@ -370,12 +412,13 @@ def _padded(rows, size, value):
     return padded
 
 
-def _valid(tokens, lengths):
+def _valid(tokens: Ints, lengths: Ints) -> Bools:
     """(T, B, 1): True within the rows' lengths."""
     return (np.arange(len(tokens))[:, np.newaxis] < lengths)[..., np.newaxis]
 
 
-def _log_softmax(logits):
+def _log_softmax(logits: Array) -> Array:
     logits = logits.astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    result: Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return result

@@ -1,14 +1,23 @@
 """Text as tokens: vocabularies of characters, words and bytes, and texts to learn from."""
 
+from __future__ import annotations
+
 import codecs
 import re
 import sysconfig
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import int_array, positive_int
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import AnyStr, Self
+
+    from .typing import Array, ArrayLike, FilePath, Ints
 
 #: packages of the standard library that are read after its top-level modules
 _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "logging", "urllib")
@@ -17,9 +26,16 @@ _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "lo
 class _Tokens:
     """What the vocabularies have in common."""
 
-    unknown = 0
+    unknown: Any = 0
 
-    def missing(self, text):
+    if TYPE_CHECKING:  # what each of them has
+
+        def __len__(self) -> int: ...
+        def split(self, text: Any) -> Any: ...
+        def encode(self, text: Any) -> Ints: ...
+        def decode(self, tokens: ArrayLike) -> str: ...
+
+    def missing(self, text: Any) -> list[str]:
         """What a text has that the vocabulary has not.
 
         Parameters
@@ -34,7 +50,7 @@ class _Tokens:
         symbols = self.split(text)
         return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))
 
-    def pieces(self, tokens):
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """The text of tokens as they come.
 
         Parameters
@@ -49,7 +65,7 @@ class _Tokens:
         for token in tokens:
             yield self.decode([token])
 
-    def _checked(self, tokens):
+    def _checked(self, tokens: ArrayLike) -> Ints:
         tokens = int_array("tokens", tokens)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self):
             raise ValueError(f"tokens: expected 0 to {len(self) - 1}, got {tokens.min()} to {tokens.max()}")
@@ -80,13 +96,13 @@ class Vocabulary(_Tokens):
 
     unit = "character"
 
-    def __init__(self, characters):
+    def __init__(self, characters: str) -> None:
         _check_str("characters", characters)
         known = np.unique(_code_points(characters))
         self._codes = np.concatenate([[0xFFFD], known[known != 0xFFFD]])
 
     @classmethod
-    def from_text(cls, text, min_count=1, size=None):
+    def from_text(cls, text: str, min_count: int = 1, size: int | None = None) -> Self:
         """The vocabulary of the characters of a text.
 
         Parameters
@@ -109,7 +125,7 @@ class Vocabulary(_Tokens):
         return cls(_from_code_points(chosen[: _known(size)]))
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> str:
         """Cut a text into the pieces that are tokens.
 
         Parameters
@@ -124,7 +140,7 @@ class Vocabulary(_Tokens):
         return text
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`.
 
         Parameters
@@ -144,7 +160,7 @@ class Vocabulary(_Tokens):
             raise ValueError(f"vocabulary: expected {{'characters': str}}, got {value!r:.80}")
         return cls(value["characters"])
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes, at home in a model's metadata.
 
         Returns
@@ -155,15 +171,15 @@ class Vocabulary(_Tokens):
         return {"characters": self.characters}
 
     @property
-    def characters(self):
+    def characters(self) -> str:
         """The known characters in the order of their tokens, which begin at 1."""
         return _from_code_points(self._codes[1:])
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of tokens, the unknown symbol among them."""
         return len(self._codes)
 
-    def encode(self, text):
+    def encode(self, text: str) -> Ints:
         """The tokens of a text.
 
         Parameters
@@ -181,7 +197,7 @@ class Vocabulary(_Tokens):
         tokens = np.searchsorted(self._codes[1:], codes, side="right")
         return np.where(self._codes[tokens] == codes, tokens, self.unknown)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of tokens.
 
         Parameters
@@ -199,13 +215,13 @@ class Vocabulary(_Tokens):
         """
         return _from_code_points(self._codes[self._checked(tokens)])
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.characters == other.characters
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.characters)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Vocabulary({self.characters!r})"
 
 
@@ -242,7 +258,7 @@ class Words(_Tokens):
 
     unit = "word"
 
-    def __init__(self, words):
+    def __init__(self, words: Iterable[str]) -> None:
         words = list(words)
         for word in words:
             _check_str("words", word)
@@ -250,7 +266,7 @@ class Words(_Tokens):
         self._tokens = {word: token for token, word in enumerate(self._words)}
 
     @classmethod
-    def from_text(cls, text, min_count=1, size=10_000):
+    def from_text(cls, text: str, min_count: int = 1, size: int | None = 10_000) -> Self:
         """The vocabulary of the words of a text.
 
         Parameters
@@ -272,7 +288,7 @@ class Words(_Tokens):
         return cls(word for word, count in counts.most_common(_known(size)) if count >= least)
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`.
 
         Parameters
@@ -293,7 +309,7 @@ class Words(_Tokens):
             raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {value!r:.80}")
         return cls(words)
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes, at home in a model's metadata.
 
         Returns
@@ -304,16 +320,16 @@ class Words(_Tokens):
         return {"words": self.words}
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         """The known words in the order of their tokens, which begin at 1."""
         return self._words[1:]
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of tokens, the unknown word among them."""
         return len(self._words)
 
     @staticmethod
-    def split(text):
+    def split(text: str) -> list[str]:
         """Cut a text into the pieces that are tokens.
 
         Parameters
@@ -328,7 +344,7 @@ class Words(_Tokens):
         _check_str("text", text)
         return _WORD.findall(text)
 
-    def encode(self, text):
+    def encode(self, text: str) -> Ints:
         """The tokens of a text.
 
         Parameters
@@ -342,7 +358,7 @@ class Words(_Tokens):
         """
         return np.array([self._tokens.get(word, self.unknown) for word in self.split(text)], np.intp)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of tokens.
 
         Parameters
@@ -360,13 +376,13 @@ class Words(_Tokens):
         """
         return "".join([self._words[token] for token in self._checked(tokens)])
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Words) and self._words == other._words
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(tuple(self._words))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Words({self.words!r})"
 
 
@@ -390,7 +406,7 @@ class Bytes(_Tokens):
     unknown = None
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The vocabulary whose `to_json` gave `value`.
 
         Parameters
@@ -410,7 +426,7 @@ class Bytes(_Tokens):
             raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {value!r:.80}")
         return cls()
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` takes, at home in a model's metadata.
 
         Returns
@@ -420,11 +436,11 @@ class Bytes(_Tokens):
         """
         return {"bytes": 256}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 256
 
     @staticmethod
-    def split(text):
+    def split(text: str | bytes) -> bytes:
         """Cut a text into the pieces that are tokens.
 
         Parameters
@@ -440,7 +456,7 @@ class Bytes(_Tokens):
         _check_str("text", text)
         return text.encode("utf-8", "surrogateescape")
 
-    def encode(self, text):
+    def encode(self, text: str | bytes) -> Ints:
         """The tokens of a text.
 
         Parameters
@@ -454,7 +470,7 @@ class Bytes(_Tokens):
         """
         return np.frombuffer(self.split(text), np.uint8).astype(np.intp)
 
-    def decode(self, tokens):
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of tokens.
 
         Parameters
@@ -472,7 +488,7 @@ class Bytes(_Tokens):
         """
         return self._checked(tokens).astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
 
-    def missing(self, text):
+    def missing(self, text: str | bytes) -> list[str]:
         """What a text has that the vocabulary has not: nothing.
 
         Parameters
@@ -486,7 +502,7 @@ class Bytes(_Tokens):
         """
         return []
 
-    def pieces(self, tokens):
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """The text of tokens as they come.
 
         Parameters
@@ -505,21 +521,21 @@ class Bytes(_Tokens):
         if piece := decoder.decode(b"", final=True):
             yield piece
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Bytes)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(Bytes)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Bytes()"
 
 
 #: the levels a text can be read at
-LEVELS = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
+LEVELS: dict[str, Any] = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
 
 
-def vocabulary_from_json(value):
+def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
     """The vocabulary, of whichever level, whose ``to_json`` gave `value`.
 
     Parameters
@@ -537,30 +553,31 @@ def vocabulary_from_json(value):
     """
     for level, kind in LEVELS.items():
         if isinstance(value, dict) and level in value:
-            return kind.from_json(value)
+            found: Vocabulary | Words | Bytes = kind.from_json(value)
+            return found
     raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {value!r:.80}")
 
 
 # How many symbols a vocabulary of `size` tokens knows.
-def _known(size):
+def _known(size: int | None) -> int | None:
     return None if size is None else positive_int("size", size) - 1
 
 
-def _check_str(name, value):
+def _check_str(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
 
 
 # Whole texts as arrays of code points; lone surrogates, which os.fsdecode makes, pass through.
-def _code_points(text):
+def _code_points(text: str) -> Array:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.intp)
 
 
-def _from_code_points(codes):
+def _from_code_points(codes: Array) -> str:
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def read_text(path):
+def read_text(path: FilePath) -> str:
     """The text of a file, in UTF-8.
 
     Parameters
@@ -587,7 +604,7 @@ def read_text(path):
     return _filled(path, text)
 
 
-def read_bytes(path):
+def read_bytes(path: FilePath) -> bytes:
     """The content of a file.
 
     Parameters
@@ -608,13 +625,13 @@ def read_bytes(path):
     return _filled(path, Path(path).read_bytes())
 
 
-def _filled(path, content):
+def _filled(path: FilePath, content: AnyStr) -> AnyStr:
     if not content:
         raise ValueError(f"{path}: the file is empty")
     return content
 
 
-def standard_library_text(limit=None):
+def standard_library_text(limit: int | None = None) -> str:
     """The sources of Python's own standard library, a text found on every machine.
 
     Parameters
@@ -648,7 +665,7 @@ def standard_library_text(limit=None):
     return "".join(parts)[:limit]
 
 
-def _standard_library_files():
+def _standard_library_files() -> Iterator[Path]:
     folder = Path(sysconfig.get_path("stdlib"))
     # names that begin with _ are left out: some of those files are written when Python is built
     yield from sorted(folder.glob("[a-z]*.py"))
@@ -658,7 +675,7 @@ def _standard_library_files():
                 yield path
 
 
-def columns(tokens, batch_size):
+def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
     """A continuous text cut into `batch_size` columns that are read side by side.
 
     Column b + 1 goes on where column b ends, so that truncated back-propagation, which carries the state from
@@ -700,7 +717,7 @@ def columns(tokens, batch_size):
     return x, y
 
 
-def unigram_entropy(tokens):
+def unigram_entropy(tokens: ArrayLike) -> float:
     """The entropy of one token drawn from `tokens`.
 
     No model that looks at single tokens only can have a smaller loss on them.
@@ -728,7 +745,7 @@ def unigram_entropy(tokens):
     return float(-(shares * np.log(shares)).sum())
 
 
-def _one_axis(tokens):
+def _one_axis(tokens: ArrayLike) -> Ints:
     tokens = int_array("tokens", tokens)
     if tokens.ndim != 1:
         raise ValueError(f"tokens: expected shape (N,), got {tokens.shape}")

@@ -1,13 +1,25 @@
 """What every gate did at every step, how long the cell kept it, and pictures of it."""
 
+from __future__ import annotations
+
 import math
 import numbers
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import int_within, positive_int
 from .lstm import LSTM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from .layers import Sequential
+    from .lstm import Batch
+    from .typing import Array, ArrayLike, Bools, FilePath, Ints, StateLike
 
 #: what a trace holds of each step, in the order in which a step computes it
 FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
@@ -88,28 +100,28 @@ class GateTrace:
 
     def __init__(
         self,
-        forget,
-        input,
-        candidate,
-        output,
-        cell,
-        hidden,
-        initial_cell,
-        valid,
-        reset,
-        batch_first=False,
-        reverse=False,
-    ):
+        forget: Array,
+        input: Array,
+        candidate: Array,
+        output: Array,
+        cell: Array,
+        hidden: Array,
+        initial_cell: Array,
+        valid: Bools,
+        reset: Bools,
+        batch_first: bool = False,
+        reverse: bool = False,
+    ) -> None:
         self.forget, self.input, self.candidate, self.output = forget, input, candidate, output
         self.cell, self.hidden, self.initial_cell = cell, hidden, initial_cell
         self.valid, self.reset = valid, reset
         self.batch_first, self.reverse = bool(batch_first), bool(reverse)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         T, B, H = self._read("cell").shape
         return f"GateTrace(T={T}, B={B}, H={H})"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All attributes by name, as the constructor takes them.
 
         Returns
@@ -119,7 +131,7 @@ class GateTrace:
         """
         return dict(vars(self))
 
-    def to_npz(self, path):
+    def to_npz(self, path: FilePath) -> None:
         """Write all attributes to a file; ``GateTrace(**numpy.load(path))`` is the trace again.
 
         Parameters
@@ -138,7 +150,7 @@ class GateTrace:
             raise ValueError(f"path: expected a name that ends with .npz, got {str(path)!r}")
         np.savez(path, **self.to_dict())
 
-    def retention(self, t0, t1):
+    def retention(self, t0: int, t1: int) -> Array:
         """The share of what the cell held after step t0 that is still there after step t1.
 
         Parameters
@@ -169,7 +181,7 @@ class GateTrace:
             raise ValueError(f"t0, t1: expected t0 not to be read after t1, got {t0} and {t1}")
         return self._told(self._kept(first + 1, last)[0])
 
-    def half_life(self):
+    def half_life(self) -> Array:
         """The number of steps over which each unit forgets half of what its cell holds.
 
         Returns
@@ -195,7 +207,7 @@ class GateTrace:
                 self.cell.dtype
             )
 
-    def written(self):
+    def written(self) -> Array:
         """What each step adds to the cell: input * candidate.
 
         Returns
@@ -206,7 +218,7 @@ class GateTrace:
         with np.errstate(invalid="ignore", over="ignore"):
             return self.input * self.candidate
 
-    def contribution(self, t):
+    def contribution(self, t: int) -> Array:
         """What of the cell after step t was written when.
 
         Parameters
@@ -238,7 +250,7 @@ class GateTrace:
         with np.errstate(invalid="ignore"):  # infinity, of which nothing is kept
             return self._told(np.where(self._cut_off(0, last)[:, :, None], 0, before * kept))
 
-    def telling(self, row=None):
+    def telling(self, row: int | None = None) -> Array:
         """How telling each unit's memory is: how much it moves, how much of it is kept, and how much of it is told.
 
         The standard deviation over the steps of tanh(forget * old cell), what a step still knows of those before it,
@@ -266,7 +278,7 @@ class GateTrace:
             found = np.abs(moves * forget.mean(axis=0) * output.mean(axis=0))
         return np.where(np.isfinite(found), found, 0).astype(self.cell.dtype)
 
-    def nan_source(self):
+    def nan_source(self) -> Any:
         """Where something went wrong first: the first value that is not finite, NaN or infinity.
 
         Returns
@@ -287,18 +299,19 @@ class GateTrace:
         >>> lstm.trace(x).nan_source()
         (4, 0, 'forget', 0)
         """
-        valid, found = self._read("valid"), []
+        valid = self._read("valid")
+        found: list[tuple[int, int, int, int]] = []
         for number, name in enumerate(FIELDS):
             wrong = ~np.isfinite(self._read(name)) & valid[:, :, None]
             if wrong.any():
-                place, row, unit = np.unravel_index(wrong.argmax(), wrong.shape)
-                found.append((int(place), int(row), number, int(unit)))
+                place, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+                found.append((place, row, number, unit))
         if not found:
             return None
         place, row, number, unit = min(found)
         return self._step(place), row, FIELDS[number], unit
 
-    def report(self, tokens=None, *, row=0, units=5):
+    def report(self, tokens: Sequence[object] | None = None, *, row: int = 0, units: int | Sequence[int] = 5) -> str:
         """What happened, in plain text.
 
         Parameters
@@ -330,7 +343,7 @@ class GateTrace:
         ...
         """
         row = self._row(row)
-        tokens, units = self._tokens(tokens, row), self._units(units, row)
+        tokens, chosen = self._tokens(tokens, row), self._units(units, row)
         steps = np.flatnonzero(self._steps("valid")[:, row])
         lines = [f"{len(steps)} steps, {self.cell.shape[-1]} units"]
         source = self.nan_source()
@@ -346,11 +359,20 @@ class GateTrace:
             f"{_number(np.median(half))} in the middle, {_number(half.max())} at the longest (unit {half.argmax()})"
         )
         lines.append("the most telling units:")
-        for unit in units:
+        for unit in chosen:
             lines += self._report_of(int(unit), row, steps, tokens, half[unit])
         return "\n".join(lines)
 
-    def plot(self, tokens=None, *, row=0, units=8, lines=4, steps=None, title=None):
+    def plot(
+        self,
+        tokens: Sequence[object] | None = None,
+        *,
+        row: int = 0,
+        units: int | Sequence[int] = 8,
+        lines: int = 4,
+        steps: tuple[int, int] | None = None,
+        title: str | None = None,
+    ) -> Figure:
         """Draw what happened: the cell of a few units as lines, and the gates as heat maps, over the tokens.
 
         Parameters
@@ -380,18 +402,18 @@ class GateTrace:
             An argument is not what is expected; the message names it.
         """
         row = self._row(row)
-        tokens, units = self._tokens(tokens, row), self._units(units, row)
+        tokens, chosen = self._tokens(tokens, row), self._units(units, row)
         lines = positive_int("lines", lines)
         first, last = self._range(steps, row)
-        arrays = {name: self._steps(name)[first : last + 1, row][:, units] for name in ("cell", *_MAPS)}
+        arrays = {name: self._steps(name)[first : last + 1, row][:, chosen] for name in ("cell", *_MAPS)}
         if tokens is not None:
             tokens = tokens[first : last + 1]
-        return _figure(arrays, tokens, first, units, units[:lines], self.reverse, title)
+        return _figure(arrays, tokens, first, chosen, chosen[:lines], self.reverse, title)
 
-    def _report_of(self, unit, row, steps, tokens, half_life):
+    def _report_of(self, unit: int, row: int, steps: Ints, tokens: list[str] | None, half_life: float) -> list[str]:
         """The lines about one unit."""
 
-        def at(step):
+        def at(step: int) -> str:
             return f"step {step}" + ("" if tokens is None else f" {tokens[step]!r}")
 
         cell = self._steps("cell")[steps, row, unit]
@@ -417,37 +439,37 @@ class GateTrace:
     # From the layout of x to (T, B, ...), by step or in the order of reading, and back
 
     @property
-    def _has_batch_axis(self):
+    def _has_batch_axis(self) -> bool:
         return self.cell.ndim == 3
 
-    def _batched(self, array, axis):
+    def _batched(self, array: Array, axis: int) -> Array:
         return array if self._has_batch_axis else np.expand_dims(array, axis)
 
-    def _outer_steps(self, array):
+    def _outer_steps(self, array: Array) -> Array:
         array = self._batched(array, 1)
         return array.swapaxes(0, 1) if self.batch_first and self._has_batch_axis else array
 
-    def _steps(self, name):
+    def _steps(self, name: str) -> Array:
         return self._outer_steps(getattr(self, name))
 
-    def _read(self, name):
+    def _read(self, name: str) -> Array:
         return self._steps(name)[:: -1 if self.reverse else 1]
 
-    def _initial(self):
+    def _initial(self) -> Array:
         return self._batched(self.initial_cell, 0)
 
-    def _told(self, array):
+    def _told(self, array: Array) -> Array:
         """A derived array (..., B, H) as the caller sees it."""
         return (array if self._has_batch_axis else array[..., 0, :]).astype(self.cell.dtype)
 
     # What is derived, in float64 and in the order of reading
 
-    def _written(self):
+    def _written(self) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
             written = self._read("input").astype(np.float64) * self._read("candidate")
         return np.where(self._read("valid")[:, :, None], written, 0)
 
-    def _kept(self, first, last):
+    def _kept(self, first: int, last: int) -> Array:
         """(last - first + 2, B, H): of the cell before each step from `first` on, and after `last`, what is still there
         after `last`."""
         valid = self._read("valid")[first : last + 1, :, None]
@@ -457,7 +479,7 @@ class GateTrace:
             kept = np.cumprod(np.concatenate([whole, factors[::-1]]), axis=0)[::-1]
         return np.where(self._cut_off(first, last)[:, :, None], 0, kept)
 
-    def _cut_off(self, first, last):
+    def _cut_off(self, first: int, last: int) -> Bools:
         """(last - first + 2, B): whether a reset lies between before each step from `first` on and after `last`."""
         resets = self._read("reset")[first : last + 1]
         none = np.zeros((1, resets.shape[1]), bool)
@@ -465,35 +487,35 @@ class GateTrace:
 
     # Arguments
 
-    def _place(self, name, step):
+    def _place(self, name: str, step: int) -> int:
         """A step's place in the order of reading; -1 is before the first."""
         T = len(self._steps("cell"))
         step = int_within(name, step, -1, T - 1)
         return T - 1 - step if self.reverse and step >= 0 else step
 
-    def _step(self, place):
+    def _step(self, place: Any) -> Any:
         """The inverse of `_place`."""
         return len(self._steps("cell")) - 1 - place if self.reverse else place
 
-    def _row(self, row):
+    def _row(self, row: int) -> int:
         return int_within("row", row, 0, self._steps("cell").shape[1] - 1)
 
-    def _ends(self, row):
+    def _ends(self, row: int) -> int:
         """The number of steps up to a row's last valid one."""
         valid = np.flatnonzero(self._steps("valid")[:, row])
         return int(valid[-1]) + 1 if len(valid) else 0
 
-    def _tokens(self, tokens, row):
+    def _tokens(self, tokens: Sequence[object] | None, row: int) -> list[str] | None:
         if tokens is None:
             return None
         T, least = len(self._steps("cell")), self._ends(row)
-        tokens = [str(token) for token in _sequence("tokens", tokens)]
-        if not least <= len(tokens) <= T:
+        words = [str(token) for token in _sequence("tokens", tokens)]
+        if not least <= len(words) <= T:
             expected = f"T = {T}" if least == T else f"{least} to T = {T}"
-            raise ValueError(f"tokens: expected {expected} of them, got {len(tokens)}")
-        return tokens
+            raise ValueError(f"tokens: expected {expected} of them, got {len(words)}")
+        return words
 
-    def _units(self, units, row):
+    def _units(self, units: int | Sequence[int], row: int) -> Ints:
         """The numbers of units: those given, or so many of the most telling."""
         H = self.cell.shape[-1]
         if isinstance(units, numbers.Integral):
@@ -503,7 +525,7 @@ class GateTrace:
             raise ValueError("units: expected at least one, got none")
         return np.array(units)
 
-    def _range(self, steps, row):
+    def _range(self, steps: tuple[int, int] | None, row: int) -> tuple[int, int]:
         ends = self._ends(row)
         if not ends:
             raise ValueError(f"row: expected one with valid steps to draw, got {row}")
@@ -515,7 +537,17 @@ class GateTrace:
         return first, int_within("steps", steps[1], first, ends - 1)
 
 
-def trace(lstm, x, state, lengths, layer, direction, mask, reset, threads):
+def trace(
+    lstm: LSTM,
+    x: ArrayLike,
+    state: StateLike | None,
+    lengths: ArrayLike | None,
+    layer: int,
+    direction: int,
+    mask: ArrayLike | None,
+    reset: ArrayLike | None,
+    threads: int | None,
+) -> GateTrace:
     """What `LSTM.trace` does; see there."""
     layer = int_within("layer", layer, -lstm.num_layers, lstm.num_layers - 1) % lstm.num_layers
     direction = int_within("direction", direction, 0, lstm.num_directions - 1)
@@ -545,22 +577,32 @@ def trace(lstm, x, state, lengths, layer, direction, mask, reset, threads):
     )
 
 
-def trace_model(model, x, states, lengths, layer, direction, mask, reset, threads):
+def trace_model(
+    model: Sequential,
+    x: ArrayLike,
+    states: Sequence[StateLike | None] | None,
+    lengths: ArrayLike | None,
+    layer: int,
+    direction: int,
+    mask: ArrayLike | None,
+    reset: ArrayLike | None,
+    threads: int | None,
+) -> GateTrace:
     """What `Sequential.trace` does; see there."""
     states = model._check_states("states", states)
-    lstms = [place for place, one in enumerate(model.layers) if isinstance(one, LSTM)]
-    layers = [(place, number) for place in lstms for number in range(model.layers[place].num_layers)]
+    lstms = {place: one for place, one in enumerate(model.layers) if isinstance(one, LSTM)}
+    layers = [(place, number) for place in lstms for number in range(lstms[place].num_layers)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
-    steps = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
-    states = dict(zip(lstms, states, strict=True))
+    steps: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
+    initial = dict(zip(lstms, states, strict=True))
     for place, one in enumerate(model.layers[:last]):
-        x = one(x, states[place], **steps)[0] if place in states else one(x)
-    return model.layers[last].trace(x, states[last], layer=number, direction=direction, **steps)
+        x = one(x, initial[place], **steps)[0] if place in initial else one(x)
+    return lstms[last].trace(x, initial[last], layer=number, direction=direction, **steps)
 
 
-def _places(batch, backwards):
+def _places(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
     """Which step of which row each row of a tape is of: as index arrays (steps, rows)."""
     order, lengths, active, places, _ = batch.order
     if order is None:
@@ -573,7 +615,7 @@ def _places(batch, backwards):
     return (steps if places is None else places[rows, steps]), rows
 
 
-def _put_back(batch, places, array, fill):
+def _put_back(batch: Batch, places: tuple[Ints, Ints], array: Array, fill: float) -> Array:
     """A tape's array at its places in x's layout, `fill` where there is none."""
     steps, rows = places
     whole = np.full(batch.shape(array.shape[1]), fill, array.dtype)
@@ -581,13 +623,13 @@ def _put_back(batch, places, array, fill):
     return whole
 
 
-def _sequence(name, value):
+def _sequence(name: str, value: Any) -> Any:
     if not hasattr(value, "__len__"):
         raise TypeError(f"{name}: expected a sequence, got {value!r} ({type(value).__name__})")
     return value
 
 
-def _number(value):
+def _number(value: float) -> str:
     """A number of steps, in words' precision."""
     return "for ever" if math.isinf(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
@@ -595,13 +637,21 @@ def _number(value):
 # The picture
 
 
-def visible(token):
+def visible(token: str) -> str:
     """A token as it can stand along an axis: space, line end and tab as signs, what cannot be printed escaped."""
     shown = "".join(_SIGNS.get(character, character) for character in token)
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
-def _figure(arrays, tokens, first, units, drawn, backwards, title):
+def _figure(
+    arrays: dict[str, Array],
+    tokens: list[str] | None,
+    first: int,
+    units: Ints,
+    drawn: Ints,
+    backwards: bool,
+    title: str | None,
+) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -628,7 +678,7 @@ def _figure(arrays, tokens, first, units, drawn, backwards, title):
     return figure
 
 
-def _means(array, starts):
+def _means(array: Array, starts: Ints) -> Array:
     """(columns, units): the means of windows that begin at `starts`, of what there is; NaN where nothing is."""
     there = ~np.isnan(array)
     counts = np.add.reduceat(there, starts, axis=0, dtype=np.intp)
@@ -636,7 +686,7 @@ def _means(array, starts):
     return np.where(counts, sums / np.maximum(counts, 1), np.nan)
 
 
-def _draw_cell(axes, cell, starts, edges, colours):
+def _draw_cell(axes: Any, cell: Array, starts: Ints, edges: Array, colours: Any) -> None:
     """The threads: the cell of the first units, with bands where a column is more than a step."""
     middles, means = (edges[:-1] + edges[1:]) / 2, _means(cell, starts)
     low, high = (reduce.reduceat(cell, starts, axis=0) for reduce in (np.fmin, np.fmax))
@@ -652,7 +702,7 @@ def _draw_cell(axes, cell, starts, edges, colours):
     axes.tick_params(axis="x", length=0, labelbottom=False)
 
 
-def _draw_map(figure, axes, name, values, edges, units, colours):
+def _draw_map(figure: Figure, axes: Any, name: str, values: Array, edges: Array, units: Ints, colours: Any) -> None:
     """One gate, a line for each unit; the colour bar says in words what is low and what is high."""
     title, low_words, high_words = _MAPS[name]
     low, high = (-1.0, 1.0) if name == "candidate" else (0.0, 1.0)
@@ -672,18 +722,18 @@ def _draw_map(figure, axes, name, values, edges, units, colours):
     bar.set_ticks([low, high], labels=[f"{low:g} {low_words}", f"{high:g} {high_words}"], fontsize=7)
 
 
-def _colours(name):
+def _colours(name: str) -> str:
     return "RdBu_r" if name == "candidate" else "viridis"
 
 
-def _token_fonts():
+def _token_fonts() -> list[str]:
     """DejaVu, which comes with matplotlib, and behind it what this machine has for Chinese, Japanese and Korean."""
     from matplotlib.font_manager import get_font_names
 
     return ["DejaVu Sans Mono", *sorted(set(_FONTS) & set(get_font_names()), key=_FONTS.index)]
 
 
-def _label_steps(axes, tokens, first, count, inches):
+def _label_steps(axes: Any, tokens: list[str] | None, first: int, count: int, inches: float) -> str:
     """The tokens along the axis, or for many steps where some of them stand; returns the axis's name."""
     axes.tick_params(axis="x", labelbottom=True)
     if tokens is None:
@@ -700,7 +750,7 @@ def _label_steps(axes, tokens, first, count, inches):
     return "step, and the tokens that follow" + _legend(shown)
 
 
-def _legend(shown):
+def _legend(shown: Sequence[str]) -> str:
     """What the signs among the tokens stand for."""
     names = {"␣": "space", "⏎": "end of line", "⇥": "tab"}
     words = [f"{sign} {name}" for sign, name in names.items() if any(sign in token for token in shown)]

@@ -1,5 +1,7 @@
 """fit: epochs, validation, truncated back-propagation, early stopping, checkpoints that resume to the bit."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import math
@@ -7,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,15 @@ from .layer import Layer
 from .layers import Embedding, Sequential
 from .lstm import LSTM
 from .optimizers import Optimizer, clip_grad_norm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
+
+    from .typing import Array, Data, FilePath, Ints, Loss, Parameters
+
+    #: tqdm's bar, or a _Line
+    _Bar = Any
 
 _FORMAT = "lstm_cy checkpoint 1"
 
@@ -39,7 +50,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def best_epoch(self):
+    def best_epoch(self) -> int | None:
         """Index of the epoch with the lowest validation loss, or training loss where there is no validation.
 
         None before the first epoch. Of equal epochs the first; NaN is worse than any number.
@@ -47,30 +58,30 @@ class History:
         losses = [math.inf if math.isnan(value) else value for value in self.validation or self.loss]
         return losses.index(min(losses)) if losses else None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         last = [f"loss={self.loss[-1]:.4g}"] if self.loss else []
         last += [f"validation={self.validation[-1]:.4g}"] if self.validation else []
         return f"History({', '.join([f'epochs={len(self.loss)}', *last, f'best_epoch={self.best_epoch}'])})"
 
 
 def fit(
-    model,
-    data,
+    model: Layer,
+    data: Data,
     *,
-    loss,
-    optimizer,
-    epochs,
-    batch_size=32,
-    validation=None,
-    bptt=None,
-    clip_norm=None,
-    patience=None,
-    checkpoint=None,
-    resume=False,
-    seed=0,
-    progress=True,
-    callbacks=(),
-):
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int = 32,
+    validation: Data | None = None,
+    bptt: int | None = None,
+    clip_norm: float | None = None,
+    patience: int | None = None,
+    checkpoint: FilePath | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+    callbacks: Sequence[Callable[[History], object]] = (),
+) -> History:
     """Train `model` on `data`.
 
     Parameters
@@ -159,26 +170,27 @@ def fit(
     epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
     batch_size = positive_int("batch_size", batch_size)
     resume, progress = flag("resume", resume), flag("progress", progress)
-    data = _Batches("data", data, batch_size, loop)
-    validation = None if validation is None else _Batches("validation", validation, batch_size, loop)
+    batches = _Batches("data", data, batch_size, loop)
+    held_out = None if validation is None else _Batches("validation", validation, batch_size, loop)
     patience = _checked_patience(patience, validation)
     callbacks = _checked_callbacks(callbacks)
     if checkpoint is not None:
         settings = {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
-        checkpoint = _Checkpoint(checkpoint, loop.settings | settings)
+        kept = _Checkpoint(checkpoint, loop.settings | settings)
     elif resume:
         raise ValueError("resume: expected a checkpoint to go on from, got none")
 
-    history, best = History(), None
-    if resume and checkpoint.path.exists():
-        history, best = checkpoint.load(model, optimizer)
+    history = History()
+    best: Any = None
+    if resume and kept.path.exists():
+        history, best = kept.load(model, optimizer)
     while len(history.loss) < epochs and not _exhausted(history, patience):
         epoch, started = len(history.loss), time.perf_counter()
-        with progress_bar(f"epoch {epoch + 1}/{epochs}", data.steps, progress) as bar:
-            history.loss.append(loop.train(data, epoch, np.random.default_rng([seed, epoch]), bar))
+        with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
+            history.loss.append(loop.train(batches, epoch, np.random.default_rng([seed, epoch]), bar))
             text = f"loss {history.loss[-1]:.3f}"
-            if validation is not None:
-                history.validation.append(loop.validate(validation, epoch))
+            if held_out is not None:
+                history.validation.append(loop.validate(held_out, epoch))
                 text += f"  validation {history.validation[-1]:.3f}"
             history.seconds.append(time.perf_counter() - started)
             bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
@@ -186,7 +198,7 @@ def fit(
             best = model.parameters
         answers = [callback(history) for callback in callbacks]
         if checkpoint is not None:
-            checkpoint.save(model, optimizer, history, best)
+            kept.save(model, optimizer, history, best)
         if any(answer is True for answer in answers):
             break
     if patience is not None:
@@ -194,7 +206,7 @@ def fit(
     return history
 
 
-def read_history(checkpoint):
+def read_history(checkpoint: FilePath) -> History:
     """What a training has seen so far, out of its checkpoint.
 
     Parameters
@@ -212,14 +224,16 @@ def read_history(checkpoint):
     return _history(read_npz(checkpoint)) if Path(checkpoint).exists() else History()
 
 
-def _history(arrays):
+def _history(arrays: Parameters) -> History:
     return History(**{name: array.tolist() for name, array in _part(arrays, "history").items()})
 
 
 class _Loop:
     """What is done with each window of each batch, to train or to validate."""
 
-    def __init__(self, model, loss, optimizer, bptt, clip_norm):
+    def __init__(
+        self, model: Layer, loss: Loss, optimizer: Optimizer, bptt: int | None, clip_norm: float | None
+    ) -> None:
         if not isinstance(model, Layer) or not _takes(model.forward, "lengths"):
             name = type(model).__name__
             raise TypeError(f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)")
@@ -243,7 +257,7 @@ class _Loop:
         self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """What a resumed run must agree with."""
         return {
             "model": {"type": type(self.model).__name__, **self.model.config},
@@ -252,10 +266,10 @@ class _Loop:
             "clip_norm": self.clip_norm,
         }
 
-    def train(self, data, epoch, rng, bar):
+    def train(self, data: _Batches, epoch: int, rng: np.random.Generator, bar: _Bar) -> float:
         """One epoch of optimizer steps; the mean loss."""
 
-        def step(window, states, where):
+        def step(window: _Batch, states: Any, where: str) -> tuple[float, Any]:
             prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
             value, gradient = self._measure(prediction, window)
             _check_finite("loss", value, where)
@@ -267,16 +281,23 @@ class _Loop:
 
         return self._mean(data, epoch, step, rng, bar)
 
-    def validate(self, data, epoch):
+    def validate(self, data: _Batches, epoch: int) -> float:
         """The mean loss of the inference call."""
 
-        def step(window, states, where):
+        def step(window: _Batch, states: Any, where: str) -> tuple[float, Any]:
             prediction, states = self.model(window.x, states, lengths=window.lengths)
             return self._measure(prediction, window)[0], states
 
         return self._mean(data, epoch, step)
 
-    def _mean(self, data, epoch, step, rng=None, bar=None):
+    def _mean(
+        self,
+        data: _Batches,
+        epoch: int,
+        step: Callable[[_Batch, Any, str], tuple[float, Any]],
+        rng: np.random.Generator | None = None,
+        bar: _Bar | None = None,
+    ) -> float:
         """Call `step` for each window, carrying the states along a batch; the weighted mean of the losses."""
         total, weight, steps = 0.0, 0, 0
         for batch in data.batches(epoch, rng):
@@ -293,7 +314,7 @@ class _Loop:
             raise ValueError(f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none")
         return total / weight
 
-    def _measure(self, prediction, window):
+    def _measure(self, prediction: Array, window: _Batch) -> tuple[float, Array]:
         lengths = {} if window.lengths is None else {"lengths": window.lengths}
         result = self.loss(prediction, window.y, **lengths, **self.keywords)
         if not isinstance(result, tuple) or len(result) != 2:
@@ -302,13 +323,13 @@ class _Loop:
 
 
 class _Batch(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    lengths: np.ndarray | None
+    x: Array
+    y: Array
+    lengths: Ints | None
     per_step: bool
 
     @property
-    def weight(self):
+    def weight(self) -> int:
         """How much the batch counts in a mean: its steps where there is a target for each, else its rows."""
         if not self.per_step:
             return len(self.y)
@@ -318,23 +339,24 @@ class _Batch(NamedTuple):
 class _Batches:
     """Checked batches, cut out of arrays or yielded by a callable."""
 
-    def __init__(self, name, data, batch_size, loop):
+    def __init__(self, name: str, data: Data, batch_size: int, loop: _Loop) -> None:
         self.name, self.batch_size = name, batch_size
         self.batch_axis, self.x_axes, self.bptt = loop.batch_axis, loop.x_axes, loop.bptt
-        self.source = data if callable(data) else None
+        self.source: Any = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
         if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
             raise ValueError(f"{name}: lengths: expected one above 0, got none")
 
     @property
-    def steps(self):
+    def steps(self) -> int | None:
         """How many windows an epoch has, or None where that shows only on the way."""
         if self.whole is None or (self.bptt and self.whole.lengths is not None):
             return None
         batches = -(-self.whole.x.shape[self.batch_axis] // self.batch_size)
-        return batches * (-(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1)
+        windows: int = -(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1
+        return int(batches) * windows
 
-    def batches(self, epoch, rng=None):
+    def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[_Batch]:
         """The batches of an epoch, their rows in an order drawn from `rng` if given."""
         if self.whole is None:
             yield from map(self._checked, self.source(epoch))
@@ -351,7 +373,7 @@ class _Batches:
                 per_step,
             )
 
-    def _checked(self, value):
+    def _checked(self, value: Any) -> _Batch:
         name = self.name
         if not isinstance(value, tuple | list) or len(value) not in (2, 3):
             what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
@@ -379,7 +401,7 @@ class _Batches:
         return _Batch(x, y, lengths, per_step)
 
 
-def _windows(batch, time_axis, size):
+def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch]:
     """Cut `batch` along time in windows of `size` steps (None: in one), as far as its longest row goes."""
     x, y, lengths, per_step = batch
     if size is None and lengths is None:  # such an x need not have a time axis
@@ -396,7 +418,7 @@ def _windows(batch, time_axis, size):
 class _Checkpoint:
     """The file that a training can go on from."""
 
-    def __init__(self, path, settings):
+    def __init__(self, path: FilePath, settings: dict[str, Any]) -> None:
         self.path = Path(path)
         if self.path.suffix != ".npz":
             raise ValueError(f"checkpoint: expected a path ending in .npz, got {str(path)!r}")
@@ -405,14 +427,14 @@ class _Checkpoint:
         # As JSON gives them back, so that what is read can be compared.
         self.settings = json.loads(json.dumps(_plain(settings), allow_nan=False))
 
-    def save(self, model, optimizer, history, best):
+    def save(self, model: Layer, optimizer: Optimizer, history: History, best: Parameters | None) -> None:
         from .weights.native import write_npz
 
         header = json.dumps({"format": _FORMAT, "settings": self.settings}).encode()
         arrays = self._arrays(model.parameters, optimizer.state_dict(), history, best)
         write_npz(self.path, {"checkpoint": np.frombuffer(header, np.uint8), **arrays})
 
-    def load(self, model, optimizer):
+    def load(self, model: Layer, optimizer: Optimizer) -> tuple[History, Parameters]:
         """Bring model and optimizer to where the file was written; its history and best parameters."""
         from .weights.native import read_npz
 
@@ -430,13 +452,15 @@ class _Checkpoint:
         model.load_state_dict(_part(arrays, "parameters"))
         return _history(arrays), _part(arrays, "best")
 
-    def _arrays(self, parameters, state, history, best):
+    def _arrays(
+        self, parameters: Parameters, state: Parameters, history: History, best: Parameters | None
+    ) -> Parameters:
         parts = {"parameters": parameters, "optimizer": state, "best": best or {}}
         # Arrays, not JSON, hold the losses: NaN and infinity come back, and every digit.
         parts["history"] = {name: np.array(values) for name, values in vars(history).items() if values}
         return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
-    def _header(self, array):
+    def _header(self, array: Any) -> Any:
         try:
             header = json.loads(array.tobytes())
             if header["format"] == _FORMAT:
@@ -445,7 +469,7 @@ class _Checkpoint:
             pass
         raise ValueError(f"checkpoint: {self.path} is not one that fit has written ({_FORMAT!r})")
 
-    def _misfits(self, arrays, parameters, state):
+    def _misfits(self, arrays: Parameters, parameters: Parameters, state: Parameters) -> list[str]:
         """In words, how `arrays` differ in names, shapes and dtypes from what would be written here."""
         epochs = [0.0] * arrays.get("history.loss", np.empty(0)).size
         validated = self.settings["validation"]
@@ -458,15 +482,15 @@ class _Checkpoint:
         ]
 
 
-def _part(arrays, part):
+def _part(arrays: Parameters, part: str) -> Parameters:
     return {name.partition(".")[2]: array for name, array in arrays.items() if name.partition(".")[0] == part}
 
 
-def _described(array):
+def _described(array: Array | None) -> str:
     return "no array" if array is None else f"{array.dtype.str} {array.shape}"
 
 
-def _differences(saved, given, name=""):
+def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
     """In words, where the settings `saved` and `given` differ."""
     if isinstance(saved, dict) and isinstance(given, dict):
         prefix = f"{name}." if name else ""
@@ -476,7 +500,7 @@ def _differences(saved, given, name=""):
     return [] if saved == given else [f"{name}: the checkpoint has {saved!r}, this call {given!r}"]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """`value` with infinite numbers as text: JSON has none."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
@@ -485,7 +509,7 @@ def _plain(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _takes(function, keyword):
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
     """Whether `function` has an argument `keyword`, or takes any."""
     try:
         arguments = inspect.signature(function).parameters
@@ -494,12 +518,13 @@ def _takes(function, keyword):
     return keyword in arguments or any(a.kind is a.VAR_KEYWORD for a in arguments.values())
 
 
-def _exhausted(history, patience):
+def _exhausted(history: History, patience: int | None) -> bool:
     """Whether the last `patience` epochs brought nothing better."""
-    return bool(patience and history.loss) and len(history.loss) - 1 - history.best_epoch >= patience
+    best = history.best_epoch  # None where there is no loss yet
+    return patience is not None and best is not None and len(history.loss) - 1 - best >= patience
 
 
-def _checked_patience(patience, validation):
+def _checked_patience(patience: int | None, validation: object) -> int | None:
     if patience is None:
         return None
     if validation is None:
@@ -507,18 +532,18 @@ def _checked_patience(patience, validation):
     return positive_int("patience", patience)
 
 
-def _checked_callbacks(callbacks):
+def _checked_callbacks(callbacks: Any) -> Sequence[Callable[[History], object]]:
     if not isinstance(callbacks, tuple | list) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks: expected a sequence of callables, got {callbacks!r}")
     return callbacks
 
 
-def _check_finite(what, value, where):
+def _check_finite(what: str, value: float, where: str) -> None:
     if not math.isfinite(value):
         raise FloatingPointError(f"the {what} is {value} in {where}; that step was not made")
 
 
-def progress_bar(label, total, progress):
+def progress_bar(label: str, total: int | None, progress: bool) -> Any:
     """tqdm's bar, or what stands in for it."""
     if progress:
         try:
@@ -532,18 +557,18 @@ def progress_bar(label, total, progress):
 class _Line:
     """As much of tqdm as is used here: one line at the end, if there is a label."""
 
-    def __init__(self, label):
+    def __init__(self, label: str | None) -> None:
         self.label, self.text = label, ""
 
-    def update(self):
+    def update(self) -> None:
         pass
 
-    def set_postfix_str(self, text, refresh=True):
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         self.text = text
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: object, *_: object) -> None:
         if self.label and kind is None:
             print(f"{self.label}  {self.text}", file=sys.stderr, flush=True)

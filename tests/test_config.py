@@ -94,6 +94,11 @@ def test_show_config_prints_and_returns(capsys):
         lstm_cy.show_config("json")
 
 
+def test_a_checked_build_is_one():
+    found = lstm_cy.show_config("dicts")["bounds checks"]
+    assert found is True if os.environ.get("LSTM_CY_CHECKS") else isinstance(found, bool)
+
+
 def test_every_public_name_is_there():
     for name in lstm_cy.__all__:
         assert getattr(lstm_cy, name) is not None

@@ -387,6 +387,37 @@ def test_memory_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "memory.png").stat().st_size > 10_000
 
 
+def test_memory_leaves_longer_spans_out_where_no_seed_solved_a_shorter_one(tmp_path, monkeypatch, capsys):
+    memory, tried = load("memory"), []
+    curve = {"distances": [0, 60], "gradient before": [1.0, 0.1], "gradient after": [1.0, 0.5]}
+
+    def run(task, model, span, seed, steps, show):
+        tried.append((span, model, seed))
+        solved = model is memory.MODELS["lstm-chrono-closed"] or (span, seed) == (60, 1)
+        return {"solved": solved, "steps": 50, "seconds": 1.0, "scores": [1.0], **curve}
+
+    monkeypatch.setattr(memory, "run", run)
+    arguments = [
+        "--tasks",
+        "recall",
+        "--models",
+        "rnn",
+        "lstm-chrono-closed",
+        "--seeds",
+        "2",
+        "--spans",
+        "60",
+        "120",
+        "240",
+    ]
+    memory.main([*arguments, "--results", str(tmp_path / "memory.json")])
+    plain = memory.MODELS["rnn"]
+    assert [key[0] for key in tried if key[1] is plain] == [60, 60, 120, 120]  # one seed had solved 60, none 120
+    assert len(tried) == 4 + 6
+    memory.main([*arguments, "--results", str(tmp_path / "memory.json"), "--every-span"])
+    assert [key[0] for key in tried[10:]] == [240, 240]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (

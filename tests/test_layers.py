@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from common import PACKED, implementation
+from common import IMPLEMENTATIONS, PACKED, implementation
 
 from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential, load, save
 
@@ -47,6 +47,33 @@ def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, siz
     bad = x.copy()
     bad[7] = np.nan
     assert np.delete(linear(bad), 7, axis=0).tobytes() == np.delete(y, 7, axis=0).tobytes()
+
+
+@pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("sizes", ((1, 1, 1), (7, 3, 17), (1100, 33, 1000), (300, 127, 33), (20000, 5, 40)))
+def test_linear_goes_backward_on_every_processor_in_blocks_of_rows(isa, engine, dtype, sizes):
+    rows, inputs, outputs = sizes
+    with implementation(isa, engine):
+        linear = Linear(inputs, outputs, dtype=dtype, seed=0)
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((rows, inputs)).astype(dtype), rng.standard_normal((rows, outputs)).astype(dtype)
+    gradients = linear.backward(linear.forward(x)[1], dy)
+    wide = x.astype("float64"), dy.astype("float64"), linear.parameters["weight"].astype("float64")
+    expected = wide[1] @ wide[2], wide[1].T @ wide[0], wide[1].sum(axis=0)
+    got = gradients.x, gradients.parameters["weight"], gradients.parameters["bias"]
+    tolerance = (8 + np.sqrt(max(sizes))) * np.finfo(dtype).eps  # rounding errors of a sum grow with its root
+    for ours, reference in zip(got, expected, strict=True):
+        assert ours.dtype == dtype
+        assert np.abs(ours - reference).max() < tolerance * np.abs(reference).max()
+
+
+def test_linear_refuses_a_tape_of_other_weights():
+    linear = Linear(3, 2, seed=0)
+    y, tape = linear.forward(np.ones((4, 3)))
+    linear.load_state_dict(Linear(3, 2, seed=1).state_dict())
+    with pytest.raises(RuntimeError, match="tape: the parameters have changed"):
+        linear.backward(tape, y)
 
 
 def test_embedding_agrees_with_pytorch():

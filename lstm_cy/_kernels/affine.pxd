@@ -6,3 +6,4 @@ cdef class Affine(Packer):
     cdef const void* bias
 
     cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil
+    cdef int pack_for_backward(self) except -1

@@ -1,10 +1,20 @@
 """A linear map and its weights, packed as an LSTM's are: a row's result does not depend on the rows beside it."""
 
-from .network cimport DONE, Packer, Status, address, address_or_null, affine, after, check
+cimport cython
+from libc.string cimport memset
+
+from .memory cimport borrow, give_back
+from .network cimport (
+    DONE, NO_MEMORY, Engine, Packer, Status, Weight, add_outer, address, address_or_null, affine, after, check,
+    multiply_back, outer_space,
+)
+from .table cimport column_sums, real
 
 cdef enum:
     # The inputs of a block of rows: they stay in the L2 cache while every panel meets them.
     BLOCK_BYTES = 262144
+    # The gradients of a block of rows: each block reads and writes the weight's gradient once.
+    BACKWARD_BYTES = 2097152
 
 
 cdef class Affine(Packer):
@@ -52,3 +62,58 @@ cdef class Affine(Packer):
         else:
             affine[double](&self.engine, rows, <const double*>self.bias, &self.weight, <const double*>x, NULL, NULL,
                            False, <double*>y)
+
+    def backward(self, x, dy, dx, weight_sum, bias_sum):
+        """Write the gradient of x (rows, inputs) to dx; add the weight's and the bias's, or None, to their sums.
+
+        dy is (rows, outputs); all C-contiguous.
+        """
+        cdef Py_ssize_t rows = len(x)
+        cdef const void* told = address(x)
+        cdef const void* gradient = address(dy)
+        cdef void* target = address(dx)
+        cdef void* weight = address(weight_sum)
+        cdef void* bias = address_or_null(bias_sum)
+        cdef unsigned int denormals
+        cdef Status status
+        self.pack_for_backward()
+        with nogil:
+            denormals = self.engine.kernels.flush_denormals()
+            if self.engine.itemsize == 4:
+                status = blocks_back[float](&self.engine, &self.weight, rows, <const float*>told,
+                                            <const float*>gradient, <float*>target, <float*>weight, <float*>bias)
+            else:
+                status = blocks_back[double](&self.engine, &self.weight, rows, <const double*>told,
+                                             <const double*>gradient, <double*>target, <double*>weight, <double*>bias)
+            self.engine.kernels.restore_denormals(denormals)
+        check(status)
+
+    cdef int pack_for_backward(self) except -1:
+        """Make the panels that backward needs, once."""
+        with cython.critical_section(self):
+            if self.engine.blas == NULL and self.weight.back_panels == NULL:
+                self.weight.back_panels = self.packed(&self.weight, True)
+        return 0
+
+
+cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* x, const real* dy,
+                        real* dx, real* weight_sum, real* bias_sum) noexcept nogil:
+    """All rows backward, in blocks whose gradients stay in the cache for all three sums."""
+    cdef Py_ssize_t inputs = weight.inputs, outputs = weight.outputs, work = 0, stop = 0, some
+    cdef Py_ssize_t most = min(max(BACKWARD_BYTES // (outputs * <Py_ssize_t>sizeof(real)), 128), rows)
+    cdef real* space = <real*>borrow(outer_space[real](engine, most, inputs, NULL) * sizeof(real))
+    cdef Status status = NO_MEMORY if space == NULL else DONE
+    while rows > 0 and status == DONE:
+        some = min(most, rows)
+        memset(dx, 0, some * inputs * sizeof(real))
+        multiply_back[real](engine, weight, some, dy, dx, False)
+        add_outer[real](engine, some, outputs, inputs, dy, 0, 1, x, space, weight_sum)
+        if bias_sum != NULL:
+            column_sums[real](engine.kernels, some, outputs, dy, bias_sum)
+        x += some * inputs
+        dy += some * outputs
+        dx += some * inputs
+        rows -= some
+        status = after(2 * some * inputs * outputs, &work, &stop, True)
+    give_back(space)
+    return status

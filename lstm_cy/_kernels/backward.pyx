@@ -9,9 +9,9 @@ other; then the products are cut by rows of their results. None of this changes 
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from .memory cimport borrow, give_back
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
     add_outer, address, address_or_null, addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots,
@@ -182,7 +182,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef real* scratch
     cdef Status status
     this.space_size = outer_space[real](&network.engine, most, max(inputs, H), NULL)
-    scratch = <real*>malloc((B * (P + H + projected * H) + call.threads * this.space_size
+    scratch = <real*>borrow((B * (P + H + projected * H) + call.threads * this.space_size
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
@@ -205,7 +205,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     status = blocks[real](&this, dx, keep, most, NULL)
     out_of_slots[real](batch, P, <real*>this.dh, dh)
     out_of_slots[real](batch, H, <real*>this.dc, dc)
-    free(scratch)
+    give_back(scratch)
     return status
 
 

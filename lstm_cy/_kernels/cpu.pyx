@@ -40,3 +40,18 @@ def instruction_sets():
     if lstm_cy_avx512vnni():
         names.append("avx512vnni")
     return names
+
+
+def bounds_checks():
+    """Whether LSTM_CY_CHECKS=1 was set when this was compiled: then what lies behind an end cannot be read.
+
+    It tries: behind the last byte of a bytes object there is always a zero.
+    """
+    cdef bytes word = b"x"
+    cdef Py_ssize_t behind = len(word)
+    cdef unsigned char end
+    try:
+        end = word[behind]
+    except IndexError:
+        return True
+    return end != 0

@@ -12,9 +12,9 @@ half of each product in step with the first (team.pxi). None of this changes the
 
 from cpython.mem cimport PyMem_Free
 from libc.math cimport INFINITY
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from .memory cimport borrow, give_back
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
     address, addresses, affine, after, batch_of, block_end, check, into_slots, multiply, multiply_half, out_of_slots,
@@ -275,7 +275,6 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef Rows y = layer.target
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
     cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
-    cdef char* memory
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
@@ -289,10 +288,9 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     if not makes_both(layer, index, &batch):
         block += in_lines(most * network.directions[index].ih.columns)
     # a team fills the next block while the last step of this one is still read
-    memory = <char*>malloc(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real) + LINE)
-    if memory == NULL:
+    scratch = <real*>borrow(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real))
+    if scratch == NULL:
         return NO_MEMORY
-    scratch = <real*>(memory + LINE - <size_t>memory % LINE)
     slots_h = scratch
     slots_c = slots_h + state_h
     spare = slots_c + state_c
@@ -306,7 +304,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state_c)
     out_of_slots[real](&batch, P, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
-    free(memory)
+    give_back(scratch)
     return status
 
 

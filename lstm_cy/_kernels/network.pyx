@@ -2,21 +2,18 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from . cimport table
+from .memory cimport Borrowed
 from .table cimport Activation
 
 cdef extern from "Python.h":
     # cpython.exc declares it with "except -1": the exception would be taken here instead of staying set for `check`
     int PyErr_CheckSignals()
-
-cdef enum:
-    LINE = 64  # bytes of a cache line, to which panels are aligned
 
 
 cdef class Packer:
@@ -91,9 +88,9 @@ cdef class Packer:
 
     cdef void* memory(self, Py_ssize_t bytes) except NULL:
         """Memory in whole cache lines that lives as long as this."""
-        owned = PyByteArray_FromStringAndSize(NULL, bytes + LINE)
-        self.owned.append(owned)
-        return <void*>((<size_t>PyByteArray_AS_STRING(owned) + LINE - 1) & ~<size_t>(LINE - 1))
+        cdef Borrowed borrowed = Borrowed(bytes)
+        self.owned.append(borrowed)
+        return borrowed.memory
 
 
 cdef class Network(Packer):

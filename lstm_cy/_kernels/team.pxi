@@ -118,13 +118,13 @@ cdef void follow(Layer* layer, real* precision) noexcept nogil:
     """The follower: its half of every block from the one in which it joins."""
     cdef Py_ssize_t H = layer.net.hidden_size, turn = 1, count = 0
     cdef Team* team = layer.team
-    cdef real* state = <real*>malloc(2 * H * sizeof(real))
+    cdef real* state = <real*>borrow(2 * H * sizeof(real))
     if state != NULL and take(&team.come[0]) == 0:  # else the leader goes on without: no memory, or another was faster
         await_at_least(&team.turn[0], turn)
         while look(&team.turn[0]) != LAST_TURN and follow_block[real](layer, state, state + H, &count):
             turn += 1
             await_at_least(&team.turn[0], turn)
-    free(state)
+    give_back(state)
 
 
 cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexcept nogil:

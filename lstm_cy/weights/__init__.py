@@ -3,26 +3,44 @@
 The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when they are first used.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from ..layer import Composite
+from ..lstm import LSTM
 from . import native
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from ..layer import Layer
+    from ..typing import FilePath
+    from . import keras as keras
+    from . import onnx as onnx
+    from . import pytorch as pytorch
+    from .onnx import OnnxModel
+
+    _T = TypeVar("_T")
 
 _MODULES = ("keras", "onnx", "pytorch")
 
 
-def __getattr__(name):
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a name that is not there is an error for mypy too
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULES])
 
 
-def save(model, path, metadata=None):
+def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -> None:
     """Save a model with its architecture and metadata.
 
     Parameters
@@ -59,12 +77,12 @@ def save(model, path, metadata=None):
     (5, {'made': 'for this example'})
     """
     write = by_suffix(path, _WRITERS)
-    if not isinstance(model, native.LSTM | Composite):
+    if not isinstance(model, LSTM | Composite):
         raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     write(model, path, metadata)
 
 
-def load(path, strict=False):
+def load(path: FilePath, strict: bool = False) -> Any:
     """Load a model: one that `save` wrote, or one of another library.
 
     No code from the file is executed, and no memory is taken on the word of its header.
@@ -100,37 +118,38 @@ def load(path, strict=False):
         NaN or infinity among the weights; the tensors are named.
     """
     read = by_suffix(path, _READERS)
+    model: Any
     model, model.metadata = read(path, strict)
     return model
 
 
-def _read_tensors(path, strict):
+def _read_tensors(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     try:
         return native.read_model(path, strict)
     except native.ForeignFile:
         return _read_pytorch(path, strict)
 
 
-def _read_pytorch(path, strict):
+def _read_pytorch(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     from .pytorch import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_keras(path, strict):
+def _read_keras(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     from .keras import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_onnx(path, strict):
+def _read_onnx(path: FilePath, strict: bool) -> tuple[OnnxModel, dict[str, Any]]:
     from .onnx import from_onnx
 
     model = from_onnx(path, strict)
     return model, native.metadata_of(path, model.properties)
 
 
-def _write_onnx(model, path, metadata):
+def _write_onnx(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
     from .onnx.export import write_model
 
     write_model(model, path, metadata)
@@ -145,7 +164,7 @@ _READERS = {
 }
 
 
-def by_suffix(path, table):
+def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
     """The entry of `table` for a file, which ends in one of its suffixes."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:

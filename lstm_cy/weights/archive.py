@@ -4,11 +4,20 @@ zipfile unpacks the directory, once it is certain that it is small; members are 
 straight into memory of their size, which the file has been seen to hold.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import struct
 import zipfile
 import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from io import BufferedReader
+
+    from ..typing import Array
 
 _CHUNK = 1 << 20
 # A ZIP directory is unpacked into many times its own size; a model needs far less than this.
@@ -17,7 +26,7 @@ _LOCAL_HEADER = struct.Struct("<4s22x2H")
 
 
 @contextlib.contextmanager
-def naming(place):
+def naming(place: object) -> Iterator[None]:
     """Whatever a damaged archive makes the block raise becomes a ValueError that begins with `place`."""
     try:
         yield
@@ -25,7 +34,9 @@ def naming(place):
         raise ValueError(f"{place}: {error}") from None
 
 
-def members(file, kind, suffix="", check=None):
+def members(
+    file: BufferedReader, kind: str, suffix: str = "", check: Callable[[list[str]], object] | None = None
+) -> dict[str, Member]:
     """The members of an archive, in order: {name: Member}.
 
     Parameters
@@ -60,7 +71,7 @@ def members(file, kind, suffix="", check=None):
     # members that share bytes would let a small file fill the memory
     if sum(info.file_size for info in infos) > size:
         raise ValueError("the members' sizes add up to more than the file")
-    found = {}
+    found: dict[str, Member] = {}
     for info in infos:
         name = info.filename.removesuffix(suffix)
         if name in found:
@@ -71,10 +82,11 @@ def members(file, kind, suffix="", check=None):
     return found
 
 
-def _check_directory(file, size, kind):
+def _check_directory(file: BufferedReader, size: int, kind: str) -> int:
     """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
     file.seek(max(0, size - 98))
     tail = file.read(98).rjust(98, b"\0")
+    count: int
     signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
     if signature != b"PK\5\6":
         raise ValueError(f"truncated, or not {kind}: it does not end in a ZIP directory")
@@ -88,7 +100,7 @@ def _check_directory(file, size, kind):
     return count
 
 
-def _check_overlaps(found, end):
+def _check_overlaps(found: dict[str, Member], end: int) -> None:
     free = 0
     for name, member in sorted(found.items(), key=lambda pair: pair[1].start):
         if member.start < free:
@@ -110,7 +122,7 @@ class Member:
         The places in the file where its header begins and its data end.
     """
 
-    def __init__(self, file, info, file_size):
+    def __init__(self, file: BufferedReader, info: zipfile.ZipInfo, file_size: int) -> None:
         if not 0 <= info.header_offset < file_size:
             raise ValueError(f"its place, {info.header_offset}, is not in the file")
         if info.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
@@ -126,7 +138,7 @@ class Member:
         self.end = self._place + self.size
         self._seen = zlib.crc32(b"")
 
-    def _data_start(self, info):
+    def _data_start(self, info: zipfile.ZipInfo) -> int:
         """Where the data begin: behind the member's own header, which repeats the name."""
         self._file.seek(self.start)
         signature, name_length, extra_length = _LOCAL_HEADER.unpack(self._exactly(_LOCAL_HEADER.size))
@@ -135,24 +147,25 @@ class Member:
             raise ValueError("Bad magic number: its header is not where the directory says")
         if name != info.orig_filename:
             raise ValueError("damaged: its header has another name than the directory")
-        return self.start + _LOCAL_HEADER.size + name_length + extra_length
+        result: int = self.start + _LOCAL_HEADER.size + name_length + extra_length
+        return result
 
-    def _exactly(self, count):
+    def _exactly(self, count: int) -> bytes:
         content = self._file.read(count)
         if len(content) < count:
             raise EOFError("truncated")
         return content
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         """The next `count` bytes, fewer at the end."""
         self._file.seek(self._place)
         content = self._exactly(min(count, self.end - self._place))
         self._advance(content)
         return content
 
-    def fill(self, array):
+    def fill(self, array: Array) -> None:
         """Fill a C-contiguous array with the next bytes."""
-        target = memoryview(array).cast("B") if array.size else memoryview(b"")
+        target = memoryview(array.data).cast("B") if array.size else memoryview(b"")
         if target.nbytes > self.end - self._place:
             raise EOFError("truncated")
         self._file.seek(self._place)
@@ -162,7 +175,7 @@ class Member:
                 raise EOFError("truncated")
             self._advance(piece)
 
-    def _advance(self, content):
+    def _advance(self, content: bytes | memoryview) -> None:
         self._seen = zlib.crc32(content, self._seen)
         self._place += len(content)
         if self._place == self.end and self._seen != self._checksum:

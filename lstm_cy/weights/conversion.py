@@ -1,10 +1,12 @@
 """One file made of another, and how far the result is from the frameworks whose files they are, on random input."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,13 @@ from ..layers import Embedding, Masking, Sequential
 from ..lstm import LSTM
 from . import by_suffix, load, native, save
 from .report import flat, own_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..layer import Layer
+    from ..layers import Sequential
+    from ..typing import Array, FilePath
 
 #: a conversion that is further off than this is wrong
 LIMIT = 1e-4
@@ -29,7 +38,7 @@ class Comparison(NamedTuple):
     difference: Callable[[], float]
 
 
-def read(path, name=None, *, batch_first=False):
+def read(path: FilePath, name: str | None = None, *, batch_first: bool = False) -> tuple[Layer, Comparison | None]:
     """The model in a file, or the LSTM of that name in it.
 
     Parameters
@@ -53,13 +62,14 @@ def read(path, name=None, *, batch_first=False):
     ValueError, ImportError, OSError
         As `load`; or there is no LSTM of that name.
     """
+    model: Any
     model, comparison = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
     if batch_first and not model.batch_first:
         raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
     return model, comparison
 
 
-def write(model, path, *, states=False, lengths=False):
+def write(model: Layer, path: str, *, states: bool = False, lengths: bool = False) -> list[Comparison]:
     """Save `model`, with options as `weights.onnx.to_onnx` has them; returns [Comparison with what has been saved]."""
     path = os.fspath(path)
     is_onnx = path.lower().endswith(".onnx")
@@ -77,7 +87,8 @@ def write(model, path, *, states=False, lengths=False):
     ]
 
 
-def _own_or_foreign(path, name, batch_first):
+def _own_or_foreign(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison | None]:
+    model: Layer
     try:
         model, model.metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
@@ -86,18 +97,18 @@ def _own_or_foreign(path, name, batch_first):
     return model, None
 
 
-def _from_pytorch(path, name, batch_first):
+def _from_pytorch(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison]:
     from . import pytorch
 
     if name is None:
         model = pytorch.read_model(path, strict=False, batch_first=batch_first)
-        return model, Comparison("PyTorch", lambda: _pytorch(path, *pytorch.lstms(path), model))
+        return model, Comparison("PyTorch", lambda: _pytorch(path, next(iter(pytorch.lstms(path))), model))
     lstms = pytorch.lstms(path, batch_first=batch_first)
     prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
     return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
 
 
-def _from_onnx(path, name, batch_first):
+def _from_onnx(path: str, name: str | None, batch_first: bool) -> tuple[LSTM, Comparison]:
     from .onnx import lstms
 
     found = lstms(path)
@@ -109,19 +120,19 @@ def _from_onnx(path, name, batch_first):
     )
 
 
-def _from_keras(path, name, batch_first):
+def _from_keras(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison]:
     _refuse_name(path, name)
     model = load(path)
     return model, Comparison("Keras", lambda: _keras(path, model))
 
 
-def _chosen(path, lstms, name):
+def _chosen(path: str, lstms: Any, name: str | None) -> Any:
     if name not in lstms:
         raise ValueError(f"{path}: expected the name of one of its LSTMs: {', '.join(map(repr, lstms)) or 'none'}")
     return name
 
 
-def _refuse_name(path, name):
+def _refuse_name(path: str, name: str | None) -> None:
     if name is not None:
         raise ValueError(f"{path}: holds a whole model, expected no name, got {name!r}")
 
@@ -140,12 +151,12 @@ _SOURCES = {
 class _Case(NamedTuple):
     """Random input for a model."""
 
-    x: np.ndarray
-    states: list
-    lengths: np.ndarray
+    x: Array
+    states: list[Any]
+    lengths: Array
 
 
-def _case(model, steps=_STEPS):
+def _case(model: Any, steps: int = _STEPS) -> _Case:
     rng = np.random.default_rng(0)
     first = model.layers[0] if isinstance(model, Sequential) else model
     shape = (_ROWS, steps) if model.batch_first else (steps, _ROWS)
@@ -161,23 +172,24 @@ def _case(model, steps=_STEPS):
     return _Case(x, states, rng.integers(1, steps + 1, _ROWS).astype(np.int32))
 
 
-def _inputs(model):
+def _inputs(model: Layer) -> int:
     """How many features a model takes: those of its first layer that says so."""
     for layer in getattr(model, "layers", [model]):
         for name in ("input_size", "in_features"):
             if hasattr(layer, name):
-                return getattr(layer, name)
+                result: int = getattr(layer, name)
+                return result
     raise ValueError("expected a model with an LSTM or a Linear in it")
 
 
-def _sizes(lstm):
+def _sizes(lstm: LSTM) -> tuple[int, int]:
     """Of h and of c."""
     return lstm.output_size // lstm.num_directions, lstm.hidden_size
 
 
-def _called(model, case, states=False, lengths=False):
+def _called(model: Any, case: _Case, states: bool = False, lengths: bool = False) -> list[Array]:
     """What a call gives, as one list of arrays."""
-    given = {"lengths": case.lengths} if lengths else {}
+    given: dict[str, Any] = {"lengths": case.lengths} if lengths else {}
     if isinstance(model, LSTM):
         y, final = model(case.x, case.states[0] if states else None, **given)
         return [y, *final]
@@ -186,7 +198,7 @@ def _called(model, case, states=False, lengths=False):
     return [*outs, *(part for final in finals for part in final)]
 
 
-def _largest(got, expected):
+def _largest(got: Sequence[Array], expected: Sequence[Array]) -> float:
     got, expected = list(got), list(expected)
     shapes = [[np.shape(array) for array in arrays] for arrays in (got, expected)]
     if shapes[0] != shapes[1]:
@@ -195,7 +207,7 @@ def _largest(got, expected):
 
 
 @contextlib.contextmanager
-def _running(framework):
+def _running(framework: str) -> Iterator[None]:
     """Whatever a framework raises becomes a ValueError that names it; what it warns of is its own affair."""
     try:
         with warnings.catch_warnings():
@@ -207,12 +219,12 @@ def _running(framework):
         raise ValueError(f"{framework} cannot run it: {error}") from error
 
 
-def _again(path, model):
+def _again(path: str, model: Layer) -> float:
     case = _case(model)
     return _largest(_called(load(path), case, states=True), _called(model, case, states=True))
 
 
-def _graph(model, names, run):
+def _graph(model: Layer, names: list[str], run: Callable[[dict[str, Array]], list[Array]]) -> float:
     """The largest difference of a graph that `to_onnx` made, with inputs of these names."""
     case = _case(model)
     states, lengths = any(name.endswith("h0") for name in names), "lengths" in names
@@ -223,18 +235,18 @@ def _graph(model, names, run):
     return _largest(run(feeds), _called(model, case, states, lengths))
 
 
-def _onnx_again(path, model):
+def _onnx_again(path: str, model: Layer) -> float:
     read = load(path)
     return _graph(model, [value.name for value in read.inputs], read.run)
 
 
-def _onnxruntime(path, model):
+def _onnxruntime(path: str, model: Layer) -> float:
     with _running("ONNX Runtime"):
         session = _session(path)
         return _graph(model, [value.name for value in session.get_inputs()], lambda feeds: session.run(None, feeds))
 
 
-def _session(model):
+def _session(model: str | bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -242,7 +254,7 @@ def _session(model):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _onnxruntime_node(path, index, lstm):
+def _onnxruntime_node(path: str, index: int, lstm: LSTM) -> float:
     """One LSTM node of a graph, cut out with what its weights are made of."""
     import onnx
     import onnxruntime  # noqa: F401 (whether it is installed)
@@ -262,7 +274,7 @@ def _onnxruntime_node(path, index, lstm):
     return _largest([y.swapaxes(0, 1) if lstm.batch_first else y, h_n, c_n], _called(lstm, case, states=True))
 
 
-def _cut_out(onnx, model, node, feeds):
+def _cut_out(onnx: Any, model: Any, node: Any, feeds: dict[str, Array]) -> None:
     """Leave of a graph one node, which takes `feeds` and gives all its outputs, and what its weights are made of."""
     graph, (X, *states) = model.graph, feeds
     inputs = [*node.input, *[""] * (8 - len(node.input))]
@@ -272,7 +284,8 @@ def _cut_out(onnx, model, node, feeds):
     for attribute in node.attribute:
         if attribute.name == "layout":  # which ONNX Runtime refuses; the weights are the same
             attribute.i = 0
-    needed, kept = set(outputs), []
+    needed = set(outputs)
+    kept: list[Any] = []
     for other in reversed(graph.node):
         if needed.intersection(filter(None, other.output)):  # "" is what is left out
             kept.insert(0, onnx.NodeProto.FromString(other.SerializeToString()))
@@ -284,7 +297,7 @@ def _cut_out(onnx, model, node, feeds):
         values.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names)
 
 
-def _pytorch(path, prefix, lstm):
+def _pytorch(path: str, prefix: str, lstm: LSTM) -> float:
     import torch
 
     with _running("PyTorch"):
@@ -301,7 +314,7 @@ def _pytorch(path, prefix, lstm):
     return _largest(got, _called(lstm, case, states=True))
 
 
-def _loaded_by_pytorch(torch, path):
+def _loaded_by_pytorch(torch: Any, path: str) -> Any:
     if path.lower().endswith(".npz"):
         return dict(np.load(path))
     if path.lower().endswith(".safetensors"):
@@ -311,7 +324,7 @@ def _loaded_by_pytorch(torch, path):
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _keras(path, model):
+def _keras(path: str, model: Sequential) -> float:
     with _running("Keras"):
         theirs = _keras_library().saving.load_model(path, compile=False)
         case = _case(model, theirs.inputs[0].shape[1] or _STEPS)
@@ -320,7 +333,7 @@ def _keras(path, model):
     return _largest(got, _called(model, case)[: len(got)])
 
 
-def _keras_library():
+def _keras_library() -> Any:
     """Keras, on a backend that is installed if none is asked for."""
     import importlib.util
 

@@ -1,6 +1,15 @@
 """The order of the gates: i, f, g, o everywhere inside; every other order is converted here and nowhere else."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..typing import Array
 
 #: the gates' rows in every weight array of this library, by the names of `LSTM.from_gates`
 ORDER = ("input", "forget", "candidate", "output")
@@ -12,7 +21,7 @@ PEEPHOLES = ("input", "forget", "output")
 ONNX_PEEPHOLES = ("input", "output", "forget")
 
 
-def stack(gates):
+def stack(gates: Mapping[str, Array]) -> Array:
     """One array of gate rows from those of each gate.
 
     Parameters
@@ -27,7 +36,7 @@ def stack(gates):
     return np.concatenate([gates[name] for name in ORDER])
 
 
-def reorder(rows, source, target=ORDER):
+def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -> Array:
     """Equal blocks along axis 0, brought from one order into another.
 
     Parameters

@@ -7,10 +7,18 @@ external, virtual, chunked and compressed data, later formats) is refused.
 Source: HDF5 File Format Specification Version 3.0, The HDF Group; the names of its parts are used below.
 """
 
+from __future__ import annotations
+
 import math
 import struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from ..typing import Array
 
 _MAX_WORK = 200_000  # entries looked at; a model has some dozens for each layer
 _MAX_NAME = 1024
@@ -26,7 +34,9 @@ _FLOATS = {
 }
 
 
-def read(data, *, skip=(), texts=()):
+def read(
+    data: bytes | memoryview, *, skip: Collection[str] = (), texts: Collection[str] = ()
+) -> tuple[dict[str, Array], dict[tuple[str, str], str]]:
     """All arrays and some attributes of an HDF5 file.
 
     Parameters
@@ -54,11 +64,11 @@ def read(data, *, skip=(), texts=()):
 
 
 class _File:
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self._data = memoryview(data)
         self._work = 0
         self._left = len(data)  # bytes that no array has taken yet
-        self._visited = set()
+        self._visited: set[int] = set()
         if data[:8] != b"\x89HDF\r\n\x1a\n":
             raise ValueError("truncated, or not an HDF5 file")
         if self._unpack("<B4xBB", 8) != (0, 8, 8):
@@ -67,7 +77,7 @@ class _File:
         if base != 0 or end > len(data):
             raise ValueError(f"truncated: {len(data)} bytes of {end}")
 
-    def walk(self, skip, wanted):
+    def walk(self, skip: Any, wanted: Any) -> tuple[dict[str, Array], dict[tuple[str, str], str]]:
         arrays, texts = {}, {}
         waiting = [("", self._unpack("<Q", 64)[0])]
         while waiting:
@@ -90,15 +100,15 @@ class _File:
                 raise ValueError(f"HDF5 object {path or '/'!r:.200}: {error}") from None
         return arrays, texts
 
-    def _bytes(self, place, size):
+    def _bytes(self, place: int, size: int) -> Any:
         if size > len(self._data) or place > len(self._data) - size:
             raise ValueError(f"truncated or damaged: {size} bytes at {place} are not in the file")
         return self._data[place : place + size]
 
-    def _unpack(self, form, place):
+    def _unpack(self, form: str, place: int) -> tuple[Any, ...]:
         return struct.unpack(form, self._bytes(place, struct.calcsize(form)))
 
-    def _visit(self, place, signature=b""):
+    def _visit(self, place: int, signature: bytes = b"") -> None:
         """Come to a part of the file, for the first time."""
         if place in self._visited:
             raise ValueError(f"damaged: two ways lead to {place}")
@@ -106,12 +116,12 @@ class _File:
         if self._bytes(place, len(signature)) != signature:
             raise ValueError(f"damaged: no {signature.decode()} at {place}")
 
-    def _count(self, entries=1):
+    def _count(self, entries: int = 1) -> None:
         self._work += entries
         if self._work > _MAX_WORK:
             raise ValueError(f"more than {_MAX_WORK} entries")
 
-    def _messages(self, place):
+    def _messages(self, place: int) -> list[tuple[int, Any]]:
         """[(kind, content), ...] of an object's header."""
         self._visit(place)
         version, size = self._unpack("<B7xI", place)
@@ -138,7 +148,7 @@ class _File:
                 at += 8 + length
         return messages
 
-    def _entries(self, messages):
+    def _entries(self, messages: Any) -> list[tuple[str, int]]:
         """(name, place) of what is in a group."""
         tree, heap = _fields("<QQ", dict(messages)[_SYMBOL_TABLE])
         self._visit(heap, b"HEAP")
@@ -160,7 +170,7 @@ class _File:
             raise ValueError("damaged: two entries of one name")
         return entries
 
-    def _entry(self, names, place):
+    def _entry(self, names: Any, place: int) -> tuple[str, int]:
         offset, header, cached = self._unpack("<QQI", place)
         name = bytes(names[offset : offset + _MAX_NAME]).partition(b"\0")
         if not name[0] or not name[1] or b"/" in name[0]:
@@ -169,7 +179,7 @@ class _File:
             raise ValueError(f"{name[0].decode()!r:.200} is a link, which is not followed")
         return name[0].decode(), header
 
-    def _array(self, messages):
+    def _array(self, messages: Any) -> Array:
         for kind, what in ((_EXTERNAL, "data in another file, which is not read"), (_FILTERS, "compressed data")):
             if kind in messages:
                 raise ValueError(what)
@@ -190,7 +200,7 @@ class _File:
         self._left -= needed
         return np.frombuffer(content, dtype).reshape(shape)
 
-    def _texts(self, messages, wanted):
+    def _texts(self, messages: Any, wanted: Any) -> Iterator[tuple[str, str]]:
         """(name, text) of those attributes that are wanted."""
         for kind, content in messages:
             if kind != _ATTRIBUTE:
@@ -209,7 +219,7 @@ class _File:
                 raise ValueError(f"attribute {name!r}: expected one text")
             yield name, self._text(name, parts[1], content[at:])
 
-    def _text(self, name, datatype, content):
+    def _text(self, name: str, datatype: Any, content: Any) -> str:
         kind, bits, size = _fields("<BBxxI", datatype)
         if kind & 15 == 3:  # of a fixed size
             text = bytes(content[:size])
@@ -223,7 +233,7 @@ class _File:
             raise ValueError(f"attribute {name!r}: expected one text")
         return text.partition(b"\0")[0].decode()
 
-    def _heap_object(self, heap, index):
+    def _heap_object(self, heap: int, index: int) -> bytes:
         if self._bytes(heap, 4) != b"GCOL":
             raise ValueError(f"damaged: no GCOL at {heap}")
         (size,) = self._unpack("<Q", heap + 8)
@@ -240,13 +250,13 @@ class _File:
         raise ValueError(f"damaged: no object {index} in the heap at {heap}")
 
 
-def _fields(form, content):
+def _fields(form: str, content: Any) -> tuple[Any, ...]:
     if len(content) < struct.calcsize(form):
         raise ValueError("damaged: a message that is too short")
     return struct.unpack_from(form, content)
 
 
-def _number(content):
+def _number(content: Any) -> np.dtype[Any]:
     """The dtype that a datatype message tells."""
     kind, bits, size = _fields("<BBxxI", content)
     order = ">" if bits & 1 else "<"
@@ -258,7 +268,7 @@ def _number(content):
     raise ValueError("expected numbers, got another type")
 
 
-def _shape(content):
+def _shape(content: Any) -> tuple[int, ...]:
     """The shape that a dataspace message tells."""
     version, rank, _, kind = _fields("<BBBB", content)
     if version not in (1, 2) or rank > 32 or (version == 2 and kind == 2):

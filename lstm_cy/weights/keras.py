@@ -4,13 +4,15 @@ The architecture is read from the configuration, in which classes are names to l
 their place (.keras) or name (.h5, live), and each must be used.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import reprlib
 import sys
 import zipfile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,19 @@ from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, S
 from ..lstm import LSTM
 from . import archive, gate_order, hdf5
 from .native import check_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from typing import TypeGuard, TypeVar
+
+    from ..layer import Layer
+    from ..typing import FilePath, Parameters
+
+    _L = TypeVar("_L", bound=Layer)
+    #: the arguments of Activation
+    _Function = tuple[Any, ...]
+    _Build = Callable[["_Chain"], list[Layer]]
+    _Reader = Callable[["_Options", "_Place", Any], _Build]
 
 # JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
 _MAX_JSON = 1 << 20
@@ -57,7 +72,7 @@ _FUNCTIONS = {
 _HARD_SIGMOID = {"2": ("hardsigmoid", 0.2, 0.5), "3": ("hardsigmoid", 1 / 6, 0.5)}  # by Keras's major version
 
 
-def read_model(path, strict=False):
+def read_model(path: FilePath, strict: bool = False) -> Sequential:
     """Read a model that Keras 3 saved as .keras or .h5, or Keras 2 as .h5.
 
     Parameters
@@ -90,7 +105,7 @@ def read_model(path, strict=False):
     return model
 
 
-def from_keras(model):
+def from_keras(model: Any) -> Sequential:
     """The Sequential that a live Keras model is, its weights copied.
 
     Parameters
@@ -143,11 +158,11 @@ def from_keras(model):
         raise ValueError(f"model: {error}") from None
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
-def _read_zip(file):
+def _read_zip(file: Any) -> tuple[Any, Any, _ByPlace]:
     """(configuration, version of Keras, weights) of a .keras file."""
     members = archive.members(file, "a .keras file", check=_check_members)
     metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
@@ -159,18 +174,18 @@ def _read_zip(file):
     return spec, version, _ByPlace(arrays, names)
 
 
-def _check_members(names):
+def _check_members(names: list[str]) -> None:
     if sorted(names) != sorted(_MEMBERS):
         raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
 
 
-def _read_h5(file):
+def _read_h5(file: Any) -> tuple[Any, Any, _ByName]:
     """(configuration, version of Keras, weights) of an .h5 file."""
     file.seek(0)
     arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
         raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
-    by_layer = {}
+    by_layer: dict[str, Parameters] = {}
     for path, array in arrays.items():
         top, _, rest = path.partition("/")
         layer, _, name = rest.partition("/")
@@ -180,7 +195,7 @@ def _read_h5(file):
     return _json(texts["", "model_config"]), texts.get(("", "keras_version")), _ByName(by_layer)
 
 
-def _json(text):
+def _json(text: str | bytes) -> Any:
     if len(text) > _MAX_JSON:
         raise ValueError(f"a configuration of {len(text)} bytes; at most {_MAX_JSON} are read")
     try:
@@ -205,10 +220,10 @@ class _Place(NamedTuple):
 class _ByPlace:
     """The weights of a .keras file: numbered, in a group for each layer."""
 
-    def __init__(self, arrays, names):
+    def __init__(self, arrays: Parameters, names: dict[tuple[str, str], str]) -> None:
         self._arrays, self._names = arrays, names
 
-    def take(self, place, kinds, path, among):
+    def take(self, place: _Place, kinds: list[str], path: str, among: Collection[str]) -> Parameters:
         """{kind: array} of the weights `kinds`, which are numbered in this order."""
         name = self._names.get((f"{place.path}/vars", "name"), place.name)
         if name != place.name:
@@ -219,22 +234,24 @@ class _ByPlace:
             raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}"[:1000])
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
-    def unused(self):
+    def unused(self) -> list[str]:
         return [name for name in self._arrays if "seed_generator" not in name.split("/")]
 
 
 class _ByName:
     """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: dict[str, Parameters]) -> None:
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
-        self._places = {}  # {(group, a layer within or None, kind): names}
+        self._places: dict[
+            tuple[str, str | None, str], list[str]
+        ] = {}  # {(group, a layer within or None, kind): names}
         for group, name in self._arrays:
             *layers, last = name.split("/")
             for layer in {None, *layers}:
                 self._places.setdefault((group, layer, last.partition(":")[0]), []).append(name)
 
-    def take(self, place, kinds, path, among):
+    def take(self, place: _Place, kinds: list[str], path: str, among: Collection[str]) -> Parameters:
         """{kind: array} of the weights whose names end in `kinds` and tell of all layers they are in.
 
         `among` is the possible names of a layer between, if there is one.
@@ -248,27 +265,28 @@ class _ByName:
             found[kind] = self._arrays.pop((place.group, names[0]))
         return found
 
-    def unused(self):
+    def unused(self) -> list[str]:
         return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
 
 
-def _tells(parts, inside, among):
+def _tells(parts: list[str], inside: tuple[str, ...], among: Collection[str]) -> bool:
     return set(inside) <= set(parts) and (not among or not set(among).isdisjoint(parts))
 
 
 class _Chain:
     """What is known of the data on their way through the layers."""
 
-    def __init__(self, weights):
+    def __init__(self, weights: _ByPlace | _ByName) -> None:
         self.weights = weights
-        self.features = None  # how many come to the next layer
-        self.mask = None  # which mask does, as `_mask` tells it
+        self.features: Any = None  # how many come to the next layer
+        self.mask: tuple[Any, float, bool] | None = None  # which mask does, as `_mask` tells it
 
 
-def _converted(spec, version, weights):
+def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName) -> Sequential:
     """The Sequential that a model's configuration and weights are."""
     major = version.split(".")[0] if isinstance(version, str) else None
-    unsupported, parts = [], []
+    unsupported: list[str] = []
+    parts: list[tuple[_Place, Any, _Build]] = []
     _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
     if unsupported:
         more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
@@ -285,9 +303,11 @@ def _converted(spec, version, weights):
     return Sequential(*layers)
 
 
-def _flatten(spec, place, major, parts, unsupported):
+def _flatten(
+    spec: Any, place: _Place, major: str | None, parts: list[tuple[_Place, Any, _Build]], unsupported: list[str]
+) -> None:
     """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
-    seen = {}
+    seen: dict[str, Any] = {}
     try:
         layers = _in_order(spec)
     except _Unsupported as error:
@@ -318,7 +338,7 @@ def _flatten(spec, place, major, parts, unsupported):
             unsupported.append(f"{name}: {error}")
 
 
-def _unknown(spec):
+def _unknown(spec: Any) -> Iterator[str]:
     """What besides is not read of a model that is no chain."""
     config = spec.get("config") if isinstance(spec, dict) else None
     layers = config.get("layers") if isinstance(config, dict) else None
@@ -328,10 +348,10 @@ def _unknown(spec):
             yield f"{_name(layer)}: layer {kind}"
 
 
-def _border(place):
+def _border(place: _Place) -> _Build:
     """What stands for the border of a model inside another: Keras destroys masks there, or not, by circumstances."""
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         if chain.mask is not None:
             raise ValueError(f"not supported: {place.name}: a mask that enters or leaves a model inside another")
         return []
@@ -339,7 +359,7 @@ def _border(place):
     return build
 
 
-def _split(spec):
+def _split(spec: Any) -> tuple[str, dict[str, Any]]:
     """(class name, configuration) of a layer of Keras's own; of another the name is told."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_name"), str):
         raise _Unsupported(f"expected a layer's configuration, got {_short(spec)}")
@@ -355,21 +375,21 @@ def _split(spec):
     return kind, config
 
 
-def _name(spec):
+def _name(spec: Any) -> str:
     """A layer's name, for messages."""
     config = spec.get("config") if isinstance(spec, dict) else None
     name = config.get("name") if isinstance(config, dict) else None
     return name if isinstance(name, str) else "?"
 
 
-def _text(config, key):
+def _text(config: dict[str, Any], key: str) -> str:
     value = config.get(key)
     if not isinstance(value, str):
         raise _Unsupported(f"{key}: expected a text, got {_short(value)}")
     return value
 
 
-def _in_order(spec):
+def _in_order(spec: Any) -> list[tuple[Any, Any, Any]]:
     """[(layer's configuration, name of the layer before, mask it is given), ...] of a model that is a chain."""
     kind, config = _split(spec)
     if kind not in _MODELS:
@@ -403,7 +423,7 @@ def _in_order(spec):
     return [(layer, source, masks.get(mask, mask)) for layer, source, mask in reversed(chain.values())]
 
 
-def _ends(config, key):
+def _ends(config: dict[str, Any], key: str) -> Any:
     """The name of the one input or output layer: of ["name", 0, 0], or of a list of its outputs in that form."""
     ends = config.get(key)
     ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
@@ -415,7 +435,7 @@ def _ends(config, key):
     return name, len(ends)
 
 
-def _node(by_name, name):
+def _node(by_name: dict[str, Any], name: str) -> tuple[Any, Any]:
     """(name of the layer whose output `name` takes, name of the mask it is given); None for what there is not."""
     nodes = by_name.get(name, {}).get("inbound_nodes")
     if nodes == []:
@@ -424,7 +444,8 @@ def _node(by_name, name):
         raise _Unsupported(f"{_short(name)}: expected one use of it, got {_short(nodes)}")
     node = nodes[0]
     if isinstance(node, dict):  # Keras 3
-        arguments, options, kind = node.get("args"), node.get("kwargs"), dict
+        kind: Any = dict
+        arguments, options = node.get("args"), node.get("kwargs")
     else:  # Keras 2: a list of [name, node, tensor, options]
         arguments, options, kind = node, node[0][3] if _is_list(node, 1) and _is_list(node[0], 4) else None, list
     if not _is_list(arguments, 1) or not isinstance(arguments[0], kind) or not isinstance(options, dict):
@@ -436,11 +457,11 @@ def _node(by_name, name):
     return _tensor(arguments[0]), None if mask is None else _tensor(mask)
 
 
-def _is_list(value, length):
+def _is_list(value: Any, length: int) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == length
 
 
-def _tensor(value):
+def _tensor(value: Any) -> str:
     """The name of the layer whose first output `value` is."""
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
         value = value["config"].get("keras_history")
@@ -449,7 +470,7 @@ def _tensor(value):
     return value[0]
 
 
-def _mask(by_name, name):
+def _mask(by_name: dict[str, Any], name: Any) -> tuple[str, float, bool] | None:
     """What Keras 3 computes a mask with: (source, value, whether any feature may differ); None for another layer."""
     layer = by_name.get(name, {})
     some = layer.get("class_name") == "Any" and isinstance(layer.get("config"), dict)
@@ -467,19 +488,19 @@ def _mask(by_name, name):
 class _Options:
     """A layer's configuration, from which each option is taken once."""
 
-    def __init__(self, config, major):
+    def __init__(self, config: dict[str, Any], major: str | None) -> None:
         self._left, self.major = dict(config), major
 
-    def take(self, key, default=None):
+    def take(self, key: str, default: Any = None) -> Any:
         return self._left.pop(key, default)
 
-    def flag(self, key, default=False):
+    def flag(self, key: str, default: bool = False) -> bool:
         return flag(key, self.take(key, default))
 
-    def size(self, key):
+    def size(self, key: str) -> int:
         return positive_int(key, self.take(key))
 
-    def dtype(self):
+    def dtype(self) -> Any:
         """Of the weights, as the policy says; what is computed in half precision is computed in float32 here."""
         policy = self.take("dtype", "float32")
         if isinstance(policy, dict):
@@ -491,21 +512,21 @@ class _Options:
             return "float32"
         raise _Unsupported(f"dtype {_short(policy)}")
 
-    def function(self, key):
+    def function(self, key: str) -> _Function:
         """An activation, as the arguments of Activation; Keras always writes it, and it is never guessed."""
         if key not in self._left:
             raise _Unsupported(f"no {key}")
         return _function(self.take(key), self.major)
 
-    def finish(self):
+    def finish(self) -> None:
         """Raise if there are options that might have a bearing on what the layer gives."""
         left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
-        left = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
-        if left:
-            raise _Unsupported(", ".join(left))
+        words = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
+        if words:
+            raise _Unsupported(", ".join(words))
 
 
-def _function(spec, major):
+def _function(spec: Any, major: str | None) -> _Function:
     """The arguments of Activation for an activation in a configuration: a name, or a layer that is one."""
     if spec is None:
         spec = "linear"
@@ -521,26 +542,26 @@ def _function(spec, major):
         kind, config = _split(spec)
         if kind in _ACTIVATION_LAYERS:
             options = _Options(config, major)
-            function = _ACTIVATION_LAYERS[kind](options)
+            function: _Function = _ACTIVATION_LAYERS[kind](options)
             options.finish()
             return function
         spec = kind
     raise _Unsupported(f"activation {_short(spec)}")
 
 
-def _leaky(options):
+def _leaky(options: _Options) -> _Function:
     slope = options.take("negative_slope", options.take("alpha"))
     return "leakyrelu", number("negative_slope", slope)
 
 
-def _relu(options):
+def _relu(options: _Options) -> _Function:
     slope = number("negative_slope", options.take("negative_slope", 0.0) or 0.0)
     if options.take("threshold", 0.0) not in (0.0, None):
         raise _Unsupported("a threshold")
     return ("leakyrelu", slope) if slope else ("relu",)
 
 
-def _softmax(options):
+def _softmax(options: _Options) -> _Function:
     if options.take("axis", -1) != -1:
         raise _Unsupported("softmax over another axis than the last")
     return ("softmax",)
@@ -559,10 +580,10 @@ _ACTIVATION_LAYERS = {
 # here when the chain has come to it.
 
 
-def _input(options, place, source):
+def _input(options: _Options, place: _Place, source: Any) -> _Build:
     shape = options.take("batch_shape", options.take("batch_input_shape", options.take("shape")))
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         if isinstance(shape, list) and len(shape) == 3 and isinstance(shape[-1], int):
             chain.features = shape[-1]
         return []
@@ -570,11 +591,11 @@ def _input(options, place, source):
     return build
 
 
-def _embedding(options, place, source):
+def _embedding(options: _Options, place: _Place, source: Any) -> _Build:
     dtype, sizes = options.dtype(), (options.size("input_dim"), options.size("output_dim"))
     mask_zero = options.flag("mask_zero")
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         weight = _taken(chain, place, {"embeddings": sizes})["embeddings"]
         chain.features = sizes[1]
         chain.mask = (source, 0.0, False) if mask_zero else None
@@ -583,22 +604,24 @@ def _embedding(options, place, source):
     return build
 
 
-def _masking(options, place, source):
+def _masking(options: _Options, place: _Place, source: Any) -> _Build:
     dtype, value = options.dtype(), number("mask_value", options.take("mask_value", 0.0))
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         chain.mask = (source, value, True)
         return [Masking(value, dtype=dtype)]
 
     return build
 
 
-def _dense(options, place, source, path=""):
+def _dense(options: _Options, place: _Place, source: Any, path: str = "") -> _Build:
     dtype, units, bias = options.dtype(), options.size("units"), options.flag("use_bias", True)
     function = options.function("activation")
 
-    def build(chain):
-        shapes = {"kernel": (chain.features, units)} | ({"bias": (units,)} if bias else {})
+    def build(chain: _Chain) -> list[Layer]:
+        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)} | (
+            {"bias": (units,)} if bias else {}
+        )
         arrays = _taken(chain, place, shapes, path)
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
         linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
@@ -608,7 +631,7 @@ def _dense(options, place, source, path=""):
     return build
 
 
-def _time_distributed(options, place, source):
+def _time_distributed(options: _Options, place: _Place, source: Any) -> _Build:
     kind, config = _split(options.take("layer"))
     if kind != "Dense":
         raise _Unsupported(f"TimeDistributed of {kind}")
@@ -618,11 +641,11 @@ def _time_distributed(options, place, source):
     return build
 
 
-def _function_layer(kind):
-    def read(options, place, source):
+def _function_layer(kind: str) -> _Reader:
+    def read(options: _Options, place: _Place, source: Any) -> _Build:
         function = _ACTIVATION_LAYERS[kind](options)
 
-        def build(chain):
+        def build(chain: _Chain) -> list[Layer]:
             if kind == "Softmax" and chain.mask is not None:
                 raise ValueError(f"not supported: {place.name}: a layer Softmax that a mask comes to")
             return _activation(function)
@@ -632,17 +655,17 @@ def _function_layer(kind):
     return read
 
 
-def _activation(function):
+def _activation(function: _Function) -> list[Layer]:
     return [] if function == _FUNCTIONS["linear"] else [Activation(*function)]
 
 
-def _dropout(options, place, source):
+def _dropout(options: _Options, place: _Place, source: Any) -> _Build:
     p = number("rate", options.take("rate"), 0.0, 1.0)
     whole = options.take("noise_shape") is None
     return lambda chain: [Dropout(p)] if whole else []
 
 
-def _no_bearing(options, place, source):
+def _no_bearing(options: _Options, place: _Place, source: Any) -> _Build:
     return lambda chain: []
 
 
@@ -652,14 +675,14 @@ class _Direction(NamedTuple):
     name: str
     units: int
     bias: bool
-    functions: tuple
+    functions: tuple[_Function, ...]
     dtype: str
     return_sequences: bool
     go_backwards: bool
     zero_output_for_mask: bool
 
     @classmethod
-    def read(cls, options):
+    def read(cls, options: _Options) -> _Direction:
         name = options.take("name")
         gate, cell = options.function("recurrent_activation"), options.function("activation")
         for function in (gate, cell):
@@ -676,7 +699,7 @@ class _Direction(NamedTuple):
             options.flag("zero_output_for_mask"),
         )
 
-    def parameters(self, chain, place, path, among, suffix):
+    def parameters(self, chain: _Chain, place: _Place, path: str, among: Collection[str], suffix: str) -> Parameters:
         """{name: array} of our LSTM; Keras has one bias, which stands for the sum of both."""
         units = self.units
         shapes = {"kernel": (chain.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
@@ -690,12 +713,12 @@ class _Direction(NamedTuple):
         return ours | {f"bias_hh{suffix}": np.zeros(4 * units, np.float32)}
 
 
-def _lstm(options, place, source):
+def _lstm(options: _Options, place: _Place, source: Any) -> _Build:
     one = _Direction.read(options)
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         parameters = one.parameters(chain, place, "/cell", (), "_l0")
-        layers = [_made(one, parameters, reverse=one.go_backwards)]
+        layers: list[Layer] = [_made(one, parameters, reverse=one.go_backwards)]
         told_plainly = one.return_sequences and not one.go_backwards
         if not told_plainly or (chain.mask is not None and not one.zero_output_for_mask):
             layers.append(
@@ -712,7 +735,7 @@ def _lstm(options, place, source):
     return build
 
 
-def _bidirectional(options, place, source):
+def _bidirectional(options: _Options, place: _Place, source: Any) -> _Build:
     merge = options.take("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
         raise _Unsupported(f"merge_mode {_short(merge)}")
@@ -734,10 +757,10 @@ def _bidirectional(options, place, source):
     plain = one.name.removeprefix("forward_")
     names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(ways) > 1 else set())
 
-    def build(chain):
+    def build(chain: _Chain) -> list[Layer]:
         parameters = one.parameters(chain, place, "/forward_layer/cell", names[0], "_l0")
         parameters |= other.parameters(chain, place, "/backward_layer/cell", names[1], "_l0_reverse")
-        layers = [_made(one, parameters, other, bidirectional=True)]
+        layers: list[Layer] = [_made(one, parameters, other, bidirectional=True)]
         if not one.return_sequences or merge != "concat":
             # Keras sets zero_output_for_mask within a Bidirectional that tells every step.
             readout = {"return_sequences": one.return_sequences, "zero_output_for_mask": one.return_sequences}
@@ -748,7 +771,7 @@ def _bidirectional(options, place, source):
     return build
 
 
-def _made(one, parameters, other=None, **options):
+def _made(one: _Direction, parameters: Parameters, other: _Direction | None = None, **options: Any) -> LSTM:
     """Our LSTM of one direction, or two."""
     functions = [way.functions for way in (one, other) if way is not None]
     lstm = LSTM.blank(
@@ -763,18 +786,20 @@ def _made(one, parameters, other=None, **options):
     return _loaded(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})
 
 
-def _pass_lstm(chain, return_sequences, features):
+def _pass_lstm(chain: _Chain, return_sequences: bool, features: int | None) -> None:
     chain.features = features
     if not return_sequences:
         chain.mask = None
 
 
-def _loaded(layer, parameters):
+def _loaded(layer: _L, parameters: Parameters) -> _L:
     layer.load_state_dict(parameters)
     return layer
 
 
-def _taken(chain, place, shapes, path="", among=()):
+def _taken(
+    chain: _Chain, place: _Place, shapes: dict[str, tuple[int | None, ...]], path: str = "", among: Collection[str] = ()
+) -> Parameters:
     """{kind: array} of a layer's weights, in `shapes`, in which None is any size."""
     arrays = chain.weights.take(place, list(shapes), path, among)
     for kind, shape in shapes.items():

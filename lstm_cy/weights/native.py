@@ -4,6 +4,8 @@ Files are written aside and renamed, so that a reader meets the old file or the 
 are read without pickle, and no memory is taken on a header's word.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math
@@ -14,6 +16,7 @@ import struct
 import sys
 import warnings
 import zipfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +27,13 @@ from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, S
 from ..lstm import LSTM
 from ..quantize import QuantizedLSTM, widened
 from . import archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from ..layer import Layer
+    from ..typing import Array, FilePath, Parameters
 
 FORMAT_VERSION = 1
 #: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
@@ -59,7 +69,7 @@ class ForeignFile(ValueError):
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: FilePath) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends without an error, and leaves no trace if not.
 
     The bytes are on the disk before the name changes, and the name before the block is left: after a crash
@@ -89,7 +99,7 @@ def replacing(path):
         os.close(descriptor)
 
 
-def write_npz(path, arrays):
+def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
     """Write `arrays` to `path` as an uncompressed .npz file, atomically; the same arrays give the same bytes.
 
     Parameters
@@ -123,7 +133,7 @@ def write_npz(path, arrays):
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def read_npz(path):
+def read_npz(path: FilePath) -> Parameters:
     """Read an uncompressed .npz file of plain numbers: {name: array}.
 
     Nothing in the file is taken on trust: no pickle is read, and every size is compared with the bytes that
@@ -156,7 +166,7 @@ def read_npz(path):
         return arrays
 
 
-def _read_member(member):
+def _read_member(member: archive.Member) -> Array:
     if not member.filename.endswith(".npy"):
         raise ValueError("not an array (.npy)")
     preamble = member.read(10)
@@ -172,7 +182,7 @@ def _read_member(member):
     return array.reshape(shape, order=order)
 
 
-def _parse_npy_header(header):
+def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
     """(dtype, order, shape) from the text NumPy writes before an array's bytes."""
     match = _NPY_HEADER.fullmatch(header)
     if match is None:
@@ -185,7 +195,7 @@ def _parse_npy_header(header):
     return dtype, "F" if fortran == "True" else "C", tuple(int(n) for n in re.findall(r"\d+", shape))
 
 
-def write_model(model, path, metadata):
+def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
     header = pack_header(model, metadata)
     if _is_safetensors(path):
@@ -196,7 +206,7 @@ def write_model(model, path, metadata):
         write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
-def read_model(path, strict):
+def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
     header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
@@ -213,7 +223,7 @@ def read_model(path, strict):
     return model, metadata
 
 
-def build(config):
+def build(config: Any) -> Any:
     """The layer that `config` describes, blank: `restore` must give it its weights.
 
     Parameters
@@ -239,7 +249,7 @@ def build(config):
     return _LAYERS[kind].blank(**arguments)
 
 
-def _split(config):
+def _split(config: Any) -> tuple[str, dict[str, Any]]:
     """(type, arguments) of a layer's configuration, of which nothing is known yet."""
     if not isinstance(config, dict):
         raise ValueError(f"expected the configuration of a layer, got {config!r:.80}")
@@ -254,7 +264,7 @@ def _split(config):
     return kind, arguments
 
 
-def _least_size(config):
+def _least_size(config: Any) -> int:
     """How many weights, biases aside, the layer `config` describes has; worked out without making it."""
     kind, arguments = _split(config)
     if kind == "Sequential":
@@ -262,7 +272,7 @@ def _least_size(config):
     if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
-    def size(name, default=None):
+    def size(name: str, default: int | None = None) -> int:
         return positive_int(f"{kind}: {name}", arguments.get(name, default))
 
     if kind == "Linear":
@@ -290,7 +300,7 @@ def _least_size(config):
     return directions * (4 * H * columns + layers * others)
 
 
-def pack_header(model, metadata):
+def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     """Architecture and metadata (None: the model's own) as JSON in UTF-8, once it is certain that it can be read."""
     if metadata is None:
         metadata = getattr(model, "metadata", {})
@@ -310,7 +320,7 @@ def pack_header(model, metadata):
     return content.encode()
 
 
-def unpack_header(content):
+def unpack_header(content: bytes | str) -> tuple[Any, dict[str, Any]]:
     """(configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
@@ -327,7 +337,7 @@ def unpack_header(content):
     return header.get("model"), header["metadata"]
 
 
-def metadata_of(path, properties):
+def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
     """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
     if HEADER not in properties:
         return properties
@@ -335,7 +345,7 @@ def metadata_of(path, properties):
         return unpack_header(properties[HEADER])[1]
 
 
-def check_finite(path, arrays, strict):
+def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
     """Warn of NaN and infinity among `arrays`, {name: array}; with `strict` raise ValueError. `path` is named."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
@@ -346,7 +356,7 @@ def check_finite(path, arrays, strict):
     warn(message)
 
 
-def warn(message):
+def warn(message: str) -> None:
     """A warning that names the line outside the package which led here, however deep the call."""
     package, level, frame = os.path.dirname(os.path.dirname(__file__)) + os.sep, 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
@@ -354,12 +364,12 @@ def warn(message):
     warnings.warn(message, stacklevel=level)
 
 
-def _numbers(array):
+def _numbers(array: Array) -> Array:
     """What an array stands for; uint16 is bf16."""
     return widened(array) if array.dtype == np.uint16 else array
 
 
-def _read_npz_model(path):
+def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters]:
     arrays = read_npz(path)
     header = arrays.pop(HEADER, None)
     if header is None or header.dtype != np.uint8:
@@ -367,7 +377,7 @@ def _read_npz_model(path):
     return header.tobytes(), arrays
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: FilePath) -> tuple[bytes, Parameters]:
     safetensors = safetensors_library()
     with open(path, "rb"):  # safetensors' own errors do not all name the file
         pass
@@ -385,16 +395,16 @@ def _read_safetensors(path):
         raise ValueError(f"{path}: {error}") from None
 
 
-def _not_a_model(path, shapes):
+def _not_a_model(path: FilePath, shapes: dict[str, Any]) -> ForeignFile:
     inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     return ForeignFile(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
-def _is_safetensors(path):
+def _is_safetensors(path: FilePath) -> bool:
     return os.fspath(path).lower().endswith(".safetensors")
 
 
-def safetensors_library():
+def safetensors_library() -> Any:
     """The safetensors module; an ImportError that names the extra where it is not installed."""
     try:
         import safetensors.numpy

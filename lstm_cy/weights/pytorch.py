@@ -4,6 +4,8 @@ Names and the order of the gates are PyTorch's here too, so nothing is reordered
 tensors and modules are those that the caller has.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -11,7 +13,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,15 @@ from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
 from ..quantize import widened
 from . import archive, native, torch_pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import TypeVar
+
+    from ..layer import Layer
+    from ..typing import Array, FilePath, Parameters
+
+    _L = TypeVar("_L", bound=Layer)
 
 # A tensor of nn.LSTM, or, without a layer's number, of nn.LSTMCell.
 _TENSOR = re.compile(
@@ -47,7 +58,7 @@ _OURS = {
 }
 
 
-def read(path):
+def read(path: FilePath) -> Any:
     """The arrays of a file of tensors, by name, without PyTorch and without executing anything in the file.
 
     Parameters
@@ -98,7 +109,7 @@ def read(path):
     return torch_pickle.read(path)
 
 
-def lstms(source, *, batch_first=False, strict=False):
+def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, strict: bool = False) -> dict[str, LSTM]:
     """Every LSTM in a file, a state dict or a checkpoint: layers, directions, projection and bias from the tensors.
 
     Parameters
@@ -151,7 +162,7 @@ def lstms(source, *, batch_first=False, strict=False):
     return _layers(path, _plans(path, read(path)), strict, copy=False, batch_first=batch_first)
 
 
-def read_model(path, strict, *, batch_first=False):
+def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LSTM:
     """The LSTM in a file of tensors that holds one and nothing else; see `weights.load`."""
     path = os.fspath(path)
     value = read(path)
@@ -167,7 +178,7 @@ def read_model(path, strict, *, batch_first=False):
     return model
 
 
-def from_torch(module):
+def from_torch(module: Any) -> Any:
     """The layer or model that a live PyTorch module is in evaluation; the weights are copied.
 
     Parameters
@@ -216,11 +227,11 @@ def from_torch(module):
     hooked = [place for place, part in modules.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {', '.join(hooked)}")
-    layers = [converters[place](place, part) for place, part in modules.items()]
+    layers = [converters[place](place, part) for place, part in modules.items()]  # type: ignore[misc]  # none is None
     return Sequential(*layers) if type(module) is nn.Sequential else layers[0]
 
 
-def to_state_dict(model, prefix=""):
+def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
     """The weights under the names that PyTorch's modules take.
 
     Parameters
@@ -259,7 +270,7 @@ def to_state_dict(model, prefix=""):
     return {prefix + name: array for name, array in model.state_dict().items()}
 
 
-def _options_of_ours(layer):
+def _options_of_ours(layer: Layer) -> Iterator[str]:
     """The options of a layer that torch.nn has not."""
     if not isinstance(layer, LSTM):
         return
@@ -270,7 +281,7 @@ def _options_of_ours(layer):
         yield "activations"
 
 
-def _flat(nn, module, place):
+def _flat(nn: Any, module: Any, place: str) -> Iterator[tuple[str, Any]]:
     """(place, module) of each part of a Sequential, or of the one module there is."""
     if type(module) is not nn.Sequential:
         yield place, module
@@ -281,37 +292,37 @@ def _flat(nn, module, place):
         yield from _flat(nn, part, f"{place}[{name}]")
 
 
-def _converter(nn, module):
+def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
     for name, converter in _CONVERTERS.items():
         if type(module) is getattr(nn, name):
             return converter
     return None
 
 
-def _from_lstm(place, module):
+def _from_lstm(place: str, module: Any) -> LSTM:
     options = {name: getattr(module, name) for name in ("batch_first", "dropout") if hasattr(module, name)}
     (layer,) = _layers(place, _plans(place, module.state_dict()), False, **options).values()
     return layer
 
 
-def _from_linear(place, module):
+def _from_linear(place: str, module: Any) -> Linear:
     return _filled(Linear, module, module.in_features, module.out_features, bias=module.bias is not None)
 
 
-def _from_embedding(place, module):
+def _from_embedding(place: str, module: Any) -> Embedding:
     if module.max_norm is not None:
         raise ValueError(f"{place}: expected no max_norm, which changes the weights when called, got {module.max_norm}")
     return _filled(Embedding, module, module.num_embeddings, module.embedding_dim)
 
 
-def _filled(kind, module, *sizes, **options):
+def _filled(kind: type[_L], module: Any, *sizes: int, **options: Any) -> _L:
     arrays = {name: _array(tensor) for name, tensor in module.state_dict().items()}
     layer = kind.blank(*sizes, **options, dtype=_dtype(arrays.values()))
     layer.load_state_dict(arrays)
     return layer
 
 
-def _from_dropout(place, module):
+def _from_dropout(place: str, module: Any) -> Dropout:
     return Dropout(module.p)
 
 
@@ -327,13 +338,14 @@ _CONVERTERS = {
 class _Plan(NamedTuple):
     """An LSTM that is to be made: the arguments, and the tensors under its parameters' names."""
 
-    options: dict
-    tensors: dict
+    options: dict[str, Any]
+    tensors: dict[Any, Any]
 
 
-def _plans(source, value):
+def _plans(source: Any, value: Any) -> dict[str, _Plan]:
     """{prefix: _Plan} of the LSTMs in `value`; raises for all that does not fit, in one error."""
-    groups, problems = {}, []
+    groups: dict[Any, Any] = {}
+    problems: list[str] = []
     for place, tensors in _places(value):
         for name, tensor in tensors.items():
             if match := _TENSOR.fullmatch(name):
@@ -360,7 +372,7 @@ def _plans(source, value):
     return plans
 
 
-def _places(value, place=()):
+def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """(place, {name: tensor}) of each dict or list with tensors in it, however deep."""
     if isinstance(value, Mapping):
         parts = [(str(key), part) for key, part in value.items()]
@@ -375,16 +387,16 @@ def _places(value, place=()):
         yield from _places(part, (*place, name))
 
 
-def _is_tensor(value):
+def _is_tensor(value: object) -> bool:
     return hasattr(value, "__array__") and hasattr(value, "shape")
 
 
-def _name(part, layer, reverse):
+def _name(part: str, layer: int | None, reverse: bool) -> str:
     """PyTorch's name of a parameter; of an LSTMCell's if `layer` is None."""
     return part if layer is None else f"{part}_l{layer}{'_reverse' * reverse}"
 
 
-def _fit(tensors):
+def _fit(tensors: dict[Any, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
     """(options of the LSTM that has `tensors`, their keys in its order, what is wrong); `tensors` as in `_plans`."""
     shapes = {key: tuple(int(size) for size in tensor.shape) for key, tensor in tensors.items()}
     layers = {layer for _, layer, _ in shapes}
@@ -392,7 +404,7 @@ def _fit(tensors):
         return {}, [], ["weight_ih and the like: both those of an LSTM and those of an LSTMCell"]
     first = None if None in layers else 0
     keys = [(part, first, False) for part in ("weight_ih", "weight_hh", "weight_hr")]
-    ih, hh, hr = map(shapes.get, keys)
+    ih, hh, hr = (shapes.get(key, ()) for key in keys)
     wrong = [f"{_name(*key)} is missing" for key in keys[:2] if key not in shapes]
     wrong += [
         f"{_name(*key)} has shape {shapes[key]}, expected 2 axes"
@@ -427,11 +439,11 @@ def _fit(tensors):
     return options, [] if wrong else list(expected), wrong
 
 
-def _shapes(layers, options):
+def _shapes(layers: Any, options: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
     """{key: shape} of all tensors that these layers of an LSTM should have."""
     H, P = options["hidden_size"], options["proj_size"] or options["hidden_size"]
     directions = (False, True) if options["bidirectional"] else (False,)
-    shapes = {}
+    shapes: dict[Any, tuple[int, ...]] = {}
     for layer in sorted(layers, key=lambda layer: layer or 0):
         for reverse in directions:
             inputs = len(directions) * P if layer else options["input_size"]
@@ -444,7 +456,9 @@ def _shapes(layers, options):
     return shapes
 
 
-def _layers(source, plans, strict, *, copy=True, **options):
+def _layers(
+    source: Any, plans: dict[str, _Plan], strict: bool, *, copy: bool = True, **options: Any
+) -> dict[str, LSTM]:
     """{prefix: LSTM} as planned; without `copy` the layers may take arrays over."""
     arrays = {prefix: {name: _array(tensor) for name, tensor in plan.tensors.items()} for prefix, plan in plans.items()}
     named = {prefix + name: array for prefix, parts in arrays.items() for name, array in parts.items()}
@@ -456,20 +470,21 @@ def _layers(source, plans, strict, *, copy=True, **options):
         return {prefix: _layer(plans[prefix].options | options, parts, copy) for prefix, parts in arrays.items()}
 
 
-def _array(tensor):
+def _array(tensor: Any) -> Array:
     """A tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not know, as float32."""
     if not hasattr(tensor, "detach"):
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    result: Array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return result
 
 
-def _dtype(arrays):
+def _dtype(arrays: Collection[Array]) -> np.dtype[Any]:
     """Of the layer that holds these."""
     return np.dtype("float64" if any(array.dtype.name == "float64" for array in arrays) else "float32")
 
 
-def _layer(options, arrays, copy):
+def _layer(options: dict[str, Any], arrays: Parameters, copy: bool) -> LSTM:
     dtype = _dtype(arrays.values())
     own = {}
     for name, array in arrays.items():
@@ -482,14 +497,14 @@ def _layer(options, arrays, copy):
     return layer
 
 
-def _listed(tensors):
+def _listed(tensors: Any) -> str:
     """Names and shapes, not too many."""
     texts = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
     more = [f"and {len(texts) - _MAX_LISTED} more"] if len(texts) > _MAX_LISTED else []
     return ", ".join(texts[:_MAX_LISTED] + more) or "none"
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: FilePath) -> Parameters:
     safetensors = native.safetensors_library()
     arrays, narrow = {}, []
     with open(path, "rb"):  # safetensors' own errors do not all name the file
@@ -509,7 +524,7 @@ def _read_safetensors(path):
     return arrays | _read_bfloat16(path, narrow) if narrow else arrays
 
 
-def _read_bfloat16(path, names):
+def _read_bfloat16(path: FilePath, names: Collection[str]) -> Parameters:
     """{name: float32 array}; the file is one that safetensors has found to be whole."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -520,6 +535,6 @@ def _read_bfloat16(path, names):
         for name in names:
             array = np.empty(header[name]["shape"], "<u2")
             file.seek(8 + length + header[name]["data_offsets"][0])
-            file.readinto(array)
+            file.readinto(array.data)
             arrays[name] = widened(array)
     return arrays

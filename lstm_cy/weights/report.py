@@ -1,18 +1,27 @@
 """What is in a model file, told line by line."""
 
+from __future__ import annotations
+
 import inspect
 import os
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from .. import activations
 from ..layers import Sequential
 from ..lstm import LSTM
 from . import gate_order, native
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ..layer import Layer
+    from ..typing import FilePath
+
 _LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))
 
 
-def describe(path):
+def describe(path: FilePath) -> list[str]:
     """Lines that tell what a file holds: layers and their options, tensors, the order of the gates, what is not read.
 
     Parameters
@@ -52,7 +61,7 @@ def describe(path):
     return [f"{os.fspath(path)}: {os.path.getsize(path)} bytes, {first}", *lines]
 
 
-def words(layer):
+def words(layer: Layer) -> str:
     """A layer as the call that makes it, without the options that are as usual.
 
     Examples
@@ -71,7 +80,7 @@ def words(layer):
     return f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
-def _own_or_foreign(path):
+def _own_or_foreign(path: FilePath) -> list[str]:
     try:
         model, metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
@@ -85,7 +94,7 @@ def _own_or_foreign(path):
     ]
 
 
-def _pytorch(path):
+def _pytorch(path: FilePath) -> list[str]:
     from . import pytorch
 
     arrays = dict(flat(pytorch.read(path)))
@@ -100,7 +109,7 @@ def _pytorch(path):
     ]
 
 
-def flat(value, place=""):
+def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """(name, tensor) of what a file of tensors holds, with the places in its dicts and lists before the names."""
     if hasattr(value, "shape"):
         yield place, value
@@ -109,7 +118,7 @@ def flat(value, place=""):
             yield from flat(inner, f"{place}/{key}" if place else str(key))
 
 
-def own_tensors(tensors, prefix, lstm):
+def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
     """{parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from what `flat` gives."""
     own = {}
     for place, tensor in tensors.items():
@@ -121,14 +130,14 @@ def own_tensors(tensors, prefix, lstm):
     return own
 
 
-def _keras(path):
+def _keras(path: FilePath) -> list[str]:
     from .keras import read_model
 
     model = read_model(path)
     return ["a model of Keras", *_layers(model), _gates(gate_order.KERAS), *_tensors(model.stored())]
 
 
-def _onnx(path):
+def _onnx(path: FilePath) -> list[str]:
     from .onnx import lstms
     from .onnx.fold import Graph
     from .onnx.proto import Source, naming
@@ -155,7 +164,7 @@ def _onnx(path):
     ]
 
 
-def _operators(graph):
+def _operators(graph: Any) -> Iterator[str]:
     """The operators of a graph and of those inside it, each as often as it is there."""
     for node in graph.node:
         yield node.op_type
@@ -164,7 +173,7 @@ def _operators(graph):
                 yield from _operators(inner)
 
 
-def _type(value):
+def _type(value: Any) -> str:
     """Element type and shape of an input or output."""
     from .onnx.proto import DTYPES
 
@@ -177,30 +186,30 @@ def _type(value):
     return f"{dtype} ({', '.join(sizes)})"
 
 
-def _table(title, rows):
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of names and what is told of each, under a title."""
     rows = list(rows)
     width = max((len(name) for name, _ in rows), default=0)
     return [title if rows else f"{title}: none", *(f"  {name:{width}}  {told}" for name, told in rows)]
 
 
-def _layers(model):
+def _layers(model: Layer) -> list[str]:
     if not isinstance(model, Sequential):
         return ["layers", f"  {words(model)}"]
     return _table("layers", [(str(place), words(layer)) for place, layer in enumerate(model.layers)])
 
 
-def _gates(order):
+def _gates(order: Sequence[str]) -> str:
     return f"gates in the file: {', '.join(_LETTERS[name] for name in order)}"
 
 
-def _tensors(arrays, title="tensors"):
+def _tensors(arrays: Mapping[str, Any], title: str = "tensors") -> list[str]:
     numbers, size = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
     rows = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
     return _table(f"{title}: {len(arrays)}, {numbers} numbers, {size} bytes" if rows else title, rows)
 
 
-def _metadata(metadata):
+def _metadata(metadata: Mapping[str, Any]) -> str:
     return f"metadata: {', '.join(metadata) or 'none'}"
 
 

@@ -6,13 +6,25 @@ those that plain values need, and of names only those in `_NAMES`. Each step tak
 number of steps is limited.
 """
 
+from __future__ import annotations
+
 import math
 import pickletools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..quantize import widened
 from . import archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Literal, TypeVar
+
+    from ..typing import Array, FilePath
+    from .archive import Member
+
+    _T = TypeVar("_T")
 
 # A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
 _MAX_PICKLE = 8 << 20
@@ -45,7 +57,7 @@ _STORAGES = {
 }
 
 
-def read(path):
+def read(path: FilePath) -> Any:
     """What a PyTorch file holds; see `weights.pytorch.read`."""
     with open(path, "rb") as file, archive.naming(path):
         _check_beginning(file.read(2 + len(_LEGACY_MAGIC)))
@@ -58,7 +70,7 @@ def read(path):
     return value
 
 
-def _check_beginning(content):
+def _check_beginning(content: bytes) -> None:
     if content.startswith(b"\x80") and content[2:] == _LEGACY_MAGIC:
         raise ValueError(
             "in PyTorch's legacy format; only its ZIP format is read: load it in PyTorch, and torch.save it again with "
@@ -68,7 +80,7 @@ def _check_beginning(content):
         raise ValueError("a bare pickle, which is not read; torch.save a state_dict() instead")
 
 
-def _folder(names):
+def _folder(names: Iterable[str]) -> str:
     """The folder that all members are in, with a slash; raises for an archive that is none of PyTorch's."""
     folder, *others = {name.partition("/")[0] + "/" for name in names} or [""]
     if others or folder + "data.pkl" not in names:
@@ -90,9 +102,9 @@ class _Records:
         Bytes of all tensors' records.
     """
 
-    def __init__(self, members):
+    def __init__(self, members: dict[str, Member]) -> None:
         self._members = members
-        self._arrays = {}
+        self._arrays: dict[str, tuple[str, Array]] = {}
         self.total = sum(member.size for name, member in members.items() if name.startswith("data/"))
         version = self.bytes("version", 8) if "version" in members else b"3"
         if not version.strip().isdigit() or int(version) not in _VERSIONS:
@@ -100,23 +112,23 @@ class _Records:
         order = self.bytes("byteorder", 8) if "byteorder" in members else b"little"
         if order not in (b"little", b"big"):
             raise ValueError(f"byteorder: expected b'little' or b'big', got {order!r}")
-        self._byteorder = "<" if order == b"little" else ">"
+        self._byteorder: Literal["<", ">"] = "<" if order == b"little" else ">"
 
-    def bytes(self, name, most):
+    def bytes(self, name: str, most: int) -> Any:
         """A record as bytes, if there are not more than `most`."""
         member = self._members[name]
         if member.size > most:
             raise ValueError(f"{name} has {member.size} bytes; at most {most} are read")
         return member.read(member.size)
 
-    def size(self, key):
+    def size(self, key: str) -> int:
         """The bytes of a storage."""
         name = f"data/{key}"
         if name not in self._members:
             raise ValueError(f"record {name!r:.80} is missing")
         return self._members[name].size
 
-    def array(self, key, kind):
+    def array(self, key: str, kind: str) -> Array:
         """A storage's elements, all of them, as an array of one axis."""
         if key not in self._arrays:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
@@ -142,7 +154,7 @@ class _Storage:
 
     name = "a storage"
 
-    def __init__(self, key, kind):
+    def __init__(self, key: str, kind: Any) -> None:
         self.key = key
         self.kind = kind
 
@@ -150,25 +162,25 @@ class _Storage:
 class _Name:
     """A name that a pickle refers to: one of those that tensors need."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
 
 class _Machine:
     """Interprets the opcodes of one pickle."""
 
-    def __init__(self, records):
+    def __init__(self, records: _Records) -> None:
         self._records = records
-        self._stack = []
-        self._marked = []  # the stacks that MARK has set aside
-        self._memo = {}
+        self._stack: list[Any] = []
+        self._marked: list[list[Any]] = []  # the stacks that MARK has set aside
+        self._memo: dict[int, Any] = {}
 
-    def run(self, content):
+    def run(self, content: Any) -> Any:
         """The value that the pickle describes."""
         for steps, (opcode, argument, place) in enumerate(pickletools.genops(content)):
             if steps >= _MAX_STEPS:
                 raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
-            act = _OPCODES.get(opcode.name)
+            act: Callable[..., None] | None = _OPCODES.get(opcode.name)  # type: ignore[assignment]
             if act is None:
                 raise ValueError(f"opcode {opcode.name} is not among those that tensors need, and is refused")
             try:
@@ -179,55 +191,55 @@ class _Machine:
             raise ValueError("damaged: it ends with an unfinished value")
         return self._stack.pop()
 
-    def ignore(self, argument):
+    def ignore(self, argument: object) -> None:
         pass
 
-    def push(self, value):
+    def push(self, value: Any) -> None:
         self._stack.append(value)
 
-    def mark(self, _):
+    def mark(self, _: object) -> None:
         self._marked.append(self._stack)
         self._stack = []
 
-    def _items(self):
+    def _items(self) -> list[Any]:
         """What is above the mark, which is taken away."""
         items, self._stack = self._stack, self._marked.pop()
         return items
 
-    def _top(self, kind):
+    def _top(self, kind: type[_T]) -> _T:
         """The top of the stack, which has to be of this type."""
         value = self._stack[-1]
         if type(value) is not kind:
             raise ValueError(f"damaged: expected a {kind.__name__} to add to, got a {type(value).__name__}")
         return value
 
-    def tuple_of_marked(self, _):
+    def tuple_of_marked(self, _: object) -> None:
         items = self._items()
         self.push(tuple(items))
 
-    def tuple_of(self, count):
+    def tuple_of(self, count: int) -> None:
         if len(self._stack) < count:
             raise IndexError
         items = tuple(self._stack[-count:])
         del self._stack[-count:]
         self.push(items)
 
-    def append(self, _):
+    def append(self, _: object) -> None:
         value = self._stack.pop()
         self._top(list).append(value)
 
-    def append_marked(self, _):
+    def append_marked(self, _: object) -> None:
         items = self._items()
         self._top(list).extend(items)
 
-    def set_item(self, _):
+    def set_item(self, _: object) -> None:
         value = self._stack.pop()
         self._set([self._stack.pop(), value])
 
-    def set_marked(self, _):
+    def set_marked(self, _: object) -> None:
         self._set(self._items())
 
-    def _set(self, items):
+    def _set(self, items: list[Any]) -> None:
         """Add key, value, key, value, ... to the dict on the stack."""
         target = self._top(dict)
         if len(items) % 2:
@@ -238,27 +250,27 @@ class _Machine:
                 raise ValueError(f"a dict's key is a {type(key).__name__}; only strings and integers are read")
             target[key] = value
 
-    def put(self, index):
+    def put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
-    def memoize(self, _):
+    def memoize(self, _: object) -> None:
         self.put(len(self._memo))
 
-    def get(self, index):
+    def get(self, index: int) -> None:
         self.push(self._memo[index])
 
-    def find(self, name):
+    def find(self, name: str) -> None:
         """GLOBAL: module and name, a space between."""
         module, _, name = name.partition(" ")
         self._find(module, name)
 
-    def find_on_stack(self, _):
+    def find_on_stack(self, _: object) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("damaged: a name that is not a string")
         self._find(module, name)
 
-    def _find(self, module, name):
+    def _find(self, module: str, name: str) -> None:
         name = f"{module}.{name}"
         if name.startswith("torch.") and name.removeprefix("torch.") in _BYTES_OF:
             self.push(name)  # a dtype
@@ -270,7 +282,7 @@ class _Machine:
                 "a whole module was saved, save its state_dict() instead: dense tensors, none quantized"
             )
 
-    def storage(self, _):
+    def storage(self, _: object) -> None:
         """BINPERSID: how PyTorch refers to the bytes beside the pickle."""
         match self._stack.pop():
             case ("storage", _Name(name=name), str(key), str(), int(count)) if name in _STORAGES:
@@ -284,26 +296,26 @@ class _Machine:
             case _:
                 raise ValueError("a persistent id that is no tensor's storage is refused")
 
-    def call(self, _):
+    def call(self, _: object) -> None:
         """REDUCE: not a call of what the name says, but the counterpart here."""
         arguments, name = self._stack.pop(), self._stack.pop()
         if not isinstance(name, _Name) or name.name not in _NAMES or type(arguments) is not tuple:
             raise ValueError("damaged: a call of what cannot be called")
         self.push(_NAMES[name.name](self, arguments))
 
-    def build(self, _):
+    def build(self, _: object) -> None:
         """BUILD: attributes, which a state_dict has: the versions of its modules. They are passed over."""
         state = self._stack.pop()
         if type(state) is not dict:
             raise ValueError(f"damaged: attributes in a {type(state).__name__}")
         self._top(dict)
 
-    def ordered_dict(self, arguments):
+    def ordered_dict(self, arguments: Any) -> dict[Any, Any]:
         if arguments:
             raise ValueError("damaged: collections.OrderedDict with arguments")
         return {}
 
-    def tensor(self, arguments):
+    def tensor(self, arguments: Any) -> Array:
         """torch._utils._rebuild_tensor_v2: storage, offset, size, stride, requires_grad, hooks[, metadata]."""
         match arguments:
             case (_Storage() as storage, offset, size, stride, _, _, *metadata):
@@ -311,7 +323,7 @@ class _Machine:
                 return self._tensor(storage.key, storage.kind, offset, size, stride)
         raise ValueError("damaged: torch._utils._rebuild_tensor_v2 with other arguments than a tensor's")
 
-    def untyped_tensor(self, arguments):
+    def untyped_tensor(self, arguments: Any) -> Array:
         """torch._utils._rebuild_tensor_v3: the same with the dtype behind the hooks."""
         match arguments:
             case (_Storage() as storage, offset, size, stride, _, _, str(dtype), *metadata) if dtype in _DTYPES:
@@ -319,11 +331,11 @@ class _Machine:
                 return self._tensor(storage.key, _DTYPES[dtype], offset, size, stride)
         raise ValueError("damaged: torch._utils._rebuild_tensor_v3 with other arguments than a tensor's")
 
-    def _check_metadata(self, metadata):
+    def _check_metadata(self, metadata: Any) -> None:
         if metadata and metadata[0] is not None and not (type(metadata[0]) is dict and not metadata[0]):
             raise ValueError("a tensor that is conjugated, negated or has other metadata is not read")
 
-    def _tensor(self, key, kind, offset, size, stride):
+    def _tensor(self, key: str, kind: Any, offset: Any, size: Any, stride: Any) -> Array:
         place = f"storage {key!r:.80}"
         if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
             raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
@@ -344,19 +356,19 @@ class _Machine:
         strides = [step * count if length > 1 else step for length, count in zip(size, stride, strict=True)]
         return np.ndarray(size, flat.dtype, flat, offset * step, strides)
 
-    def parameter(self, arguments):
+    def parameter(self, arguments: Any) -> Array:
         match arguments:
             case (np.ndarray() as array, bool(), dict()):
                 return array
         raise ValueError("damaged: torch._utils._rebuild_parameter with other arguments than a parameter's")
 
-    def torch_size(self, arguments):
+    def torch_size(self, arguments: Any) -> tuple[int, ...]:
         match arguments:
             case (tuple() as size,):
                 return size
         raise ValueError("damaged: torch.Size with other arguments than a size")
 
-    def device(self, arguments):
+    def device(self, arguments: Any) -> str:
         match arguments:
             case (str(kind),):
                 return kind
@@ -364,7 +376,7 @@ class _Machine:
                 return f"{kind}:{index}"
         raise ValueError("damaged: torch.device with other arguments than a device")
 
-    def encode(self, arguments):
+    def encode(self, arguments: Any) -> bytes:
         """_codecs.encode: how protocol 2 writes bytes."""
         match arguments:
             case (str(text), "latin1"):
@@ -417,11 +429,11 @@ _OPCODES = {
 }
 
 
-def _check_result(value, total):
+def _check_result(value: Any, total: int) -> None:
     """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
     nodes = size = 0
 
-    def visit(value, depth):
+    def visit(value: Any, depth: int) -> None:
         nonlocal nodes, size
         nodes += 1
         if depth > _MAX_DEPTH:

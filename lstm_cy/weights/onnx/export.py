@@ -1,5 +1,9 @@
 """Models as ONNX graphs, which ONNX Runtime runs to the same numbers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ... import activations
@@ -9,6 +13,15 @@ from ...lstm import LSTM
 from ...quantize import QuantizedLSTM
 from .. import gate_order, native
 from .proto import import_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeVar
+
+    from ...layer import Layer
+    from ...typing import Array, DTypeLike, FilePath
+
+    _Names = TypeVar("_Names", str, list[str])
 
 #: operator sets in which every operator used here means the same
 OPSETS = range(13, 25)
@@ -23,7 +36,14 @@ _SPELLING = {
 }
 
 
-def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
+def to_onnx(
+    model: Layer,
+    *,
+    states: bool = False,
+    lengths: bool = False,
+    opset: int = 17,
+    metadata: dict[str, Any] | None = None,
+) -> Any:
     """A model as an ONNX graph, for any number of steps and rows.
 
     Parameters
@@ -82,7 +102,7 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
         native.warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
-    graph = _Graph(onnx, model.dtype)
+    graph = _Graph(onnx, np.dtype(model.dtype))
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
     made = onnx.helper.make_model(
@@ -96,14 +116,14 @@ def to_onnx(model, *, states=False, lengths=False, opset=17, metadata=None):
     return made
 
 
-def write_model(model, path, metadata, **options):
+def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, **options: Any) -> None:
     """Write `model` and `metadata` to `path`, an .onnx file; see `weights.save`, and `to_onnx` for the options."""
     content = to_onnx(model, metadata=metadata, **options).SerializeToString(deterministic=True)
     with native.replacing(path) as file:
         file.write(content)
 
 
-def _layers(model, lengths):
+def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
     """[(prefix of its names, layer)], without Dropout, once it is certain that ONNX can say all of them."""
     if isinstance(model, Sequential):
         layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
@@ -122,7 +142,7 @@ def _layers(model, lengths):
     return layers
 
 
-def _without_words(layer, lengths):
+def _without_words(layer: Layer, lengths: bool) -> list[str]:
     """What of a layer ONNX's operators cannot say, as words."""
     found = []
     if isinstance(layer, LSTM):
@@ -145,17 +165,20 @@ def _without_words(layer, lengths):
 class _Graph:
     """Nodes, constants, inputs and outputs as they are added; values go by their names, and all floats are float32."""
 
-    def __init__(self, onnx, dtype):
+    def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
         self.onnx = onnx
         self.narrow, self.wide = np.dtype("float32"), dtype
-        self.nodes, self.constants, self.inputs, self.outputs = [], [], [], []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
 
-    def input(self, name, shape, dtype=None):
+    def input(self, name: str, shape: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
         """An input of the model's dtype, or of integers."""
         self.inputs.append(self._described(name, dtype or self.wide, shape))
         return name if dtype else self._cast(name, self.narrow)
 
-    def output(self, value, name, shape):
+    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
         """Make `value` an output, under the name `name`."""
         value = self._cast(value, self.wide)
         for node in self.nodes:
@@ -163,7 +186,7 @@ class _Graph:
                 names[:] = [name if there == value else there for there in names]
         self.outputs.append(self._described(name, self.wide, shape))
 
-    def constant(self, name, array):
+    def constant(self, name: str, array: Any) -> str:
         """A constant, of integers or of what becomes float32."""
         array = np.asarray(array, order="C")
         if array.dtype.kind == "f":
@@ -171,30 +194,33 @@ class _Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def node(self, operator, inputs, outputs, name=None, **attributes):
+    def node(
+        self, operator: str, inputs: Sequence[str], outputs: _Names, name: str | None = None, **attributes: Any
+    ) -> _Names:
         """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
-        names = [outputs] if isinstance(outputs, str) else outputs
+        names: list[str] = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
         return outputs
 
-    def _cast(self, value, dtype):
+    def _cast(self, value: str, dtype: np.dtype[Any]) -> str:
         if self.wide == self.narrow:
             return value
         return self.node("Cast", [value], f"{value}.{dtype.name}", to=self._type(dtype))
 
-    def _described(self, name, dtype, shape):
+    def _described(self, name: str, dtype: DTypeLike, shape: Sequence[int | str]) -> Any:
         return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
 
-    def _type(self, dtype):
+    def _type(self, dtype: DTypeLike) -> Any:
         return self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def _add_model(graph, model, layers, states, lengths):
+def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states: bool, lengths: Any) -> None:
     """The whole graph; inside it time comes first, whatever the model's layout."""
     axes = ["B", "T"] if model.batch_first else ["T", "B"]
     first = layers[0][1]
     if isinstance(first, Embedding):
-        x, features, turned = graph.input("tokens", axes, np.int64), None, [1, 0]
+        features: Any = None
+        x, turned = graph.input("tokens", axes, np.int64), [1, 0]
     else:
         features = next(_inputs_of(layer) for _, layer in layers if not isinstance(layer, Activation))
         x, turned = graph.input("x", [*axes, features]), [1, 0, 2]
@@ -225,30 +251,30 @@ def _add_model(graph, model, layers, states, lengths):
             graph.output(value, name + part, _state_shape(lstm))
 
 
-def _inputs_of(layer):
+def _inputs_of(layer: Any) -> int:
     return layer.input_size if isinstance(layer, LSTM) else layer.in_features
 
 
-def _named_lstms(layers):
+def _named_lstms(layers: list[tuple[str, Layer]]) -> dict[str, tuple[str, LSTM]]:
     """{prefix: (prefix of its states' names, LSTM)}: a single LSTM's states need no place in their names."""
     found = {prefix: layer for prefix, layer in layers if isinstance(layer, LSTM)}
     return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
 
 
-def _state_shape(lstm):
+def _state_shape(lstm: LSTM) -> list[int | str]:
     return [lstm.num_layers * lstm.num_directions, "B", lstm.hidden_size]
 
 
-def _add_states(graph, name, lstm):
+def _add_states(graph: _Graph, name: str, lstm: LSTM) -> list[str]:
     return [graph.input(name + part, _state_shape(lstm)) for part in ("h0", "c0")]
 
 
-def _add_embedding(graph, prefix, layer, tokens):
+def _add_embedding(graph: _Graph, prefix: str, layer: Embedding, tokens: str) -> str:
     weight = graph.constant(f"{prefix}weight", layer.parameters["weight"])
     return graph.node("Gather", [weight, tokens], f"{prefix}vectors")
 
 
-def _add_linear(graph, prefix, layer, x):
+def _add_linear(graph: _Graph, prefix: str, layer: Linear, x: str) -> str:
     weight = graph.constant(f"{prefix}weight", layer.parameters["weight"].T)
     x = graph.node("MatMul", [x, weight], f"{prefix}product")
     if layer.bias:
@@ -256,11 +282,11 @@ def _add_linear(graph, prefix, layer, x):
     return x
 
 
-def _add_activation(graph, prefix, layer, x):
-    def number(name, value):
+def _add_activation(graph: _Graph, prefix: str, layer: Activation, x: str) -> str:
+    def number(name: str, value: float | None) -> str:
         return graph.constant(prefix + name, np.float32(value))
 
-    def node(operator, inputs, name, **attributes):
+    def node(operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         return graph.node(operator, inputs, prefix + name, **attributes)
 
     if layer.name == "affine":
@@ -284,7 +310,7 @@ def _add_activation(graph, prefix, layer, x):
     return node(_spelled(layer.name), [x], layer.name, **attributes)
 
 
-def _add_readout(graph, prefix, layer, y, features):
+def _add_readout(graph: _Graph, prefix: str, layer: Readout, y: str, features: int) -> tuple[str, int]:
     """(value, how many features it has)."""
     if not layer.bidirectional:
         return _told(graph, prefix, layer, y, layer.go_backwards), features
@@ -304,7 +330,7 @@ def _add_readout(graph, prefix, layer, y, features):
     return merged, features // 2
 
 
-def _told(graph, prefix, layer, y, backwards):
+def _told(graph: _Graph, prefix: str, layer: Readout, y: str, backwards: bool) -> str:
     """The last step that was taken, or all steps in the order in which they were taken."""
     if not layer.return_sequences:
         last = graph.constant(f"{prefix}.last", np.array(0 if backwards else -1))
@@ -316,11 +342,13 @@ def _told(graph, prefix, layer, y, backwards):
     return graph.node("Slice", [y, *values], f"{prefix}.told")
 
 
-def _add_lstm(graph, prefix, lstm, x, state, lengths):
+def _add_lstm(
+    graph: _Graph, prefix: str, lstm: LSTM, x: str, state: Sequence[str] | None, lengths: str
+) -> tuple[str, list[str]]:
     """One node for each layer: (y, (h_n, c_n))."""
     L = lstm.num_layers
     initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
-    finals = [], []
+    finals: tuple[list[str], list[str]] = [], []
     for layer in range(L):
         name = f"{prefix}l{layer}."
         values = _add_weights(graph, name, lstm, layer)
@@ -335,7 +363,7 @@ def _add_lstm(graph, prefix, lstm, x, state, lengths):
     return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
 
 
-def _split(graph, prefix, lstm, state):
+def _split(graph: _Graph, prefix: str, lstm: LSTM, state: str) -> list[str]:
     """The states (L*D, B, H) as one value for each layer."""
     L = lstm.num_layers
     if L == 1:
@@ -344,7 +372,7 @@ def _split(graph, prefix, lstm, state):
     return graph.node("Split", [state, sizes], [f"{state}.{layer}" for layer in range(L)], axis=0)
 
 
-def _beside(graph, name, lstm, y):
+def _beside(graph: _Graph, name: str, lstm: LSTM, y: str) -> str:
     """Y, (T, D, B, H) as ONNX has it, as (T, B, D*H)."""
     if lstm.num_directions == 1:
         return graph.node("Squeeze", [y, graph.constant(f"{name}axis", np.array([1]))], f"{name}y")
@@ -353,7 +381,7 @@ def _beside(graph, name, lstm, y):
     return graph.node("Reshape", [y, graph.constant(f"{name}shape", shape)], f"{name}y")
 
 
-def _of_empty_rows(graph, final, initial, lengths):
+def _of_empty_rows(graph: _Graph, final: str, initial: str, lengths: str) -> str:
     """The final state, which of rows of length 0 is the initial one; ONNX Runtime says zeros."""
     if not initial or not lengths:
         return final
@@ -363,11 +391,13 @@ def _of_empty_rows(graph, final, initial, lengths):
     return graph.node("Where", [column, initial, final], f"{final}.kept")
 
 
-def _add_weights(graph, name, lstm, layer):
+def _add_weights(graph: _Graph, name: str, lstm: LSTM, layer: int) -> dict[str, str]:
     """{"W", "R", "B", "P": constant, directions first and gates in ONNX's order; "" where the layer has none}."""
-    parts = {"W": [], "R": [], "B": [], "P": []}
+    parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
-        own = {part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")}
+        own: dict[str, Any] = {
+            part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")
+        }
         parts["W"].append(gate_order.reorder(own["weight_ih"], gate_order.ORDER, gate_order.ONNX))
         parts["R"].append(gate_order.reorder(own["weight_hh"], gate_order.ORDER, gate_order.ONNX))
         if lstm.bias:
@@ -380,7 +410,7 @@ def _add_weights(graph, name, lstm, layer):
     return {part: graph.constant(name + part, np.stack(arrays)) if arrays else "" for part, arrays in parts.items()}
 
 
-def _attributes(lstm):
+def _attributes(lstm: LSTM) -> dict[str, Any]:
     """The attributes of a layer's node."""
     direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
     attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
@@ -393,7 +423,7 @@ def _attributes(lstm):
     return attributes
 
 
-def _activations(lstm):
+def _activations(lstm: LSTM) -> dict[str, Any]:
     """Alpha and beta stand in lists of their own, with an entry for each activation that takes one."""
     entries = [entry for triple in lstm.activations for entry in triple]
     takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
@@ -405,5 +435,5 @@ def _activations(lstm):
     return {name: values for name, values in lists.items() if values}
 
 
-def _spelled(name):
+def _spelled(name: str) -> str:
     return _SPELLING.get(name, name.capitalize())

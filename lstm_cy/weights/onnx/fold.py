@@ -1,12 +1,21 @@
 """Graphs with their constants worked out: a weight is a constant, however many operators an exporter put before it."""
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .operators import ATTRIBUTES, OPERATORS, OUTPUTS
 from .proto import LARGEST_COUNT, import_onnx, is_onnx, naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...typing import Array
+    from .proto import Source
 
 #: how many graphs may be inside each other
 LARGEST_DEPTH = 16
@@ -39,20 +48,20 @@ class Node:
 
     __slots__ = ("_budget", "attributes", "inputs", "name", "op_type", "opset", "outputs")
 
-    def __init__(self, source, proto):
+    def __init__(self, source: Source, proto: Any) -> None:
         self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.attributes = source.attributes(proto)
-        self._budget = None  # while it is folded
+        self._budget: Budget | None = None  # while it is folded
 
-    def __str__(self):
+    def __str__(self) -> str:
         return _describe(self.name, self.op_type, self.outputs)
 
-    def get(self, attribute, default=None):
+    def get(self, attribute: str, default: Any = None) -> Any:
         """The value of an attribute."""
         return self.attributes.get(attribute, default)
 
-    def room(self, shape, dtype, *inputs):
+    def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
         """Raise TooLarge where there is no room for a result of this shape, made of such inputs."""
         size = math.prod(shape) * dtype.itemsize
         if self._budget is not None:
@@ -60,12 +69,12 @@ class Node:
         elif size > max(LARGEST_RESULT, sum(array.nbytes for array in inputs)):
             raise TooLarge(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
 
-    def run(self, inputs):
+    def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         """The outputs, as a tuple, from the inputs, of which those left out are None."""
         with naming(self):
             return self._results(inputs)
 
-    def fold(self, inputs, budget):
+    def fold(self, inputs: Sequence[Array | None], budget: Budget) -> tuple[Array, ...] | None:
         """What `run` gives, read-only, or None where it would take too much."""
         self._budget = budget
         with naming(self):
@@ -79,7 +88,7 @@ class Node:
             result.flags.writeable = False
         return results
 
-    def _results(self, inputs):
+    def _results(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         results = OPERATORS[self.op_type](self, *inputs)
         return tuple(np.asarray(result) for result in (results if isinstance(results, tuple) else (results,)))
 
@@ -87,16 +96,16 @@ class Node:
 class Budget:
     """How many bytes the folding of one model may still take, and how many nodes and tensors it may still have."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self._left = max(SMALLEST_BUDGET, BUDGET_FACTOR * size)
         self._count = LARGEST_COUNT
 
-    def count(self, number):
+    def count(self, number: int) -> None:
         self._count -= number
         if self._count < 0:
             raise ValueError(f"more than {LARGEST_COUNT} nodes, tensors and inputs")
 
-    def take(self, size):
+    def take(self, size: int) -> None:
         if size > self._left:
             raise TooLarge(f"{size} bytes are more than the {self._left} left for folding")
         self._left -= size
@@ -122,7 +131,9 @@ class Graph:
         A value that nothing gives, or two do; more nodes or depth than any real graph has.
     """
 
-    def __init__(self, source, proto, outer=None, budget=None, depth=0):
+    def __init__(
+        self, source: Source, proto: Any, outer: Graph | None = None, budget: Budget | None = None, depth: int = 0
+    ) -> None:
         if depth > LARGEST_DEPTH:
             raise ValueError(f"graphs inside graphs, more than {LARGEST_DEPTH} deep")
         if proto.sparse_initializer:
@@ -131,8 +142,11 @@ class Graph:
         self._budget = Budget(source.size) if budget is None else budget
         self._budget.count(len(proto.node) + len(proto.initializer) + len(proto.input))
         self._depth = depth
-        self._known = set()
-        self.constants, self.nodes, self.foreign, self.graphs = {}, [], [], []
+        self._known: set[str] = set()
+        self.constants: dict[str, Array] = {}
+        self.nodes: list[Node] = []
+        self.foreign: list[tuple[str, str]] = []
+        self.graphs: list[Graph] = []
         for tensor in proto.initializer:
             self._define(tensor.name)
             self.constants[tensor.name] = source.array(tensor)
@@ -147,22 +161,22 @@ class Graph:
             if not self.knows(value.name):
                 raise ValueError(f"output {value.name!r} is given by no node")
 
-    def knows(self, name):
+    def knows(self, name: str) -> bool:
         """Whether a value of this name is there so far, in this graph or round it."""
         return name in self._known or (self._outer is not None and self._outer.knows(name))
 
-    def constant(self, name):
+    def constant(self, name: str) -> Array | None:
         """The array that a value is, or None if it is not constant."""
         if name in self._known or self._outer is None:
             return self.constants.get(name)
         return self._outer.constant(name)
 
-    def _define(self, name):
+    def _define(self, name: str) -> None:
         if not name or name in self._known:
             raise ValueError(f"value {name!r} is given twice" if name else "a value has no name")
         self._known.add(name)
 
-    def _add(self, source, proto, made):
+    def _add(self, source: Source, proto: Any, made: set[str]) -> None:
         label = _describe(proto.name, proto.op_type, proto.output)
         for name in proto.input:
             if name and not self.knows(name):
@@ -186,7 +200,7 @@ class Graph:
         elif not self._fold(node):
             self.nodes.append(node)
 
-    def _fold(self, node):
+    def _fold(self, node: Node) -> bool:
         if node.op_type not in _FOLDED:
             return False
         inputs = [self.constant(name) if name else None for name in node.inputs]
@@ -199,12 +213,12 @@ class Graph:
         return True
 
 
-def _describe(name, op_type, outputs):
+def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
     """What errors call a node."""
     return f"node {name!r} ({op_type})" if name else f"the node of {next(iter(outputs), '')!r} ({op_type})"
 
 
-def _foreign(proto, opset):
+def _foreign(proto: Any, opset: int) -> str | None:
     """What is not known about a NodeProto, or None.
 
     Raises
@@ -231,7 +245,7 @@ def _foreign(proto, opset):
     return None
 
 
-def _unknown_values(node):
+def _unknown_values(node: Node) -> str | None:
     """What there is no implementation for, or None."""
     for name, values in ATTRIBUTES.get(node.op_type, {}).items():
         if name in node.attributes and node.attributes[name] not in values:
@@ -244,7 +258,7 @@ def _unknown_values(node):
 class _Form:
     """What ONNX says about an operator: its attributes with their types, and how many inputs and outputs."""
 
-    def __init__(self, schema):
+    def __init__(self, schema: Any) -> None:
         self.attributes = {name: int(entry.type.value) for name, entry in schema.attributes.items()}
         self.attributes_required = [name for name, entry in schema.attributes.items() if entry.required]
         self.inputs = schema.min_input, schema.max_input
@@ -254,7 +268,7 @@ class _Form:
 
 
 @functools.lru_cache(maxsize=1024)
-def _form(op_type, opset):
+def _form(op_type: str, opset: int) -> _Form | None:
     onnx = import_onnx()
     from onnx.defs import SchemaError, get_schema
 

@@ -1,7 +1,9 @@
 """Whole ONNX graphs, run with NumPy and this library's LSTM."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +12,13 @@ from ..native import check_finite
 from .fold import Graph
 from .nodes import WEIGHTS, LstmNode, given
 from .proto import DTYPES, Source, naming, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...lstm import LSTM
+    from ...typing import Array, ArrayLike
+    from .fold import Node
 
 #: unsupported nodes that an error names
 LARGEST_LIST = 1000
@@ -28,11 +37,11 @@ class Value(NamedTuple):
     """
 
     name: str
-    shape: tuple | None
-    dtype: np.dtype
+    shape: tuple[int | str | None, ...] | None
+    dtype: np.dtype[Any]
 
 
-def from_onnx(model, strict=False):
+def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
     """A model from an ONNX graph of LSTMs and of what exporters put round them.
 
     Parameters
@@ -104,7 +113,10 @@ class OnnxModel:
         The file's metadata_props.
     """
 
-    def __init__(self, graph):
+    properties: dict[str, str]
+    metadata: dict[str, Any]
+
+    def __init__(self, graph: Graph) -> None:
         self.inputs = tuple(_value(value) for value in graph.inputs)
         self.outputs = tuple(_value(value) for value in graph.outputs)
         self._steps = [_lstm(node, graph.constants) if node.op_type == "LSTM" else node for node in graph.nodes]
@@ -112,11 +124,11 @@ class OnnxModel:
         self._constants = {name: array for name, array in graph.constants.items() if name in used}
         self._everything = self._plan([value.name for value in self.outputs])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         inputs, outputs = (", ".join(value.name for value in values) for values in (self.inputs, self.outputs))
         return f"OnnxModel({inputs} -> {outputs})"
 
-    def run(self, inputs, outputs=None):
+    def run(self, inputs: Mapping[str, ArrayLike], outputs: Sequence[str] | None = None) -> list[Array]:
         """Run the graph.
 
         Parameters
@@ -150,7 +162,7 @@ class OnnxModel:
                     values.pop(name, None)
         return [_own(self._constants.get(name, values.get(name)), seen) for name in names]
 
-    def _wanted(self, outputs):
+    def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
         known = [value.name for value in self.outputs]
         if outputs is None:
             return known
@@ -158,7 +170,7 @@ class OnnxModel:
             raise ValueError(f"outputs: expected a list of some of {known}, got {outputs!r}")
         return list(outputs)
 
-    def _given(self, inputs):
+    def _given(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """{name: array} of the inputs, checked."""
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs: expected a mapping of names to arrays, got {type(inputs).__name__}")
@@ -166,7 +178,8 @@ class OnnxModel:
         missing, unknown = [n for n in known if n not in inputs], [n for n in inputs if n not in known]
         if missing or unknown:
             raise ValueError(f"inputs: expected {known}; missing: {missing}, unknown: {unknown}")
-        sizes, values = {}, {}
+        sizes: dict[str, int] = {}
+        values: dict[str, Array] = {}
         for value in self.inputs:
             array = real_array(value.name, inputs[value.name])
             if not np.can_cast(array.dtype, value.dtype, "same_kind"):
@@ -176,7 +189,7 @@ class OnnxModel:
             values[value.name] = np.asarray(array, value.dtype)
         return values
 
-    def _plan(self, names):
+    def _plan(self, names: list[str]) -> list[tuple[Node | _LstmStep, set[str]]]:
         """The steps that these outputs need, each with the values that nobody needs after it."""
         needed, plan = set(names), []
         for step in reversed(self._steps):
@@ -191,29 +204,31 @@ class OnnxModel:
 class _LstmStep:
     """An LSTM node, with its layer where the weights are constant."""
 
-    def __init__(self, node, constants):
+    def __init__(self, node: Node, constants: dict[str, Any]) -> None:
         self._node = node
         self._lstm = LstmNode(node)
-        self._layer = None
+        self._layer: LSTM | None = None
         self.inputs, self.outputs = node.inputs, node.outputs
         names = [given(node.inputs, place) for place in WEIGHTS]
         if all(name in constants for name in names if name):
-            self._layer = self._lstm.layer(*(constants.get(name) for name in names))
+            W, R, B, P = (constants.get(name) for name in names)
+            self._layer = self._lstm.layer(W, R, B, P)
             self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
 
-    def run(self, inputs):
+    def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
         with naming(self._node):
-            X, W, R, B, lengths, initial_h, initial_c, P = (*inputs, *[None] * (8 - len(inputs)))
+            filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
+            X, W, R, B, lengths, initial_h, initial_c, P = filled
             layer = self._layer or self._lstm.layer(W, R, B, P)
             return self._lstm.run(layer, X, lengths, initial_h, initial_c)
 
 
-def _lstm(node, constants):
+def _lstm(node: Node, constants: dict[str, Array]) -> _LstmStep:
     with naming(node):
         return _LstmStep(node, constants)
 
 
-def _value(proto):
+def _value(proto: Any) -> Value:
     """A Value from a ValueInfoProto."""
     tensor = proto.type.tensor_type
     if not proto.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
@@ -225,14 +240,14 @@ def _value(proto):
     return Value(proto.name, shape, DTYPES[tensor.elem_type])
 
 
-def _size(proto):
+def _size(proto: Any) -> int | str | None:
     """A fixed size, or the name of one that may change, or None; some exporters write -1 for that."""
     if proto.HasField("dim_value"):
         return proto.dim_value if proto.dim_value >= 0 else None
     return proto.dim_param or None
 
 
-def _check_shape(value, shape, sizes):
+def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
     """Raise unless a shape is as declared; `sizes` holds those of the names met so far."""
     fits = len(shape) == len(value.shape)
     for expected, found in zip(value.shape, shape, strict=False):
@@ -244,7 +259,7 @@ def _check_shape(value, shape, sizes):
         raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
 
 
-def _own(array, seen):
+def _own(array: Any, seen: set[int]) -> Any:
     """The array itself if it is nobody else's, else a copy."""
     if id(array) in seen or not array.flags.owndata or not array.flags.writeable:
         return array.copy()

@@ -1,6 +1,9 @@
 """LSTM nodes of ONNX graphs, as layers."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +15,12 @@ from ..native import check_finite
 from .fold import Graph
 from .proto import Source, naming
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...typing import Array
+    from .fold import Graph, Node
+
 # What is meant where these are not given runtimes do not agree about.
 _UNSETTLED = ("affine", "scaledtanh", "thresholdedrelu")
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
@@ -20,7 +29,7 @@ WEIGHTS = (1, 2, 3, 7)
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
-def lstms(model):
+def lstms(model: Any) -> dict[str, LSTM]:
     """Every LSTM node of an ONNX model, those inside If, Loop and Scan included.
 
     Parameters
@@ -69,7 +78,8 @@ def lstms(model):
             if any(node.op_type == "LSTM" for node in function.node):
                 advice = "onnx.inliner.inline_local_functions brings it into the graph"
                 raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
-        found, arrays = {}, {}
+        found: dict[str, LSTM] = {}
+        arrays: dict[str, Array | None] = {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
             name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
             with naming(node):
@@ -81,13 +91,13 @@ def lstms(model):
     return found
 
 
-def _lstm_nodes(graph):
+def _lstm_nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
     yield from ((graph, node) for node in graph.nodes if node.op_type == "LSTM")
     for inner in graph.graphs:
         yield from _lstm_nodes(inner)
 
 
-def _unique(name, taken):
+def _unique(name: str, taken: Any) -> str:
     candidate, count = name, 1
     while candidate in taken:
         count += 1
@@ -95,7 +105,7 @@ def _unique(name, taken):
     return candidate
 
 
-def _constant_weights(graph, node):
+def _constant_weights(graph: Graph, node: Node) -> list[Any]:
     names = [given(node.inputs, place) for place in WEIGHTS]
     arrays = [graph.constant(name) if name else None for name in names]
     changing = [
@@ -108,7 +118,7 @@ def _constant_weights(graph, node):
     return arrays
 
 
-def _warn_of_states(path, graph, node):
+def _warn_of_states(path: str, graph: Graph, node: Node) -> None:
     for place in (5, 6):
         array = graph.constant(given(node.inputs, place))
         if array is not None and array.any():
@@ -116,7 +126,7 @@ def _warn_of_states(path, graph, node):
             warnings.warn(message, stacklevel=4)  # 4: who called lstms
 
 
-def given(inputs, place):
+def given(inputs: Sequence[str], place: int) -> str:
     """The input of a node at a place, or "" where it is left out."""
     return inputs[place] if place < len(inputs) else ""
 
@@ -130,7 +140,7 @@ class LstmNode:
         An attribute has a value that ONNX does not define, or that runtimes read differently.
     """
 
-    def __init__(self, node):
+    def __init__(self, node: Node) -> None:
         direction, layout = node.get("direction", "forward"), node.get("layout", 0)
         if direction not in _DIRECTIONS or layout not in (0, 1):
             raise ValueError(f"direction {direction!r} or layout {layout} is not one of ONNX's")
@@ -147,7 +157,7 @@ class LstmNode:
         if node.get("input_forget", 0):
             self.options["coupled_gates"] = "f=1-i"
 
-    def _activations(self, node):
+    def _activations(self, node: Node) -> Any:
         """One (f, g, h) for each direction; alphas and betas go in order to the activations that take one."""
         names = [name.lower() for name in node.get("activations", ["sigmoid", "tanh", "tanh"] * self.directions)]
         if len(names) != 3 * self.directions:
@@ -170,7 +180,7 @@ class LstmNode:
         triples = tuple(tuple(entries[place : place + 3]) for place in range(0, len(entries), 3))
         return triples if self.directions == 2 else triples[0]
 
-    def layer(self, W, R, B=None, P=None):
+    def layer(self, W: Any, R: Any, B: Array | None = None, P: Array | None = None) -> LSTM:
         """The layer with these weights, as ONNX lays them out; they are copied."""
         D = self.directions
         H = R.shape[-1] if R.ndim else 0
@@ -202,7 +212,14 @@ class LstmNode:
         layer.load_state_dict(arrays)
         return layer
 
-    def run(self, layer, X, lengths=None, initial_h=None, initial_c=None):
+    def run(
+        self,
+        layer: LSTM,
+        X: Array,
+        lengths: Array | None = None,
+        initial_h: Array | None = None,
+        initial_c: Array | None = None,
+    ) -> tuple[Array, ...]:
         """ONNX's outputs Y, Y_h and Y_c."""
         if X.ndim != 3:
             raise ValueError(f"X: expected three axes, got shape {X.shape}")
@@ -215,12 +232,12 @@ class LstmNode:
         y, states = layer(X, state, lengths=lengths)
         y = y.reshape(*y.shape[:2], self.directions, layer.hidden_size)
         if self.batch_first:
-            states = (part.swapaxes(0, 1) for part in states)
+            states = states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
         else:
             y = y.swapaxes(1, 2)  # (T, D, B, H)
         return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))
 
-    def _state(self, layer, X, part):
+    def _state(self, layer: LSTM, X: Array, part: Array | None) -> Array:
         """An initial state as the layer takes it; zeros for the one that is left out."""
         if part is None:
             return np.zeros((self.directions, X.shape[0 if self.batch_first else 1], layer.hidden_size), layer.dtype)

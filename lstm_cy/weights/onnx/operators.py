@@ -4,17 +4,29 @@ Each is a function of a `fold.Node`, for its attributes and version, and of the 
 could take more memory than its inputs asks `node.room` first. Source: ONNX's Operators.md and Changelog.md.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .proto import DTYPES
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...typing import Array
+    from .fold import Node
+
+    #: (node, *inputs) -> an array, or a tuple of them
+    _Operator = Callable[..., Any]
+
 #: {name: function}
-OPERATORS = {}
+OPERATORS: dict[str, _Operator] = {}
 
 #: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
     "Cast": {"to": tuple(DTYPES)},
     "GatherND": {"batch_dims": (0,)},
@@ -24,8 +36,8 @@ ATTRIBUTES = {
 OUTPUTS = {"BatchNormalization": 1}
 
 
-def operator(name):
-    def register(function):
+def operator(name: str) -> Callable[[_Operator], _Operator]:
+    def register(function: _Operator) -> _Operator:
         OPERATORS[name] = function
         return function
 
@@ -35,29 +47,29 @@ def operator(name):
 # Element by element
 
 
-def _same_dtype(*arrays):
+def _same_dtype(*arrays: Array) -> None:
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) > 1:
         raise ValueError(f"expected inputs of one type, got {', '.join(sorted(map(str, dtypes)))}")
 
 
-def _elementwise(function):
+def _elementwise(function: _Operator) -> _Operator:
     """Of one input, in its dtype; the function may take the node too."""
 
-    def apply(node, x):
+    def apply(node: Node, x: Array) -> Array:
         return np.asarray(function(node, x), dtype=x.dtype)
 
     return apply
 
 
-def _plain(function):
+def _plain(function: Callable[[Array], Any]) -> _Operator:
     return _elementwise(lambda node, x: function(x))
 
 
-def _broadcasting(function):
+def _broadcasting(function: Callable[..., Any]) -> _Operator:
     """Of one or more inputs of one dtype."""
 
-    def apply(node, *arrays):
+    def apply(node: Node, *arrays: Array) -> Array:
         _same_dtype(*arrays)
         node.room(np.broadcast_shapes(*(array.shape for array in arrays)), arrays[0].dtype, *arrays)
         result = arrays[0]
@@ -68,30 +80,34 @@ def _broadcasting(function):
     return apply
 
 
-def _divide(a, b):
+def _divide(a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return np.divide(a, b)
     if (b == 0).any():
         raise ZeroDivisionError("an integer is divided by zero")
     quotient = np.floor_divide(a, b)
-    return (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(a.dtype)  # ONNX rounds towards zero
+    result: Array = (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(
+        a.dtype
+    )  # ONNX rounds towards zero
+    return result
 
 
-def _sigmoid(x):
+def _sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def _elu(x, alpha):
+def _elu(x: Array, alpha: float) -> Array:
     return np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
 
 
-def _erf(x):
+def _erf(x: Array) -> Array:
     from scipy.special import erf
 
-    return erf(x.astype(np.promote_types(x.dtype, np.float32), copy=False))
+    result: Array = erf(x.astype(np.promote_types(x.dtype, np.float32), copy=False))
+    return result
 
 
-def _gelu(node, x):
+def _gelu(node: Node, x: Array) -> Any:
     if node.get("approximate", "none") == "tanh":
         return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return x / 2 * (1 + _erf(x / math.sqrt(2)))
@@ -140,13 +156,13 @@ OPERATORS |= {
 
 
 @operator("Pow")
-def _pow(node, x, exponent):
+def _pow(node: Node, x: Array, exponent: Array) -> Array:
     node.room(np.broadcast_shapes(x.shape, exponent.shape), x.dtype, x)
     return np.asarray(np.power(x, exponent)).astype(x.dtype, copy=False)
 
 
 @operator("Clip")
-def _clip(node, x, low=None, high=None):
+def _clip(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     if node.opset < 11:
         low, high = node.get("min"), node.get("max")
     if low is not None:
@@ -157,23 +173,23 @@ def _clip(node, x, low=None, high=None):
 
 
 @operator("Where")
-def _where(node, condition, x, y):
+def _where(node: Node, condition: Array, x: Array, y: Array) -> Array:
     _same_dtype(x, y)
     node.room(np.broadcast_shapes(condition.shape, x.shape, y.shape), x.dtype, x, y)
     return np.where(condition, x, y)
 
 
 @operator("Cast")
-def _cast(node, x):
+def _cast(node: Node, x: Array) -> Array:
     return _as(node, x, DTYPES[node.get("to")])
 
 
 @operator("CastLike")
-def _cast_like(node, x, like):
+def _cast_like(node: Node, x: Array, like: Array) -> Array:
     return _as(node, x, like.dtype)
 
 
-def _as(node, x, dtype):
+def _as(node: Node, x: Array, dtype: np.dtype[Any]) -> Array:
     if x.dtype == dtype:
         return x
     node.room(x.shape, dtype, x)
@@ -181,12 +197,12 @@ def _as(node, x, dtype):
 
 
 @operator("Identity")
-def _identity(node, x):
+def _identity(node: Node, x: Array) -> Array:
     return x
 
 
 @operator("Dropout")
-def _dropout(node, x, ratio=None, training_mode=None):
+def _dropout(node: Node, x: Array, ratio: Array | None = None, training_mode: Array | None = None) -> tuple[Array, ...]:
     if training_mode is not None and training_mode.any():
         raise ValueError("training_mode is true; dropout is for training")
     return (x, np.ones(x.shape, bool if node.opset >= 10 else x.dtype))[: len(node.outputs)]
@@ -196,7 +212,7 @@ def _dropout(node, x, ratio=None, training_mode=None):
 
 
 @operator("MatMul")
-def _matmul(node, a, b):
+def _matmul(node: Node, a: Array, b: Array) -> Array:
     _same_dtype(a, b)
     columns = b.shape[-1:] if b.ndim > 1 else ()
     node.room(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] + columns, a.dtype)
@@ -206,7 +222,7 @@ def _matmul(node, a, b):
 
 
 @operator("Gemm")
-def _gemm(node, a, b, c=None):
+def _gemm(node: Node, a: Array, b: Array, c: Array | None = None) -> Array:
     _same_dtype(*(x for x in (a, b, c) if x is not None))
     a, b = (x.T if node.get(flag, 0) else x for x, flag in ((a, "transA"), (b, "transB")))
     if a.ndim != 2 or b.ndim != 2:
@@ -223,7 +239,7 @@ def _gemm(node, a, b, c=None):
 
 
 @operator("LayerNormalization")
-def _layer_normalization(node, x, scale, bias=None):
+def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None = None) -> tuple[Array, ...]:
     axis = _axis(node.get("axis", -1), x.ndim)
     axes = tuple(range(axis, x.ndim))
     mean = x.mean(axes, keepdims=True, dtype=x.dtype)
@@ -235,32 +251,36 @@ def _layer_normalization(node, x, scale, bias=None):
 
 
 @operator("BatchNormalization")
-def _batch_normalization(node, x, *statistics):
+def _batch_normalization(node: Node, x: Array, *statistics: Array) -> Array:
     shape = (1, -1) + (1,) * (x.ndim - 2)
     scale, bias, mean, variance = (array.reshape(shape) for array in statistics)
     y = (x - mean) / np.sqrt(variance + variance.dtype.type(_epsilon(node))) * scale + bias
-    return y.astype(x.dtype, copy=False)
+    result: Array = y.astype(x.dtype, copy=False)
+    return result
 
 
-def _epsilon(node):
-    return node.get("epsilon", 1e-5)
+def _epsilon(node: Node) -> float:
+    result: float = node.get("epsilon", 1e-5)
+    return result
 
 
 @operator("Softmax")
-def _softmax(node, x):
+def _softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     exponentials = np.exp(rows - rows.max(axis, keepdims=True, initial=-np.inf))
-    return (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+    result: Array = (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+    return result
 
 
 @operator("LogSoftmax")
-def _log_softmax(node, x):
+def _log_softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     shifted = rows - rows.max(axis, keepdims=True, initial=-np.inf)
-    return (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
+    result: Array = (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
+    return result
 
 
-def _softmax_rows(node, x):
+def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
     """x, and the axis to sum over; until version 13 all axes from the given one on count as one."""
     if node.opset >= 13:
         return x, _axis(node.get("axis", -1), x.ndim)
@@ -271,10 +291,10 @@ def _softmax_rows(node, x):
 # Reductions
 
 
-def _reduction(function, axes_are_an_input):
+def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operator:
     """Over axes that are an attribute before that version, then an input."""
 
-    def apply(node, x, axes=None):
+    def apply(node: Node, x: Array, axes: Any = None) -> Array:
         axes = node.get("axes") if node.opset < axes_are_an_input or axes is None else _integers("axes", axes)
         if not axes and node.get("noop_with_empty_axes", 0):
             return x
@@ -293,8 +313,8 @@ OPERATORS |= {
 }
 
 
-def _arg(function):
-    def apply(node, x):
+def _arg(function: Callable[..., Any]) -> _Operator:
+    def apply(node: Node, x: Array) -> Array:
         axis = _axis(node.get("axis", 0), x.ndim)
         if node.get("select_last_index", 0):
             found = x.shape[axis] - 1 - function(np.flip(x, axis), axis)
@@ -311,38 +331,39 @@ OPERATORS |= {"ArgMax": _arg(np.argmax), "ArgMin": _arg(np.argmin)}
 # Shapes
 
 
-def _integers(name, array):
+def _integers(name: str, array: Array) -> list[int]:
     """The numbers of a vector of integers, as Python's."""
     if array.dtype.kind not in "iu" or array.ndim > 1:
         raise ValueError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
-    return np.atleast_1d(array).tolist()
+    result: list[int] = np.atleast_1d(array).tolist()
+    return result
 
 
-def _sizes(name, array):
+def _sizes(name: str, array: Array) -> tuple[int, ...]:
     sizes = _integers(name, array)
     if min(sizes, default=0) < 0:
         raise ValueError(f"{name}: expected no negative size, got {sizes}")
     return tuple(sizes)
 
 
-def _axis(axis, rank):
+def _axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ValueError(f"axis: expected {-rank} to {rank - 1}, got {axis}")
     return axis % rank
 
 
 @operator("Shape")
-def _shape(node, x):
+def _shape(node: Node, x: Array) -> Array:
     return np.array(x.shape[node.get("start", 0) : node.get("end")], np.int64)
 
 
 @operator("Size")
-def _size(node, x):
+def _size(node: Node, x: Array) -> Array:
     return np.array(x.size, np.int64)
 
 
 @operator("Constant")
-def _constant(node):
+def _constant(node: Node) -> Array:
     (name, value), *others = node.attributes.items()
     types = {
         "value": None,
@@ -357,7 +378,7 @@ def _constant(node):
 
 
 @operator("ConstantOfShape")
-def _constant_of_shape(node, shape):
+def _constant_of_shape(node: Node, shape: Any) -> Array:
     shape, value = _sizes("shape", shape), node.get("value", np.zeros(1, np.float32))
     if value.size != 1:
         raise ValueError(f"value: expected one element, got {value.size}")
@@ -366,24 +387,25 @@ def _constant_of_shape(node, shape):
 
 
 @operator("Expand")
-def _expand(node, x, shape):
+def _expand(node: Node, x: Array, shape: Any) -> Array:
     shape = np.broadcast_shapes(x.shape, _sizes("shape", shape))
     node.room(shape, x.dtype)  # a view, but whoever reads it may not leave it at that
     return np.broadcast_to(x, shape)
 
 
 @operator("Range")
-def _range(node, start, limit, delta):
+def _range(node: Node, start: Any, limit: Any, delta: Any) -> Array:
     _same_dtype(start, limit, delta)
     dtype = start.dtype
     start, limit, delta = (array.item() for array in (start, limit, delta))
     count = max(0, -((start - limit) // delta) if dtype.kind in "iu" else math.ceil((limit - start) / delta))
     node.room((count,), dtype)
-    return (start + np.arange(count) * delta).astype(dtype)
+    result: Array = (start + np.arange(count) * delta).astype(dtype)
+    return result
 
 
 @operator("Tile")
-def _tile(node, x, repeats):
+def _tile(node: Node, x: Array, repeats: Any) -> Array:
     repeats = _sizes("repeats", repeats)
     if len(repeats) != x.ndim:
         raise ValueError(f"repeats: expected {x.ndim} of them, got {len(repeats)}")
@@ -392,7 +414,7 @@ def _tile(node, x, repeats):
 
 
 @operator("Pad")
-def _pad(node, x, pads=None, value=None, axes=None):
+def _pad(node: Node, x: Array, pads: Any = None, value: Any = None, axes: Any = None) -> Array:
     if node.opset < 11:
         pads, value = node.get("pads"), node.get("value", 0.0)
     else:
@@ -412,7 +434,7 @@ def _pad(node, x, pads=None, value=None, axes=None):
 
 
 @operator("Reshape")
-def _reshape(node, x, shape):
+def _reshape(node: Node, x: Array, shape: Any) -> Array:
     shape = _integers("shape", shape)
     copied = [] if node.get("allowzero", 0) else [axis for axis, size in enumerate(shape) if size == 0]
     if min(shape, default=0) < -1 or shape.count(-1) > 1 or copied[-1:] > [x.ndim - 1]:
@@ -427,29 +449,29 @@ def _reshape(node, x, shape):
 
 
 @operator("Flatten")
-def _flatten(node, x):
+def _flatten(node: Node, x: Array) -> Array:
     axis = node.get("axis", 1)
     axis = x.ndim if axis == x.ndim else _axis(axis, x.ndim)
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 @operator("Transpose")
-def _transpose(node, x):
+def _transpose(node: Node, x: Array) -> Array:
     return x.transpose(node.get("perm"))
 
 
 @operator("Squeeze")
-def _squeeze(node, x, axes=None):
+def _squeeze(node: Node, x: Array, axes: Any = None) -> Array:
     axes = _axes(node, axes)
     return x.squeeze(None if axes is None else tuple(axes))
 
 
 @operator("Unsqueeze")
-def _unsqueeze(node, x, axes=None):
+def _unsqueeze(node: Node, x: Array, axes: Any = None) -> Array:
     return np.expand_dims(x, tuple(_axes(node, axes)))
 
 
-def _axes(node, axes):
+def _axes(node: Node, axes: Array | None) -> Any:
     """The axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
     if node.opset < 13:
         return node.get("axes")
@@ -460,7 +482,7 @@ def _axes(node, axes):
 
 
 @operator("Concat")
-def _concat(node, *arrays):
+def _concat(node: Node, *arrays: Array) -> Array:
     _same_dtype(*arrays)
     axis = _axis(node.get("axis"), arrays[0].ndim)
     shape = list(arrays[0].shape)
@@ -470,7 +492,7 @@ def _concat(node, *arrays):
 
 
 @operator("Split")
-def _split(node, x, split=None):
+def _split(node: Node, x: Array, split: Any = None) -> tuple[Array, ...]:
     axis = _axis(node.get("axis", 0), x.ndim)
     size, count = x.shape[axis], len(node.outputs)
     split = node.get("split") if node.opset < 13 else split if split is None else list(_sizes("split", split))
@@ -485,7 +507,7 @@ def _split(node, x, split=None):
 
 
 @operator("Slice")
-def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
+def _slice(node: Node, x: Array, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Array:
     if node.opset < 10:
         starts, ends, axes = (node.get(name) for name in ("starts", "ends", "axes"))
     else:
@@ -500,14 +522,14 @@ def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
 
 
 @operator("Gather")
-def _gather(node, x, indices):
+def _gather(node: Node, x: Array, indices: Array) -> Array:
     axis = _axis(node.get("axis", 0), x.ndim)
     node.room(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
     return np.take(x, indices, axis)
 
 
 @operator("GatherElements")
-def _gather_elements(node, x, indices):
+def _gather_elements(node: Node, x: Array, indices: Array) -> Array:
     axis = _axis(node.get("axis", 0), x.ndim)
     node.room(indices.shape, x.dtype)
     parts = tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))
@@ -515,13 +537,14 @@ def _gather_elements(node, x, indices):
 
 
 @operator("GatherND")
-def _gather_nd(node, x, indices):
+def _gather_nd(node: Node, x: Array, indices: Array) -> Array:
     node.room(indices.shape[:-1] + x.shape[indices.shape[-1] :], x.dtype)
-    return x[tuple(np.moveaxis(indices, -1, 0))]
+    result: Array = x[tuple(np.moveaxis(indices, -1, 0))]
+    return result
 
 
 @operator("ReverseSequence")
-def _reverse_sequence(node, x, lengths):
+def _reverse_sequence(node: Node, x: Array, lengths: Array) -> Array:
     time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
     if {time, batch} != {0, 1}:
         raise ValueError(f"time_axis, batch_axis: expected 0 and 1, got {time} and {batch}")

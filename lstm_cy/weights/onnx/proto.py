@@ -1,13 +1,21 @@
 """What the protobuf of an ONNX file holds, as NumPy arrays and Python values; nothing in it is taken on trust."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import math
 import os
 import re
 import stat
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...typing import Array
 
 #: operator sets in which every operator read here is known; what is newer than 22 only admits more types
 OPSETS = range(7, 26)
@@ -17,7 +25,7 @@ LARGEST_FILE = 2**31 - 1
 LARGEST_COUNT = 50_000
 
 # TensorProto.DataType, as far as NumPy has it
-DTYPES = {
+DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("float32"),
     2: np.dtype("uint8"),
     3: np.dtype("int8"),
@@ -44,7 +52,7 @@ _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8
 _EXTERNAL = 1
 
 
-def import_onnx():
+def import_onnx() -> Any:
     """The `onnx` library, an extra."""
     try:
         import onnx
@@ -54,7 +62,7 @@ def import_onnx():
 
 
 @contextlib.contextmanager
-def naming(name):
+def naming(name: object) -> Iterator[None]:
     """Errors that arise inside begin with `name`."""
     try:
         yield
@@ -80,7 +88,7 @@ class Source:
         Version of ONNX's own operators.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         onnx = import_onnx()
         folder, self.name = None, "model"
         if isinstance(model, onnx.ModelProto):
@@ -102,7 +110,7 @@ class Source:
         with naming(self.name):
             self.opset = self._opset()
 
-    def _parsed(self, onnx, content):
+    def _parsed(self, onnx: Any, content: bytes) -> Any:
         from google.protobuf.message import DecodeError  # what onnx itself stands on
 
         try:
@@ -110,11 +118,11 @@ class Source:
         except DecodeError as error:
             raise ValueError(f"{self.name}: truncated, or not an ONNX model: {error}") from None
 
-    def _opset(self):
+    def _opset(self) -> int:
         versions = {entry.version for entry in self.proto.opset_import if is_onnx(entry.domain)}
         if len(versions) != 1 or not self.proto.HasField("graph"):
             raise ValueError("truncated, or not an ONNX model: it has no graph, or not one version of ONNX's operators")
-        version = versions.pop()
+        version: int = versions.pop()
         if version not in OPSETS:
             raise ValueError(f"operators of version {version}; versions {OPSETS[0]} to {OPSETS[-1]} are read")
         # A function may take the place of an operator.
@@ -123,7 +131,7 @@ class Source:
             raise ValueError(f"functions in the place of ONNX's operators: {', '.join(hidden)}")
         return version
 
-    def array(self, tensor):
+    def array(self, tensor: Any) -> Array:
         """A read-only array of what a TensorProto holds.
 
         Raises
@@ -132,6 +140,7 @@ class Source:
             A type NumPy does not have, or a size that is not that of the bytes that are there.
         """
         name = f"tensor {tensor.name!r}"
+        array: Array
         if tensor.data_type not in DTYPES or tensor.HasField("segment"):
             raise ValueError(f"{name}: type {type_name(tensor.data_type)} or its segments are not supported")
         shape, dtype = tuple(tensor.dims), DTYPES[tensor.data_type]
@@ -161,7 +170,7 @@ class Source:
         array.flags.writeable = False
         return array
 
-    def attributes(self, node):
+    def attributes(self, node: Any) -> dict[str, Any]:
         """{name: value} of a NodeProto: numbers, str, lists of them, arrays; graphs as they are."""
         values = {}
         for attribute in node.attribute:
@@ -188,12 +197,12 @@ class _External:
     Each byte is read once, and what tensors share they share here too, so that a small file cannot fill the memory.
     """
 
-    def __init__(self, folder):
-        self._folder = folder
-        self._read = {}
-        self._left = {}
+    def __init__(self, folder: str | None) -> None:
+        self._folder: Any = folder
+        self._read: dict[tuple[str, int, int], bytes] = {}
+        self._left: dict[str, int] = {}
 
-    def read(self, tensor, size):
+    def read(self, tensor: Any, size: int) -> bytes:
         """The bytes of a tensor, of which `size` are expected."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.pop("location", "")
@@ -211,7 +220,7 @@ class _External:
             self._read[key] = self._bytes(*key)
         return self._read[key]
 
-    def _bytes(self, location, offset, size):
+    def _bytes(self, location: str, offset: int, size: int) -> bytes:
         try:
             # O_NONBLOCK: a pipe would wait for ever
             descriptor = os.open(os.path.join(self._folder, location), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -235,14 +244,15 @@ class _External:
             os.close(descriptor)
 
 
-def is_onnx(domain):
+def is_onnx(domain: str) -> bool:
     """Whether these are ONNX's own operators."""
     return domain in ("", "ai.onnx")
 
 
-def type_name(number):
+def type_name(number: int) -> str:
     """What ONNX calls an element type."""
     try:
-        return import_onnx().TensorProto.DataType.Name(number)
+        result: str = import_onnx().TensorProto.DataType.Name(number)
+        return result
     except ValueError:
         return str(number)

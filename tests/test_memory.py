@@ -1,0 +1,81 @@
+"""Working memory that is used again."""
+
+import threading
+
+import numpy as np
+from lstm_cy._kernels.memory import Borrowed, kept_now
+
+from lstm_cy import LSTM
+
+MOST_KEPT = 64 * 2**20
+
+
+def test_pieces_are_lines_of_their_own():
+    pieces = [np.frombuffer(Borrowed(size), np.uint8) for size in (0, 1, 63, 64, 65, 4096, 40_000, 40_000, 1_000_003)]
+    for number, piece in enumerate(pieces):
+        assert piece.flags.writeable
+        assert piece.size == 0 or piece.ctypes.data % 64 == 0
+        piece[:] = number
+    for number, piece in enumerate(pieces):
+        assert (piece == number).all()
+
+
+def test_what_was_given_back_is_used_again():
+    piece = np.frombuffer(Borrowed(31_000_000), np.uint8)
+    address = piece.ctypes.data
+    view = piece[10:20]
+    del piece
+    other = np.frombuffer(Borrowed(31_000_000), np.uint8)  # a view still refers to the first one
+    assert other.ctypes.data != address
+    before = kept_now()
+    del view
+    assert kept_now() == before + 31_000_000
+    again = np.frombuffer(Borrowed(30_900_000), np.uint8)
+    assert again.ctypes.data == address
+    assert kept_now() == before
+    assert np.frombuffer(Borrowed(15_000_000), np.uint8).ctypes.data != address  # lent to nobody who needs but half
+
+
+def test_no_more_is_kept_than_was_promised():
+    for size in (10_000, 40_000, 3_000_000, 20_000_000, 50_000_000, 70_000_000):
+        for number in (1, 3, 70):
+            pieces = [Borrowed(size) for _ in range(number)]
+            del pieces
+            assert kept_now() <= MOST_KEPT
+    huge = Borrowed(2 * MOST_KEPT)
+    before = kept_now()
+    del huge
+    assert kept_now() == before
+
+
+def test_threads_never_share_a_piece():
+    wrong = []
+
+    def work(number):
+        for turn in range(300):
+            piece = np.frombuffer(Borrowed(40_000 + 1000 * (turn % 7)), np.uint16)
+            piece[:] = number
+            if (piece != number).any():
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_tape_keeps_what_it_needs():
+    """Later calls must not write to the memory of a tape that is still there."""
+    lstm = LSTM(8, 64, seed=0)
+    x = np.random.default_rng(0).standard_normal((100, 16, 8))
+    y, _, tape = lstm.forward(x)
+    expected = lstm.backward(tape, y)
+    for seed in range(5):
+        other, _, later = lstm.forward(np.random.default_rng(seed).standard_normal((100, 16, 8)))
+        lstm.backward(later, other)
+    again = lstm.backward(tape, y)
+    assert np.array_equal(again.x, expected.x)
+    for name, gradient in expected.parameters.items():
+        assert np.array_equal(again.parameters[name], gradient)
