@@ -28,27 +28,36 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(lstm_cy.__path__, "lstm_cy.")
     if "_kernels" not in name and "__main__" not in name
 ]
-# What `sh` blocks say that is not run here, by its beginning, and why.
+# What `sh` blocks say that is not run here, by its beginning, and why: commands of ours,
 NOT_RUN = {
-    "python -m pip install": "what installs the library runs before the tests",
-    "python -m venv": "so does what it is installed in",
-    ". .venv/bin/activate": "so does what it is installed in",
-    "pytest": "is running",
     "lstm-cy demo": "a minute; tests/test_cli.py runs it in a small form",
     "lstm-cy bench": "it measures, and tests do not; tests/test_cli.py runs it in a small form",
     "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "ten minutes",
     "lstm-cy perplexity library.npz": "reads what those ten minutes wrote",
     "lstm-cy generate library.npz": "reads what those ten minutes wrote",
-    "python benchmarks/": "it measures, and tests do not",
-    "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
-    "apt-get install espeak-ng": "installs",
-    "arecord": "needs a microphone",
+    "LSTM_CY_ISA=avx2 lstm-cy info": "not every processor has it; tests/test_config.py forces each that is there",
+    "LSTM_CY_ENGINE=blas lstm-cy info": "read once in a process; tests/test_config.py forces both in some of their own",
+}
+# and of others
+TOOLS = {
+    "python -m pip": "what installs the library runs before the tests",
+    "pip": "what installs the library runs before the tests",
+    "python -m venv": "so does what makes the environment",
+    ". .venv/bin/activate": "so does what makes the environment",
+    "apt-get": "installs",
+    "pytest": "is running",
     "python setup.py build_ext": "compiles what is being tested",
-    "sphinx-build": "tests/test_site.py builds the site",
+    "python benchmarks/": "it measures, and tests do not",
     "asv": "it measures, and tests do not",
+    "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
+    "mypy": "a step of .ci/run",
+    "python -m mypy.stubtest": "a step of .ci/run",
+    "tests/slow/": "minutes to hours, run by hand",
+    "sphinx-build": "tests/test_site.py builds the site",
+    "arecord": "needs a microphone",
+    "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader's",
     "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader's",
-    "LSTM_CY_ISA=avx2": "not every processor has it; tests/test_config.py forces each that is there",
-    "LSTM_CY_ENGINE=blas": "read once in a process; tests/test_config.py forces both in processes of their own",
+    "OPENBLAS_NUM_THREADS=1 asv": "it measures, and tests do not",
 }
 
 
@@ -120,7 +129,7 @@ def commands(page):
 
 
 def reason_not_to_run(command):
-    return next((reason for beginning, reason in NOT_RUN.items() if command.startswith(beginning)), None)
+    return next((reason for beginning, reason in (NOT_RUN | TOOLS).items() if command.startswith(beginning)), None)
 
 
 SHELL = [page for page in PAGES if fences(page, {"sh"})]
@@ -128,7 +137,7 @@ SHELL = [page for page in PAGES if fences(page, {"sh"})]
 
 @pytest.mark.parametrize("page", SHELL, ids=page_id)
 def test_commands(page, tmp_path, monkeypatch):
-    """Each command of lstm-cy exists with its options and runs; of others NOT_RUN tells why they do not."""
+    """Each command of lstm-cy exists with its options and runs, or NOT_RUN tells why not; TOOLS does so of others."""
     monkeypatch.chdir(tmp_path)
     prepare_files()
     for command, words in commands(page):
@@ -137,7 +146,7 @@ def test_commands(page, tmp_path, monkeypatch):
             cli._parser().parse_args(ours)
         if reason_not_to_run(command):
             continue
-        assert words[0] == "lstm-cy", f"neither run nor in NOT_RUN: {command}"
+        assert words[0] == "lstm-cy", f"neither run nor in NOT_RUN or TOOLS: {command}"
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             assert main(ours) == 0, command
