@@ -1,5 +1,8 @@
 from typing import Self
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Borrowed:
     def __new__(cls, bytes: int) -> Self: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

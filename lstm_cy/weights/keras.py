@@ -243,9 +243,8 @@ class _ByName:
 
     def __init__(self, arrays: dict[str, Parameters]) -> None:
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
-        self._places: dict[
-            tuple[str, str | None, str], list[str]
-        ] = {}  # {(group, a layer within or None, kind): names}
+        # {(group, a layer within or None, kind): names}
+        self._places: dict[tuple[str, str | None, str], list[str]] = {}
         for group, name in self._arrays:
             *layers, last = name.split("/")
             for layer in {None, *layers}:
@@ -619,9 +618,9 @@ def _dense(options: _Options, place: _Place, source: Any, path: str = "") -> _Bu
     function = options.function("activation")
 
     def build(chain: _Chain) -> list[Layer]:
-        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)} | (
-            {"bias": (units,)} if bias else {}
-        )
+        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)}
+        if bias:
+            shapes["bias"] = (units,)
         arrays = _taken(chain, place, shapes, path)
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
         linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
