@@ -1,5 +1,9 @@
 """How Sphinx makes the site: sphinx-build -W --keep-going -b html docs build/site."""
 
+from pathlib import Path
+
+from sphinx.addnodes import pending_xref
+
 import lstm_cy
 
 # Where it is not loaded yet, Sphinx takes a compiled module's stub in its place, which has no docstrings.
@@ -55,3 +59,14 @@ html_css_files = ["site.css"]
 html_title = f"lstm_cy {version}"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def without_links_to_folders(app, doctree):
+    """Leave the text of links to folders of the repository, which code hosts show and the site has no pages for."""
+    for link in list(doctree.findall(pending_xref)):
+        if (Path(doctree["source"]).parent / link["reftarget"]).is_dir():
+            link.replace_self(link.children)
+
+
+def setup(app):
+    app.connect("doctree-read", without_links_to_folders)
