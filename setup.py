@@ -2,11 +2,13 @@
 
 One source, `_kernels/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled once
 for any processor. Which variant runs is decided when the library is imported. A compiler that lacks the flags of a
-variant builds the others and says so. Everything else about the package stands in pyproject.toml.
+variant builds the others and says so; so does a system without POSIX threads, where every call then runs on its
+caller's thread. Everything else about the package stands in pyproject.toml.
 
 LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
 
+import functools
 import os
 import sys
 import tempfile
@@ -57,6 +59,19 @@ INLINING = [
     "-fno-loop-unroll-and-jam",
 ]
 
+# What _kernels/pool.pyx needs. It is linked, too: without -pthread some systems find the names only in a program.
+THREADS = """
+#include <pthread.h>
+#include <stdint.h>
+static uint64_t job;
+static void *work(void *argument) { return (void *)(uintptr_t)__atomic_add_fetch(&job, 1, __ATOMIC_SEQ_CST); }
+int main(void) {
+    pthread_t thread;
+    return pthread_atfork(0, 0, 0) || pthread_create(&thread, 0, work, 0);
+}
+"""
+POOL = KERNELS + "pool"
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": CHECKS,
@@ -85,10 +100,12 @@ class BuildKernels(build_ext):
 
     def finalize_options(self):
         super().finalize_options()
-        self.parallel = self.parallel or os.cpu_count()
+        mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.parallel = self.parallel or mine  # not all processors of a machine are everyone's
 
     def build_extensions(self):
         self._require_compiler()
+        self._accepts = functools.cache(self._accepts)
         self.extensions = [extension for extension in self.extensions if self._set_flags(extension)]
         super().build_extensions()
 
@@ -101,46 +118,56 @@ class BuildKernels(build_ext):
 
     def _require_compiler(self):
         try:
-            self._compile_empty([])
+            self._try("#include <Python.h>\n")
         except (CCompilerError, ExecError, PlatformError, OSError) as error:
             raise SystemExit(MISSING_COMPILER.format(error=error)) from error
 
     def _set_flags(self, extension):
         """Choose the extension's flags; False if it is a variant that this compiler cannot build."""
-        if self.compiler.compiler_type == "msvc":
-            extension.extra_compile_args = ["/O2"]
-            return self._variant(extension) in (None, "base")
-        variant = self._variant(extension)
+        variant = extension.name.removeprefix(KERNELS)
+        variant = variant if variant in VARIANTS else None
+        msvc = self.compiler.compiler_type == "msvc"
         required = VARIANTS.get(variant, [])
-        if not all(self._accepts(flag) for flag in required):
-            sys.stderr.write(f"lstm_cy: this compiler cannot build the {variant} kernels; going on without them\n")
+        if (msvc and required) or not all(map(self._accepts, required)):
+            say(f"this compiler cannot build the {variant} kernels; going on without them")
             return False
         wished = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
-        extension.extra_compile_args = required + [flag for flag in wished if self._accepts(flag)]
+        extension.extra_compile_args = ["/O2"] if msvc else required + list(filter(self._accepts, wished))
+        if extension.name == POOL:
+            self._set_threads(extension)
         return True
 
-    @staticmethod
-    def _variant(extension):
-        name = extension.name.removeprefix(KERNELS)
-        return name if name in VARIANTS else None
+    def _set_threads(self, extension):
+        if os.name == "posix" and self._compiles(THREADS, ["-pthread"], link=True):
+            extension.extra_compile_args.append("-pthread")
+            extension.extra_link_args.append("-pthread")
+        else:
+            say("no POSIX threads here; going on without them, each call on its caller's thread")
+            extension.define_macros.append(("LSTM_CY_NO_THREADS", None))
 
     def _accepts(self, flag):
-        known = self.__dict__.setdefault("_known_flags", {})
-        if flag not in known:
-            try:
-                self._compile_empty(["-Werror", flag])
-                known[flag] = True
-            except CCompilerError:
-                known[flag] = False
-        return known[flag]
+        return self._compiles("extern int nothing;\n", ["-Werror", flag])
 
-    def _compile_empty(self, flags):
+    def _compiles(self, code, flags, link=False):
+        try:
+            self._try(code, flags, link)
+        except CCompilerError:
+            return False
+        return True
+
+    def _try(self, code, flags=(), link=False):
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "empty.c"
-            source.write_text("#include <Python.h>\n")
-            self.compiler.compile(
-                [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=flags
+            source = Path(folder) / "try.c"
+            source.write_text(code)
+            objects = self.compiler.compile(
+                [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=list(flags)
             )
+            if link:
+                self.compiler.link_executable(objects, "try", output_dir=folder, extra_postargs=list(flags))
+
+
+def say(what):
+    sys.stderr.write(f"lstm_cy: {what}\n")
 
 
 def write_blas_int(folder):

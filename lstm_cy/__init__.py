@@ -26,6 +26,7 @@ _HOME = {
     "Adam": "optimizers",
     "clip_grad_norm": "optimizers",
     "GateTrace": "trace",
+    "StreamPool": "streams",
     "pad": "batches",
     "ctc_greedy": "decoding",
     "ctc_beam": "decoding",

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -28,8 +27,8 @@ def _kernel_module(name: str) -> ModuleType:
         return importlib.import_module(f"lstm_cy._kernels.{name}")
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"lstm_cy's compiled part is missing ({error.name} in {Path(__file__).parent}). In a source folder compile "
-            "it first: pip install -e ."
+            f"lstm_cy's compiled part is missing ({error.name} in {os.path.dirname(__file__)}). In a source folder "
+            "compile it first: pip install -e ."
         ) from error
 
 
@@ -173,6 +172,8 @@ def _blas_name(scipy: ModuleType) -> str:
 
 def _blas_threads(scipy: Any) -> Any:
     """The threads of the OpenBLAS that SciPy's wheels bring along; another BLAS is not asked."""
+    from pathlib import Path  # costs as much as a fifth of NumPy, and importing the library needs none
+
     for library in Path(scipy.__file__).parent.with_name("scipy.libs").glob("*openblas*"):
         opened = ctypes.CDLL(str(library))
         for name in ("scipy_openblas_get_num_threads", "scipy_openblas_get_num_threads64_", "openblas_get_num_threads"):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import float_array
+from .checks import float_array, generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
 
 
 class Gradients(NamedTuple):
@@ -69,6 +69,10 @@ class Layer:
         layer.__init__(*sizes, **options)  # type: ignore[misc]  # a subclass may have other arguments
         del layer._is_blank
         return layer
+
+    def _generator(self, seed: Seed) -> Any:
+        """What draws the first parameters; of a blank layer nothing, which spares importing NumPy's."""
+        return None if self._is_blank else generator("seed", seed)
 
     def _begin(
         self,

@@ -81,7 +81,7 @@ class Linear(Layer):
             "bias": self.bias,
             "dtype": self.dtype.name,
         }
-        rng = generator("seed", seed)
+        rng = self._generator(seed)
         bound = 1 / np.sqrt(self.in_features)
         shapes = {"weight": (self.out_features, self.in_features)} | ({"bias": (self.out_features,)} if bias else {})
         self._begin(
@@ -208,7 +208,7 @@ class Embedding(Layer):
             "dtype": self.dtype.name,
         }
         shape = self.num_embeddings, self.embedding_dim
-        rng = generator("seed", seed)
+        rng = self._generator(seed)
         self._begin({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
 
     def __call__(self, tokens: ArrayLike) -> Array:

@@ -213,7 +213,7 @@ class LSTM(Layer):
                 f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "
                 f"got {self.input_size} and 4 * {self.hidden_size}"
             )
-        rng = generator("seed", seed)
+        rng = self._generator(seed)
         forget_rows = _forget_rows(forget_bias, self.hidden_size, rng)
         self.config = {
             "input_size": self.input_size,

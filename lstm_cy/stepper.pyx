@@ -1,7 +1,7 @@
 """One step at a time: streams, whose next input is not known before the last output has been used.
 
-A Stepper is a chain of stages, one for each layer that does something, each with the memory for its own result: a step
-takes its input where it lies, runs down the chain, and copies what comes out.
+A Stepper is a Stream of _kernels/stages.pyx for those who have arrays: it checks and converts them, and reads them
+where they lie if it can.
 """
 
 from copy import copy as shallow_copy
@@ -11,142 +11,22 @@ import numpy as np
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_AsSsize_t, PyLong_Check
-from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.string cimport memcpy
 
-from ._kernels.affine cimport Affine
-from ._kernels.forward cimport step
-from ._kernels.network cimport Direction, Network, step_width
-from ._kernels.table cimport Kernels
+from ._kernels.stages cimport (
+    Chain, Stage, Stream, advance, free_stream, get_state, give_back, lstm_stage, new_stream, reset_row, reset_rows,
+    set_state, take, token_fits,
+)
 
 from . import config
 from .checks import expect_shape, float_array, int_array, positive_int
 from .layers import Dropout, Embedding, Linear, Sequential
 from .lstm import LARGEST_SIDE, LSTM
 
-cdef extern from *:
-    """
-    /* A flag that one thread at a time can take, with or without a GIL. */
-    #if defined(_MSC_VER)
-    #include <intrin.h>
-    static int lstm_cy_take(volatile long* flag) { return !_InterlockedExchange(flag, 1); }
-    static void lstm_cy_give_back(volatile long* flag) { _InterlockedExchange(flag, 0); }
-    #else
-    static int lstm_cy_take(volatile long* flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
-    static void lstm_cy_give_back(volatile long* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
-    #endif
-    """
-    bint lstm_cy_take(long*) noexcept nogil
-    void lstm_cy_give_back(long*) noexcept nogil
-
 cdef enum:
-    LINE = 64  # bytes of a cache line
     # A step of this many multiply-adds takes some 20 microseconds with one stream: it lets other threads run meanwhile.
     LONG = 600000
 
 cnp.import_array()
-
-
-cdef class Stage:
-    """What one layer does to a step of `rows` rows."""
-    cdef Py_ssize_t rows, inputs, outputs, multiply_adds
-    cdef Stage next
-
-    cdef const void* run(self, const void* x) noexcept nogil:
-        """Take x (rows, inputs) through this stage and those behind it; the last one's result, in its own memory."""
-        return self.onward(x)
-
-    cdef const void* onward(self, const void* y) noexcept nogil:
-        return y if self.next is None else self.next.run(y)
-
-
-cdef class Recurrent(Stage):
-    """An LSTM and its state."""
-    cdef Network network
-    cdef cnp.ndarray both_h, c, z
-    cdef bint projects
-    cdef int turn  # which h is the last one; also, every other step reads the weights from their end
-
-    def __cinit__(self, layer, Py_ssize_t rows):
-        cdef const Direction* way
-        cdef Py_ssize_t index
-        if layer.bidirectional or layer.reverse:
-            option = "bidirectional" if layer.bidirectional else "reverse"
-            raise ValueError(f"stepper: expected an LSTM that runs forwards, got {option}=True")
-        self.network = layer._network
-        self.projects = layer.proj_size > 0
-        self.rows, self.inputs, self.outputs = rows, layer.input_size, layer.output_size
-        for index in range(layer.num_layers):
-            way = &self.network.net.directions[index]
-            self.multiply_adds += way.ih.outputs * (way.ih.inputs + way.hh.inputs) + way.hr.outputs * way.hr.inputs
-        # a step reads one h and writes the other
-        self.both_h = aligned((2, layer.num_layers, rows, layer.output_size), layer.dtype)
-        self.c = aligned((layer.num_layers, rows, layer.hidden_size), layer.dtype)
-        self.z = aligned((rows, step_width(&self.network.net)), layer.dtype)
-
-    cdef const void* run(self, const void* x) noexcept nogil:
-        cdef Py_ssize_t layer = self.rows * self.outputs * self.network.net.engine.itemsize  # bytes of its h
-        cdef Py_ssize_t layers = self.network.net.num_layers
-        cdef char* both = <char*>cnp.PyArray_DATA(self.both_h)
-        cdef char* h = both + self.turn * layers * layer
-        cdef char* next_h = both + (1 - self.turn) * layers * layer
-        step(&self.network.net, self.rows, self.turn, x, h, next_h, cnp.PyArray_DATA(self.c), cnp.PyArray_DATA(self.z))
-        self.turn = 1 - self.turn
-        return self.onward(next_h + (layers - 1) * layer)
-
-    @property
-    def h(self):
-        """(L, B, H), the last one."""
-        return self.both_h[self.turn]
-
-
-cdef class Head(Stage):
-    """A Linear."""
-    cdef Affine affine
-    cdef cnp.ndarray y
-
-    def __cinit__(self, layer, Py_ssize_t rows):
-        self.affine = layer._affine
-        self.rows, self.inputs, self.outputs = rows, layer.in_features, layer.out_features
-        self.multiply_adds = self.inputs * self.outputs
-        self.y = aligned((rows, self.outputs), layer.dtype)
-
-    cdef const void* run(self, const void* x) noexcept nogil:
-        self.affine.apply(self.rows, x, cnp.PyArray_DATA(self.y))
-        return self.onward(cnp.PyArray_DATA(self.y))
-
-
-cdef class Lookup(Stage):
-    """An Embedding: its x are the tokens of `hold`."""
-    cdef cnp.ndarray weight, tokens, y
-
-    def __cinit__(self, layer, Py_ssize_t rows):
-        self.weight = layer.parameters["weight"]
-        self.rows, self.inputs, self.outputs = rows, layer.num_embeddings, layer.embedding_dim
-        self.tokens = np.zeros(rows, np.intp)
-        self.y = aligned((rows, self.outputs), layer.dtype)
-
-    cdef const void* hold(self, const cnp.npy_intp* tokens) except NULL:
-        """Keep tokens, so that what has been checked is what is looked up, whoever writes to the caller's array."""
-        cdef cnp.npy_intp* kept = <cnp.npy_intp*>cnp.PyArray_DATA(self.tokens)
-        cdef Py_ssize_t row
-        for row in range(self.rows):
-            kept[row] = tokens[row]
-            if not 0 <= kept[row] < self.inputs:
-                self.refuse(kept[row])
-        return kept
-
-    cdef int refuse(self, token) except -1:
-        raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {token}")
-
-    cdef const void* run(self, const void* x) noexcept nogil:
-        cdef const cnp.npy_intp* tokens = <const cnp.npy_intp*>x
-        cdef const char* vectors = <const char*>cnp.PyArray_DATA(self.weight)
-        cdef char* y = <char*>cnp.PyArray_DATA(self.y)
-        cdef Py_ssize_t size = self.outputs * cnp.PyArray_ITEMSIZE(self.y), row
-        for row in range(self.rows):
-            memcpy(y + row * size, vectors + tokens[row] * size, size)
-        return self.onward(y)
 
 
 cdef class Stepper:
@@ -199,13 +79,11 @@ cdef class Stepper:
     cdef readonly Py_ssize_t batch_size
     cdef object layer  # which nobody else can change
     cdef object dtype
-    cdef list recurrent
-    cdef Stage first, last
-    cdef Lookup lookup  # the first stage where that takes tokens, else None
-    cdef const Kernels* kernels
+    cdef Chain chain
+    cdef Stream* stream
+    cdef Py_ssize_t inputs, outputs  # of a row; the inputs of a model that takes tokens are their number
     cdef int number_type
-    cdef bint long
-    cdef long busy
+    cdef bint takes_tokens, long
 
     def __cinit__(self, layer, batch_size=1):
         self.batch_size = positive_int("batch_size", batch_size)
@@ -214,16 +92,16 @@ cdef class Stepper:
         self.layer = frozen(layer)
         self.dtype = self.layer.dtype
         self.number_type = cnp.NPY_FLOAT if self.dtype.itemsize == 4 else cnp.NPY_DOUBLE
-        self.kernels = <const Kernels*>PyCapsule_GetPointer(config.kernels(), "lstm_cy.kernels")
-        stages = stages_of(self.layer, self.batch_size)
-        self.first, self.last = stages[0], stages[len(stages) - 1]
-        self.lookup = self.first if isinstance(self.first, Lookup) else None
-        self.recurrent = [stage for stage in stages if isinstance(stage, Recurrent)]
-        cdef Stage stage
-        cdef double multiply_adds = 0
-        for stage in stages:
-            multiply_adds += stage.multiply_adds
-        self.long = self.batch_size * multiply_adds >= LONG
+        self.chain = chain_of(self.layer)
+        self.inputs, self.outputs = self.chain.plan.stages[0].inputs, self.chain.plan.outputs
+        self.takes_tokens = self.chain.plan.takes_tokens
+        self.long = self.batch_size * self.chain.multiply_adds >= LONG
+        self.stream = new_stream(&self.chain.plan, self.batch_size)
+        if self.stream == NULL:
+            raise MemoryError(f"no memory for the state of {self.batch_size} streams")
+
+    def __dealloc__(self):
+        free_stream(self.stream)
 
     def step(self, x_t, out=None):
         """Go one step on.
@@ -253,8 +131,9 @@ cdef class Stepper:
         cdef const void* source
         cdef void* result
         cdef int axes
-        if self.lookup is None:
-            if not self.fits(x_t, self.first.inputs):
+        cdef bint right
+        if not self.takes_tokens:
+            if not self.fits(x_t, self.inputs):
                 x_t = self.converted(x_t)
             axes = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
@@ -262,7 +141,7 @@ cdef class Stepper:
             try:
                 one_token = PyLong_AsSsize_t(x_t)
             except OverflowError:
-                self.lookup.refuse(x_t)
+                self.refuse_token(x_t)
             axes = 1
             source = &one_token
         else:
@@ -272,21 +151,21 @@ cdef class Stepper:
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         if out is None:
             out = self.fresh(axes)
-        elif not (self.fits(out, self.last.outputs) and cnp.PyArray_NDIM(<cnp.ndarray>out) == axes
+        elif not (self.fits(out, self.outputs) and cnp.PyArray_NDIM(<cnp.ndarray>out) == axes
                   and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
             self.refuse(out, axes)
         result = cnp.PyArray_DATA(<cnp.ndarray>out)
-        self.take()
+        self.enter()
         try:
-            if self.lookup is not None:
-                source = self.lookup.hold(<const cnp.npy_intp*>source)
             if self.long:
                 with nogil:
-                    self.run(source, result)
+                    right = advance(self.stream, 1, source, result)
             else:
-                self.run(source, result)
+                right = advance(self.stream, 1, source, result)
+            if not right:
+                self.refuse_tokens()
         finally:
-            lstm_cy_give_back(&self.busy)
+            give_back(&self.stream.busy)
         return out
 
     @property
@@ -295,31 +174,33 @@ cdef class Stepper:
 
         Setting it copies in what NumPy converts to such arrays; a TypeError or ValueError leaves all as it was.
         """
-        cdef Recurrent stage
-        self.take()
+        cdef Py_ssize_t number
+        states = [tuple(np.empty(shape, self.dtype) for shape in shapes) for shapes in self.state_shapes()]
+        self.enter()
         try:
-            states = [(stage.h.copy(), stage.c.copy()) for stage in self.recurrent]
+            for number, (h, c) in enumerate(states):
+                get_state(self.stream, self.lstm(number), cnp.PyArray_DATA(h), cnp.PyArray_DATA(c))
         finally:
-            lstm_cy_give_back(&self.busy)
+            give_back(&self.stream.busy)
         return states if isinstance(self.layer, Sequential) else states[0]
 
     @state.setter
     def state(self, state):
-        cdef Recurrent stage
+        cdef Py_ssize_t number
+        shapes = self.state_shapes()
         if not isinstance(self.layer, Sequential):
             states = [state]
-        elif isinstance(state, (list, tuple)) and len(state) == len(self.recurrent):
+        elif isinstance(state, (list, tuple)) and len(state) == len(shapes):
             states = state
         else:
-            raise ValueError(f"state: expected a list of {len(self.recurrent)}, one for each LSTM, got {state!r:.80}")
-        states = [self.checked(pair, stage) for pair, stage in zip(states, self.recurrent)]
-        self.take()
+            raise ValueError(f"state: expected a list of {len(shapes)}, one for each LSTM, got {state!r:.80}")
+        states = [self.checked(pair, shape) for pair, shape in zip(states, shapes)]
+        self.enter()
         try:
-            for stage, (h, c) in zip(self.recurrent, states):
-                stage.h[...] = h
-                stage.c[...] = c
+            for number, (h, c) in enumerate(states):
+                set_state(self.stream, self.lstm(number), cnp.PyArray_DATA(h), cnp.PyArray_DATA(c))
         finally:
-            lstm_cy_give_back(&self.busy)
+            give_back(&self.stream.busy)
 
     def reset(self, rows=None):
         """Set the state to zero.
@@ -334,15 +215,17 @@ cdef class Stepper:
         TypeError, ValueError
             Rows that are not numbers from 0 to B - 1, or a mask of another shape.
         """
-        cdef Recurrent stage
-        chosen = slice(None) if rows is None else self.chosen(rows)
-        self.take()
+        cdef Py_ssize_t row
+        chosen = None if rows is None else self.chosen(rows)
+        self.enter()
         try:
-            for stage in self.recurrent:
-                stage.h[:, chosen] = 0
-                stage.c[:, chosen] = 0
+            if chosen is None:
+                reset_rows(self.stream)
+            else:
+                for row in chosen:
+                    reset_row(self.stream, row)
         finally:
-            lstm_cy_give_back(&self.busy)
+            give_back(&self.stream.busy)
 
     def copy(self):
         """Another Stepper with the same weights, which they share, and a copy of the state."""
@@ -364,17 +247,25 @@ cdef class Stepper:
     def __repr__(self):
         return f"Stepper({self.layer!r}, batch_size={self.batch_size})"
 
-    cdef inline int take(self) except -1:
-        if not lstm_cy_take(&self.busy):
+    cdef inline int enter(self) except -1:
+        if not take(&self.stream.busy):
             raise RuntimeError("Stepper: another thread is using it; give each its own, from copy() or stepper()")
         return 0
 
-    cdef void run(self, const void* x, void* out) noexcept nogil:
-        """Down the chain, and its result to `out`: only now, so that `out` may be x."""
-        cdef unsigned int denormals = self.kernels.flush_denormals()
-        cdef const void* y = self.first.run(x)
-        self.kernels.restore_denormals(denormals)
-        memcpy(out, y, self.batch_size * self.last.outputs * (4 if self.number_type == cnp.NPY_FLOAT else 8))
+    cdef inline const Stage* lstm(self, Py_ssize_t number):
+        return lstm_stage(&self.chain.plan, self.stream.stages, number)
+
+    cdef list state_shapes(self):
+        """The shapes of h and c, for each LSTM."""
+        cdef Py_ssize_t number = 0
+        cdef const Stage* stage = self.lstm(0)
+        shapes = []
+        while stage != NULL:
+            shapes.append([(stage.net.num_layers, self.batch_size, size)
+                           for size in (stage.net.output_size, stage.net.hidden_size)])
+            number += 1
+            stage = self.lstm(number)
+        return shapes
 
     cdef inline bint fits(self, object x, Py_ssize_t width):
         """Whether x is an array (B, width), or (width,) if B is 1, that can be worked on where it lies."""
@@ -395,13 +286,13 @@ cdef class Stepper:
         """An array for a result."""
         cdef cnp.npy_intp[2] shape
         shape[0] = self.batch_size
-        shape[axes - 1] = self.last.outputs
+        shape[axes - 1] = self.outputs
         return cnp.PyArray_EMPTY(axes, shape, self.number_type, 0)
 
     cdef object converted(self, object x):
         """x_t as an array that `fits`."""
         array = float_array("x_t", x, self.dtype)
-        B, width = self.batch_size, self.first.inputs
+        B, width = self.batch_size, self.inputs
         if array.shape != (B, width) and not (B == 1 and array.shape == (width,)):
             axes = "(B, I) or (I,)" if B == 1 else "(B, I)"
             raise ValueError(f"x_t: expected shape {axes} with B = {B} and I = {width}, got {array.shape}")
@@ -422,30 +313,42 @@ cdef class Stepper:
             raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
         if out.dtype != self.dtype:
             raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
-        shape = (self.batch_size, self.last.outputs)[2 - axes:]
+        shape = (self.batch_size, self.outputs)[2 - axes:]
         expect_shape("out", out, shape, "that of the result")
         raise ValueError("out: expected a C-contiguous, aligned and writable array, got one that is not")
 
-    cdef tuple checked(self, object pair, Recurrent stage):
-        """(h, c) as arrays in the shape of a stage's state."""
+    cdef int refuse_token(self, token) except -1:
+        raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {token}")
+
+    cdef int refuse_tokens(self) except -1:
+        """Raise which of the last step's tokens is out of range."""
+        cdef Py_ssize_t row
+        for row in range(self.batch_size):
+            if not token_fits(&self.chain.plan, self.stream.tokens[row]):
+                self.refuse_token(self.stream.tokens[row])
+        return 0
+
+    cdef tuple checked(self, object pair, list shapes):
+        """(h, c) as C-contiguous arrays of these shapes."""
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"state: expected a pair (h, c), got {type(pair).__name__}")
         arrays = tuple(float_array(f"state {part}", value, self.dtype) for part, value in zip("hc", pair))
-        for part, size, own, array in zip("hc", "PH" if stage.projects else "HH", (stage.h, stage.c), arrays):
-            expect_shape(f"state {part}", array, own.shape, f"(L, B, {size})")
-        return arrays
+        sizes = "HH" if shapes[0] == shapes[1] else "PH"
+        for part, size, shape, array in zip("hc", sizes, shapes, arrays):
+            expect_shape(f"state {part}", array, shape, f"(L, B, {size})")
+        return tuple(np.require(array, requirements="CA") for array in arrays)
 
     cdef object chosen(self, object rows):
-        """The rows to reset, as NumPy's index."""
+        """The rows to reset, as a list of numbers."""
         rows = np.asarray(rows)
         if rows.dtype == np.bool_:
             expect_shape("rows", rows, (self.batch_size,), "(B,)")
-            return rows
+            return np.flatnonzero(rows).tolist()
         rows = int_array("rows", rows)
         outside = (rows < 0) | (rows >= self.batch_size)
         if outside.any():
             raise ValueError(f"rows: expected 0 to B - 1 = {self.batch_size - 1}, got {rows[outside].flat[0]}")
-        return rows
+        return rows.ravel().tolist()
 
 
 cdef inline bint lies_plainly(object x, int number_type):
@@ -454,48 +357,46 @@ cdef inline bint lies_plainly(object x, int number_type):
             and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x))
 
 
-def frozen(layer):
+def frozen(layer, name="layer"):
     """A layer with the same parameters and packed weights that keeps them whatever happens to the other."""
     if not isinstance(layer, (LSTM, Sequential)):
-        raise TypeError(f"layer: expected an LSTM or a Sequential, got {type(layer).__name__}")
+        raise TypeError(f"{name}: expected an LSTM or a Sequential, got {type(layer).__name__}")
     layer = shallow_copy(layer)
     if isinstance(layer, Sequential):
         layer.layers = tuple(shallow_copy(part) for part in layer.layers)
     return layer
 
 
-def stages_of(layer, batch_size):
-    """The stages of a layer, chained."""
-    cdef Stage stage, previous
-    kinds = {LSTM: Recurrent, Linear: Head, Embedding: Lookup}
-    layers = layer.layers if isinstance(layer, Sequential) else [layer]
-    stages = []
-    for index, part in enumerate(layers):
+def chain_of(layer, name="stepper"):
+    """The Chain of what a layer, or a Sequential's layers, do to a step; errors begin with `name`."""
+    parts, told = [], None
+    for index, part in enumerate(layer.layers if isinstance(layer, Sequential) else [layer]):
         if isinstance(part, Dropout):
             continue
-        made = next((made for kind, made in kinds.items() if isinstance(part, kind)), None)
-        if made is None or part.masks:
-            raise ValueError(f"stepper: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {part!r}")
-        stage = made(part, batch_size)
-        if stages:
-            previous = stages[len(stages) - 1]
-            if isinstance(stage, Lookup):
-                raise ValueError(f"stepper: expected an Embedding to come first, got one at {index}")
-            if previous.outputs != stage.inputs:
-                raise ValueError(f"stepper: expected {previous.outputs} inputs of layer {index}, got {stage.inputs}")
-            previous.next = stage
-        stages.append(stage)
-    if not stages:
-        raise ValueError(f"stepper: expected a layer other than Dropout, got {layer!r}")
-    return stages
+        inputs, outputs, content = stage_of(part, name)
+        if parts and isinstance(part, Embedding):
+            raise ValueError(f"{name}: expected an Embedding to come first, got one at {index}")
+        if parts and inputs != told:
+            raise ValueError(f"{name}: expected {told} inputs of layer {index}, got {inputs}")
+        parts.append(content)
+        told = outputs
+    if not parts:
+        raise ValueError(f"{name}: expected a layer other than Dropout, got {layer!r}")
+    return Chain(config.kernels(), layer.dtype.itemsize, parts)
 
 
-def aligned(shape, dtype):
-    """A zeroed array that begins on a cache line."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.zeros(size + LINE, np.uint8)
-    start = -memory.__array_interface__["data"][0] % LINE
-    return memory[start:start + size].view(dtype).reshape(shape)
+def stage_of(layer, name):
+    """(inputs, outputs, what a Chain needs) of one layer."""
+    if isinstance(layer, LSTM):
+        if layer.bidirectional or layer.reverse:
+            option = "bidirectional" if layer.bidirectional else "reverse"
+            raise ValueError(f"{name}: expected an LSTM that runs forwards, got {option}=True")
+        return layer.input_size, layer.output_size, layer._network
+    if isinstance(layer, Linear):
+        return layer.in_features, layer.out_features, layer._affine
+    if isinstance(layer, Embedding) and not layer.masks:
+        return layer.num_embeddings, layer.embedding_dim, np.ascontiguousarray(layer.parameters["weight"])
+    raise ValueError(f"{name}: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {layer!r}")
 
 
 def _restored(kind, parts, batch_size, state):

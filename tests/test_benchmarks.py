@@ -40,6 +40,13 @@ BENCHMARKS = {
         "Stepping.time_step_into",
         "Stepping.track_speedup_over_numpy",
     },
+    "streams": {
+        "Pool.time_step",
+        "Pool.track_share_of_batch",
+        "Pool.track_speedup_over_one_by_one",
+        "Callers.track_calls_over_one_thread",
+        "Callers.track_steps_over_one_thread",
+    },
     "train": {
         "Train.time_forward_and_backward",
         "Train.track_speedup_over_numpy",

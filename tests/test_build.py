@@ -1,12 +1,19 @@
-"""setup.py with compilers that lack something: stand-ins that only make empty files."""
+"""setup.py with compilers that lack something, stand-ins that only make empty files; and what is packed."""
 
+import email
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from lstm_cy import config
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,57 +22,170 @@ pytest.importorskip("setuptools")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are shell scripts")
 
 COMPILER = """#!/bin/sh
-case "$*" in *{refused}*) echo "unknown option {refused}" >&2; exit 1;; esac
+case "$*" in {refused}) echo "unknown option among $*" >&2; exit 1;; esac
+echo "$*" >> {log}
 while [ $# -gt 1 ]; do
     if [ "$1" = -o ]; then echo made > "$2"; fi
     shift
 done
 """
+VARIANTS = {"base", "avx2", "avx512", "avx512vnni"}
 
 
-def build(folder, compiler):
-    source = folder / "source"
-    source.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "lstm_cy", source / "lstm_cy", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--build-lib", str(folder / "lib")],
-        cwd=source,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CC": str(compiler), "LDSHARED": str(compiler)},
-    )
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the sources, whose Cython is compiled by the first build."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, folder)
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("lstm_cy", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+    return folder
 
 
-def stand_in(folder, refused):
-    path = folder / "cc"
-    path.write_text(COMPILER.format(refused=refused))
-    path.chmod(0o755)
-    return path
+@pytest.fixture
+def run(source, tmp_path):
+    """Run a command of setup.py with a compiler that refuses some options, a pattern of the shell's `case`."""
+
+    def run(refused, *command):
+        compiler = tmp_path / "cc"
+        if refused:
+            compiler.write_text(COMPILER.format(refused=refused, log=tmp_path / "log"))
+            compiler.chmod(0o755)
+        return subprocess.run(
+            [sys.executable, "setup.py", *command],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "CC": str(compiler), "LDSHARED": str(compiler)},
+        )
+
+    return run
 
 
-def test_a_compiler_without_avx512_builds_the_others_and_says_so(tmp_path):
-    done = build(tmp_path, stand_in(tmp_path, "-mavx512f"))
+@pytest.fixture
+def build(run, tmp_path):
+    """Build; return the process, the names of the modules, and how the compiler was called for the pool of threads."""
+
+    def build(refused):
+        done = run(refused, "build_ext", "--build-lib", str(tmp_path / "lib"))
+        built = {path.name.split(".")[0] for path in (tmp_path / "lib").rglob("*.so")}
+        log = tmp_path / "log"
+        return done, built, [call for call in log.read_text().splitlines() if "/pool." in call] if log.exists() else []
+
+    return build
+
+
+def test_a_compiler_without_avx512_builds_the_others_and_says_so(build):
+    done, built, _ = build("*-mavx512f*")
     assert done.returncode == 0, done.stderr
-    assert "this compiler cannot build the avx512 kernels; going on without them" in done.stderr
-    built = {path.name.split(".")[0] for path in (tmp_path / "lib").rglob("*.so")}
+    assert "lstm_cy: this compiler cannot build the avx512 kernels; going on without them" in done.stderr
     assert {"base", "avx2", "blas", "forward"} <= built
     assert "avx512" not in built
 
 
-def test_a_compiler_without_tuning_flags_builds_everything(tmp_path):
-    done = build(tmp_path, stand_in(tmp_path, "-mmove-max"))
+def test_a_compiler_for_another_processor_builds_base_alone_and_says_so(build):
+    done, built, _ = build("*-mavx*|*-mfma*|*-mtune*")
     assert done.returncode == 0, done.stderr
-    built = {path.name.split(".")[0] for path in (tmp_path / "lib").rglob("*.so")}
-    assert {"base", "avx2", "avx512"} <= built
+    for variant in VARIANTS - {"base"}:
+        assert f"cannot build the {variant} kernels; going on" in done.stderr
+    assert built & VARIANTS == {"base"}
+    assert {"forward", "pool", "stepper"} <= built
 
 
-@pytest.mark.parametrize("refused", ("-c", None), ids=("broken", "missing"))
-def test_no_working_compiler_is_told_in_words(tmp_path, refused):
-    compiler = stand_in(tmp_path, refused) if refused else tmp_path / "nowhere" / "cc"
-    done = build(tmp_path, compiler)
+def test_a_compiler_without_tuning_flags_builds_everything(build):
+    done, built, _ = build("*-mmove-max*")
+    assert done.returncode == 0, done.stderr
+    assert built >= VARIANTS
+    assert "going on" not in done.stderr
+
+
+def test_threads_are_compiled_and_linked_where_they_are(build):
+    done, _, calls = build("nothing")
+    assert done.returncode == 0, done.stderr
+    assert len(calls) == 2  # compiled and linked
+    assert all("-pthread" in call and "LSTM_CY_NO_THREADS" not in call for call in calls)
+
+
+@pytest.mark.parametrize("refused", ("*-pthread*", r"*/try\ -pthread*"), ids=("unknown", "not to be linked"))
+def test_a_system_without_threads_builds_everything_and_says_so(build, refused):
+    done, built, calls = build(refused)
+    assert done.returncode == 0, done.stderr
+    assert "lstm_cy: no POSIX threads here; going on without them" in done.stderr
+    assert VARIANTS | {"pool"} <= built
+    assert not any("-pthread" in call for call in calls)
+    assert "-DLSTM_CY_NO_THREADS" in calls[0]
+
+
+@pytest.mark.parametrize("refused", ("*-c*", None), ids=("broken", "missing"))
+def test_no_working_compiler_is_told_in_words(build, refused):
+    done, _, _ = build(refused)
     assert done.returncode == 1
     assert "needs a working C compiler and Python's headers" in done.stderr
     assert "apt-get install gcc python3-dev" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_pool_without_threads_works_on_the_callers_thread(source, build, tmp_path):
+    """Compiled for real, in place of the other one in a copy of the package."""
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler")
+    build("nothing")  # so that Cython's pool.c is there
+    package = Path(config.__file__).parent
+    shutil.copytree(package, tmp_path / "lstm_cy", ignore=shutil.ignore_patterns("__pycache__", "pool.*.so"))
+    code = source / "build" / "lstm_cy" / "_kernels" / "pool.c"
+    target = tmp_path / "lstm_cy" / "_kernels" / f"pool{sysconfig.get_config_var('EXT_SUFFIX')}"
+    headers = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    flags = ["-shared", "-fPIC", "-DLSTM_CY_NO_THREADS", "-Wall", "-Werror=implicit-function-declaration"]
+    subprocess.run(["cc", *flags, *headers, str(code), "-o", str(target)], check=True)
+    program = """
+import numpy as np
+from lstm_cy import LSTM
+from lstm_cy._kernels import pool
+lstm, x = LSTM(64, 256, seed=0), np.random.default_rng(0).standard_normal((100, 8, 64))
+assert np.array_equal(lstm(x, threads=4)[0], lstm(x, threads=1)[0])
+print(pool.__file__, *pool.statistics())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{target} 0 0\n", done.stderr
+
+
+# What is packed
+
+
+def test_the_wheel_holds_what_runs_and_what_compiles_against_it(run, source, tmp_path):
+    done = run("nothing", "bdist_wheel", "--dist-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        (metadata,) = (wheel.read(name) for name in names if name.endswith(".dist-info/METADATA"))
+    wanted = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", "py.typed"))}
+    package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
+    assert {name for name in package if not name.endswith(".so")} == wanted
+    assert {name.partition(".")[0] for name in package if name.endswith(".so")} == {
+        name.partition(".")[0] for name in in_tree() if name.endswith(".pyx")
+    }
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    required = email.message_from_bytes(metadata).get_all("Requires-Dist")
+    always = [line for line in required if "extra ==" not in line]
+    assert sorted(re.match("[a-z]+", line)[0] for line in always) == ["numpy", "scipy"]
+
+
+def test_the_source_distribution_holds_the_sources_and_nothing_made_of_them(run, source, tmp_path):
+    done = run("nothing", "sdist", "--dist-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert not [name for name in names if name.endswith((".c", ".so", ".o")) or name.startswith("build/")]
+    assert {name for name in names if name.startswith("lstm_cy/")} == set(in_tree())
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "tests/common.py", "tests/fast.txt"} <= names
+    assert {f"tests/slow/{path.name}" for path in (ROOT / "tests" / "slow").iterdir() if path.is_file()} <= names
+
+
+def in_tree():
+    """The package's own files, without what was made of them."""
+    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", "py.typed")
+    return [path.relative_to(ROOT).as_posix() for path in (ROOT / "lstm_cy").rglob("*") if path.name.endswith(kinds)]

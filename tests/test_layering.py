@@ -23,7 +23,7 @@ CORE = {
     "reference",
     "_kernels",
 }
-ABOVE = {"bench", "training", "quantize", "weights", "decoding", "seq2seq", "text", "trace", "estimators"}
+ABOVE = {"bench", "training", "quantize", "weights", "decoding", "seq2seq", "text", "trace", "estimators", "streams"}
 # the extra that a module is for: it cannot be imported without
 EXTRAS = {"estimators": {"sklearn"}}
 # what each module may import of the package; whoever is not listed may import the core

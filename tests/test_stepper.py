@@ -456,6 +456,11 @@ def test_layers_that_cannot_step(make, error, message):
         make()
 
 
+def test_no_memory():
+    with pytest.raises(MemoryError, match="no memory for the state of 2147483647 streams"):
+        Sequential(Linear(1, 2**20)).stepper(2**31 - 1)
+
+
 # Threads
 
 

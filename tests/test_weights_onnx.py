@@ -1016,6 +1016,16 @@ def test_other_external_data_are_refused(external, entries, message):
         assert "tensor 'W'" in str(caught.value)
 
 
+def test_a_link_is_refused_where_opening_would_follow_it(external, monkeypatch):
+    path, change, _ = external
+    (path.parent / "link").symlink_to("weights.bin")
+    change(location="link")
+    monkeypatch.delattr(os, "O_NOFOLLOW")  # as on Windows
+    monkeypatch.setattr("lstm_cy.weights.onnx.proto._READ", os.O_RDONLY)
+    with pytest.raises(ValueError, match="it is a link"):
+        lstms(path)
+
+
 def test_a_small_file_does_not_fill_the_memory_through_many_tensors(tmp_path):
     """Many tensors over one file: those that are the same are read once, and in sum no more than the file has."""
     proto = model([node("Relu", ["x"])], ["x"])

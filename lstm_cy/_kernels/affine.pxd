@@ -1,9 +1,18 @@
-from .network cimport Packer, Weight
+from .network cimport Engine, Packer, Weight
+
+
+ctypedef struct Map:
+    # an Affine's content, for threads that know nothing of Python
+    Engine engine
+    Weight weight
+    const void* bias  # or NULL
 
 
 cdef class Affine(Packer):
-    cdef Weight weight
-    cdef const void* bias
+    cdef Map map
 
-    cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil
     cdef int pack_for_backward(self) except -1
+
+
+# y (rows, outputs) = x (rows, inputs) W^T + b
+cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcept nogil

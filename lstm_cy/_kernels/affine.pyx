@@ -33,13 +33,15 @@ cdef class Affine(Packer):
         self.start(kernels, blas, itemsize)
         self.owned.append((weight, bias))
         outputs, inputs = weight.shape
-        self.weight = self.weight_of(outputs, inputs, weight)
-        self.bias = address_or_null(bias)
+        self.map.engine = self.engine
+        self.map.weight = self.weight_of(outputs, inputs, weight)
+        self.map.bias = address_or_null(bias)
 
     def __call__(self, x, y):
         """Write the result for x (rows, inputs) to y (rows, outputs); both C-contiguous."""
         cdef Py_ssize_t rows = len(x), done = 0, work = 0, stop = 0
-        cdef Py_ssize_t inputs = self.weight.inputs, outputs = self.weight.outputs, itemsize = self.engine.itemsize
+        cdef Py_ssize_t inputs = self.map.weight.inputs, outputs = self.map.weight.outputs
+        cdef Py_ssize_t itemsize = self.engine.itemsize
         cdef Py_ssize_t most = max(BLOCK_BYTES // (inputs * itemsize), 64), some
         cdef const char* source = <const char*>address(x)
         cdef char* target = <char*>address(y)
@@ -49,19 +51,11 @@ cdef class Affine(Packer):
             denormals = self.engine.kernels.flush_denormals()
             while done < rows and status == DONE:
                 some = min(most, rows - done)
-                self.apply(some, source + done * inputs * itemsize, target + done * outputs * itemsize)
+                apply(&self.map, some, source + done * inputs * itemsize, target + done * outputs * itemsize)
                 done += some
                 status = after(some * inputs * outputs, &work, &stop, True)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
-
-    cdef void apply(self, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
-        if self.engine.itemsize == 4:
-            affine[float](&self.engine, rows, <const float*>self.bias, &self.weight, <const float*>x, NULL, NULL,
-                          False, <float*>y)
-        else:
-            affine[double](&self.engine, rows, <const double*>self.bias, &self.weight, <const double*>x, NULL, NULL,
-                           False, <double*>y)
 
     def backward(self, x, dy, dx, weight_sum, bias_sum):
         """Write the gradient of x (rows, inputs) to dx; add the weight's and the bias's, or None, to their sums.
@@ -80,10 +74,10 @@ cdef class Affine(Packer):
         with nogil:
             denormals = self.engine.kernels.flush_denormals()
             if self.engine.itemsize == 4:
-                status = blocks_back[float](&self.engine, &self.weight, rows, <const float*>told,
+                status = blocks_back[float](&self.engine, &self.map.weight, rows, <const float*>told,
                                             <const float*>gradient, <float*>target, <float*>weight, <float*>bias)
             else:
-                status = blocks_back[double](&self.engine, &self.weight, rows, <const double*>told,
+                status = blocks_back[double](&self.engine, &self.map.weight, rows, <const double*>told,
                                              <const double*>gradient, <double*>target, <double*>weight, <double*>bias)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
@@ -91,9 +85,18 @@ cdef class Affine(Packer):
     cdef int pack_for_backward(self) except -1:
         """Make the panels that backward needs, once."""
         with cython.critical_section(self):
-            if self.engine.blas == NULL and self.weight.back_panels == NULL:
-                self.weight.back_panels = self.packed(&self.weight, True)
+            if self.engine.blas == NULL and self.map.weight.back_panels == NULL:
+                self.map.weight.back_panels = self.packed(&self.map.weight, True)
         return 0
+
+
+cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
+    if map.engine.itemsize == 4:
+        affine[float](&map.engine, rows, <const float*>map.bias, &map.weight, <const float*>x, NULL, NULL, False,
+                      <float*>y)
+    else:
+        affine[double](&map.engine, rows, <const double*>map.bias, &map.weight, <const double*>x, NULL, NULL, False,
+                       <double*>y)
 
 
 cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* x, const real* dy,

@@ -1,8 +1,14 @@
 """The only module that names BLAS; importing it imports SciPy."""
 
+import os
+
 from cpython.pycapsule cimport PyCapsule_New
+from cpython.pythread cimport (
+    NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
+)
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
+from .pool cimport take
 from .table cimport real
 
 include "blas_int.pxi"  # written by setup.py: SciPy's name for the integers of its BLAS
@@ -11,6 +17,9 @@ cdef enum:
     # Up to this many rows a matrix-vector product for each is faster: OpenBLAS's gemm copies the whole weight matrix
     # into its own layout first, gemv reads it once from where it lies.
     FEW_ROWS = 8
+    # Callers at once, of all threads; whoever comes beyond them waits. OpenBLAS has memory for as many as it was
+    # compiled for, and ends the process where that does not suffice.
+    MOST_CALLERS = 32
 
 
 cdef void gemm(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a,
@@ -42,12 +51,47 @@ cdef void gemv(bint transpose_b, Py_ssize_t n, Py_ssize_t k, const real* a, cons
 cdef void product(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const real* a,
                   const real* b, real* c) noexcept nogil:
     cdef Py_ssize_t row
+    cdef PyThread_type_lock door = enter()
     if m > FEW_ROWS or transpose_a:
         gemm[real](transpose_a, transpose_b, m, n, k, a, b, c)
-        return
-    for row in range(m):
-        gemv[real](transpose_b, n, k, a + row * k, b, c + row * n)
+    else:
+        for row in range(m):
+            gemv[real](transpose_b, n, k, a + row * k, b, c + row * n)
+    PyThread_release_lock(door)
 
+
+# One for each caller. They are taken with and without the GIL; whoever is inside never waits for it.
+cdef PyThread_type_lock[MOST_CALLERS] doors
+cdef Py_ssize_t arrivals = 0, waits = 0
+
+
+cdef PyThread_type_lock enter() noexcept nogil:
+    """A door that is taken for the caller, who must release it: the first that is free, else one to wait for."""
+    cdef Py_ssize_t first = take(&arrivals), number
+    for number in range(first, first + MOST_CALLERS):
+        if PyThread_acquire_lock(doors[number % MOST_CALLERS], NOWAIT_LOCK):
+            return doors[number % MOST_CALLERS]
+    take(&waits)
+    PyThread_acquire_lock(doors[first % MOST_CALLERS], WAIT_LOCK)
+    return doors[first % MOST_CALLERS]
+
+
+def statistics():
+    """(products, how many of them had to wait for a door) in this process."""
+    return arrivals, waits
+
+
+def make_doors():
+    """New doors, all free: at first, and in a forked child, where nobody is left to release those that were taken."""
+    for number in range(MOST_CALLERS):
+        doors[number] = PyThread_allocate_lock()
+        if doors[number] == NULL:
+            raise MemoryError
+
+
+make_doors()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=make_doors)
 
 cdef Blas table
 

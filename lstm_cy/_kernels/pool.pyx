@@ -12,7 +12,7 @@ cdef extern from *:
     #include <stddef.h>
     typedef void (*lstm_cy_task)(void *);
 
-    #if defined(__GNUC__) && (defined(__unix__) || defined(__APPLE__))
+    #ifndef LSTM_CY_NO_THREADS  /* setup.py has tried it */
     #include <pthread.h>
     #include <sched.h>
     #include <signal.h>

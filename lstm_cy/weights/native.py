@@ -7,11 +7,11 @@ are read without pickle, and no memory is taken on a header's word.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
 import re
-import secrets
 import struct
 import sys
 import warnings
@@ -20,12 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import seq2seq
-from ..attention import Attention
 from ..checks import flag, non_negative_int, positive_int
-from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
-from ..lstm import LSTM
-from ..quantize import QuantizedLSTM, widened
+from ..layers import Sequential
+from ..quantize import widened
 from . import archive
 
 if TYPE_CHECKING:
@@ -38,21 +35,14 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 #: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 HEADER = "lstm_cy"
-# What a file may ask for. Nothing else is ever looked up by a name from a file.
+# What a file may ask for, and the module that has it, imported where it is needed. Nothing else is ever looked up by a
+# name from a file.
 _LAYERS = {
-    layer.__name__: layer
-    for layer in (
-        LSTM,
-        Linear,
-        Embedding,
-        Dropout,
-        Activation,
-        Masking,
-        Readout,
-        Attention,
-        seq2seq.Seq2Seq,
-        QuantizedLSTM,
-    )
+    "LSTM": "lstm",
+    **dict.fromkeys(("Linear", "Embedding", "Dropout", "Activation", "Masking", "Readout"), "layers"),
+    "Attention": "attention",
+    "Seq2Seq": "seq2seq",
+    "QuantizedLSTM": "quantize",
 }
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
@@ -77,7 +67,7 @@ def replacing(path: FilePath) -> Iterator[BinaryIO]:
     """
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".lstm_cy-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".lstm_cy-{os.urandom(8).hex()}.tmp")
     try:
         file = open(temporary, "xb")  # noqa: SIM115 (closed below, before the rename)
     except OSError as error:  # name the file that was asked for
@@ -92,6 +82,8 @@ def replacing(path: FilePath) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+    if os.name != "posix":  # Windows does not open folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -246,7 +238,7 @@ def build(config: Any) -> Any:
     kind, arguments = _split(config)
     if kind == "Sequential":
         return Sequential(*(build(layer) for layer in arguments["layers"]))
-    return _LAYERS[kind].blank(**arguments)
+    return getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind).blank(**arguments)
 
 
 def _split(config: Any) -> tuple[str, dict[str, Any]]:
@@ -286,7 +278,9 @@ def _least_size(config: Any) -> int:
             arguments.get("score", "general"), 0
         )
     if kind == "Seq2Seq":
-        inside = seq2seq.parts(arguments).values()
+        from ..seq2seq import parts
+
+        inside = parts(arguments).values()
         return sum(_least_size({"type": layer.__name__, **of_layer}) for layer, of_layer in inside)
     inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
     projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))

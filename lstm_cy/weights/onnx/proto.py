@@ -50,6 +50,10 @@ _FIELDS = {
 # AttributeProto.AttributeType: where the value is
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 10: "graphs"}
 _EXTERNAL = 1
+# To read bytes of a file, and not to follow a link nor to wait for what a pipe brings, where the system has that.
+_READ = os.O_RDONLY
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+    _READ |= getattr(os, _flag, 0)
 
 
 def import_onnx() -> Any:
@@ -221,9 +225,11 @@ class _External:
         return self._read[key]
 
     def _bytes(self, location: str, offset: int, size: int) -> bytes:
+        path = os.path.join(self._folder, location)
         try:
-            # O_NONBLOCK: a pipe would wait for ever
-            descriptor = os.open(os.path.join(self._folder, location), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+                raise OSError(errno.ELOOP, "")
+            descriptor = os.open(path, _READ)
         except OSError as error:
             why = "it is a link" if error.errno == errno.ELOOP else error.strerror
             raise ValueError(f"its data in {location!r} are not read: {why}") from None

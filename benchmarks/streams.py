@@ -1,0 +1,202 @@
+"""Many callers: streams of a StreamPool beside one batch and beside Steppers one by one, and threads beside one thread.
+
+    python -m benchmarks.streams                # the tables of docs/performance.md
+    python -m benchmarks.streams --only pool    # or threads
+
+Streams that do not get the same bits in all three ways are an error, and nothing is timed.
+"""
+
+import argparse
+import itertools
+import operator
+import os
+import statistics
+import sys
+import threading
+import time
+
+if __name__ == "__main__":  # for the whole process, and before NumPy is loaded
+    os.environ.update(OPENBLAS_NUM_THREADS="1", LSTM_CY_NUM_THREADS="1")
+
+import numpy as np
+
+from lstm_cy import LSTM, StreamPool
+
+from .common import REPEAT, medians, turns
+
+HIDDEN = (64, 128, 512)
+STREAMS = (10, 100, 1000)
+#: of the layers that many threads step; with the GIL held, at the edge, and released
+STEPPED = (32, 64, 128, 256, 384, 512)
+THREADS = (2, 8, 64)
+#: how long threads work in a turn, and how long calls in a row make one, in seconds
+TURN = 0.1
+BURST = 0.001
+
+
+class Streams:
+    """So many streams of one layer, three ways: in a pool, in one Stepper, in a Stepper each."""
+
+    def __init__(self, hidden, streams):
+        rng = np.random.default_rng(0)
+        lstm = LSTM(hidden, hidden, seed=0)
+        self.pool, self.batch = StreamPool(lstm), lstm.stepper(streams)
+        self.steppers = [lstm.stepper() for _ in range(streams)]
+        # in any order: whoever has input is not who came first
+        self.ids = rng.permutation([self.pool.join() for _ in range(streams)])
+        self.listed = self.ids.tolist()
+        self.x = rng.standard_normal((streams, hidden)).astype(np.float32)
+        self.out = np.empty_like(self.x)
+        for step in 2 * (self.in_pool, self.in_batch, self.one_by_one):
+            step()
+        h, c = self.batch.state
+        for row, (id, stepper) in enumerate(zip(self.ids, self.steppers, strict=True)):
+            for state in (self.pool.state(id), [part[:, 0] for part in stepper.state]):
+                if not all(map(np.array_equal, state, (h[:, row], c[:, row]))):
+                    raise ArithmeticError(f"stream {id}: the pool, the batch and a Stepper differ")
+
+    def in_pool(self):
+        self.pool.step(self.ids, self.x, self.out)
+
+    def by_list(self):
+        self.pool.step(self.listed, self.x)
+
+    def in_batch(self):
+        self.batch.step(self.x, self.out)
+
+    def one_by_one(self):
+        for stepper, x, out in zip(self.steppers, self.x, self.out, strict=True):
+            stepper.step(x, out)
+
+    def over_pool(self, calls, seconds):
+        """How many times as long as in the pool each call takes: the median over rounds in which they take turns."""
+        ours, *others = turns([(call, [()]) for call in (self.in_pool, *calls)], seconds, burst=BURST)
+        return [statistics.median(map(operator.truediv, other, ours)) for other in others]
+
+
+class Pool:
+    params = (HIDDEN, STREAMS)
+    param_names = ("hidden", "streams")
+    repeat = REPEAT
+
+    def setup(self, hidden, streams):
+        self.case = Streams(hidden, streams)
+
+    def time_step(self, hidden, streams):
+        self.case.in_pool()
+
+    def track_share_of_batch(self, hidden, streams):
+        return round(self.case.over_pool([self.case.in_batch], 0.5)[0], 2)
+
+    track_share_of_batch.unit = "of the batch's throughput"
+
+    def track_speedup_over_one_by_one(self, hidden, streams):
+        return round(self.case.over_pool([self.case.one_by_one], 0.5)[0], 2)
+
+    track_speedup_over_one_by_one.unit = "x"
+
+
+class Callers:
+    """Threads that have one layer in common."""
+
+    params = (THREADS,)
+    param_names = ("threads",)
+
+    def track_calls_over_one_thread(self, threads):
+        return gain(calls_of_a_sequence(), threads, 1)
+
+    track_calls_over_one_thread.unit = "x"
+
+    def track_steps_over_one_thread(self, threads):
+        return gain(steps_of(128), threads, 1)
+
+    track_steps_over_one_thread.unit = "x"
+
+
+def calls_of_a_sequence():
+    """What a thread does again and again, made anew for each: 1x100x128x128, whole."""
+    lstm = LSTM(128, 128, seed=0)
+    x = np.random.default_rng(0).standard_normal((100, 1, 128)).astype(np.float32)
+    return lambda: lambda: lstm(x, threads=1)
+
+
+def steps_of(hidden):
+    """The same with a Stepper."""
+    lstm = LSTM(hidden, hidden, seed=0)
+    x = np.random.default_rng(0).standard_normal(hidden).astype(np.float32)
+
+    def make():
+        step, out = lstm.stepper().step, np.empty(hidden, np.float32)
+        return lambda: step(x, out)
+
+    return make
+
+
+def gain(make, threads, seconds):
+    """The calls a second of so many threads over those of one, the best turn of each: what else runs slows them."""
+    throughput(make, threads, TURN)
+    best = {1: 0.0, threads: 0.0}
+    for _ in range(max(round(seconds / (2 * TURN)), 3)):
+        best = {number: max(most, throughput(make, number, TURN)) for number, most in best.items()}
+    return round(best[threads] / best[1], 2)
+
+
+def throughput(make, threads, seconds):
+    """Calls a second of all threads together."""
+    counts, ready = [0] * threads, threading.Barrier(threads + 1)
+    end = 0.0
+
+    def work(number):
+        call, clock = make(), time.perf_counter
+        call()
+        ready.wait()
+        ready.wait()
+        while clock() < end:
+            for _ in range(10):
+                call()
+            counts[number] += 10
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    begin = time.perf_counter()
+    end = begin + seconds
+    ready.wait()
+    for worker in workers:
+        worker.join()
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+def pool_table():
+    yield "| H | streams | a step | of the batch's throughput | by a list of ids | over one by one |"
+    yield "|--:|--:|--:|--:|--:|--:|"
+    for hidden, streams in itertools.product(HIDDEN, STREAMS):
+        case = Streams(hidden, streams)
+        batch, steps, listed = case.over_pool((case.in_batch, case.one_by_one, case.by_list), 3.0)
+        (pool,) = medians([case.in_pool])
+        yield f"| {hidden} | {streams} | {1e6 * pool:.4g} | {batch:.2f} | {batch / listed:.2f} | {steps:.2f} |"
+
+
+def thread_table():
+    yield "| what threads do | " + " | ".join(f"{threads} threads" for threads in THREADS) + " |"
+    yield "|---|" + "--:|" * len(THREADS)
+    kinds = {"whole sequences, 1x100x128x128": calls_of_a_sequence()}
+    kinds |= {f"steps, H = {hidden}": steps_of(hidden) for hidden in STEPPED}
+    for name, make in kinds.items():
+        yield f"| {name} | " + " | ".join(f"{gain(make, threads, 2):.2f}" for threads in THREADS) + " |"
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=("pool", "threads"))
+    chosen = parser.parse_args(arguments)
+    for name, table in (("pool", pool_table), ("threads", thread_table)):
+        if chosen.only in (None, name):
+            for line in table():
+                print(line, flush=True)
+            print()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

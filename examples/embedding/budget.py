@@ -1,0 +1,50 @@
+"""How much of an audio host's time an amplifier takes: a minute of a guitar-like signal, in blocks of 64 samples.
+
+The model is the size of those that learn guitar amplifiers: one sample in, LSTM(1, 24), Linear(24, 1), one sample out.
+Its weights are random unless a file is given: that changes how it sounds, not how long it takes.
+"""
+
+import argparse
+
+import numpy as np
+from amplifier import Amplifier
+
+import lstm_cy
+
+RATE = 48_000  # samples a second
+BLOCK = 64  # samples that a host asks for at once
+
+
+def guitar(seconds):
+    """Plucked strings, four a second: a few harmonics that die away."""
+    t = np.arange(RATE // 4) / RATE
+    pitches = 110 * 2 ** (np.random.default_rng(0).integers(0, 24, int(np.ceil(4 * seconds))) / 12)
+    notes = [sum(np.sin(2 * np.pi * k * f * t) * np.exp(-3 * k * t) / k for k in range(1, 6)) for f in pitches]
+    return np.concatenate(notes).astype("float32")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", help="a file that lstm_cy.load reads; random weights if not given")
+    parser.add_argument("--seconds", type=float, default=60, help="of audio")
+    options = parser.parse_args(arguments)
+    if options.model:
+        model = lstm_cy.load(options.model)
+    else:
+        model = lstm_cy.Sequential(lstm_cy.LSTM(1, 24, seed=0), lstm_cy.Linear(24, 1, seed=1))
+
+    amplifier = Amplifier(model)
+    samples = guitar(options.seconds)
+    samples = samples[: len(samples) // BLOCK * BLOCK]
+    played, took = np.empty_like(samples), np.empty(len(samples) // BLOCK)
+    amplifier.play(samples, played, BLOCK, took)
+
+    budget = BLOCK / RATE
+    print(f"{len(took)} blocks of {BLOCK} samples at {RATE} a second: {1e6 * budget:.0f} us for each")
+    for name, seconds in (("mean", took.mean()), ("99 %", np.quantile(took, 0.99)), ("worst", took.max())):
+        print(f"{name:5} {1e6 * seconds:7.1f} us  {100 * seconds / budget:5.2f} % of the budget")
+    return samples, played
+
+
+if __name__ == "__main__":
+    main()

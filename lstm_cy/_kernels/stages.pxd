@@ -1,0 +1,102 @@
+"""A model one step at a time, on raw pointers: what a Stepper and the C API have in common.
+
+A model is a chain of stages, one for each layer that does something. A Stream is some rows that go down the chain
+together: it has the memory for their state and for each stage's result.
+"""
+
+from .affine cimport Map
+from .network cimport Net
+from .table cimport Kernels
+
+cdef extern from *:
+    """
+    /* Numbers that several threads share, with or without a GIL. */
+    #if defined(_MSC_VER)
+    #include <intrin.h>
+    static __inline int lstm_cy_take(volatile long *flag) { return !_InterlockedExchange(flag, 1); }
+    static __inline void lstm_cy_give_back(volatile long *flag) { _InterlockedExchange(flag, 0); }
+    static __inline long lstm_cy_add(volatile long *count, long n) { return _InterlockedExchangeAdd(count, n) + n; }
+    #else
+    static inline int lstm_cy_take(volatile long *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+    static inline void lstm_cy_give_back(volatile long *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+    static inline long lstm_cy_add(volatile long *count, long n) {
+        return __atomic_add_fetch(count, n, __ATOMIC_ACQ_REL);
+    }
+    #endif
+    """
+    # a flag that one thread at a time can take
+    bint take "lstm_cy_take"(long*) noexcept nogil
+    void give_back "lstm_cy_give_back"(long*) noexcept nogil
+    # the new number
+    long add "lstm_cy_add"(long*, long) noexcept nogil
+
+
+ctypedef enum StageKind:
+    RECURRENT, HEAD, LOOKUP
+
+
+ctypedef struct Stage:
+    # What one layer does to a step, in the layer's dtype; in a Stream with the memory for its result.
+    StageKind kind
+    Py_ssize_t inputs, outputs  # of a row; the inputs of a LOOKUP are the number of tokens
+    const Net* net              # of an LSTM, all of whose directions run forwards; else NULL
+    const Map* map              # of a Linear
+    const char* vectors         # of an Embedding, (inputs, outputs)
+    char* h                     # of an LSTM, (2, L, B, P): of the last step and of the one before, in turns
+    char* c                     # of an LSTM, (L, B, H)
+    char* space                 # what an LSTM's step needs beside; the result of another stage, (B, outputs)
+    Py_ssize_t h_bytes          # of one h, (L, B, P)
+
+
+ctypedef struct Plan:
+    # a Chain's content, for threads that know nothing of Python
+    const Kernels* kernels
+    Py_ssize_t itemsize, outputs, count
+    bint takes_tokens
+    Py_ssize_t row_bytes  # the memory that the stages need for a lone row
+    Stage* stages         # `count`, without memory
+
+
+ctypedef struct Stream:
+    const Plan* plan
+    Py_ssize_t rows
+    Py_ssize_t x_bytes, y_bytes  # of a step's x and y
+    long busy                    # to be taken by whoever works on it
+    void* owner                  # for whoever made it
+    int turn                     # which h is the last one; every other step reads the weights from their end
+    Py_ssize_t* tokens           # (B,), of the last step; room for them only where the first stage takes tokens
+    Stage* stages
+
+
+cdef class Chain:
+    cdef Plan plan
+    cdef list parts
+
+
+# A Stream of `rows` rows, its state zero; NULL if there is no memory. The Chain must live as long.
+cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil
+cdef void free_stream(Stream* stream) noexcept nogil
+
+# Take `steps` steps from x (steps, B, inputs), or tokens (steps, B), to y (steps, B, outputs); y may be x where they
+# are of one size. False if a token is out of range: nothing is done from its step on, whose tokens the Stream keeps.
+cdef bint advance(Stream* stream, Py_ssize_t steps, const void* x, void* y) noexcept nogil
+
+# The stage of the LSTM with this number, counted from 0, or NULL.
+cdef Stage* lstm_stage(const Plan* plan, Stage* stages, Py_ssize_t number) noexcept nogil
+
+# Copy a stage's state, h (L, B, P) and c (L, B, H), out and in.
+cdef void get_state(const Stream* stream, const Stage* stage, void* h, void* c) noexcept nogil
+cdef void set_state(Stream* stream, const Stage* stage, const void* h, const void* c) noexcept nogil
+
+# Set the state of all rows, or of one, to zero.
+cdef void reset_rows(Stream* stream) noexcept nogil
+cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil
+
+
+cdef inline bint token_fits(const Plan* plan, Py_ssize_t token) noexcept nogil:
+    return 0 <= token < plan.stages[0].inputs
+
+
+cdef inline Py_ssize_t cell_bytes(const Stream* stream, const Stage* stage) noexcept nogil:
+    """The bytes of an LSTM's c."""
+    return stage.net.num_layers * stream.rows * stage.net.hidden_size * stream.plan.itemsize

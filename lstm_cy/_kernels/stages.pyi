@@ -1,0 +1,6 @@
+from typing import Any, Self
+
+class Chain:
+    def __new__(cls, kernels: object, itemsize: int, parts: list[Any]) -> Self: ...
+    @property
+    def multiply_adds(self) -> float: ...

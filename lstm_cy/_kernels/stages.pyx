@@ -1,0 +1,254 @@
+"""A model one step at a time, on raw pointers: what a Stepper and the C API have in common.
+
+Streams know nothing of Python and take no lock. They allocate when they are made, and never again.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from .affine cimport Affine, apply
+from .forward cimport step
+from .network cimport Direction, Network, address, step_width
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+cdef enum:
+    LINE = 64  # bytes of a cache line, where a stage's memory begins
+
+
+cdef class Chain:
+    """What the layers of a model do to a step, one after the other; immutable.
+
+    Parameters
+    ----------
+    kernels : capsule
+        The table of an instruction set.
+    itemsize : int
+        Bytes of an element: 4 (float32) or 8 (float64), for all parts.
+    parts : list of Network, Affine, or C-contiguous array (tokens, outputs)
+        Each takes what the one before it gives; an array of vectors, which takes tokens, can only come first. Networks
+        must run forwards. They are kept, not copied.
+    """
+
+    def __cinit__(self, kernels, Py_ssize_t itemsize, list parts):
+        cdef Py_ssize_t index
+        self.parts = parts
+        self.plan.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+        self.plan.itemsize = itemsize
+        self.plan.count = len(parts)
+        self.plan.stages = <Stage*>PyMem_Calloc(len(parts), sizeof(Stage))
+        if self.plan.stages == NULL:
+            raise MemoryError
+        for index, part in enumerate(parts):
+            self.plan.stages[index] = stage_of(part)
+        self.plan.takes_tokens = self.plan.stages[0].kind == LOOKUP
+        self.plan.outputs = self.plan.stages[self.plan.count - 1].outputs
+        self.plan.row_bytes = memory_of(&self.plan, 1)
+
+    def __dealloc__(self):
+        PyMem_Free(self.plan.stages)
+
+    @property
+    def multiply_adds(self):
+        """Those of a row's step."""
+        cdef double total = 0
+        cdef Py_ssize_t index, layer
+        cdef const Stage* stage
+        cdef const Direction* way
+        for index in range(self.plan.count):
+            stage = &self.plan.stages[index]
+            if stage.kind == HEAD:
+                total += <double>stage.inputs * stage.outputs
+            elif stage.kind == RECURRENT:
+                for layer in range(stage.net.num_layers):
+                    way = &stage.net.directions[layer]
+                    total += <double>way.ih.outputs * (way.ih.inputs + way.hh.inputs)
+                    total += <double>way.hr.outputs * way.hr.inputs
+        return total
+
+
+cdef Stage stage_of(object part) except *:
+    """What a Chain's part does, without memory."""
+    cdef Stage stage
+    memset(&stage, 0, sizeof(Stage))
+    if isinstance(part, Network):
+        stage.kind = RECURRENT
+        stage.net = &(<Network>part).net
+        stage.inputs, stage.outputs = stage.net.directions[0].ih.inputs, stage.net.output_size
+    elif isinstance(part, Affine):
+        stage.kind = HEAD
+        stage.map = &(<Affine>part).map
+        stage.inputs, stage.outputs = stage.map.weight.inputs, stage.map.weight.outputs
+    else:
+        stage.kind = LOOKUP
+        stage.vectors = <const char*>address(part)
+        stage.inputs, stage.outputs = part.shape
+    return stage
+
+
+cdef inline Py_ssize_t in_lines(Py_ssize_t bytes) noexcept nogil:
+    return (bytes + LINE - 1) // LINE * LINE
+
+
+cdef Py_ssize_t lay_out(Stage* stage, Py_ssize_t rows, Py_ssize_t itemsize, char* memory) noexcept nogil:
+    """Give a stage its part of `memory`, for so many rows; how many bytes that is. With NULL they are only counted."""
+    cdef Py_ssize_t c_bytes = 0, row_space = stage.outputs
+    if stage.kind == RECURRENT:
+        stage.h_bytes = stage.net.num_layers * rows * stage.outputs * itemsize
+        c_bytes = in_lines(stage.net.num_layers * rows * stage.net.hidden_size * itemsize)
+        row_space = step_width(stage.net)
+    if memory != NULL:
+        stage.h = memory
+        stage.c = stage.h + in_lines(2 * stage.h_bytes)
+        stage.space = stage.c + c_bytes
+    return in_lines(2 * stage.h_bytes) + c_bytes + in_lines(rows * row_space * itemsize)
+
+
+cdef Py_ssize_t memory_of(const Plan* plan, Py_ssize_t rows) noexcept nogil:
+    """The bytes that all stages need for so many rows."""
+    cdef Py_ssize_t total = 0, index
+    cdef Stage stage
+    for index in range(plan.count):
+        stage = plan.stages[index]
+        total += lay_out(&stage, rows, plan.itemsize, NULL)
+    return total
+
+
+cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t head = sizeof(Stream) + plan.count * sizeof(Stage), bytes, index
+    cdef Stream* stream
+    cdef char* memory
+    # rounding makes more of the bytes of one row than of each of many
+    if rows > PY_SSIZE_T_MAX // 2 // (plan.row_bytes + <Py_ssize_t>sizeof(Py_ssize_t)):
+        return NULL
+    head += rows * sizeof(Py_ssize_t) if plan.takes_tokens else 0
+    bytes = memory_of(plan, rows)
+    stream = <Stream*>malloc(head + bytes + LINE)
+    if stream == NULL:
+        return NULL
+    stream.plan = plan
+    stream.rows = rows
+    stream.x_bytes = rows * (sizeof(Py_ssize_t) if plan.takes_tokens else plan.stages[0].inputs * plan.itemsize)
+    stream.y_bytes = rows * plan.outputs * plan.itemsize
+    stream.busy = 0
+    stream.owner = NULL
+    stream.turn = 0
+    stream.stages = <Stage*>(stream + 1)
+    stream.tokens = <Py_ssize_t*>(stream.stages + plan.count)
+    memory = <char*>((<size_t>stream + head + LINE - 1) & ~<size_t>(LINE - 1))
+    memset(memory, 0, bytes)  # which also touches every page now, not in the first step
+    for index in range(plan.count):
+        stream.stages[index] = plan.stages[index]
+        memory += lay_out(&stream.stages[index], rows, plan.itemsize, memory)
+    return stream
+
+
+cdef void free_stream(Stream* stream) noexcept nogil:
+    free(stream)
+
+
+cdef bint advance(Stream* stream, Py_ssize_t steps, const void* x, void* y) noexcept nogil:
+    cdef const Plan* plan = stream.plan
+    cdef unsigned int denormals = plan.kernels.flush_denormals()
+    cdef const char* source = <const char*>x
+    cdef char* target = <char*>y
+    cdef const void* result = NULL
+    while steps > 0:
+        result = run(stream, source)
+        if result == NULL:
+            break
+        memcpy(target, result, stream.y_bytes)  # only now, so that y may be x
+        source += stream.x_bytes
+        target += stream.y_bytes
+        steps -= 1
+    plan.kernels.restore_denormals(denormals)
+    return steps <= 0
+
+
+cdef inline const void* run(Stream* stream, const void* x) noexcept nogil:
+    """Down the chain: the last stage's result, in its own memory; NULL if a token is out of range."""
+    cdef Stage* stage = stream.stages
+    cdef Py_ssize_t left = stream.plan.count
+    if stage.kind == LOOKUP:
+        x = look_up(stream, stage, <const Py_ssize_t*>x)
+        if x == NULL:
+            return NULL
+        stage += 1
+        left -= 1
+    while left > 0:
+        if stage.kind == RECURRENT:
+            x = recur(stream, stage, x)
+        else:
+            apply(stage.map, stream.rows, x, stage.space)
+            x = stage.space
+        stage += 1
+        left -= 1
+    stream.turn = 1 - stream.turn
+    return x
+
+
+cdef inline const void* recur(const Stream* stream, const Stage* stage, const void* x) noexcept nogil:
+    cdef char* next_h = stage.h + (1 - stream.turn) * stage.h_bytes
+    step(stage.net, stream.rows, stream.turn, x, stage.h + stream.turn * stage.h_bytes, next_h, stage.c, stage.space)
+    return next_h + stage.h_bytes - stream.rows * stage.outputs * stream.plan.itemsize
+
+
+cdef const void* look_up(Stream* stream, const Stage* stage, const Py_ssize_t* tokens) noexcept nogil:
+    """The vectors of tokens. They are kept, so that what was checked is looked up, whoever writes to the caller's."""
+    cdef Py_ssize_t bytes = stage.outputs * stream.plan.itemsize, row
+    cdef bint right = True
+    for row in range(stream.rows):
+        stream.tokens[row] = tokens[row]
+        right = right and token_fits(stream.plan, stream.tokens[row])
+    if not right:
+        return NULL
+    for row in range(stream.rows):
+        memcpy(stage.space + row * bytes, stage.vectors + stream.tokens[row] * bytes, bytes)
+    return stage.space
+
+
+cdef Stage* lstm_stage(const Plan* plan, Stage* stages, Py_ssize_t number) noexcept nogil:
+    cdef Py_ssize_t index
+    for index in range(plan.count):
+        if stages[index].kind == RECURRENT:
+            if number == 0:
+                return &stages[index]
+            number -= 1
+    return NULL
+
+
+cdef void get_state(const Stream* stream, const Stage* stage, void* h, void* c) noexcept nogil:
+    memcpy(h, stage.h + stream.turn * stage.h_bytes, stage.h_bytes)
+    memcpy(c, stage.c, cell_bytes(stream, stage))
+
+
+cdef void set_state(Stream* stream, const Stage* stage, const void* h, const void* c) noexcept nogil:
+    memcpy(stage.h + stream.turn * stage.h_bytes, h, stage.h_bytes)
+    memcpy(stage.c, c, cell_bytes(stream, stage))
+
+
+cdef void reset_rows(Stream* stream) noexcept nogil:
+    cdef Py_ssize_t index
+    cdef Stage* stage
+    for index in range(stream.plan.count):
+        stage = &stream.stages[index]
+        if stage.kind == RECURRENT:
+            memset(stage.h + stream.turn * stage.h_bytes, 0, stage.h_bytes)
+            memset(stage.c, 0, cell_bytes(stream, stage))
+
+
+cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t index, layer, place, h_row, c_row
+    cdef Stage* stage
+    for index in range(stream.plan.count):
+        stage = &stream.stages[index]
+        if stage.kind == RECURRENT:
+            h_row = stage.outputs * stream.plan.itemsize
+            c_row = stage.net.hidden_size * stream.plan.itemsize
+            for layer in range(stage.net.num_layers):
+                place = layer * stream.rows + row
+                memset(stage.h + stream.turn * stage.h_bytes + place * h_row, 0, h_row)
+                memset(stage.c + place * c_row, 0, c_row)

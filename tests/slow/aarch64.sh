@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The kernels for aarch64, compiled by Debian's cross compiler and tested under qemu-user. By hand, on Debian or Ubuntu:
+#
+#     apt-get install gcc-aarch64-linux-gnu qemu-user-static
+#     tests/slow/aarch64.sh FOLDER [PYTEST'S ARGUMENTS]
+#
+# FOLDER keeps what is downloaded, 300 MB: Python 3.11 for arm64 from Debian 12, NumPy and SciPy for arm64 from PyPI.
+# PYTHON (default python3.11) must have Cython, setuptools, NumPy and SciPy; the target gets the same NumPy and SciPy.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd)
+mkdir -p "${1:?a folder for what is downloaded}"
+work=$(cd "$1" && pwd)
+shift
+python=${PYTHON:-python3.11}
+root=$work/root packages=$work/packages source=$work/source
+kernels=(test_reference.py test_engines.py test_lstm.py test_variants.py test_stepper.py test_quantize.py test_ctc.py
+    test_threads.py test_gradients.py)
+
+# A world of its own for apt: the machine's list of architectures and of packages stays as it is.
+debian() {
+    apt-get -q -o Dir="$work/apt" -o Dir::State::status="$work/apt/status" -o APT::Architecture=arm64 \
+        -o APT::Architectures=arm64 -o APT::Sandbox::User=root "$@"
+}
+
+if [ ! -e "$root/usr/bin/python3.11" ]; then
+    mkdir -p "$work"/apt/{etc/apt/apt.conf.d,etc/apt/preferences.d,var/lib/apt/lists/partial,var/cache/apt/archives/partial}
+    : > "$work/apt/status"
+    signed=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [arch=arm64 signed-by=$signed] $(sed -n "s/^URIs: //p" /etc/apt/sources.list.d/debian.sources | head -1) bookworm main" > "$work/apt/etc/apt/sources.list"
+    debian update
+    debian install -y --download-only --no-install-recommends python3.11 libpython3.11-dev libstdc++6
+    mkdir -p "$root"
+    for package in "$work"/apt/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
+fi
+
+version() { "$python" -c "import importlib.metadata as m; print(m.version('$1'))"; }
+
+if [ ! -d "$packages" ]; then
+    "$python" -m pip install --quiet --target "$packages" --only-binary=:all: --python-version 3.11 \
+        --platform manylinux_2_17_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64 \
+        "numpy==$(version numpy)" "scipy==$(version scipy)" pytest hypothesis
+fi
+
+# Cross-compiled: setup.py runs on this machine's Python, which reads the target's description of itself.
+rm -rf "$source"
+mkdir -p "$source" "$work/description"
+cp "$root/usr/lib/python3.11/_sysconfigdata__aarch64-linux-gnu.py" "$work/description"
+cp -r "$here"/{setup.py,pyproject.toml,README.md,LICENSE,lstm_cy,tests} "$source"
+find "$source/lstm_cy" -name '*.so' -delete
+cd "$source"
+_PYTHON_HOST_PLATFORM=linux-aarch64 _PYTHON_SYSCONFIGDATA_NAME=_sysconfigdata__aarch64-linux-gnu \
+    PYTHONPATH="$work/description" CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" \
+    CFLAGS="-I$root/usr/include/python3.11 -I$root/usr/include" \
+    "$python" setup.py -q build_ext --inplace 2>&1 | tee "$work/build.log"
+for variant in avx2 avx512 avx512vnni; do grep -q "cannot build the $variant kernels; going on" "$work/build.log"; done
+built=(lstm_cy/_kernels/base.*.so lstm_cy/_kernels/pool.*.so lstm_cy/stepper.*.so)
+file "${built[@]}" | grep -c 'ELF 64-bit LSB shared object, ARM aarch64' | grep -qx 3
+
+# The target's Python, under a name that tests can start processes by.
+cat > "$work/python" << WRAPPER
+#!/bin/sh
+exec qemu-aarch64-static -L $root $root/usr/bin/python3.11 "\$@"
+WRAPPER
+chmod +x "$work/python"
+echo 'import os, sys; sys.executable = os.environ["EMULATED"]' > "$work/description/emulated.py"
+cd tests
+export EMULATED="$work/python" PYTHONPATH="$source:$packages:$work/description" OPENBLAS_NUM_THREADS=1
+"$EMULATED" -c "import lstm_cy; lstm_cy.show_config()"
+"$EMULATED" -m pytest -p emulated -p no:cacheprovider -q "${@:-${kernels[@]}}"
