@@ -160,12 +160,19 @@ class Attention(Layer):
     ) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
         """Look at the memory, for training.
 
+        Parameters
+        ----------
+        queries, memory, memory_lengths :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Not used.
+
         Returns
         -------
         (context, weights) :
             As from a call.
         tape :
-            For `backward`, until the parameters change. `rng` is not used.
+            For `backward`, until the parameters change.
         """
         # A tape must not see what the caller does to its arrays afterwards.
         queries = self._rows("queries", queries, "T", self.query_size).copy()

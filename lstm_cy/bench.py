@@ -44,12 +44,28 @@ class Row(NamedTuple):
 
 
 def installed() -> dict[str, _Maker]:
-    """{name: what makes its call} of the libraries that are here."""
+    """The libraries that are here.
+
+    Returns
+    -------
+    dict
+        {name: what makes its call}.
+    """
     return {name: make for name, (make, needs) in LIBRARIES.items() if all(map(importlib.util.find_spec, needs))}
 
 
 def rows(kinds: Iterable[str] = tuple(SHAPES), seconds: float = 1.0) -> Iterator[Row]:
-    """Measure, and yield a Row for each shape of each kind; each takes about so many seconds.
+    """Measure all shapes.
+
+    Parameters
+    ----------
+    kinds : sequence of {"forward", "step", "training"}
+    seconds : float
+        Spent on each shape, about.
+
+    Yields
+    ------
+    Row
 
     Raises
     ------
@@ -67,7 +83,30 @@ def rows(kinds: Iterable[str] = tuple(SHAPES), seconds: float = 1.0) -> Iterator
 def measured(
     kind: str, shape: str, lstm: LSTM, x: Array, seconds: float, makers: dict[str, _Maker] | None = None
 ) -> Row:
-    """The Row of one float32 layer and input; None for `makers`: this library and NumPy."""
+    """Measure one float32 layer on one input.
+
+    Parameters
+    ----------
+    kind : {"forward", "step", "training"}
+    shape : str
+        What the row is called.
+    lstm : LSTM
+        Of one layer and direction.
+    x : ndarray of float32 (T, B, I)
+    seconds : float
+        Spent on it, about.
+    makers : dict, optional
+        Of `installed`; None: this library and NumPy.
+
+    Returns
+    -------
+    Row
+
+    Raises
+    ------
+    ArithmeticError
+        The result of a library is not NumPy's.
+    """
     if makers is None:
         makers = {"lstm_cy": _ours, "NumPy": _numpy}
     made = {name: make(kind, lstm, x) for name, make in makers.items()}
@@ -83,7 +122,19 @@ def measured(
 
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """{name: median time} of {name: call}, which take turns for about so many seconds."""
+    """Time calls that take turns.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+    seconds : float
+        Spent on them all, about.
+
+    Returns
+    -------
+    dict of str to float
+        The median of each, in seconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:

@@ -90,13 +90,23 @@ def set_num_threads(n: int) -> None:
 
     Engine "blas" computes on the calling thread, whatever this is; BLAS may add threads of its own there, which
     OPENBLAS_NUM_THREADS or the package threadpoolctl govern.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
     """
     global _num_threads
     _num_threads = positive_int("n", n)
 
 
 def get_num_threads() -> int:
-    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used."""
+    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used.
+
+    Returns
+    -------
+    int
+    """
     return _num_threads
 
 
@@ -111,6 +121,10 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     ----------
     mode : {"stdout", "dicts"}
         Print it, or return it as a dict.
+
+    Returns
+    -------
+    None or dict
 
     Examples
     --------

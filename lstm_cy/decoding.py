@@ -444,10 +444,12 @@ def ctc_beam(
 
     Parameters
     ----------
-    scores, lengths, blank, batch_first :
+    scores, lengths :
         As for `ctc_greedy`; the scores are those before a softmax, or logarithms of what comes out of one.
     beam_width : int
         How many prefixes are followed at a time. One that is given up, but would have become likely, is missed.
+    blank, batch_first :
+        As for `ctc_greedy`.
     language_model : callable, optional
         ``language_model(prefix, label) -> float`` is added where `label`, an int, goes behind `prefix`, a tuple of
         ints: the logarithm of a weight; -inf rules the label out there, as a lexicon does. It is asked once for each

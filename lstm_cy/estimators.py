@@ -640,10 +640,12 @@ class LSTMForecaster(_Network):
 
         Parameters
         ----------
-        horizon, y :
+        horizon :
             As for `predict`, whose values are in the middle.
         coverage : float
             From 0 to n / (n + 1), n the number of windows in the calibration stretch.
+        y :
+            As for `predict`.
 
         Returns
         -------

@@ -97,7 +97,13 @@ class Layer:
         return dict(self._parameters)
 
     def state_dict(self) -> Parameters:
-        """{name: array}: writable copies of the parameters, under PyTorch's names."""
+        """Copies of the parameters, under PyTorch's names.
+
+        Returns
+        -------
+        dict of str to ndarray
+            To be changed as you like.
+        """
         return {name: array.copy() for name, array in self._parameters.items()}
 
     def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
@@ -140,10 +146,13 @@ class Layer:
         return given
 
     def replace_parameters(self, arrays: Parameters) -> None:
-        """Take over `arrays`, {name: array} of the parameters' shapes and dtype, without a copy.
+        """Take over arrays without a copy, for optimizers, which have just made them.
 
-        For optimizers, which have just made them: the arrays become read-only and belong to the layer.
-        Names that are not given keep their arrays.
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            Of the parameters' shapes and dtype; they become read-only and belong to the layer. Names that are not given
+            keep their arrays.
         """
         self._check_writable()
         self._adopt(arrays)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Linear(Layer):
-    """y = x W^T + b over the last axis.
+    """The affine map y = x W^T + b, over the last axis.
 
     Parameters
     ----------
@@ -103,7 +103,21 @@ class Linear(Layer):
         return self._applied(self._affine, self._input(x))
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Affine, Array]]:
-        """Apply the layer; returns (y, tape for `backward`). The tape keeps a copy of x; `rng` is not used."""
+        """Apply the layer, for training.
+
+        Parameters
+        ----------
+        x : array_like (..., in_features)
+        rng : None, int or numpy.random.Generator
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            As from a call.
+        tape :
+            For `backward`, until the parameters change; it keeps a copy of x.
+        """
         affine, x = self._affine, self._input(x).copy()
         return self._applied(affine, x), (affine, x)
 
@@ -125,7 +139,19 @@ class Linear(Layer):
         return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
     def backward(self, tape: tuple[Affine, Array], dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in y's shape: Gradients with `x` and `parameters`."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in y's shape
+
+        Returns
+        -------
+        Gradients
+            `x` and `parameters`.
+        """
         affine, x = tape
         self._check_fresh(affine, self._affine)
         dy = float_array("dy", dy, self.dtype)
@@ -195,17 +221,41 @@ class Embedding(Layer):
 
         Returns
         -------
-        ndarray (*tokens.shape, embedding_dim)
+        ndarray (..., embedding_dim)
+            The tokens' shape comes first.
         """
         return self.forward(tokens)[0]
 
     def valid(self, tokens: ArrayLike) -> Bools:
-        """Where tokens are not 0: the mask that `mask_zero` hands on."""
+        """Where tokens are not 0: the mask that `mask_zero` hands on.
+
+        Parameters
+        ----------
+        tokens : array_like of int, any shape
+
+        Returns
+        -------
+        ndarray of bool, in the tokens' shape
+        """
         result: Bools = int_array("tokens", tokens) != 0
         return result
 
     def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Parameters, Ints]]:
-        """Look tokens up; returns (y, tape for `backward`). The tape keeps a copy of the tokens; `rng` is not used."""
+        """Look tokens up, for training.
+
+        Parameters
+        ----------
+        tokens : array_like of int, any shape
+        rng : None, int or numpy.random.Generator
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            As from a call.
+        tape :
+            For `backward`, until the parameters change; it keeps a copy of the tokens.
+        """
         tokens = np.array(int_array("tokens", tokens))
         if tokens.size and (tokens.min() < 0 or tokens.max() >= self.num_embeddings):
             wrong = tokens[(tokens < 0) | (tokens >= self.num_embeddings)][0]
@@ -214,7 +264,19 @@ class Embedding(Layer):
         return parameters["weight"][tokens], (parameters, tokens)
 
     def backward(self, tape: tuple[Parameters, Ints], dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in y's shape: Gradients with `parameters`; tokens have none."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in y's shape
+
+        Returns
+        -------
+        Gradients
+            `parameters`; tokens have none.
+        """
         parameters, tokens = tape
         self._check_fresh(parameters, self._parameters)
         dy = float_array("dy", dy, self.dtype)
@@ -256,11 +318,34 @@ class Dropout(Layer):
         self._parameters = {}
 
     def __call__(self, x: _T) -> _T:
-        """x itself."""
+        """Give x itself.
+
+        Parameters
+        ----------
+        x : array_like
+
+        Returns
+        -------
+        ndarray
+        """
         return x
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
-        """Drop elements; returns (y, tape for `backward`). `rng`: None, int or numpy.random.Generator."""
+        """Drop elements.
+
+        Parameters
+        ----------
+        x : array_like
+        rng : None, int or numpy.random.Generator
+            Where the choice comes from; None draws afresh each time.
+
+        Returns
+        -------
+        y : ndarray
+            In x's shape.
+        tape :
+            For `backward`.
+        """
         x = np.asarray(x)
         if x.dtype.kind != "f":
             raise TypeError(f"x: expected an array of floats, got dtype {x.dtype}")
@@ -269,7 +354,19 @@ class Dropout(Layer):
         return x * factors, factors
 
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in y's shape: Gradients with `x`."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in y's shape
+
+        Returns
+        -------
+        Gradients
+            `x`.
+        """
         dy = np.asarray(dy)
         expect_shape("dy", dy, tape.shape, "the shape of y")
         return Gradients(dy * tape, None, {})
@@ -314,11 +411,35 @@ class Activation(Layer):
         self._parameters = {}
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The function of x, in x's shape and, for floats, its dtype."""
+        """Apply the function, for inference.
+
+        Parameters
+        ----------
+        x : array_like
+
+        Returns
+        -------
+        ndarray
+            In x's shape and, for floats, its dtype.
+        """
         return self.forward(x)[0]
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Array, Array]]:
-        """Apply the function; returns (y, tape for `backward`). `rng` is not used."""
+        """Apply the function, for training.
+
+        Parameters
+        ----------
+        x : array_like
+        rng : None, int or numpy.random.Generator
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            As from a call.
+        tape :
+            For `backward`.
+        """
         x = real_array("x", x)
         x = np.array(x, x.dtype if x.dtype.kind == "f" else np.float32)
         if self.name in VECTORWISE:
@@ -328,7 +449,19 @@ class Activation(Layer):
         return y, (x, y)
 
     def backward(self, tape: tuple[Array, Array], dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in y's shape: Gradients with `x`."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in y's shape
+
+        Returns
+        -------
+        Gradients
+            `x`.
+        """
         x, y = tape
         dy = float_array("dy", dy, y.dtype)
         expect_shape("dy", dy, y.shape, "the shape of y")
@@ -366,23 +499,69 @@ class Masking(Layer):
         self._parameters = {}
 
     def __call__(self, x: ArrayLike) -> Array:
-        """x, with zeros where a step is padding."""
+        """Put zeros where a step is padding.
+
+        Parameters
+        ----------
+        x : array_like (..., features)
+
+        Returns
+        -------
+        ndarray
+            In x's shape.
+        """
         return self.forward(x)[0]
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
-        """Apply the layer; returns (y, tape for `backward`). `rng` is not used."""
+        """Put zeros where a step is padding, for training.
+
+        Parameters
+        ----------
+        x : array_like (..., features)
+        rng : None, int or numpy.random.Generator
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            As from a call.
+        tape :
+            For `backward`.
+        """
         x = float_array("x", x, self.dtype)
         valid = self.valid(x)[..., None]
         return np.where(valid, x, 0), valid
 
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in y's shape: Gradients with `x`."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in y's shape
+
+        Returns
+        -------
+        Gradients
+            `x`.
+        """
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy[..., :1], tape.shape, "the shape of y")
         return Gradients(np.where(tape, dy, 0), None, {})
 
     def valid(self, x: ArrayLike) -> Bools:
-        """Where a step is not padding: a bool array in x's shape without the features."""
+        """Where a step is not padding.
+
+        Parameters
+        ----------
+        x : array_like (..., features)
+
+        Returns
+        -------
+        ndarray of bool
+            In x's shape without the features.
+        """
         x = float_array("x", x, self.dtype)
         if x.ndim < 2:
             raise ValueError(f"x: expected shape (..., T, features), got {x.shape}")
@@ -486,7 +665,22 @@ class Readout(Layer):
     def forward(
         self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, rng: Seed = None
     ) -> tuple[Any, tuple[Any, ...]]:
-        """Read y out; returns (out, tape for `backward`). `rng` is not used."""
+        """Read y out, for training.
+
+        Parameters
+        ----------
+        y, lengths, mask :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Not used.
+
+        Returns
+        -------
+        out : ndarray, or two of them
+            As from a call.
+        tape :
+            For `backward`.
+        """
         y = real_array("y", y)
         if y.dtype.kind != "f" or y.ndim not in (2, 3) or (self.bidirectional and y.shape[-1] % 2):
             raise ValueError(f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {y.dtype} {y.shape}")
@@ -500,7 +694,19 @@ class Readout(Layer):
         return _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0], (y.shape, steps, told)
 
     def backward(self, tape: tuple[Any, ...], dy: Any) -> Gradients:
-        """The gradients for dy, in the shape of what `forward` gave: Gradients with `x`, that of y."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in the shape of what `forward` gave, or two of them
+
+        Returns
+        -------
+        Gradients
+            `x`, that of y.
+        """
         shape, steps, told = tape
         if self.bidirectional and self.merge_mode is None:
             dys: Any = [float_array("dy", half, told[0].dtype) for half in dy]
@@ -704,6 +910,13 @@ class Sequential(Composite):
     ) -> tuple[Any, list[State], list[Any]]:
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
+        Parameters
+        ----------
+        x, states, lengths, mask, reset, threads :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Where dropout's choices come from; None draws afresh each time.
+
         Returns
         -------
         out, states :
@@ -782,12 +995,14 @@ class Sequential(Composite):
 
         Parameters
         ----------
-        x, states, lengths, mask, reset, threads :
+        x, states, lengths :
             As in a call.
         layer : int
             Counts the layers of all LSTMs of the model, in order, from 0; a negative one counts from the last.
         direction : int
             0, or 1 for the second of a bidirectional LSTM.
+        mask, reset, threads :
+            As in a call.
 
         Returns
         -------

@@ -516,12 +516,14 @@ class LSTM(Layer):
 
         Parameters
         ----------
-        x, state, lengths, mask, reset, threads :
+        x, state, lengths :
             As in a call.
         layer : int
             0 to L - 1; a negative one counts from the last.
         direction : int
             0, or with bidirectional 1 for the second.
+        mask, reset, threads :
+            As in a call.
 
         Returns
         -------

@@ -85,10 +85,13 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> Parameters:
-        """{name: array}: copies of all that later steps depend on.
+        """Copies of all that later steps depend on.
 
-        Step count and learning rate are the scalars ``"step"`` and ``"lr"``; the rest is named
-        ``"<slot>.<parameter>"``.
+        Returns
+        -------
+        dict of str to ndarray
+            Step count and learning rate are the scalars ``"step"`` and ``"lr"``; the rest is named
+            ``"<slot>.<parameter>"``.
         """
         state = {"step": np.array(self.steps, np.int64), "lr": np.array(self.lr, np.float64)}
         for slot, arrays in self._slots.items():
@@ -96,7 +99,12 @@ class Optimizer:
         return state
 
     def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Go on from what `state_dict` gave: the following steps are the same to the bit. Arrays are copied.
+        """Go on from what `state_dict` gave: the following steps are the same to the bit.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            The arrays are copied.
 
         Raises
         ------

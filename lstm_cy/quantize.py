@@ -30,10 +30,12 @@ class QuantizedLSTM(LSTM):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, **options :
-        As for LSTM; the dtype is float32.
+    input_size, hidden_size, num_layers :
+        As for LSTM.
     weights : {"bf16", "int8"}
         How the weights are held.
+    **options
+        As for LSTM; the dtype is float32.
 
     Attributes
     ----------
@@ -49,10 +51,10 @@ class QuantizedLSTM(LSTM):
     -----
     bf16: each weight is the float32 with its lower 16 bits rounded away, to nearest even; everything else is float32.
 
-    int8: w is round(w / s) * s with s = max |row of w| / 127, a scale for each row. The layer's input and h are rounded
-    likewise, to round(x / s_x) * s_x with s_x = max |x| / 127, for each row of the batch and each step (in parts of
-    4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are float32.
-    A row with nothing above 2^-100 counts as zero; one with NaN or infinity in it becomes NaN from there on.
+    int8: w is round(w / s) * s with s = max(abs(row of w)) / 127, a scale for each row. The layer's input and h are
+    rounded likewise, to round(x / s_x) * s_x with s_x = max(abs(x)) / 127, for each row of the batch and each step (in
+    parts of 4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are
+    float32. A row with nothing above 2^-100 counts as zero; one with NaN or infinity in it becomes NaN from there on.
 
     `parameters` and `state_dict` give the weights as float32, made anew each time: the layer does not hold them.
 

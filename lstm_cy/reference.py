@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), by way of tanh, which cannot overflow."""
+    """1 / (1 + exp(-z)), by way of tanh, which cannot overflow.
+
+    Parameters
+    ----------
+    z : ndarray
+
+    Returns
+    -------
+    ndarray
+    """
     return 0.5 * (1 + np.tanh(0.5 * z))
 
 
@@ -190,7 +199,20 @@ def forward(
 def forward_with_tape(
     x: Array, h0: Array, c0: Array, weight_ih: Array, weight_hh: Array, bias: Array
 ) -> tuple[Array, Array, Array, tuple[Array, ...]]:
-    """`forward`, which also returns the tape that `backward` reads: (x, y, h0, gates (T, B, 4H), cells (T+1, B, H))."""
+    """`forward`, which also returns the tape that `backward` reads.
+
+    Parameters
+    ----------
+    x, h0, c0, weight_ih, weight_hh, bias :
+        As for `forward`.
+
+    Returns
+    -------
+    y, h_n, c_n :
+        As from `forward`.
+    tape : tuple
+        (x, y, h0, gates (T, B, 4H), cells (T+1, B, H)).
+    """
     T, B, _ = x.shape
     H = h0.shape[-1]
     gates = x.reshape(T * B, -1) @ weight_ih.T
@@ -218,7 +240,13 @@ def forward_with_tape(
 
 
 def activate(z: Array, H: int) -> None:
-    """The gates' activations in place: sigmoid on i, f and o, tanh on g."""
+    """The gates' activations in place: sigmoid on i, f and o, tanh on g.
+
+    Parameters
+    ----------
+    z : ndarray (..., 4H)
+    H : int
+    """
     for part in (z[:, : 2 * H], z[:, 3 * H :]):
         part *= 0.5
         np.tanh(part, out=part)

@@ -147,7 +147,22 @@ class Seq2Seq(Composite):
         threads: int | None = None,
         rng: Seed = None,
     ) -> tuple[Array, None, tuple[Any, ...]]:
-        """As a call, for training: (logits, None, tape for `backward`). `rng`: where dropout's choice comes from."""
+        """Run the model, for training: with dropout, and with a tape for `backward`.
+
+        Parameters
+        ----------
+        pairs, states, lengths, threads :
+            As in a call.
+        rng : None, int or numpy.random.Generator
+            Where dropout's choices come from; None draws afresh each time.
+
+        Returns
+        -------
+        logits, None :
+            As from a call.
+        tape :
+            For `backward`, until the parameters change.
+        """
         source, target, size = self._sides(pairs, states, lengths)
         tapes: dict[str, Any] = {}
         run = self._runner(threads, tapes, generator("rng", rng))
@@ -155,7 +170,19 @@ class Seq2Seq(Composite):
         return logits, None, (tapes, combined, target)
 
     def backward(self, tape: tuple[Any, ...], dy: ArrayLike) -> Gradients:
-        """The gradients for dy, in the logits' shape: Gradients with `parameters`; tokens have none."""
+        """Propagate a gradient back through the forward pass that made `tape`.
+
+        Parameters
+        ----------
+        tape :
+            From `forward`.
+        dy : array_like in the logits' shape
+
+        Returns
+        -------
+        Gradients
+            `parameters`; tokens have none.
+        """
         tapes, combined, (target, lengths) = tape
         gradients = {}
 

@@ -191,6 +191,11 @@ cdef class StreamPool:
     def leave(self, id):
         """End a stream.
 
+        Parameters
+        ----------
+        id : int
+            From `join`.
+
         Raises
         ------
         KeyError
@@ -274,7 +279,17 @@ cdef class StreamPool:
         return out
 
     def state(self, id):
-        """(h, c) of a stream, copies, (L, P) and (L, H); of a Sequential a list with one such pair for each LSTM.
+        """A copy of a stream's state.
+
+        Parameters
+        ----------
+        id : int
+            From `join`.
+
+        Returns
+        -------
+        (h, c), or a list of such pairs
+            (L, P) and (L, H); of a Sequential a list with one pair for each LSTM.
 
         Raises
         ------
@@ -289,7 +304,14 @@ cdef class StreamPool:
         return states if isinstance(self.model, Sequential) else states[0]
 
     def set_state(self, id, state):
-        """Set a stream's state to a copy of `state`, which is as the method `state` gives it.
+        """Set a stream's state.
+
+        Parameters
+        ----------
+        id : int
+            From `join`.
+        state : (h, c), or a list of such pairs
+            As the method `state` gives it; it is copied.
 
         Raises
         ------

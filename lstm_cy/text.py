@@ -36,12 +36,32 @@ class _Tokens:
         def decode(self, tokens: ArrayLike) -> str: ...
 
     def missing(self, text: Any) -> list[str]:
-        """The characters or words of `text` that are not in the vocabulary, each once, as they come."""
+        """What a text has that the vocabulary has not.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        list of str
+            Characters or words, each once, as they come.
+        """
         symbols = self.split(text)
         return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of an iterable of tokens, piece by piece, each as soon as it is complete."""
+        """The text of tokens as they come.
+
+        Parameters
+        ----------
+        tokens : iterable of int
+
+        Yields
+        ------
+        str
+            Each piece as soon as it is complete.
+        """
         for token in tokens:
             yield self.decode([token])
 
@@ -83,9 +103,19 @@ class Vocabulary(_Tokens):
 
     @classmethod
     def from_text(cls, text: str, min_count: int = 1, size: int | None = None) -> Self:
-        """The vocabulary of the characters that occur in `text` at least `min_count` times.
+        """The vocabulary of the characters of a text.
 
-        With `size` it has at most so many tokens, the unknown symbol among them: of the most frequent characters.
+        Parameters
+        ----------
+        text : str
+        min_count : int
+            How often a character must occur.
+        size : int, optional
+            How many tokens there are at most, the unknown symbol among them: those of the most frequent characters.
+
+        Returns
+        -------
+        Vocabulary
         """
         _check_str("text", text)
         counts = np.bincount(_code_points(text))
@@ -96,18 +126,48 @@ class Vocabulary(_Tokens):
 
     @staticmethod
     def split(text: str) -> str:
-        """The characters of `text`: itself."""
+        """Cut a text into the pieces that are tokens.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        str
+            The text itself: its characters.
+        """
         return text
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
+        """The vocabulary whose `to_json` gave `value`.
+
+        Parameters
+        ----------
+        value : dict
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        ValueError
+            It is of another kind.
+        """
         if not isinstance(value, dict) or not isinstance(value.get("characters"), str):
             raise ValueError(f"vocabulary: expected {{'characters': str}}, got {value!r:.80}")
         return cls(value["characters"])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
+        """What `from_json` takes, at home in a model's metadata.
+
+        Returns
+        -------
+        dict
+            As JSON can hold it.
+        """
         return {"characters": self.characters}
 
     @property
@@ -120,7 +180,17 @@ class Vocabulary(_Tokens):
         return len(self._codes)
 
     def encode(self, text: str) -> Ints:
-        """The tokens of `text`: an intp array (len(text),)."""
+        """The tokens of a text.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        ndarray of intp (N,)
+            One for each character.
+        """
         _check_str("text", text)
         codes = _code_points(text)
         # the first code is out of order: search the others, and compare with what was found
@@ -128,7 +198,21 @@ class Vocabulary(_Tokens):
         return np.where(self._codes[tokens] == codes, tokens, self.unknown)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
+        """The text of tokens.
+
+        Parameters
+        ----------
+        tokens : array_like of int (N,)
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            There is no such token.
+        """
         return _from_code_points(self._codes[self._checked(tokens)])
 
     def __eq__(self, other: object) -> bool:
@@ -183,10 +267,20 @@ class Words(_Tokens):
 
     @classmethod
     def from_text(cls, text: str, min_count: int = 1, size: int | None = 10_000) -> Self:
-        """The vocabulary of the words that occur in `text` at least `min_count` times.
+        """The vocabulary of the words of a text.
 
-        It has at most `size` tokens, the unknown word among them: of the most frequent words, and of equally frequent
-        ones those that come first in the text. None: as many as there are.
+        Parameters
+        ----------
+        text : str
+        min_count : int
+            How often a word must occur.
+        size : int or None
+            How many tokens there are at most, the unknown word among them: those of the most frequent words, and of
+            equally frequent ones those that come first in the text. None: as many as there are.
+
+        Returns
+        -------
+        Words
         """
         counts = Counter(cls.split(text))
         counts.pop("\ufffd", None)
@@ -195,14 +289,34 @@ class Words(_Tokens):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
+        """The vocabulary whose `to_json` gave `value`.
+
+        Parameters
+        ----------
+        value : dict
+
+        Returns
+        -------
+        Words
+
+        Raises
+        ------
+        ValueError
+            It is of another kind.
+        """
         words = value.get("words") if isinstance(value, dict) else None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {value!r:.80}")
         return cls(words)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
+        """What `from_json` takes, at home in a model's metadata.
+
+        Returns
+        -------
+        dict
+            As JSON can hold it.
+        """
         return {"words": self.words}
 
     @property
@@ -216,16 +330,50 @@ class Words(_Tokens):
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """The words of `text`, a list of str; joined they are the text."""
+        """Cut a text into the pieces that are tokens.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        list of str
+            Joined they are the text.
+        """
         _check_str("text", text)
         return _WORD.findall(text)
 
     def encode(self, text: str) -> Ints:
-        """The tokens of `text`: an intp array, one for each word."""
+        """The tokens of a text.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        ndarray of intp (N,)
+            One for each word.
+        """
         return np.array([self._tokens.get(word, self.unknown) for word in self.split(text)], np.intp)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
+        """The text of tokens.
+
+        Parameters
+        ----------
+        tokens : array_like of int (N,)
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            There is no such token.
+        """
         return "".join([self._words[token] for token in self._checked(tokens)])
 
     def __eq__(self, other: object) -> bool:
@@ -259,13 +407,33 @@ class Bytes(_Tokens):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`; ValueError if it is of another kind."""
+        """The vocabulary whose `to_json` gave `value`.
+
+        Parameters
+        ----------
+        value : dict
+
+        Returns
+        -------
+        Bytes
+
+        Raises
+        ------
+        ValueError
+            It is of another kind.
+        """
         if value != {"bytes": 256}:
             raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {value!r:.80}")
         return cls()
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes: a dict for JSON, at home in a model's metadata."""
+        """What `from_json` takes, at home in a model's metadata.
+
+        Returns
+        -------
+        dict
+            As JSON can hold it.
+        """
         return {"bytes": 256}
 
     def __len__(self) -> int:
@@ -273,26 +441,79 @@ class Bytes(_Tokens):
 
     @staticmethod
     def split(text: str | bytes) -> bytes:
-        """The bytes of `text`, a str or bytes."""
+        """Cut a text into the pieces that are tokens.
+
+        Parameters
+        ----------
+        text : str or bytes
+
+        Returns
+        -------
+        bytes
+        """
         if isinstance(text, bytes | bytearray):
             return bytes(text)
         _check_str("text", text)
         return text.encode("utf-8", "surrogateescape")
 
     def encode(self, text: str | bytes) -> Ints:
-        """The tokens of `text`, a str or bytes: an intp array, one for each byte."""
+        """The tokens of a text.
+
+        Parameters
+        ----------
+        text : str or bytes
+
+        Returns
+        -------
+        ndarray of intp (N,)
+            One for each byte.
+        """
         return np.frombuffer(self.split(text), np.uint8).astype(np.intp)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of `tokens`, an integer array of one axis; ValueError for a token that there is not."""
+        """The text of tokens.
+
+        Parameters
+        ----------
+        tokens : array_like of int (N,)
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            There is no such token.
+        """
         return self._checked(tokens).astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
 
     def missing(self, text: str | bytes) -> list[str]:
-        """No byte is missing: an empty list."""
+        """What a text has that the vocabulary has not: nothing.
+
+        Parameters
+        ----------
+        text : str or bytes
+
+        Returns
+        -------
+        list
+            An empty one.
+        """
         return []
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of an iterable of tokens, piece by piece, a character when its last byte is there."""
+        """The text of tokens as they come.
+
+        Parameters
+        ----------
+        tokens : iterable of int
+
+        Yields
+        ------
+        str
+            A character when its last byte is there.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         for token in tokens:
             if piece := decoder.decode(bytes([token])):
@@ -316,6 +537,14 @@ LEVELS: dict[str, Any] = {"characters": Vocabulary, "words": Words, "bytes": Byt
 
 def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
     """The vocabulary, of whichever level, whose ``to_json`` gave `value`.
+
+    Parameters
+    ----------
+    value : dict
+
+    Returns
+    -------
+    Vocabulary, Words or Bytes
 
     Examples
     --------
@@ -349,7 +578,15 @@ def _from_code_points(codes: Array) -> str:
 
 
 def read_text(path: FilePath) -> str:
-    """The text of the file `path`, in UTF-8.
+    """The text of a file, in UTF-8.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    str
 
     Raises
     ------
@@ -368,7 +605,23 @@ def read_text(path: FilePath) -> str:
 
 
 def read_bytes(path: FilePath) -> bytes:
-    """The content of the file `path`; OSError if it cannot be read, ValueError if it is empty."""
+    """The content of a file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is empty.
+    """
     return _filled(path, Path(path).read_bytes())
 
 
@@ -465,9 +718,19 @@ def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
 
 
 def unigram_entropy(tokens: ArrayLike) -> float:
-    """The entropy in nats of one token drawn from `tokens`, a non-empty integer array of one axis.
+    """The entropy of one token drawn from `tokens`.
 
     No model that looks at single tokens only can have a smaller loss on them.
+
+    Parameters
+    ----------
+    tokens : array_like of int (N,)
+        At least one.
+
+    Returns
+    -------
+    float
+        In nats.
 
     Examples
     --------

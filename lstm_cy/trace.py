@@ -122,7 +122,13 @@ class GateTrace:
         return f"GateTrace(T={T}, B={B}, H={H})"
 
     def to_dict(self) -> dict[str, Any]:
-        """{name: value}: all attributes, as the constructor takes them. The arrays are the trace's own."""
+        """All attributes by name, as the constructor takes them.
+
+        Returns
+        -------
+        dict
+            The arrays in it are the trace's own.
+        """
         return dict(vars(self))
 
     def to_npz(self, path: FilePath) -> None:
@@ -202,7 +208,13 @@ class GateTrace:
             )
 
     def written(self) -> Array:
-        """input * candidate, (T, B, H) laid out as x: what each step adds to the cell; NaN where there is none."""
+        """What each step adds to the cell: input * candidate.
+
+        Returns
+        -------
+        ndarray (T, B, H), laid out as x
+            NaN where there is no step.
+        """
         with np.errstate(invalid="ignore", over="ignore"):
             return self.input * self.candidate
 

@@ -211,7 +211,18 @@ def fit(
 
 
 def read_history(checkpoint: FilePath) -> History:
-    """The `History` in the file `checkpoint` that `fit` wrote; an empty one where there is no such file."""
+    """What a training has seen so far, out of its checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : str or os.PathLike
+        A file that `fit` wrote.
+
+    Returns
+    -------
+    History
+        An empty one where there is no such file.
+    """
     from .weights.native import read_npz
 
     return _history(read_npz(checkpoint)) if Path(checkpoint).exists() else History()

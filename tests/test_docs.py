@@ -1,9 +1,13 @@
-"""Every example runs: in docstrings, in the README, in docs/."""
+"""Every example runs: in docstrings, in the README, in docs/; and what the pages name is there."""
 
+import ast
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
+import json
+import os
 import pkgutil
 import re
 import shlex
@@ -12,19 +16,64 @@ from pathlib import Path
 import pytest
 
 import lstm_cy
+from lstm_cy import cli
 from lstm_cy.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+API = "".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(lstm_cy.__path__, "lstm_cy.")
     if "_kernels" not in name and "__main__" not in name
 ]
+# What `sh` blocks say that is not run here, by its beginning, and why: commands of ours,
+NOT_RUN = {
+    "lstm-cy demo": "a minute; tests/test_cli.py runs it in a small form",
+    "lstm-cy bench": "it measures, and tests do not; tests/test_cli.py runs it in a small form",
+    "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "ten minutes",
+    "lstm-cy perplexity library.npz": "reads what those ten minutes wrote",
+    "lstm-cy generate library.npz": "reads what those ten minutes wrote",
+    "LSTM_CY_ISA=avx2 lstm-cy info": "not every processor has it; tests/test_config.py forces each that is there",
+    "LSTM_CY_ENGINE=blas lstm-cy info": "read once in a process; tests/test_config.py forces both in some of their own",
+}
+# and of others
+TOOLS = {
+    "python -m pip": "what installs the library runs before the tests",
+    "pip": "what installs the library runs before the tests",
+    "python -m venv": "so does what makes the environment",
+    ". .venv/bin/activate": "so does what makes the environment",
+    "apt-get": "installs",
+    "pytest": "is running",
+    "python setup.py build_ext": "compiles what is being tested",
+    "python benchmarks/": "it measures, and tests do not",
+    "asv": "it measures, and tests do not",
+    "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
+    "mypy": "a step of .ci/run",
+    "python -m mypy.stubtest": "a step of .ci/run",
+    "tests/slow/": "minutes to hours, run by hand",
+    "sphinx-build": "tests/test_site.py builds the site",
+    "arecord": "needs a microphone",
+    "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader's",
+    "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader's",
+    "OPENBLAS_NUM_THREADS=1 asv": "it measures, and tests do not",
+}
 
 
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+def page_id(page):
+    return str(page.relative_to(ROOT))
+
+
+def fences(page, languages):
+    """(language, what is inside) of each fenced block in those languages, from top to bottom."""
+    found = re.findall(r"^```(\S*)[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [(language, block) for language, block in found if language in languages]
+
+
+def prose(page):
+    """The text outside fenced blocks and code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -40,36 +89,190 @@ def test_the_public_names_have_examples():
     assert set(without) <= {"load", "set_num_threads", "get_num_threads", "from_torch"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# Code on pages
+
+PYTHON = [page for page in PAGES if fences(page, {"python", "py"})]
+
+
+def missing_for(block):
+    """The libraries that a block imports and that are not installed."""
+    tree = list(ast.walk(ast.parse(block)))
+    names = [alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in tree if isinstance(node, ast.ImportFrom)]
+    libraries = {name.partition(".")[0] for name in names}
+    return sorted(name for name in libraries if importlib.util.find_spec(name) is None)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's
+@pytest.mark.parametrize("page", PYTHON, ids=page_id)
 def test_python_blocks(page, tmp_path, monkeypatch):
+    """Those of a page one after the other; `py` are those that need another framework, and run where it is."""
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    names, absent = {"__name__": "page"}, []
+    for language, block in fences(page, {"python", "py"}):
+        if language == "py" and (missing := missing_for(block)):
+            absent += missing
+            continue
+        exec(compile(block, page_id(page), "exec"), names)
+    if absent:
+        pytest.skip(f"all but what needs {', '.join(absent)}, which is not installed, has run")
 
 
-def test_commands(tmp_path, monkeypatch):
-    """The commands that only need the installed library; those that install it are what runs this test."""
+def commands(page):
+    """The commands in the `sh` blocks of a page."""
+    for _, block in fences(page, {"sh"}):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in line.split("&&"):
+                if words := shlex.split(command, comments=True):
+                    yield " ".join(command.split()), words
+
+
+def reason_not_to_run(command):
+    return next((reason for beginning, reason in (NOT_RUN | TOOLS).items() if command.startswith(beginning)), None)
+
+
+SHELL = [page for page in PAGES if fences(page, {"sh"})]
+
+
+@pytest.mark.parametrize("page", SHELL, ids=page_id)
+def test_commands(page, tmp_path, monkeypatch):
+    """Each command of lstm-cy exists with its options and runs, or NOT_RUN tells why not; TOOLS does so of others."""
     monkeypatch.chdir(tmp_path)
-    pages = [ROOT / "README.md", ROOT / "docs" / "formats.md"]
-    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("lstm-cy ")]
-    shown = {"train", "generate", "perplexity", "trace", "convert", "inspect", "info"}
-    assert {command[1] for command in commands} == shown
-    for _, *arguments in commands:
+    prepare_files()
+    for command, words in commands(page):
+        ours = words[words.index("lstm-cy") + 1 :] if "lstm-cy" in words else None
+        if ours:
+            cli._parser().parse_args(ours)
+        if reason_not_to_run(command):
+            continue
+        assert words[0] == "lstm-cy", f"neither run nor in NOT_RUN or TOOLS: {command}"
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            assert main(arguments) == 0
-        assert printed.getvalue()
+            assert main(ours) == 0, command
+        assert printed.getvalue(), command
 
 
-def test_local_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def prepare_files():
+    """What readers have: small texts, and a model that another page has made."""
+    book = "Once upon a time it was a dark and stormy night, and I told you so.\n却说那一日，风雪甚紧。\n" * 40
+    for name in ("book.txt", "another.txt", "novel.txt"):
+        Path(name).write_text(book, encoding="utf-8")
+    lstm_cy.save(lstm_cy.LSTM(3, 5, seed=0), "small.npz")
+
+
+def test_nothing_is_excused_that_no_page_says():
+    said = [command for page in SHELL for command, _ in commands(page)]
+    assert [beginning for beginning in NOT_RUN if not any(command.startswith(beginning) for command in said)] == []
+
+
+def test_scripts_and_modules_that_are_named_exist():
+    for page in SHELL:
+        for command, words in commands(page):
+            for module in re.findall(r"python -m (examples[\w.]*)", command):
+                path = ROOT / module.replace(".", "/")
+                assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), command
+            if words[0] == "python" and words[1].endswith(".py"):
+                assert (ROOT / words[1]).exists(), command
+
+
+# Links
+
+
+def links(page):
+    """The links and pictures of a page that lead to files: (path, anchor)."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [target.partition("#")[::2] for target in targets if not re.match(r"\w+:", target)]
+
+
+def anchors(page):
+    """The anchors that code hosts give the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_local_links_lead_somewhere(page):
+    for path, anchor in links(page):
+        there = page.parent / path if path else page
+        assert there.exists(), path
+        assert not anchor or anchor in anchors(there), f"{path}#{anchor}"
+
+
+def test_every_page_can_be_reached():
+    """From docs/index.md, by links that a code host shows too."""
+    seen, queue = set(), [DOCS / "index.md"]
+    while queue:
+        page = queue.pop()
+        if page not in seen:
+            seen.add(page)
+            queue += [(page.parent / path).resolve() for path, _ in links(page) if path.endswith(".md")]
+    assert [page_id(page) for page in DOCS.rglob("*.md") if page not in seen] == []
 
 
 def test_tests_that_are_named_exist():
     for page in PAGES:
         for path, name in re.findall(r"(tests/\w+\.py)::(\w+)", page.read_text()):
-            assert f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {path}::{name}"
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{page_id(page)}: {path}::{name}"
+
+
+# The API's pages
+
+
+def documented():
+    """What they show: {name: thing}, modules with all that is public in them."""
+    things = {}
+    for kind, name in re.findall(r"^\.\. auto(class|function|module|data):: ([\w.]+)", API, re.MULTILINE):
+        if kind == "module":
+            module = importlib.import_module(name)
+            things[name] = module
+            members = {k: v for k, v in vars(module).items() if getattr(v, "__module__", None) == name}
+            things |= {f"{name}.{member}": thing for member, thing in members.items() if member[0] != "_"}
+            continue
+        owner, _, last = name.rpartition(".")
+        things[name] = getattr(importlib.import_module(owner), last)
+    return things
+
+
+def test_every_public_name_is_on_a_page_of_the_api():
+    pytest.importorskip("sklearn")
+    shown = documented()
+    public = set(lstm_cy.__all__) | set(lstm_cy._HOME)
+    things = {name: getattr(lstm_cy, name) for name in public - set(lstm_cy._MODULES)}
+    assert [name for name, thing in things.items() if not any(thing is other for other in shown.values())] == []
+    assert [name for name in lstm_cy._MODULES if not any(other.startswith(f"lstm_cy.{name}") for other in shown)] == []
+
+
+def test_the_index_of_the_api_names_them():
+    table = (DOCS / "api" / "index.md").read_text()
+    assert [name for name in lstm_cy._HOME if f"`{name}`" not in table] == []
+
+
+def test_every_command_and_option_is_on_its_page():
+    page = (DOCS / "api" / "command-line.md").read_text()
+    (choices,) = [action.choices for action in cli._parser()._actions if action.choices]
+    sections = dict(re.findall(r"^## lstm-cy (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(choices)
+    for name, parser in choices.items():
+        actions = [action for action in parser._actions if action.dest != "help"]
+        known = {action.option_strings[-1] if action.option_strings else action.metavar for action in actions}
+        told = set(re.findall(r"^\| `([^\s`]+)", sections[name], re.MULTILINE))
+        assert told == known, name
+
+
+# Pictures
+
+
+def test_the_charts_show_what_the_tables_say():
+    """Else: python benchmarks/charts.py"""
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")  # Matplotlib brings it
+    spec = importlib.util.spec_from_file_location("charts", ROOT / "benchmarks" / "charts.py")
+    charts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(charts)
+    for name in charts.PICTURES:
+        table = charts.ratios(name)
+        assert len(table) > 5 and all(len(row) > 2 for row in table.values())
+        with image.open(charts.path(name)) as picture:
+            assert json.loads(picture.text["Description"]) == table, name

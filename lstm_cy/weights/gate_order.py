@@ -22,11 +22,32 @@ ONNX_PEEPHOLES = ("input", "output", "forget")
 
 
 def stack(gates: Mapping[str, Array]) -> Array:
-    """One array of gate rows from {"input": array, "forget": array, "candidate": array, "output": array}."""
+    """One array of gate rows from those of each gate.
+
+    Parameters
+    ----------
+    gates : dict of str to ndarray
+        {"input": array, "forget": array, "candidate": array, "output": array}.
+
+    Returns
+    -------
+    ndarray
+    """
     return np.concatenate([gates[name] for name in ORDER])
 
 
 def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -> Array:
-    """The equal blocks along axis 0 of `rows`, which are in the order `source`, in the order `target`."""
+    """Equal blocks along axis 0, brought from one order into another.
+
+    Parameters
+    ----------
+    rows : ndarray
+    source, target : sequence of str
+        The order that they are in, and the one that is wanted.
+
+    Returns
+    -------
+    ndarray
+    """
     blocks = dict(zip(source, np.split(rows, len(source)), strict=True))
     return np.concatenate([blocks[name] for name in target])

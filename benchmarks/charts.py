@@ -1,0 +1,88 @@
+"""Draw the tables of docs/performance.md: docs/images/performance-*.png, one dot for each library and shape.
+
+    python benchmarks/charts.py
+
+Each picture carries the figures it was drawn from, so that a test can tell when a table has moved on.
+"""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+#: {picture: heading of the section whose first table it shows}
+SECTIONS = {"forward": "Forward", "step": "One step at a time", "training": "Forward and backward"}
+#: a picture of a few rows of each section, for where there is room for one
+OVERVIEW = {
+    "forward": ("1x100x32x32", "1x100x64x64", "4x50x128x128", "32x50x256x256"),
+    "step": ("1x1x32x32", "1x1x128x128"),
+    "training": ("16x50x32x64", "32x50x256x256"),
+}
+PICTURES = ("overview", *SECTIONS)
+COLOURS = {
+    "NumPy": "#9a9a9a",
+    "PyTorch": "#d9534f",
+    "ONNX Runtime": "#3a76b8",
+    "OpenVINO": "#7a5195",
+    "TensorFlow": "#e8a33d",
+    "JAX": "#4c9f70",
+}
+
+
+def path(picture):
+    """Where a picture is kept."""
+    return ROOT / "docs" / "images" / f"performance-{picture}.png"
+
+
+def ratios(picture):
+    """{row: {library: its time over ours}}: the numbers in brackets."""
+    if picture == "overview":
+        return {f"{kind}, {shape}": ratios(kind)[shape] for kind, shapes in OVERVIEW.items() for shape in shapes}
+    section = PAGE.read_text().split(f"\n## {SECTIONS[picture]}\n")[1].split("\n## ")[0]
+    head, _, *rows = [
+        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
+    ]
+    table = {}
+    for row in rows:
+        cells = dict(zip(head, row, strict=True))
+        found = {library: re.search(r"\((.*)\)", cells[library]) for library in COLOURS if library in cells}
+        table[row[0]] = {library: float(match[1]) for library, match in found.items() if match}
+    return table
+
+
+def chart(picture):
+    """A picture, as a matplotlib Figure."""
+    from matplotlib.figure import Figure
+
+    table = ratios(picture)
+    figure = Figure(figsize=(9, 1.3 + 0.27 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    for library, colour in COLOURS.items():
+        points = [(row[library], place) for place, row in enumerate(table.values()) if library in row]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=42, color=colour, label=library, zorder=3)
+    axes.axvline(1, color="black", linewidth=1.2, label="lstm_cy")
+    axes.set_xscale("log")
+    axes.set_xlim(0.8)
+    ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if tick < axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(range(len(table)), table)
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.grid(color="#e4e4e4")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    kind = f"{SECTIONS[picture]}: t" if picture in SECTIONS else "T"
+    axes.set_title(f"{kind}ime of the others, over that of lstm_cy", loc="left", fontsize=11)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=7, frameon=False)
+    return figure
+
+
+def main():
+    for picture in PICTURES:
+        chart(picture).savefig(path(picture), dpi=110, metadata={"Description": json.dumps(ratios(picture))})
+
+
+if __name__ == "__main__":
+    main()

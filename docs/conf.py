@@ -1,0 +1,72 @@
+"""How Sphinx makes the site: sphinx-build -W --keep-going -b html docs build/site."""
+
+from pathlib import Path
+
+from sphinx.addnodes import pending_xref
+
+import lstm_cy
+
+# Where it is not loaded yet, Sphinx takes a compiled module's stub in its place, which has no docstrings.
+import lstm_cy.stepper
+
+project = "lstm_cy"
+author = "the lstm_cy developers"
+copyright = f"2026, {author}"
+version = release = lstm_cy.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+exclude_patterns = ["images"]
+highlight_language = "none"  # of blocks that do not say: formulas, tokens
+
+# Pages are Markdown, to be read on a code host too. Headings get the anchors that they have there.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+# What a docstring names in backticks is code, or, where the API has it, a link.
+default_role = "py:obj"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+numpydoc_validation_checks = {
+    "GL03",  # no two blank lines in a row, none behind the opening quotes
+    "GL06",  # sections have names that numpydoc knows
+    "GL07",  # and its order
+    "GL08",  # there is a docstring
+    "SS01",  # with a summary
+    "SS02",  # that begins with a capital letter
+    "SS03",  # and ends with a period
+    "SS04",  # and no spaces before it
+    "PR01",  # every parameter is told
+    "PR02",  # none that does not exist
+    "PR03",  # in the order of the signature
+    "PR10",  # with a space before the colon of its type
+    "RT01",  # what is returned is told
+    "YD01",  # and what is yielded
+}
+
+numpydoc_validation_exclude = {
+    # made by the library, not by its caller: what they hold stands under Attributes
+    r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|(Attention)?Gradients)$",
+    # comments of data, not docstrings
+    r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
+    # compiled: Python is not told its signature
+    r"\.(Stepper|StreamPool)$",
+}
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_title = f"lstm_cy {version}"
+html_show_sphinx = False
+html_copy_source = False
+
+
+def without_links_to_folders(app, doctree):
+    """Leave the text of links to folders of the repository, which code hosts show and the site has no pages for."""
+    for link in list(doctree.findall(pending_xref)):
+        if (Path(doctree["source"]).parent / link["reftarget"]).is_dir():
+            link.replace_self(link.children)
+
+
+def setup(app):
+    app.connect("doctree-read", without_links_to_folders)

@@ -1,0 +1,45 @@
+"""The site is built without a warning, needs nothing from the network, and has all pages."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    for name in ("sphinx", "numpydoc", "myst_parser", "furo", "sklearn"):
+        pytest.importorskip(name)
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_there(site):
+    for page in DOCS.rglob("*.md"):
+        assert site.joinpath(page.relative_to(DOCS)).with_suffix(".html").exists(), page
+
+
+def test_nothing_comes_from_the_network(site):
+    """No script, style, font, picture or formula of another host; links, which wait for a reader, may lead there."""
+    elsewhere = r"=[\"']?(?:https?:)?//"
+    loads = re.compile(rf"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc{elsewhere}")
+    styles = re.compile(rf"<link\b[^>]*\bhref{elsewhere}")
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not loads.search(text) and not styles.search(text), page
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"url\([\"']?(?:https?:)?//|@import[^;]*//", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_compiled_code_is_documented_like_the_rest(site):
+    text = (site / "api" / "streaming.html").read_text(encoding="utf-8")
+    for name in ("step", "reset", "copy", "state", "batch_size"):
+        assert f'id="lstm_cy.stepper.Stepper.{name}"' in text
+    assert "Where to write the result" in text and "x_t" in text
