@@ -66,4 +66,6 @@ echo 'import os, sys; sys.executable = os.environ["EMULATED"]' > "$work/descript
 cd tests
 export EMULATED="$work/python" PYTHONPATH="$source:$packages:$work/description" OPENBLAS_NUM_THREADS=1
 "$EMULATED" -c "import lstm_cy; lstm_cy.show_config()"
-"$EMULATED" -m pytest -p emulated -p no:cacheprovider -q "${@:-${kernels[@]}}"
+# qemu-user does not hold a process to its limit of memory
+"$EMULATED" -m pytest -p emulated -p no:cacheprovider -q --deselect test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
+    "${@:-${kernels[@]}}"
