@@ -180,7 +180,7 @@ def work(make, threads, seconds):
         ready.wait()
         ready.wait()
         begin, (ran, queued) = clock(), scheduled()
-        while clock() < end:
+        while not count or clock() < end:
             for _ in range(10):
                 call()
             count += 10
