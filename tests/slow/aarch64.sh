@@ -23,10 +23,9 @@ debian() {
 }
 
 if [ ! -e "$root/usr/bin/python3.11" ]; then
-    mkdir -p "$work"/apt/{etc/apt/apt.conf.d,etc/apt/preferences.d,var/lib/apt/lists/partial,var/cache/apt/archives/partial}
+    mkdir -p "$work"/apt/{etc/apt/apt.conf.d,etc/apt/preferences.d,etc/apt/sources.list.d,var/lib/apt/lists/partial,var/cache/apt/archives/partial}
     : > "$work/apt/status"
-    signed=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [arch=arm64 signed-by=$signed] $(sed -n "s/^URIs: //p" /etc/apt/sources.list.d/debian.sources | head -1) bookworm main" > "$work/apt/etc/apt/sources.list"
+    cp /etc/apt/sources.list.d/debian.sources "$work/apt/etc/apt/sources.list.d"
     debian update
     debian install -y --download-only --no-install-recommends python3.11 libpython3.11-dev libstdc++6
     mkdir -p "$root"
