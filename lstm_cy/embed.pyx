@@ -4,9 +4,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 
+from ._kernels.flags cimport add, give_back, take
 from ._kernels.stages cimport (
-    HEAD, RECURRENT, Chain, Plan, Stage, Stream, add, advance, free_stream, get_state, give_back, lstm_stage,
-    new_stream, reset_row, reset_rows, set_state, take, token_fits,
+    HEAD, RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
+    reset_rows, set_state, token_fits,
 )
 
 from .lstm import LARGEST_SIDE as _LARGEST_SIDE

@@ -12,19 +12,17 @@ cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_AsSsize_t, PyLong_Check
 
+from ._kernels.flags cimport give_back, take
 from ._kernels.stages cimport (
-    Chain, Stage, Stream, advance, free_stream, get_state, give_back, lstm_stage, new_stream, reset_row, reset_rows,
-    set_state, take, token_fits,
+    LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
+    set_state, token_fits,
 )
+from .arrays cimport lies_plainly
 
 from . import config
 from .checks import expect_shape, float_array, int_array, positive_int
 from .layers import Dropout, Embedding, Linear, Sequential
 from .lstm import LARGEST_SIDE, LSTM
-
-cdef enum:
-    # A step of this many multiply-adds takes some 20 microseconds with one stream: it lets other threads run meanwhile.
-    LONG = 600000
 
 cnp.import_array()
 
@@ -349,12 +347,6 @@ cdef class Stepper:
         if outside.any():
             raise ValueError(f"rows: expected 0 to B - 1 = {self.batch_size - 1}, got {rows[outside].flat[0]}")
         return rows.ravel().tolist()
-
-
-cdef inline bint lies_plainly(object x, int number_type):
-    """Whether x is a C-contiguous, aligned array of a type of numbers, in this machine's byte order."""
-    return (cnp.PyArray_Check(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) == number_type
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x))
 
 
 def frozen(layer, name="layer"):

@@ -12,11 +12,13 @@ cimport numpy as cnp
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from libc.string cimport memcpy
 
+from ._kernels.flags cimport give_back, take
 from ._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
 from ._kernels.pool cimport close_job, note_call, open_job, take as take_next, worker_is_near
 from ._kernels.stages cimport (
-    LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, give_back, new_stream, take, token_fits,
+    LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits,
 )
+from .arrays cimport lies_plainly
 
 from . import config
 from .checks import expect_shape, float_array, int_array, positive_int
@@ -29,8 +31,6 @@ cdef enum:
     BLOCK_BYTES = 524288
     # But so many rows at least: the weights are read for each block anew.
     LEAST_BLOCK = 96
-    # A step of this many multiply-adds takes some 20 microseconds: it lets other threads run meanwhile.
-    LONG = 600000
     FIRST_PLACES = 16
     # An id is a place, in its lowest bits, and above them how often that place has been given before.
     PLACE_BITS = 24
@@ -630,12 +630,6 @@ cdef object from_list(list numbers):
         except OverflowError:
             return numbers
     return array
-
-
-cdef inline bint lies_plainly(object x, int number_type):
-    """Whether x is a C-contiguous, aligned array of a type of numbers, in this machine's byte order."""
-    return (cnp.PyArray_Check(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) == number_type
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x))
 
 
 cdef inline bint overlap(cnp.ndarray x, cnp.ndarray y):

@@ -8,22 +8,7 @@ that were given back. A thread that finds another one looking at them goes to th
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free, malloc
 
-cdef extern from *:
-    """
-    #if defined(LSTM_CY_KEEP_NOTHING)  /* for sanitizers, which know what the C library's pieces are */
-    static int lstm_cy_enter(volatile long* inside) { (void)inside; return 0; }
-    static void lstm_cy_leave(volatile long* inside) { (void)inside; }
-    #elif defined(_MSC_VER)
-    #include <intrin.h>
-    static int lstm_cy_enter(volatile long* inside) { return !_InterlockedExchange(inside, 1); }
-    static void lstm_cy_leave(volatile long* inside) { _InterlockedExchange(inside, 0); }
-    #else
-    static int lstm_cy_enter(volatile long* inside) { return !__atomic_exchange_n(inside, 1, __ATOMIC_ACQUIRE); }
-    static void lstm_cy_leave(volatile long* inside) { __atomic_store_n(inside, 0, __ATOMIC_RELEASE); }
-    #endif
-    """
-    bint lstm_cy_enter(long*) noexcept nogil
-    void lstm_cy_leave(long*) noexcept nogil
+from .flags cimport give_back as leave, take as enter
 
 cdef enum:
     LINE = 64  # bytes of a cache line
@@ -51,9 +36,9 @@ cdef void* borrow(size_t bytes) noexcept nogil:
     cdef Piece* piece = NULL
     cdef char* start
     cdef size_t line
-    if bytes >= LEAST_KEPT and lstm_cy_enter(&inside):
+    if bytes >= LEAST_KEPT and enter(&inside):
         piece = take_kept(bytes)
-        lstm_cy_leave(&inside)
+        leave(&inside)
     if piece == NULL:
         start = <char*>malloc(bytes + 2 * LINE)
         if start == NULL:
@@ -86,9 +71,9 @@ cdef void give_back(void* memory) noexcept nogil:
     cdef Piece* piece = <Piece*>(<char*>memory - LINE)
     if memory == NULL:
         return
-    if LEAST_KEPT <= piece.bytes <= MOST_KEPT and lstm_cy_enter(&inside):
+    if LEAST_KEPT <= piece.bytes <= MOST_KEPT and enter(&inside):
         keep(piece)
-        lstm_cy_leave(&inside)
+        leave(&inside)
     else:
         free(piece.start)
 
