@@ -151,8 +151,8 @@ CROWD = """
     from lstm_cy import Linear
     from lstm_cy._kernels import blas
 
-    linear = Linear(512, 1024, seed=0)
-    x = np.random.default_rng(0).standard_normal((64, 512)).astype("float32")
+    linear = Linear(2048, 4096, seed=0)  # one product takes longer than a thread's turn
+    x = np.random.default_rng(0).standard_normal((64, 2048)).astype("float32")
     expected, end, wrong = linear(x), time.monotonic() + 60, []
 
     def call():
