@@ -10,6 +10,7 @@ LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests
 
 import functools
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -162,8 +163,9 @@ class BuildKernels(build_ext):
             objects = self.compiler.compile(
                 [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=list(flags)
             )
-            if link:
-                self.compiler.link_executable(objects, "try", output_dir=folder, extra_postargs=list(flags))
+            if link:  # as the extensions are linked, whose linker setuptools gives these too
+                flags = [*flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
+                self.compiler.link_executable(objects, "try", output_dir=folder, extra_postargs=flags)
 
 
 def say(what):
