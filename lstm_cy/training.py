@@ -186,8 +186,8 @@ def fit(
         history, best = History(), None  # type: History, Any
         if resume and kept is not None and kept.path.exists():
             history, best = kept.load(model, optimizer)
-        settings |= {"epochs": epochs, "patience": patience, "data": batches.shapes}
-        history, best = team.begin(settings, model, optimizer, history, best)
+        arguments = settings | {"epochs": epochs, "patience": patience, "data": batches.shapes}
+        history, best = team.begin(arguments, model, optimizer, history, best)
         while len(history.loss) < epochs and not _exhausted(history, patience):
             epoch, started = len(history.loss), time.perf_counter()
             with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
