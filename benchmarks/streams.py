@@ -31,8 +31,8 @@ STREAMS = (10, 100, 1000)
 #: of the layers that many threads step; with the GIL held, at the edge, and released
 STEPPED = (32, 64, 128, 256, 384, 512)
 THREADS = (2, 8, 64)
-#: how long threads work in a turn, and how long calls in a row make one, in seconds: 64 threads need a third of a second
-#: until each has had the GIL once more, and ended
+#: how long threads work in a turn, and how long calls in a row make one, in seconds: 64 threads take a third of a
+#: second until each has had the GIL once more, and ended
 TURN = 1.0
 BURST = 0.001
 
