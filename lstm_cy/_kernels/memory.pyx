@@ -68,9 +68,10 @@ cdef Piece* take_kept(size_t bytes) noexcept nogil:
 
 
 cdef void give_back(void* memory) noexcept nogil:
-    cdef Piece* piece = <Piece*>(<char*>memory - LINE)
+    cdef Piece* piece
     if memory == NULL:
         return
+    piece = <Piece*>(<char*>memory - LINE)
     if LEAST_KEPT <= piece.bytes <= MOST_KEPT and enter(&inside):
         keep(piece)
         leave(&inside)
