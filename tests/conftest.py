@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 import pytest
 from common import implementation
@@ -12,6 +13,8 @@ os.environ.setdefault("LSTM_CY_ENGINE", "packed")
 
 
 def pytest_configure():
+    # In the background of a shell Ctrl-C is ignored, also by the processes that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("LSTM_CY_REQUIRE_TORCH") and not importlib.util.find_spec("torch"):
         pytest.exit("LSTM_CY_REQUIRE_TORCH is set, but PyTorch is not installed", returncode=1)
 
