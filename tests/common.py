@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import threading
 
 import numpy as np
 import pytest
@@ -136,3 +137,31 @@ def every_gradient(gradients):
 def small_lstm(**options):
     """A layer whose options are what a test is about."""
     return LSTM(3, 5, seed=1, **options)
+
+
+@contextlib.contextmanager
+def again_and_again(step):
+    """(counts, end): a thread calls `step` all the time, also where it is refused; `end()` stops it.
+
+    `counts` has a 1 for each call that went through.
+    """
+    counts, stop = [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                step()
+            except RuntimeError:
+                continue
+            counts.append(1)
+
+    def end():
+        stop.set()
+        thread.join()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield counts, end
+    finally:
+        end()

@@ -8,13 +8,13 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 from common import (
     TOLERANCE,
+    again_and_again,
     bits,
     every_dtype,
     every_implementation,
@@ -483,21 +483,8 @@ def busy():
     """(stepper, x, counts): a thread steps all the time, long steps without the GIL; `counts` of them are done."""
     lstm = LSTM(64, 256, seed=0)
     stepper, x = lstm.stepper(64), np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    counts, stop = [], threading.Event()
-
-    def work():
-        while not stop.is_set():
-            try:
-                stepper.step(x)
-            except RuntimeError:
-                continue
-            counts.append(1)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield lstm, stepper, x, counts, lambda: (stop.set(), thread.join())
-    stop.set()
-    thread.join()
+    with again_and_again(lambda: stepper.step(x)) as (counts, end):
+        yield lstm, stepper, x, counts, end
 
 
 def test_a_second_thread_is_refused_and_spoils_nothing(busy):

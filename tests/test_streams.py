@@ -3,12 +3,20 @@
 import contextlib
 import copy
 import pickle
-import threading
 import time
 
 import numpy as np
 import pytest
-from common import TOLERANCE, bits, every_dtype, every_implementation, every_packed, implementation, small_lstm
+from common import (
+    TOLERANCE,
+    again_and_again,
+    bits,
+    every_dtype,
+    every_implementation,
+    every_packed,
+    implementation,
+    small_lstm,
+)
 
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool
 from lstm_cy._kernels import pool as workers
@@ -481,21 +489,8 @@ def busy():
     ids = [pool.join() for _ in range(64)]
     assert pool.join() == SPARE
     x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    counts, stop = [], threading.Event()
-
-    def work():
-        while not stop.is_set():
-            try:
-                pool.step(ids, x)
-            except RuntimeError:
-                continue
-            counts.append(1)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield pool, ids, x, counts, lambda: (stop.set(), thread.join())
-    stop.set()
-    thread.join()
+    with again_and_again(lambda: pool.step(ids, x)) as (counts, end):
+        yield pool, ids, x, counts, end
 
 
 @pytest.mark.parametrize(
