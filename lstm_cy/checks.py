@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -123,6 +123,23 @@ def expect_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) 
     """Raise unless `array` has `shape`; `meaning` names the axes, such as "(T, B, I)"."""
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {meaning} = {shape}, got {array.shape}")
+
+
+def pair_of(name: str, value: Any, meaning: str) -> tuple[Any, Any]:
+    """`value`, a tuple or list of two; `meaning` names them, such as "(h, c)"."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:  # a union of types takes twice as long
+        raise TypeError(f"{name}: expected a pair {meaning}, got {type(value).__name__}")
+    return value[0], value[1]
+
+
+def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: str) -> NoReturn:
+    """Raise why no result of `dtype` and `shape` can be written to `out`."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
+    expect_shape("out", out, shape, meaning)
+    raise ValueError("out: expected a C-contiguous, aligned and writable array, got one that is not")
 
 
 def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .checks import (
     generator,
     non_negative_int,
     number,
+    pair_of,
     positive_int,
     real_array,
 )
@@ -280,9 +282,7 @@ class LSTM(Layer):
         if unknown:
             raise TypeError(f"from_gates: expected only {', '.join(known)} as options, got {sorted(unknown)}")
         pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
-        for name, pair in pairs.items():
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise TypeError(f"{name}: expected a pair (W, b), got {type(pair).__name__}")
+        pairs = {name: pair_of(name, pair, "(W, b)") for name, pair in pairs.items()}
         dtype = dtype_of(options.get("dtype", "float32"))
         weights = {name: float_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
         biases = {name: float_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
@@ -436,7 +436,9 @@ class LSTM(Layer):
         tape : Tape
             For `backward`, as often as wanted, until the parameters change.
         """
-        return self._run(x, state, (lengths, mask, reset), threads, generator("rng", rng), keep_tape=True)
+        if self.dropout or rng is not None:  # a generator that nobody asks takes longer than many a layer
+            rng = generator("rng", rng)
+        return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True)
 
     def backward(
         self, tape: Tape, dy: ArrayLike | None = None, dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None
@@ -702,12 +704,10 @@ class LSTM(Layer):
         """(h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
         if pair is None:
             h = c = None
-        elif isinstance(pair, (tuple, list)) and len(pair) == 2:  # a union of types takes twice as long
-            h, c = pair
+        else:
+            h, c = pair_of(name, pair, "(h, c)")
             if name == "state" and (h is None) != (c is None):
                 raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
-        else:
-            raise TypeError(f"{name}: expected a pair (h, c), got {type(pair).__name__}")
         return self._state(name, "h", self._told_size, h, batch), self._state(name, "c", self.hidden_size, c, batch)
 
     def _state(self, name: str, part: str, width: int, value: ArrayLike | None, batch: Batch) -> Array:
@@ -730,12 +730,11 @@ class LSTM(Layer):
         told = P if self.proj_size or traced else None
         widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)
         line = 64 // self.dtype.itemsize  # each begins in a cache line of its own
-        sizes = [-(-rows * (width or 0) // line) * line for width in widths]
-        memory = np.frombuffer(memoryview(Borrowed(sum(sizes) * self.dtype.itemsize)), self.dtype)
-        parts = np.split(memory, np.cumsum(sizes)[:-1])
+        ends = list(accumulate(-(-rows * (width or 0) // line) * line for width in widths))
+        memory = np.frombuffer(memoryview(Borrowed(ends[-1] * self.dtype.itemsize)), self.dtype)
         return tuple(
-            None if width is None else part[: rows * width].reshape(rows, width)
-            for width, part in zip(widths, parts, strict=True)
+            None if width is None else memory[start : start + rows * width].reshape(rows, width)
+            for width, start in zip(widths, [0, *ends], strict=False)
         )
 
     def _sums(self, gradients: Parameters, suffix: str) -> tuple[Array | None, ...]:

@@ -20,7 +20,7 @@ from ._kernels.stages cimport (
 from .arrays cimport lies_plainly
 
 from . import config
-from .checks import expect_shape, float_array, int_array, positive_int
+from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
 from .layers import Dropout, Embedding, Linear, Sequential
 from .lstm import LARGEST_SIDE, LSTM
 
@@ -151,7 +151,7 @@ cdef class Stepper:
             out = self.fresh(axes)
         elif not (self.fits(out, self.outputs) and cnp.PyArray_NDIM(<cnp.ndarray>out) == axes
                   and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
-            self.refuse(out, axes)
+            refuse_out(out, self.dtype, (self.batch_size, self.outputs)[2 - axes:], "that of the result")
         result = cnp.PyArray_DATA(<cnp.ndarray>out)
         self.enter()
         try:
@@ -305,16 +305,6 @@ cdef class Stepper:
             raise ValueError(f"x_t: expected tokens of shape {axes} with B = {B}, got {array.shape}")
         return np.require(array, requirements="CA") if array.ndim else array
 
-    cdef int refuse(self, object out, int axes) except -1:
-        """Raise what is wrong with `out`."""
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-        if out.dtype != self.dtype:
-            raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
-        shape = (self.batch_size, self.outputs)[2 - axes:]
-        expect_shape("out", out, shape, "that of the result")
-        raise ValueError("out: expected a C-contiguous, aligned and writable array, got one that is not")
-
     cdef int refuse_token(self, token) except -1:
         raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {token}")
 
@@ -328,8 +318,7 @@ cdef class Stepper:
 
     cdef tuple checked(self, object pair, list shapes):
         """(h, c) as C-contiguous arrays of these shapes."""
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"state: expected a pair (h, c), got {type(pair).__name__}")
+        pair = pair_of("state", pair, "(h, c)")
         arrays = tuple(float_array(f"state {part}", value, self.dtype) for part, value in zip("hc", pair))
         sizes = "HH" if shapes[0] == shapes[1] else "PH"
         for part, size, shape, array in zip("hc", sizes, shapes, arrays):

@@ -21,7 +21,7 @@ from ._kernels.stages cimport (
 from .arrays cimport lies_plainly
 
 from . import config
-from .checks import expect_shape, float_array, int_array, positive_int
+from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
 from .layers import Sequential
 from .stepper import chain_of, frozen
 
@@ -256,7 +256,7 @@ cdef class StreamPool:
         if out is None:
             out = np.empty((rows, self.chain.plan.outputs), self.dtype)
         elif not self.is_result(out, rows):
-            self.refuse(out, rows)
+            refuse_out(out, self.dtype, (rows, self.chain.plan.outputs), "(n, P)")
         if not self.takes_tokens and overlap(x, out):  # what one block writes another would read
             x = x.copy()
         self.enter()
@@ -479,15 +479,6 @@ cdef class StreamPool:
         return (lies_plainly(out, self.number_type) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
                 and out.shape == (rows, self.chain.plan.outputs))
 
-    cdef int refuse(self, object out, Py_ssize_t rows) except -1:
-        """Raise what is wrong with `out`."""
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-        if out.dtype != self.dtype:
-            raise TypeError(f"out: expected dtype {self.dtype}, got {out.dtype}")
-        expect_shape("out", out, (rows, self.chain.plan.outputs), "(n, P)")
-        raise ValueError("out: expected a C-contiguous, aligned and writable array, got one that is not")
-
     cdef list views(self, Py_ssize_t place):
         """The states in a record, a pair (h, c) of views for each LSTM."""
         cdef Py_ssize_t index, at = 0, L, P, H
@@ -521,9 +512,8 @@ cdef class StreamPool:
 
     cdef tuple checked_pair(self, object pair, object own_h, object own_c):
         """(h, c) as arrays in the shapes of a record's."""
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"state: expected a pair (h, c), got {type(pair).__name__}")
-        h, c = float_array("state h", pair[0], self.dtype), float_array("state c", pair[1], self.dtype)
+        h, c = pair_of("state", pair, "(h, c)")
+        h, c = float_array("state h", h, self.dtype), float_array("state c", c, self.dtype)
         expect_shape("state h", h, own_h.shape, "(L, P)")
         expect_shape("state c", c, own_c.shape, "(L, H)")
         return h, c
