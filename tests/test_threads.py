@@ -17,6 +17,9 @@ from lstm_cy._kernels import pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
 
+# seconds that a worker may take to come: it is woken late on a busy machine, and all is slow where it is watched
+PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
+
 CASES = {
     "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
     "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
@@ -41,7 +44,7 @@ def run_python(code, **environment):
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE,
         env={**os.environ, **environment},
     )
 
@@ -52,13 +55,12 @@ def test_same_bits_with_a_worker_on_the_job(name, threads):
     lstm, T, B, lengths = CASES[name]
     x, state = random_case(lstm, T, B)
     expected = [a.tobytes() for a in _flat(lstm(x, state, lengths=lengths, threads=1))]
-    before, end = joined(), time.monotonic() + 60
+    before, end = joined(), time.monotonic() + PATIENCE
     for count in itertools.count():
         got = [a.tobytes() for a in _flat(lstm(x, state, lengths=lengths, threads=threads))]
         assert got == expected
         if joined() - before >= 20 and count >= 20:
             break
-        # where another process has the processor a worker may come too late many times
         assert time.monotonic() < end, "no worker ever joined"
 
 
@@ -96,7 +98,7 @@ def test_training_gives_the_same_bits_with_a_worker_on_the_job(name):
     lstm, T, B, steps = TRAINED[name]
     x, state = random_case(lstm, T, B)
     expected = trained(lstm, x, state, steps, 1)
-    before, end = joined(), time.monotonic() + 60
+    before, end = joined(), time.monotonic() + PATIENCE
     for count in itertools.count():
         assert trained(lstm, x, state, steps, 2 + count % 2) == expected
         if joined() - before >= 20 and count >= 6:

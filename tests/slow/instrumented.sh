@@ -3,7 +3,7 @@
 # copy of the sources to build in, so that the working folder keeps its own build.
 
 # The fast part of the tests: what reaches every kernel, driver and thread.
-FAST=(engines gradients ctc stepper quantize variants lstm layers threads)
+FAST=(engines gradients ctc stepper streams quantize variants lstm layers threads)
 
 # instrumented FOLDER: makes FOLDER/venv and FOLDER/source, and goes there; CFLAGS and LDFLAGS take part in the build.
 instrumented() {
@@ -19,8 +19,8 @@ instrumented() {
     cd "$1/source"
     # Working memory comes from the C library each time, so that its ends, and its end, are known.
     LSTM_CY_CHECKS=1 CFLAGS="${CFLAGS-} -DLSTM_CY_KEEP_NOTHING" python setup.py -q build_ext --inplace
-    # Everything takes ten times as long: a worker that had to be woken would come too late, each time.
-    export PYTHONPATH=$PWD LSTM_CY_SPIN_US=1000000
+    # Everything takes ten times as long, or a hundred: a worker that had to be woken would come too late, each time.
+    export PYTHONPATH=$PWD LSTM_CY_SPIN_US=1000000 LSTM_CY_TEST_PATIENCE=900
 }
 
 # fast_tests PREFIX... -- PYTEST_ARGUMENTS...: runs the fast part under a command.
