@@ -26,7 +26,8 @@ thread)
     checks=thread
     libraries=(libtsan.so)
     FAST=(threads)
-    export TSAN_OPTIONS=halt_on_error=1:exitcode=66
+    # a forked child starts workers of its own, which ThreadSanitizer would refuse by itself
+    export TSAN_OPTIONS=halt_on_error=1:exitcode=66:die_after_fork=0
     ;;
 *)
     echo "expected address or thread, got $kind" >&2
