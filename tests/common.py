@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import threading
 
 import numpy as np
@@ -14,6 +15,8 @@ SIZES = (1, 3, 17, 33, 127)
 DTYPES = ("float32", "float64")
 IMPLEMENTATIONS = [(isa, engine) for isa in config.available_instruction_sets() for engine in config.ENGINES]
 PACKED = [pair for pair in IMPLEMENTATIONS if pair[1] == "packed"]
+# seconds that another thread may take to come: it is woken late on a busy machine, and all is slow where it is watched
+PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
 
 # With the fixture `chosen` of conftest.py, these run a test with layers of each kind.
 every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from common import (
+    PATIENCE,
     TOLERANCE,
     again_and_again,
     bits,
@@ -161,8 +162,7 @@ def test_same_bits_with_a_worker_on_the_job(rows, threads):
     pool, stepper = StreamPool(model), model.stepper(rows)
     ids = [pool.join() for _ in range(rows)]
     x = inputs_for(model, rows, np.random.default_rng(1))
-    before, end, rounds = workers.statistics()[1], time.monotonic() + 60, 0
-    # where another process has the processor a worker may come too late many times
+    before, end, rounds = workers.statistics()[1], time.monotonic() + PATIENCE, 0
     while rounds < 5 or workers.statistics()[1] - before < 5:
         assert bits(pool.step(ids, x, threads=threads)) == bits(stepper.step(x))
         assert time.monotonic() < end, "no worker ever joined"
@@ -510,7 +510,7 @@ def busy():
 )
 def test_a_second_thread_is_refused(busy, act):
     pool, ids, x, _, _ = busy
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     with pytest.raises(RuntimeError, match="StreamPool: another thread is using it"):
         while time.monotonic() < end:
             with contextlib.suppress(KeyError):  # it has left already

@@ -10,15 +10,12 @@ import time
 
 import numpy as np
 import pytest
-from common import PACKED, bits, every_gradient, implementation, random_case
+from common import PACKED, PATIENCE, bits, every_gradient, implementation, random_case
 
 from lstm_cy import LSTM
 from lstm_cy._kernels import pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
-
-# seconds that a worker may take to come: it is woken late on a busy machine, and all is slow where it is watched
-PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
 
 CASES = {
     "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
