@@ -66,5 +66,5 @@ cd tests
 export EMULATED="$work/python" PYTHONPATH="$source:$packages:$work/description" OPENBLAS_NUM_THREADS=1
 "$EMULATED" -c "import lstm_cy; lstm_cy.show_config()"
 # qemu-user does not hold a process to its limit of memory
-"$EMULATED" -m pytest -p emulated -p no:cacheprovider -q --deselect test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
+"$EMULATED" -m pytest -p emulated -p no:cacheprovider -q --deselect tests/test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
     "${@:-${kernels[@]}}"
