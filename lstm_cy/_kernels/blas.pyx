@@ -82,16 +82,27 @@ def statistics():
 
 
 def make_doors():
-    """New doors, all free: at first, and in a forked child, where nobody is left to release those that were taken."""
+    """New doors, all free: at first, and in a forked child, whose parent has taken all the old ones."""
     for number in range(MOST_CALLERS):
         doors[number] = PyThread_allocate_lock()
         if doors[number] == NULL:
             raise MemoryError
 
 
+def close_doors():
+    """Wait until nobody is inside: OpenBLAS has locks too; one that is taken in a fork is never free in the child."""
+    for number in range(MOST_CALLERS):
+        PyThread_acquire_lock(doors[number], WAIT_LOCK)
+
+
+def open_doors():
+    for number in range(MOST_CALLERS):
+        PyThread_release_lock(doors[number])
+
+
 make_doors()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=make_doors)
+    os.register_at_fork(before=close_doors, after_in_parent=open_doors, after_in_child=make_doors)
 
 cdef Blas table
 

@@ -4,7 +4,8 @@
 #     tests/slow/valgrind.sh [pytest's arguments]
 #
 # It knows no AVX-512: the kernels of AVX2 and of the base set run, as the processor that it simulates has them.
-# Nor does it flush denormals to zero: the tests of that are left out.
+# Nor does it flush denormals to zero, and it runs one thread at a time: the tests of that, and those of test_threads.py
+# that wait for a worker, are left out.
 set -euo pipefail
 # shellcheck source=tests/slow/instrumented.sh
 . "$(dirname "$0")/instrumented.sh"
@@ -16,4 +17,4 @@ instrumented "$folder"
 
 export PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1
 fast_tests valgrind -q --error-exitcode=99 --suppressions="$here/valgrind.supp" --num-callers=16 --fair-sched=yes -- \
-    --hypothesis-profile=ci -k "not denormals" "$@"
+    --hypothesis-profile=ci -k "not denormals and not (threads and worker)" "$@"
