@@ -17,21 +17,19 @@ from lstm_cy._kernels import pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
 
-# engine "blas", which a processor without AVX2 gets by itself, has no workers
-with implementation(*PACKED[-1]):
-    CASES = {
-        "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
-        "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
-        "a lone row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
-        "a lone row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
-        "a lone row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
-        "a lone ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
-        "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
-        "rows": (LSTM(64, 64, 2, seed=0), 50, 9, None),
-        "rows, batch first": (LSTM(64, 64, batch_first=True, seed=0), 50, 8, None),
-        "ragged rows": (LSTM(64, 64, seed=0), 50, 9, [50, 3, 0, 41, 17, 50, 1, 30, 9]),
-        "ragged rows, two directions": (LSTM(64, 65, 2, bidirectional=True, seed=0), 50, 7, [50, 3, 0, 41, 17, 50, 1]),
-    }
+CASES = {
+    "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
+    "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
+    "a lone row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
+    "a lone row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
+    "a lone row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
+    "a lone ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
+    "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
+    "rows": (LSTM(64, 64, 2, seed=0), 50, 9, None),
+    "rows, batch first": (LSTM(64, 64, batch_first=True, seed=0), 50, 8, None),
+    "ragged rows": (LSTM(64, 64, seed=0), 50, 9, [50, 3, 0, 41, 17, 50, 1, 30, 9]),
+    "ragged rows, two directions": (LSTM(64, 65, 2, bidirectional=True, seed=0), 50, 7, [50, 3, 0, 41, 17, 50, 1]),
+}
 
 
 def joined():
@@ -80,17 +78,16 @@ def test_same_bits_on_every_instruction_set(isa, engine, dtype):
                 assert [a.tobytes() for a in _flat(lstm(x, state, threads=2))] == expected
 
 
-with implementation(*PACKED[-1]):
-    # each of a size for which a worker that sleeps is woken
-    TRAINED = {
-        "a lone row": (LSTM(40, 161, seed=0), 700, 1, {}),
-        "rows": (LSTM(40, 97, 2, dropout=0.3, seed=0), 130, 9, {}),
-        "ragged rows": (LSTM(40, 161, batch_first=True, seed=0), 190, 7, {"lengths": [190, 3, 0, 161, 117, 190, 1]}),
-        "two directions": (LSTM(40, 97, 2, bidirectional=True, seed=0), 230, 5, {}),
-        "options": (LSTM(40, 128, proj_size=80, peepholes=True, layer_norm=True, seed=0), 190, 6, {}),
-        "holes": (LSTM(40, 128, seed=0), 190, 6, {"mask": np.random.default_rng(0).random((190, 6)) < 0.7}),
-        "new beginnings": (LSTM(40, 128, seed=0), 190, 6, {"reset": np.random.default_rng(0).random((190, 6)) < 0.1}),
-    }
+# each of a size for which a worker that sleeps is woken
+TRAINED = {
+    "a lone row": (LSTM(40, 161, seed=0), 700, 1, {}),
+    "rows": (LSTM(40, 97, 2, dropout=0.3, seed=0), 130, 9, {}),
+    "ragged rows": (LSTM(40, 161, batch_first=True, seed=0), 190, 7, {"lengths": [190, 3, 0, 161, 117, 190, 1]}),
+    "two directions": (LSTM(40, 97, 2, bidirectional=True, seed=0), 230, 5, {}),
+    "options": (LSTM(40, 128, proj_size=80, peepholes=True, layer_norm=True, seed=0), 190, 6, {}),
+    "holes": (LSTM(40, 128, seed=0), 190, 6, {"mask": np.random.default_rng(0).random((190, 6)) < 0.7}),
+    "new beginnings": (LSTM(40, 128, seed=0), 190, 6, {"reset": np.random.default_rng(0).random((190, 6)) < 0.1}),
+}
 
 
 @pytest.mark.parametrize("name", TRAINED)
