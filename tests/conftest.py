@@ -4,12 +4,17 @@ import importlib.util
 import os
 import signal
 
+import hypothesis
 import pytest
 from common import implementation
 
 # The same bits, which many tests ask for, are the promise of engine "packed", which is not chosen where there are no
 # vector kernels. Tests of both engines choose for themselves.
 os.environ.setdefault("LSTM_CY_ENGINE", "packed")
+
+# No example has a deadline: on a loaded machine any of them may take long.
+hypothesis.settings.register_profile("lstm_cy", deadline=None)
+hypothesis.settings.load_profile("lstm_cy")
 
 
 def pytest_configure():

@@ -100,7 +100,7 @@ def test_one_sequence_agrees_with_pytorch(torch):
         assert np.abs(got - tensor.detach().numpy()).max() <= 1e-13
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     T=st.integers(0, 6),
     B=st.integers(0, 7),

@@ -13,7 +13,7 @@ from lstm_cy import weights
 
 TOLERANCE = 5e-6
 # the fixtures hold modules, and a folder in which each example overwrites its files
-QUICKLY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICKLY = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

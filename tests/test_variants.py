@@ -137,7 +137,7 @@ def cases(draw):
     return lstm, T, B, steps
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases())
 def test_any_combination_agrees_with_the_reference(case):
     lstm, T, B, steps = case

@@ -165,7 +165,7 @@ def built(keras, case):
     return randomized(model, case["seed"]), x
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=MODELS)
 def test_random_models(keras, tmp_path, case):
     model, x = built(keras, case)

@@ -75,7 +75,7 @@ def shuffled(torch, how, state):
 # Files that PyTorch writes
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.tuples(st.integers(1, 6), st.integers(2, 9), st.integers(1, 3)),
     bias=st.booleans(),
