@@ -1,0 +1,35 @@
+"""Text from files and users as it can be printed: nothing in it moves a terminal's cursor or reorders a line."""
+
+from __future__ import annotations
+
+import re
+
+# C0, delete and C1; what sets the direction of text; separators of lines and paragraphs; lone surrogates.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""`text` with control characters as escape sequences.
+
+    Parameters
+    ----------
+    text : object
+        Its str is taken.
+    keep : str
+        Control characters that stay as they are, such as ``"\n"`` in a text of several lines.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(printable("red \x1b[31m"))
+    red \x1b[31m
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        character = match.group()
+        return character if character in keep else ascii(character)[1:-1]
+
+    return _CONTROLS.sub(escaped, str(text))
