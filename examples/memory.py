@@ -336,7 +336,7 @@ def plot(results, options):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise SystemExit("--plot needs matplotlib: pip install lstm_cy[plot]") from None
+        raise SystemExit("--plot needs Matplotlib: pip install matplotlib") from None
     colours = dict(zip(MODELS, ("#b8b8b8", "#6e6e6e", "#f2b447", "#e07b39", "#5aa9d6", "#1f4e8c"), strict=True))
     columns = max(2, len(options.tasks))
     figure = Figure(figsize=(4.2 * columns, 7.6), layout="constrained")

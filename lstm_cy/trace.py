@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import int_within, positive_int
+from .extras import pip_install
 from .lstm import LSTM
 
 if TYPE_CHECKING:
@@ -397,7 +398,7 @@ class GateTrace:
         Raises
         ------
         ImportError
-            There is no matplotlib: ``pip install lstm_cy[plot]``.
+            There is no matplotlib: ``pip install matplotlib``.
         TypeError, ValueError
             An argument is not what is expected; the message names it.
         """
@@ -655,7 +656,7 @@ def _figure(
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("trace.plot needs matplotlib: pip install lstm_cy[plot]") from None
+        raise ImportError(f"trace.plot needs matplotlib: {pip_install('plot')}") from None
     count = len(arrays["cell"])
     window = -(-count // MOST_COLUMNS)
     starts = np.arange(0, count, window)

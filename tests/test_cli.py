@@ -179,7 +179,7 @@ def test_the_output_is_tried_before_the_training(tmp_path, text, capsys, monkeyp
         assert message in failure(arguments, capsys)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     arguments = ["train", "--text", text, "--output", tmp_path / "model.safetensors", *SMALL]
-    assert "pip install lstm_cy[safetensors]" in failure(arguments, capsys)
+    assert "pip install safetensors" in failure(arguments, capsys)
     assert list(tmp_path.iterdir()) == [text]
 
 

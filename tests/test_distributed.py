@@ -487,10 +487,10 @@ def test_what_data_parallel_refuses():
 def test_extras_that_are_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.array", None)
     monkeypatch.setitem(sys.modules, "dask", None)
-    with pytest.raises(ImportError, match=r"needs Dask: pip install lstm_cy\[dask\]"):
+    with pytest.raises(ImportError, match=r'needs Dask: pip install "dask\[array,distributed\]"'):
         predict(model_of(), SAMPLE)
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(ImportError, match=r"needs mpi4py and an MPI library: pip install lstm_cy\[mpi\]"):
+    with pytest.raises(ImportError, match="needs mpi4py and an MPI library: pip install mpi4py"):
         DataParallel()
 
 

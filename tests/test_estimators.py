@@ -216,7 +216,7 @@ def test_without_scikit_learn_the_rest_works():
         "except ImportError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install lstm_cy[sklearn]" in done.stdout
+    assert 'pip install "scikit-learn>=1.6"' in done.stdout
 
 
 def wave(steps, noise=0.0, seed=0):

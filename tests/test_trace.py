@@ -638,7 +638,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"pip install lstm_cy\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         trace_of(4).plot()
 
 

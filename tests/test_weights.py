@@ -476,7 +476,7 @@ def test_safetensors_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for use in (lambda path: save(LSTM(1, 1), path), load):
-        with pytest.raises(ImportError, match=r"pip install lstm_cy\[safetensors\]"):
+        with pytest.raises(ImportError, match="pip install safetensors"):
             use(tmp_path / "a.safetensors")
     save(LSTM(1, 1), tmp_path / "a.npz")
     load(tmp_path / "a.npz")
@@ -812,7 +812,7 @@ for extra, use in [
     try:
         use()
     except ImportError as error:
-        assert f"pip install lstm_cy[{extra}]" in str(error), error
+        assert f"pip install {extra}" in str(error), error
     else:
         raise AssertionError(extra)
 try:

@@ -136,7 +136,7 @@ def _num2words():
     try:
         from num2words import num2words
     except ImportError:
-        raise ImportError("the numbers' words need an extra: pip install lstm_cy[examples]") from None
+        raise ImportError("the numbers' words need num2words: pip install num2words") from None
     return num2words
 
 
@@ -144,5 +144,5 @@ def _format_date():
     try:
         from babel.dates import format_date
     except ImportError:
-        raise ImportError("the dates need an extra: pip install lstm_cy[examples]") from None
+        raise ImportError("the dates need Babel: pip install babel") from None
     return format_date

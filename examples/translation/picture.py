@@ -13,7 +13,7 @@ def draw(weights, read, written, path):
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("a picture needs an extra: pip install lstm_cy[plot]") from None
+        raise ImportError("a picture needs Matplotlib: pip install matplotlib") from None
     fonts, missing = _fonts_for("".join([*read, *written]))
     columns, rows = ([_label(text, missing) for text in texts] for texts in (read, written))
     with matplotlib.rc_context({"font.family": fonts}):

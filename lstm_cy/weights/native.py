@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import flag, non_negative_int, positive_int
+from ..extras import pip_install
 from ..layers import Sequential
 from ..quantize import widened
 from . import archive
@@ -399,9 +400,9 @@ def _is_safetensors(path: FilePath) -> bool:
 
 
 def safetensors_library() -> Any:
-    """The safetensors module; an ImportError that names the extra where it is not installed."""
+    """The safetensors module; an ImportError that says what to install where it is missing."""
     try:
         import safetensors.numpy
     except ImportError:
-        raise ImportError("safetensors files need an extra: pip install lstm_cy[safetensors]") from None
+        raise ImportError(f"safetensors files need the library: {pip_install('safetensors')}") from None
     return safetensors

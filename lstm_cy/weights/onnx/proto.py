@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...extras import pip_install
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,7 +63,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError("ONNX files need an extra: pip install lstm_cy[onnx]") from None
+        raise ImportError(f"ONNX files need the library: {pip_install('onnx')}") from None
     return onnx
 
 
