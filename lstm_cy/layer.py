@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .checks import float_array, generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
@@ -218,22 +219,45 @@ class Layer:
 class Composite(Layer):
     """A layer made of layers: their parameters are its own, named "<part>.<parameter>".
 
-    A subclass sets `_parts`, {name: layer}, before it uses any of this.
+    A layer may be several of the parts: its parameters are there once, under the name of its first use. A subclass sets
+    `_parts`, {name: layer}, before it uses any of this.
     """
 
     _parts: dict[str, Layer]
 
+    def _owners(self) -> dict[int, str]:
+        """{id of a layer: the name of its first use}, in order."""
+        owners: dict[int, str] = {}
+        for part, layer in self._parts.items():
+            owners.setdefault(id(layer), part)
+        return owners
+
     @property
     def _parameters(self) -> Parameters:  # type: ignore[override]  # set through its parts
-        return {
-            f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.parameters.items()
-        }
+        return self._named(lambda layer: layer.parameters)
 
     def stored(self) -> Parameters:
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        return self._named(lambda layer: layer.stored())
+
+    def _named(self, arrays_of: Callable[[Layer], Parameters]) -> Parameters:
+        """What `arrays_of` gives for each layer, under the model's names."""
         return {
-            f"{part}.{name}": array for part, layer in self._parts.items() for name, array in layer.stored().items()
+            f"{part}.{name}": array
+            for part in self._owners().values()
+            for name, array in arrays_of(self._parts[part]).items()
         }
+
+    def _summed(self, gradients: Iterable[tuple[str, Parameters]]) -> Parameters:
+        """The gradients of all parts under the model's names; those of a layer with several uses are added up."""
+        owners, total = self._owners(), dict.fromkeys(self._parameters)
+        for part, own in gradients:
+            for name, array in own.items():
+                name = f"{owners[id(self._parts[part])]}.{name}"
+                so_far = total[name]
+                with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows what is not finite
+                    total[name] = array if so_far is None else so_far + array
+        return {name: array for name, array in total.items() if array is not None}
 
     def _check_writable(self) -> None:
         for layer in self._parts.values():
@@ -241,11 +265,17 @@ class Composite(Layer):
 
     def _adopt(self, arrays: Parameters) -> None:
         """Take over `arrays`, each layer its own."""
-        for part, layer in self._parts.items():
+        for part in self._owners().values():
             prefix = f"{part}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             if own:
-                layer._adopt(own)
+                self._parts[part]._adopt(own)
+
+    def __copy__(self) -> Self:
+        other = super().__copy__()
+        copies = {id(layer): copy(layer) for layer in self._parts.values()}
+        other._parts = {part: copies[id(layer)] for part, layer in self._parts.items()}
+        return other
 
 
 def _rebuilt(kind: type[Layer], config: dict[str, Any], arrays: Parameters) -> Layer:

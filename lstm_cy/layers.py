@@ -770,6 +770,10 @@ class Sequential(Composite):
     -----
     Parameters are named after the layer's place: "0.weight", "1.weight_ih_l0", ...
 
+    A layer may be at several places: its parameters are there once, named after the first place, and their gradients
+    are sums over all places; each place of an LSTM has a state of its own. In `config`, as in files, {"type": "Shared",
+    "layer": place} stands at the later places.
+
     An Embedding with `mask_zero`, or a Masking, tells the layers behind it which steps are padding.
 
     Examples
@@ -805,14 +809,29 @@ class Sequential(Composite):
         layouts = {layer.batch_first for layer in layers if isinstance(layer, LSTM | Readout)}
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
-        self.layers = layers
         self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
-        self.config = {"layers": [{"type": type(layer).__name__, **layer.config} for layer in layers]}
+        self.config = {"layers": self._described()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.layers, self._remarks()
+
+    def _described(self) -> list[dict[str, Any]]:
+        """Each layer's configuration, or, where its parameters have been there before, at which place."""
+        owners, described = self._owners(), []
+        for index, layer in enumerate(self.layers):
+            first = int(owners[id(layer)])
+            shared = first < index and layer._parameters
+            described.append(
+                {"type": "Shared", "layer": first} if shared else {"type": type(layer).__name__, **layer.config}
+            )
+        return described
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in order."""
+        return tuple(self._parts.values())
 
     @property
     def batch_first(self) -> bool:
@@ -966,7 +985,7 @@ class Sequential(Composite):
         dstates = list(self._check_states("dstates", dstates))
         if dy is None and not isinstance(self.layers[-1], LSTM):
             raise ValueError(f"dy: expected an array, for the last layer is {type(self.layers[-1]).__name__}, got None")
-        parameters: Parameters = {}
+        parameters: list[tuple[str, Parameters]] = []
         initial: list[Any] = []
         for index in reversed(range(len(self.layers))):
             layer = self.layers[index]
@@ -975,9 +994,9 @@ class Sequential(Composite):
                 initial.append(gradients.state)
             else:
                 gradients = layer.backward(tape[index], dy)
-            parameters |= {f"{index}.{name}": array for name, array in gradients.parameters.items()}
+            parameters.append((str(index), gradients.parameters))
             dy = gradients.x
-        return Gradients(dy, initial[::-1], {name: parameters[name] for name in self._parameters})
+        return Gradients(dy, initial[::-1], self._summed(parameters))
 
     def trace(
         self,

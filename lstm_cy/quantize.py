@@ -174,20 +174,23 @@ def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> Quant
 def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
     """What `Sequential.quantize` does; see there."""
     layers: list[Layer] = []
+    narrowed: dict[int, QuantizedLSTM] = {}  # a layer with several places becomes one again
     report: dict[Any, Any] = {}
     for index, layer in enumerate(model.layers):
         x = sample
         if sample is not None:
             sample = layer(sample)[0] if isinstance(layer, LSTM) else layer(sample)
-        if isinstance(layer, LSTM):
-            layer = layer.quantize(kind, x)
-            report[index] = layer.report
-        layers.append(layer)
+        if not isinstance(layer, LSTM):
+            layers.append(layer)
+            continue
+        narrow = layer.quantize(kind, x)
+        report[index] = narrow.report
+        layers.append(narrowed.setdefault(id(layer), narrow))
     if not report:
         raise ValueError("quantize: expected a model with an LSTM in it, got none")
-    narrow = Sequential(*layers)
-    narrow.report = report
-    return narrow
+    quantized = Sequential(*layers)
+    quantized.report = report
+    return quantized
 
 
 def to_bf16(name: str, weight: Array) -> Array:

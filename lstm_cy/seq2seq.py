@@ -184,11 +184,11 @@ class Seq2Seq(Composite):
             `parameters`; tokens have none.
         """
         tapes, combined, (target, lengths) = tape
-        gradients = {}
+        gradients: list[tuple[str, Any]] = []
 
         def back(name: str, *arguments: Any) -> Any:
             found = self._parts[name].backward(tapes[name], *arguments)
-            gradients.update({f"{name}.{parameter}": array for parameter, array in found.parameters.items()})
+            gradients.append((name, found.parameters))
             return found
 
         dy = float_array("dy", dy, self.dtype)
@@ -204,7 +204,7 @@ class Seq2Seq(Composite):
         back("target", written.x)
         read = back("encoder", looked.memory, tuple(map(self._apart, written.state)))
         back("source", read.x)
-        return Gradients(None, None, {name: gradients[name] for name in self._parameters})
+        return Gradients(None, None, self._summed(gradients))
 
     def translate(
         self,

@@ -238,9 +238,7 @@ cdef class Stepper:
         return self.copy()
 
     def __reduce__(self):
-        layers = self.layer.layers if isinstance(self.layer, Sequential) else [self.layer]
-        parts = [(type(layer), layer.config, layer.stored()) for layer in layers]
-        return _restored, (type(self.layer), parts, self.batch_size, self.state)
+        return _restored, (self.layer, self.batch_size, self.state)
 
     def __repr__(self):
         return f"Stepper({self.layer!r}, batch_size={self.batch_size})"
@@ -342,10 +340,7 @@ def frozen(layer, name="layer"):
     """A layer with the same parameters and packed weights that keeps them whatever happens to the other."""
     if not isinstance(layer, (LSTM, Sequential)):
         raise TypeError(f"{name}: expected an LSTM or a Sequential, got {type(layer).__name__}")
-    layer = shallow_copy(layer)
-    if isinstance(layer, Sequential):
-        layer.layers = tuple(shallow_copy(part) for part in layer.layers)
-    return layer
+    return shallow_copy(layer)
 
 
 def chain_of(layer, name="stepper"):
@@ -380,13 +375,8 @@ def stage_of(layer, name):
     raise ValueError(f"{name}: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {layer!r}")
 
 
-def _restored(kind, parts, batch_size, state):
+def _restored(layer, batch_size, state):
     """What unpickling calls."""
-    layers = []
-    for part, options, stored in parts:
-        layer = part.blank(**options)
-        layer.restore(stored)
-        layers.append(layer)
-    stepper = Stepper(kind(*layers) if issubclass(kind, Sequential) else layers[0], batch_size)
+    stepper = Stepper(layer, batch_size)
     stepper.state = state
     return stepper

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import flag, non_negative_int, positive_int
+from ..checks import flag, int_within, non_negative_int, positive_int
 from ..extras import pip_install
 from ..layers import Sequential
 from ..quantize import widened
@@ -224,7 +224,7 @@ def build(config: Any) -> Any:
     config : dict
         {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
         Dropout, Activation, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is
-        {"layers": [config, ...]}.
+        {"layers": [config, ...]}; in it {"type": "Shared", "layer": place} is the layer at that place once more.
 
     Raises
     ------
@@ -238,8 +238,22 @@ def build(config: Any) -> Any:
     """
     kind, arguments = _split(config)
     if kind == "Sequential":
-        return Sequential(*(build(layer) for layer in arguments["layers"]))
+        layers: list[Any] = []
+        for layer in arguments["layers"]:
+            shared = _shared(layer, len(layers))
+            layers.append(build(layer) if shared is None else layers[shared])
+        return Sequential(*layers)
     return getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind).blank(**arguments)
+
+
+def _shared(config: Any, places: int) -> int | None:
+    """The place of the layer that stands once more where `config` is, the one behind `places` others; None for a layer
+    of its own."""
+    if not isinstance(config, dict) or config.get("type") != "Shared":
+        return None
+    if config.keys() != {"type", "layer"}:
+        raise ValueError("Shared: expected the number of a layer and nothing else")
+    return int_within("Shared: layer", config["layer"], 0, places - 1)
 
 
 def _split(config: Any) -> tuple[str, dict[str, Any]]:
@@ -261,7 +275,8 @@ def _least_size(config: Any) -> int:
     """How many weights, biases aside, the layer `config` describes has; worked out without making it."""
     kind, arguments = _split(config)
     if kind == "Sequential":
-        return sum(_least_size(layer) for layer in arguments["layers"])
+        layers = arguments["layers"]
+        return sum(_least_size(layer) for place, layer in enumerate(layers) if _shared(layer, place) is None)
     if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
