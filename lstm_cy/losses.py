@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100  # PyTorch's default
 
 
+class NothingToCount(ValueError):
+    """What a loss raises where there is no element to take the mean over; `fit` passes such a batch over."""
+
+
 def cross_entropy(
     prediction: ArrayLike,
     target: ArrayLike,
@@ -57,8 +61,9 @@ def cross_entropy(
     TypeError
         The prediction is not float32 or float64, or target or lengths are not integers.
     ValueError
-        Shapes do not fit, a counted target or a length is out of range, a weight is negative, or no element is
-        counted with a weight above 0.
+        Shapes do not fit, a counted target or a length is out of range, or a weight is negative.
+    NothingToCount
+        A ValueError: no element is counted with a weight above 0.
 
     Notes
     -----
@@ -95,7 +100,7 @@ def cross_entropy(
         )
     shares = _shares(weight, classes, target[counted])
     if not shares.any():
-        raise ValueError("nothing to count: every element is ignored, past its row's length or of weight 0")
+        raise NothingToCount("nothing to count: every element is ignored, past its row's length or of weight 0")
 
     with np.errstate(invalid="ignore", over="ignore"):  # the loss itself tells that it is not finite
         scores = prediction[counted]
@@ -142,7 +147,9 @@ def mse(
     TypeError
         The prediction is not float32 or float64, the target not numbers, or lengths not integers.
     ValueError
-        Shapes do not fit, a length is out of range, or no element is counted.
+        Shapes do not fit, or a length is out of range.
+    NothingToCount
+        A ValueError: no element is counted.
 
     Examples
     --------
@@ -158,7 +165,7 @@ def mse(
     counted = within_lengths(prediction.shape, lengths, batch_first)
     count = prediction.size if counted is None else int(np.count_nonzero(counted)) * prediction.shape[-1]
     if count == 0:
-        raise ValueError("nothing to count: there are no elements, or all are past their row's length")
+        raise NothingToCount("nothing to count: there are no elements, or all are past their row's length")
 
     with np.errstate(invalid="ignore", over="ignore"):  # the loss itself tells that it is not finite
         gradient = np.asarray(prediction - target)
@@ -221,8 +228,10 @@ def ctc(
     TypeError
         The prediction is not float32 or float64, or the target or lengths are not integers.
     ValueError
-        Shapes do not fit, a label, a length or the blank is out of range, there is no row, or a row has fewer steps
-        than its target needs: one for each label, and one more between two that are alike.
+        Shapes do not fit, a label, a length or the blank is out of range, or a row has fewer steps than its target
+        needs: one for each label, and one more between two that are alike.
+    NothingToCount
+        A ValueError: there is no row.
 
     Notes
     -----
@@ -257,7 +266,7 @@ def ctc(
     lengths = check_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
     targets, target_lengths = _labels(target, target_lengths, rows, prediction.shape[2], blank)
     if rows == 0:
-        raise ValueError("nothing to count: there are no rows")
+        raise NothingToCount("nothing to count: there are no rows")
     if not zero_infinity:
         _check_long_enough(lengths, targets, target_lengths)
 
