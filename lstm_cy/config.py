@@ -1,7 +1,12 @@
-"""What is in use here: instruction set, engine, threads; chosen once at import, forced by environment variables."""
+"""What is in use here: instruction set, engine, threads.
+
+They are chosen once, or forced by environment variables; `using` chooses for the layers built in a block.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib
@@ -9,7 +14,7 @@ import importlib.util
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 
@@ -17,6 +22,7 @@ from ._kernels.memory import kept_now
 from .checks import positive_int
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 ENGINES = ("blas", "packed")
@@ -39,37 +45,103 @@ def available_instruction_sets() -> list[str]:
     return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.{name}")]
 
 
+class _Choice(NamedTuple):
+    """What `using` chose; None leaves it to the block around, in the end to the environment."""
+
+    engine: str | None = None
+    isa: str | None = None
+
+
+_choice: contextvars.ContextVar[_Choice] = contextvars.ContextVar("lstm_cy.config.using", default=_Choice())  # noqa: B039
+
+
+@contextlib.contextmanager
+def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None]:
+    """Choose the engine and the instruction set of the layers built in a ``with`` block.
+
+    What was in use before comes back at its end, also after an error. Blocks can be nested. Only the thread, or the
+    asyncio task, that entered the block is concerned.
+
+    Parameters
+    ----------
+    engine : None, "auto", "packed" or "blas"
+        None leaves it as it is; "auto" takes the one that was measured faster with the instruction set.
+    isa : None or str
+        One of `available_instruction_sets`; None leaves it as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A name that is no text, or that this machine cannot run; nothing has changed.
+
+    Notes
+    -----
+    A layer's parameters are packed for one engine and instruction set when they are set: when it is built, loaded or
+    unpickled, and at each step of an optimizer. It computes with them wherever it is called; so train inside the block.
+
+    Examples
+    --------
+    >>> from lstm_cy import LSTM, config
+    >>> with config.using(engine="packed", isa="base"):
+    ...     lstm = LSTM(3, 5, seed=0)
+    ...     config.engine(), config.instruction_set()
+    ('packed', 'base')
+    >>> y, _ = lstm([[1.0, 2.0, 3.0]])  # with packed products of plain code
+    """
+    outer = _choice.get()
+    names = {"engine": ("auto", *ENGINES), "isa": available_instruction_sets()}
+    for argument, value in (("engine", engine), ("isa", isa)):
+        if value is not None:
+            _expect_name(argument, value, names[argument])
+    token = _choice.set(_Choice(engine or outer.engine, isa or outer.isa))
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def _expect_name(argument: str, value: object, names: Sequence[str]) -> None:
+    """Raise unless `value` is one of `names`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected None or one of {', '.join(names)}, got {type(value).__name__}")
+    if value not in names:
+        raise ValueError(f"{argument}: expected None or one of {', '.join(names)} on this machine, got {value!r}")
+
+
 @functools.cache
-def instruction_set() -> str:
-    """The instruction set in use: the widest available, or the one that LSTM_CY_ISA names."""
+def _environment() -> _Choice:
+    """What LSTM_CY_ENGINE and LSTM_CY_ISA say, or their defaults; read once."""
+    isa = os.environ.get("LSTM_CY_ISA", "")
     available = available_instruction_sets()
-    forced = os.environ.get("LSTM_CY_ISA", "")
-    if forced and forced not in available:
-        raise ValueError(f"LSTM_CY_ISA: expected one of {', '.join(available)} on this machine, got {forced!r}")
-    return forced or available[-1]
+    if isa and isa not in available:
+        raise ValueError(f"LSTM_CY_ISA: expected one of {', '.join(available)} on this machine, got {isa!r}")
+    engine = os.environ.get("LSTM_CY_ENGINE", "auto")
+    if engine not in ("auto", *ENGINES):
+        raise ValueError(f"LSTM_CY_ENGINE: expected auto, {' or '.join(ENGINES)}, got {engine!r}")
+    return _Choice(engine, isa or available[-1])
 
 
-@functools.cache
+def instruction_set() -> str:
+    """The instruction set in use: the one that `using` or LSTM_CY_ISA names, or the widest available."""
+    return _choice.get().isa or cast(str, _environment().isa)
+
+
 def engine() -> str:
-    """The engine in use: the one that LSTM_CY_ENGINE names, else the one that was measured faster.
+    """The engine in use: the one that `using` or LSTM_CY_ENGINE names, else the one that was measured faster.
 
     "packed" was faster at every shape with AVX2 and AVX-512, "blas" without them (docs/performance.md).
     """
-    forced = os.environ.get("LSTM_CY_ENGINE", "auto")
-    if forced not in ("auto", *ENGINES):
-        raise ValueError(f"LSTM_CY_ENGINE: expected auto, {' or '.join(ENGINES)}, got {forced!r}")
-    if forced != "auto":
-        return forced
+    chosen = _choice.get().engine or cast(str, _environment().engine)
+    if chosen != "auto":
+        return chosen
     return "blas" if instruction_set() == "base" else "packed"
 
 
-@functools.cache
 def kernels() -> object:
     """The table of compiled functions of the instruction set in use, as a capsule."""
     return _kernel_module(instruction_set()).kernels()
 
 
-@functools.cache
 def blas() -> object:
     """The table of BLAS products, as a capsule, or None where engine "packed" needs none; imports SciPy if so."""
     return _kernel_module("blas").blas() if engine() == "blas" else None

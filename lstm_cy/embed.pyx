@@ -6,8 +6,8 @@ from libc.stdlib cimport free, malloc
 
 from ._kernels.flags cimport add, give_back, take
 from ._kernels.stages cimport (
-    HEAD, RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
-    reset_rows, set_state, token_fits,
+    RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
+    reset_rows, set_state, token_fits, uses_blas,
 )
 
 from .lstm import LARGEST_SIDE as _LARGEST_SIDE
@@ -138,17 +138,7 @@ cdef Py_ssize_t lstm_cy_model_told(const lstm_cy_model* model, Py_ssize_t lstm) 
 
 
 cdef int lstm_cy_model_realtime(const lstm_cy_model* model) noexcept nogil:
-    cdef Py_ssize_t index
-    cdef const Stage* stage
-    if model == NULL:
-        return LSTM_CY_NULL
-    for index in range(plan_of(model).count):
-        stage = &plan_of(model).stages[index]
-        if stage.kind == RECURRENT and stage.net.engine.blas != NULL:
-            return 0
-        if stage.kind == HEAD and stage.map.engine.blas != NULL:
-            return 0
-    return 1
+    return LSTM_CY_NULL if model == NULL else not uses_blas(plan_of(model))
 
 
 # Streams

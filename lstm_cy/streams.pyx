@@ -16,7 +16,7 @@ from ._kernels.flags cimport give_back, take
 from ._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
 from ._kernels.pool cimport close_job, note_call, open_job, take as take_next, worker_is_near
 from ._kernels.stages cimport (
-    LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits,
+    LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
 from .arrays cimport lies_plainly
 
@@ -127,7 +127,7 @@ cdef class StreamPool:
         self.chain = chain_of(self.model, "StreamPool")
         self.dtype = self.model.dtype
         self.number_type = cnp.NPY_FLOAT if self.dtype.itemsize == 4 else cnp.NPY_DOUBLE
-        self.blas = config.blas() is not None
+        self.blas = uses_blas(&self.chain.plan)
         self.multiply_adds = self.chain.multiply_adds
         for index in range(self.chain.plan.count):
             stage = &self.chain.plan.stages[index]

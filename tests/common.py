@@ -1,7 +1,6 @@
 """What several test modules share: the implementations, random cases, and twins to compare with."""
 
 import contextlib
-import importlib
 import os
 import threading
 
@@ -22,19 +21,6 @@ PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
 every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
 every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-@contextlib.contextmanager
-def implementation(isa, engine):
-    """Make the layers built inside use this instruction set and engine."""
-    kernels = importlib.import_module(f"lstm_cy._kernels.{isa}").kernels()
-    products = importlib.import_module("lstm_cy._kernels.blas").blas() if engine == "blas" else None
-    saved = config.kernels, config.blas
-    config.kernels, config.blas = (lambda: kernels), (lambda: products)
-    try:
-        yield
-    finally:
-        config.kernels, config.blas = saved
 
 
 def bits(*arrays):

@@ -6,7 +6,8 @@ import signal
 
 import hypothesis
 import pytest
-from common import implementation
+
+from lstm_cy import config
 
 # The same bits, which many tests ask for, are the promise of engine "packed", which is not chosen where there are no
 # vector kernels. Tests of both engines choose for themselves.
@@ -27,5 +28,5 @@ def pytest_configure():
 @pytest.fixture
 def chosen(isa, engine):
     """Layers built in the test use this instruction set and engine."""
-    with implementation(isa, engine):
+    with config.using(isa=isa, engine=engine):
         yield

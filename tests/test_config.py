@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
+from common import every_implementation
 
 import lstm_cy
 from lstm_cy import config
@@ -38,6 +41,73 @@ def test_auto_is_blas_without_vector_kernels_and_packed_with():
     for isa in config.available_instruction_sets():
         done = run("from lstm_cy import config; print(config.engine())", LSTM_CY_ISA=isa)
         assert done.stdout.strip() == ("blas" if isa == "base" else "packed")
+
+
+def in_use():
+    return config.engine(), config.instruction_set()
+
+
+@every_implementation
+def test_using_chooses_for_the_layers_built_inside_and_the_choice_ends_with_the_block(isa, engine):
+    before, x = in_use(), np.random.default_rng(0).standard_normal((40, 3, 33), np.float32)
+    code = "import sys, numpy as np, lstm_cy; x = np.random.default_rng(0).standard_normal((40, 3, 33), np.float32); "
+    code += "sys.stdout.write(lstm_cy.LSTM(33, 17, seed=1)(x)[0].tobytes().hex())"
+    with config.using(isa=isa, engine=engine):
+        assert in_use() == (engine, isa)
+        inside = lstm_cy.LSTM(33, 17, seed=1)
+    assert in_use() == before
+    # it computes outside as a process does where the environment says the same
+    assert inside(x)[0].tobytes().hex() == run(code, LSTM_CY_ISA=isa, LSTM_CY_ENGINE=engine).stdout
+
+
+def test_using_nests_leaves_what_it_is_not_given_and_ends_with_an_error_too():
+    before = in_use()
+    with config.using(engine="blas"):
+        assert in_use() == ("blas", before[1])
+        with pytest.raises(ZeroDivisionError), config.using(isa="base"):
+            assert in_use() == ("blas", "base")
+            with config.using(engine="packed"):
+                assert in_use() == ("packed", "base")
+            assert in_use() == ("blas", "base")
+            raise ZeroDivisionError
+        assert in_use() == ("blas", before[1])
+        with config.using():
+            assert in_use() == ("blas", before[1])
+    assert in_use() == before
+
+
+def test_using_auto_takes_the_faster_engine_of_the_instruction_set():
+    for isa in config.available_instruction_sets():
+        with config.using(engine="auto", isa=isa):
+            assert config.engine() == ("blas" if isa == "base" else "packed")
+            assert lstm_cy.show_config("dicts")["engine"] == config.engine()
+            assert lstm_cy.show_config("dicts")["instruction set"] == isa
+
+
+def test_using_concerns_one_thread():
+    before, seen = in_use(), []
+    with config.using(engine="blas", isa="base"):
+        thread = threading.Thread(target=lambda: seen.append(in_use()))
+        thread.start()
+        thread.join()
+    assert seen == [before]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    (
+        ({"engine": "mkl"}, ValueError, "engine: expected None or one of auto, blas, packed on this machine, got 'mkl'"),
+        ({"engine": 3}, TypeError, "engine: expected None or one of auto, blas, packed, got int"),
+        ({"engine": ""}, ValueError, "engine: expected"),
+        ({"isa": "avx1024"}, ValueError, "isa: expected None or one of base.*, got 'avx1024'"),
+        ({"engine": "blas", "isa": ["base"]}, TypeError, "isa: expected None or one of base.*, got list"),
+    ),
+)
+def test_using_refuses_what_there_is_not(options, error, message):
+    before = in_use()
+    with pytest.raises(error, match=message), config.using(**options):
+        pytest.fail("went in")
+    assert in_use() == before
 
 
 @pytest.mark.parametrize(

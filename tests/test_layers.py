@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from common import IMPLEMENTATIONS, PACKED, implementation
+from common import IMPLEMENTATIONS, PACKED
 
-from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential, load, save
+from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential, config, load, save
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
@@ -36,7 +36,7 @@ def test_linear_agrees_with_pytorch(dtype, bias, shape):
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 @pytest.mark.parametrize("sizes", ((3, 1), (64, 64), (40, 128), (33, 100), (300, 129)))
 def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, sizes):
-    with implementation(isa, engine):
+    with config.using(isa=isa, engine=engine):
         linear = Linear(*sizes, dtype=dtype, seed=0)
     x = np.random.default_rng(0).standard_normal((2000, sizes[0])).astype(dtype)
     y = linear(x)
@@ -54,7 +54,7 @@ def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, siz
 @pytest.mark.parametrize("sizes", ((1, 1, 1), (7, 3, 17), (1100, 33, 1000), (300, 127, 33), (20000, 5, 40)))
 def test_linear_goes_backward_on_every_processor_in_blocks_of_rows(isa, engine, dtype, sizes):
     rows, inputs, outputs = sizes
-    with implementation(isa, engine):
+    with config.using(isa=isa, engine=engine):
         linear = Linear(inputs, outputs, dtype=dtype, seed=0)
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((rows, inputs)).astype(dtype), rng.standard_normal((rows, outputs)).astype(dtype)

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from common import TOLERANCE, bits, implementation, random_case
+from common import TOLERANCE, bits, random_case
 
 from lstm_cy import LSTM, Embedding, Linear, Sequential, StreamPool, config
 
@@ -42,7 +42,7 @@ def stepped(lstm, case):
 @pytest.fixture(scope="module")
 def layer():
     """A packed layer, its cases, and what each caller would get alone: calls and steps are the same to the bit."""
-    with implementation(config.instruction_set(), "packed"):
+    with config.using(isa=config.instruction_set(), engine="packed"):
         lstm = LSTM(**LAYER)
     cases = cases_of(lstm)
     return lstm, cases, [called(lstm, case) for case in cases]

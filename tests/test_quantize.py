@@ -9,7 +9,6 @@ from common import (
     SIZES,
     bits,
     directions,
-    implementation,
     random_case,
     reference_lstm,
 )
@@ -33,7 +32,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture
 def chosen(isa):
-    with implementation(isa, "packed"):
+    with config.using(isa=isa, engine="packed"):
         yield
 
 
@@ -134,7 +133,7 @@ def test_int8_rows_of_zeros_and_of_all_but_nothing(chosen):
 def test_int8_with_and_without_vnni_agree_to_the_bit():
     results = []
     for isa in ("avx512", "avx512vnni"):
-        with implementation(isa, "packed"):
+        with config.using(isa=isa, engine="packed"):
             narrow = LSTM(70, 65, 2, seed=0).quantize("int8")
             results.append(bits(narrow(random_case(narrow, 9, 14)[0])[0]))
     assert results[0] == results[1]
@@ -279,7 +278,7 @@ def test_blas_is_not_asked(kind):
     lstm = LSTM(5, 17, seed=0)
     results = []
     for engine in config.ENGINES:
-        with implementation(SETS[-1], engine):
+        with config.using(isa=SETS[-1], engine=engine):
             results.append(bits(lstm.quantize(kind)(np.ones((3, 2, 5)))[0]))
     assert results[0] == results[1]
 

@@ -15,11 +15,10 @@ from common import (
     every_dtype,
     every_implementation,
     every_packed,
-    implementation,
     small_lstm,
 )
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool, config
 from lstm_cy._kernels import pool as workers
 
 TOKENS = 4
@@ -170,7 +169,7 @@ def test_same_bits_with_a_worker_on_the_job(rows, threads):
 
 
 def test_blas_starts_no_thread():
-    with implementation("base", "blas"):
+    with config.using(isa="base", engine="blas"):
         model, rows = wide()
         pool = StreamPool(model)
     ids = [pool.join() for _ in range(rows)]

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import pytest
-from common import PACKED, PATIENCE, bits, every_gradient, implementation, random_case
+from common import PACKED, PATIENCE, bits, every_gradient, random_case
 
-from lstm_cy import LSTM
+from lstm_cy import LSTM, config
 from lstm_cy._kernels import pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
@@ -69,7 +69,7 @@ def _flat(result):
 @pytest.mark.parametrize(("isa", "engine"), PACKED)
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_same_bits_on_every_instruction_set(isa, engine, dtype):
-    with implementation(isa, engine):
+    with config.using(isa=isa, engine=engine):
         for options, B in (({}, 1), ({"bidirectional": True}, 5), ({"num_layers": 2}, 6)):
             lstm = LSTM(40, 130, dtype=dtype, seed=0, **options)
             x, state = random_case(lstm, 60, B)

@@ -79,6 +79,19 @@ cdef inline bint token_fits(const Plan* plan, Py_ssize_t token) noexcept nogil:
     return 0 <= token < plan.stages[0].inputs
 
 
+cdef inline bint uses_blas(const Plan* plan) noexcept nogil:
+    """Whether any product is BLAS's, which takes locks and has threads of its own."""
+    cdef Py_ssize_t index
+    cdef const Stage* stage
+    for index in range(plan.count):
+        stage = &plan.stages[index]
+        if stage.kind == RECURRENT and stage.net.engine.blas != NULL:
+            return True
+        if stage.kind == HEAD and stage.map.engine.blas != NULL:
+            return True
+    return False
+
+
 cdef inline Py_ssize_t cell_bytes(const Stream* stream, const Stage* stage) noexcept nogil:
     """The bytes of an LSTM's c."""
     return stage.net.num_layers * stream.rows * stage.net.hidden_size * stream.plan.itemsize
