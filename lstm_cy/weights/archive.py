@@ -13,6 +13,8 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from .budget import LimitExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedReader
@@ -30,6 +32,8 @@ def naming(place: object) -> Iterator[None]:
     """Whatever a damaged archive makes the block raise becomes a ValueError that begins with `place`."""
     try:
         yield
+    except LimitExceeded:  # names the file itself
+        raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
         raise ValueError(f"{place}: {error}") from None
 

@@ -1,0 +1,144 @@
+"""What a file may cost: one budget of bytes, objects and depth for each file that is read.
+
+A reader makes one `Budget` when it has opened a file and draws on it before it allocates anything because of what the
+file says. A file that asks for more is refused with an error that names it: a small file can then take neither much
+memory nor much time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+#: bytes that reading may take besides those that the file has
+SPARE_BYTES = 72 << 20
+#: objects of any file, of a file without content, and for each of its bytes
+LARGEST_OBJECTS, SMALLEST_OBJECTS, OBJECTS_PER_BYTE = 800_000, 50_000, 8
+#: bytes that an object is taken to need
+OBJECT_BYTES = 64
+#: how deep groups, lists, dicts, graphs and layers may be inside each other
+LARGEST_DEPTH = 64
+#: how deep metadata may be, which Python's json reads without a stack of ours
+LARGEST_JSON_DEPTH = 900
+
+#: the names that a message lists, and the characters of one
+LISTED, LONGEST = 50, 2000
+_CHUNK = 1 << 20
+
+
+class LimitExceeded(ValueError):
+    """A file asks for more than its budget; the message begins with the file's name."""
+
+
+class Budget:
+    """What reading one file may still take.
+
+    An object counts as one where it costs about a microsecond and `OBJECT_BYTES`, as a number in a list does; what
+    costs more, such as a node or a layer, is drawn as several. Objects draw on the bytes too.
+
+    Parameters
+    ----------
+    name : object
+        What errors call the file: its path.
+    size : int
+        Its bytes.
+    """
+
+    def __init__(self, name: object, size: int) -> None:
+        self.name, self.size = name, size
+        self._most_bytes = size + SPARE_BYTES
+        self._most_objects = min(LARGEST_OBJECTS, SMALLEST_OBJECTS + OBJECTS_PER_BYTE * size)
+        self._bytes, self._objects, self._depth = self._most_bytes, self._most_objects, LARGEST_DEPTH
+
+    def bytes(self, count: int, what: str = "its content") -> None:
+        """Draw memory for `what`, a noun that the error names."""
+        if count > self._bytes:
+            self._refuse(what, f"more than {self._most_bytes} bytes of memory")
+        self._bytes -= count
+
+    def objects(self, count: int = 1, what: str = "its content") -> None:
+        """Draw objects for `what`, a noun that the error names."""
+        if count > self._objects:
+            self._refuse(what, f"more than {self._most_objects} objects")
+        self._objects -= count
+        self.bytes(OBJECT_BYTES * count, what)
+
+    @contextlib.contextmanager
+    def nested(self, what: str = "its content") -> Iterator[None]:
+        """One level deeper while the block runs."""
+        if self._depth == 0:
+            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_DEPTH} levels")
+        self._depth -= 1
+        try:
+            yield
+        finally:
+            self._depth += 1
+
+    def json(self, content: Any, what: str = "its header") -> Any:
+        """The value that a JSON text, bytes or str, describes; drawn before it is made.
+
+        Raises
+        ------
+        ValueError
+            It is not JSON.
+        LimitExceeded
+            It asks for too much.
+        """
+        text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
+        plain = text.isascii() and b"\\" not in text
+        self.bytes(len(text) * (1 if plain else 4), what)
+        objects, depth = _json_cost(text)
+        self.objects(objects, what)
+        if depth > LARGEST_JSON_DEPTH:
+            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_JSON_DEPTH} levels")
+        try:
+            return json.loads(content)
+        except RecursionError:  # the caller is deep in calls itself
+            raise LimitExceeded(f"{printable(self.name)}: {what}: nested too deep to be read here") from None
+        except ValueError as error:
+            raise ValueError(f"{what} is not JSON: {error}") from None
+
+    def _refuse(self, what: str, most: str) -> None:
+        raise LimitExceeded(
+            f"{printable(self.name)}: {what}: would take {most}, the limit for a file of {self.size} bytes"
+        )
+
+
+def _json_cost(text: bytes) -> tuple[int, int]:
+    """(objects, depth) of a JSON text, without making any: values, keys and, once more, lists and dicts."""
+    if b"\\" in text:  # without escapes each quote begins or ends a string
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    objects, depth, deepest, in_string = 1, 0, 0, False
+    for start in range(0, len(text), _CHUNK):
+        codes = np.frombuffer(text, np.uint8, min(_CHUNK, len(text) - start), start)
+        inside = np.logical_xor.accumulate(codes == ord('"')) ^ in_string
+        in_string = bool(inside[-1])
+        codes = codes[~inside]
+        opened, closed = ((codes == ord(one)) | (codes == ord(other)) for one, other in ("[{", "]}"))
+        objects += int(2 * opened.sum() + (codes == ord(",")).sum() + (codes == ord(":")).sum())
+        if len(codes):
+            levels = np.cumsum(opened.astype(np.int32) - closed, dtype=np.int64) + depth
+            depth, deepest = int(levels[-1]), max(deepest, int(levels.max()))
+    return objects, deepest
+
+
+def listed(names: Iterable[object], most: int = LISTED) -> str:
+    """Names from a file for a message: separated by commas, safe to print, and not too many."""
+    names = [*names]
+    texts = [shortened(name, 200) for name in names[:most]]
+    return ", ".join([*texts, f"and {len(names) - most} more"] if len(names) > most else texts)
+
+
+def shortened(text: object, most: int = LONGEST) -> str:
+    """Text from a file for a message: safe to print, and not too long."""
+    text = str(text)
+    more = f"... ({len(text) - most} more characters)" if len(text) > most else ""
+    return printable(text[:most]) + more

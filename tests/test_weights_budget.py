@@ -1,0 +1,112 @@
+"""What a file may cost: bytes, objects and depth are counted before they are taken."""
+
+import json
+
+import pytest
+
+from lstm_cy.weights import budget
+from lstm_cy.weights.budget import Budget, LimitExceeded, listed, shortened
+
+
+def test_bytes_are_those_of_the_file_and_some_spare():
+    account = Budget("a.npz", 1000)
+    account.bytes(1000 + budget.SPARE_BYTES)
+    with pytest.raises(LimitExceeded, match=r"^a\.npz: the tensors: would take more than .* bytes .* of 1000 bytes$"):
+        account.bytes(1, "the tensors")
+
+
+@pytest.mark.parametrize(("size", "most"), [(0, 50_000), (1000, 58_000), (10**6, 800_000), (10**12, 800_000)])
+def test_objects_grow_with_the_file_up_to_a_limit(size, most):
+    account = Budget("a.npz", size)
+    account.objects(most)
+    with pytest.raises(LimitExceeded, match=f"a.npz: nodes: would take more than {most} objects"):
+        account.objects(1, "nodes")
+
+
+def test_objects_take_bytes():
+    account = Budget("a.npz", 0)
+    account.bytes(budget.SPARE_BYTES - 2 * budget.OBJECT_BYTES)
+    account.objects(2)
+    with pytest.raises(LimitExceeded, match="bytes of memory"):
+        account.objects()
+
+
+def test_depth_is_limited_and_given_back():
+    account = Budget("a.onnx", 10)
+
+    def descend(levels):
+        if levels:
+            with account.nested("graphs"):
+                descend(levels - 1)
+
+    descend(budget.LARGEST_DEPTH)
+    with pytest.raises(LimitExceeded, match=r"^a\.onnx: graphs: nested deeper than 64 levels"):
+        descend(budget.LARGEST_DEPTH + 1)
+    descend(budget.LARGEST_DEPTH)
+
+
+def test_names_from_files_are_safe_in_messages():
+    with pytest.raises(LimitExceeded) as caught:
+        Budget("a\x1b[31m.npz", 0).bytes(2**62)
+    assert "\x1b" not in str(caught.value)
+    assert listed(["a", "b\n", "c"], most=2) == "a, b\\n, and 1 more"
+    assert shortened("abc\x07", 3) == "abc... (1 more characters)"
+    assert shortened("\x07") == "\\x07"
+
+
+VALUES = [
+    None,
+    "text, with [brackets] {and} : colons",
+    'quotes " and \\ backslashes \\" in "turn',
+    "\\",
+    {"a": [1, 2, {"b": "é中😀"}], "\\": '"', "c": {}},
+    [[], [[]], [1.5, -2e300, True]],
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_json_is_read_and_counted(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    account = Budget("a", 0)
+    assert account.json(text) == account.json(text.encode()) == value
+    objects, depth = budget._json_cost(text.encode())
+
+    def inner(part):
+        return [*part.values()] if isinstance(part, dict) else part if isinstance(part, list) else None
+
+    def cost(part):
+        values, keys = inner(part), len(part) if isinstance(part, dict) else 0
+        return 0 if values is None else 1 + max(1, len(values)) + keys + sum(map(cost, values))
+
+    def deep(part):
+        return 0 if inner(part) is None else 1 + max(map(deep, inner(part)), default=0)
+
+    assert (objects, depth) == (1 + cost(value), deep(value))
+
+
+def test_json_is_counted_over_the_borders_of_chunks(monkeypatch):
+    text = json.dumps(VALUES).encode()
+    whole = budget._json_cost(text)
+    for size in range(1, 20):
+        monkeypatch.setattr(budget, "_CHUNK", size)
+        assert budget._json_cost(text) == whole
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 901 + "]" * 901, '{"a":' * 2000 + "1" + "}" * 2000])
+def test_deep_json_is_refused_before_it_is_read(text):
+    with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 900 levels"):
+        Budget("a", len(text)).json(text)
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", '"ab"', "1", '{"":[]}'])
+def test_json_of_many_values_is_refused_before_it_is_read(part, monkeypatch):
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("it was read"))
+    text = "[" + ",".join([part] * 900_000) + "]"
+    with pytest.raises(LimitExceeded, match="more than 800000 objects"):
+        Budget("a", len(text)).json(text)
+
+
+def test_what_is_no_json_says_so():
+    with pytest.raises(ValueError, match="its header is not JSON"):
+        Budget("a", 0).json(b"{")
