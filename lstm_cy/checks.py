@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -11,17 +12,27 @@ if TYPE_CHECKING:
     from .typing import Array, Bools, DTypeLike, Ints
 
 DTYPES = ("float32", "float64")
+LONGEST = 80  # characters of a value in a message
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows it: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # integers of thousands of digits have none, nor have objects that are made badly
+        return f"{type(value).__name__} without a representation"
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def dtype_of(dtype: Any) -> np.dtype[Any]:
-    """`dtype` as a NumPy dtype; float32 and float64 are the ones there are kernels for."""
-    found: np.dtype[Any] | None
+    """`dtype` as a NumPy dtype in native byte order; float32 and float64 are the ones there are kernels for."""
     try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.name not in DTYPES:
-        raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        name = np.dtype(dtype).name
+    except Exception:  # NumPy parses strings: SyntaxError, UnicodeError and RecursionError come as well as TypeError
+        name = None
+    if name not in DTYPES:
+        raise ValueError(f"dtype: expected 'float32' or 'float64', got {shown(dtype)}")
+    found: np.dtype[Any] = np.dtype(name)
     return found
 
 
@@ -37,17 +48,24 @@ def non_negative_int(name: str, value: object) -> int:
 
 def int_within(name: str, value: object, low: int, high: int) -> int:
     """`value` as an int of `low` to `high`."""
-    value = _int(name, value, -np.inf)
+    value = _integral(name, value)
     if not low <= value <= high:
-        raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+        raise ValueError(f"{name}: expected {low} to {high}, got {shown(value)}")
     return value
 
 
-def _int(name: str, value: object, least: float) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+def _int(name: str, value: object, least: int) -> int:
+    value = _integral(name, value)
     if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
+        raise ValueError(f"{name}: expected at least {least}, got {shown(value)}")
+    if value > sys.maxsize:  # the kernels count in Py_ssize_t
+        raise ValueError(f"{name}: expected at most {sys.maxsize}, got {shown(value)}")
+    return value
+
+
+def _integral(name: str, value: object) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {shown(value)} ({type(value).__name__})")
     return int(value)
 
 
@@ -60,63 +78,107 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """`value` as a float within [low, high]; an open end excludes its bound."""
+    """`value` as a float within [low, high]; an open end excludes its bound. NaN is within nothing."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    value = float(value)
-    inside = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
+        raise TypeError(f"{name}: expected a number, got {shown(value)} ({type(value).__name__})")
+    try:
+        result = float(value)
+    except OverflowError:  # an integer or a fraction
+        raise ValueError(f"{name}: expected a number that float64 can hold, got {shown(value)}") from None
+    inside = (result > low if open_low else result >= low) and (result < high if open_high else result <= high)
     if not inside:
         interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
-        raise ValueError(f"{name}: expected a number in {interval}, got {value}")
-    return value
+        raise ValueError(f"{name}: expected a number in {interval}, got {result}")
+    return result
 
 
 def flag(name: str, value: object) -> bool:
     """`value` as a bool; anything but True and False is refused, so that a misplaced argument is noticed."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name}: expected True or False, got {shown(value)} ({type(value).__name__})")
     return bool(value)
 
 
 def real_array(name: str, value: object) -> Array:
-    """`value` as an array of real numbers of any dtype; complex numbers, objects and strings are refused."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name}: expected an array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    return array
+    """`value` as an aligned array of real numbers of any dtype, in native byte order.
+
+    Complex numbers, objects and strings are refused.
+    """
+    array = _array(name, value, "biuf", "real numbers")
+    if array.dtype.isnative and array.flags.aligned:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def float_array(name: str, value: object, dtype: DTypeLike) -> Array:
-    """`value` as a C-contiguous array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
+    """`value` as a C-contiguous, aligned array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
 
-    An array that already is one comes back itself, not a copy.
+    An array that already is one comes back itself, not a copy. A number too large for `dtype` is refused.
     """
-    if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:  # as it mostly comes
-        return value
-    array = real_array(name, value)
+    if type(value) is np.ndarray and value.dtype == dtype:  # as it mostly comes
+        flags = value.flags
+        if flags.carray or (flags.c_contiguous and flags.aligned):  # carray: writeable too
+            return value
+    array, dtype = real_array(name, value), np.dtype(dtype)
     # ascontiguousarray would turn a scalar into a vector of one; asarray keeps the rank.
-    return np.asarray(array, dtype=dtype, order="C")
+    if array.dtype.itemsize <= dtype.itemsize or array.dtype.kind != "f":
+        return np.asarray(array, dtype=dtype, order="C")
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(array, dtype=dtype, order="C")
+    except FloatingPointError:
+        finite = np.abs(array[np.isfinite(array)])
+        raise ValueError(f"{name}: expected numbers that {dtype} can hold, got {finite.max()}") from None
 
 
 def flag_array(name: str, value: object) -> Bools:
-    """`value` as an array of bools; numbers are refused."""
-    array = np.asarray(value)
-    if array.dtype != np.bool_:
-        raise TypeError(f"{name}: expected bools, got dtype {array.dtype}")
-    return array
+    """`value` as a C-contiguous array of bools, always a copy; numbers are refused."""
+    return np.array(_array(name, value, "b", "bools"), bool, order="C")
 
 
 def int_array(name: str, value: object) -> Ints:
-    """`value` as an intp array; floats, even whole ones, and bools are refused."""
-    array = np.asarray(value)
-    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no dtype of its own
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
-    return array.astype(np.intp, copy=False)
+    """`value` as a C-contiguous intp array; floats, even whole ones, and bools are refused.
+
+    The array is always a copy: what has been checked cannot be changed by another thread before it is used as an index.
+    """
+    if type(value) is np.ndarray and value.dtype == np.intp:
+        return value.copy()
+    array = _array(name, value, "iu", "integers")
+    if array.dtype.kind == "u" and array.size and (largest := int(array.max())) > sys.maxsize:
+        raise ValueError(f"{name}: expected at most {sys.maxsize}, got {largest}")
+    return array.astype(np.intp, order="C")
+
+
+def _array(name: str, value: object, kinds: str, expected: str) -> Array:
+    """`value` as an array whose dtype's kind is one of `kinds`."""
+    try:
+        array = np.asanyarray(value)
+    except MemoryError:
+        raise
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name}: expected an array: {error}") from None
+    except Exception as error:  # raised by __array__: that of a PyTorch tensor that requires grad, for one
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {error}") from error
+    if array.dtype.kind not in kinds and (array.size or array.dtype != np.float64):  # that of an empty list
+        raise TypeError(f"{name}: expected {expected}, got dtype {array.dtype}")
+    if type(array) is np.ndarray and not isinstance(value, (list, tuple)):
+        return array
+    if _is_masked(array) or _is_masked(value):  # NumPy would drop the mask without a word
+        raise ValueError(f"{name}: expected no masked elements, got some; x.filled(value) says what they are to be")
+    return np.asarray(array)
+
+
+def _is_masked(value: Any) -> bool:
+    """Whether elements are masked in `value`, a masked array or a list that may hold one."""
+    ma = sys.modules.get("numpy.ma")  # where it was never imported nothing is masked
+    if ma is None or type(value) is np.ndarray:
+        return False
+    if isinstance(value, ma.MaskedArray):
+        return bool(ma.is_masked(value))
+    kinds = set(map(type, value)) - {int, float, np.ndarray}  # which mostly leaves none
+    return any(issubclass(kind, (list, tuple, ma.MaskedArray)) for kind in kinds) and any(
+        _is_masked(part) for part in value if isinstance(part, (list, tuple, ma.MaskedArray))
+    )
 
 
 def expect_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
@@ -145,7 +207,9 @@ def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: s
 def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
     """`lengths` as an intp array (rows,) of 0 to `steps`; for one sequence, `rows` None, a scalar."""
     lengths = int_array("lengths", lengths)
-    expect_shape("lengths", lengths, () if rows is None else (rows,), "()" if rows is None else "(B,)")
+    if rows is None and lengths.ndim:
+        raise ValueError(f"lengths: expected a number for one sequence, got an array of shape {lengths.shape}")
+    expect_shape("lengths", lengths, () if rows is None else (rows,), "(B,)")
     outside = (lengths < 0) | (lengths > steps)
     if outside.any():
         row = int(outside.argmax())
@@ -159,4 +223,4 @@ def generator(name: str, value: Any) -> np.random.Generator:
         return np.random.default_rng(value)
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0:
         return np.random.default_rng(int(value))
-    raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {value!r}")
+    raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {shown(value)}")

@@ -228,7 +228,7 @@ def test_lengths_need_a_time_axis():
         cross_entropy(np.zeros((2, 2, 2, 2)), np.zeros((2, 2, 2), int), lengths=[1, 1])
     with pytest.raises(ValueError, match=r"with lengths expected \(B, T, C\) or \(T, C\), got 1 axes"):
         mse(np.zeros(3), np.zeros(3), lengths=1, batch_first=True)
-    with pytest.raises(ValueError, match=r"lengths: expected shape \(\) = \(\), got \(1,\)"):
+    with pytest.raises(ValueError, match=r"lengths: expected a number for one sequence, got an array of shape \(1,\)"):
         mse(np.zeros((3, 2)), np.zeros((3, 2)), lengths=[1])
 
 

@@ -1,0 +1,258 @@
+"""What checks.py accepts, what it refuses, and that no message lacks the argument's name."""
+
+import fractions
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from lstm_cy import checks
+
+VALUES = np.arange(24.0).reshape(2, 3, 4)
+
+
+def layouts(array):
+    """The same values in other byte orders, strides and places, read-only and as lists."""
+    swapped = array.astype(array.dtype.newbyteorder())
+    strided = np.repeat(array, 2, axis=0)[::2]
+    unaligned = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    assert not (swapped.dtype.isnative or strided.flags.c_contiguous or unaligned.flags.aligned)
+    masked = np.ma.masked_array(array, np.zeros(array.shape, bool))
+    return [
+        array,
+        swapped,
+        strided,
+        array[::-1][::-1],
+        np.asfortranarray(array),
+        unaligned,
+        read_only,
+        masked,
+        array.tolist(),
+    ]
+
+
+class Raises:
+    """An object whose conversion to an array ends in an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+def arrays_without_numbers():
+    """[(value, error)] of what no check of arrays takes."""
+    masked = np.ma.masked_array([1, 2], [False, True])
+    return [
+        ("a", TypeError),
+        (["a", "b"], TypeError),
+        (np.array([b"a"]), TypeError),
+        (None, TypeError),
+        (object(), TypeError),
+        ([None, 1], TypeError),
+        ({}, TypeError),
+        (np.array([1, 2], object), TypeError),
+        (1j, TypeError),
+        (np.array([1j]), TypeError),
+        (np.array(["2020-01-01"], "datetime64[D]"), TypeError),
+        (np.zeros(2, "f4,f4"), TypeError),
+        ([[1], [1, 2]], ValueError),
+        (masked, ValueError),
+        ([[1, 2], masked], ValueError),
+        (np.ma.masked_array([1.0, 2.0], [False, True]), ValueError),
+        (np.ma.masked_array([True, False], [False, True]), ValueError),
+        (Raises(ValueError("no array")), ValueError),
+        (Raises(TypeError("no array")), TypeError),
+        (Raises(RuntimeError("no array")), TypeError),
+        (Raises(ZeroDivisionError("no array")), TypeError),
+    ]
+
+
+CHECKS_OF_ARRAYS = [
+    checks.real_array,
+    lambda name, value: checks.float_array(name, value, np.dtype("float32")),
+    checks.int_array,
+    checks.flag_array,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS_OF_ARRAYS, ids=["real", "float", "int", "flag"])
+@pytest.mark.parametrize(("value", "error"), arrays_without_numbers())
+def test_no_array_of_numbers_is_refused_by_name(check, value, error):
+    with pytest.raises((TypeError, ValueError), match="^it: expected ") as raised:
+        check("it", value)
+    if check is not checks.flag_array and check is not checks.int_array:
+        assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_any_layout_and_byte_order_gives_the_same_array(place):
+    array = layouts(VALUES)[place]
+    for dtype in ("float32", "float64"):
+        found = checks.float_array("it", array, np.dtype(dtype))
+        assert found.dtype == dtype and found.dtype.isnative
+        assert found.flags.c_contiguous and found.flags.aligned
+        np.testing.assert_array_equal(found, VALUES)
+    found = checks.real_array("it", array)
+    assert type(found) is np.ndarray
+    assert found.dtype == np.float64 and found.dtype.isnative and found.flags.aligned
+    np.testing.assert_array_equal(found, VALUES)
+
+
+@pytest.mark.parametrize("place", range(9))
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.intp, np.uint64])
+def test_integers_of_any_layout_come_as_a_copy(dtype, place):
+    values = np.arange(24).reshape(2, 3, 4)
+    kinds = [np.int16 if dtype is np.int8 else dtype]  # a byte has no order
+    array = layouts(values.astype(kinds[0]))[place]
+    found = checks.int_array("it", array)
+    assert found.dtype == np.intp and found.flags.c_contiguous and found.flags.aligned and found.flags.writeable
+    assert not np.shares_memory(found, array)
+    np.testing.assert_array_equal(found, values)
+
+
+def test_flags_come_as_a_copy_too():
+    flags = np.array([[True, False], [False, False]])
+    for array in (flags, np.asfortranarray(flags), np.broadcast_to(flags, (3, 2, 2))[1], flags.tolist()):
+        found = checks.flag_array("it", array)
+        assert found.flags.c_contiguous and found.flags.writeable
+        assert not np.shares_memory(found, array)
+        np.testing.assert_array_equal(found, flags)
+
+
+def test_a_float_array_that_is_one_comes_back_itself():
+    for array in (np.zeros((2, 3)), np.broadcast_to(np.zeros(3), (1, 3))):
+        assert checks.float_array("it", array, np.dtype("float64")) is array
+
+
+@pytest.mark.parametrize("value", [2**63, [2**64 - 1], np.array([0, 2**63], np.uint64), np.array([2**64 - 1], ">u8")])
+def test_integers_beyond_int64_do_not_wrap_around(value):
+    with pytest.raises(ValueError, match=r"^it: expected at most 9223372036854775807, got (9|18)\d+$"):
+        checks.int_array("it", value)
+    assert checks.int_array("it", np.uint64(2**63 - 1)) == 2**63 - 1
+
+
+def test_numbers_beyond_the_dtype_are_no_infinity():
+    for value in (1e300, [0.0, -1e39], np.array([[1e300, np.nan]], ">f8")):
+        with pytest.raises(ValueError, match=r"^it: expected numbers that float32 can hold, got 1e\+3"):
+            checks.float_array("it", value, np.dtype("float32"))
+    given = [np.inf, -np.inf, np.nan, 1e-300, 3e38]
+    found = checks.float_array("it", given, np.dtype("float32"))
+    np.testing.assert_array_equal(found, np.array([np.inf, -np.inf, np.nan, 0, 3e38], np.float32))
+
+
+def test_an_empty_list_is_an_empty_array_of_anything():
+    assert checks.int_array("it", []).dtype == np.intp
+    assert checks.flag_array("it", []).dtype == bool
+    assert checks.real_array("it", [[], []]).shape == (2, 0)
+
+
+def test_tensors_that_require_grad_are_to_be_detached():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(3, requires_grad=True)
+    for check in CHECKS_OF_ARRAYS:
+        with pytest.raises(TypeError, match="^it: expected an array, got Tensor: .*detach"):
+            check("it", tensor)
+    assert checks.float_array("it", tensor.detach(), np.dtype("float32")).tolist() == [1, 1, 1]
+
+
+def test_lack_of_memory_is_no_wrong_argument():
+    for check in CHECKS_OF_ARRAYS:
+        with pytest.raises(MemoryError):
+            check("it", Raises(MemoryError()))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "(,)f4",
+        "f4,f4",
+        "(2,)f4",
+        "\udc80",
+        "",
+        "float16",
+        ["f4"],
+        {},
+        {"names": ["a"]},
+        ("f4", 3),
+        3,
+        object(),
+        "(" * 10_000,
+        10**5000,
+        np.complex64,
+    ],
+    ids=itertools.count(),
+)
+def test_dtypes_are_refused_by_name(dtype):
+    with pytest.raises(ValueError, match="^dtype: expected 'float32' or 'float64', got ") as raised:
+        checks.dtype_of(dtype)
+    assert len(str(raised.value)) < 200
+
+
+def test_dtypes_have_native_byte_order():
+    for dtype in ("f4", ">f4", "<f4", np.float32, np.dtype("f4"), "single"):
+        assert checks.dtype_of(dtype) == np.dtype("float32")
+        assert checks.dtype_of(dtype).isnative
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "error"),
+    [
+        (checks.number, 10**400, ValueError),
+        (checks.number, -(10**400), ValueError),
+        (checks.number, 10**5000, ValueError),
+        (checks.number, fractions.Fraction(10**400), ValueError),
+        (checks.number, float("nan"), ValueError),
+        (checks.number, np.float32("nan"), ValueError),
+        (checks.number, True, TypeError),
+        (checks.number, np.True_, TypeError),
+        (checks.number, "1", TypeError),
+        (checks.number, 1j, TypeError),
+        (checks.number, np.ones(1), TypeError),
+        (checks.number, [1.0] * 100_000, TypeError),
+        (checks.positive_int, 0, ValueError),
+        (checks.positive_int, 2**63, ValueError),
+        (checks.positive_int, 10**5000, ValueError),
+        (checks.positive_int, -(10**5000), ValueError),
+        (checks.positive_int, 1.0, TypeError),
+        (checks.positive_int, "x" * 100_000, TypeError),
+        (checks.non_negative_int, -1, ValueError),
+        (checks.non_negative_int, False, TypeError),
+        (checks.flag, "False", TypeError),
+        (checks.flag, 0, TypeError),
+        (checks.flag, np.array([True]), TypeError),
+        (checks.generator, 1.0, TypeError),
+        (checks.generator, "x" * 100_000, TypeError),
+    ],
+    ids=itertools.count(),
+)
+def test_scalars_are_refused_by_name_in_a_short_message(check, value, error):
+    with pytest.raises(error, match="^it: expected ") as raised:
+        check("it", value)
+    assert len(str(raised.value)) < 200
+
+
+def test_an_integer_within_bounds():
+    for value in (-(10**5000), -4, 5, 10**5000):
+        with pytest.raises(ValueError, match="^it: expected -3 to 4, got ") as raised:
+            checks.int_within("it", value, -3, 4)
+        assert len(str(raised.value)) < 200
+    assert checks.int_within("it", np.int8(-3), -3, 4) == -3
+    assert checks.positive_int("it", sys.maxsize) == sys.maxsize
+
+
+def test_lengths_of_one_sequence_are_a_number():
+    with pytest.raises(ValueError, match=r"lengths: expected a number for one sequence, got an array of shape \(2,\)"):
+        checks.check_lengths([1, 2], None, 3)
+    assert checks.check_lengths(2, None, 3).shape == ()
+
+
+def test_checked_lengths_are_not_the_callers():
+    lengths = np.array([3, 2])
+    found = checks.check_lengths(lengths, 2, 3)
+    lengths[0] = 10**9
+    assert found.tolist() == [3, 2]
