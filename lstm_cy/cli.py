@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import inspect
+import itertools
 import math
 import os
 import subprocess
@@ -10,18 +13,20 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import bench
+from . import __version__, bench
 from .config import set_num_threads, show_config
 from .decoding import generate, surprise
 from .layers import Dropout, Embedding, Linear, Sequential
 from .losses import cross_entropy
 from .lstm import LSTM
 from .optimizers import Adam
+from .printable import printable
 from .text import (
     LEVELS,
     Bytes,
@@ -40,7 +45,7 @@ from .weights.report import describe
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import NoReturn, TypeVar
 
     from .optimizers import Optimizer
@@ -66,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an error and 130 after Ctrl-C, each with one line on standard error. Bad usage leaves by
         SystemExit with status 2, and --help with 0.
     """
-    options = _parser().parse_args(argv)
+    options = _parsed(sys.argv[1:] if argv is None else list(argv))
     if hasattr(sys.stdout, "reconfigure"):  # a model's characters must not end a command in an ASCII terminal
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -78,23 +83,95 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
-        print(f"lstm-cy: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"lstm-cy: error: {printable(_one_line(error))}", file=sys.stderr)
         return 1
     return 0
 
 
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class _Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line; the usage is what --help is for."""
+    """Says what is wrong in one line, and which command or flag may have been meant; --help shows the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+    def refuse(self, what: str, given: str, known: Iterable[str]) -> NoReturn:
+        """End with `what`, and with those of `known` that look like what was `given`."""
+        similar = difflib.get_close_matches(given, known, n=1)
+        self.error(what + (f"; did you mean {similar[0]}?" if similar else "; --help shows what there is"))
+
+    @property
+    def flags(self) -> list[str]:
+        return list(self._option_string_actions)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="lstm-cy", description="LSTM for CPUs: arrays in, arrays out.")
-    commands = parser.add_subparsers(
-        required=True, metavar="demo | train | generate | perplexity | trace | convert | inspect | bench | info"
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults that say something, and examples line by line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or isinstance(action.default, bool) or action.default == ""
+        return action.help if silent else super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
+
+
+_THREADS = "how many to compute with, to the same bits; default: as `lstm-cy info` shows"
+#: for each command, lines that can be tried
+_EXAMPLES = {
+    "demo": ("lstm-cy demo --quick", "lstm-cy demo --text book.txt --output book.npz"),
+    "train": (
+        "lstm-cy train --text book.txt --output book.npz",
+        "lstm-cy train --text book.txt --minutes 10 --threads 2 --checkpoint book-checkpoint.npz",
+        "lstm-cy train --level words --text book.txt --hidden 512",
+    ),
+    "generate": (
+        'lstm-cy generate book.npz --prompt "Once upon" --length 200 --seed 1',
+        "head -c 500 book.txt | lstm-cy generate book.npz --prompt -",
+    ),
+    "perplexity": ("lstm-cy perplexity book.npz --text another.txt", "lstm-cy perplexity book.npz --held-out"),
+    "trace": (
+        'lstm-cy trace book.npz --text "Once upon a time"',
+        'lstm-cy trace book.npz --text "Once upon a time" --png gates.png --units 12',
+    ),
+    "convert": (
+        "lstm-cy convert model.npz model.onnx --check",
+        "lstm-cy convert checkpoint.pt encoder.npz --name encoder.rnn.",
+    ),
+    "inspect": ("lstm-cy inspect model.onnx",),
+    "bench": ("lstm-cy bench", "lstm-cy bench --seconds 0.2"),
+    "info": ("lstm-cy info", "LSTM_CY_ISA=avx2 lstm-cy info"),
+}
+
+
+def _parsed(arguments: Sequence[str]) -> Namespace:
+    """What the command line asks for; without arguments, for help."""
+    parser, commands = _parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        parser.refuse(f"no command {arguments[0]!r}", arguments[0], commands)
+    options, unknown = parser.parse_known_args(arguments or ["--help"])
+    asked = getattr(options, "parser", parser)
+    if unknown:
+        given = unknown[0].partition("=")[0]
+        asked.refuse(f"unrecognized arguments: {' '.join(unknown)}", given, {*asked.flags, *parser.flags})
+    if asked is parser:
+        parser.error(f"expected a command: {', '.join(commands)}")
+    return options
+
+
+def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The parser of the whole line, and that of each command."""
+    parser = _Parser(
+        prog="lstm-cy",
+        description="LSTM for CPUs: arrays in, arrays out.",
+        epilog=_examples("lstm-cy demo --quick", "lstm-cy COMMAND --help"),
+        formatter_class=_Help,
     )
+    parser.add_argument("--version", action="version", version=f"lstm-cy {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
@@ -103,16 +180,23 @@ def _parser() -> _Parser:
     _add_convert(commands)
     _add_inspect(commands)
     _add_bench(commands)
-    info = commands.add_parser("info", help="show versions, instruction set, engine and threads")
-    info.set_defaults(command=lambda options: show_config())
-    return parser
+    _add_command(commands, "info", _info, "show versions, instruction set, engine and threads")
+    return parser, commands.choices
+
+
+def _examples(*lines: str) -> str:
+    return "\n  ".join(["examples:", *lines])
 
 
 def _add_command(commands: Any, name: str, function: Callable[[Namespace], None], help: str) -> Callable[..., Any]:
     parser = commands.add_parser(
-        name, help=help, description=function.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        name,
+        help=help,
+        description=inspect.cleandoc(function.__doc__ or ""),
+        epilog=_examples(*_EXAMPLES[name]),
+        formatter_class=_Help,
     )
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, parser=parser)
     result: Callable[..., Any] = parser.add_argument
     return result
 
@@ -135,7 +219,7 @@ def _add_train(commands: Any) -> None:
     add("--level", choices=LEVELS, default="characters", help="what the text is read as")
     add("--limit-characters", type=_positive_int, metavar="N", help="use the first N characters (or bytes) only")
     add("--min-count", type=_positive_int, default=5, help="rarer characters or words are taken for unknown ones")
-    add("--vocabulary", type=_positive_int, metavar="N", help="tokens at most; None: 10000 words, or all characters")
+    add("--vocabulary", type=_positive_int, metavar="N", help="tokens at most; default: 10000 words, or all characters")
     add("--output", metavar="MODEL", default="model.npz", help="where to save it: .npz or .safetensors")
     add("--embedding", type=_positive_int, default=64, help="size of a token's vector")
     add("--hidden", type=_positive_int, default=256, help="hidden size")
@@ -143,7 +227,11 @@ def _add_train(commands: Any) -> None:
     add("--dropout", type=_share, default=0.0, help="share of the LSTM's outputs dropped in training")
     add("--epochs", type=_positive_int, default=5, help="times through the text")
     add("--minutes", type=_positive, help="instead of --epochs: for so long, while the rate falls to zero")
-    add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
+    add(
+        "--threads",
+        type=_positive_int,
+        help=_THREADS,
+    )
     add("--batch-size", type=_positive_int, default=32, help="columns the text is cut into")
     add("--bptt", type=_positive_int, default=64, help="steps that gradients go back")
     add("--lr", type=_positive, default=3e-3, help="learning rate at the beginning")
@@ -169,7 +257,11 @@ def _add_perplexity(commands: Any) -> None:
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
     add("--text", metavar="FILE", help="the text (UTF-8; any file for a model of bytes); default: Python's own sources")
     add("--held-out", action="store_true", help="only the part of that text that was held out from the training")
-    add("--threads", type=_positive_int, help="how many to compute with, to the same bits; None: as info tells")
+    add(
+        "--threads",
+        type=_positive_int,
+        help=_THREADS,
+    )
 
 
 def _add_trace(commands: Any) -> None:
@@ -212,6 +304,7 @@ def _number(kind: type[_N], accept: Callable[[_N], bool], wanted: str) -> Callab
             raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
         return value
 
+    parse.metavar = "N" if kind is int else "X"  # type: ignore[attr-defined]
     return parse
 
 
@@ -224,7 +317,13 @@ _share_of_all = _number(float, lambda value: 0 < value <= 1, "a number in (0, 1]
 
 
 def _say(*words: object) -> None:
-    print(*words, flush=True)
+    """Print a line or lines; names and texts from files have no effect on the terminal."""
+    print(*(printable(word, keep="\n\t") for word in words), flush=True)
+
+
+def _info(options: Namespace) -> None:
+    """Show versions, instruction set, engine and threads."""
+    show_config()
 
 
 # What train and demo have in common
@@ -289,6 +388,11 @@ def _report(history: History, corpus: _Corpus) -> None:
     loss, unigram, unit = history.validation[-1], unigram_entropy(corpus.held_out), corpus.vocabulary.unit
     _say(f"held-out loss    {loss:.3f} nats a {unit} ({loss / math.log(2):.3f} bits)")
     _say(f"unigram entropy  {unigram:.3f} nats a {unit} ({unigram / math.log(2):.3f} bits)")
+    if loss >= unigram:
+        _say(
+            f"WARNING: the model predicts the held-out text no better than how often each {unit} occurs in it; "
+            "train it for more epochs, on more text, or with more units"
+        )
     _tell_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
 
 
@@ -407,9 +511,10 @@ def _generate(options: Namespace) -> None:
         top_p=options.top_p,
         seed=options.seed,
     )
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+    # What a model writes must not move a terminal's cursor; a file gets it as it is.
+    show = partial(printable, keep="\n\t") if sys.stdout.isatty() else str
+    for piece in itertools.chain([prompt], pieces):
+        print(show(piece), end="", flush=True)
     print()
 
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -994,11 +995,53 @@ def test_help_names_every_command(capsys):
     assert all(name in out for name in ("demo", "train", "generate", "convert", "inspect", "bench", "info"))
 
 
+def test_without_arguments_it_shows_help(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert out == capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"lstm-cy {lstm_cy.__version__}\n"
+
+
+@pytest.mark.parametrize("name", cli._parser()[1])
+def test_the_help_of_a_command_has_examples_that_it_accepts(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    out = capsys.readouterr().out
+    assert "None" not in out
+    examples = out.partition("examples:")[2].strip().splitlines()
+    assert examples
+    for example in examples:
+        arguments = shlex.split(example.rpartition("lstm-cy ")[2])
+        assert cli._parsed(arguments).parser.prog == f"lstm-cy {name}", example
+
+
+def test_defaults_that_say_something_are_shown(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of all chance in training (default: 0)" in out
+    assert "go on from the checkpoint if there is one examples" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "lstm-cy: error: the following arguments are required"),
-        (["paint"], "invalid choice: 'paint'"),
+        (["paint"], "lstm-cy: error: no command 'paint'; did you mean train?"),
+        (["tarin", "--hidden=3"], "lstm-cy: error: no command 'tarin'; did you mean train?"),
+        (["xyz\x1b[31m"], "lstm-cy: error: no command 'xyz\\x1b[31m'; --help shows what there is"),
+        (["--verson"], "lstm-cy: error: unrecognized arguments: --verson; did you mean --version?"),
+        (["--"], "lstm-cy: error: unrecognized arguments: --; --help shows what there is"),
+        (["train", "--hiden", "3"], "lstm-cy train: error: unrecognized arguments: --hiden 3; did you mean --hidden?"),
         (
             ["train", "--hidden=0"],
             "lstm-cy train: error: argument --hidden: expected an integer of",

@@ -251,7 +251,7 @@ def test_the_index_of_the_api_names_them():
 
 def test_every_command_and_option_is_on_its_page():
     page = (DOCS / "api" / "command-line.md").read_text()
-    (choices,) = [action.choices for action in cli._parser()._actions if action.choices]
+    _, choices = cli._parser()
     sections = dict(re.findall(r"^## lstm-cy (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert set(sections) == set(choices)
     for name, parser in choices.items():
