@@ -534,7 +534,7 @@ def _trace(options: Namespace) -> None:
         _say(f"picture in {options.png}")
         messages = {str(warning.message) for warning in found}
         if any("missing from font" in message for message in messages):
-            _say("it lacks characters that no font here has; install one that does, such as Noto Sans CJK for Chinese")
+            _say("it lacks characters that no font here has; for Chinese install Noto Sans CJK, and draw it again")
         for message in sorted(message for message in messages if "missing from font" not in message):
             _say(message)
     if options.npz:

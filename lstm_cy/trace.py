@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import int_within, positive_int
+from .checks import expect_shape, flag, int_within, positive_int
 from .extras import pip_install
 from .lstm import LSTM
+from .notebook import html_table, show_as_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -29,6 +31,8 @@ FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
 MOST_COLUMNS = 240
 #: steps whose tokens stand along the axis one by one
 MOST_TOKENS = 120
+#: correlation of two units' cells over the steps above which one is taken for a copy of the other, or its opposite
+MOST_ALIKE = 0.9
 #: gates, and what they have a share of
 _MEANS = {
     "forget": "the cell stays at each step",
@@ -46,6 +50,8 @@ _FONTS = (
     "Microsoft YaHei",
     "SimHei",
 )
+#: from this character on DejaVu has next to nothing
+_EAST_ASIAN = "\u2e80"
 #: heat maps: title, and what the lowest and the highest value mean
 _MAPS = {
     "forget": ("Forget gate: how much of the cell stays", "drops it", "keeps it"),
@@ -113,14 +119,52 @@ class GateTrace:
         batch_first: bool = False,
         reverse: bool = False,
     ) -> None:
-        self.forget, self.input, self.candidate, self.output = forget, input, candidate, output
-        self.cell, self.hidden, self.initial_cell = cell, hidden, initial_cell
-        self.valid, self.reset = valid, reset
-        self.batch_first, self.reverse = bool(batch_first), bool(reverse)
+        arrays = {
+            "forget": forget,
+            "input": input,
+            "candidate": candidate,
+            "output": output,
+            "cell": cell,
+            "hidden": hidden,
+            "initial_cell": initial_cell,
+            "valid": valid,
+            "reset": reset,
+        }
+        flags: dict[str, Any] = {"batch_first": batch_first, "reverse": reverse}
+        for name, value in flags.items():  # numpy.load gives them as arrays without an axis
+            flags[name] = flag(name, value[()] if isinstance(value, np.ndarray) else value)
+        vars(self).update(_checked_arrays(arrays, flags["batch_first"]), **flags)
+
+    if TYPE_CHECKING:
+        forget: Array
+        input: Array
+        candidate: Array
+        output: Array
+        cell: Array
+        hidden: Array
+        initial_cell: Array
+        valid: Bools
+        reset: Bools
+        batch_first: bool
+        reverse: bool
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a GateTrace is a record: {name} cannot be set; make another one")
 
     def __repr__(self) -> str:
         T, B, H = self._read("cell").shape
         return f"GateTrace(T={T}, B={B}, H={H})"
+
+    def _repr_html_(self) -> str:
+        valid = self._read("valid")
+        rows: list[tuple[object, ...]] = [("valid steps", int(valid.sum()))]
+        if valid.any():
+            for name in _MEANS:
+                rows.append((f"{name} gate, mean", f"{self._read(name)[valid].mean():.2f}"))
+            half = self.half_life()
+            rows.append(("half-life of the cell, median", f"{_number(np.median(half))} steps"))
+            rows.append(("half-life of the cell, longest", f"{_number(half.max())} steps, unit {half.argmax()}"))
+        return html_table(repr(self), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes by name, as the constructor takes them.
@@ -322,7 +366,7 @@ class GateTrace:
         row : int
             The row that is told of.
         units : int or sequence of int
-            How many of the most telling units, or which.
+            How many of the most telling units, or which, chosen as for `plot`.
 
         Returns
         -------
@@ -383,7 +427,8 @@ class GateTrace:
         row : int
             The row that is drawn.
         units : int or sequence of int
-            How many of the most telling units the heat maps show, or which, from the top.
+            How many of the most telling units the heat maps show, or which, from the top. Units whose cells move
+            alike (a correlation above 0.9 or below -0.9) are represented by one of them as long as there are others.
         lines : int
             For how many of them, from the top, the cell is drawn.
         steps : None or (first, last)
@@ -393,7 +438,8 @@ class GateTrace:
         Returns
         -------
         matplotlib.figure.Figure
-            Save it with ``figure.savefig(path)``. Of more than 240 steps it shows means over windows, and says so.
+            Save it with ``figure.savefig(path)``; a notebook shows it. Of more than 240 steps it shows means over
+            windows, and says so.
 
         Raises
         ------
@@ -409,7 +455,7 @@ class GateTrace:
         arrays = {name: self._steps(name)[first : last + 1, row][:, chosen] for name in ("cell", *_MAPS)}
         if tokens is not None:
             tokens = tokens[first : last + 1]
-        return _figure(arrays, tokens, first, chosen, chosen[:lines], self.reverse, title)
+        return show_as_picture(_figure(arrays, tokens, first, chosen, chosen[:lines], self.reverse, title))
 
     def _report_of(self, unit: int, row: int, steps: Ints, tokens: list[str] | None, half_life: float) -> list[str]:
         """The lines about one unit."""
@@ -517,14 +563,29 @@ class GateTrace:
         return words
 
     def _units(self, units: int | Sequence[int], row: int) -> Ints:
-        """The numbers of units: those given, or so many of the most telling."""
+        """The numbers of units: those given, or so many of the most telling that differ from each other."""
         H = self.cell.shape[-1]
         if isinstance(units, numbers.Integral):
-            return np.argsort(-self.telling(row), kind="stable")[: positive_int("units", units)]
+            return self._distinct(np.argsort(-self.telling(row), kind="stable"), row, positive_int("units", units))
         units = [int_within("units", unit, 0, H - 1) for unit in _sequence("units", units)]
         if not units:
             raise ValueError("units: expected at least one, got none")
         return np.array(units)
+
+    def _distinct(self, units: Ints, row: int, count: int) -> Ints:
+        """The first `count` of `units` whose cells do not follow each other; where they are too few, others fill up."""
+        cell = self._steps("cell")[self._steps("valid")[:, row], row].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            moves = cell - cell.mean(axis=0) if len(cell) else cell
+            moves /= np.maximum(np.linalg.norm(moves, axis=0), np.finfo(float).tiny)
+        chosen: list[int] = []
+        for unit in units:
+            if len(chosen) == count:
+                break
+            if not (np.abs(moves[:, unit] @ moves[:, chosen]) > MOST_ALIKE).any():
+                chosen.append(int(unit))
+        others = [int(unit) for unit in units if int(unit) not in chosen]
+        return np.array([*chosen, *others[: count - len(chosen)]], np.intp)
 
     def _range(self, steps: tuple[int, int] | None, row: int) -> tuple[int, int]:
         ends = self._ends(row)
@@ -622,6 +683,23 @@ def _put_back(batch: Batch, places: tuple[Ints, Ints], array: Array, fill: float
     whole = np.full(batch.shape(array.shape[1]), fill, array.dtype)
     whole[(rows, steps) if batch.batch_first else (steps, rows)] = array
     return whole
+
+
+def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Array]:
+    """The arrays of a GateTrace, if their shapes fit each other."""
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    shape = arrays["cell"].shape
+    if len(shape) not in (2, 3):
+        raise ValueError(f"cell: expected shape (T, H), (T, B, H) or (B, T, H), got {shape}")
+    rows = () if len(shape) == 2 else shape[:1] if batch_first else shape[1:2]
+    expected = dict.fromkeys(("forget", "input", "candidate", "output"), shape)
+    expected |= {"hidden": (*shape[:-1], arrays["hidden"].shape[-1] if arrays["hidden"].ndim else 0)}
+    expected |= {"initial_cell": (*rows, shape[-1]), "valid": shape[:-1], "reset": shape[:-1]}
+    for name, wanted in expected.items():
+        expect_shape(name, arrays[name], wanted, "that goes with cell")
+    return arrays
 
 
 def _sequence(name: str, value: Any) -> Any:
@@ -727,11 +805,29 @@ def _colours(name: str) -> str:
     return "RdBu_r" if name == "candidate" else "viridis"
 
 
-def _token_fonts() -> list[str]:
+def add_new_fonts() -> None:
+    """Let Matplotlib know of fonts that were installed after it listed those of this machine.
+
+    It keeps that list in a file and reads it again and again: what is installed later is not found, unless somebody
+    deletes the file.
+    """
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    known = {entry.fname for entry in fontManager.ttflist}
+    for path in set(findSystemFonts()) - known:
+        with contextlib.suppress(OSError, RuntimeError):  # no font that it can read
+            fontManager.addfont(path)
+
+
+def _token_fonts(tokens: Iterable[str]) -> list[str]:
     """DejaVu, which comes with matplotlib, and behind it what this machine has for Chinese, Japanese and Korean."""
     from matplotlib.font_manager import get_font_names
 
-    return ["DejaVu Sans Mono", *sorted(set(_FONTS) & set(get_font_names()), key=_FONTS.index)]
+    found = set(_FONTS) & set(get_font_names())
+    if not found and any(character >= _EAST_ASIAN for token in tokens for character in token):
+        add_new_fonts()
+        found = set(_FONTS) & set(get_font_names())
+    return ["DejaVu Sans Mono", *sorted(found, key=_FONTS.index)]
 
 
 def _label_steps(axes: Any, tokens: list[str] | None, first: int, count: int, inches: float) -> str:
@@ -741,13 +837,13 @@ def _label_steps(axes: Any, tokens: list[str] | None, first: int, count: int, in
         return "step"
     shown = [visible(token) for token in tokens]
     if count <= MOST_TOKENS:
-        axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family=_token_fonts(), parse_math=False)
+        axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family=_token_fonts(shown), parse_math=False)
         if 0.07 * max(map(len, shown)) > inches:  # a character's width, and a column's
             axes.tick_params(axis="x", labelrotation=90)
         return "token" + _legend(shown)
     places = np.unique(np.linspace(0, count - 1, 13).astype(int)[:-1])
     labels = [f"{first + place}\n{''.join(shown[place : place + 12])[:12]}" for place in places]
-    axes.set_xticks(first + places, labels, fontsize=7, family=_token_fonts(), parse_math=False, ha="left")
+    axes.set_xticks(first + places, labels, fontsize=7, family=_token_fonts(shown), parse_math=False, ha="left")
     return "step, and the tokens that follow" + _legend(shown)
 
 

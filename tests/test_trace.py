@@ -2,6 +2,7 @@
 
 import builtins
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -520,13 +521,87 @@ def trace_of(T, **options):
     return lstm.trace(*random_case(lstm, T, 2))
 
 
+def most_telling(trace, row, count):
+    """The units that a picture shows: by `telling`, and none whose cell follows that of one before it."""
+    valid = trace.valid[:, row] if trace.valid.ndim == 2 else trace.valid
+    cell = (trace.cell[:, row] if trace.cell.ndim == 3 else trace.cell)[valid].astype(np.float64)
+    alike = np.abs(np.corrcoef(cell.T)) > 0.9
+    order = np.argsort(-trace.telling(row), kind="stable").tolist()
+    chosen = []
+    for unit in order:
+        if not alike[unit, chosen].any():
+            chosen.append(unit)
+    return np.array([*chosen, *(unit for unit in order if unit not in chosen)][:count])
+
+
+def test_the_units_shown_are_not_copies_of_each_other(pictures):
+    steps = np.arange(30.0)
+    waves = np.sin(steps), np.cos(steps), np.sin(0.3 * steps)
+    cell = np.stack([3 * waves[0], 2.9 * waves[0], -2.8 * waves[0], waves[1], 0.1 * waves[2]], axis=1)
+    gates = dict.fromkeys(("forget", "input", "candidate", "output"), np.full((30, 5), 0.5))
+    flags = np.ones(30, bool)
+    trace = GateTrace(**gates, cell=cell, hidden=cell, initial_cell=cell[0], valid=flags, reset=~flags)
+    order = np.argsort(-trace.telling())
+    best = next(unit for unit in order if unit < 3)
+
+    def shown(units):
+        return [label.get_text() for label in trace.plot(units=units).axes[1].get_yticklabels()]
+
+    assert set(shown(3)) == {f"unit {best}", "unit 3", "unit 4"}
+    assert set(shown(4)[:3]) == set(shown(3))  # and one more, where there are no others
+    assert set(shown(5)) == {f"unit {unit}" for unit in range(5)}
+    assert shown([0, 1, 2]) == ["unit 0", "unit 1", "unit 2"]  # as asked for
+
+
+def test_a_trace_without_a_valid_step_still_has_units():
+    trace = trace_of(4)
+    none = trace.to_dict() | {"valid": np.zeros((4, 2), bool)}
+    assert len(GateTrace(**none)._units(3, 0)) == 3
+
+
+def test_the_picture_shows_itself_in_a_notebook(pictures):
+    assert trace_of(4).plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_a_table_of_the_trace():
+    trace = trace_of(6)
+    shown = trace._repr_html_()
+    assert "GateTrace(T=6, B=2, H=12)" in shown
+    assert f"<th>forget gate, mean</th><td>{trace.forget.mean():.2f}</td>" in shown
+    assert "<th>valid steps</th><td>12</td>" in shown
+
+
+def test_a_trace_is_a_record():
+    trace = trace_of(4)
+    with pytest.raises(AttributeError, match="cell cannot be set"):
+        trace.cell = trace.cell[:2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"cell": 3}, TypeError, "cell: expected a NumPy array, got int"),
+        ({"cell": np.zeros(4)}, ValueError, "cell: expected shape"),
+        ({"forget": np.zeros((4, 2, 11))}, ValueError, "forget: expected shape"),
+        ({"hidden": np.zeros((3, 2, 12))}, ValueError, "hidden: expected shape"),
+        ({"initial_cell": np.zeros((4, 12))}, ValueError, "initial_cell: expected shape"),
+        ({"valid": np.ones((2, 4), bool)}, ValueError, "valid: expected shape"),
+        ({"reset": np.ones((4, 2, 1), bool)}, ValueError, "reset: expected shape"),
+        ({"reverse": 1}, TypeError, "reverse: expected True or False"),
+    ],
+)
+def test_a_trace_refuses_arrays_that_do_not_fit(changed, error, message):
+    with pytest.raises(error, match=message):
+        GateTrace(**trace_of(4).to_dict() | changed)
+
+
 def test_the_picture_holds_the_gates_of_the_most_telling_units(pictures, tmp_path):
     trace = trace_of(20)
     tokens = "the cat\tsat $on$ a\n\x00"[:20].ljust(20)
     figure = trace.plot(tokens, row=1, units=5, lines=3, title="$odd_title$")
     figure.savefig(tmp_path / "trace.png")
     assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
-    units = np.argsort(-trace.telling(1), kind="stable")[:5]
+    units = most_telling(trace, 1, 5)
     cell, *maps = figure.axes[:5]
     assert [line.get_label() for line in cell.get_legend_handles_labels()[0]] == [f"unit {unit}" for unit in units[:3]]
     for handle, unit in zip(cell.get_legend_handles_labels()[0], units, strict=False):
@@ -562,7 +637,7 @@ def test_a_long_trace_is_drawn_as_means_and_says_so(pictures):
     figure = trace.plot("x" * T, units=4)
     cell, forget = figure.axes[:2]
     values = forget.collections[0].get_array()
-    units = np.argsort(-trace.telling(0), kind="stable")[:4]
+    units = most_telling(trace, 0, 4)
     windows = [trace.forget[first : first + 4, 0][:, units].mean(axis=0) for first in range(0, T, 4)]
     assert values.shape == (4, math.ceil(T / 4))
     np.testing.assert_allclose(values, np.transpose(windows), rtol=1e-5)
@@ -609,6 +684,24 @@ def test_what_is_not_a_number_stays_empty_too(pictures, tmp_path):
     figure = lstm.trace(x).plot("abcdef")
     figure.savefig(tmp_path / "trace.png")
     assert np.isnan(np.ma.filled(figure.axes[1].collections[0].get_array(), np.nan)[:, 3:]).all()
+
+
+def test_a_font_that_was_installed_since_matplotlib_listed_them_is_found(pictures, monkeypatch):
+    from matplotlib import font_manager
+
+    path = font_manager.findfont("DejaVu Serif")
+    older = [entry for entry in font_manager.fontManager.ttflist if entry.name != "DejaVu Serif"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", older)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [path, __file__])
+    monkeypatch.setattr("lstm_cy.trace._FONTS", ("DejaVu Serif",))
+
+    def families(tokens):
+        return trace_of(3).plot(tokens).axes[4].get_xticklabels()[0].get_fontfamily()
+
+    assert families("abc") == ["DejaVu Sans Mono"]  # nothing to look for
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DejaVu Serif has no Chinese either
+        assert families("门abc"[:3]) == ["DejaVu Sans Mono", "DejaVu Serif"]
 
 
 def test_tokens_in_every_script_that_this_machine_has_a_font_for(pictures):

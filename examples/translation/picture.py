@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from lstm_cy.trace import add_new_fonts
+
 
 def draw(weights, read, written, path):
     """Draw the weights (T, S) with `read` (S texts) above and `written` (T texts) to the left; save it as `path`.
@@ -45,6 +47,8 @@ def _fonts_for(text):
     default = font_manager.FontProperties()
     missing = set(text) - _characters(FT2Font(font_manager.findfont(default)))
     fonts = list(default.get_family())
+    if missing:
+        add_new_fonts()
     for entry in font_manager.fontManager.ttflist if missing else ():
         if "Last Resort" in entry.name:  # has a box for every character
             continue
