@@ -22,6 +22,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
+import build_backend
+
 KERNELS = "lstm_cy._kernels."
 CHECKS = bool(os.environ.get("LSTM_CY_CHECKS"))
 
@@ -83,18 +85,6 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-MISSING_COMPILER = """
-lstm_cy compiles its kernels and needs a working C compiler and Python's headers; trying one failed:
-
-    {error}
-
-Install one and try again:
-    Debian, Ubuntu    apt-get install gcc python3-dev
-    Fedora            dnf install gcc python3-devel
-    macOS             xcode-select --install
-    Windows           the "Build Tools for Visual Studio"
-"""
-
 
 class BuildKernels(build_ext):
     """build_ext that gives each extension the flags that this compiler understands."""
@@ -106,6 +96,7 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         self._require_compiler()
+        self._generate()
         self._accepts = functools.cache(self._accepts)
         self.extensions = [extension for extension in self.extensions if self._set_flags(extension)]
         super().build_extensions()
@@ -121,7 +112,21 @@ class BuildKernels(build_ext):
         try:
             self._try("#include <Python.h>\n")
         except (CCompilerError, ExecError, PlatformError, OSError) as error:
-            raise SystemExit(MISSING_COMPILER.format(error=error)) from error
+            build_backend.missing_compiler(error)
+
+    def _generate(self):
+        """Make C of the extensions' Cython; only here, for what else setup.py is called for does not need it."""
+        generated = Path("build")
+        write_blas_int(generated)
+        made = cythonize(
+            self.extensions,
+            compiler_directives=DIRECTIVES,
+            build_dir=str(generated),
+            include_path=[".", str(generated)],
+        )
+        found = {extension.name: extension for extension in made}
+        for extension in self.extensions:
+            extension.sources, extension.depends = found[extension.name].sources, found[extension.name].depends
 
     def _set_flags(self, extension):
         """Choose the extension's flags; False if it is a variant that this compiler cannot build."""
@@ -184,8 +189,6 @@ def write_blas_int(folder):
 
 
 def extensions():
-    generated = Path("build")
-    write_blas_int(generated)
     kernels = [Extension(KERNELS + path.stem, [path.as_posix()]) for path in Path("lstm_cy/_kernels").glob("*.pyx")]
     # What meets Python's arrays without the buffer protocol's detour is compiled with NumPy's headers.
     others = [
@@ -197,12 +200,7 @@ def extensions():
         )
         for path in Path("lstm_cy").glob("*.pyx")
     ]
-    return cythonize(
-        kernels + others,
-        compiler_directives=DIRECTIVES,
-        build_dir=str(generated),
-        include_path=[".", str(generated)],
-    )
+    return kernels + others
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

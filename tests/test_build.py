@@ -1,4 +1,4 @@
-"""setup.py with compilers that lack something, stand-ins that only make empty files; and what is packed."""
+"""The build with compilers that lack something, stand-ins that only make empty files; and what is packed."""
 
 import email
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ VARIANTS = {"base", "avx2", "avx512", "avx512vnni"}
 def source(tmp_path_factory):
     """A copy of the sources, whose Cython is compiled by the first build."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+    for name in ("build_backend.py", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
     unwanted = shutil.ignore_patterns("*.so", "__pycache__")
     for name in ("lstm_cy", "tests"):
@@ -127,6 +128,83 @@ def test_no_working_compiler_is_told_in_words(build, refused):
     assert "Traceback" not in done.stderr
 
 
+# Before anything is downloaded, generated or compiled
+
+
+@pytest.fixture
+def untouched(source, tmp_path):
+    """A copy of the sources in which nothing was built."""
+    return shutil.copytree(source, tmp_path / "untouched", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+
+
+def without_a_compiler(folder, *command):
+    """Run a command that must fail; its output, both streams as they come."""
+    compiler = folder.parent / "no-compiler"
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "CC": str(compiler)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode != 0, done.stdout
+    return done.stdout
+
+
+LAST = 'Windows           the "Build Tools for Visual Studio"'
+
+
+@pytest.mark.parametrize("isolation", ([], ["--no-build-isolation"]), ids=("isolated", "not"))
+@pytest.mark.parametrize("kind", ([], ["--editable"]), ids=("wheel", "editable"))
+def test_pip_says_that_the_compiler_is_missing_before_it_downloads_anything(untouched, kind, isolation):
+    pytest.importorskip("pip")
+    before = set(untouched.rglob("*"))
+    options = ["--no-index", "--target", "installed", *isolation, *kind]  # no index: all downloads would fail
+    output = without_a_compiler(untouched, "-m", "pip", "install", *options, ".")
+    assert "Collecting" not in output and "Could not find" not in output
+    of_the_build, _, _ = output.partition("[end of output]")
+    assert of_the_build.rstrip().endswith(LAST), output
+    assert "needs a working C compiler" in of_the_build and "Traceback" not in of_the_build
+    assert {path for path in untouched.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+def test_setup_py_says_so_last_before_it_generates_anything(untouched):
+    output = without_a_compiler(untouched, "setup.py", "build_ext")
+    assert output.rstrip().endswith(LAST), output
+    assert not list(untouched.rglob("*.c"))
+
+
+def test_what_else_is_asked_of_setup_py_needs_no_compiler_and_generates_nothing(untouched):
+    without = {**os.environ, "CC": "no-compiler"}
+    subprocess.run([sys.executable, "setup.py", "-q", "sdist"], cwd=untouched, env=without, check=True)
+    assert list(untouched.glob("dist/*.tar.gz"))
+    assert not (untouched / "build").exists()
+
+
+def test_the_build_lists_its_requirements_where_the_compiler_comes_first(untouched):
+    """What pyproject.toml lists is downloaded before the backend is asked."""
+    build = tomllib.loads((untouched / "pyproject.toml").read_text())["build-system"]
+    assert (build["requires"], build["build-backend"], build["backend-path"]) == ([], "build_backend", ["."])
+    program = "import build_backend; print(*build_backend.get_requires_for_build_wheel())"
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=untouched, capture_output=True, text=True)
+    assert {re.match(r"\w+", word)[0] for word in done.stdout.split()} == {"setuptools", "Cython", "numpy", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("setuptools.__version__ = '65.5.0'", "setuptools 65.5.0 is too old"), ("sys.modules['Cython'] = None", "Cython")],
+)
+def test_a_build_without_isolation_says_what_it_lacks(untouched, change, message):
+    """Python 3.11's venv has setuptools 65, which cannot read the licence in pyproject.toml."""
+    program = f"import setuptools, sys; {change}; import build_backend; build_backend.build_wheel('.')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=untouched, capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith(
+        'python -m pip install --upgrade "setuptools>=77.0.1" "Cython>=3.1,<4" "numpy>=2" "scipy>=1.11"'
+    )
+
+
 def test_the_pool_without_threads_works_on_the_callers_thread(source, build, tmp_path):
     """Compiled for real, in place of the other one in a copy of the package."""
     if not shutil.which("cc"):
@@ -181,7 +259,7 @@ def test_the_source_distribution_holds_the_sources_and_nothing_made_of_them(run,
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert not [name for name in names if name.endswith((".c", ".so", ".o")) or name.startswith("build/")]
     assert {name for name in names if name.startswith("lstm_cy/")} == set(in_tree())
-    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "tests/common.py", "tests/fast.txt"} <= names
+    assert {"build_backend.py", "setup.py", "pyproject.toml", "LICENSE", "README.md", "tests/common.py", "tests/fast.txt"} <= names
     assert {f"tests/slow/{path.name}" for path in (ROOT / "tests" / "slow").iterdir() if path.is_file()} <= names
 
 

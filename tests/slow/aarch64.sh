@@ -44,7 +44,7 @@ fi
 rm -rf "$source"
 mkdir -p "$source" "$work/description"
 cp "$root/usr/lib/python3.11/_sysconfigdata__aarch64-linux-gnu.py" "$work/description"
-cp -r "$here"/{setup.py,pyproject.toml,README.md,LICENSE,lstm_cy,tests} "$source"
+cp -r "$here"/{build_backend.py,setup.py,pyproject.toml,README.md,LICENSE,lstm_cy,tests} "$source"
 find "$source/lstm_cy" -name '*.so' -delete
 cd "$source"
 _PYTHON_HOST_PLATFORM=linux-aarch64 _PYTHON_SYSCONFIGDATA_NAME=_sysconfigdata__aarch64-linux-gnu \

@@ -30,7 +30,7 @@ build() {
     echo "== ${compiler##*/}"
     rm -rf "$source"
     mkdir "$source"
-    cp -r "$here"/{setup.py,pyproject.toml,README.md,LICENSE,lstm_cy,tests} "$source"
+    cp -r "$here"/{build_backend.py,setup.py,pyproject.toml,README.md,LICENSE,lstm_cy,tests} "$source"
     find "$source/lstm_cy" -name '*.so' -delete
     (cd "$source" && CC=$compiler LDSHARED="$compiler -shared" "$python" setup.py -q build_ext --inplace) \
         > "$source/log" 2>&1 || { tail -20 "$source/log"; return 1; }

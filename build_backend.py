@@ -1,0 +1,127 @@
+"""The build backend: setuptools', which looks for a C compiler before anything is downloaded, generated or compiled.
+
+pyproject.toml lists no requirements of the build itself, since what it lists is downloaded before a backend is asked
+anything; `REQUIREMENTS` has them. Until they are installed only the standard library is there.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+# SciPy and NumPy are needed to compile: cython_blas.pxd declares the BLAS the kernels call, and what is compiled with
+# the headers of NumPy 2 runs with NumPy 1.26 too.
+REQUIREMENTS = ["setuptools>=77.0.1", "Cython>=3.1,<4", "numpy>=2", "scipy>=1.11"]
+
+MISSING_COMPILER = """
+lstm_cy compiles its kernels and needs a working C compiler and Python's headers; trying one failed:
+
+    {error}
+
+Install one and try again:
+    Debian, Ubuntu    apt-get install gcc python3-dev
+    Fedora            dnf install gcc python3-devel
+    macOS             xcode-select --install
+    Windows           the "Build Tools for Visual Studio"
+"""
+MISSING_REQUIREMENTS = """
+Compiling lstm_cy here, outside an environment that pip makes for it, failed:
+
+    {error}
+
+It needs:
+    python -m pip install --upgrade {requirements}
+"""
+
+
+def get_requires_for_build_sdist(config_settings=None):
+    return REQUIREMENTS
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    try_compiler()
+    return REQUIREMENTS
+
+
+def get_requires_for_build_editable(config_settings=None):
+    try_compiler()
+    return REQUIREMENTS
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    try_compiler()  # where the build is not isolated nothing has asked before
+    return setuptools_backend().prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
+def prepare_metadata_for_build_editable(metadata_directory, config_settings=None):
+    try_compiler()
+    return setuptools_backend().prepare_metadata_for_build_editable(metadata_directory, config_settings)
+
+
+def build_sdist(sdist_directory, config_settings=None):
+    return setuptools_backend().build_sdist(sdist_directory, config_settings)
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    return setuptools_backend().build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    return setuptools_backend().build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def setuptools_backend():
+    check_requirements()
+    from setuptools import build_meta
+
+    return build_meta
+
+
+def check_requirements():
+    """End the build with a message where it is not isolated and lacks a requirement."""
+    try:
+        import Cython  # noqa: F401
+        import numpy  # noqa: F401
+        import scipy  # noqa: F401
+        import setuptools
+    except ImportError as error:
+        missing_requirements(error)
+    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (77, 0):
+        missing_requirements(f"setuptools {setuptools.__version__} is too old")
+
+
+def missing_requirements(error):
+    requirements = " ".join(f'"{requirement}"' for requirement in REQUIREMENTS)
+    stop(MISSING_REQUIREMENTS.format(error=error, requirements=requirements))
+
+
+def try_compiler():
+    """End the build with a message where the C compiler that setuptools would call does not work.
+
+    On macOS and Windows setuptools looks for one itself, and setup.py tries that.
+    """
+    if os.name != "posix" or sys.platform == "darwin":
+        return
+    flags = [flag for name in ("CFLAGS", "CPPFLAGS") for flag in shlex.split(os.environ.get(name, ""))]
+    flags += [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    command = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"), *flags]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "try.c"
+        source.write_text("#include <Python.h>\n")
+        try:
+            subprocess.run([*command, "-c", str(source), "-o", str(source.with_suffix(".o"))], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            missing_compiler(error)
+
+
+def missing_compiler(error):
+    stop(MISSING_COMPILER.format(error=error))
+
+
+def stop(message):
+    """End the process with a message, behind all that was printed before."""
+    sys.stdout.flush()
+    raise SystemExit(message)
