@@ -1,112 +1,289 @@
-"""Who may import whom: module-level imports inside the package, and what the kernels may cimport."""
+"""Which module may import which: every import and cimport of the package, inside functions too, level by level."""
 
 import ast
+import functools
 import re
 import sys
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 import lstm_cy
 
 PACKAGE = Path(lstm_cy.__file__).parent
-CORE = {
-    "activations",
-    "checks",
-    "config",
-    "extras",
-    "functions",
-    "layer",
-    "notebook",
-    "printable",
-    "batches",
-    "lstm",
-    "layers",
-    "attention",
-    "losses",
-    "optimizers",
-    "reference",
-    "_kernels",
+
+#: From the ground up: a module imports modules of lower levels only. A name stands for all modules of its package;
+#: inside a package the order is free, but for cycles.
+LEVELS = (
+    {
+        "_kernels",
+        "activations",
+        "arrays",
+        "checks",
+        "extras",
+        "functions",
+        "notebook",
+        "printable",
+        "reference",
+        "typing",
+    },
+    {"batches", "config", "layer", "text"},
+    {"attention", "losses", "lstm"},
+    {"layers", "optimizers"},
+    {"quantize", "stepper", "trace", "training"},
+    {"decoding", "embed", "streams", "weights"},
+    {"bench", "distributed", "estimators", "seq2seq"},
+    {"cli"},
+    {"__main__"},
+)
+#: Imports that go up all the same, each inside a function. The list only gets shorter.
+UPWARD = {
+    # methods that make what works with the layer
+    ("layers", "quantize"),
+    ("layers", "stepper"),
+    ("layers", "trace"),
+    ("lstm", "quantize"),
+    ("lstm", "stepper"),
+    ("lstm", "trace"),
+    # the order of the gates in from_gates; the files of checkpoints
+    ("lstm", "weights"),
+    ("training", "weights"),
+    # shared layers of a file
+    ("weights", "seq2seq"),
 }
-ABOVE = {"bench", "training", "quantize", "weights", "decoding", "seq2seq", "text", "trace", "estimators", "streams"}
-# the extra that a module is for: it cannot be imported without
-EXTRAS = {"estimators": {"sklearn"}}
-# what each module may import of the package; whoever is not listed may import the core
-ALLOWED = {
-    "__init__": set(),
-    "__main__": {"cli"},
-    "checks": set(),
-    "extras": set(),
-    "activations": set(),
-    "functions": set(),
-    "reference": set(),
-    "batches": {"checks"},
-    "notebook": set(),
-    "printable": set(),
-    "typing": set(),
-    "config": {"checks", "_kernels"},
-    "layer": {"checks", "notebook"},
-    "lstm": {"activations", "checks", "config", "layer", "notebook", "_kernels"},
-    "layers": {"activations", "checks", "config", "functions", "layer", "lstm", "notebook", "_kernels"},
-    "attention": {"checks", "layer"},
-    "losses": {"checks", "_kernels"},
-    "optimizers": {"checks", "losses", "_kernels"},
-    "cli": CORE | ABOVE,
-    "distributed": CORE | ABOVE,
+#: Modules that import each other in a circle, by those imports. The list only gets shorter.
+CYCLES = [
+    {"layers", "lstm", "quantize", "stepper", "trace"},
+    {"decoding", "seq2seq", "training", "weights.native"},
+]
+#: who imports by a name that is computed, and why
+COMPUTED = {
+    "__init__": "public names, when they are asked for",
+    "config": "the kernels of an instruction set",
+    "weights": "the formats, when they are asked for",
+    "weights.native": "the layer types that a file may name",
 }
+#: libraries beyond NumPy, and the only modules that may import them; all but scikit-learn inside functions
+LIBRARIES = {
+    "cloudpickle": {"distributed"},
+    "dask": {"distributed"},
+    "distributed": {"distributed"},
+    "google": {"weights.onnx.proto"},
+    "keras": {"weights.conversion"},
+    "matplotlib": {"trace"},
+    "mpi4py": {"distributed"},
+    "onnx": {"weights.conversion", "weights.onnx.fold", "weights.onnx.proto"},
+    "onnxruntime": {"bench", "weights.conversion"},
+    "safetensors": {"weights.conversion", "weights.native"},
+    "scipy": {"config", "functions", "weights.onnx.operators"},
+    "sklearn": {"estimators"},
+    "torch": {"bench", "weights.conversion"},
+    "tqdm": {"training"},
+}
+#: what the kernels may cimport besides each other
+CIMPORTS = {"cpython", "cython", "libc", "numpy"}
 
 
-def module_level(tree):
-    """Import statements that run when the module is imported."""
-    for node in tree.body:
-        for inner in node.body if isinstance(node, ast.Try) else [node]:
-            if isinstance(inner, ast.Import | ast.ImportFrom):
-                yield inner
+class Import(NamedTuple):
+    module: str  # of the package, or the first part of another's name
+    ours: bool
+    inside: bool  # a function
 
 
-def imports(path):
-    """(modules of the package, others) that a file imports at module level."""
-    ours, others = set(), set()
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in module_level(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            others |= {alias.name.split(".")[0] for alias in node.names}
-        elif node.level == depth:
-            ours |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        elif node.level == 0:
-            others.add(node.module.split(".")[0])
-    return ours, others
+def module_name(path, package=PACKAGE):
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "__init__"
 
 
 def sources():
-    return [path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts]
+    """{module: [(path, text), ...]}: a compiled module has several files."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".pyx", ".pxd", ".pxi"):
+            found.setdefault(module_name(path), []).append((path.relative_to(PACKAGE), path.read_text()))
+    return found
 
 
-def test_modules_import_only_what_lies_below_them():
-    for path in sources():
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        ours, _ = imports(path)
-        ours -= {name}
-        allowed = ALLOWED.get(name, CORE | (ABOVE if name in ABOVE else set()))
-        assert ours <= allowed, f"{path.name} imports {sorted(ours - allowed)}"
+def imports(path, text, known):
+    """The imports of a file; `known` are the modules of the package."""
+    statements = python_imports(text) if path.suffix == ".py" else cython_imports(text)
+    for level, module, names, inside in statements:
+        parts = module.split(".") if module else []
+        if level or parts[:1] == ["lstm_cy"]:
+            home = list(path.parent.parts)
+            base = home[: len(home) - level + 1] + parts if level else parts[1:]
+            for name in names or [""]:
+                yield Import(nearest([*base, name], known), True, inside)
+        else:
+            yield Import(parts[0], False, inside)
 
 
-def test_importing_needs_only_numpy():
-    for path in sources():
-        _, others = imports(path)
-        allowed = set(sys.stdlib_module_names) | {"numpy"} | EXTRAS.get(path.stem, set())
-        assert others <= allowed, f"{path.name} imports {sorted(others)}"
+def nearest(parts, known):
+    """The module that a dotted name is, or is in."""
+    while parts and ".".join(parts) not in known:
+        parts = parts[:-1]
+    return ".".join(parts) or "__init__"
 
 
-def test_reference_needs_nothing_but_numpy():
-    ours, others = imports(PACKAGE / "reference.py")
-    assert ours == set()
-    assert others - set(sys.stdlib_module_names) == {"numpy"}
+@functools.cache
+def python_imports(text):
+    """(level, module, names, whether inside a function) of every import statement that can be executed."""
+
+    def walk(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((0, alias.name, [], inside) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                yield child.level, child.module or "", [alias.name for alias in child.names], inside
+            yield from walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+    return list(walk(ast.parse(text), False))
 
 
-def test_kernels_cimport_only_their_own_python_and_libc_and_only_blas_names_scipy():
-    files = [path for pattern in ("*.pyx", "*.pxd", "*.pxi") for path in (PACKAGE / "_kernels").glob(pattern)]
-    for path in files:
-        for origin in re.findall(r"^(?:from|cimport)\s+(\S+)", path.read_text(), re.MULTILINE):
-            root = origin.split(".")[0]
-            assert root in ("", "cython", "cpython", "libc", "scipy"), f"{path.name}: {origin}"
-            if root == "scipy":
-                assert (path.name, origin) == ("blas.pyx", "scipy.linalg.cython_blas")
+@functools.cache
+def cython_imports(text):
+    """The same of Cython's source, cimports among them, by its lines: nothing here parses Cython."""
+    found = []
+    text = re.sub(r'"""(?s:.*?)"""', "", text).replace("\\\n", "")
+    text = re.sub(r"\(([^()]*)\)", lambda match: match.group().replace("\n", " "), text)
+    for line in text.splitlines():
+        inside = line[:1].isspace()
+        if match := re.match(r"\s*from\s+(\.*)([\w.]*)\s+c?import\s+\(?([^#)]+)", line):
+            names = [name.split()[0] for name in match[3].split(",") if name.strip()]
+            found.append((len(match[1]), match[2], names, inside))
+        elif match := re.match(r"\s*c?import\s+([\w., ]+)", line):
+            found += [(0, name.split()[0], [], inside) for name in match[1].split(",")]
+    return found
+
+
+def graph(files):
+    """{module: its imports}."""
+    return {
+        name: list(chain.from_iterable(imports(path, text, files) for path, text in texts))
+        for name, texts in files.items()
+    }
+
+
+def group(module):
+    return module.split(".")[0]
+
+
+def level(module):
+    """The number of a module's level; None where it is on none."""
+    return next((number for number, names in enumerate(LEVELS) if group(module) in names), None)
+
+
+def wrong(files):
+    """In words, everything about the imports of `files` that may not be."""
+    found = graph(files)
+    return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *wrong_computed(files)]
+
+
+def wrong_levels(found):
+    up = {
+        (group(name), group(to.module), to.inside)
+        for name, its in found.items()
+        for to in its
+        if to.ours and "__init__" not in (name, to.module) and group(name) != group(to.module)
+        if None not in (level(name), level(to.module)) and level(name) <= level(to.module)
+    }
+    yield from (f"{name} is on no level" for name in found if name != "__init__" and level(name) is None)
+    yield from (f"{name} imports {to}, which is not below it" for name, to, _ in up if (name, to) not in UPWARD)
+    yield from (f"{name} imports {to} outside a function" for name, to, inside in up if not inside)
+    yield from (f"UPWARD: {pair} is gone" for pair in UPWARD if pair not in {edge[:2] for edge in up})
+
+
+def wrong_cycles(found):
+    reach = {name: {to.module for to in its if to.ours} - {"__init__", name} for name, its in found.items()}
+    for middle in reach:  # what can be reached in any number of steps
+        for its in reach.values():
+            if middle in its:
+                its |= reach[middle]
+    cycles = {frozenset(to for to in its if name in reach[to]) for name, its in reach.items() if name in its}
+    yield from (f"a new cycle: {sorted(cycle)}" for cycle in cycles if cycle not in CYCLES)
+    yield from (f"CYCLES: {sorted(cycle)} is gone or has changed" for cycle in CYCLES if cycle not in cycles)
+
+
+def wrong_libraries(found):
+    standard = set(sys.stdlib_module_names) | {"__future__"}
+    for name, its in found.items():
+        for to in its:
+            if to.ours or to.module in standard:
+                continue
+            if name.startswith("_kernels") or name in ("arrays", "embed", "stepper", "streams"):
+                allowed = to.module in CIMPORTS or (name, to.module) == ("_kernels.blas", "scipy")
+            elif to.module == "numpy":
+                allowed = True
+            else:
+                allowed = name in LIBRARIES.get(to.module, ()) and (to.inside or to.module == "sklearn")
+            if not allowed:
+                yield f"{name} imports {to.module}{' inside a function' if to.inside else ''}"
+    yield from (f"reference imports {to.module}" for to in found["reference"] if to.ours)
+
+
+def wrong_computed(files):
+    """Imports by a name that is no constant: the rules above cannot see them."""
+    dynamic = {
+        name for name, its in files.items() if any(re.search(r"import_module|__import__", text) for _, text in its)
+    }
+    yield from (f"{name} imports by a computed name" for name in dynamic - set(COMPUTED))
+    yield from (f"COMPUTED: {name} is gone" for name in set(COMPUTED) - dynamic)
+
+
+def test_every_import_is_of_something_below():
+    assert wrong(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("checks.py", "from .lstm import LSTM", "checks imports lstm, which is not below it"),
+        ("checks.py", "def f():\n    from . import cli", "checks imports cli, which is not below it"),
+        ("lstm.py", "import lstm_cy.layers", "lstm imports layers, which is not below it"),
+        ("lstm.py", "from . import trace", "lstm imports trace outside a function"),
+        ("text.py", "def f():\n    from .config import engine", "text imports config, which is not below it"),
+        ("weights/archive.py", "def f():\n    from ..cli import main", "weights imports cli, which is not below it"),
+        ("weights/hdf5.py", "from . import torch_pickle", None),
+        ("weights/hdf5.py", "def f():\n    from . import keras", "a new cycle: ['weights.hdf5', 'weights.keras']"),
+        (
+            "weights/onnx/operators.py",
+            "from . import fold",
+            "a new cycle: ['weights.onnx.fold', 'weights.onnx.operators']",
+        ),
+        ("weights/new.py", "from ..cli import main", "weights imports cli, which is not below it"),
+        ("new.py", "import numpy", "new is on no level"),
+        ("stepper.pyx", "from .streams cimport StreamPool", "stepper imports streams, which is not below it"),
+        ("stepper.pyx", "    from .cli import main", "stepper imports cli, which is not below it"),
+        ("stepper.pyx", "from .layers import (\n    Linear,\n)", None),
+        ("_kernels/cell.pxi", "from lstm_cy.config import engine", "_kernels imports config, which is not below it"),
+        ("_kernels/network.pyx", "from .affine cimport run", "a new cycle: ['_kernels.affine', '_kernels.network']"),
+        ("_kernels/memory.pyx", "cimport scipy.linalg.cython_blas", "_kernels.memory imports scipy"),
+        ("_kernels/memory.pyx", "    import torch", "_kernels.memory imports torch inside a function"),
+        ("layers.py", "import scipy", "layers imports scipy"),
+        ("layers.py", "def f():\n    import pandas", "layers imports pandas inside a function"),
+        ("trace.py", "import matplotlib", "trace imports matplotlib"),
+        ("reference.py", "from .checks import flag", "reference imports checks"),
+        ("losses.py", "import importlib\nimportlib.import_module('x')", "losses imports by a computed name"),
+    ],
+)
+def test_what_is_planted_is_found(file, line, message):
+    files, path = sources(), Path(file)
+    files.setdefault(module_name(path, Path()), []).append((path, line + "\n"))
+    found = [text for text in wrong(files) if not text.startswith("CYCLES:")]
+    assert found == [] if message is None else message in found
+
+
+def test_the_lists_have_nothing_that_is_gone():
+    files = sources()
+    files["lstm"] = [(path, text.replace("from .trace import", "from .batches import")) for path, text in files["lstm"]]
+    found = wrong(files)
+    assert "UPWARD: ('lstm', 'trace') is gone" in found
+    for names in chain(LIBRARIES.values(), LEVELS):
+        assert all(any(name in (module, group(module)) for module in files) for name in names)
+    found = graph(files)
+    for library, names in LIBRARIES.items():
+        assert all(any(to.module == library for to in found[name]) for name in names), library
