@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_lengths, expect_shape, flag, int_array, positive_int
+from .checks import check_lengths, expect_shape, flag, int_array, number, positive_int
 from .extras import pip_install
 from .layers import Embedding, Sequential
-from .losses import IGNORE_INDEX, cross_entropy, within_lengths
 from .lstm import LSTM
 from .training import Team, progress_bar
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from .layer import Layer
     from .optimizers import Optimizer
     from .training import History
-    from .typing import Array, FilePath, Ints, Loss, Parameters
+    from .typing import Array, FilePath, Ints, Parameters
 
 
 def predict(
@@ -346,10 +344,11 @@ class DataParallel(Team):
     comm : mpi4py.MPI.Intracomm, optional
         Those who train together; ``MPI.COMM_WORLD`` if None.
     count : callable, optional
-        ``count(target, *, lengths, batch_first)``, called with the keywords that the loss gets, tells how much of a
-        target the mean that is the loss counts. Needed only for a loss of your own that leaves elements out or weighs
-        them. Without it steps within the lengths are counted where there is a target per step, otherwise rows; and of
-        `cross_entropy`, also in a ``functools.partial``, what its `ignore_index` and `weight` let count.
+        ``count(target, *, lengths, batch_first)``, called with the keywords that the loss gets, returns how much of a
+        target the mean that is the loss counts, a finite number of at least 0; where it is 0 the loss is not called.
+        Needed only for a loss of your own that leaves elements out or weighs them. Without it steps within the lengths
+        are counted where there is a target per step, otherwise rows; and of `cross_entropy`, also in a
+        ``functools.partial``, what its `ignore_index` and `weight` let count.
 
     Attributes
     ----------
@@ -420,8 +419,8 @@ class DataParallel(Team):
         if not self.first:
             model.load_state_dict(parameters)
             optimizer.load_state_dict(state)
-        # Behind the gradients: the loss, how much it counts, and its weight in the epoch's mean.
-        self._buffer = np.empty(sum(array.size for array in parameters.values()) + 3, model.dtype)
+        # Behind the gradients: the loss, and how much it counts.
+        self._buffer = np.empty(sum(array.size for array in parameters.values()) + 2, model.dtype)
         self._gradients, start = {}, 0
         for name, array in parameters.items():
             self._gradients[name] = self._buffer[start : start + array.size].reshape(array.shape)
@@ -438,35 +437,30 @@ class DataParallel(Team):
         self.rows, self.own = rows, slice(rows * rank // size, rows * (rank + 1) // size)
         return self.own
 
-    def count(self, loss: Loss, target: Array, weight: float, keywords: dict[str, Any]) -> float:
-        """How much of `target` the loss counts."""
-        if self._count is not None:
-            return float(self._count(target, **keywords))
-        given: Any = loss
-        while isinstance(given, functools.partial):
-            given, keywords = given.func, {**given.keywords, **keywords}
-        return _counted(target, **keywords) if given is cross_entropy else weight
+    def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
+        """How much of `target` the loss counts, by the constructor's `count`."""
+        if self._count is None:
+            return None
+        return number("what count returns", self._count(target, **keywords), 0.0, open_high=True)
 
-    def mean(
-        self, value: float, count: float, weight: float, gradients: Parameters | None = None
-    ) -> tuple[float, float, Any]:
+    def mean(self, value: float, count: float, gradients: Parameters | None = None) -> tuple[float, float, Any]:
         """The mean over all processes, by one Allreduce."""
-        buffer = np.empty(3) if gradients is None else self._buffer
+        buffer = np.empty(2) if gradients is None else self._buffer
         if gradients is not None:
             for name, sums in self._gradients.items():
                 if count:
                     np.multiply(gradients[name], count, out=sums)
                 else:
                     sums[...] = 0
-        buffer[-3:] = value * count, count, weight
+        buffer[-2:] = value * count, count
         self.comm.Allreduce(self._in_place, buffer)
-        total, count, weight = buffer[-3:].tolist()
+        total, count = buffer[-2:].tolist()
         if not count:
-            raise ValueError("nothing to count: every element is ignored, past its row's length or of weight 0")
+            return 0.0, 0.0, gradients
         if gradients is not None:
-            buffer[:-3] /= count
+            buffer[:-2] /= count
             gradients = self._gradients
-        return total / count, weight, gradients
+        return total / count, count, gradients
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
@@ -491,20 +485,3 @@ class _RowsOfAll(np.random.Generator):
             return super().random(size, dtype, out)
         drawn = super().random((*size[:axis], rows, *size[axis + 1 :]), dtype)
         return drawn[(slice(None),) * axis + (own,)]
-
-
-def _counted(
-    target: Ints,
-    *,
-    lengths: Ints | None = None,
-    batch_first: bool = False,
-    ignore_index: int = IGNORE_INDEX,
-    weight: Array | None = None,
-) -> float:
-    """How much `cross_entropy` counts of a target."""
-    counted = target != ignore_index
-    within = within_lengths((*target.shape, 1), lengths, batch_first)
-    if within is not None:
-        counted &= within
-    # What is no class is told by the loss.
-    return int(counted.sum()) if weight is None else float(np.take(weight, target[counted], mode="clip").sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -13,9 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_lengths, flag, non_negative_int, number, positive_int
+from .checks import (
+    check_lengths,
+    expect_shape,
+    flag,
+    float_array,
+    int_array,
+    non_negative_int,
+    number,
+    positive_int,
+    real_array,
+)
 from .layer import Layer
 from .layers import Embedding, Sequential
+from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
 from .lstm import LSTM
 from .optimizers import Optimizer, clip_grad_norm
 
@@ -93,14 +105,19 @@ def fit(
     data : (x, y), (x, y, lengths) or callable
         Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x is
         laid out as the model's input, rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
-        model has no LSTM). y goes to the loss: one target per step (y's first two axes are x's) or else one
-        per row (axis 0 is B); where both would fit, per step. lengths are integers (B,), 0 to T. Only the
-        rows of one batch are copied at a time.
+        model has no LSTM). y goes to the loss. The model's output says what y is: where it has no time axis
+        (behind a `Readout`) one target per row, axis 0 is B; where it has one, a target per step if y's first
+        two axes are x's, or else one per row, as `ctc` always has it. lengths are integers (B,), 0 to T; a row
+        of length 0 counts nothing, and where targets are per row no loss sees it. Only the rows of one batch
+        are copied at a time.
     loss : callable
         ``loss(prediction, target) -> (float, gradient)``, a mean over what it counts. It is given
         ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and
-        the loss has such an argument. Where the data has lengths, a batch is cut after its longest row, and
-        the prediction with it.
+        the loss has such an argument; where the output has no time axis, `cross_entropy` and `mse` get no
+        lengths, and another loss only if it has such an argument. Where the data has lengths, a batch is cut
+        after its longest row, and the prediction with it. Where a loss finds nothing to count, as
+        `cross_entropy` where all targets are ignored, it raises `lstm_cy.losses.NothingToCount`: the batch or
+        window has weight 0, and training goes on without a step.
     optimizer : Optimizer
         `SGD` or `Adam`, made for this very model.
     epochs : int
@@ -113,7 +130,7 @@ def fit(
     bptt : int, optional
         Cut each batch along time in windows of this many steps, with one optimizer step for each; the state
         is carried from window to window, no gradient is. Needs a target per step, and LSTMs that run forward
-        only. A window in which no row has steps left is passed over.
+        only. A window in which no row has steps left is passed over, without a step.
     clip_norm : float, optional
         Gradients longer than this are scaled down to it (`clip_grad_norm`).
     patience : int, optional
@@ -125,12 +142,14 @@ def fit(
         whole.
     resume : bool
         Go on from `checkpoint`, bit for bit as if never interrupted (on the same data, machine and
-        libraries); `epochs` may be larger than before. Where there is no such file yet, start afresh.
+        libraries); `epochs` may be larger than before; where the checkpoint has as many or more, nothing is
+        trained and its history comes back. Where there is no such file yet, start afresh.
     seed : int
         All random choices of an epoch, the order of rows and the dropout masks, come from
         ``numpy.random.default_rng([seed, epoch])``.
     progress : bool
-        Show a bar for each epoch (tqdm where installed, otherwise one line an epoch), on standard error.
+        Show a bar for each epoch (tqdm where installed, in notebooks its widget; otherwise one line an epoch), on
+        standard error; where that is missing or cannot be written to, training goes on without.
     callbacks : sequence of callables
         Each is called after each epoch as ``callback(history)``; training stops when one returns True. One
         may write ``optimizer.lr``: the rate is part of the checkpoint. What else callbacks keep is not.
@@ -141,16 +160,18 @@ def fit(
     -------
     History
         An epoch's loss is the mean of its steps' losses, weighted by how much each counted: by steps within
-        the rows' lengths where there is a target per step, otherwise by rows. (What a loss leaves out by
-        itself, such as an ignore_index, is not known here.)
+        the rows' lengths where there is a target per step, otherwise by rows; with `cross_entropy`, also in a
+        ``functools.partial``, by what its `ignore_index` and `weight` let count, so that the loss does not
+        depend on `batch_size`. What another loss leaves out by itself is not known here.
 
     Raises
     ------
     TypeError, ValueError
-        An argument or the data is wrong, or the checkpoint is damaged or does not fit (each difference is
-        named); nothing is changed. What a callable yields is checked when it comes.
+        An argument or the data is wrong, there is nothing to count in all of the data, or the checkpoint is
+        damaged or does not fit (each difference is named); nothing is changed. What a callable yields, and
+        what a loss returns, is checked when it comes.
     FloatingPointError
-        A loss, or with `clip_norm` a gradient, became NaN or infinite; the step is not made.
+        A loss or a gradient became NaN or infinite, or parameters would; the step is not made.
 
     Notes
     -----
@@ -188,8 +209,10 @@ def fit(
             history, best = kept.load(model, optimizer)
         arguments = settings | {"epochs": epochs, "patience": patience, "data": batches.shapes}
         history, best = team.begin(arguments, model, optimizer, history, best)
-        while len(history.loss) < epochs and not _exhausted(history, patience):
-            epoch, started = len(history.loss), time.perf_counter()
+        for epoch in range(len(history.loss), epochs):
+            if _exhausted(history, patience):
+                break
+            started = time.perf_counter()
             with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
                 history.loss.append(loop.train(batches, epoch, team.generator([seed, epoch], loop.batch_axis), bar))
                 text = f"loss {history.loss[-1]:.3f}"
@@ -203,7 +226,7 @@ def fit(
             answers = [callback(history) for callback in callbacks]
             if kept is not None:
                 kept.save(model, optimizer, history, best)
-            if team.any(any(answer is True for answer in answers)):
+            if team.any(any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)):
                 break
         if patience is not None:
             model.load_state_dict(best)
@@ -258,29 +281,30 @@ class Team:
         """The part, a slice, of a batch of so many rows that is this process's."""
         return slice(0, rows)
 
-    def count(self, loss: Loss, target: Array, weight: float, keywords: dict[str, Any]) -> float:
-        """How much of `target` is counted by the mean that ``loss(prediction, target, **keywords)`` is; `weight`, where
-        that is all within the lengths. Only ratios matter."""
-        return weight
+    def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
+        """How much of `target` the mean counts that ``loss(prediction, target, **keywords)`` is; None: not known here.
 
-    def mean(
-        self, value: float, count: float, weight: float, gradients: Parameters | None = None
-    ) -> tuple[float, float, Any]:
-        """The mean of all processes' losses and gradients, weighted by `count`; the sum of their weights.
+        Only ratios matter.
+        """
+        return None
+
+    def mean(self, value: float, count: float, gradients: Parameters | None = None) -> tuple[float, float, Any]:
+        """The mean of all processes' losses and gradients, weighted by `count`, and the sum of their counts.
 
         Parameters
         ----------
-        value, count, weight : float
-            The loss of this process's share; what it counts; its weight in an epoch's mean.
+        value, count : float
+            The loss of this process's share, and how much it counts.
         gradients : dict, optional
             {name: array}; where `count` is 0 it is not looked at.
 
         Returns
         -------
-        value, weight : float
+        value, count : float
+            Both 0 where no process counts anything.
         gradients : dict, or None if there were none
         """
-        return value, weight, gradients
+        return value, count, gradients
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
@@ -303,6 +327,7 @@ class _Loop:
         if optimizer.model is not model:
             raise ValueError("optimizer: expected one made for this model, got one made for another")
         self.model, self.loss, self.optimizer, self.team = model, loss, optimizer, team
+        self.function, self.options = _unwrapped(loss)
         self.bptt = None if bptt is None else positive_int("bptt", bptt)
         layers = model.layers if isinstance(model, Sequential) else (model,)
         lstms = [layer for layer in layers if isinstance(layer, LSTM)]
@@ -314,6 +339,7 @@ class _Loop:
         # One sequence without an axis of rows, which an LSTM would take, is none of fit's inputs.
         self.x_axes = None if not lstms else 2 if isinstance(layers[0], Embedding) else 3
         self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
+        self.takes_lengths = _takes(loss, "lengths")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -333,11 +359,10 @@ class _Loop:
             value, gradient, count = self._measure(prediction, window)
             _check_finite("loss", value, where)
             grads = self.model.backward(tape, gradient).parameters if count else {}
-            value, weight, grads = self.team.mean(value, count, window.weight, grads)
-            if self.clip_norm is not None:
-                _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
-            self.optimizer.step(grads)
-            return value, weight, states
+            value, count, grads = self.team.mean(value, count, grads)
+            if count:
+                self._step(grads, where)
+            return value, count, states
 
         return self._mean(data, epoch, step, rng, bar)
 
@@ -347,9 +372,18 @@ class _Loop:
         def step(window: _Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states = self.model(window.x, states, lengths=window.lengths)
             value, _, count = self._measure(prediction, window)
-            return *self.team.mean(value, count, window.weight)[:2], states
+            return *self.team.mean(value, count)[:2], states
 
         return self._mean(data, epoch, step)
+
+    def _step(self, grads: Parameters, where: str) -> None:
+        """One step of the optimizer, along bounded gradients."""
+        if self.clip_norm is not None:
+            _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
+        try:
+            self.optimizer.step(grads)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}, in {where}") from None
 
     def _mean(
         self,
@@ -370,32 +404,66 @@ class _Loop:
                 weights += weight
                 if bar is not None:
                     bar.update()
-                    bar.set_postfix_str(f"loss {total / weights:.3f}", refresh=False)
+                    bar.set_postfix_str(f"loss {total / (weights or 1):.3f}", refresh=False)
         if weights == 0:
             raise ValueError(f"{data.name}: expected at least one step to count in epoch {epoch + 1}, got none")
         return total / weights
 
-    def _measure(self, prediction: Array, window: _Batch) -> tuple[float, Array | None, float]:
-        """(loss, its gradient, how much it counts); where nothing counts, the loss is not asked."""
-        keywords = self.keywords | ({} if window.lengths is None else {"lengths": window.lengths})
-        count = self.team.count(self.loss, window.y, window.weight, keywords)
-        if not count:
-            return 0.0, None, count
-        result = self.loss(prediction, window.y, **keywords)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
-        return float(result[0]), result[1], count
+    def _measure(self, prediction: Any, window: _Batch) -> tuple[float, Any, float]:
+        """(loss, its gradient, how much it counts); (0, None, 0) where it counts nothing."""
+        keywords, count = self._keywords(window), self.counts(window)
+        if count:
+            try:
+                return *_checked_result(self.loss(prediction, window.y, **keywords), prediction), count
+            except NothingToCount:
+                pass
+        return 0.0, None, 0.0
+
+    def _keywords(self, window: _Batch) -> dict[str, Any]:
+        """What the loss is given besides prediction and target."""
+        # Where the output has no time axis our own losses would take its rows for steps.
+        ended = not window.has_steps and (self.function in (cross_entropy, mse) or not self.takes_lengths)
+        if window.lengths is None or ended:
+            return self.keywords
+        return self.keywords | {"lengths": window.lengths}
+
+    def counts(self, window: _Batch) -> float:
+        """How much the loss counts of a window: its weight, where nothing else is known."""
+        if not window.weight:
+            return 0.0
+        keywords = self._keywords(window)
+        given = self.team.count(window.y, keywords)
+        if given is not None:
+            return given
+        if self.function is not cross_entropy:
+            return window.weight
+        order = keywords.get("batch_first", False)
+        within = within_lengths((*window.y.shape, 1), keywords.get("lengths"), order)
+        return _counted(window.y, within, self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight"))
+
+    def shape_of_output(self, x: Array) -> tuple[int, ...]:
+        """The shape of what the model gives for x, or of the first of two arrays."""
+        if callable(self.model):
+            output = self.model(x, None, lengths=None)[0]
+        else:
+            output = self.model.forward(x, None, lengths=None, rng=np.random.default_rng(0))[0]
+        return np.shape(output[0] if isinstance(output, tuple) else output)
 
 
 class _Batch(NamedTuple):
     x: Array
     y: Array
     lengths: Ints | None
+    #: whether there is a target for each step
     per_step: bool
+    #: whether the model's output has a time axis
+    has_steps: bool
 
     @property
     def weight(self) -> int:
         """How much the batch counts in a mean: its steps where there is a target for each, else its rows."""
+        if not self.x.size:  # a row without steps counts nothing
+            return 0
         if not self.per_step:
             return len(self.y)
         return int(self.y.shape[0] * self.y.shape[1] if self.lengths is None else self.lengths.sum())
@@ -405,12 +473,13 @@ class _Batches:
     """Checked batches, cut out of arrays or yielded by a callable."""
 
     def __init__(self, name: str, data: Data, batch_size: int, loop: _Loop) -> None:
-        self.name, self.batch_size = name, batch_size
-        self.batch_axis, self.x_axes, self.bptt, self.team = loop.batch_axis, loop.x_axes, loop.bptt, loop.team
+        self.name, self.batch_size, self.loop = name, batch_size, loop
+        self.batch_axis, self.bptt = loop.batch_axis, loop.bptt
+        self._has_steps: dict[int, bool] = {}
         self.source: Any = data if callable(data) else None
         self.whole = None if callable(data) else self._checked(data)
-        if self.whole is not None and self.whole.lengths is not None and not self.whole.lengths.any():
-            raise ValueError(f"{name}: lengths: expected one above 0, got none")
+        if self.whole is not None:
+            self._check_counts(self.whole)
 
     @property
     def steps(self) -> int | None:
@@ -427,57 +496,136 @@ class _Batches:
         return None if self.whole is None else [np.shape(array) for array in self.whole[:3] if array is not None]
 
     def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[_Batch]:
-        """The batches of an epoch, their rows in an order drawn from `rng` if given: this process's share of them."""
+        """The batches of an epoch, their rows in an order drawn from `rng` if given: this process's share of them.
+
+        Those that count nothing are left out.
+        """
         if self.whole is None:
-            for batch in map(self._checked, self.source(epoch)):
-                yield self._part(batch, np.arange(batch.x.shape[self.batch_axis]))
+            for batch in map(self._checked, self._yielded(epoch)):
+                yield from self._part(batch, np.arange(batch.x.shape[self.batch_axis]))
             return
         rows = self.whole.x.shape[self.batch_axis]
         order = np.arange(rows) if rng is None else rng.permutation(rows)
         for start in range(0, rows, self.batch_size):
-            yield self._part(self.whole, order[start : start + self.batch_size])
+            yield from self._part(self.whole, order[start : start + self.batch_size])
 
-    def _part(self, batch: _Batch, chosen: Ints) -> _Batch:
-        """This process's share of the `chosen` rows of `batch`, all as long as the longest of them."""
-        x, y, lengths, per_step = batch
-        own = chosen[self.team.share(len(chosen))]
+    def _yielded(self, epoch: int) -> Iterator[Any]:
+        batches = self.source(epoch)
+        try:
+            return iter(batches)
+        except TypeError:
+            kind = type(batches).__name__
+            raise TypeError(f"{self.name}: expected the callable to give batches to iterate over, got {kind}") from None
+
+    def _part(self, batch: _Batch, chosen: Ints) -> Iterator[_Batch]:
+        """This process's share of the `chosen` rows of `batch`, all as long as the longest; nothing without steps."""
+        x, y, lengths, per_step, has_steps = batch
+        chosen = _with_steps(batch, chosen)
+        if not x.size or not len(chosen) or not (lengths is None or lengths[chosen].any()):
+            return
+        own = chosen[self.loop.team.share(len(chosen))]
         if lengths is not None:
             cut = (slice(None),) * (1 - self.batch_axis) + (slice(lengths[chosen].max()),)
             x, y = x[cut], y[cut] if per_step else y
             lengths = lengths[own]
-        return _Batch(x.take(own, self.batch_axis), y.take(own, self.batch_axis if per_step else 0), lengths, per_step)
+        x, y = x.take(own, self.batch_axis), y.take(own, self.batch_axis if per_step else 0)
+        yield _Batch(x, y, lengths, per_step, has_steps)
 
     def _checked(self, value: Any) -> _Batch:
-        name = self.name
+        x, y, lengths = self._arrays(value)
+        rows = x.shape[self.batch_axis]
+        if rows == 0 and self.source is None:
+            raise ValueError(f"{self.name}: x: expected at least one row, got shape {x.shape}")
+        if lengths is not None:
+            if x.ndim < 2:
+                raise ValueError(f"{self.name}: lengths: expected an x with a time axis with them, got {x.shape}")
+            lengths = check_lengths(lengths, rows, x.shape[1 - self.batch_axis])
+        if not x.size or not (lengths is None or lengths.any()):  # nothing to run the model on
+            return _Batch(x, y, lengths, False, False)
+        has_steps = self._steps_of_output(x, lengths)
+        if has_steps and lengths is not None and not self.loop.takes_lengths:
+            raise TypeError(
+                f"loss: expected one that takes lengths=, for {self.name} has lengths, got {self.loop.loss!r}"
+            )
+        fits = x.shape[:2] == y.shape[:2] and y.ndim >= 2
+        per_step = fits and has_steps and self.loop.function is not ctc
+        if not per_step:
+            self._check_targets(x, y, has_steps)
+        return _Batch(x, y, lengths, per_step, has_steps)
+
+    def _arrays(self, value: Any) -> tuple[Array, Array, Any]:
+        """x and y as arrays, and lengths."""
+        name, axes = self.name, self.loop.x_axes
         if not isinstance(value, tuple | list) or len(value) not in (2, 3):
             what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
             raise TypeError(f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}")
-        x, y = np.asarray(value[0]), np.asarray(value[1])
-        if x.ndim <= self.batch_axis or (self.x_axes and x.ndim != self.x_axes):
-            axes = f"{self.x_axes} axes, " if self.x_axes else ""
-            raise ValueError(f"{name}: x: expected {axes}rows on axis {self.batch_axis}, got shape {x.shape}")
-        rows = x.shape[self.batch_axis]
-        if rows == 0:
-            raise ValueError(f"{name}: x: expected at least one row, got shape {x.shape}")
-        per_step = min(x.ndim, y.ndim) >= 2 and x.shape[:2] == y.shape[:2]
-        if not per_step and y.shape[:1] != (rows,):
+        x = real_array(f"{name}: x", value[0])
+        try:
+            y = np.asarray(value[1])
+        except ValueError as error:  # lists of different lengths
+            raise ValueError(f"{name}: y: expected an array: {error}") from None
+        if x.ndim <= self.batch_axis or (axes and x.ndim != axes):
+            expected = f"{axes} axes, " if axes else ""
+            raise ValueError(f"{name}: x: expected {expected}rows on axis {self.batch_axis}, got shape {x.shape}")
+        return x, y, value[2] if len(value) == 3 else None
+
+    def _check_targets(self, x: Array, y: Array, has_steps: bool) -> None:
+        """Raise unless y has a target for each row, and targets for rows can be learnt from."""
+        name, rows, steps = self.name, x.shape[self.batch_axis], x.shape[:2]
+        if y.shape[:1] != (rows,):
+            expected = f"per step, shape {steps} and more, or " if has_steps else ""
+            got = f"got {y.shape}" if has_steps else f"for the model gives one output a row, got {y.shape}"
+            raise ValueError(f"{name}: y: expected a target {expected}per row, ({rows},) and more, {got}")
+        if self.bptt:
+            why = "" if has_steps else ", and a model that gives an output for each"
+            raise ValueError(f"{name}: y: with bptt expected a target per step, {steps}{why}, got {y.shape}")
+        if has_steps and self.loop.function in (cross_entropy, mse):
             raise ValueError(
-                f"{name}: y: expected a target per step, shape {x.shape[:2]} and more, "
-                f"or per row, ({rows},) and more, got {y.shape}"
+                f"{name}: y: expected a target per step, {steps}, for the model gives an output per step, "
+                f"got {y.shape}; for a target per row the model needs a Readout behind its LSTMs"
             )
-        if self.bptt and not per_step:
-            raise ValueError(f"{name}: y: with bptt expected a target per step, {x.shape[:2]}, got {y.shape}")
-        lengths = value[2] if len(value) == 3 else None
-        if lengths is not None:
-            if x.ndim < 2:
-                raise ValueError(f"{name}: lengths: expected an x with a time axis with them, got {x.shape}")
-            lengths = check_lengths(lengths, rows, x.shape[1 - self.batch_axis])
-        return _Batch(x, y, lengths, per_step)
+
+    def _steps_of_output(self, x: Array, lengths: Ints | None) -> bool:
+        """Whether the model's output for such an x has a time axis, by what it gives for one row of it."""
+        if x.ndim not in self._has_steps:
+            steps, row = x.shape[1 - self.batch_axis] if x.ndim > 1 else 1, 0
+            if lengths is not None:
+                steps, row = int(lengths.max()), int(lengths.argmax())
+            # As many rows, all alike, as there are no steps: so an axis of the output is one or the other.
+            rows = 2 if steps == 1 else 1
+            sample = x.take([row] * rows, self.batch_axis)
+            if lengths is not None:
+                sample = sample.take(np.arange(steps), 1 - self.batch_axis)
+            shape = self.loop.shape_of_output(sample)
+            same = x.ndim > 1 and shape[:2] == sample.shape[:2]
+            self._has_steps[x.ndim] = same and (len(shape) > 2 or shape[0] != rows)
+        return self._has_steps[x.ndim]
+
+    def _check_counts(self, whole: _Batch) -> None:
+        """Raise where there is nothing to count in all of the data."""
+        if whole.lengths is not None and not whole.lengths.any():
+            raise ValueError(f"{self.name}: lengths: expected one above 0, got none")
+        axis = self.batch_axis if whole.per_step else 0
+        rows = whole.x.shape[self.batch_axis] if whole.x.size else 0
+        for start in range(0, rows, self.batch_size):
+            some = _with_steps(whole, np.arange(start, min(start + self.batch_size, rows)))
+            lengths = None if whole.lengths is None else whole.lengths[some]
+            if self.loop.counts(whole._replace(y=whole.y.take(some, axis), lengths=lengths)):
+                return
+        raise ValueError(
+            f"{self.name}: y: expected at least one target to count, got none: every one is ignored, "
+            "past its row's length or of weight 0"
+        )
+
+
+def _with_steps(batch: _Batch, chosen: Ints) -> Ints:
+    """Those of the `chosen` rows that have steps, where there is a target for each row."""
+    return chosen if batch.lengths is None or batch.per_step else chosen[batch.lengths[chosen] > 0]
 
 
 def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch]:
     """Cut `batch` along time in windows of `size` steps (None: in one)."""
-    x, y, lengths, per_step = batch
+    x, y, lengths = batch[:3]
     if size is None and lengths is None:  # such an x need not have a time axis
         yield batch
         return
@@ -486,7 +634,7 @@ def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch
     for start in range(0, steps, size):
         cut = (slice(None),) * time_axis + (slice(start, min(start + size, steps)),)
         left = None if lengths is None else np.clip(lengths - start, 0, size)
-        yield _Batch(x[cut], y[cut] if per_step else y, left, per_step)
+        yield batch._replace(x=x[cut], y=y[cut] if batch.per_step else y, lengths=left)
 
 
 class _Checkpoint:
@@ -581,6 +729,50 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """The function inside of every ``functools.partial``, and the keywords that it gets."""
+    keywords: dict[str, Any] = {}
+    while isinstance(loss, functools.partial):
+        loss, keywords = loss.func, {**loss.keywords, **keywords}
+    return loss, keywords
+
+
+def _counted(target: Array, within: Any, ignore_index: Any, weight: Any) -> float:
+    """How much `cross_entropy` counts of a target; `within`: which of it is, None for all."""
+    counted = int_array("target", target) != int_array("ignore_index", ignore_index)
+    if within is not None:
+        counted &= within
+    if weight is None:
+        return int(counted.sum())
+    weight = np.abs(float_array("weight", weight, np.float64))  # a negative one is for the loss to refuse
+    # So is what is no class, and a weight of none.
+    return float(np.take(weight, target[counted], mode="clip").sum()) if weight.size else len(target)
+
+
+def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
+    """What a loss has returned, (value, gradient)."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
+    value, gradient = result
+    try:
+        if isinstance(value, str | bytes) or np.ndim(value):
+            raise TypeError
+        value = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"loss: expected a number as the value it returns, got {value!r:.80}") from None
+    if isinstance(prediction, tuple):  # of a Readout that does not merge directions
+        if not isinstance(gradient, tuple | list) or len(gradient) != len(prediction):
+            raise TypeError(f"loss: expected {len(prediction)} arrays as the gradient it returns, got {gradient!r:.80}")
+        return value, tuple(map(_checked_gradient, gradient, prediction))
+    return value, _checked_gradient(gradient, prediction)
+
+
+def _checked_gradient(gradient: Any, prediction: Array) -> Array:
+    array = real_array("loss: the gradient it returns", gradient)
+    expect_shape("loss: the gradient it returns", array, np.shape(prediction), "the prediction's")
+    return array
 
 
 def _takes(function: Callable[..., Any], keyword: str) -> bool:

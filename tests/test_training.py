@@ -1,5 +1,6 @@
 """training.py against the loop written out by hand, and against itself when it is killed."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -19,12 +20,16 @@ from lstm_cy import (
     Dropout,
     Embedding,
     Linear,
+    Readout,
     Sequential,
     clip_grad_norm,
     cross_entropy,
+    ctc,
     fit,
     mse,
 )
+from lstm_cy.layer import Gradients, Layer
+from lstm_cy.losses import NothingToCount
 from lstm_cy.training import History
 from lstm_cy.weights.native import read_npz, write_npz
 
@@ -240,6 +245,297 @@ def test_one_target_a_row(batch_first):
     assert history.validation[-1] < 0.2  # log 2 = 0.69 is what knowing nothing costs
     still = train(model, (x, y), loss=last_step, optimizer=SGD(model, 0.0), batch_size=13)
     assert still.loss[0] == pytest.approx(last_step(model(x)[0], y, batch_first)[0], rel=1e-12)
+
+
+# what a target is of, and what counts
+
+
+class Last(Layer):
+    """A layer of a user's own, which drops the time axis."""
+
+    def __init__(self, axis):
+        self.axis, self.config, self.dtype, self._parameters = axis, {"axis": axis}, None, {}
+
+    def __call__(self, y):
+        return y.take(-1, self.axis)
+
+    def forward(self, y, rng=None):
+        return self(y), y
+
+    def backward(self, tape, dy):
+        gradient = np.zeros_like(tape)
+        gradient[(slice(None),) * self.axis + (-1,)] = dy
+        return Gradients(gradient, None, {})
+
+
+def reading_out(outputs, *, batch_first=False, own=False):
+    last = Last(int(batch_first)) if own else Readout(batch_first=batch_first)
+    lstm = LSTM(2, 4, batch_first=batch_first, dtype="float64", seed=1)
+    return Sequential(lstm, last, Linear(4, outputs, dtype="float64", seed=2))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 4}, {"validation": True}, {"data": "callable"}])
+def test_as_many_targets_a_row_as_steps_and_rows(options, batch_first, own):
+    size = 6
+    x, y = np.random.default_rng(0).normal(size=(size, size, 2)), np.arange(36.0).reshape(size, size)
+    options = dict(options)
+    given = (lambda epoch: [(x[:, :3], y[:3]), (x[:, 3:], y[3:])]) if options.pop("data", None) else (x, y)
+    if batch_first and not callable(given):
+        given = x.swapaxes(0, 1), y
+    elif batch_first:
+        given = lambda epoch: [(x.swapaxes(0, 1)[:3], y[:3]), (x.swapaxes(0, 1)[3:], y[3:])]  # noqa: E731
+    if options.get("validation"):
+        options["validation"] = given
+    model, seen = reading_out(size, batch_first=batch_first, own=own), Recorder()
+    train(model, given, loss=seen, **options)
+    for prediction, target, _ in seen.calls:
+        assert prediction.shape == target.shape
+        assert (np.diff(target) == 1).all()  # whole rows of y
+    still = train(model, given, optimizer=SGD(model, 0.0))
+    expected, _ = mse(model(x.swapaxes(0, 1) if batch_first else x)[0], y)
+    assert still.loss[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_as_many_targets_a_row_as_steps_with_lengths():
+    x, y = np.random.default_rng(0).normal(size=(3, 6, 2)), np.arange(18.0).reshape(3, 6)
+    model, seen = reading_out(6, batch_first=True), Recorder()
+    train(model, (x, y, [2, 4, 3]), loss=seen)
+    ((prediction, target, keywords),) = seen.calls
+    assert prediction.shape == target.shape == (3, 6)
+    assert sorted(keywords["lengths"]) == [2, 3, 4]
+
+
+def test_a_model_of_tokens_whose_targets_are_as_many_as_steps_and_rows():
+    tokens = np.random.default_rng(0).integers(9, size=(4, 4))
+    y = np.arange(16.0).reshape(4, 4)
+    layers = Embedding(9, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1)
+    model, seen = Sequential(*layers, Readout()), Recorder()
+    train(model, (tokens, y), loss=seen)
+    ((_, target, _),) = seen.calls
+    assert (np.diff(target) == 1).all()
+    model, seen = Sequential(*layers), Recorder()
+    train(model, (tokens, y), loss=seen)  # this one's output has a time axis
+    ((_, target, _),) = seen.calls
+    assert (np.diff(target, axis=0) == 4).all()
+
+
+def test_labels_of_ctc_are_of_rows_even_where_they_are_as_many_as_steps_and_rows():
+    x, y = np.random.default_rng(0).normal(size=(3, 3, 2)), np.array([[1, 2, 1], [2, 1, 0], [2, 0, 0]])
+    model = Sequential(LSTM(2, 4, dtype="float64", seed=0), Linear(4, 3, dtype="float64", seed=1))
+    still = train(model, (x, y), loss=ctc, optimizer=SGD(model, 0.0), batch_size=1)
+    assert still.loss[0] == pytest.approx(ctc(model(x)[0], y)[0], rel=1e-12)
+
+
+def test_a_model_with_steps_of_one_step_only_and_one_without():
+    x = np.ones((1, 1, 2))
+    for model, y, per_step in ((model_of(), np.ones((1, 1, 3)), True), (reading_out(1), np.ones((1, 1)), False)):
+        seen = Recorder()
+        train(model, (x, y), loss=seen)
+        ((prediction, target, _),) = seen.calls
+        assert prediction.shape == target.shape == y.shape, per_step
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(batch_first):
+    x, y = arrays(batch_first=batch_first)
+    model = reading_out(3, batch_first=batch_first)
+    with pytest.raises(
+        ValueError, match=r"data: y: expected a target per row, \(10,\) and more, for the model gives one output a row"
+    ):
+        train(model, (x, y[:9]))
+    with pytest.raises(
+        ValueError, match="y: with bptt expected a target per step, .* and a model that gives an output"
+    ):
+        train(model, (x, np.zeros((ROWS, STEPS))), bptt=3)
+    model = model_of(batch_first=batch_first)
+    for loss, target in ((mse, np.zeros(ROWS)), (cross_entropy, np.zeros(ROWS, int))):
+        with pytest.raises(ValueError, match="y: expected a target per step, .*needs a Readout behind its LSTMs"):
+            train(model, (x, target), loss=loss)
+
+
+def test_padding_that_is_no_token_is_not_looked_at():
+    tokens = np.array([[1, 2], [3, -1], [-1, -1]])
+    model = Sequential(Embedding(4, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1), Readout())
+    train(model, (tokens, np.zeros((2, 4)), [2, 1]), batch_size=1)
+
+
+def without_lengths(prediction, target):
+    return mse(prediction, target)
+
+
+def with_lengths(prediction, target, lengths=None):
+    return mse(prediction, target)
+
+
+weighted = functools.partial(cross_entropy, weight=[0.5, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    ("per_step", "loss"),
+    [
+        (False, mse),
+        (False, cross_entropy),
+        (False, weighted),
+        (False, with_lengths),
+        (False, without_lengths),
+        (True, mse),
+        (True, cross_entropy),
+        (True, weighted),
+        (True, lambda prediction, target, **keywords: mse(prediction, target, **keywords)),
+        (True, ctc),
+    ],
+)
+def test_the_loss_does_not_depend_on_how_rows_are_batched(per_step, loss, batch_first):
+    """Nor on rows of length 0, whose targets would be wrong for the loss."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(STEPS, ROWS, 2))
+    shape = (STEPS, ROWS) if per_step else (ROWS,)
+    if loss in (cross_entropy, weighted):
+        y = np.where(rng.random(shape) < 0.3, -100, rng.integers(3, size=shape))
+    elif loss is ctc:
+        y = np.where(LENGTHS[:, None] > 0, rng.integers(1, 3, (ROWS, 1)), 99)
+    else:
+        y = rng.normal(size=(*shape, 3))
+    if not per_step:
+        y[LENGTHS == 0] = 1e6 if y.dtype.kind == "f" else 2
+    if batch_first:
+        x, y = x.swapaxes(0, 1), y.swapaxes(0, 1) if per_step and loss is not ctc else y
+    model = (model_of if per_step else functools.partial(reading_out, 3))(batch_first=batch_first)
+    data = x, y, LENGTHS
+    losses = []
+    for batch_size in range(1, ROWS + 1):
+        history = train(
+            model, data, loss=loss, optimizer=SGD(model, 0.0), batch_size=batch_size, validation=data, seed=batch_size
+        )
+        losses += [*history.loss, *history.validation]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-12)
+    assert losses[0] < 100
+    rows = np.flatnonzero(LENGTHS)
+    axis = int(not batch_first)
+    there = x.take(rows, axis), y.take(rows, axis if per_step and loss is not ctc else 0)
+    alone = train(model, (*there, LENGTHS[rows]), loss=loss, optimizer=SGD(model, 0.0))
+    assert alone.loss[0] == pytest.approx(losses[0], rel=1e-12)
+
+
+def test_rows_of_length_0_do_not_move_the_parameters():
+    x, y, models = arrays()[0], arrays()[1][0], [reading_out(3), reading_out(3)]
+    train(models[0], (x, y, LENGTHS), optimizer=SGD(models[0], 0.1), batch_size=ROWS)
+    rows = np.flatnonzero(LENGTHS)
+    train(models[1], (x[:, rows], y[rows], LENGTHS[rows]), optimizer=SGD(models[1], 0.1), batch_size=ROWS)
+    for name, array in models[0].parameters.items():
+        np.testing.assert_allclose(array, models[1].parameters[name], rtol=0, atol=1e-14)
+
+
+def own_cross_entropy(prediction, target):
+    return cross_entropy(prediction, target)
+
+
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, functools.partial(cross_entropy, ignore_index=-100), own_cross_entropy]
+)
+@pytest.mark.parametrize("bptt", [None, 2])
+def test_batches_and_windows_with_nothing_to_count_are_passed_over(bptt, loss, capsys):
+    x = arrays()[0]
+    y = np.random.default_rng(0).integers(3, size=(STEPS, ROWS))
+    y[:, ::3] = -100
+    y[2:4, :] = -100
+    model = model_of()
+    optimizer, steps = Adam(model, 0.01), []
+
+    def counting(prediction, target):
+        steps.append((target != -100).any())
+        return loss(prediction, target)
+
+    train(model, (x, y), loss=counting, optimizer=optimizer, batch_size=1, bptt=bptt, validation=(x, y), progress=True)
+    assert 0 < optimizer.steps == sum(steps) // 2 < len(steps) // 2
+    capsys.readouterr()
+    still = train(model, (x, y), loss=loss, optimizer=SGD(model, 0.0), batch_size=1, bptt=bptt, validation=(x, y))
+    losses, counts = [], []
+    for row in range(ROWS):
+        if (y[:, row] != -100).any():
+            losses.append(cross_entropy(model(x[:, [row]])[0], y[:, [row]])[0])
+            counts.append(int((y[:, row] != -100).sum()))
+    if loss is not own_cross_entropy:  # which does not say how much it counts
+        np.testing.assert_allclose([*still.loss, *still.validation], np.average(losses, weights=counts), rtol=1e-12)
+
+
+def test_a_window_with_nothing_to_count_carries_the_state():
+    x = arrays()[0]
+    y = np.zeros((STEPS, ROWS), int)
+    y[:3] = -100
+    model, seen = model_of(), []
+
+    def loss(prediction, target):
+        seen.append(prediction.copy())
+        return cross_entropy(prediction, target)
+
+    train(model, (x, y), loss=loss, optimizer=SGD(model, 0.0), bptt=3)
+    rows = np.random.default_rng([0, 0]).permutation(ROWS)
+    np.testing.assert_allclose(np.concatenate(seen), model(x)[0][:, rows], rtol=0, atol=1e-14)
+
+
+def test_weights_of_0_are_passed_over():
+    x, y = arrays()[0], np.zeros((STEPS, ROWS), int)
+    y[:, 4] = 1
+    model = model_of()
+    optimizer = Adam(model)
+    history = train(
+        model, (x, y), loss=functools.partial(cross_entropy, weight=[0, 1, 1]), optimizer=optimizer, batch_size=1
+    )
+    assert optimizer.steps == 1
+    assert np.isfinite(history.loss[0])
+
+
+def test_callables_may_give_batches_with_nothing_to_count():
+    x, y = arrays()
+    nothing = [(x[:, :0], y[:, :0]), (x[:0], y[:0]), (x, y, 0 * LENGTHS)]
+    models = model_of(), model_of()
+    train(models[0], lambda epoch: [*nothing, (x, y), *nothing], validation=lambda epoch: [*nothing, (x, y)])
+    train(models[1], lambda epoch: [(x, y)])
+    assert bits(models[0].parameters) == bits(models[1].parameters)
+    with pytest.raises(ValueError, match="data: expected at least one step to count in epoch 1, got none"):
+        train(model_of(), lambda epoch: nothing)
+    with pytest.raises(ValueError, match="validation: expected at least one step to count in epoch 1, got none"):
+        train(model_of(), (x, y), validation=lambda epoch: nothing)
+
+
+def given_up(prediction, target):
+    raise NothingToCount("nothing to count")
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "message"),
+    [
+        ((arrays()[0], np.full((STEPS, ROWS), -100)), cross_entropy, "y: expected at least one target to count"),
+        (
+            (arrays()[0], np.full((STEPS, ROWS), 7)),
+            functools.partial(cross_entropy, ignore_index=7),
+            "y: expected at least one target to count",
+        ),
+        (
+            (arrays()[0], np.ones((STEPS, ROWS), int)),
+            functools.partial(cross_entropy, weight=[1, 0, 1]),
+            "y: expected at least one target to count",
+        ),
+        ((arrays()[0][:0], np.zeros((0, ROWS, 3))), mse, "y: expected at least one target to count"),
+        ((*arrays(), 0 * LENGTHS), mse, "lengths: expected one above 0"),
+        (arrays(), given_up, "expected at least one step to count in epoch 1"),
+    ],
+)
+def test_data_with_nothing_to_count_are_refused_before_the_first_step(data, loss, message):
+    model = model_of()
+    before = bits(model.parameters)
+    with pytest.raises(ValueError, match="data: " + message):
+        train(model, data, loss=loss)
+    assert bits(model.parameters) == before
+    if loss is not given_up:
+        x, y = data[0], data[1] * 0 if data[1].dtype.kind == "i" else arrays()[1]
+        with pytest.raises(ValueError, match="validation: " + message):
+            train(model, (arrays()[0], y) if len(x) else arrays(), loss=loss, validation=data)
+        assert bits(model.parameters) == before
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
