@@ -24,6 +24,7 @@ from .checks import (
     number,
     positive_int,
     real_array,
+    shown,
 )
 from .layer import Layer
 from .layers import Embedding, Sequential
@@ -321,9 +322,9 @@ class _Loop:
             name = type(model).__name__
             raise TypeError(f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)")
         if not callable(loss):
-            raise TypeError(f"loss: expected a callable, got {loss!r}")
+            raise TypeError(f"loss: expected a callable, got {shown(loss)}")
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {optimizer!r}")
+            raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {shown(optimizer)}")
         if optimizer.model is not model:
             raise ValueError("optimizer: expected one made for this model, got one made for another")
         self.model, self.loss, self.optimizer, self.team = model, loss, optimizer, team
@@ -560,10 +561,7 @@ class _Batches:
             what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
             raise TypeError(f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}")
         x = real_array(f"{name}: x", value[0])
-        try:
-            y = np.asarray(value[1])
-        except ValueError as error:  # lists of different lengths
-            raise ValueError(f"{name}: y: expected an array: {error}") from None
+        y = _targets(f"{name}: y", value[1])
         if x.ndim <= self.batch_axis or (axes and x.ndim != axes):
             expected = f"{axes} axes, " if axes else ""
             raise ValueError(f"{name}: x: expected {expected}rows on axis {self.batch_axis}, got shape {x.shape}")
@@ -616,6 +614,15 @@ class _Batches:
             f"{self.name}: y: expected at least one target to count, got none: every one is ignored, "
             "past its row's length or of weight 0"
         )
+
+
+def _targets(name: str, value: Any) -> Array:
+    """`value` as an array of whatever the loss takes."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name}: expected an array: {error}") from None
+    return real_array(name, value) if array.dtype.kind in "biuf" else array
 
 
 def _with_steps(batch: _Batch, chosen: Ints) -> Ints:
@@ -761,10 +768,10 @@ def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
             raise TypeError
         value = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"loss: expected a number as the value it returns, got {value!r:.80}") from None
+        raise TypeError(f"loss: expected a number as the value it returns, got {shown(value)}") from None
     if isinstance(prediction, tuple):  # of a Readout that does not merge directions
         if not isinstance(gradient, tuple | list) or len(gradient) != len(prediction):
-            raise TypeError(f"loss: expected {len(prediction)} arrays as the gradient it returns, got {gradient!r:.80}")
+            raise TypeError(f"loss: expected {len(prediction)} arrays as the gradient it returns, got {shown(gradient)}")
         return value, tuple(map(_checked_gradient, gradient, prediction))
     return value, _checked_gradient(gradient, prediction)
 
@@ -792,7 +799,7 @@ def _exhausted(history: History, patience: int | None) -> bool:
 
 def _checked_team(parallel: object) -> Team:
     if parallel is not None and not isinstance(parallel, Team):
-        raise TypeError(f"parallel: expected a lstm_cy.distributed.DataParallel, got {parallel!r}")
+        raise TypeError(f"parallel: expected a lstm_cy.distributed.DataParallel, got {shown(parallel)}")
     return parallel or Team()
 
 
@@ -806,7 +813,7 @@ def _checked_patience(patience: int | None, validation: object) -> int | None:
 
 def _checked_callbacks(callbacks: Any) -> Sequence[Callable[[History], object]]:
     if not isinstance(callbacks, tuple | list) or not all(map(callable, callbacks)):
-        raise TypeError(f"callbacks: expected a sequence of callables, got {callbacks!r}")
+        raise TypeError(f"callbacks: expected a sequence of callables, got {shown(callbacks)}")
     return callbacks
 
 
