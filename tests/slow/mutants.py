@@ -1,0 +1,258 @@
+"""Mutants: small faults planted one at a time in a copy of the sources, and whether the tests find each. By hand:
+
+    python tests/slow/mutants.py build/mutants --count 200 --seed 1
+
+The environment is the one of the tests. Each mutant changes one comparison, sign, bound or constant, or drops one
+statement; the tests named in TARGETS run until one fails. A crash, and a hang of ten times as long as the tests take,
+count as found. Mutants that do not compile are replaced by others. Results are appended to FOLDER/results.jsonl, from
+which a run that was stopped goes on; a summary with all survivors is printed at the end.
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tokenize
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ("engines", "lstm", "stepper", "variants", "gradients", "quantize", "threads")
+WEIGHTS = ("weights", "weights_archive", "round_trips", "weights_pytorch")
+#: {files: (share of the mutants, the tests that must find them, the likeliest first)}
+TARGETS = {
+    "lstm_cy/_kernels/cell.pxi": (3, KERNELS),
+    "lstm_cy/_kernels/panels.pxi": (3, KERNELS),
+    "lstm_cy/_kernels/step.pxi": (2, ("stepper", *KERNELS)),
+    "lstm_cy/_kernels/variants.pxi": (3, ("variants", *KERNELS)),
+    "lstm_cy/_kernels/narrow.pxi": (3, ("quantize", *KERNELS)),
+    "lstm_cy/_kernels/forward.pyx": (4, ("lstm", "threads", *KERNELS)),
+    "lstm_cy/_kernels/backward.pyx": (3, ("gradients", "threads", *KERNELS)),
+    "lstm_cy/_kernels/ctc.pyx": (3, ("ctc",)),
+    "lstm_cy/_kernels/affine.pyx": (2, ("layers", "streams", "threads")),
+    "lstm_cy/_kernels/network.pyx": (2, KERNELS),
+    "lstm_cy/_kernels/stages.pyx": (2, ("stepper", "streams", "embed")),
+    "lstm_cy/_kernels/memory.pyx": (1, ("memory", *KERNELS)),
+    "lstm_cy/_kernels/team.pxi": (1, ("threads", "streams")),
+    "lstm_cy/weights/native.py": (5, WEIGHTS),
+    "lstm_cy/weights/archive.py": (3, ("weights_archive", *WEIGHTS)),
+    "lstm_cy/weights/budget.py": (1, ("weights_budget", *WEIGHTS, "weights_hdf5", "weights_onnx")),
+    "lstm_cy/weights/hdf5.py": (4, ("weights_hdf5", "weights_keras")),
+    "lstm_cy/weights/keras.py": (5, ("weights_keras",)),
+    "lstm_cy/weights/pytorch.py": (4, ("weights_pytorch",)),
+    "lstm_cy/weights/torch_pickle.py": (4, ("weights_pytorch",)),
+    "lstm_cy/weights/report.py": (1, ("cli", "weights_onnx", "weights_keras", "weights_pytorch")),
+    "lstm_cy/weights/onnx/*.py": (8, ("weights_onnx", "weights_onnx_export", "weights_onnx_costs")),
+    "lstm_cy/decoding.py": (10, ("decoding", "ctc", "seq2seq")),
+    "lstm_cy/training.py": (10, ("training", "distributed", "cli")),
+}
+COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
+SIGNS = {"+": "-", "-": "+", "+=": "-=", "-=": "+="}
+BOUNDS = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
+#: a statement that begins so is not one whose loss can be seen, or not a statement alone
+KEPT = {
+    "async",
+    "assert",
+    "break",
+    "case",
+    "cdef",
+    "class",
+    "continue",
+    "cpdef",
+    "ctypedef",
+    "def",
+    "del",
+    "elif",
+    "else",
+}
+KEPT |= {"except", "finally", "for", "from", "global", "if", "import", "include", "match", "nonlocal", "pass", "return"}
+KEPT |= {"try", "while", "with", "yield"}
+#: longest time that the tests of a mutant may take, in times of what they take without
+PATIENCE = 10
+
+
+class Mutant(NamedTuple):
+    path: str
+    line: int
+    column: int
+    old: str
+    new: str
+    kind: str
+
+    def __str__(self):
+        return f"{self.path}:{self.line}:{self.column} {self.kind}: {self.old.strip()} -> {self.new.strip()}"
+
+
+def mutants(path):
+    """Every mutant of a file."""
+    text = (ROOT / path).read_text()
+    lines = text.splitlines(keepends=True)
+    logical = []  # the tokens of a statement
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
+            continue
+        if token.type != tokenize.NEWLINE:
+            logical.append(token)
+            continue
+        yield from of_statement(path, logical, lines)
+        logical = []
+
+
+def of_statement(path, tokens, lines):
+    first = tokens[0]
+    if first.string in ("import", "from", "cimport", "include", "@") or first.type == tokenize.STRING:
+        return
+    signature = first.string in ("def", "class") or (first.string in ("cdef", "cpdef") and tokens[-1].string == ":")
+    if first.string != "raise" and not signature:
+        yield from of_tokens(path, tokens)
+    single = first.start[0] == tokens[-1].end[0] and tokens[-1].string != ":"
+    if single and first.string not in KEPT and first.type == tokenize.NAME and len(tokens) > 1:
+        row, column = first.start
+        statement = lines[row - 1][column : tokens[-1].end[1]]
+        if not re.fullmatch(r"[\w.]+: [\w.\[\], |]+", statement):  # a declaration
+            yield Mutant(path, row, column, statement, "pass", "dropped statement")
+
+
+def of_tokens(path, tokens):
+    annotated = any(token.string == ":" for token in tokens[1:2])  # name: type = value
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if annotated and token.string != "=":
+            continue
+        annotated = False
+        row, column = token.start
+        for kind, table in (("comparison", COMPARISONS), ("sign", SIGNS), ("bound", BOUNDS)):
+            if token.string in table and not (kind == "sign" and unary_or_star(before)):
+                yield Mutant(path, row, column, token.string, table[token.string], kind)
+        if token.type == tokenize.NUMBER and token.string.isdecimal():
+            yield Mutant(path, row, column, token.string, str(int(token.string) + 1), "constant")
+
+
+def unary_or_star(before):
+    return before is None or before.string in ("(", "[", ",", "=", "return", "*", ":")
+
+
+def planted(folder, mutant):
+    path = folder / mutant.path
+    lines = (ROOT / mutant.path).read_text().splitlines(keepends=True)
+    line = lines[mutant.line - 1]
+    end = mutant.column + len(mutant.old)
+    assert line[mutant.column : end] == mutant.old, mutant
+    lines[mutant.line - 1] = line[: mutant.column] + mutant.new + line[end:]
+    path.write_text("".join(lines))
+
+
+def chosen(count, seed):
+    """So many mutants of each target, in its share, and as many again to replace those that do not compile."""
+    rng = random.Random(seed)
+    shares = sum(share for share, _ in TARGETS.values())
+    for pattern, (share, tests) in TARGETS.items():
+        paths = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+        found = [mutant for path in paths for mutant in mutants(path)]
+        wanted = -(-count * share // shares)
+        yield tests, wanted, rng.sample(found, min(len(found), 3 * wanted))
+
+
+def copied(folder):
+    """A copy of the sources, compiled; of the instruction sets only what this machine chooses."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    for name in filter(None, files.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    command = [sys.executable, "-c", "import lstm_cy.config as c; print(c.instruction_set())"]
+    used = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.strip()
+    for name in ("base", "avx2", "avx512", "avx512vnni"):
+        if name != used:
+            (folder / "lstm_cy" / "_kernels" / f"{name}.pyx").unlink()
+    if not compiles(folder):
+        raise SystemExit("the sources do not compile")
+
+
+def compiles(folder):
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True).returncode == 0
+
+
+def environment(folder):
+    return os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def outcome(folder, tests, patience):
+    """How the tests ended: "survived", or what found the mutant; and the seconds."""
+    files = [f"tests/test_{name}.py" for name in dict.fromkeys(tests)]
+    files = [name for name in files if (folder / name).exists()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *files]
+    begin = time.monotonic()
+    try:
+        ended = subprocess.run(
+            command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        return "a hang", time.monotonic() - begin
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE)
+    found = failed[1] if failed else f"status {ended.returncode}"
+    return ("survived" if ended.returncode == 0 else found), time.monotonic() - begin
+
+
+def tried(folder, mutant, tests, patience):
+    """The result of one mutant, or None where it does not compile; the sources are as before then."""
+    compiled = not mutant.path.endswith(".py")
+    planted(folder, mutant)
+    try:
+        if compiled and not compiles(folder):
+            return None
+        found, seconds = outcome(folder, tests, patience)
+    finally:
+        shutil.copy(ROOT / mutant.path, folder / mutant.path)
+        if compiled:
+            (folder / mutant.path).touch()
+    return {"mutant": str(mutant), "found by": found, "seconds": round(seconds, 1)}
+
+
+def run(folder, count, seed):
+    results = folder / "results.jsonl"
+    done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    known = {result["mutant"]: result for result in done}
+    copy = folder / "source"
+    if not copy.exists():
+        copy.mkdir(parents=True)
+        copied(copy)
+    for tests, wanted, drawn in chosen(count, seed):
+        patience, made = None, 0
+        for mutant in drawn:
+            if made == wanted:
+                break
+            if str(mutant) not in known:
+                if patience is None:
+                    compiles(copy)
+                    found, seconds = outcome(copy, tests, None)
+                    if found != "survived":
+                        raise SystemExit(f"without a mutant the tests fail: {found}")
+                    patience = PATIENCE * seconds
+                result = tried(copy, mutant, tests, patience) or {"mutant": str(mutant), "found by": None}
+                known[str(mutant)] = result
+                with results.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                print(result["mutant"], "|", result["found by"], flush=True)
+            made += known[str(mutant)]["found by"] is not None
+    return [result for result in known.values() if result["found by"] is not None]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    results = run(options.folder.resolve(), options.count, options.seed)
+    survivors = [result["mutant"] for result in results if result["found by"] == "survived"]
+    print(f"{len(results)} mutants, {len(results) - len(survivors)} found; survivors:", *survivors, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
