@@ -259,7 +259,15 @@ def test_the_source_distribution_holds_the_sources_and_nothing_made_of_them(run,
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert not [name for name in names if name.endswith((".c", ".so", ".o")) or name.startswith("build/")]
     assert {name for name in names if name.startswith("lstm_cy/")} == set(in_tree())
-    assert {"build_backend.py", "setup.py", "pyproject.toml", "LICENSE", "README.md", "tests/common.py", "tests/fast.txt"} <= names
+    assert {
+        "build_backend.py",
+        "setup.py",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "tests/common.py",
+        "tests/fast.txt",
+    } <= names
     assert {f"tests/slow/{path.name}" for path in (ROOT / "tests" / "slow").iterdir() if path.is_file()} <= names
 
 

@@ -96,7 +96,11 @@ def test_using_concerns_one_thread():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     (
-        ({"engine": "mkl"}, ValueError, "engine: expected None or one of auto, blas, packed on this machine, got 'mkl'"),
+        (
+            {"engine": "mkl"},
+            ValueError,
+            "engine: expected None or one of auto, blas, packed on this machine, got 'mkl'",
+        ),
         ({"engine": 3}, TypeError, "engine: expected None or one of auto, blas, packed, got int"),
         ({"engine": ""}, ValueError, "engine: expected"),
         ({"isa": "avx1024"}, ValueError, "isa: expected None or one of base.*, got 'avx1024'"),
