@@ -99,12 +99,12 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
-def real_array(name: str, value: object) -> Array:
+def real_array(name: str, value: object, expected: str = "real numbers") -> Array:
     """`value` as an aligned array of real numbers of any dtype, in native byte order.
 
-    Complex numbers, objects and strings are refused.
+    Complex numbers, objects and strings are refused; `expected` is what the message says of the numbers.
     """
-    array = _array(name, value, "biuf", "real numbers")
+    array = _array(name, value, "biuf", expected)
     if array.dtype.isnative and array.flags.aligned:
         return array
     return array.astype(array.dtype.newbyteorder("="))

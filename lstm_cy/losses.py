@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._kernels import ctc as ctc_kernel
-from .checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int
+from .checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int, real_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,9 @@ def cross_entropy(
     if prediction.ndim == 0:
         raise ValueError("prediction: expected at least the axis of the classes, (..., C), got a number")
     expect_shape("target", target, prediction.shape[:-1], "the prediction's without its last axis")
-    counted = target != int_array("ignore_index", ignore_index)
+    ignored = int_array("ignore_index", ignore_index)
+    expect_shape("ignore_index", ignored, (), "()")
+    counted = target != ignored
     within = within_lengths(prediction.shape, lengths, batch_first)
     if within is not None:
         counted &= within
@@ -95,8 +98,7 @@ def cross_entropy(
     if wrong.any():
         place = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(
-            f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignore_index}, "
-            f"got {target[place]} at {place}"
+            f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignored}, got {target[place]} at {place}"
         )
     shares = _shares(weight, classes, target[counted])
     if not shares.any():
@@ -255,9 +257,12 @@ def ctc(
     batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
     single = prediction.ndim == 2
     if single:
-        prediction, target, batch_first = prediction[:, np.newaxis], [target], False  # type: ignore[assignment]
-        lengths = None if lengths is None else np.expand_dims(lengths, 0)
-        target_lengths = None if target_lengths is None else np.expand_dims(target_lengths, 0)
+        target = int_array("target", target)
+        if target.ndim != 1:
+            raise ValueError(f"target: expected shape (S,) for one sequence (T, V), got {target.shape}")
+        lengths = None if lengths is None else _of_one_sequence("lengths", lengths)
+        target_lengths = None if target_lengths is None else _of_one_sequence("target_lengths", target_lengths)
+        prediction, target, batch_first = prediction[:, np.newaxis], target[np.newaxis], False
     if prediction.ndim != 3:
         layout = "(B, T, V)" if batch_first else "(T, B, V)"
         raise ValueError(f"prediction: expected shape {layout} or (T, V), got {prediction.shape}")
@@ -285,10 +290,16 @@ def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
         return np.full(len(target), 1.0 / max(len(target), 1))
     weight = float_array("weight", weight, np.float64)
     expect_shape("weight", weight, (classes,), "(C,)")
-    if not (weight >= 0).all():
-        raise ValueError(f"weight: expected numbers of at least 0, got {weight[~(weight >= 0)][0]}")
+    right = (weight >= 0) & (weight < np.inf)
+    if not right.all():
+        raise ValueError(f"weight: expected finite numbers of at least 0, got {weight[~right][0]}")
     shares = weight[target]
-    return shares / (shares.sum() or 1.0)
+    with np.errstate(over="ignore"):
+        total = shares.sum()
+    if np.isinf(total):
+        shares /= shares.max()
+        total = shares.sum()
+    return shares / (total or 1.0)
 
 
 def sum_of_squares(array: Array) -> float:
@@ -298,10 +309,19 @@ def sum_of_squares(array: Array) -> float:
 
 
 def _prediction(value: ArrayLike) -> Array:
-    array = np.asarray(value)
+    expected = "float32 or float64"
+    array = real_array("prediction", value, expected)
     if array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"prediction: expected float32 or float64, got dtype {array.dtype}")
+        raise TypeError(f"prediction: expected {expected}, got dtype {array.dtype}")
     return array
+
+
+def _of_one_sequence(name: str, value: ArrayLike) -> Ints:
+    """The length of one sequence as those of a batch of one."""
+    length = int_array(name, value)
+    if length.ndim:
+        raise ValueError(f"{name}: expected a number for one sequence (T, V), got an array of shape {length.shape}")
+    return length[np.newaxis]
 
 
 def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
@@ -313,6 +333,11 @@ def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_firs
         layout = "(B, T, C)" if batch_first else "(T, B, C)"
         raise ValueError(f"prediction: with lengths expected {layout} or (T, C), got {len(shape)} axes")
     if len(shape) == 2:
+        if (lengths := int_array("lengths", lengths)).ndim:
+            raise ValueError(
+                f"lengths: expected a number for one sequence (T, C) = {shape}, got an array of shape {lengths.shape}; "
+                "a prediction (B, C) of whole rows takes no lengths"
+            )
         return np.arange(shape[0]) < check_lengths(lengths, None, shape[0])
     steps, rows = shape[1::-1] if batch_first else shape[:2]
     within = np.arange(steps)[:, None] < check_lengths(lengths, rows, steps)
@@ -323,9 +348,12 @@ def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: i
     """A checked target: labels (B, S) and how many of them each row has, both C-contiguous."""
     if non_negative_int("blank", blank) >= classes:
         raise ValueError(f"blank: expected one of the classes 0 to {classes - 1}, got {blank}")
-    if not isinstance(target, np.ndarray):
+    if hasattr(target, "__array__"):
+        target = int_array("target", target)
+    elif isinstance(target, Iterable):
         target = _side_by_side([int_array(f"target[{row}]", labels) for row, labels in enumerate(target)], blank)
-    target = np.ascontiguousarray(int_array("target", target))
+    else:
+        raise TypeError(f"target: expected an array (B, S) or a list of B arrays, got {type(target).__name__}")
     if target.ndim != 2 or len(target) != rows:
         raise ValueError(f"target: expected shape (B, S) with B = {rows}, got {target.shape}")
     counts = _label_counts(target, target_lengths, blank)
@@ -358,7 +386,7 @@ def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) ->
     if target_lengths is None:
         result: Ints = np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
         return result
-    counts = np.ascontiguousarray(int_array("target_lengths", target_lengths))
+    counts = int_array("target_lengths", target_lengths)
     expect_shape("target_lengths", counts, (len(target),), "(B,)")
     outside = (counts < 0) | (counts > target.shape[1])
     if outside.any():

@@ -154,3 +154,12 @@ def again_and_again(step):
         yield counts, end
     finally:
         end()
+
+
+def other_layouts(array):
+    """The same values in the other byte order, strided, reversed, unaligned and read-only."""
+    unaligned = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    swapped = array.astype(array.dtype.newbyteorder())
+    return [swapped, np.repeat(array, 2, axis=0)[::2], array[::-1].copy()[::-1], unaligned, read_only]

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from common import other_layouts
 
 from lstm_cy import checks
 
@@ -13,25 +14,11 @@ VALUES = np.arange(24.0).reshape(2, 3, 4)
 
 
 def layouts(array):
-    """The same values in other byte orders, strides and places, read-only and as lists."""
-    swapped = array.astype(array.dtype.newbyteorder())
-    strided = np.repeat(array, 2, axis=0)[::2]
-    unaligned = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
-    read_only = array.copy()
-    read_only.flags.writeable = False
-    assert not (swapped.dtype.isnative or strided.flags.c_contiguous or unaligned.flags.aligned)
+    """The same values in every layout, and as what is no plain array."""
     masked = np.ma.masked_array(array, np.zeros(array.shape, bool))
-    return [
-        array,
-        swapped,
-        strided,
-        array[::-1][::-1],
-        np.asfortranarray(array),
-        unaligned,
-        read_only,
-        masked,
-        array.tolist(),
-    ]
+    others = other_layouts(array)
+    assert not (others[0].dtype.isnative or others[1].flags.c_contiguous or others[3].flags.aligned)
+    return [array, *others, np.asfortranarray(array), masked, array.tolist()]
 
 
 class Raises:

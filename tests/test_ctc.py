@@ -2,12 +2,14 @@
 
 import itertools
 import signal
+import types
 
 import numpy as np
 import pytest
+from common import other_layouts
 from scipy.special import log_softmax, logsumexp
 
-from lstm_cy import LSTM, Adam, Linear, Sequential, ctc, ctc_greedy, fit, pad
+from lstm_cy import LSTM, Adam, Linear, Sequential, ctc, ctc_beam, ctc_greedy, fit, losses, pad
 
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
@@ -331,3 +333,72 @@ def test_fit_learns_with_it_what_no_step_was_told(batch_first):
     assert history.loss[-1] < 0.1
     heard = ctc_greedy(model(x, lengths=lengths)[0], lengths, batch_first=batch_first)
     assert sum(map(np.array_equal, heard, targets)) >= 94
+
+
+@both_dtypes
+@pytest.mark.parametrize("place", range(5))
+def test_any_byte_order_and_strides_of_any_argument(place, dtype):
+    given = ragged_case(blank=0, dtype=dtype)
+    expected, expected_gradient = ctc(given[0], given[1], lengths=given[2], target_lengths=given[3])
+    scores, target, lengths, target_lengths = (other_layouts(array)[place] for array in given)
+    loss, gradient = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)
+    assert loss == expected
+    assert gradient.dtype == dtype and gradient.dtype.isnative
+    np.testing.assert_array_equal(gradient, expected_gradient)
+    for decode in (ctc_greedy, ctc_beam):
+        for found, right in zip(decode(scores, lengths), decode(given[0], given[2]), strict=True):
+            assert repr(found) == repr(right)
+
+
+@pytest.mark.parametrize("name", ["target", "lengths", "target_lengths"])
+def test_the_kernel_never_sees_integers_that_another_thread_can_change(name, monkeypatch):
+    """A thread that writes while the kernel runs is imitated by one that writes just before."""
+    scores, target, lengths, target_lengths = ragged_case(blank=0)
+    arrays = {"target": target, "lengths": lengths, "target_lengths": target_lengths}
+    expected = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)
+    run = losses.ctc_kernel.ctc
+
+    def meanwhile(*arguments):
+        arrays[name][...] = 10**9
+        return run(*arguments)
+
+    monkeypatch.setattr(losses, "ctc_kernel", types.SimpleNamespace(ctc=meanwhile))
+    loss, gradient = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)
+    assert loss == expected[0]
+    np.testing.assert_array_equal(gradient, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ctc(ZEROS, 3), TypeError, r"target: expected an array \(B, S\) or a list of B arrays, got int"),
+        (
+            lambda: ctc(ZEROS, None),
+            TypeError,
+            r"target: expected an array \(B, S\) or a list of B arrays, got NoneType",
+        ),
+        (lambda: ctc(ZEROS, "ab"), TypeError, r"target\[0\]: expected integers, got dtype <U1"),
+        (lambda: ctc(ZEROS, [[1], None]), TypeError, r"target\[1\]: expected integers, got dtype object"),
+        (lambda: ctc(ZEROS, np.full((2, 1), 2**64 - 1, np.uint64)), ValueError, "target: expected at most"),
+        (lambda: ctc(ZEROS, [[1], [1]], lengths=[2**64 - 1] * 2), ValueError, "lengths: expected at most"),
+        (lambda: ctc(ZEROS, [[1], [1]], lengths=["3", "3"]), TypeError, "lengths: expected integers"),
+        (
+            lambda: ctc(ZEROS[:, 0], [[1]]),
+            ValueError,
+            r"target: expected shape \(S,\) for one sequence .* got \(1, 1\)",
+        ),
+        (lambda: ctc(ZEROS[:, 0], [1.0]), TypeError, "target: expected integers"),
+        (lambda: ctc(ZEROS[:, 0], [1], lengths=[3]), ValueError, "lengths: expected a number for one sequence"),
+        (lambda: ctc(ZEROS[:, 0], [1], target_lengths=[1]), ValueError, "target_lengths: expected a number for one"),
+        (lambda: ctc(np.ma.masked_array(ZEROS, True), [[1], [1]]), ValueError, "prediction: expected no masked"),
+        (lambda: ctc(ZEROS, np.ma.masked_array([[1], [1]], True)), ValueError, "target: expected no masked"),
+        (
+            lambda: ctc(ZEROS, [np.ma.masked_array([1], [True]), [1]]),
+            ValueError,
+            r"target\[0\]: expected no masked elements",
+        ),
+    ],
+)
+def test_odd_arguments_are_refused_by_name(call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call()

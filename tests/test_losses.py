@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from common import other_layouts
 
 from lstm_cy.losses import cross_entropy, mse
 
@@ -228,7 +229,9 @@ def test_lengths_need_a_time_axis():
         cross_entropy(np.zeros((2, 2, 2, 2)), np.zeros((2, 2, 2), int), lengths=[1, 1])
     with pytest.raises(ValueError, match=r"with lengths expected \(B, T, C\) or \(T, C\), got 1 axes"):
         mse(np.zeros(3), np.zeros(3), lengths=1, batch_first=True)
-    with pytest.raises(ValueError, match=r"lengths: expected a number for one sequence, got an array of shape \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"lengths: expected a number .* got an array of shape \(1,\); a prediction \(B, C\)"
+    ):
         mse(np.zeros((3, 2)), np.zeros((3, 2)), lengths=[1])
 
 
@@ -263,3 +266,71 @@ def test_cross_entropy_weighs_classes_as_pytorch_does():
             cross_entropy(prediction, target, weight=wrong)
     with pytest.raises(ValueError, match="nothing to count"):
         cross_entropy(prediction[:1], [1], weight=weight)
+
+
+@both_dtypes
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("loss", [cross_entropy, mse])
+def test_any_byte_order_and_strides_of_any_argument(loss, place, dtype):
+    prediction, lengths = scores(4, 3, 5, dtype=dtype), np.array([3, 0, 4])
+    target = classes((4, 3), 5) if loss is cross_entropy else scores(4, 3, 5, seed=3)
+    expected, expected_gradient = loss(prediction, target, lengths=lengths)
+    given = [other_layouts(array)[place] for array in (prediction, target, lengths)]
+    value, gradient = loss(given[0], given[1], lengths=given[2])
+    assert value == expected
+    assert gradient.dtype == dtype and gradient.dtype.isnative
+    np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda masked: mse(masked, np.zeros(2)), "prediction"),
+        (lambda masked: mse(np.zeros(2), masked), "target"),
+        (lambda masked: mse(np.zeros((3, 2, 1)), np.zeros((3, 2, 1)), lengths=masked.astype(int)), "lengths"),
+        (lambda masked: cross_entropy(masked[:, None], [0, 0]), "prediction"),
+        (lambda masked: cross_entropy(np.zeros((2, 3)), masked.astype(int)), "target"),
+        (lambda masked: cross_entropy(np.zeros((2, 2)), [0, 0], weight=masked), "weight"),
+    ],
+)
+def test_masks_are_not_dropped(call, message):
+    with pytest.raises(ValueError, match=f"^{message}: expected no masked elements"):
+        call(np.ma.masked_array([0.0, 1.0], [False, True]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: cross_entropy([["a", "b"]], [0]), TypeError, "prediction: expected float32 or float64, got dtype <U1"),
+        (lambda: cross_entropy([[0.0], [0.0, 1.0]], [0, 0]), ValueError, "prediction: expected an array: "),
+        (lambda: cross_entropy(None, [0]), TypeError, "prediction: expected float32 or float64, got dtype object"),
+        (lambda: cross_entropy(np.zeros((1, 2)), None), TypeError, "target: expected integers, got dtype object"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [2**64 - 100]), ValueError, "target: expected at most"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [0], ignore_index=[0, 1]), ValueError, "ignore_index: expected shape"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [0], ignore_index=2**64 - 1), ValueError, "ignore_index: expected at"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [0], weight=[np.inf, 1]), ValueError, "weight: .*, got inf"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [0], weight=[np.nan, 1]), ValueError, "weight: .*, got nan"),
+        (lambda: cross_entropy(np.zeros((1, 2)), [0], weight="heavy"), TypeError, "weight: expected real numbers"),
+        (lambda: mse(np.zeros(1), ["a"]), TypeError, "target: expected real numbers, got dtype <U1"),
+        (lambda: mse(np.zeros(1, np.float32), [1e300]), ValueError, r"target: .* float32 can hold, got 1e\+300"),
+        (lambda: mse(np.zeros(1, ">f2"), [0]), TypeError, "prediction: expected float32 or float64, got dtype float16"),
+    ],
+)
+def test_odd_arguments_are_refused_by_name(call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call()
+
+
+def test_lengths_of_rows_without_time_are_explained():
+    """What a classifier's loss gets where it reads only the last step: (B, C) is no sequence (T, C)."""
+    message = r"lengths: expected a number for one sequence \(T, C\) = \(3, 2\), got an array of shape \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        cross_entropy(np.zeros((3, 2)), [0, 1, 0], lengths=[4, 2, 1])
+
+
+def test_weights_whose_sum_overflows_are_shares_all_the_same():
+    prediction, target = scores(6, 3), classes((6,), 3)
+    expected = cross_entropy(prediction, target, weight=[1.0, 0.5, 1.0])
+    loss, gradient = cross_entropy(prediction, target, weight=np.array([1.0, 0.5, 1.0]) * 2.0**1023)
+    assert loss == pytest.approx(expected[0], rel=1e-14)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-14)
