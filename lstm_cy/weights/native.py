@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import DTYPES, flag, int_within, non_negative_int, positive_int
+from ..checks import flag, int_within, non_negative_int, positive_int
 from ..extras import pip_install
 from ..layers import Sequential
 from ..quantize import widened
@@ -268,8 +268,6 @@ def _split(config: Any) -> tuple[str, dict[str, Any]]:
     elif not isinstance(kind, str) or kind not in _LAYERS:
         known = ", ".join([*_LAYERS, "Sequential"])
         raise ValueError(f"unknown type of layer {kind!r:.80}; known are {known}")
-    if arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy takes more, and some of it is costly
-        raise ValueError(f"{kind}: dtype: expected one of {', '.join(DTYPES)}, got {arguments['dtype']!r:.80}")
     return kind, arguments
 
 

@@ -100,17 +100,12 @@ def read(path: FilePath) -> Any:
     >>> {name: array.shape for name, array in weights.pytorch.read(path).items()}
     {'rnn.weight_ih_l0': (20, 3), 'rnn.weight_hh_l0': (20, 5)}
     """
-    return _read(path)[0]
-
-
-def _read(path: FilePath) -> tuple[Any, Budget]:
-    """(what `read` gives, what is left of the file's budget)."""
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
         return _read_safetensors(path)
     if suffix == ".npz":
-        return native.read_npz_within(path)
+        return native.read_npz(path)
     return torch_pickle.read(path)
 
 
@@ -509,24 +504,37 @@ def _listed(tensors: Any) -> str:
     return ", ".join(texts[:_MAX_LISTED] + more) or "none"
 
 
-def _read_safetensors(path: FilePath) -> tuple[Parameters, Budget]:
-    with native.safetensors_file(path) as file:
-        arrays = {}
-        for name, entry in file.entries.items():
-            if entry["dtype"] == "BF16":
-                arrays[name] = _read_bfloat16(path, entry, file.start)
-            elif entry["dtype"] in _SAFETENSORS:
-                arrays[name] = file.library.get_tensor(name)
-            else:
-                kinds, kind = ", ".join(_SAFETENSORS), shortened(entry["dtype"], 200)
-                raise ValueError(f"{path}: {shortened(name, 200)}: expected one of {kinds} or BF16, got {kind}")
-        return arrays, file.budget
+def _read_safetensors(path: FilePath) -> Parameters:
+    safetensors = native.safetensors_library()
+    arrays, narrow = {}, []
+    with open(path, "rb"):  # safetensors' own errors do not all name the file
+        pass
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                kind = file.get_slice(name).get_dtype()
+                if kind == "BF16":
+                    narrow.append(name)
+                elif kind in _SAFETENSORS:
+                    arrays[name] = file.get_tensor(name)
+                else:
+                    raise ValueError(f"{path}: {name}: expected one of {', '.join(_SAFETENSORS)} or BF16, got {kind}")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return arrays | _read_bfloat16(path, narrow) if narrow else arrays
 
 
-def _read_bfloat16(path: FilePath, entry: Any, start: int) -> Array:
-    """A float32 array; the file is one that safetensors has found to be whole."""
-    array = np.empty(entry["shape"], "<u2")
+def _read_bfloat16(path: FilePath, names: Collection[str]) -> Parameters:
+    """{name: float32 array}; the file is one that safetensors has found to be whole."""
     with open(path, "rb") as file:
-        file.seek(start + entry["data_offsets"][0])
-        file.readinto(array.data)
-    return widened(array)
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _MAX_HEADER:
+            raise ValueError(f"{path}: a header of {length} bytes; with BF16 at most {_MAX_HEADER} are read")
+        header = json.loads(file.read(length))
+        arrays = {}
+        for name in names:
+            array = np.empty(header[name]["shape"], "<u2")
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            file.readinto(array.data)
+            arrays[name] = widened(array)
+    return arrays
