@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -97,6 +98,16 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {shown(value)} ({type(value).__name__})")
     return bool(value)
+
+
+def file_path(name: str, value: object) -> str:
+    """`value`, a str or an os.PathLike, as the str that names a file."""
+    path = value.__fspath__() if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        raise TypeError(f"{name}: expected a str or an os.PathLike of str, got {shown(value)} ({type(value).__name__})")
+    if "\0" in path:
+        raise ValueError(f"{name}: expected a path without a null character, got {shown(path)}")
+    return path
 
 
 def real_array(name: str, value: object, expected: str = "real numbers") -> Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import int_array, positive_int
+from .checks import file_path, int_array, positive_int, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,11 +62,11 @@ class _Tokens:
         str
             Each piece as soon as it is complete.
         """
-        for token in tokens:
+        for token in _iterable("tokens", tokens):
             yield self.decode([token])
 
     def _checked(self, tokens: ArrayLike) -> Ints:
-        tokens = int_array("tokens", tokens)
+        tokens = _one_axis(tokens)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self):
             raise ValueError(f"tokens: expected 0 to {len(self) - 1}, got {tokens.min()} to {tokens.max()}")
         return tokens
@@ -157,7 +157,7 @@ class Vocabulary(_Tokens):
             It is of another kind.
         """
         if not isinstance(value, dict) or not isinstance(value.get("characters"), str):
-            raise ValueError(f"vocabulary: expected {{'characters': str}}, got {value!r:.80}")
+            raise ValueError(f"vocabulary: expected {{'characters': str}}, got {shown(value)}")
         return cls(value["characters"])
 
     def to_json(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class Words(_Tokens):
     unit = "word"
 
     def __init__(self, words: Iterable[str]) -> None:
-        words = list(words)
+        words = list(_iterable("words", words))
         for word in words:
             _check_str("words", word)
         self._words = ["\ufffd", *sorted(set(words) - {"\ufffd"})]
@@ -306,7 +306,7 @@ class Words(_Tokens):
         """
         words = value.get("words") if isinstance(value, dict) else None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {value!r:.80}")
+            raise ValueError(f"vocabulary: expected {{'words': [str, ...]}}, got {shown(value)}")
         return cls(words)
 
     def to_json(self) -> dict[str, Any]:
@@ -423,7 +423,7 @@ class Bytes(_Tokens):
             It is of another kind.
         """
         if value != {"bytes": 256}:
-            raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {value!r:.80}")
+            raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {shown(value)}")
         return cls()
 
     def to_json(self) -> dict[str, Any]:
@@ -454,7 +454,11 @@ class Bytes(_Tokens):
         if isinstance(text, bytes | bytearray):
             return bytes(text)
         _check_str("text", text)
-        return text.encode("utf-8", "surrogateescape")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:  # a surrogate that stands for no byte
+            wrong = text[error.start]
+            raise ValueError(f"text: expected characters or bytes, got {wrong!a} at {error.start}") from None
 
     def encode(self, text: str | bytes) -> Ints:
         """The tokens of a text.
@@ -515,8 +519,8 @@ class Bytes(_Tokens):
             A character when its last byte is there.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        for token in tokens:
-            if piece := decoder.decode(bytes([token])):
+        for token in _iterable("tokens", tokens):
+            if piece := decoder.decode(self._checked([token]).astype(np.uint8).tobytes()):
                 yield piece
         if piece := decoder.decode(b"", final=True):
             yield piece
@@ -555,12 +559,19 @@ def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
         if isinstance(value, dict) and level in value:
             found: Vocabulary | Words | Bytes = kind.from_json(value)
             return found
-    raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {value!r:.80}")
+    raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {shown(value)}")
 
 
 # How many symbols a vocabulary of `size` tokens knows.
 def _known(size: int | None) -> int | None:
     return None if size is None else positive_int("size", size) - 1
+
+
+def _iterable(name: str, value: Any) -> Any:
+    try:
+        return iter(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an iterable, got {shown(value)} ({type(value).__name__})") from None
 
 
 def _check_str(name: str, value: object) -> None:
@@ -596,7 +607,7 @@ def read_text(path: FilePath) -> str:
         It is empty or not UTF-8; the message names the file and the first byte that is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(file_path("path", path)).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; as bytes any file can be read"
@@ -622,7 +633,7 @@ def read_bytes(path: FilePath) -> bytes:
     ValueError
         It is empty.
     """
-    return _filled(path, Path(path).read_bytes())
+    return _filled(path, Path(file_path("path", path)).read_bytes())
 
 
 def _filled(path: FilePath, content: AnyStr) -> AnyStr:

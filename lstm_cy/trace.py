@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import expect_shape, flag, int_within, positive_int
+from .checks import expect_shape, file_path, flag, int_within, positive_int
 from .extras import pip_install
 from .lstm import LSTM
 from .notebook import html_table, show_as_picture
@@ -191,8 +190,9 @@ class GateTrace:
         OSError
             It cannot be written.
         """
-        if Path(path).suffix != ".npz":
-            raise ValueError(f"path: expected a name that ends with .npz, got {str(path)!r}")
+        path = file_path("path", path)
+        if not path.endswith(".npz"):
+            raise ValueError(f"path: expected a name that ends with .npz, got {path!r}")
         np.savez(path, **self.to_dict())
 
     def retention(self, t0: int, t1: int) -> Array:

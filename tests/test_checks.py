@@ -3,6 +3,7 @@
 import fractions
 import itertools
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,3 +244,21 @@ def test_checked_lengths_are_not_the_callers():
     found = checks.check_lengths(lengths, 2, 3)
     lengths[0] = 10**9
     assert found.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (b"a.npz", TypeError, "path: expected a str or an os.PathLike of str, got b'a.npz'"),
+        (3, TypeError, "path: expected a str or an os.PathLike of str, got 3"),
+        (None, TypeError, "path: expected a str"),
+        ("a\0.npz", ValueError, "path: expected a path without a null character"),
+    ],
+)
+def test_paths_that_are_none(value, error, message):
+    with pytest.raises(error, match=message):
+        checks.file_path("path", value)
+
+
+def test_paths():
+    assert checks.file_path("path", "a.npz") == checks.file_path("path", Path("a.npz")) == "a.npz"

@@ -291,3 +291,24 @@ def test_tokens_are_integers_in_a_row(function):
 def test_no_tokens_have_no_entropy():
     with pytest.raises(ValueError, match="tokens: expected at least one"):
         unigram_entropy([])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Words(3), TypeError, "words: expected an iterable, got 3"),
+        (lambda: Words(["a"]).decode(1), ValueError, r"tokens: expected shape \(N,\), got \(\)"),
+        (lambda: Words(["a"]).decode([[0], [1]]), ValueError, r"tokens: expected shape \(N,\), got \(2, 1\)"),
+        (lambda: list(Bytes().pieces(1.5)), TypeError, "tokens: expected an iterable, got 1.5"),
+        (lambda: list(Bytes().pieces([256])), ValueError, "tokens: expected 0 to 255, got 256"),
+        (lambda: list(Bytes().pieces([-1])), ValueError, "tokens: expected 0 to 255, got -1"),
+        (lambda: list(Vocabulary("a").pieces(None)), TypeError, "tokens: expected an iterable, got None"),
+        (lambda: Bytes().encode("a\ud800"), ValueError, r"text: expected characters or bytes, got '\\ud800' at 1"),
+        (lambda: read_text(b"a.txt"), TypeError, "path: expected a str or an os.PathLike"),
+        (lambda: read_bytes("a\0.txt"), ValueError, "path: expected a path without a null character"),
+        (lambda: Vocabulary.from_json(10**5000), ValueError, "vocabulary: expected {'characters': str}, got int"),
+    ],
+)
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
