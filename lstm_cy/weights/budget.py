@@ -50,11 +50,13 @@ class Budget:
         What errors call the file: its path.
     size : int
         Its bytes.
+    times : int
+        How often its bytes may be held, besides the spare.
     """
 
-    def __init__(self, name: object, size: int) -> None:
-        self.name, self.size = name, size
-        self._most_bytes = size + SPARE_BYTES
+    def __init__(self, name: object, size: int, times: int = 1) -> None:
+        self.name, self.size, self._times = name, size, times
+        self._most_bytes = times * size + SPARE_BYTES
         self._most_objects = min(LARGEST_OBJECTS, SMALLEST_OBJECTS + OBJECTS_PER_BYTE * size)
         self._bytes, self._objects, self._depth = self._most_bytes, self._most_objects, LARGEST_DEPTH
 
@@ -63,6 +65,12 @@ class Budget:
         if count > self._bytes:
             self._refuse(what, f"more than {self._most_bytes} bytes of memory")
         self._bytes -= count
+
+    def extend(self, size: int) -> None:
+        """Another file of so many bytes, which belongs to this one, has been read."""
+        self.size += size
+        self._most_bytes += self._times * size
+        self._bytes += self._times * size
 
     def objects(self, count: int = 1, what: str = "its content") -> None:
         """Draw objects for `what`, a noun that the error names."""

@@ -8,30 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .operators import ATTRIBUTES, OPERATORS, OUTPUTS
-from .proto import LARGEST_COUNT, import_onnx, is_onnx, naming
+from ..budget import LimitExceeded, shortened
+from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
+from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, import_onnx, is_onnx, naming, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ...typing import Array
+    from ..budget import Budget
     from .proto import Source
 
-#: how many graphs may be inside each other
-LARGEST_DEPTH = 16
-#: bytes that folding may take: so many, or so many times the file's
-SMALLEST_BUDGET, BUDGET_FACTOR = 64 << 20, 4
-#: bytes of one result, of the operators that can make much of little, when a graph is run
-LARGEST_RESULT = 1 << 31
+#: how often the bytes of a result are drawn, for what an operator needs while it works
+SCRATCH_FACTOR = 2
+#: what a folded value is drawn as, besides its bytes
+VALUE_OBJECTS = 8
 
 # What stands between a weight and its node; other operators wait until the graph is run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
 _FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}
 _FOLDED |= {"Transpose", "Unsqueeze"}
-
-
-class TooLarge(ValueError):
-    """More memory than folding, or one result of a graph that is run, may take."""
 
 
 class Node:
@@ -62,12 +58,12 @@ class Node:
         return self.attributes.get(attribute, default)
 
     def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
-        """Raise TooLarge where there is no room for a result of this shape, made of such inputs."""
+        """Raise where there is no room for a result of this shape, made of such inputs."""
         size = math.prod(shape) * dtype.itemsize
         if self._budget is not None:
-            self._budget.take(size)
-        elif size > max(LARGEST_RESULT, sum(array.nbytes for array in inputs)):
-            raise TooLarge(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
+            self._budget.bytes(SCRATCH_FACTOR * size)
+        elif size > LARGEST_RESULT and size > owned_bytes(inputs):
+            raise ValueError(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
 
     def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         """The outputs, as a tuple, from the inputs, of which those left out are None."""
@@ -79,8 +75,9 @@ class Node:
         self._budget = budget
         with naming(self):
             try:
+                budget.objects(VALUE_OBJECTS * len(self.outputs))
                 results = self._results(inputs)
-            except TooLarge:
+            except LimitExceeded:
                 return None
             finally:
                 self._budget = None
@@ -89,26 +86,26 @@ class Node:
         return results
 
     def _results(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        if self.op_type not in OF_STRINGS and any(array is not None and array.dtype == STRINGS for array in inputs):
+            raise ValueError("expected numbers, got strings")
         results = OPERATORS[self.op_type](self, *inputs)
-        return tuple(np.asarray(result) for result in (results if isinstance(results, tuple) else (results,)))
+        arrays = tuple(np.asarray(result) for result in (results if isinstance(results, tuple) else (results,)))
+        for array in arrays:
+            if array.size == 0:
+                check_empty(array.shape, array.itemsize)
+        return arrays
 
 
-class Budget:
-    """How many bytes the folding of one model may still take, and how many nodes and tensors it may still have."""
-
-    def __init__(self, size: int) -> None:
-        self._left = max(SMALLEST_BUDGET, BUDGET_FACTOR * size)
-        self._count = LARGEST_COUNT
-
-    def count(self, number: int) -> None:
-        self._count -= number
-        if self._count < 0:
-            raise ValueError(f"more than {LARGEST_COUNT} nodes, tensors and inputs")
-
-    def take(self, size: int) -> None:
-        if size > self._left:
-            raise TooLarge(f"{size} bytes are more than the {self._left} left for folding")
-        self._left -= size
+def owned_bytes(arrays: Iterable[Array | None]) -> int:
+    """The memory that arrays take together: that of views, and of what is there twice, counts once."""
+    roots = {}
+    for array in arrays:
+        root: Any = array
+        while isinstance(getattr(root, "base", None), np.ndarray):
+            root = root.base
+        if root is not None:
+            roots[id(root)] = root.nbytes
+    return sum(roots.values())
 
 
 class Graph:
@@ -121,7 +118,7 @@ class Graph:
     nodes : list of Node
         Those that are not folded, of known operators, in the graph's order.
     foreign : list of (str, str)
-        Nodes of other operators, and what is not known about each.
+        What is not known, of this graph and of those inside it, and how many nodes there are of each kind.
     graphs : list of Graph
         Those inside its nodes.
 
@@ -131,21 +128,14 @@ class Graph:
         A value that nothing gives, or two do; more nodes or depth than any real graph has.
     """
 
-    def __init__(
-        self, source: Source, proto: Any, outer: Graph | None = None, budget: Budget | None = None, depth: int = 0
-    ) -> None:
-        if depth > LARGEST_DEPTH:
-            raise ValueError(f"graphs inside graphs, more than {LARGEST_DEPTH} deep")
+    def __init__(self, source: Source, proto: Any, outer: Graph | None = None) -> None:
         if proto.sparse_initializer:
             raise ValueError("sparse tensors are not supported")
         self._outer = outer
-        self._budget = Budget(source.size) if budget is None else budget
-        self._budget.count(len(proto.node) + len(proto.initializer) + len(proto.input))
-        self._depth = depth
         self._known: set[str] = set()
         self.constants: dict[str, Array] = {}
         self.nodes: list[Node] = []
-        self.foreign: list[tuple[str, str]] = []
+        self._foreign: list[tuple[str, str]] = []  # (kind, node)
         self.graphs: list[Graph] = []
         for tensor in proto.initializer:
             self._define(tensor.name)
@@ -159,7 +149,7 @@ class Graph:
         self.outputs = list(proto.output)
         for value in self.outputs:
             if not self.knows(value.name):
-                raise ValueError(f"output {value.name!r} is given by no node")
+                raise ValueError(f"output {quoted(value.name)} is given by no node")
 
     def knows(self, name: str) -> bool:
         """Whether a value of this name is there so far, in this graph or round it."""
@@ -171,9 +161,25 @@ class Graph:
             return self.constants.get(name)
         return self._outer.constant(name)
 
+    @property
+    def foreign(self) -> list[tuple[str, str]]:
+        kinds: dict[str, list[str]] = {}
+        for kind, label in self._all_foreign():
+            kinds.setdefault(kind, []).append(label)
+        return [(kind, f"{len(of)}, {'such as ' if len(of) > 1 else ''}{of[0]}") for kind, of in kinds.items()]
+
+    def count_foreign(self) -> int:
+        """How many nodes are not known, here and in the graphs inside."""
+        return sum(1 for _ in self._all_foreign())
+
+    def _all_foreign(self) -> Iterator[tuple[str, str]]:
+        yield from self._foreign
+        for graph in self.graphs:
+            yield from graph._all_foreign()
+
     def _define(self, name: str) -> None:
         if not name or name in self._known:
-            raise ValueError(f"value {name!r} is given twice" if name else "a value has no name")
+            raise ValueError(f"value {quoted(name)} is given twice" if name else "a value has no name")
         self._known.add(name)
 
     def _add(self, source: Source, proto: Any, made: set[str]) -> None:
@@ -181,32 +187,33 @@ class Graph:
         for name in proto.input:
             if name and not self.knows(name):
                 why = "made by a later node: a cycle, or not in order" if name in made else "given by nothing"
-                raise ValueError(f"{label}: its input {name!r} is {why}")
+                raise ValueError(f"{label}: its input {quoted(name)} is {why}")
         for attribute in proto.attribute:
             for graph in attribute.graphs or ([attribute.g] if attribute.HasField("g") else []):
-                self.graphs.append(Graph(source, graph, self, self._budget, self._depth + 1))
+                with source.budget.nested("graphs inside graphs"):
+                    self.graphs.append(Graph(source, graph, self))
         with naming(label):
             for name in filter(None, proto.output):
                 self._define(name)
             reason = _foreign(proto, source.opset)
-        if reason:
-            self.foreign.append((label, reason))
+        if reason is not None:
+            self._foreign.append((_kind(proto.op_type, reason), label))
             return
         with naming(label):
             node = Node(source, proto)
         reason = _unknown_values(node)
         if reason:
-            self.foreign.append((label, reason))
-        elif not self._fold(node):
+            self._foreign.append((_kind(proto.op_type, reason), label))
+        elif not self._fold(node, source.budget):
             self.nodes.append(node)
 
-    def _fold(self, node: Node) -> bool:
+    def _fold(self, node: Node, budget: Budget) -> bool:
         if node.op_type not in _FOLDED:
             return False
         inputs = [self.constant(name) if name else None for name in node.inputs]
         if any(array is None and name for name, array in zip(node.inputs, inputs, strict=True)):
             return False
-        results = node.fold(inputs, self._budget)
+        results = node.fold(inputs, budget)
         if results is None:
             return False
         self.constants |= {name: array for name, array in zip(node.outputs, results, strict=False) if name}
@@ -215,11 +222,17 @@ class Graph:
 
 def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
     """What errors call a node."""
-    return f"node {name!r} ({op_type})" if name else f"the node of {next(iter(outputs), '')!r} ({op_type})"
+    op_type = shortened(op_type, LONGEST_NAME)
+    return f"node {quoted(name)} ({op_type})" if name else f"the node of {quoted(next(iter(outputs), ''))} ({op_type})"
+
+
+def _kind(op_type: str, reason: str) -> str:
+    """What is not supported: an operator, or some use of it."""
+    return shortened(op_type, LONGEST_NAME) + (f" ({reason})" if reason else "")
 
 
 def _foreign(proto: Any, opset: int) -> str | None:
-    """What is not known about a NodeProto, or None.
+    """What is not known about a NodeProto, "" where it is the operator itself, or None.
 
     Raises
     ------
@@ -227,19 +240,22 @@ def _foreign(proto: Any, opset: int) -> str | None:
         The operator is known, but this use of it is not what ONNX defines.
     """
     if not is_onnx(proto.domain) or (proto.op_type not in OPERATORS and proto.op_type != "LSTM"):
-        return "operator" if is_onnx(proto.domain) else f"domain {proto.domain!r}"
+        return "" if is_onnx(proto.domain) else f"domain {quoted(proto.domain)}"
     form = _form(proto.op_type, opset)
     if form is None:
         return f"not in version {opset}"
     for attribute in proto.attribute:
         if form.attributes.get(attribute.name) != attribute.type:
-            raise ValueError(f"attribute {attribute.name!r} is unknown, or of another type")
+            raise ValueError(f"attribute {quoted(attribute.name)} is unknown, or of another type")
     missing = [name for name in form.attributes_required if name not in {a.name for a in proto.attribute}]
     if missing:
         raise ValueError(f"attribute {missing[0]!r} is missing")
     least, most = form.inputs
-    if not least <= len(proto.input) <= most or not all(proto.input[place] for place in form.inputs_required):
-        raise ValueError(f"expected {least} to {most} inputs, got {list(proto.input)}")
+    if not least <= len(proto.input) <= most:
+        raise ValueError(f"expected {least} to {most} inputs, got {len(proto.input)}")
+    for place, name in enumerate(proto.input):
+        if not name and form.needs(place):
+            raise ValueError(f"input {place} is left out, which this operator needs")
     if len(proto.output) > form.outputs:
         raise ValueError(f"expected at most {form.outputs} outputs, got {len(proto.output)}")
     return None
@@ -249,7 +265,7 @@ def _unknown_values(node: Node) -> str | None:
     """What there is no implementation for, or None."""
     for name, values in ATTRIBUTES.get(node.op_type, {}).items():
         if name in node.attributes and node.attributes[name] not in values:
-            return f"{name}={node.attributes[name]!r}"
+            return f"{name}={shortened(repr(node.attributes[name]), LONGEST_NAME)}"
     if len(list(filter(None, node.outputs))) > OUTPUTS.get(node.op_type, len(node.outputs)):
         return "more than one output"
     return None
@@ -262,9 +278,13 @@ class _Form:
         self.attributes = {name: int(entry.type.value) for name, entry in schema.attributes.items()}
         self.attributes_required = [name for name, entry in schema.attributes.items() if entry.required]
         self.inputs = schema.min_input, schema.max_input
-        options = [entry.option.name for entry in schema.inputs]
-        self.inputs_required = [place for place, option in enumerate(options) if option == "Single"]
+        self._options = [entry.option.name for entry in schema.inputs]
         self.outputs = schema.max_output
+
+    def needs(self, place: int) -> bool:
+        """Whether the input at a place may not be left out; the last may stand for any number of them."""
+        option: str = self._options[min(place, len(self._options) - 1)]
+        return option != "Optional"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...checks import real_array
+from ..budget import LimitExceeded
 from ..native import check_finite
-from .fold import Graph
-from .nodes import WEIGHTS, LstmNode, given
-from .proto import DTYPES, Source, naming, type_name
+from .fold import Graph, owned_bytes
+from .nodes import WEIGHTS, Layers, LstmNode, given, layer_bytes
+from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, plural, quoted, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +22,14 @@ if TYPE_CHECKING:
     from ...typing import Array, ArrayLike
     from .fold import Node
 
-#: unsupported nodes that an error names
-LARGEST_LIST = 1000
+#: unsupported operators that an error names
+LARGEST_LIST = 20
+#: all results of a run that are alive may take so many bytes, or so many times what the run was given
+LARGEST_RUN, RUN_FACTOR = 2 * LARGEST_RESULT, 16
+#: a layer may take so many times what its weights do
+LAYER_FACTOR = 6
+# What exporters write for a size that has no name.
+_UNNAMED = {"", "?", "-1", "None"}
 
 
 class Value(NamedTuple):
@@ -31,9 +39,10 @@ class Value(NamedTuple):
     ----------
     name : str
     shape : tuple of int, str or None; or None
-        A size, or the name of one that may change from call to call, or None for one without a name. None for the
-        whole: any shape.
+        A size, or the name of one that may change from call to call, or None for one without a name (as exporters
+        write it: nothing, -1, "?" or "None"). None for the whole: any shape.
     dtype : numpy.dtype
+        object for strings.
     """
 
     name: str
@@ -87,14 +96,14 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
     source = Source(model)
     with naming(source.name):
         graph = Graph(source, source.proto.graph)
-        unsupported = [f"{label}: {reason}" for label, reason in graph.foreign]
-        if unsupported:
-            more = "; ..." if len(unsupported) > LARGEST_LIST else ""
-            raise ValueError(
-                f"{len(unsupported)} nodes are not supported: {'; '.join(unsupported[:LARGEST_LIST])}{more}"
-            )
+        count, kinds = graph.count_foreign(), graph.foreign
+        if count:
+            told = [f"{kind}: {nodes}" for kind, nodes in kinds[:LARGEST_LIST]]
+            told += [f"and {plural(len(kinds) - LARGEST_LIST, 'other operator')}"] if len(kinds) > LARGEST_LIST else []
+            verb = "is" if count == 1 else "are"
+            raise ValueError(f"{plural(count, 'node')} {verb} not supported: {'; '.join(told)}")
         weights = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
-        made = OnnxModel(graph)
+        made = OnnxModel(graph, Layers(source.budget))
         made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
     check_finite(source.name, weights, strict)
     return made
@@ -116,12 +125,13 @@ class OnnxModel:
     properties: dict[str, str]
     metadata: dict[str, Any]
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, layers: Layers) -> None:
         self.inputs = tuple(_value(value) for value in graph.inputs)
         self.outputs = tuple(_value(value) for value in graph.outputs)
-        self._steps = [_lstm(node, graph.constants) if node.op_type == "LSTM" else node for node in graph.nodes]
+        self._steps = [_lstm(node, graph.constants, layers) if node.op_type == "LSTM" else node for node in graph.nodes]
         used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
         self._constants = {name: array for name, array in graph.constants.items() if name in used}
+        self._constant_bytes = owned_bytes(self._constants.values())
         self._everything = self._plan([value.name for value in self.outputs])
 
     def __repr__(self) -> str:
@@ -153,13 +163,19 @@ class OnnxModel:
         names = self._wanted(outputs)
         values = self._given(inputs)
         seen = {id(array) for array in values.values()}
+        given = sum(array.nbytes for array in values.values())
+        most, alive = max(LARGEST_RUN, RUN_FACTOR * (given + self._constant_bytes)), given
         with np.errstate(all="ignore"):  # infinity and NaN are ONNX's answers too
             for step, ended in self._everything if outputs is None else self._plan(names):
                 arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
                 results = step.run(arrays)
-                values |= {name: array for name, array in zip(step.outputs, results, strict=False) if name}
-                for name in ended:
-                    values.pop(name, None)
+                made = {name: array for name, array in zip(step.outputs, results, strict=False) if name}
+                values |= made
+                alive += sum(array.nbytes for array in made.values())
+                if alive > most < owned_bytes(values.values()):  # the sum first: it counts views too, but is at hand
+                    raise ValueError(f"{step}: with its results those that are needed take more than {most} bytes")
+                for name in ended & values.keys():
+                    alive -= values.pop(name).nbytes
         return [_own(self._constants.get(name, values.get(name)), seen) for name in names]
 
     def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
@@ -181,9 +197,7 @@ class OnnxModel:
         sizes: dict[str, int] = {}
         values: dict[str, Array] = {}
         for value in self.inputs:
-            array = real_array(value.name, inputs[value.name])
-            if not np.can_cast(array.dtype, value.dtype, "same_kind"):
-                raise TypeError(f"{value.name}: expected {value.dtype}, got {array.dtype}")
+            array = _array(value, inputs[value.name])
             if value.shape is not None:
                 _check_shape(value, array.shape, sizes)
             values[value.name] = np.asarray(array, value.dtype)
@@ -202,49 +216,76 @@ class OnnxModel:
 
 
 class _LstmStep:
-    """An LSTM node, with its layer where the weights are constant."""
+    """An LSTM node, with its layer where the weights are constant and the layer is no more than may be taken."""
 
-    def __init__(self, node: Node, constants: dict[str, Any]) -> None:
+    def __init__(self, node: Node, constants: dict[str, Any], layers: Layers) -> None:
         self._node = node
         self._lstm = LstmNode(node)
         self._layer: LSTM | None = None
         self.inputs, self.outputs = node.inputs, node.outputs
         names = [given(node.inputs, place) for place in WEIGHTS]
         if all(name in constants for name in names if name):
-            W, R, B, P = (constants.get(name) for name in names)
-            self._layer = self._lstm.layer(W, R, B, P)
+            with contextlib.suppress(LimitExceeded):
+                self._layer = layers.get(self._lstm, [constants.get(name) for name in names])
+        if self._layer is not None:
             self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
+
+    def __str__(self) -> str:
+        return str(self._node)
+
+    def _packed(self, *weights: Array | None) -> LSTM:
+        size = layer_bytes(weights)
+        if size > max(LARGEST_RESULT, LAYER_FACTOR * owned_bytes(weights)):
+            raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are taken")
+        return self._lstm.layer(*weights)
 
     def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
         with naming(self._node):
             filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
             X, W, R, B, lengths, initial_h, initial_c, P = filled
-            layer = self._layer or self._lstm.layer(W, R, B, P)
+            layer = self._layer or self._packed(W, R, B, P)
+            if X.ndim == 3:
+                rows = [max(size, 1) for size in X.shape[:2]]  # no steps still give states, no rows still take time
+                self._node.room((*rows, layer.output_size), X.dtype, X)
             return self._lstm.run(layer, X, lengths, initial_h, initial_c)
 
 
-def _lstm(node: Node, constants: dict[str, Array]) -> _LstmStep:
+def _lstm(node: Node, constants: dict[str, Array], layers: Layers) -> _LstmStep:
     with naming(node):
-        return _LstmStep(node, constants)
+        return _LstmStep(node, constants, layers)
 
 
 def _value(proto: Any) -> Value:
     """A Value from a ValueInfoProto."""
     tensor = proto.type.tensor_type
-    if not proto.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
+    dtypes = {**DTYPES, STRING: STRINGS}
+    if not proto.type.HasField("tensor_type") or tensor.elem_type not in dtypes:
         kind = type_name(tensor.elem_type) if proto.type.HasField("tensor_type") else proto.type.WhichOneof("value")
-        raise ValueError(f"value {proto.name!r}: expected an array of numbers, got {kind}")
+        raise ValueError(f"value {quoted(proto.name)}: expected an array of numbers or strings, got {kind}")
     shape = None
     if tensor.HasField("shape"):
         shape = tuple(_size(size) for size in tensor.shape.dim)
-    return Value(proto.name, shape, DTYPES[tensor.elem_type])
+    return Value(proto.name, shape, dtypes[tensor.elem_type])
 
 
 def _size(proto: Any) -> int | str | None:
     """A fixed size, or the name of one that may change, or None; some exporters write -1 for that."""
     if proto.HasField("dim_value"):
         return proto.dim_value if proto.dim_value >= 0 else None
-    return proto.dim_param or None
+    return None if proto.dim_param.strip() in _UNNAMED else proto.dim_param
+
+
+def _array(value: Value, given: ArrayLike) -> Array:
+    """What was given for an input, of its kind."""
+    if value.dtype != STRINGS:
+        array = real_array(value.name, given)
+        if not np.can_cast(array.dtype, value.dtype, "same_kind"):
+            raise TypeError(f"{value.name}: expected {value.dtype}, got {array.dtype}")
+        return array
+    array = np.asarray(given)
+    if array.dtype.kind not in "UO" or not all(isinstance(text, str) for text in array.flat):
+        raise TypeError(f"{value.name}: expected strings, got {array.dtype}")
+    return array
 
 
 def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> None:

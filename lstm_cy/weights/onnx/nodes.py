@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,22 @@ from ...lstm import LSTM
 from .. import gate_order
 from ..native import check_finite
 from .fold import Graph
-from .proto import Source, naming
+from .proto import Source, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ...typing import Array
+    from ..budget import Budget
     from .fold import Graph, Node
 
 # What is meant where these are not given runtimes do not agree about.
 _UNSETTLED = ("affine", "scaledtanh", "thresholdedrelu")
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+#: units that the kernels' panels have at most, to which a layer's are rounded up
+PANEL_UNITS = 16
+#: what a layer is drawn as, besides its weights
+LAYER_OBJECTS = 300
 #: the places among a node's inputs of W, R, B and P
 WEIGHTS = (1, 2, 3, 7)
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -77,14 +83,15 @@ def lstms(model: Any) -> dict[str, LSTM]:
         for function in source.proto.functions:
             if any(node.op_type == "LSTM" for node in function.node):
                 advice = "onnx.inliner.inline_local_functions brings it into the graph"
-                raise ValueError(f"function {function.name!r} has an LSTM; {advice}")
+                raise ValueError(f"function {quoted(function.name)} has an LSTM; {advice}")
         found: dict[str, LSTM] = {}
+        layers = Layers(source.budget)
         arrays: dict[str, Array | None] = {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
             name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
             with naming(node):
                 weights = _constant_weights(graph, node)
-                found[name] = LstmNode(node).layer(*weights)
+                found[name] = copy.copy(layers.get(LstmNode(node), weights))
             _warn_of_states(source.name, graph, node)
             arrays |= {f"{name}: {_INPUTS[place]}": array for place, array in zip(WEIGHTS, weights, strict=True)}
     check_finite(source.name, {name: array for name, array in arrays.items() if array is not None}, False)
@@ -109,7 +116,7 @@ def _constant_weights(graph: Graph, node: Node) -> list[Any]:
     names = [given(node.inputs, place) for place in WEIGHTS]
     arrays = [graph.constant(name) if name else None for name in names]
     changing = [
-        f"{_INPUTS[place]} = {name!r}"
+        f"{_INPUTS[place]} = {quoted(name)}"
         for place, name, array in zip(WEIGHTS, names, arrays, strict=True)
         if name and array is None
     ]
@@ -129,6 +136,45 @@ def _warn_of_states(path: str, graph: Graph, node: Node) -> None:
 def given(inputs: Sequence[str], place: int) -> str:
     """The input of a node at a place, or "" where it is left out."""
     return inputs[place] if place < len(inputs) else ""
+
+
+class Layers:
+    """The layers of one file's nodes: those with the same weights and options are made once, within a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._made: dict[Any, LSTM] = {}
+
+    def get(self, node: LstmNode, weights: list[Array | None]) -> LSTM:
+        """The layer of a node with these weights.
+
+        Raises
+        ------
+        LimitExceeded
+            It is more than may be taken.
+        """
+        key = repr(node.options), *map(_place, weights)
+        if key not in self._made:
+            self._budget.objects(LAYER_OBJECTS, "its layers")
+            self._budget.bytes(layer_bytes(weights), "its layers")
+            self._made[key] = node.layer(*weights)
+        return self._made[key]
+
+
+def _place(array: Array | None) -> Any:
+    """Where an array stands in memory, and how."""
+    return array is not None and (array.ctypes.data, array.shape, array.strides, array.dtype)
+
+
+def layer_bytes(weights: Sequence[Array | None]) -> int:
+    """What a layer of these weights takes at most: parameters, a copy on the way, and what the kernels make of them."""
+    W, R = weights[:2]
+    if W is None or R is None or W.ndim != 3 or R.ndim != 3:  # which the layer refuses
+        return 0
+    (D, _, I), H = W.shape, R.shape[-1]
+    panels = -(-H // PANEL_UNITS) * PANEL_UNITS
+    size: int = D * 4 * (I + H + 2) * (2 * H + panels) * max(W.itemsize, 4)
+    return size
 
 
 class LstmNode:
@@ -166,7 +212,7 @@ class LstmNode:
         entries = []
         for name in names:
             if name not in activations.DEFAULTS:
-                raise ValueError(f"activations: expected some of {', '.join(activations.DEFAULTS)}, got {name!r}")
+                raise ValueError(f"activations: expected some of {', '.join(activations.DEFAULTS)}, got {quoted(name)}")
             values = []
             for numbers, default in zip(
                 lists[: activations.ARGUMENTS.get(name, 0)], activations.DEFAULTS[name], strict=False

@@ -29,11 +29,25 @@ OPERATORS: dict[str, _Operator] = {}
 ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
     "Cast": {"to": tuple(DTYPES)},
-    "GatherND": {"batch_dims": (0,)},
     "Gelu": {"approximate": ("none", "tanh")},
+    "LayerNormalization": {"stash_type": (1, 11)},
     "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
 }
 OUTPUTS = {"BatchNormalization": 1}
+#: operators that take strings too; the others are defined for numbers alone
+OF_STRINGS = {"Concat", "Equal", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"}
+OF_STRINGS |= {
+    "ReverseSequence",
+    "Shape",
+    "Size",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
 
 
 def operator(name: str) -> Callable[[_Operator], _Operator]:
@@ -158,6 +172,8 @@ OPERATORS |= {
 @operator("Pow")
 def _pow(node: Node, x: Array, exponent: Array) -> Array:
     node.room(np.broadcast_shapes(x.shape, exponent.shape), x.dtype, x)
+    if exponent.dtype.kind == "i" and (exponent < 0).any():  # 1 / x, cut to an integer where x is one
+        exponent = exponent.astype(np.float64)
     return np.asarray(np.power(x, exponent)).astype(x.dtype, copy=False)
 
 
@@ -165,10 +181,12 @@ def _pow(node: Node, x: Array, exponent: Array) -> Array:
 def _clip(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     if node.opset < 11:
         low, high = node.get("min"), node.get("max")
-    if low is not None:
-        x = np.maximum(x, np.asarray(low, x.dtype))
-    if high is not None:
-        x = np.minimum(x, np.asarray(high, x.dtype))
+    for name, limit, function in (("min", low, np.maximum), ("max", high, np.minimum)):
+        if limit is not None:
+            limit = np.asarray(limit, x.dtype)
+            if limit.size != 1:
+                raise ValueError(f"{name}: expected one number, got shape {limit.shape}")
+            x = function(x, limit.reshape(()))
     return x
 
 
@@ -203,7 +221,8 @@ def _identity(node: Node, x: Array) -> Array:
 
 @operator("Dropout")
 def _dropout(node: Node, x: Array, ratio: Array | None = None, training_mode: Array | None = None) -> tuple[Array, ...]:
-    if training_mode is not None and training_mode.any():
+    rate = 0.5 if ratio is None else ratio.any()
+    if training_mode is not None and training_mode.any() and rate:
         raise ValueError("training_mode is true; dropout is for training")
     return (x, np.ones(x.shape, bool if node.opset >= 10 else x.dtype))[: len(node.outputs)]
 
@@ -242,17 +261,25 @@ def _gemm(node: Node, a: Array, b: Array, c: Array | None = None) -> Array:
 def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None = None) -> tuple[Array, ...]:
     axis = _axis(node.get("axis", -1), x.ndim)
     axes = tuple(range(axis, x.ndim))
-    mean = x.mean(axes, keepdims=True, dtype=x.dtype)
-    centred = x - mean
-    inverse = 1 / np.sqrt((centred * centred).mean(axes, keepdims=True, dtype=x.dtype) + x.dtype.type(_epsilon(node)))
+    for name, array in (("Scale", scale), ("B", bias)):
+        if array is not None and np.broadcast_shapes(x.shape, array.shape) != x.shape:
+            raise ValueError(f"{name}: shape {array.shape} does not fit an input of shape {x.shape}")
+    stash = DTYPES[node.get("stash_type", 1)]
+    wide = x.astype(np.promote_types(x.dtype, stash), copy=False)
+    mean = wide.mean(axes, keepdims=True)
+    centred = wide - mean
+    inverse = 1 / np.sqrt((centred * centred).mean(axes, keepdims=True) + wide.dtype.type(_epsilon(node)))
     y = centred * inverse * scale
-    results = y if bias is None else y + bias, mean, inverse
-    return tuple(part.astype(x.dtype, copy=False) for part in results)[: len(node.outputs)]
+    y = y if bias is None else y + bias
+    return (y.astype(x.dtype, copy=False), mean.astype(stash), inverse.astype(stash))[: len(node.outputs)]
 
 
 @operator("BatchNormalization")
 def _batch_normalization(node: Node, x: Array, *statistics: Array) -> Array:
-    shape = (1, -1) + (1,) * (x.ndim - 2)
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if any(array.shape != (channels,) for array in statistics):
+        raise ValueError(f"expected statistics of shape ({channels},), got {[array.shape for array in statistics]}")
+    shape = (-1,) + (1,) * (x.ndim - 2)
     scale, bias, mean, variance = (array.reshape(shape) for array in statistics)
     y = (x - mean) / np.sqrt(variance + variance.dtype.type(_epsilon(node))) * scale + bias
     result: Array = y.astype(x.dtype, copy=False)
@@ -268,7 +295,7 @@ def _epsilon(node: Node) -> float:
 def _softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     exponentials = np.exp(rows - rows.max(axis, keepdims=True, initial=-np.inf))
-    result: Array = (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape)
+    result: Array = (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape).astype(x.dtype, copy=False)
     return result
 
 
@@ -276,16 +303,17 @@ def _softmax(node: Node, x: Array) -> Array:
 def _log_softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
     shifted = rows - rows.max(axis, keepdims=True, initial=-np.inf)
-    result: Array = (shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))).reshape(x.shape)
-    return result
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    return result.reshape(x.shape).astype(x.dtype, copy=False)
 
 
 def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
-    """x, and the axis to sum over; until version 13 all axes from the given one on count as one."""
+    """x, at least float32, and the axis to sum over; until version 13 all axes from the given one on count as one."""
+    wide = x.astype(np.promote_types(x.dtype, np.float32), copy=False)
     if node.opset >= 13:
-        return x, _axis(node.get("axis", -1), x.ndim)
+        return wide, _axis(node.get("axis", -1), x.ndim)
     axis = _axis(node.get("axis", 1), x.ndim)
-    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), 1
+    return wide.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), 1
 
 
 # Reductions
@@ -304,23 +332,49 @@ def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operato
     return apply
 
 
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    """What is below every other number."""
+    return False if dtype.kind == "b" else -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _highest(dtype: np.dtype[Any]) -> Any:
+    return True if dtype.kind == "b" else np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+
+
+def _sum(x: Array, **options: Any) -> Any:
+    return np.sum(x, dtype=np.float32 if x.dtype == np.float16 else None, **options)
+
+
+def _prod(x: Array, **options: Any) -> Any:
+    return np.prod(x, dtype=np.float32 if x.dtype == np.float16 else None, **options)
+
+
+def _mean(x: Array, **options: Any) -> Any:
+    """NaN of nothing, as in NumPy; of no integers, which have no NaN, 0."""
+    result = np.mean(x, **options)
+    return result if x.dtype.kind == "f" else np.nan_to_num(result)
+
+
 OPERATORS |= {
-    "ReduceMax": _reduction(np.max, 18),
-    "ReduceMean": _reduction(np.mean, 18),
-    "ReduceMin": _reduction(np.min, 18),
-    "ReduceProd": _reduction(np.prod, 18),
-    "ReduceSum": _reduction(np.sum, 13),
+    "ReduceMax": _reduction(lambda x, **options: np.max(x, initial=_lowest(x.dtype), **options), 18),
+    "ReduceMean": _reduction(_mean, 18),
+    "ReduceMin": _reduction(lambda x, **options: np.min(x, initial=_highest(x.dtype), **options), 18),
+    "ReduceProd": _reduction(_prod, 18),
+    "ReduceSum": _reduction(_sum, 13),
 }
 
 
 def _arg(function: Callable[..., Any]) -> _Operator:
     def apply(node: Node, x: Array) -> Array:
-        axis = _axis(node.get("axis", 0), x.ndim)
-        if node.get("select_last_index", 0):
+        axis = _axis(node.get("axis", 0), x.ndim or 1)  # a number counts as a vector of one
+        shape = x.shape[:axis] + x.shape[axis + 1 :]
+        if math.prod(shape) == 0:
+            found = np.zeros(shape, np.int64)
+        elif node.get("select_last_index", 0) and x.ndim:
             found = x.shape[axis] - 1 - function(np.flip(x, axis), axis)
         else:
             found = function(x, axis)
-        return np.expand_dims(found, axis) if node.get("keepdims", 1) else found
+        return np.expand_dims(found, axis) if node.get("keepdims", 1) and x.ndim else found
 
     return apply
 
@@ -371,9 +425,11 @@ def _constant(node: Node) -> Array:
         "value_floats": np.float32,
         "value_int": np.int64,
         "value_ints": np.int64,
+        "value_string": np.object_,
+        "value_strings": np.object_,
     }
     if others or name not in types:
-        raise ValueError(f"expected one value of numbers, got {', '.join(node.attributes)}")
+        raise ValueError(f"expected one value, got {', '.join(node.attributes)}")
     return value if name == "value" else np.array(value, types[name])
 
 
@@ -422,21 +478,30 @@ def _pad(node: Node, x: Array, pads: Any = None, value: Any = None, axes: Any = 
     axes = range(x.ndim) if axes is None else [_axis(axis, x.ndim) for axis in _integers("axes", axes)]
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
         raise ValueError(f"pads: expected two for each axis of {list(axes)}, got {pads}")
-    widths = [(0, 0)] * x.ndim
+    widths, kept = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for place, axis in enumerate(axes):
-        widths[axis] = pads[place], pads[place + len(axes)]
-    kept = tuple(slice(max(0, -low), size - max(0, -high)) for size, (low, high) in zip(x.shape, widths, strict=True))
-    widths = [(max(0, low), max(0, high)) for low, high in widths]
-    x = x[kept]  # negative pads take away
+        kept[axis], widths[axis] = _pad_axis(x.shape[axis], pads[place], pads[place + len(axes)])
+    x = x[tuple(kept)]
     node.room([size + low + high for size, (low, high) in zip(x.shape, widths, strict=True)], x.dtype)
     mode = node.get("mode", "constant")
     return np.pad(x, widths, mode, **({"constant_values": x.dtype.type(value)} if mode == "constant" else {}))
+
+
+def _pad_axis(size: int, low: int, high: int) -> tuple[slice, tuple[int, int]]:
+    """What of an axis stays, and what is added before and behind it; a negative pad takes away, of the other too."""
+    if size + low + high < 0:
+        raise ValueError(f"pads: {low} and {high} take more than there is of an axis of size {size}")
+    first, end = min(size, max(0, -low)), size - min(size, max(0, -high))
+    before, behind = max(0, low) - max(0, -high - size), max(0, high) - max(0, -low - size)
+    return slice(first, end), (max(0, before), max(0, behind))
 
 
 @operator("Reshape")
 def _reshape(node: Node, x: Array, shape: Any) -> Array:
     shape = _integers("shape", shape)
     copied = [] if node.get("allowzero", 0) else [axis for axis, size in enumerate(shape) if size == 0]
+    if not copied and 0 in shape and -1 in shape:
+        raise ValueError(f"shape: with allowzero either 0 or -1, got {shape}")
     if min(shape, default=0) < -1 or shape.count(-1) > 1 or copied[-1:] > [x.ndim - 1]:
         raise ValueError(f"shape: {shape} does not fit an input of shape {x.shape}")
     new = [x.shape[axis] if axis in copied else size for axis, size in enumerate(shape)]
@@ -457,7 +522,10 @@ def _flatten(node: Node, x: Array) -> Array:
 
 @operator("Transpose")
 def _transpose(node: Node, x: Array) -> Array:
-    return x.transpose(node.get("perm"))
+    order = node.get("perm")
+    if order is not None and sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"perm: expected each of {x.ndim} axes once, got {order}")
+    return x.transpose(order)
 
 
 @operator("Squeeze")
@@ -513,11 +581,13 @@ def _slice(node: Node, x: Array, starts: Any = None, ends: Any = None, axes: Any
     else:
         starts, ends = _integers("starts", starts), _integers("ends", ends)
         axes = None if axes is None else _integers("axes", axes)
-    axes = range(len(starts)) if axes is None else axes
+    axes = [_axis(axis, x.ndim) for axis in (range(len(starts)) if axes is None else axes)]
     steps = [1] * len(starts) if steps is None else _integers("steps", steps)
+    if not len(starts) == len(ends) == len(axes) == len(steps) == len(set(axes)):
+        raise ValueError(f"expected a start, end and step for each axis, got {starts}, {ends}, {steps} for axes {axes}")
     parts = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        parts[_axis(axis, x.ndim)] = slice(start, end, step)  # ONNX clamps as Python does
+        parts[axis] = slice(start, end, step)  # ONNX clamps as Python does
     return x[tuple(parts)]
 
 
@@ -531,6 +601,9 @@ def _gather(node: Node, x: Array, indices: Array) -> Array:
 @operator("GatherElements")
 def _gather_elements(node: Node, x: Array, indices: Array) -> Array:
     axis = _axis(node.get("axis", 0), x.ndim)
+    sizes = zip(indices.shape, x.shape, strict=False)
+    if indices.ndim != x.ndim or any(part > size for place, (part, size) in enumerate(sizes) if place != axis):
+        raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
     node.room(indices.shape, x.dtype)
     parts = tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))
     return np.take_along_axis(x[parts], indices, axis)
@@ -538,8 +611,15 @@ def _gather_elements(node: Node, x: Array, indices: Array) -> Array:
 
 @operator("GatherND")
 def _gather_nd(node: Node, x: Array, indices: Array) -> Array:
-    node.room(indices.shape[:-1] + x.shape[indices.shape[-1] :], x.dtype)
-    result: Array = x[tuple(np.moveaxis(indices, -1, 0))]
+    batch = node.get("batch_dims", 0)
+    least = min(x.ndim, indices.ndim)
+    if not 0 <= batch < max(least, 1) or x.shape[:batch] != indices.shape[:batch]:
+        raise ValueError(f"batch_dims: {batch} does not fit shapes {x.shape} and {indices.shape}")
+    if indices.ndim == 0 or not 1 <= indices.shape[-1] <= x.ndim - batch:
+        raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
+    node.room(indices.shape[:-1] + x.shape[batch + indices.shape[-1] :], x.dtype)
+    rows = np.ogrid[tuple(slice(size) for size in indices.shape[:-1])][:batch]  # each batch looks into its own
+    result: Array = x[(*rows, *np.moveaxis(indices, -1, 0))]
     return result
 
 

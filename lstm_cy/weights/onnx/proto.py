@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import re
@@ -13,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...extras import pip_install
+from ...printable import printable
+from ..budget import Budget, LimitExceeded, listed, shortened
+from . import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
 
     from ...typing import Array
 
@@ -23,8 +28,14 @@ if TYPE_CHECKING:
 OPSETS = range(7, 26)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
-#: nodes, tensors and inputs; each costs far more memory than the file's bytes that ask for it
-LARGEST_COUNT = 50_000
+#: characters of a name that an error has
+LONGEST_NAME = 100
+#: bytes of one result, of the operators that can make much of little, when a graph is run
+LARGEST_RESULT = 1 << 31
+#: as NumPy has it
+LARGEST_RANK = 64
+#: how many times the file's bytes constants and packed weights may take, besides what any file may
+BUDGET_FACTOR = 6
 
 # TensorProto.DataType, as far as NumPy has it
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -41,14 +52,11 @@ DTYPES: dict[int, np.dtype[Any]] = {
     12: np.dtype("uint32"),
     13: np.dtype("uint64"),
 }
+#: how arrays of strings are held
+STRINGS = np.dtype(object)
+STRING = 8
 # Where a tensor without raw data keeps the numbers; what is not named is in int32_data.
-_FIELDS = {
-    "float32": "float_data",
-    "float64": "double_data",
-    "int64": "int64_data",
-    "uint32": "uint64_data",
-    "uint64": "uint64_data",
-}
+_FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 # AttributeProto.AttributeType: where the value is
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 10: "graphs"}
 _EXTERNAL = 1
@@ -69,11 +77,23 @@ def import_onnx() -> Any:
 
 @contextlib.contextmanager
 def naming(name: object) -> Iterator[None]:
-    """Errors that arise inside begin with `name`."""
+    """Errors that arise inside begin with `name`; what a file has in it makes none of them long."""
     try:
         yield
+    except LimitExceeded:  # names the file already
+        raise
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{printable(name)}: {shortened(error)}") from None
+
+
+def quoted(name: str) -> str:
+    """A name from a file, in quotes."""
+    return repr(name) if len(name) <= LONGEST_NAME else f"'{shortened(name, LONGEST_NAME)}'"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with what is counted, of which an s makes more than one."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 class Source:
@@ -90,6 +110,8 @@ class Source:
         What errors call it: the path, or "model".
     size : int
         Bytes of the protobuf.
+    budget : Budget
+        What may still be taken because of it.
     opset : int
         Version of ONNX's own operators.
     """
@@ -98,31 +120,44 @@ class Source:
         onnx = import_onnx()
         folder, self.name = None, "model"
         if isinstance(model, onnx.ModelProto):
-            self.proto, self.size = model, model.ByteSize()
+            self._sized(model.ByteSize())
+            self.proto = model
         elif isinstance(model, bytes | bytearray | memoryview):
-            content = bytes(model)
-            self.proto, self.size = self._parsed(onnx, content), len(content)
+            self.proto = self._read(onnx, io.BytesIO(model), len(model))
         elif isinstance(model, str | os.PathLike):
             self.name = os.fspath(model)
             folder = os.path.dirname(self.name) or os.curdir
             with open(self.name, "rb") as file:
-                self.size = os.fstat(file.fileno()).st_size
-                if self.size > LARGEST_FILE:
-                    raise ValueError(f"{self.name}: {self.size} bytes; an ONNX file has at most {LARGEST_FILE}")
-                self.proto = self._parsed(onnx, file.read())
+                status = os.fstat(file.fileno())
+                if stat.S_ISREG(status.st_mode):
+                    self.proto = self._read(onnx, file, status.st_size)
+                else:  # such as a pipe, which has no size and no places
+                    content = file.read(LARGEST_FILE + 1)
+                    self.proto = self._read(onnx, io.BytesIO(content), len(content))
         else:
             raise TypeError(f"model: expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
-        self._external = _External(folder)
+        self._external = _External(folder, self.budget)
         with naming(self.name):
             self.opset = self._opset()
 
-    def _parsed(self, onnx: Any, content: bytes) -> Any:
+    def _sized(self, size: int) -> None:
+        if size > LARGEST_FILE:
+            raise ValueError(f"{printable(self.name)}: {size} bytes; an ONNX file has at most {LARGEST_FILE}")
+        self.size, self.budget = size, Budget(self.name, size, BUDGET_FACTOR)
+
+    def _read(self, onnx: Any, file: BinaryIO, size: int) -> Any:
+        """The ModelProto in a file, once it is certain that it does not cost too much."""
         from google.protobuf.message import DecodeError  # what onnx itself stands on
 
+        self._sized(size)
         try:
-            return onnx.load_model_from_string(content)
-        except DecodeError as error:
-            raise ValueError(f"{self.name}: truncated, or not an ONNX model: {error}") from None
+            wire.draw(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
+            file.seek(0)
+            return onnx.load_model_from_string(file.read(size))
+        except LimitExceeded:
+            raise
+        except (ValueError, DecodeError) as error:
+            raise ValueError(f"{printable(self.name)}: truncated, or not an ONNX model: {shortened(error)}") from None
 
     def _opset(self) -> int:
         versions = {entry.version for entry in self.proto.opset_import if is_onnx(entry.domain)}
@@ -134,7 +169,7 @@ class Source:
         # A function may take the place of an operator.
         hidden = [function.name for function in self.proto.functions if is_onnx(function.domain)]
         if hidden:
-            raise ValueError(f"functions in the place of ONNX's operators: {', '.join(hidden)}")
+            raise ValueError(f"functions in the place of ONNX's operators: {listed(hidden)}")
         return version
 
     def array(self, tensor: Any) -> Array:
@@ -145,15 +180,17 @@ class Source:
         ValueError
             A type NumPy does not have, or a size that is not that of the bytes that are there.
         """
-        name = f"tensor {tensor.name!r}"
+        name = f"tensor {quoted(tensor.name)}"
         array: Array
+        if tensor.data_type == STRING and not tensor.HasField("segment"):
+            with naming(name):
+                return _strings(tensor)
         if tensor.data_type not in DTYPES or tensor.HasField("segment"):
             raise ValueError(f"{name}: type {type_name(tensor.data_type)} or its segments are not supported")
-        shape, dtype = tuple(tensor.dims), DTYPES[tensor.data_type]
-        if min(shape, default=0) < 0:
-            raise ValueError(f"{name}: shape {shape}")
+        with naming(name):
+            shape, dtype = _shape(tensor), DTYPES[tensor.data_type]
         count = math.prod(shape)
-        field = _FIELDS.get(dtype.name, "int32_data")
+        field = _FIELDS.get(tensor.data_type, "int32_data")
         if tensor.data_location == _EXTERNAL:
             with naming(name):
                 raw = self._external.read(tensor, count * dtype.itemsize)
@@ -169,9 +206,9 @@ class Source:
         elif raw is not None:
             array = np.frombuffer(raw, dtype.newbyteorder("<"))
         elif dtype.name == "float16":  # its bits stand in integers
-            array = np.array(tensor.int32_data, np.uint16).view(dtype)
+            array = np.fromiter(tensor.int32_data, np.uint16, count).view(dtype)
         else:
-            array = np.array(getattr(tensor, field), dtype)
+            array = np.fromiter(getattr(tensor, field), dtype, count)
         array = array.reshape(shape)
         array.flags.writeable = False
         return array
@@ -181,9 +218,9 @@ class Source:
         values = {}
         for attribute in node.attribute:
             if attribute.name in values:
-                raise ValueError(f"attribute {attribute.name!r} is there twice")
+                raise ValueError(f"attribute {quoted(attribute.name)} is there twice")
             if attribute.type not in _ATTRIBUTES or attribute.ref_attr_name:
-                raise ValueError(f"attribute {attribute.name!r} is of a type that is not supported")
+                raise ValueError(f"attribute {quoted(attribute.name)} is of a type that is not supported")
             value = getattr(attribute, _ATTRIBUTES[attribute.type])
             if attribute.type == 4:
                 value = self.array(value)
@@ -197,14 +234,46 @@ class Source:
         return values
 
 
+def check_empty(shape: Sequence[int], itemsize: int) -> None:
+    """Raise where a shape is empty along one axis and beyond all bounds along others, of which sums would be made."""
+    size = math.prod(filter(None, shape)) * itemsize
+    if 0 in shape and size > LARGEST_RESULT:
+        raise ValueError(f"shape {tuple(shape)}: its other axes would take {size} bytes, at most {LARGEST_RESULT}")
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    if len(tensor.dims) > LARGEST_RANK:
+        raise ValueError(f"{len(tensor.dims)} dimensions; at most {LARGEST_RANK} are read")
+    shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape}")
+    check_empty(shape, 8)
+    return shape
+
+
+def _strings(tensor: Any) -> Array:
+    """A read-only array of str from a TensorProto."""
+    shape = _shape(tensor)
+    if tensor.data_location == _EXTERNAL or tensor.HasField("raw_data"):
+        raise ValueError("strings stand in string_data")
+    if math.prod(shape) != len(tensor.string_data):
+        raise ValueError(f"shape {shape} does not fit its {plural(len(tensor.string_data), 'string')}")
+    array = np.empty(len(tensor.string_data), STRINGS)
+    array[:] = [text.decode() for text in tensor.string_data]
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
 class _External:
     """Reads the tensors that a model keeps in files of their own, which must lie beside it.
 
     Each byte is read once, and what tensors share they share here too, so that a small file cannot fill the memory.
     """
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, budget: Budget) -> None:
         self._folder: Any = folder
+        self._budget = budget
         self._read: dict[tuple[str, int, int], bytes] = {}
         self._left: dict[str, int] = {}
 
@@ -220,10 +289,11 @@ class _External:
         if self._folder is None:
             raise ValueError("its data are in another file; give the path of the model")
         if location in ("", os.curdir, os.pardir) or re.search(r"[/\\:\0]", location):
-            raise ValueError(f"its data are in {location!r}; only files in the model's own folder are read")
+            raise ValueError(f"its data are in {quoted(location)}; only files in the model's own folder are read")
         key = location, int(offset), size
         if key not in self._read:
             self._read[key] = self._bytes(*key)
+            self._budget.extend(size)
         return self._read[key]
 
     def _bytes(self, location: str, offset: int, size: int) -> bytes:
@@ -234,15 +304,16 @@ class _External:
             descriptor = os.open(path, _READ)
         except OSError as error:
             why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-            raise ValueError(f"its data in {location!r} are not read: {why}") from None
+            raise ValueError(f"its data in {quoted(location)} are not read: {why}") from None
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"its data in {location!r} are not read: it is not a file")
+                raise ValueError(f"its data in {quoted(location)} are not read: it is not a file")
             left = self._left.setdefault(location, status.st_size)
             if offset + size > status.st_size or size > left:
                 raise ValueError(
-                    f"{size} bytes at {offset} of {location!r}, which has {status.st_size}, {left} of them not yet used"
+                    f"{size} bytes at {offset} of {quoted(location)}, "
+                    f"which has {status.st_size}, {left} of them not yet used"
                 )
             self._left[location] -= size
             with open(descriptor, "rb", closefd=False) as file:
