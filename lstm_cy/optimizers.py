@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import flag, float_array, non_negative_int, number
+from .checks import flag, float_array, int_within, number, shown
 from .losses import sum_of_squares
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache.
 _BLOCK = 1 << 14
+# Up to here a float, which Adam makes of the count, has every integer.
+_MOST_STEPS = 1 << 53
 
 
 class Optimizer:
@@ -23,30 +26,70 @@ class Optimizer:
 
     A subclass gives `config` (its constructor's arguments besides the model, as JSON can hold them, lr and
     weight_decay among them), the names of the arrays it keeps for each parameter (`slots`, which start at
-    zero), and `_update`.
+    zero; `non_negative` those that are never below), and `_update`.
 
     Attributes
     ----------
     model : Layer
         The layer whose parameters are replaced at each step.
     lr : float
-        The learning rate of the next step. Write it to follow a schedule.
+        The learning rate of the next step. Write it to follow a schedule: a finite number of at least 0.
+    weight_decay : float
     steps : int
-        Steps made so far.
+        Steps made so far; may be written, an integer of at least 0.
     config : dict
         The constructor's arguments; a later change of `lr` does not show here.
     """
 
+    non_negative: tuple[str, ...] = ()
+
     def __init__(self, model: Layer, config: dict[str, Any], slots: tuple[str, ...]) -> None:
-        self.model = model
+        parameters = getattr(model, "parameters", None)
+        if not isinstance(parameters, Mapping) or not callable(getattr(model, "replace_parameters", None)):
+            raise TypeError(
+                f"model: expected a layer such as an LSTM or a Sequential, got {shown(model)} ({type(model).__name__})"
+            )
+        self._model, self._config = model, config
         self.lr = config["lr"]
-        self.weight_decay = config["weight_decay"]
-        self.config = config
         self.steps = 0
         self._slots = {
-            slot: {name: np.zeros_like(array, order="C") for name, array in model.parameters.items()} for slot in slots
+            slot: {name: np.zeros_like(array, order="C") for name, array in parameters.items()} for slot in slots
         }
+        self._next_slots: dict[str, Parameters] = {}
         self._scratch = np.empty(_BLOCK)
+
+    @property
+    def model(self) -> Layer:
+        """The layer whose parameters are replaced at each step."""
+        return self._model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments besides the model."""
+        return dict(self._config)
+
+    @property
+    def weight_decay(self) -> float:
+        """How much of each parameter is added to its gradient."""
+        return float(self._config["weight_decay"])
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = number("lr", value, 0.0, open_high=True)
+
+    @property
+    def steps(self) -> int:
+        """Steps made so far."""
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = int_within("steps", value, 0, _MOST_STEPS)
 
     def step(self, grads: Gradients | Mapping[str, ArrayLike]) -> None:
         """Replace the model's parameters by those one step further.
@@ -59,26 +102,59 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            Names or shapes differ from the model's; all differences are listed and nothing is changed.
-        """
-        old = self.model.parameters
-        grads = _matching("grads", old, getattr(grads, "parameters", grads))
-        self.steps += 1
-        new = {name: np.empty_like(array, order="C") for name, array in old.items()}
-        for name in old:
-            state = [slot[name] for slot in self._slots.values()]
-            self._step_one(*(array.reshape(-1) for array in (new[name], old[name], grads[name], *state)))
-        self.model.replace_parameters(new)
+            Names or shapes differ from the model's; all differences are listed.
+        FloatingPointError
+            A gradient is NaN or infinite, or what the step would make of a parameter or of this optimizer's state.
 
-    def _step_one(self, *arrays: Array) -> None:
-        """Update one parameter, its arrays flat, block by block."""
-        for start in range(0, arrays[0].size, _BLOCK):
-            new, old, grad, *state = (array[start : start + _BLOCK] for array in arrays)
+        Whatever is raised, model and optimizer stay as they were.
+        """
+        old, steps = self.model.parameters, self.steps
+        grads = _matching("grads", old, getattr(grads, "parameters", grads))
+        new = _empty_like(old)
+        # What is kept is not written to before all of the step is done: two sets of arrays take turns.
+        slots = self._next_slots or {slot: _empty_like(arrays) for slot, arrays in self._slots.items()}
+        self.steps += 1
+        try:
+            with np.errstate(all="ignore"):  # what comes of it is looked at
+                for name in old:
+                    before = [arrays[name] for arrays in (old, *self._slots.values(), grads)]
+                    self._step_one(name, [arrays[name] for arrays in (new, *slots.values())], before)
+            self.model.replace_parameters(new)
+        except BaseException:
+            self.steps = steps
+            raise
+        self._slots, self._next_slots = slots, self._slots
+
+    def _step_one(self, name: str, new: list[Array], before: list[Array]) -> None:
+        """Bring one parameter and its state forward, block by block; `before`: what they were, and the gradient."""
+        flat = [array.reshape(-1) for array in (*new, *before)]
+        # What is not finite in the other slots shows in the parameter; a square that overflows does not.
+        looked_at = [0, *(place for place, slot in enumerate(self._slots, 1) if slot in self.non_negative)]
+        for start in range(0, flat[0].size, _BLOCK):
+            blocks = [array[start : start + _BLOCK] for array in flat]
+            (parameter, *state), (old, *old_state, grad) = blocks[: len(new)], blocks[len(new) :]
+            for array, kept in zip(state, old_state, strict=True):
+                array[...] = kept
+            along = grad
             if self.weight_decay:
-                np.multiply(old, self.weight_decay, out=new)
-                new += grad
-                grad = new
-            self._update(new, old, grad, self._scratch.view(new.dtype)[: new.size], *state)
+                np.multiply(old, self.weight_decay, out=parameter)
+                parameter += grad
+                along = parameter
+            self._update(parameter, old, along, self._scratch.view(old.dtype)[: old.size], *state)
+            # A sum is not finite where an element is not, and hardly elsewhere.
+            if not all(math.isfinite(np.add.reduce(blocks[place])) for place in looked_at):
+                self._check_finite(name, grad, parameter, old, *state)
+
+    def _check_finite(self, name: str, grad: Array, parameter: Array, old: Array, *state: Array) -> None:
+        """Raise where a step makes NaN or infinity of finite numbers."""
+        wrong = grad[~np.isfinite(grad)]
+        if wrong.size:
+            raise FloatingPointError(f"grads[{name!r}]: expected finite numbers, got {wrong[0]}")
+        wrong = parameter[~np.isfinite(parameter) & np.isfinite(old)]
+        if wrong.size:
+            raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {self.lr} gives {wrong[0]}")
+        if not all(np.isfinite(array).all() for array in state):
+            raise FloatingPointError(f"grads[{name!r}]: too large, up to {np.abs(grad).max():.3g}, for {old.dtype}")
 
     def _update(self, new: Array, old: Array, grad: Array, scratch: Array, *state: Array) -> None:
         """Write `new` from `old` and `grad`, and bring `state` forward; `grad` may be `new` itself."""
@@ -109,14 +185,22 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            Names or shapes differ from this optimizer's; all differences are listed and nothing is changed.
+            Names or shapes differ from this optimizer's, all differences are listed; or a number is not finite or
+            out of range. Nothing is changed.
         """
-        state = _matching("state_dict", self.state_dict(), mapping)
-        steps = non_negative_int("state_dict['step']", np.asarray(mapping["step"]).item())
-        self.lr, self.steps = state["lr"].item(), steps
+        expected = {"step": np.zeros(()), "lr": np.zeros(())}
         for slot, arrays in self._slots.items():
-            for name, array in arrays.items():
-                array[...] = state[f"{slot}.{name}"]
+            expected |= {f"{slot}.{name}": array for name, array in arrays.items()}
+        state = _matching("state_dict", expected, mapping)
+        steps = int_within("state_dict['step']", np.asarray(mapping["step"]).item(), 0, _MOST_STEPS)
+        lr = number("state_dict['lr']", state["lr"].item(), 0.0, open_high=True)
+        for slot, arrays in self._slots.items():
+            for name in arrays:
+                _check_slot(f"state_dict['{slot}.{name}']", state[f"{slot}.{name}"], slot in self.non_negative)
+        self.lr, self.steps = lr, steps
+        self._slots = {
+            slot: {name: state[f"{slot}.{name}"].copy() for name in arrays} for slot, arrays in self._slots.items()
+        }
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -174,8 +258,17 @@ class SGD(Optimizer):
         }
         if nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
-        self.momentum, self.nesterov = config["momentum"], config["nesterov"]
         super().__init__(model, config, slots=("momentum_buffer",) if momentum else ())
+
+    @property
+    def momentum(self) -> float:
+        """How much of the last step's direction is kept."""
+        return float(self._config["momentum"])
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether the momentum is Nesterov's."""
+        return bool(self._config["nesterov"])
 
     def _update(  # type: ignore[override]  # its own state
         self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None
@@ -232,6 +325,8 @@ class Adam(Optimizer):
     0.75
     """
 
+    non_negative = ("exp_avg_sq",)
+
     def __init__(
         self,
         model: Layer,
@@ -241,15 +336,25 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"betas: expected two numbers, got {betas!r}")
+            raise TypeError(f"betas: expected two numbers, got {shown(betas)}")
         config: dict[str, Any] = {
             "lr": number("lr", lr, 0.0, open_high=True),
             "betas": tuple(number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)),
             "eps": number("eps", eps, 0.0, open_high=True),
             "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
         }
-        self.betas, self.eps = config["betas"], config["eps"]
         super().__init__(model, config, slots=("exp_avg", "exp_avg_sq"))
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """How slowly the means of g and of g**2 move."""
+        first, second = self._config["betas"]
+        return first, second
+
+    @property
+    def eps(self) -> float:
+        """What keeps the division from zero."""
+        return float(self._config["eps"])
 
     def _update(  # type: ignore[override]  # its own state
         self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array
@@ -309,7 +414,7 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
     arrays = _mapping("grads", getattr(grads, "parameters", grads))
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            raise TypeError(f"grads[{name!r}]: expected an array of floats, got {array!r}")
+            raise TypeError(f"grads[{name!r}]: expected an array of floats, got {shown(array)}")
         if not array.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
     with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
@@ -318,6 +423,20 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
         for array in arrays.values():
             array *= max_norm / norm
     return norm
+
+
+def _empty_like(arrays: Mapping[str, Array]) -> Parameters:
+    return {name: np.empty_like(array, order="C") for name, array in arrays.items()}
+
+
+def _check_slot(name: str, array: Array, non_negative: bool) -> None:
+    """Raise unless what an optimizer keeps is finite, and at least 0 where it is a mean of squares."""
+    fine = np.isfinite(array)
+    if non_negative:
+        fine &= array >= 0
+    if not fine.all():
+        least = " of at least 0" if non_negative else ""
+        raise ValueError(f"{name}: expected finite numbers{least}, got {array[~fine][0]}")
 
 
 def _mapping(argument: str, value: object) -> Mapping[str, Any]:

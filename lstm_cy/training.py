@@ -384,7 +384,7 @@ class _Loop:
         try:
             self.optimizer.step(grads)
         except FloatingPointError as error:
-            raise FloatingPointError(f"{error}, in {where}") from None
+            raise FloatingPointError(f"{error} in {where}; that step was not made") from None
 
     def _mean(
         self,
@@ -771,7 +771,7 @@ def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
         raise TypeError(f"loss: expected a number as the value it returns, got {shown(value)}") from None
     if isinstance(prediction, tuple):  # of a Readout that does not merge directions
         if not isinstance(gradient, tuple | list) or len(gradient) != len(prediction):
-            raise TypeError(f"loss: expected {len(prediction)} arrays as the gradient it returns, got {shown(gradient)}")
+            raise TypeError(f"loss: expected {len(prediction)} arrays as its gradient, got {shown(gradient)}")
         return value, tuple(map(_checked_gradient, gradient, prediction))
     return value, _checked_gradient(gradient, prediction)
 

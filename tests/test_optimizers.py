@@ -262,3 +262,177 @@ def test_clip_grad_norm_refuses_and_changes_nothing():
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="max_norm"):
             clip_grad_norm({}, bad)
+
+
+# what would spoil a training
+
+
+def state_as_bytes(optimizer):
+    return {name: array.tobytes() for name, array in optimizer.state_dict().items()}
+
+
+def unspoilt(optimizer, error, message, act):
+    """`act` raises so, and leaves model, rate, count and state as they were."""
+    before = parameters_as_bytes(optimizer.model), state_as_bytes(optimizer), optimizer.lr, optimizer.steps
+    with pytest.raises(error, match=message):
+        act()
+    assert before == (parameters_as_bytes(optimizer.model), state_as_bytes(optimizer), optimizer.lr, optimizer.steps)
+
+
+@pytest.mark.parametrize("model", ["x", None, 3, LSTM, {"weight": np.ones(3)}, object()])
+@pytest.mark.parametrize("make", [Adam, lambda model: SGD(model, 0.1)])
+def test_models_refused(make, model):
+    with pytest.raises(TypeError, match="model: expected a layer such as an LSTM or a Sequential, got"):
+        make(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *(("lr", value, TypeError) for value in ("abc", None, [0.1], np.array([0.1, 0.2]), 1j, True)),
+        *(("lr", value, ValueError) for value in (-1, -1e-300, np.nan, np.inf, 10**400)),
+        *(("steps", value, TypeError) for value in ("1", None, 1.5, np.nan, True)),
+        *(("steps", value, ValueError) for value in (-1, 2**53 + 1, 10**400)),
+    ],
+)
+def test_values_refused_when_written(name, value, error):
+    optimizer = Adam(model_of())
+    optimizer.step(gradients_of(optimizer.model, 0))
+    unspoilt(optimizer, error, f"{name}: expected", lambda: setattr(optimizer, name, value))
+
+
+def test_values_taken_when_written():
+    optimizer = Adam(model_of())
+    for value in (0, 1, np.float32(0.5), np.float64(0.25), np.int64(2)):
+        optimizer.lr = value
+        assert optimizer.lr == value and type(optimizer.lr) is float
+    optimizer.steps = np.int64(7)
+    assert optimizer.steps == 7 and type(optimizer.steps) is int
+
+
+@pytest.mark.parametrize("make", [Adam, lambda model: SGD(model, 0.1, momentum=0.5)])
+def test_what_a_checkpoint_compares_cannot_be_written(make):
+    optimizer = make(model_of())
+    for name in ("model", "config", "weight_decay", *(set(optimizer.config) - {"lr"})):
+        with pytest.raises(AttributeError):
+            setattr(optimizer, name, 0.5)
+    optimizer.config["weight_decay"] = 5.0
+    assert optimizer.config["weight_decay"] == 0.0
+
+
+MAKERS = [
+    lambda model: SGD(model, 0.1),
+    lambda model: SGD(model, 0.1, momentum=0.9),
+    lambda model: SGD(model, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    lambda model: Adam(model, 0.1),
+    lambda model: Adam(model, 0.1, weight_decay=0.1),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_gradients_that_are_not_finite_make_no_step(make, bad, dtype, monkeypatch):
+    monkeypatch.setattr(optimizers, "_BLOCK", 5)  # the bad one comes when some pieces are done
+    model = model_of(dtype)
+    optimizer = make(model)
+    optimizer.step(gradients_of(model, 0))
+    grads = gradients_of(model, 1)
+    grads["2.weight"][1, 3] = bad
+    unspoilt(
+        optimizer,
+        FloatingPointError,
+        r"grads\['2.weight'\]: expected finite numbers, got",
+        lambda: optimizer.step(grads),
+    )
+    optimizer.lr = 0.0
+    unspoilt(optimizer, FloatingPointError, r"grads\['2.weight'\]", lambda: optimizer.step(grads))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_rate_beyond_the_dtype_makes_no_step(make):
+    model = model_of("float32")
+    optimizer = make(model)
+    optimizer.step(gradients_of(model, 0))
+    optimizer.lr = 1e308
+    unspoilt(
+        optimizer,
+        FloatingPointError,
+        r"parameters\['.*'\]: a step with lr = 1e\+308 gives",
+        lambda: optimizer.step(gradients_of(model, 1)),
+    )
+    optimizer.lr = 0.1
+    optimizer.step(gradients_of(model, 1))
+
+
+def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step():
+    optimizer = Adam(Linear(1, 1, bias=False))
+    unspoilt(
+        optimizer,
+        FloatingPointError,
+        r"grads\['weight'\]: too large, up to 1e\+30, for float32",
+        lambda: optimizer.step({"weight": [[1e30]]}),
+    )
+
+
+def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
+    model = model_of()
+    optimizer = Adam(model)
+    optimizer.step(gradients_of(model, 0))
+    whole = Adam(twin := model_of())
+    whole.step(gradients_of(twin, 0))
+
+    def interrupt(arrays):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "replace_parameters", interrupt)
+    unspoilt(optimizer, KeyboardInterrupt, "", lambda: optimizer.step(gradients_of(model, 1)))
+    monkeypatch.undo()
+    for each in (optimizer, whole):
+        each.step(gradients_of(model, 2))
+    assert parameters_as_bytes(model) == parameters_as_bytes(twin)
+    narrow = Adam(LSTM(2, 3, seed=0).quantize("int8"))
+    with pytest.raises(TypeError):
+        narrow.step({name: np.ones_like(array) for name, array in narrow.model.parameters.items()})
+    assert narrow.steps == 0
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_state_that_would_spoil_the_training_is_refused(make):
+    optimizer = make(model_of())
+    optimizer.step(gradients_of(optimizer.model, 0))
+    state = optimizer.state_dict()
+    arrays = [name for name in state if name not in ("step", "lr")]
+    cases = [
+        *(("step", value, ValueError) for value in (-5, -1, 2**53 + 1, 2**63 - 1, np.uint64(2**64 - 1))),
+        *(("step", value, TypeError) for value in (1.5, np.nan, "x", None, 1j, True)),
+        *(("lr", value, ValueError) for value in (-1.0, np.nan, np.inf, [1, 2], -np.inf)),
+        *(("lr", value, TypeError) for value in ("x", None, 1j)),
+        *((name, np.full_like(state[name], value), ValueError) for name in arrays for value in (np.nan, np.inf)),
+        *((name, -abs(state[name]) - 1, ValueError) for name in arrays if name.startswith("exp_avg_sq")),
+    ]
+    for name, value, error in cases:
+        unspoilt(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))
+    optimizer.load_state_dict(state | {"step": np.int32(3), "lr": 1})
+    assert (optimizer.steps, optimizer.lr) == (3, 1.0)
+
+
+def test_shared_layers_get_the_sum_of_their_gradients():
+    lstm = LSTM(3, 3, dtype="float64", seed=0)
+    model = Sequential(lstm, Linear(3, 3, dtype="float64", seed=1), lstm)
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    before = model.state_dict()
+
+    def loss(**moved):
+        model.load_state_dict(before | moved)
+        return (model(x)[0] ** 2).sum() / 2
+
+    y, _, tape = model.forward(x)
+    SGD(model, 1.0).step(model.backward(tape, y))
+    taken = before["0.weight_hh_l0"] - model.parameters["0.weight_hh_l0"]
+    for place in ((0, 0), (5, 2), (11, 1)):
+        moved = [before["0.weight_hh_l0"].copy() for _ in range(2)]
+        moved[0][place] += 1e-6
+        moved[1][place] -= 1e-6
+        slope = (loss(**{"0.weight_hh_l0": moved[0]}) - loss(**{"0.weight_hh_l0": moved[1]})) / 2e-6
+        assert taken[place] == pytest.approx(slope, rel=1e-6)
