@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import flag, float_array, int_within, number, shown
+from .checks import flag, float_array, non_negative_int, number, shown
 from .losses import sum_of_squares
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Optimizer:
 
     @steps.setter
     def steps(self, value: int) -> None:
-        self._steps = int_within("steps", value, 0, _MOST_STEPS)
+        self._steps = _count("steps", value)
 
     def step(self, grads: Gradients | Mapping[str, ArrayLike]) -> None:
         """Replace the model's parameters by those one step further.
@@ -192,7 +192,7 @@ class Optimizer:
         for slot, arrays in self._slots.items():
             expected |= {f"{slot}.{name}": array for name, array in arrays.items()}
         state = _matching("state_dict", expected, mapping)
-        steps = int_within("state_dict['step']", np.asarray(mapping["step"]).item(), 0, _MOST_STEPS)
+        steps = _count("state_dict['step']", np.asarray(mapping["step"]).item())
         lr = number("state_dict['lr']", state["lr"].item(), 0.0, open_high=True)
         for slot, arrays in self._slots.items():
             for name in arrays:
@@ -423,6 +423,14 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
         for array in arrays.values():
             array *= max_norm / norm
     return norm
+
+
+def _count(name: str, value: object) -> int:
+    """`value` as a count of steps."""
+    steps = non_negative_int(name, value)
+    if steps > _MOST_STEPS:
+        raise ValueError(f"{name}: expected at most {_MOST_STEPS}, got {shown(value)}")
+    return steps
 
 
 def _empty_like(arrays: Mapping[str, Array]) -> Parameters:

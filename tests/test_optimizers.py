@@ -386,7 +386,7 @@ def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "replace_parameters", interrupt)
-    unspoilt(optimizer, KeyboardInterrupt, "", lambda: optimizer.step(gradients_of(model, 1)))
+    unspoilt(optimizer, KeyboardInterrupt, None, lambda: optimizer.step(gradients_of(model, 1)))
     monkeypatch.undo()
     for each in (optimizer, whole):
         each.step(gradients_of(model, 2))
