@@ -322,7 +322,10 @@ def test_a_zip64_record_that_is_elsewhere_is_refused(tmp_path):
     whole = path.read_bytes()
     end = whole.rindex(b"PK\5\6")
     record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, end - whole.rindex(b"PK\1\2"), 0)
-    for place, message in [(end, "Bad magic number"), (end - 1, "ZIP64 record is not before its end")]:
+    for place, message in [
+        (end, "its ZIP directory is not before its end"),
+        (end - 1, "ZIP64 record is not before its end"),
+    ]:
         path.write_bytes(whole[:end] + record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + whole[end:])
         refused(path, message)
 
@@ -529,13 +532,15 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
     [
         (None, r"expected one LSTM under PyTorch's names and nothing else; its LSTMs: none; .*0.weight \(3, 2\)"),
         ("{", "its header is not JSON"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "its header: nested deeper than 920 levels"),
         ('{"a": ' + "9" * 10_000 + "}", "its header is not JSON"),
         (" " * (17 << 20), "a header of 17825792 bytes; at most"),
         ([1], "its header is not one of lstm_cy"),
         (header_of(LINEAR, format="other"), "its header is not one of lstm_cy"),
-        (header_of(LINEAR, version=2), "format version 2; this release reads version 1"),
+        (header_of(LINEAR, version=3), "format version 3; this release reads version 1 and 2"),
         ({"format": "lstm_cy"}, "format version None; this release reads version 1"),
+        (header_of(LINEAR, version=True), "format version True"),
+        (header_of(LINEAR, version=[1]), r"format version \[1\]"),
         (header_of(LINEAR, metadata=[]), "its metadata are not a JSON object"),
         (header_of(None), "expected the configuration of a layer, got None"),
         (header_of(["LSTM"]), "expected the configuration of a layer"),
@@ -557,7 +562,7 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
         (header_of(in_sequential()), "0.weight|at least"),
         (header_of(SMALL_LSTM | {"proj_size": -1}), "LSTM: proj_size: expected at least 0, got -1"),
         (header_of(SMALL_LSTM | {"proj_size": 1.5}), "LSTM: proj_size: expected an integer"),
-        (header_of(SMALL_LSTM | {"proj_size": 10**30}), "the architecture needs"),
+        (header_of(SMALL_LSTM | {"proj_size": 10**15}), "the architecture needs"),
         (header_of(TINY_LSTM | {"proj_size": 1}), "proj_size"),
         (header_of(SMALL_LSTM | {"bidirectional": 2}), "LSTM: bidirectional: expected True or False, got 2"),
         (header_of(SMALL_LSTM | {"peepholes": "yes"}), "LSTM: peepholes: expected True or False"),
@@ -566,8 +571,8 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
         (header_of(TINY_LSTM | {"coupled_gates": "f=i"}), "coupled_gates: expected"),
         (header_of(TINY_LSTM | {"clip": "1"}), "clip: expected"),
         (header_of(TINY_LSTM | {"clip": -1.0}), "clip: expected"),
-        (header_of(TINY_LSTM | {"cell_clip": 10**400}), "too large"),
-        (header_of(TINY_LSTM | {"dropout": 10**400}), "too large"),
+        (header_of(TINY_LSTM | {"cell_clip": 10**400}), "cell_clip: expected a number that"),
+        (header_of(TINY_LSTM | {"dropout": 10**400}), "dropout: expected a number that"),
         (header_of(TINY_LSTM | {"activations": "tanh"}), "activations: expected"),
         (header_of(TINY_LSTM | {"activations": [["eval", 1, 1]] * 3}), "activations: expected names of"),
         (header_of(TINY_LSTM | {"activations": [["affine", 10**400, 1], "tanh", "tanh"]}), "too large"),
@@ -587,7 +592,7 @@ def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
     "config",
     [
         LINEAR | {"in_features": 10**6, "out_features": 10**6},
-        LINEAR | {"in_features": 10**30},
+        LINEAR | {"in_features": 10**18},
         {"type": "Embedding", "num_embeddings": 10**12, "embedding_dim": 1},
         {"type": "LSTM", "input_size": 10**9, "hidden_size": 1},
         {"type": "LSTM", "input_size": 1, "hidden_size": 10**5},

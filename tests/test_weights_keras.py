@@ -606,7 +606,7 @@ def test_weights_in_another_order_are_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("[" * 100_000, "truncated|JSON|recursion"),
+        ("[" * 100_000, "nested deeper than 920"),
         ("{", "its configuration is not JSON"),
         ('"' + "a" * (3 << 20) + '"', "at most 1048576 are read"),
         ("[]", "the model: expected a layer's configuration"),

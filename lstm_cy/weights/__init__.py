@@ -166,6 +166,10 @@ _READERS = {
 
 def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
     """The entry of `table` for a file, which ends in one of its suffixes."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path: expected a str or os.PathLike, got {type(path).__name__}")
+    if "\0" in os.fspath(path):
+        raise ValueError(f"path: expected the name of a file, got {os.fspath(path)!r}")
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix not in table:
         *others, last = table

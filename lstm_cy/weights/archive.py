@@ -1,45 +1,62 @@
 """ZIP archives of uncompressed members, read without trust: .npz files and PyTorch's are such.
 
-zipfile unpacks the directory, once it is certain that it is small; members are read here, from their place in the file
-straight into memory of their size, which the file has been seen to hold.
+The directory is read here, entry by entry, as far as the file's budget goes; members are read from their place in the
+file straight into memory of their size, which the file has been seen to hold.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .budget import LimitExceeded
+from ..printable import printable
+from .budget import LimitExceeded, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedReader
 
     from ..typing import Array
+    from .budget import Budget
 
+#: objects that a member is drawn as: its entry, its header, and the array it becomes
+MEMBER_COST = 32
 _CHUNK = 1 << 20
-# A ZIP directory is unpacked into many times its own size; a model needs far less than this.
+# A directory is unpacked into many times its own size; a model needs far less than this.
 _MAX_DIRECTORY = 4 << 20
 _LOCAL_HEADER = struct.Struct("<4s22x2H")
+# signature, flags, method, checksum, stored and real size, lengths of name, extra and comment, place of the header
+_ENTRY = struct.Struct("<4s4x2H4x3I3H8xI")
+_END = struct.Struct("<4s6xH2I2x")
+_END64 = struct.Struct("<4s28x3Q")
+_LOCATOR = struct.Struct("<4s4xQ4x")
+_NAME_IS_UTF8, _SIZES_FOLLOW = 0x800, 0x8
+# What stands in a field of 32 bits if the number is in one of 64 elsewhere.
+_ELSEWHERE = 0xFFFFFFFF
 
 
 @contextlib.contextmanager
 def naming(place: object) -> Iterator[None]:
-    """Whatever a damaged archive makes the block raise becomes a ValueError that begins with `place`."""
+    """Whatever a damaged file makes the block raise becomes a ValueError that begins with `place`."""
     try:
         yield
     except LimitExceeded:  # names the file itself
         raise
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError) as error:
-        raise ValueError(f"{place}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{printable(place)}: nested too deep to be read here") from None
+    except (zipfile.BadZipFile, EOFError, OverflowError, ValueError) as error:
+        raise ValueError(f"{printable(place)}: {shortened(error)}") from None
 
 
 def members(
-    file: BufferedReader, kind: str, suffix: str = "", check: Callable[[list[str]], object] | None = None
+    file: BufferedReader,
+    budget: Budget,
+    kind: str,
+    suffix: str = "",
+    check: Callable[[list[str]], object] | None = None,
 ) -> dict[str, Member]:
     """The members of an archive, in order: {name: Member}.
 
@@ -47,6 +64,8 @@ def members(
     ----------
     file : binary file
         Open for reading; it must stay open as long as the members are read.
+    budget : Budget
+        Of the file.
     kind : str
         What the file should be, for messages, such as "an .npz file".
     suffix : str
@@ -60,55 +79,114 @@ def members(
         What `naming` catches: no archive, a damaged one, or one whose members are compressed, encrypted, there twice,
         share bytes, or would leave the folder they are in.
     """
-    size = os.fstat(file.fileno()).st_size
-    count = _check_directory(file, size, kind)
-    with zipfile.ZipFile(file) as archive:
-        infos, end = archive.infolist(), archive.start_dir
+    start, end, count = _directory(file, budget.size, kind)
+    budget.bytes(end - start, "its ZIP directory")
+    file.seek(start)
+    entries = [*_entries(file.read(end - start), budget)]
     if check is not None:
-        check([info.filename for info in infos])
-    if len(infos) != count:
-        raise ValueError(f"damaged: {len(infos)} members where there should be {count}")
-    for info in infos:  # before their sizes, for this is the fault that an honest file may have
-        with naming(f"member {info.filename.removesuffix(suffix)!r}"):
-            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                raise ValueError("compressed; only uncompressed files are read: save it again without")
+        check([entry.name for entry in entries])
+    if len(entries) != count:
+        raise ValueError(f"damaged: {len(entries)} members where there should be {count}")
+    for entry in entries:  # before their sizes, for this is the fault that an honest file may have
+        if entry.method != zipfile.ZIP_STORED or entry.stored != entry.size:
+            name = entry.name.removesuffix(suffix)
+            raise ValueError(
+                f"member {name!r:.200}: compressed; only uncompressed files are read: save it again without"
+            )
     # members that share bytes would let a small file fill the memory
-    if sum(info.file_size for info in infos) > size:
+    if sum(entry.size for entry in entries) > budget.size:
         raise ValueError("the members' sizes add up to more than the file")
     found: dict[str, Member] = {}
-    for info in infos:
-        name = info.filename.removesuffix(suffix)
+    for entry in entries:
+        name = entry.name.removesuffix(suffix)
         if name in found:
-            raise ValueError(f"member {name!r} is there twice")
-        with naming(f"member {name!r}"):
-            found[name] = Member(file, info, size)
-    _check_overlaps(found, end)
+            raise ValueError(f"member {name!r:.200} is there twice")
+        try:
+            found[name] = Member(file, entry, budget.size)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"member {name!r:.200}: {error}") from None
+    _check_overlaps(found, start)
     return found
 
 
-def _check_directory(file: BufferedReader, size: int, kind: str) -> int:
-    """The number of members, once it is certain that the directory, which zipfile unpacks whole, is small."""
-    file.seek(max(0, size - 98))
-    tail = file.read(98).rjust(98, b"\0")
-    count: int
-    signature, count, directory = struct.unpack("<4s6xHI", tail[76:92])
+def _directory(file: BufferedReader, size: int, kind: str) -> tuple[int, int, int]:
+    """(start, end, number of entries) of the directory, which stands before the archive's end."""
+    tail_size = _END64.size + _LOCATOR.size + _END.size
+    file.seek(max(0, size - tail_size))
+    tail = file.read(tail_size).rjust(tail_size, b"\0")
+    signature, count, length, start = _END.unpack_from(tail, tail_size - _END.size)
     if signature != b"PK\5\6":
         raise ValueError(f"truncated, or not {kind}: it does not end in a ZIP directory")
-    if tail[56:60] == b"PK\6\7":  # past 2 GiB a second record, which overrides the first, stands before it
-        (where,) = struct.unpack("<Q", tail[64:72])
-        (directory,) = struct.unpack("<Q", tail[40:48])
-        if where != size - 98:
+    end = size - _END.size
+    signature, place = _LOCATOR.unpack_from(tail, _END64.size)
+    if signature == b"PK\6\7":  # past 4 GiB a second record, which overrides the first, stands before it
+        end = size - tail_size
+        signature, count, length, start = _END64.unpack_from(tail)
+        if place != end or signature != b"PK\6\6":
             raise ValueError("damaged: its ZIP64 record is not before its end")
-    if directory > _MAX_DIRECTORY:
-        raise ValueError(f"a ZIP directory of {directory} bytes; at most {_MAX_DIRECTORY} are read")
-    return count
+    if length > _MAX_DIRECTORY:
+        raise ValueError(f"a ZIP directory of {length} bytes; at most {_MAX_DIRECTORY} are read")
+    if start != end - length or start < 0:
+        raise ValueError("damaged: its ZIP directory is not before its end")
+    return start, end, count
+
+
+class _Entry(NamedTuple):
+    """A member as the directory describes it."""
+
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    checksum: int
+    stored: int
+    size: int
+    place: int
+
+
+def _entries(directory: bytes, budget: Budget) -> Iterator[_Entry]:
+    at = 0
+    while at < len(directory):
+        budget.objects(MEMBER_COST, "its members")
+        if at + _ENTRY.size > len(directory):
+            raise ValueError("damaged: its ZIP directory ends within an entry")
+        signature, flags, method, checksum, stored, size, *lengths, place = _ENTRY.unpack_from(directory, at)
+        if signature != b"PK\1\2":
+            raise ValueError("damaged: an entry of its ZIP directory is none")
+        at += _ENTRY.size
+        raw, extra, _ = (directory[at + sum(lengths[:i]) : at + sum(lengths[: i + 1])] for i in range(3))
+        at += sum(lengths)
+        if _ELSEWHERE in (size, stored, place):
+            size, stored, place = _zip64(extra, size, stored, place)
+        yield _Entry(_decoded(raw, flags), raw, flags, method, checksum, stored, size, place)
+
+
+def _decoded(name: bytes, flags: int) -> str:
+    return name.decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
+
+
+def _zip64(extra: bytes, *numbers: int) -> Iterator[int]:
+    """The numbers, those that need more than 32 bits from the extra field that has them."""
+    content, at = b"", 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1:
+            content = extra[at + 4 : at + 4 + length]
+        at += 4 + length
+    for number in numbers:
+        if number == _ELSEWHERE:
+            if len(content) < 8:
+                raise ValueError("damaged: a size is not in its ZIP directory")
+            (number,) = struct.unpack_from("<Q", content)
+            content = content[8:]
+        yield number
 
 
 def _check_overlaps(found: dict[str, Member], end: int) -> None:
     free = 0
     for name, member in sorted(found.items(), key=lambda pair: pair[1].start):
         if member.start < free:
-            raise ValueError(f"member {name!r} shares bytes with another")
+            raise ValueError(f"member {name!r:.200} shares bytes with another")
         free = member.end
     if free > end:
         raise ValueError("damaged: a member reaches into the ZIP directory")
@@ -126,30 +204,29 @@ class Member:
         The places in the file where its header begins and its data end.
     """
 
-    def __init__(self, file: BufferedReader, info: zipfile.ZipInfo, file_size: int) -> None:
-        if not 0 <= info.header_offset < file_size:
-            raise ValueError(f"its place, {info.header_offset}, is not in the file")
-        if info.flag_bits & ~0x808:  # all but "name is UTF-8" and "sizes follow the data"
+    def __init__(self, file: BufferedReader, entry: _Entry, file_size: int) -> None:
+        if entry.place >= file_size:
+            raise ValueError(f"its place, {entry.place}, is not in the file")
+        if entry.flags & ~(_NAME_IS_UTF8 | _SIZES_FOLLOW):
             raise ValueError("encrypted, or of an unknown kind")
-        if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in info.orig_filename:
+        if ".." in entry.name.split("/") or entry.name.startswith("/") or "\\" in entry.name or "\0" in entry.name:
             raise ValueError("a name that leads out of the archive")
         self._file = file
-        self._checksum = info.CRC
-        self.filename = info.filename
-        self.size = info.file_size
-        self.start = info.header_offset
-        self._place = self._data_start(info)
+        self._checksum = entry.checksum
+        self.filename = entry.name
+        self.size = entry.size
+        self.start = entry.place
+        self._place = self._data_start(entry)
         self.end = self._place + self.size
         self._seen = zlib.crc32(b"")
 
-    def _data_start(self, info: zipfile.ZipInfo) -> int:
+    def _data_start(self, entry: _Entry) -> int:
         """Where the data begin: behind the member's own header, which repeats the name."""
         self._file.seek(self.start)
         signature, name_length, extra_length = _LOCAL_HEADER.unpack(self._exactly(_LOCAL_HEADER.size))
-        name = self._exactly(name_length).decode("utf-8" if info.flag_bits & 0x800 else "cp437")
         if signature != b"PK\3\4":
-            raise ValueError("Bad magic number: its header is not where the directory says")
-        if name != info.orig_filename:
+            raise ValueError("damaged: its header is not where the directory says")
+        if self._exactly(name_length) != entry.raw_name:
             raise ValueError("damaged: its header has another name than the directory")
         result: int = self.start + _LOCAL_HEADER.size + name_length + extra_length
         return result
@@ -178,6 +255,13 @@ class Member:
             if self._file.readinto(piece) < piece.nbytes:
                 raise EOFError("truncated")
             self._advance(piece)
+
+    def check(self) -> int:
+        """The place of the data in the file, once their checksum has been compared."""
+        place = self._place
+        while self._place < self.end:
+            self.read(_CHUNK)
+        return place
 
     def _advance(self, content: bytes | memoryview) -> None:
         self._seen = zlib.crc32(content, self._seen)

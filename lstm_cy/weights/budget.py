@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +28,10 @@ OBJECT_BYTES = 64
 #: how deep groups, lists, dicts, graphs and layers may be inside each other
 LARGEST_DEPTH = 64
 #: how deep metadata may be, which Python's json reads without a stack of ours
-LARGEST_JSON_DEPTH = 900
+LARGEST_JSON_DEPTH = 920
 
-#: the names that a message lists, and the characters of one
-LISTED, LONGEST = 50, 2000
+#: the names that a message lists, and the characters that it may have
+LISTED, LONGEST = 50, 10_000
 _CHUNK = 1 << 20
 
 
@@ -60,6 +61,11 @@ class Budget:
         self._most_objects = min(LARGEST_OBJECTS, SMALLEST_OBJECTS + OBJECTS_PER_BYTE * size)
         self._bytes, self._objects, self._depth = self._most_bytes, self._most_objects, LARGEST_DEPTH
 
+    @classmethod
+    def of(cls, file: Any, name: object) -> Budget:
+        """That of a file that is open."""
+        return cls(name, os.fstat(file.fileno()).st_size)
+
     def bytes(self, count: int, what: str = "its content") -> None:
         """Draw memory for `what`, a noun that the error names."""
         if count > self._bytes:
@@ -82,13 +88,17 @@ class Budget:
     @contextlib.contextmanager
     def nested(self, what: str = "its content") -> Iterator[None]:
         """One level deeper while the block runs."""
-        if self._depth == 0:
-            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_DEPTH} levels")
+        self.check_depth(LARGEST_DEPTH - self._depth + 1, what)
         self._depth -= 1
         try:
             yield
         finally:
             self._depth += 1
+
+    def check_depth(self, levels: int, what: str = "its content") -> None:
+        """Raise if `what` is so many levels deep, which a reader without recursion counts itself."""
+        if levels > LARGEST_DEPTH:
+            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_DEPTH} levels")
 
     def json(self, content: Any, what: str = "its header") -> Any:
         """The value that a JSON text, bytes or str, describes; drawn before it is made.
@@ -138,11 +148,11 @@ def _json_cost(text: bytes) -> tuple[int, int]:
     return objects, deepest
 
 
-def listed(names: Iterable[object], most: int = LISTED) -> str:
-    """Names from a file for a message: separated by commas, safe to print, and not too many."""
+def listed(names: Iterable[object], most: int = LISTED, separator: str = ", ") -> str:
+    """Names from a file for a message: safe to print, and not too many."""
     names = [*names]
     texts = [shortened(name, 200) for name in names[:most]]
-    return ", ".join([*texts, f"and {len(names) - most} more"] if len(names) > most else texts)
+    return separator.join([*texts, f"and {len(names) - most} more"] if len(names) > most else texts)
 
 
 def shortened(text: object, most: int = LONGEST) -> str:

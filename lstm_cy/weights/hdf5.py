@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .budget import LimitExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from typing import BinaryIO
 
     from ..typing import Array
+    from .budget import Budget
 
-_MAX_WORK = 200_000  # entries looked at; a model has some dozens for each layer
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Objects that the header of an array or group, a message in it, and an entry of a group are drawn as.
+_OBJECT_COST, _MESSAGE_COST, _ENTRY_COST = 16, 3, 10
 _MAX_NAME = 1024
 _UNDEFINED = 2**64 - 1
 # Header messages, by their numbers in the specification.
@@ -35,14 +42,24 @@ _FLOATS = {
 
 
 def read(
-    data: bytes | memoryview, *, skip: Collection[str] = (), texts: Collection[str] = ()
+    file: BinaryIO,
+    budget: Budget,
+    *,
+    start: int = 0,
+    size: int | None = None,
+    skip: Collection[str] = (),
+    texts: Collection[str] = (),
 ) -> tuple[dict[str, Array], dict[tuple[str, str], str]]:
     """All arrays and some attributes of an HDF5 file.
 
     Parameters
     ----------
-    data : bytes
-        The file.
+    file : binary file
+        Open for reading.
+    budget : Budget
+        Of the file.
+    start, size : int
+        Where in `file` the HDF5 file begins, and its bytes; None: all that the budget says.
     skip : collection of str
         Groups at the top that are passed over.
     texts : collection of str
@@ -51,7 +68,7 @@ def read(
     Returns
     -------
     arrays : dict
-        {path: ndarray} of numbers, such as "layers/dense/vars/0"; they are views of `data`.
+        {path: ndarray} of numbers, such as "layers/dense/vars/0".
     texts : dict
         {(path of the group, attribute's name): str}; the path of the topmost is "".
 
@@ -60,50 +77,63 @@ def read(
     ValueError
         The file is truncated, damaged, or holds something else; the message names it.
     """
-    return _File(data).walk(skip, texts)
+    return _File(file, budget, start, budget.size - start if size is None else size).walk(skip, texts)
 
 
 class _File:
-    def __init__(self, data: Any) -> None:
-        self._data = memoryview(data)
-        self._work = 0
-        self._left = len(data)  # bytes that no array has taken yet
+    def __init__(self, file: BinaryIO, budget: Budget, start: int, size: int) -> None:
+        self._file, self._budget, self._start, self._size = file, budget, start, size
+        self._left = size  # bytes that no array has taken yet
         self._visited: set[int] = set()
-        if data[:8] != b"\x89HDF\r\n\x1a\n":
+        if self._bytes(0, min(size, 8)) != SIGNATURE:
             raise ValueError("truncated, or not an HDF5 file")
         if self._unpack("<B4xBB", 8) != (0, 8, 8):
             raise ValueError("an HDF5 file of a later format than Keras writes")
         base, end = self._unpack("<Q8xQ", 24)
-        if base != 0 or end > len(data):
-            raise ValueError(f"truncated: {len(data)} bytes of {end}")
+        if base != 0 or end > size:
+            raise ValueError(f"truncated: {size} bytes of {end}")
 
     def walk(self, skip: Any, wanted: Any) -> tuple[dict[str, Array], dict[tuple[str, str], str]]:
         arrays, texts = {}, {}
-        waiting = [("", self._unpack("<Q", 64)[0])]
+        waiting = [("", self._unpack("<Q", 64)[0], 0)]
         while waiting:
-            path, place = waiting.pop()
+            path, place, depth = waiting.pop()
             try:
                 messages = self._messages(place)
                 kinds = {kind for kind, _ in messages}
                 if _SYMBOL_TABLE in kinds:
                     for name, text in self._texts(messages, wanted):
                         texts[path, name] = text
-                    inside = [(f"{path}/{name}" if path else name, below) for name, below in self._entries(messages)]
-                    waiting += [(name, below) for name, below in inside if name not in skip]
+                    self._budget.check_depth(depth, "its groups")
+                    for name, below in self._entries(messages):
+                        inside = f"{path}/{name}" if path else name
+                        self._budget.bytes(sys.getsizeof(inside), "the names of its objects")
+                        if inside not in skip:
+                            waiting.append((inside, below, depth + 1))
                 elif _LAYOUT in kinds:
                     arrays[path] = self._array(dict(messages))
                 elif _LINK_INFO in kinds or _LINK in kinds:
                     raise ValueError("a group that can have links to other files, as Keras does not write them")
                 else:
                     raise ValueError("neither a group nor an array")
+            except LimitExceeded:
+                raise
             except ValueError as error:
                 raise ValueError(f"HDF5 object {path or '/'!r:.200}: {error}") from None
         return arrays, texts
 
-    def _bytes(self, place: int, size: int) -> Any:
-        if size > len(self._data) or place > len(self._data) - size:
+    def _check_place(self, place: int, size: int) -> None:
+        if size > self._size or place > self._size - size:
             raise ValueError(f"truncated or damaged: {size} bytes at {place} are not in the file")
-        return self._data[place : place + size]
+
+    def _bytes(self, place: int, size: int) -> bytes:
+        self._check_place(place, size)
+        self._budget.bytes(size, "its structure")  # parts of it may overlap
+        self._file.seek(self._start + place)
+        content = self._file.read(size)
+        if len(content) != size:
+            raise ValueError("truncated while it was read")
+        return content
 
     def _unpack(self, form: str, place: int) -> tuple[Any, ...]:
         return struct.unpack(form, self._bytes(place, struct.calcsize(form)))
@@ -116,14 +146,10 @@ class _File:
         if self._bytes(place, len(signature)) != signature:
             raise ValueError(f"damaged: no {signature.decode()} at {place}")
 
-    def _count(self, entries: int = 1) -> None:
-        self._work += entries
-        if self._work > _MAX_WORK:
-            raise ValueError(f"more than {_MAX_WORK} entries")
-
     def _messages(self, place: int) -> list[tuple[int, Any]]:
         """[(kind, content), ...] of an object's header."""
         self._visit(place)
+        self._budget.objects(_OBJECT_COST, "its objects")
         version, size = self._unpack("<B7xI", place)
         if version != 1:
             raise ValueError("damaged, or of a later format than Keras writes")
@@ -133,7 +159,7 @@ class _File:
             block = self._bytes(place, size)
             at = 0
             while at + 8 <= size:
-                self._count()
+                self._budget.objects(_MESSAGE_COST, "its objects")
                 kind, length, flags = struct.unpack_from("<HHB", block, at)
                 content = block[at + 8 : at + 8 + length]
                 if len(content) != length:
@@ -159,7 +185,7 @@ class _File:
             place, level = nodes.pop()
             self._visit(place, b"SNOD" if level == 0 else b"TREE")
             kind, height, count = self._unpack("<BBH", place + 4)
-            self._count(count + 1)
+            self._budget.objects(_ENTRY_COST * (count + 1), "its groups")
             if level == 0:
                 entries += [self._entry(names, place + 8 + 40 * index) for index in range(count)]
             elif kind != 0 or level not in (None, height + 1):
@@ -191,14 +217,25 @@ class _File:
         if kind == 0:
             (size,) = _fields("<H", messages[_LAYOUT][2:])
             content = messages[_LAYOUT][4 : 4 + size]
+            if len(content) != size:
+                raise ValueError("damaged: an array that goes beyond its header")
         else:
             place, size = _fields("<QQ", messages[_LAYOUT][2:])
-            content = self._bytes(0 if place == _UNDEFINED and size == 0 else place, size)
+            content = None
+            self._check_place(place if size else 0, size)  # without content it may be nowhere
         needed = math.prod(shape) * dtype.itemsize
-        if needed != len(content) or needed > self._left:
-            raise ValueError(f"{shape} of {dtype} takes {needed} bytes, the file holds {min(len(content), self._left)}")
+        if needed != size or needed > self._left:
+            raise ValueError(f"{shape} of {dtype} takes {needed} bytes, the file holds {min(size, self._left)}")
         self._left -= needed
-        return np.frombuffer(content, dtype).reshape(shape)
+        self._budget.bytes(needed, "its arrays")
+        array = np.empty(shape, dtype)
+        if content is None and needed:
+            self._file.seek(self._start + place)
+            if self._file.readinto(array.data.cast("B")) != needed:  # type: ignore[attr-defined]
+                raise ValueError("truncated while it was read")
+        elif needed:
+            array.data.cast("B")[:] = content
+        return array
 
     def _texts(self, messages: Any, wanted: Any) -> Iterator[tuple[str, str]]:
         """(name, text) of those attributes that are wanted."""
@@ -231,19 +268,21 @@ class _File:
             text = text[:size]
         else:
             raise ValueError(f"attribute {name!r}: expected one text")
-        return text.partition(b"\0")[0].decode()
+        text = text.partition(b"\0")[0]
+        self._budget.bytes(len(text) * (1 if text.isascii() else 4), "its texts")
+        return text.decode()
 
     def _heap_object(self, heap: int, index: int) -> bytes:
         if self._bytes(heap, 4) != b"GCOL":
             raise ValueError(f"damaged: no GCOL at {heap}")
         (size,) = self._unpack("<Q", heap + 8)
-        self._bytes(heap, size)
+        self._check_place(heap, size)
         at = heap + 16
         while at + 16 <= heap + size:
-            self._count()
+            self._budget.objects(_MESSAGE_COST, "its texts")
             found, length = self._unpack("<H6xQ", at)
             if found == index and found:
-                return bytes(self._bytes(at + 16, length))
+                return self._bytes(at + 16, length)
             if not found:
                 break
             at += 16 + -(-length // 8) * 8

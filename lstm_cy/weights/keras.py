@@ -11,7 +11,6 @@ import os
 import re
 import reprlib
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..checks import flag, number, positive_int
 from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from . import archive, gate_order, hdf5
+from .budget import Budget, LimitExceeded, listed, shortened
 from .native import check_finite
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
 _MAX_JSON = 1 << 20
+# Objects that a layer is drawn as.
+_LAYER_COST = 60
 # What of a configuration is told in messages.
 _repr = reprlib.Repr()
 _repr.maxstring = 80
@@ -95,12 +97,10 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
         The file cannot be read.
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
-        try:
-            source = _read_zip(file) if file.read(2) == b"PK" else _read_h5(file)
-            model = _converted(*source)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: {error}") from None
+    with open(path, "rb") as file, archive.naming(path):
+        budget = Budget.of(file, path)
+        spec, version, weights = (_read_zip if file.read(2) == b"PK" else _read_h5)(file, budget)
+        model = _converted(spec, version, weights, budget)
     check_finite(path, model.parameters, strict)
     return model
 
@@ -151,38 +151,37 @@ def from_keras(model: Any) -> Sequential:
     version = getattr(sys.modules.get(home), "__version__", None)
     # as a file has it: lists for tuples, plain numbers for NumPy's
     text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
-    spec = json.loads(text)
-    try:
-        return _converted(spec, version, _ByName(arrays))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"model: {error}") from None
+    size = sum(array.nbytes for inside in arrays.values() for array in inside.values())
+    with archive.naming("model"):
+        budget = Budget("model", len(text) + size)
+        return _converted(budget.json(text, "its configuration"), version, _ByName(arrays, budget), budget)
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
-def _read_zip(file: Any) -> tuple[Any, Any, _ByPlace]:
+def _read_zip(file: Any, budget: Budget) -> tuple[Any, Any, _ByPlace]:
     """(configuration, version of Keras, weights) of a .keras file."""
-    members = archive.members(file, "a .keras file", check=_check_members)
-    metadata, spec = (_json(members[name].read(_MAX_JSON + 1)) for name in _MEMBERS[:2])
+    members = archive.members(file, budget, "a .keras file", check=_check_members)
+    metadata, spec = (_json(members[name].read(_MAX_JSON + 1), budget) for name in _MEMBERS[:2])
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version.startswith("3."):
         raise ValueError(f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
     weights = members[_MEMBERS[2]]
-    arrays, names = hdf5.read(weights.read(weights.size), skip=_OPTIMIZERS, texts=["name"])
+    start = weights.check()
+    arrays, names = hdf5.read(file, budget, start=start, size=weights.size, skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _ByPlace(arrays, names)
 
 
 def _check_members(names: list[str]) -> None:
     if sorted(names) != sorted(_MEMBERS):
-        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {', '.join(names)}"[:1000])
+        raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {listed(names)}")
 
 
-def _read_h5(file: Any) -> tuple[Any, Any, _ByName]:
+def _read_h5(file: Any, budget: Budget) -> tuple[Any, Any, _ByName]:
     """(configuration, version of Keras, weights) of an .h5 file."""
-    file.seek(0)
-    arrays, texts = hdf5.read(file.read(), skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
+    arrays, texts = hdf5.read(file, budget, skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
         raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
     by_layer: dict[str, Parameters] = {}
@@ -190,18 +189,15 @@ def _read_h5(file: Any) -> tuple[Any, Any, _ByName]:
         top, _, rest = path.partition("/")
         layer, _, name = rest.partition("/")
         if top != "model_weights" or not name:
-            raise ValueError(f"weights that no layer uses: {path}")
+            raise ValueError(f"weights that no layer uses: {shortened(path, 200)}")
         by_layer.setdefault(layer, {})[name] = array
-    return _json(texts["", "model_config"]), texts.get(("", "keras_version")), _ByName(by_layer)
+    return _json(texts["", "model_config"], budget), texts.get(("", "keras_version")), _ByName(by_layer, budget)
 
 
-def _json(text: str | bytes) -> Any:
+def _json(text: str | bytes, budget: Budget) -> Any:
     if len(text) > _MAX_JSON:
         raise ValueError(f"a configuration of {len(text)} bytes; at most {_MAX_JSON} are read")
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"its configuration is not JSON: {error}") from None
+    return budget.json(text, "its configuration")
 
 
 class _Unsupported(Exception):
@@ -227,11 +223,11 @@ class _ByPlace:
         """{kind: array} of the weights `kinds`, which are numbered in this order."""
         name = self._names.get((f"{place.path}/vars", "name"), place.name)
         if name != place.name:
-            raise ValueError(f"{place.path}: expected the weights of {place.name}, got those of {name}")
+            raise ValueError(f"{place.path}: expected the weights of {place.name}, got those of {shortened(name, 200)}")
         numbered = {kind: f"{place.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
         missing = [f"{name} ({kind})" for kind, name in numbered.items() if name not in self._arrays]
         if missing:
-            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}"[:1000])
+            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
     def unused(self) -> list[str]:
@@ -241,7 +237,8 @@ class _ByPlace:
 class _ByName:
     """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
 
-    def __init__(self, arrays: dict[str, Parameters]) -> None:
+    def __init__(self, arrays: dict[str, Parameters], budget: Budget) -> None:
+        self._budget = budget
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
         # {(group, a layer within or None, kind): names}
         self._places: dict[tuple[str, str | None, str], list[str]] = {}
@@ -258,9 +255,10 @@ class _ByName:
         found = {}
         for kind in kinds:
             names = self._places.get((place.group, place.inside[-1] if place.inside else None, kind), [])
+            self._budget.objects(1 + len(names), "its weights")
             names = [name for name in names if _tells(name.split("/"), place.inside, among)]
             if len(names) != 1 or (place.group, names[0]) not in self._arrays:
-                raise ValueError(f"{place.name}: expected one {kind}, got {', '.join(names) or 'none'}"[:1000])
+                raise ValueError(f"{place.name}: expected one {kind}, got {listed(names) or 'none'}")
             found[kind] = self._arrays.pop((place.group, names[0]))
         return found
 
@@ -281,15 +279,14 @@ class _Chain:
         self.mask: tuple[Any, float, bool] | None = None  # which mask does, as `_mask` tells it
 
 
-def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName) -> Sequential:
+def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName, budget: Budget) -> Sequential:
     """The Sequential that a model's configuration and weights are."""
     major = version.split(".")[0] if isinstance(version, str) else None
     unsupported: list[str] = []
     parts: list[tuple[_Place, Any, _Build]] = []
-    _flatten(spec, _Place("", "", "", ()), major, parts, unsupported)
+    _flatten(spec, _Place("", "", "", ()), major, parts, unsupported, budget)
     if unsupported:
-        more = [f"{len(unsupported) - 100} more"] if len(unsupported) > 100 else []
-        raise ValueError("not supported: " + "; ".join(unsupported[:100] + more))
+        raise ValueError(f"not supported: {listed(unsupported, 100, '; ')}")
     chain = _Chain(weights)
     layers = []
     for place, mask, build in parts:
@@ -298,17 +295,23 @@ def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName) -> Sequenti
         layers += build(chain)
     unused = weights.unused()
     if unused:
-        raise ValueError(f"weights that no layer uses: {', '.join(unused)}"[:2000])
+        raise ValueError(f"weights that no layer uses: {listed(unused)}")
     return Sequential(*layers)
 
 
 def _flatten(
-    spec: Any, place: _Place, major: str | None, parts: list[tuple[_Place, Any, _Build]], unsupported: list[str]
+    spec: Any,
+    place: _Place,
+    major: str | None,
+    parts: list[tuple[_Place, Any, _Build]],
+    unsupported: list[str],
+    budget: Budget,
 ) -> None:
     """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
     seen: dict[str, Any] = {}
     try:
         layers = _in_order(spec)
+        budget.objects(_LAYER_COST * len(layers), "its layers")
     except _Unsupported as error:
         unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
         return
@@ -324,7 +327,8 @@ def _flatten(
             inner = _Place(name, path, place.group or name, place.inside + ((name,) if place.group else ()))
             if kind in _MODELS:
                 parts.append((inner, mask, _border(inner)))
-                _flatten(layer, inner, major, parts, unsupported)
+                with budget.nested("models inside models"):
+                    _flatten(layer, inner, major, parts, unsupported, budget)
                 parts.append((inner, None, _border(inner)))
                 continue
             if kind not in _READERS:
@@ -333,6 +337,8 @@ def _flatten(
             build = _READERS[kind](options, inner, source)
             options.finish()
             parts.append((inner, mask, build))
+        except LimitExceeded:
+            raise
         except (_Unsupported, TypeError, ValueError) as error:
             unsupported.append(f"{name}: {error}")
 
@@ -378,7 +384,7 @@ def _name(spec: Any) -> str:
     """A layer's name, for messages."""
     config = spec.get("config") if isinstance(spec, dict) else None
     name = config.get("name") if isinstance(config, dict) else None
-    return name if isinstance(name, str) else "?"
+    return shortened(name, 80) if isinstance(name, str) else "?"
 
 
 def _text(config: dict[str, Any], key: str) -> str:
@@ -418,7 +424,7 @@ def _in_order(spec: Any) -> list[tuple[Any, Any, Any]]:
     masks = {other: _mask(by_name, other) for other in besides}
     aside = [other for other in besides if masks[other] is None]
     if aside:
-        raise _Unsupported(f"it is no chain, for these stand aside: {', '.join(aside)}")
+        raise _Unsupported(f"it is no chain, for these stand aside: {listed(aside)}")
     return [(layer, source, masks.get(mask, mask)) for layer, source, mask in reversed(chain.values())]
 
 
@@ -682,7 +688,7 @@ class _Direction(NamedTuple):
 
     @classmethod
     def read(cls, options: _Options) -> _Direction:
-        name = options.take("name")
+        name = _text({"name": options.take("name")}, "name")
         gate, cell = options.function("recurrent_activation"), options.function("activation")
         for function in (gate, cell):
             if function[0] not in DEFAULTS:

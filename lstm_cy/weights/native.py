@@ -16,15 +16,18 @@ import struct
 import sys
 import warnings
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import flag, int_within, non_negative_int, positive_int
+from ..checks import DTYPES, flag, int_within, non_negative_int, positive_int
 from ..extras import pip_install
 from ..layers import Sequential
+from ..printable import printable
 from ..quantize import widened
 from . import archive
+from .budget import Budget, LimitExceeded, listed, shortened
+from .files import replacing as replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
 
-FORMAT_VERSION = 1
+#: of files in general, and of those in which a layer stands at several places
+FORMAT_VERSION, SHARING_VERSION = 1, 2
 #: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
 HEADER = "lstm_cy"
 # What a file may ask for, and the module that has it, imported where it is needed. Nothing else is ever looked up by a
@@ -48,6 +52,9 @@ _LAYERS = {
 
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
+_MAX_AXES = 32
+# Objects that a layer, one direction of one layer of an LSTM, and a tensor of a .safetensors file are drawn as.
+_LAYER_COST, _LSTM_COST, _TENSOR_COST = 24, 100, 24
 # What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
@@ -59,37 +66,8 @@ class ForeignFile(ValueError):
     """A file that is whole and holds tensors, but no header of ours."""
 
 
-@contextlib.contextmanager
-def replacing(path: FilePath) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends without an error, and leaves no trace if not.
-
-    The bytes are on the disk before the name changes, and the name before the block is left: after a crash
-    `path` holds the old content or the new one, whole.
-    """
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".lstm_cy-{os.urandom(8).hex()}.tmp")
-    try:
-        file = open(temporary, "xb")  # noqa: SIM115 (closed below, before the rename)
-    except OSError as error:  # name the file that was asked for
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    if os.name != "posix":  # Windows does not open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Changed(ValueError):
+    """Metadata that JSON changes."""
 
 
 def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
@@ -150,16 +128,24 @@ def read_npz(path: FilePath) -> Parameters:
     OSError
         The file cannot be read.
     """
+    return read_npz_within(path)[0]
+
+
+def read_npz_within(path: FilePath) -> tuple[Parameters, Budget]:
+    """(what `read_npz` gives, what is left of the file's budget)."""
     path = os.fspath(path)
     with open(path, "rb") as file, archive.naming(path):
+        budget = Budget.of(file, path)
         arrays = {}
-        for name, member in archive.members(file, "an .npz file", suffix=".npy").items():
-            with archive.naming(f"member {name!r}"):
-                arrays[name] = _read_member(member)
-        return arrays
+        for name, member in archive.members(file, budget, "an .npz file", suffix=".npy").items():
+            try:
+                arrays[name] = _read_member(member, budget)
+            except (ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(f"member {name!r:.200}: {error}") from None
+        return arrays, budget
 
 
-def _read_member(member: archive.Member) -> Array:
+def _read_member(member: archive.Member, budget: Budget) -> Array:
     if not member.filename.endswith(".npy"):
         raise ValueError("not an array (.npy)")
     preamble = member.read(10)
@@ -170,6 +156,7 @@ def _read_member(member: archive.Member) -> Array:
     expected, found = math.prod(shape) * dtype.itemsize, member.size - 10 - length
     if expected != found:
         raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
+    budget.bytes(expected, "its arrays")
     array = np.empty(math.prod(shape), dtype)
     member.fill(array)
     return array.reshape(shape, order=order)
@@ -202,17 +189,23 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -
 def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = os.fspath(path)
-    header, arrays = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
+    header, arrays, budget = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
-        config, metadata = unpack_header(header)
+        config, metadata = unpack_header(header, budget)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
         if needed > held:  # found out before anything of that size is made
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
+        budget.objects(_cost(config), "its layers")
         model = build(config)
         model.restore(arrays, copy=False)
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path}: {error.args[0]}") from None
+    except LimitExceeded:
+        raise
+    except RecursionError:
+        raise ValueError(f"{printable(path)}: its layers are nested too deep to be read here") from None
+    except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
+        # of many kinds, for a configuration may hold anything
+        raise ValueError(f"{printable(path)}: {shortened(error.args[0] if error.args else error)}") from None
     return model, metadata
 
 
@@ -268,15 +261,36 @@ def _split(config: Any) -> tuple[str, dict[str, Any]]:
     elif not isinstance(kind, str) or kind not in _LAYERS:
         known = ", ".join([*_LAYERS, "Sequential"])
         raise ValueError(f"unknown type of layer {kind!r:.80}; known are {known}")
+    if arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy takes more, and some of it is costly
+        raise ValueError(f"{kind}: dtype: expected one of {', '.join(DTYPES)}, got {arguments['dtype']!r:.80}")
     return kind, arguments
+
+
+def _cost(config: Any) -> int:
+    """How many objects the layer `config` describes is drawn as."""
+    kind, arguments = _split(config)
+    if kind == "Sequential":
+        places = arguments["layers"]
+        own = (layer for place, layer in enumerate(places) if _shared(layer, place) is None)
+        return _LAYER_COST * len(places) + sum(map(_cost, own))
+    if kind == "Seq2Seq":
+        return sum(map(_cost, _inside(arguments)))
+    return _LSTM_COST * 2 * int(arguments.get("num_layers", 1)) if kind.endswith("LSTM") else _LAYER_COST
+
+
+def _inside(arguments: dict[str, Any]) -> list[Any]:
+    """The configurations of a Seq2Seq's parts."""
+    from ..seq2seq import parts
+
+    return [{"type": layer.__name__, **of_layer} for layer, of_layer in parts(arguments).values()]
 
 
 def _least_size(config: Any) -> int:
     """How many weights, biases aside, the layer `config` describes has; worked out without making it."""
     kind, arguments = _split(config)
     if kind == "Sequential":
-        layers = arguments["layers"]
-        return sum(_least_size(layer) for place, layer in enumerate(layers) if _shared(layer, place) is None)
+        places = arguments["layers"]
+        return sum(_least_size(layer) for place, layer in enumerate(places) if _shared(layer, place) is None)
     if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
@@ -294,10 +308,7 @@ def _least_size(config: Any) -> int:
             arguments.get("score", "general"), 0
         )
     if kind == "Seq2Seq":
-        from ..seq2seq import parts
-
-        inside = parts(arguments).values()
-        return sum(_least_size({"type": layer.__name__, **of_layer}) for layer, of_layer in inside)
+        return sum(map(_least_size, _inside(arguments)))
     inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
     projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
     P = projected or H
@@ -317,31 +328,42 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
-    _least_size(config)  # raises for a layer of a type that is not known
-    header = {"format": HEADER, "version": FORMAT_VERSION, "model": config, "metadata": metadata}
+    held = sum(array.nbytes for array in model.stored().values())
+    Budget("model", held).objects(_cost(config), "its layers")  # raises for a layer of a type that is not known, too
+    version = SHARING_VERSION if _shares(config) else FORMAT_VERSION
+    header = {"format": HEADER, "version": version, "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
+        if Budget("metadata", len(content)).json(content, "its JSON")["metadata"] != metadata:
+            raise _Changed("metadata: JSON does not give it back unchanged (a tuple, a key that is not a str)")
+    except (LimitExceeded, _Changed):
+        raise
+    except RecursionError:
+        raise ValueError("metadata: nested too deep") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"metadata: expected what JSON can hold: {error}") from None
-    if json.loads(content)["metadata"] != metadata:
-        raise ValueError("metadata: JSON does not give it back unchanged (a tuple, a key that is not a str)")
     if len(content) > _MAX_JSON:
         raise ValueError(f"metadata: {len(content)} bytes as JSON; at most {_MAX_JSON} are read back")
     return content.encode()
 
 
-def unpack_header(content: bytes | str) -> tuple[Any, dict[str, Any]]:
+def _shares(config: dict[str, Any]) -> bool:
+    """Whether a layer stands at several places."""
+    return any(layer["type"] == "Shared" for layer in config.get("layers", ()))
+
+
+def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, Any]]:
     """(configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
-    try:
-        header = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"its header is not JSON: {error}") from None
+    header = budget.json(content)
     if not isinstance(header, dict) or header.get("format") != HEADER:
         raise ValueError("its header is not one of lstm_cy")
-    if header.get("version") != FORMAT_VERSION:
-        raise ValueError(f"format version {header.get('version')!r:.80}; this release reads version {FORMAT_VERSION}")
+    version = header.get("version")
+    if version not in (FORMAT_VERSION, SHARING_VERSION) or isinstance(version, bool):
+        raise ValueError(
+            f"format version {version!r:.80}; this release reads version {FORMAT_VERSION} and {SHARING_VERSION}"
+        )
     if not isinstance(header.get("metadata"), dict):
         raise ValueError("its metadata are not a JSON object")
     return header.get("model"), header["metadata"]
@@ -351,8 +373,9 @@ def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
     """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
     if HEADER not in properties:
         return properties
+    header = properties[HEADER]
     with archive.naming(path):
-        return unpack_header(properties[HEADER])[1]
+        return unpack_header(header, Budget(path, len(header)))[1]
 
 
 def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
@@ -360,7 +383,7 @@ def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
-    message = f"{path}: NaN or infinity in {', '.join(names)}"
+    message = f"{printable(path)}: NaN or infinity in {listed(names)}"
     if strict:
         raise ValueError(message)
     warn(message)
@@ -379,35 +402,82 @@ def _numbers(array: Array) -> Array:
     return widened(array) if array.dtype == np.uint16 else array
 
 
-def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters]:
-    arrays = read_npz(path)
+def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
+    arrays, budget = read_npz_within(path)
     header = arrays.pop(HEADER, None)
     if header is None or header.dtype != np.uint8:
         raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
-    return header.tobytes(), arrays
+    return header.tobytes(), arrays, budget
 
 
-def _read_safetensors(path: FilePath) -> tuple[bytes, Parameters]:
-    safetensors = safetensors_library()
-    with open(path, "rb"):  # safetensors' own errors do not all name the file
-        pass
+def _read_safetensors(path: FilePath) -> tuple[str, Parameters, Budget]:
+    with safetensors_file(path) as file:
+        header = (file.library.metadata() or {}).get(HEADER)
+        if header is None:
+            raise _not_a_model(path, {name: tuple(entry["shape"]) for name, entry in file.entries.items()})
+        for name, entry in file.entries.items():
+            if entry["dtype"] not in ("F32", "F64", "U16", "I8"):  # there are some that NumPy does not know
+                kind = shortened(entry["dtype"], 200)
+                raise ValueError(f"{path}: {shortened(name, 200)}: expected F32, F64, U16 or I8, got {kind}")
+        return header, {name: file.library.get_tensor(name) for name in file.entries}, file.budget
+
+
+class SafetensorsFile(NamedTuple):
+    """A .safetensors file that is open.
+
+    Attributes
+    ----------
+    library : safetensors.safe_open
+        What reads the tensors.
+    entries : dict
+        {name: {"dtype": ..., "shape": ..., "data_offsets": ...}}.
+    start : int
+        Where the tensors' bytes begin, from which offsets count.
+    budget : Budget
+    """
+
+    library: Any
+    entries: dict[str, Any]
+    start: int
+    budget: Budget
+
+
+@contextlib.contextmanager
+def safetensors_file(path: FilePath) -> Iterator[SafetensorsFile]:
+    """Open a .safetensors file, once it is certain that its header, which the library unpacks whole, is small."""
+    library = safetensors_library()
+    with open(path, "rb") as file, archive.naming(path):
+        budget = Budget.of(file, path)
+        entries, start = _safetensors_entries(file, budget)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            if header is None:
-                raise _not_a_model(path, {name: tuple(t.get_shape()) for name, t in tensors.items()})
-            for name, tensor in tensors.items():
-                if tensor.get_dtype() not in ("F32", "F64", "U16", "I8"):  # there are some that NumPy does not know
-                    raise ValueError(f"{path}: {name}: expected F32, F64, U16 or I8, got {tensor.get_dtype()}")
-            return header.encode(), {name: file.get_tensor(name) for name in tensors}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: {error}") from None
+        with library.safe_open(path, framework="np") as opened:
+            yield SafetensorsFile(opened, entries, start, budget)
+    except library.SafetensorError as error:
+        raise ValueError(f"{printable(path)}: {shortened(error)}") from None
+
+
+def _safetensors_entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any], int]:
+    """({name: entry}, where the tensors' bytes begin); what does not fit together the library finds."""
+    beginning = file.read(8)
+    (length,) = struct.unpack("<Q", beginning.ljust(8, b"\0"))
+    if len(beginning) < 8 or length > budget.size - 8:
+        raise ValueError(f"truncated, or not a safetensors file: a header of {length} bytes, {budget.size} are there")
+    budget.bytes(3 * length, "its header")  # here and in the library
+    header = budget.json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    header.pop("__metadata__", None)
+    budget.objects(_TENSOR_COST * len(header), "its tensors")
+    for name, entry in header.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or len(shape) > _MAX_AXES:
+            raise ValueError(f"tensor {name!r:.200}: expected an entry with a shape of up to {_MAX_AXES} axes")
+    return header, 8 + length
 
 
 def _not_a_model(path: FilePath, shapes: dict[str, Any]) -> ForeignFile:
-    inside = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return ForeignFile(f"{path}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
+    inside = listed(f"{name} {shape}" for name, shape in shapes.items())
+    return ForeignFile(f"{printable(path)}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
 def _is_safetensors(path: FilePath) -> bool:

@@ -6,10 +6,8 @@ tensors and modules are those that the caller has.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import struct
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +21,7 @@ from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
 from ..quantize import widened
 from . import archive, native, torch_pickle
+from .budget import listed, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
+    from .budget import Budget
 
     _L = TypeVar("_L", bound=Layer)
 
@@ -41,11 +41,15 @@ _TENSOR = re.compile(
 )
 # What is named much like one, and must not be passed over: weights with a norm or a mask of their own, and the like.
 _SIMILAR = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)(?![a-z])|(?:^|\.)(?:peephole|layer_norm)_l\d+(?:_reverse)?$")
+# Where PyTorch keeps what it has quantized, packed in an object of its own.
+_QUANTIZED = re.compile(r"(?:^|\.)(?:_all_weight_values\.\d+\.param|_packed_weight_(?:ih|hh))$")
+_CONTAINERS = (dict, list, tuple, Mapping)
+_PLAIN = (str, bytes, int, float, type(None))
 _FLOATS = ("float32", "float64", "float16")
 # What safetensors hands to NumPy; bfloat16, which NumPy does not know, is read here.
 _SAFETENSORS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-_MAX_HEADER = 4 << 20
-_MAX_LISTED = 50
+# Objects that one direction of one layer is drawn as.
+_LSTM_COST = 100
 # Options that torch.nn.LSTM does not have, and what they are without.
 _OURS = {
     "reverse": False,
@@ -100,12 +104,17 @@ def read(path: FilePath) -> Any:
     >>> {name: array.shape for name, array in weights.pytorch.read(path).items()}
     {'rnn.weight_ih_l0': (20, 3), 'rnn.weight_hh_l0': (20, 5)}
     """
+    return _read(path)[0]
+
+
+def _read(path: FilePath) -> tuple[Any, Budget]:
+    """(what `read` gives, what is left of the file's budget)."""
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
         return _read_safetensors(path)
     if suffix == ".npz":
-        return native.read_npz(path)
+        return native.read_npz_within(path)
     return torch_pickle.read(path)
 
 
@@ -155,26 +164,71 @@ def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, st
     """
     flag("batch_first", batch_first)
     if isinstance(source, Mapping):
-        return _layers("source", _plans("source", source), strict, batch_first=batch_first)
+        return _layers("source", _plans("source", _places(source)), strict, batch_first=batch_first)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: expected a path or a mapping, got {type(source).__name__}")
-    path = os.fspath(source)
-    return _layers(path, _plans(path, read(path)), strict, copy=False, batch_first=batch_first)
+    found = read_lstms(source)
+    return found.layers(strict, batch_first=batch_first)
+
+
+class Lstms(NamedTuple):
+    """What is found in a file of tensors.
+
+    Attributes
+    ----------
+    path : str
+    tensors : dict of str to ndarray
+        All that the file holds, with the places in its dicts and lists before the names.
+    own : dict of str to set of str
+        For each prefix the names, in `tensors`, of those that make up an LSTM.
+    """
+
+    path: str
+    tensors: Parameters
+    own: dict[str, set[str]]
+    plans: dict[str, _Plan]
+    budget: Budget
+
+    def layers(self, strict: bool, prefixes: Collection[str] | None = None, **options: Any) -> dict[str, LSTM]:
+        """{prefix: LSTM}, of all or of some prefixes; they may take the tensors over."""
+        plans = {prefix: plan for prefix, plan in self.plans.items() if prefixes is None or prefix in prefixes}
+        for plan in plans.values():
+            self.budget.objects(_LSTM_COST * plan.options["num_layers"] * (1 + plan.options["bidirectional"]), "LSTMs")
+        return _layers(self.path, plans, strict, copy=False, **options)
+
+    def others(self, prefix: str | None = None) -> list[str]:
+        """The tensors that belong to no LSTM, or not to that of `prefix`."""
+        owned = self.own.values() if prefix is None else [self.own[prefix]]
+        inside = set().union(*owned)
+        return [name for name in self.tensors if name not in inside]
+
+
+def read_lstms(path: FilePath) -> Lstms:
+    """The LSTMs in a file of tensors, which are yet to be made, and what else is there."""
+    path = os.fspath(path)
+    value, budget = _read(path)
+    places = _places(value)
+    plans = _plans(path, places)
+    tensors = {"/".join((*place, name)): tensor for place, found in places for name, tensor in found.items()}
+    own: dict[str, set[str]] = {prefix: set() for prefix in plans}
+    of_tensor = {id(tensor): prefix for prefix, plan in plans.items() for tensor in plan.tensors.values()}
+    for name, tensor in tensors.items():
+        if id(tensor) in of_tensor:
+            own[of_tensor[id(tensor)]].add(name)
+    return Lstms(path, tensors, own, plans, budget)
 
 
 def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LSTM:
     """The LSTM in a file of tensors that holds one and nothing else; see `weights.load`."""
-    path = os.fspath(path)
-    value = read(path)
-    plans = _plans(path, value)
-    tensors = {"/".join((*place, name)): tensor for place, found in _places(value) for name, tensor in found.items()}
-    if len(plans) != 1 or len(tensors) != sum(len(plan.tensors) for plan in plans.values()):
-        prefixes = ", ".join(map(repr, plans)) or "none"
+    found = read_lstms(path)
+    if len(found.plans) != 1 or found.others():
+        prefixes = listed(map(repr, found.plans)) or "none"
         raise ValueError(
-            f"{path}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: {prefixes}; its tensors: "
-            f"{_listed(tensors)}. lstm_cy.weights.pytorch.lstms gives every LSTM in a file, .read every tensor"
+            f"{found.path}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: {prefixes}; its "
+            f"tensors: {shapes_of(found.tensors)}. lstm_cy.weights.pytorch.lstms gives every LSTM in a file, .read "
+            "every tensor"
         )
-    (model,) = _layers(path, plans, strict, copy=False, batch_first=batch_first).values()
+    (model,) = found.layers(strict, batch_first=batch_first).values()
     return model
 
 
@@ -301,7 +355,7 @@ def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
 
 def _from_lstm(place: str, module: Any) -> LSTM:
     options = {name: getattr(module, name) for name in ("batch_first", "dropout") if hasattr(module, name)}
-    (layer,) = _layers(place, _plans(place, module.state_dict()), False, **options).values()
+    (layer,) = _layers(place, _plans(place, _places(module.state_dict())), False, **options).values()
     return layer
 
 
@@ -316,7 +370,7 @@ def _from_embedding(place: str, module: Any) -> Embedding:
 
 
 def _filled(kind: type[_L], module: Any, *sizes: int, **options: Any) -> _L:
-    arrays = {name: _array(tensor) for name, tensor in module.state_dict().items()}
+    arrays = {name: _array(tensor, name) for name, tensor in module.state_dict().items()}
     layer = kind.blank(*sizes, **options, dtype=_dtype(arrays.values()))
     layer.load_state_dict(arrays)
     return layer
@@ -335,6 +389,10 @@ _CONVERTERS = {
 }
 
 
+#: the place of a dict or list, and the tensors in it
+_Found = tuple[tuple[str, ...], dict[str, Any]]
+
+
 class _Plan(NamedTuple):
     """An LSTM that is to be made: the arguments, and the tensors under its parameters' names."""
 
@@ -342,11 +400,11 @@ class _Plan(NamedTuple):
     tensors: dict[Any, Any]
 
 
-def _plans(source: Any, value: Any) -> dict[str, _Plan]:
-    """{prefix: _Plan} of the LSTMs in `value`; raises for all that does not fit, in one error."""
+def _plans(source: Any, places: list[_Found]) -> dict[str, _Plan]:
+    """{prefix: _Plan} of the LSTMs among `places`; raises for all that does not fit, in one error."""
     groups: dict[Any, Any] = {}
     problems: list[str] = []
-    for place, tensors in _places(value):
+    for place, tensors in places:
         for name, tensor in tensors.items():
             if match := _TENSOR.fullmatch(name):
                 layer = None if match["layer"] is None else int(match["layer"])
@@ -366,25 +424,41 @@ def _plans(source: Any, value: Any) -> dict[str, _Plan]:
         plans[prefix] = _Plan(options, named)
     if problems:
         raise ValueError(
-            f"{source}: tensors that do not make up an LSTM of PyTorch's: {'; '.join(problems)}. Where others are "
-            "meant, give lstms a dict of those"
+            f"{source}: tensors that do not make up an LSTM of PyTorch's: {listed(problems, separator='; ')}. Where "
+            "others are meant, give lstms a dict of those"
         )
     return plans
 
 
-def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """(place, {name: tensor}) of each dict or list with tensors in it, however deep."""
-    if isinstance(value, Mapping):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(str(index), part) for index, part in enumerate(value)]
-    else:
-        return
-    tensors = {name: part for name, part in parts if _is_tensor(part)}
-    if tensors:
-        yield place, tensors
-    for name, part in parts:
-        yield from _places(part, (*place, name))
+def _places(value: Any) -> list[_Found]:
+    """[(place, {name: tensor}), ...] of each dict or list with tensors in it, however deep."""
+    found: list[_Found] = []
+    quantized: list[str] = []
+
+    def visit(value: Any, place: tuple[str, ...]) -> None:
+        inside: list[tuple[Any, Any]] = []
+        tensors: Parameters = {}
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if isinstance(part, _CONTAINERS):
+                if part:
+                    inside.append((key, part))
+            elif isinstance(key, str) and _QUANTIZED.search(key):
+                quantized.append(key)
+            elif not isinstance(part, _PLAIN) and _is_tensor(part):
+                tensors[str(key)] = part
+        if tensors:
+            found.append((place, tensors))
+        for key, part in inside:
+            visit(part, (*place, str(key)))
+
+    if isinstance(value, _CONTAINERS):
+        visit(value, ())
+    if quantized:
+        raise ValueError(
+            f"the weights of a quantized LSTM, which are not read: {listed(quantized)}; take the state_dict() of the "
+            "module that was quantized"
+        )
+    return found
 
 
 def _is_tensor(value: object) -> bool:
@@ -460,22 +534,28 @@ def _layers(
     source: Any, plans: dict[str, _Plan], strict: bool, *, copy: bool = True, **options: Any
 ) -> dict[str, LSTM]:
     """{prefix: LSTM} as planned; without `copy` the layers may take arrays over."""
-    arrays = {prefix: {name: _array(tensor) for name, tensor in plan.tensors.items()} for prefix, plan in plans.items()}
+    arrays = {
+        prefix: {name: _array(tensor, f"{source}: {prefix}{name}") for name, tensor in plan.tensors.items()}
+        for prefix, plan in plans.items()
+    }
     named = {prefix + name: array for prefix, parts in arrays.items() for name, array in parts.items()}
     wrong = [f"{name} of {array.dtype}" for name, array in named.items() if array.dtype.name not in _FLOATS]
     if wrong:
-        raise ValueError(f"{source}: expected weights of {', '.join(_FLOATS)} or bfloat16, got {', '.join(wrong)}")
+        raise ValueError(f"{source}: expected weights of {', '.join(_FLOATS)} or bfloat16, got {listed(wrong)}")
     native.check_finite(source, named, strict)
     with archive.naming(source):
         return {prefix: _layer(plans[prefix].options | options, parts, copy) for prefix, parts in arrays.items()}
 
 
-def _array(tensor: Any) -> Array:
+def _array(tensor: Any, name: str) -> Array:
     """A tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not know, as float32."""
     if not hasattr(tensor, "detach"):
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()
-    result: Array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    try:
+        result: Array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, without data
+        raise ValueError(f"{name}: expected a dense tensor: {shortened(error, 200)}") from None
     return result
 
 
@@ -497,44 +577,29 @@ def _layer(options: dict[str, Any], arrays: Parameters, copy: bool) -> LSTM:
     return layer
 
 
-def _listed(tensors: Any) -> str:
-    """Names and shapes, not too many."""
-    texts = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
-    more = [f"and {len(texts) - _MAX_LISTED} more"] if len(texts) > _MAX_LISTED else []
-    return ", ".join(texts[:_MAX_LISTED] + more) or "none"
+def shapes_of(tensors: Mapping[str, Any]) -> str:
+    """Names and shapes for a message."""
+    return listed(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "none"
 
 
-def _read_safetensors(path: FilePath) -> Parameters:
-    safetensors = native.safetensors_library()
-    arrays, narrow = {}, []
-    with open(path, "rb"):  # safetensors' own errors do not all name the file
-        pass
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                kind = file.get_slice(name).get_dtype()
-                if kind == "BF16":
-                    narrow.append(name)
-                elif kind in _SAFETENSORS:
-                    arrays[name] = file.get_tensor(name)
-                else:
-                    raise ValueError(f"{path}: {name}: expected one of {', '.join(_SAFETENSORS)} or BF16, got {kind}")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return arrays | _read_bfloat16(path, narrow) if narrow else arrays
-
-
-def _read_bfloat16(path: FilePath, names: Collection[str]) -> Parameters:
-    """{name: float32 array}; the file is one that safetensors has found to be whole."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > _MAX_HEADER:
-            raise ValueError(f"{path}: a header of {length} bytes; with BF16 at most {_MAX_HEADER} are read")
-        header = json.loads(file.read(length))
+def _read_safetensors(path: FilePath) -> tuple[Parameters, Budget]:
+    with native.safetensors_file(path) as file:
         arrays = {}
-        for name in names:
-            array = np.empty(header[name]["shape"], "<u2")
-            file.seek(8 + length + header[name]["data_offsets"][0])
-            file.readinto(array.data)
-            arrays[name] = widened(array)
-    return arrays
+        for name, entry in file.entries.items():
+            if entry["dtype"] == "BF16":
+                arrays[name] = _read_bfloat16(path, entry, file.start)
+            elif entry["dtype"] in _SAFETENSORS:
+                arrays[name] = file.library.get_tensor(name)
+            else:
+                kinds, kind = ", ".join(_SAFETENSORS), shortened(entry["dtype"], 200)
+                raise ValueError(f"{path}: {shortened(name, 200)}: expected one of {kinds} or BF16, got {kind}")
+        return arrays, file.budget
+
+
+def _read_bfloat16(path: FilePath, entry: Any, start: int) -> Array:
+    """A float32 array; the file is one that safetensors has found to be whole."""
+    array = np.empty(entry["shape"], "<u2")
+    with open(path, "rb") as file:
+        file.seek(start + entry["data_offsets"][0])
+        file.readinto(array.data)
+    return widened(array)

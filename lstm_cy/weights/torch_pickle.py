@@ -1,21 +1,21 @@
 """PyTorch's files (.pt, .pth), read without PyTorch and without executing the pickle in them.
 
 Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested; ``data/0``, ``data/1``, ...
-are the tensors' bytes. The pickle's opcodes are decoded by pickletools, which executes nothing, and interpreted here:
-those that plain values need, and of names only those in `_NAMES`. Each step takes a little memory at most, and the
-number of steps is limited.
+are the tensors' bytes. The pickle's opcodes are decoded and interpreted here: those that plain values need, and of
+names only those in `_NAMES`. Each step takes a little memory at most, and the number of steps is limited.
 """
 
 from __future__ import annotations
 
 import math
-import pickletools
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..quantize import widened
 from . import archive
+from .budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from .archive import Member
 
     _T = TypeVar("_T")
+    #: from (pickle, place) to (argument, the place behind it)
+    _Decode = Callable[[bytes, int], tuple[Any, int]]
 
 # A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
 _MAX_PICKLE = 8 << 20
 _MAX_STEPS = 500_000
 _MAX_DEPTH = 64
+# Steps that are drawn on the budget at once.
+_BATCH = 1000
 # Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
 _MAX_SHARING = 8
 _MAX_AXES = 32
@@ -37,6 +41,7 @@ _LARGEST = 2**63 - 1
 
 # What PyTorch wrote before version 1.6 begins with this number, pickled.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_BEGINNING = 2 + 9 + len(_LEGACY_MAGIC)
 _VERSIONS = range(1, 11)
 
 # PyTorch's types of elements: the NumPy type of their bytes.
@@ -57,21 +62,22 @@ _STORAGES = {
 }
 
 
-def read(path: FilePath) -> Any:
-    """What a PyTorch file holds; see `weights.pytorch.read`."""
+def read(path: FilePath) -> tuple[Any, Budget]:
+    """(what a PyTorch file holds, what is left of its budget); see `weights.pytorch.read`."""
     with open(path, "rb") as file, archive.naming(path):
-        _check_beginning(file.read(2 + len(_LEGACY_MAGIC)))
-        members = archive.members(file, "a PyTorch file", check=_folder)
+        budget = Budget.of(file, path)
+        _check_beginning(file.read(_BEGINNING))
+        members = archive.members(file, budget, "a PyTorch file", check=_folder)
         folder = _folder(members)
-        records = _Records({name.removeprefix(folder): member for name, member in members.items()})
-        with archive.naming(f"member {folder + 'data.pkl'!r}"):
-            value = _Machine(records).run(records.bytes("data.pkl", _MAX_PICKLE))
+        records = _Records({name.removeprefix(folder): member for name, member in members.items()}, budget)
+        with archive.naming(f"member {folder + 'data.pkl'!r:.200}"):
+            value = _Machine(records, budget).run(records.bytes("data.pkl", _MAX_PICKLE))
             _check_result(value, records.total)
-    return value
+    return value, budget
 
 
 def _check_beginning(content: bytes) -> None:
-    if content.startswith(b"\x80") and content[2:] == _LEGACY_MAGIC:
+    if content.startswith(b"\x80") and _LEGACY_MAGIC in content[:_BEGINNING]:  # behind a FRAME since protocol 4
         raise ValueError(
             "in PyTorch's legacy format; only its ZIP format is read: load it in PyTorch, and torch.save it again with "
             "_use_new_zipfile_serialization=True, which is the default since version 1.6"
@@ -102,8 +108,8 @@ class _Records:
         Bytes of all tensors' records.
     """
 
-    def __init__(self, members: dict[str, Member]) -> None:
-        self._members = members
+    def __init__(self, members: dict[str, Member], budget: Budget) -> None:
+        self._members, self._budget = members, budget
         self._arrays: dict[str, tuple[str, Array]] = {}
         self.total = sum(member.size for name, member in members.items() if name.startswith("data/"))
         version = self.bytes("version", 8) if "version" in members else b"3"
@@ -119,6 +125,7 @@ class _Records:
         member = self._members[name]
         if member.size > most:
             raise ValueError(f"{name} has {member.size} bytes; at most {most} are read")
+        self._budget.bytes(member.size, name)
         return member.read(member.size)
 
     def size(self, key: str) -> int:
@@ -134,6 +141,8 @@ class _Records:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
             if self.size(key) % stored.itemsize:
                 raise ValueError(f"storage {key!r:.80}: its record of {self.size(key)} bytes is none of {kind}")
+            # bfloat16 is widened, and what has another order of bytes is turned
+            self._budget.bytes(self.size(key) * (3 if kind == "bfloat16" else 1), "its tensors")
             array = np.empty(self.size(key) // stored.itemsize, stored)
             with archive.naming(f"record {key!r:.80}"):
                 self._members[f"data/{key}"].fill(array)
@@ -169,27 +178,39 @@ class _Name:
 class _Machine:
     """Interprets the opcodes of one pickle."""
 
-    def __init__(self, records: _Records) -> None:
-        self._records = records
+    def __init__(self, records: _Records, budget: Budget) -> None:
+        self._records, self._budget = records, budget
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []  # the stacks that MARK has set aside
         self._memo: dict[int, Any] = {}
 
-    def run(self, content: Any) -> Any:
+    def run(self, content: bytes) -> Any:
         """The value that the pickle describes."""
-        for steps, (opcode, argument, place) in enumerate(pickletools.genops(content)):
-            if steps >= _MAX_STEPS:
-                raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
-            act: Callable[..., None] | None = _OPCODES.get(opcode.name)  # type: ignore[assignment]
-            if act is None:
-                raise ValueError(f"opcode {opcode.name} is not among those that tensors need, and is refused")
+        place, steps, drawn, end = 0, 0, 0, len(content)
+        while place < end:
+            if steps == drawn:
+                if steps == _MAX_STEPS:
+                    raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
+                self._budget.objects(_BATCH, "its pickle")
+                drawn += _BATCH
+            steps += 1
+            opcode = content[place]
+            if opcode == _STOP:
+                if len(self._stack) != 1 or self._marked:
+                    raise ValueError("damaged: it ends with an unfinished value")
+                return self._stack.pop()
+            if opcode not in _BY_CODE:
+                raise ValueError(f"{_opcode_name(opcode)} is not among those that tensors need, and is refused")
+            name, decode, act = _BY_CODE[opcode]
+            argument, after = None, place + 1
+            if decode is not None:
+                argument, after = decode(content, after)
             try:
                 act(self, argument)
             except (IndexError, KeyError):  # an empty stack, an unknown entry of the memo
-                raise ValueError(f"damaged: {opcode.name} at byte {place} finds nothing there") from None
-        if len(self._stack) != 1 or self._marked:
-            raise ValueError("damaged: it ends with an unfinished value")
-        return self._stack.pop()
+                raise ValueError(f"damaged: {name} at byte {place} finds nothing there") from None
+            place = after
+        raise ValueError("damaged: exhausted before seeing STOP")
 
     def ignore(self, argument: object) -> None:
         pass
@@ -246,7 +267,7 @@ class _Machine:
             raise IndexError
         for key, value in zip(items[::2], items[1::2], strict=True):
             # other keys would let a file choose hashes, or make hash() dig too deep
-            if not isinstance(key, str | bool | None) and not (type(key) is int and abs(key) < 2**60):
+            if not isinstance(key, (str, bool, type(None))) and not (type(key) is int and abs(key) < 2**60):
                 raise ValueError(f"a dict's key is a {type(key).__name__}; only strings and integers are read")
             target[key] = value
 
@@ -394,39 +415,101 @@ _NAMES = {
     "torch.device": _Machine.device,
     "_codecs.encode": _Machine.encode,
 }
-_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
-_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")
-_OPCODES = {
-    "PROTO": _Machine.ignore,
-    "FRAME": _Machine.ignore,
-    "STOP": _Machine.ignore,
-    **dict.fromkeys(_NUMBERS + _STRINGS, _Machine.push),
-    "NONE": _Machine.push,  # which has no argument: None
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "EMPTY_LIST": lambda machine, _: machine.push([]),
-    "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "MARK": _Machine.mark,
-    "TUPLE": _Machine.tuple_of_marked,
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.append_marked,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_marked,
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.memoize,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "GLOBAL": _Machine.find,
-    "STACK_GLOBAL": _Machine.find_on_stack,
-    "BINPERSID": _Machine.storage,
-    "REDUCE": _Machine.call,
-    "BUILD": _Machine.build,
+
+
+def _fixed(form: str) -> _Decode:
+    """A number of fixed size."""
+    unpack, size = struct.Struct(form).unpack_from, struct.calcsize(form)
+
+    def decode(content: bytes, place: int) -> tuple[Any, int]:
+        if place + size > len(content):
+            raise ValueError(f"damaged: truncated, {size} bytes are expected at byte {place}")
+        return unpack(content, place)[0], place + size
+
+    return decode
+
+
+def _counted(form: str, convert: Callable[[bytes], Any]) -> _Decode:
+    """Bytes, before which their number stands."""
+    count = _fixed(form)
+
+    def decode(content: bytes, place: int) -> tuple[Any, int]:
+        size, place = count(content, place)
+        if not 0 <= size <= len(content) - place:
+            raise ValueError(f"damaged: expected {size} bytes at byte {place}, where {len(content) - place} remain")
+        return convert(content[place : place + size]), place + size
+
+    return decode
+
+
+def _integer(content: bytes) -> int:
+    return int.from_bytes(content, "little", signed=True)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogatepass")
+
+
+def _two_lines(content: bytes, place: int) -> tuple[str, int]:
+    """Two lines, with a space between."""
+    module = content.find(b"\n", place)
+    name = content.find(b"\n", module + 1)
+    if module < 0 or name < 0:
+        raise ValueError(f"damaged: truncated, two lines are expected at byte {place}")
+    return content[place:name].decode("utf-8").replace("\n", " "), name + 1
+
+
+# What is read of a pickle, by the names of Python's pickletools: how the argument is decoded, and what is done.
+_STOP = ord(".")
+_OPCODES: dict[str, tuple[int, _Decode | None, Callable[..., None]]] = {
+    "PROTO": (0x80, _fixed("B"), _Machine.ignore),
+    "FRAME": (0x95, _fixed("<Q"), _Machine.ignore),
+    "BININT": (ord("J"), _fixed("<i"), _Machine.push),
+    "BININT1": (ord("K"), _fixed("B"), _Machine.push),
+    "BININT2": (ord("M"), _fixed("<H"), _Machine.push),
+    "LONG1": (0x8A, _counted("B", _integer), _Machine.push),
+    "LONG4": (0x8B, _counted("<i", _integer), _Machine.push),
+    "BINFLOAT": (ord("G"), _fixed(">d"), _Machine.push),
+    "SHORT_BINUNICODE": (0x8C, _counted("B", _text), _Machine.push),
+    "BINUNICODE": (ord("X"), _counted("<I", _text), _Machine.push),
+    "BINUNICODE8": (0x8D, _counted("<Q", _text), _Machine.push),
+    "SHORT_BINBYTES": (ord("C"), _counted("B", bytes), _Machine.push),
+    "BINBYTES": (ord("B"), _counted("<I", bytes), _Machine.push),
+    "BINBYTES8": (0x8E, _counted("<Q", bytes), _Machine.push),
+    "NONE": (ord("N"), None, _Machine.push),  # which has no argument: None
+    "NEWTRUE": (0x88, None, lambda machine, _: machine.push(True)),
+    "NEWFALSE": (0x89, None, lambda machine, _: machine.push(False)),
+    "EMPTY_TUPLE": (ord(")"), None, lambda machine, _: machine._stack.append(())),
+    "EMPTY_LIST": (ord("]"), None, lambda machine, _: machine._stack.append([])),
+    "EMPTY_DICT": (ord("}"), None, lambda machine, _: machine._stack.append({})),
+    "MARK": (ord("("), None, _Machine.mark),
+    "TUPLE": (ord("t"), None, _Machine.tuple_of_marked),
+    "TUPLE1": (0x85, None, lambda machine, _: machine.tuple_of(1)),
+    "TUPLE2": (0x86, None, lambda machine, _: machine.tuple_of(2)),
+    "TUPLE3": (0x87, None, lambda machine, _: machine.tuple_of(3)),
+    "APPEND": (ord("a"), None, _Machine.append),
+    "APPENDS": (ord("e"), None, _Machine.append_marked),
+    "SETITEM": (ord("s"), None, _Machine.set_item),
+    "SETITEMS": (ord("u"), None, _Machine.set_marked),
+    "BINPUT": (ord("q"), _fixed("B"), _Machine.put),
+    "LONG_BINPUT": (ord("r"), _fixed("<I"), _Machine.put),
+    "MEMOIZE": (0x94, None, _Machine.memoize),
+    "BINGET": (ord("h"), _fixed("B"), _Machine.get),
+    "LONG_BINGET": (ord("j"), _fixed("<I"), _Machine.get),
+    "GLOBAL": (ord("c"), _two_lines, _Machine.find),
+    "STACK_GLOBAL": (0x93, None, _Machine.find_on_stack),
+    "BINPERSID": (ord("Q"), None, _Machine.storage),
+    "REDUCE": (ord("R"), None, _Machine.call),
+    "BUILD": (ord("b"), None, _Machine.build),
 }
+_BY_CODE = {code: (name, decode, act) for name, (code, decode, act) in _OPCODES.items()}
+
+
+def _opcode_name(code: int) -> str:
+    import pickletools
+
+    names = {ord(known.code): known.name for known in pickletools.opcodes}
+    return f"opcode {names[code]}" if code in names else f"unknown opcode {code:#04x}"
 
 
 def _check_result(value: Any, total: int) -> None:
@@ -440,14 +523,14 @@ def _check_result(value: Any, total: int) -> None:
             raise ValueError(f"nested deeper than {_MAX_DEPTH}, or in itself")
         if nodes > _MAX_STEPS:
             raise ValueError(f"more than {_MAX_STEPS} values")
-        if isinstance(value, _Storage | _Name):
+        if isinstance(value, (_Storage, _Name)):
             raise ValueError(f"{value.name} where a value should be")
         if isinstance(value, np.ndarray):
             size += value.nbytes
         elif isinstance(value, dict):
             for part in value.values():
                 visit(part, depth + 1)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, (list, tuple)):  # a union of types takes twice as long
             for part in value:
                 visit(part, depth + 1)
 

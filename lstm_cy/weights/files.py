@@ -1,0 +1,139 @@
+"""Files that are replaced as a whole: a reader meets the old content or the new one, never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be deleted
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from ..typing import FilePath
+
+_TEMPORARY = re.compile(r"\.lstm_cy-[0-9a-f]{16}\.tmp")
+# Without locks a file of this age, in seconds, is taken for one that nobody writes any more.
+_OLD = 24 * 3600
+# To look at a file, and not to follow a link nor to wait for what a pipe brings.
+_LOOK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@contextlib.contextmanager
+def replacing(path: FilePath) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends without an error, and leaves no trace if not.
+
+    The bytes are on the disk before the name changes, and the name before the block is left: after a crash
+    `path` holds the old content or the new one, whole. A file that is replaced keeps its permissions. What a process
+    that was killed has left in the folder is removed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; the error names `path`.
+    """
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    with _naming(path):
+        _remove_left_behind(folder)
+        temporary, file = _created(folder, _permissions(target))
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is not None:  # renamed while it is locked, so that nobody takes it for one left behind
+                    os.replace(temporary, target)
+            if fcntl is None:
+                os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        if os.name == "posix":  # Windows does not open folders
+            _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _naming(path: FilePath) -> Iterator[None]:
+    """An OSError of the system names the file that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _permissions(target: str) -> int | None:
+    """Of the file that is there; None if there is none."""
+    try:
+        return stat.S_IMODE(os.stat(target).st_mode) & 0o777
+    except FileNotFoundError:
+        return None
+
+
+def _created(folder: str, permissions: int | None) -> tuple[str, Any]:
+    """(name, file) of a new file, locked where the system has locks."""
+    mode = 0o666 if permissions is None else permissions
+    while True:
+        name = os.path.join(folder, f".lstm_cy-{os.urandom(8).hex()}.tmp")
+        file = open(name, "xb", opener=lambda path, flags: os.open(path, flags, mode))  # noqa: SIM115
+        try:
+            locked = _locked(file.fileno())
+        except OSError:  # a file system without locks
+            locked = True
+        if not locked or not os.path.exists(name):  # another process has taken it for one left behind
+            file.close()
+            continue
+        if permissions is not None and hasattr(os, "fchmod"):
+            with contextlib.suppress(PermissionError):  # of file systems without permissions
+                os.fchmod(file.fileno(), permissions)
+        return name, file
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock a file until it is closed or the process ends; False where another has locked it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_left_behind(folder: str) -> None:
+    """Remove the files that processes which do not live any more were writing in a folder."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+        for name in names:
+            with contextlib.suppress(OSError):  # not ours, or gone already
+                if _is_left_behind(name):
+                    os.unlink(name)
+
+
+def _is_left_behind(name: str) -> bool:
+    if fcntl is None:
+        return time.time() - os.lstat(name).st_mtime > _OLD
+    descriptor = os.open(name, _LOOK)
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
