@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_lengths, flag, generator, int_array, non_negative_int, number, positive_int, real_array
+from .checks import (
+    check_lengths,
+    flag,
+    float_array,
+    generator,
+    int_array,
+    int_within,
+    non_negative_int,
+    number,
+    pair_of,
+    positive_int,
+    real_array,
+)
 from .layers import Sequential
 from .losses import cross_entropy
 from .training import progress_bar
@@ -19,6 +31,8 @@ if TYPE_CHECKING:
     from .typing import Array, ArrayLike, Ints, Seed
 
     _LanguageModel = Callable[[tuple[int, ...], int], float]
+
+MOST_AXES = 64  # NumPy's arrays have no more
 
 
 def sample(
@@ -53,6 +67,8 @@ def sample(
 
     Raises
     ------
+    TypeError
+        The logits are no real numbers, or another argument is none.
     ValueError
         NaN or infinity among the logits, no token to draw, a temperature that is negative or not finite, or a top_k or
         top_p out of range.
@@ -66,7 +82,7 @@ def sample(
     >>> sample([[0.0, 3.0, 2.9]] * 5, top_k=2, rng=0)  # never 0
     array([1, 2, 2, 2, 1])
     """
-    logits = np.asarray(logits, dtype=np.float64)
+    logits = float_array("logits", logits, np.float64)
     temperature, top_k, top_p = _choice(temperature, top_k, top_p)
     rng = generator("rng", rng)
     if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -114,6 +130,10 @@ def _draw(weights: Array, rng: np.random.Generator) -> Ints:
     reached = cumulative[..., -1:] * (1 - rng.random((*weights.shape[:-1], 1)))
     result: Ints = (cumulative >= reached).argmax(axis=-1)
     return result
+
+
+# What `generate` needs of a vocabulary.
+_VOCABULARY = ("missing", "encode", "pieces", "unknown", "__len__")
 
 
 def generate(
@@ -169,6 +189,10 @@ def generate(
     """
     if not isinstance(model, Sequential):
         raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    if not all(hasattr(vocabulary, name) for name in _VOCABULARY):
+        raise TypeError(f"vocabulary: expected a Vocabulary, Words or Bytes, got {type(vocabulary).__name__}")
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt: expected a str, got {type(prompt).__name__}")
     length = non_negative_int("length", length)
     choice = dict(zip(("temperature", "top_k", "top_p"), _choice(temperature, top_k, top_p), strict=True))
     rng = generator("seed", seed)
@@ -332,44 +356,73 @@ def beam_search(
     """
     end, start = non_negative_int("end", end), non_negative_int("start", start)
     beam_width, max_length = positive_int("beam_width", beam_width), positive_int("max_length", max_length)
-    alpha = number("length_penalty", length_penalty, 0, open_high=True)
+    row_axis = int_within("row_axis", row_axis, -MOST_AXES, MOST_AXES - 1)
+    penalty = _length_penalty(length_penalty, max_length)
     if not callable(step):
         raise TypeError(f"step: expected a callable, got {type(step).__name__}")
+
+    # Of each length: which sequence of the length before each goes on from, and with which token. Sequences are put
+    # together from them at the end, so that a step costs the same however long they are.
+    history: list[tuple[Ints, Ints]] = []
+    ended: list[
+        tuple[float, float, int, int]
+    ] = []  # score, log-probability, and where in the history its last token is
+    totals, tokens = np.zeros(1), np.array([start])
+    for length in range(1, max_length + 1):
+        result, state = pair_of("step", step(tokens, state), "(log_probabilities, state)")
+        candidates = totals[:, np.newaxis] + _log_probabilities(result, len(tokens), end)
+        # Each row ends in one candidate at most: so many more make sure that `beam_width` are left to go on.
+        best = _best(candidates.reshape(-1), beam_width + len(tokens))
+        rows, following = np.unravel_index(best, candidates.shape)
+        for row in rows[:beam_width][following[:beam_width] == end]:
+            total = float(candidates[row, end])
+            ended.append((total / penalty(length), total, length - 1, int(row)))
+        ended = sorted(ended, key=lambda found: -found[0])[:beam_width]
+        going_on = np.flatnonzero(following != end)[:beam_width]
+        rows, tokens = rows[going_on], following[going_on]
+        totals = candidates[rows, tokens]
+        history.append((rows, tokens))
+        # What goes on only becomes less likely; at best it is as long as it may be.
+        if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1][0]):
+            break
+        state = _chosen(state, rows, row_axis, len(candidates), "state" if length == 1 else "step")
+    cut = [(float(total) / penalty(length), float(total), length, row) for row, total in enumerate(totals)]
+    return [
+        Hypothesis(_sequence(history[:steps], row), score, total, place < len(ended))
+        for place, (score, total, steps, row) in enumerate((ended + cut)[:beam_width])
+    ]
+
+
+def _length_penalty(alpha: float, max_length: int) -> Callable[[int], float]:
+    """What a log-probability is divided by, as a function of a sequence's length."""
+    alpha = number("length_penalty", alpha, 0, open_high=True)
 
     def penalty(length: int) -> float:
         result: float = ((5 + length) / 6) ** alpha
         return result
 
-    ended = []
-    sequences, totals, tokens = np.empty((1, 0), np.intp), np.zeros(1), np.array([start])
-    for length in range(1, max_length + 1):
-        log_probabilities, state = step(tokens, state)
-        candidates = totals[:, np.newaxis] + _log_probabilities(log_probabilities, len(tokens), end)
-        order = np.argsort(-candidates, axis=None, kind="stable")
-        rows, tokens = np.unravel_index(order[candidates.reshape(-1)[order] > -np.inf], candidates.shape)
-        ending = np.flatnonzero(tokens[:beam_width] == end)
-        ended += [
-            Hypothesis(sequences[row], float(total / penalty(length)), float(total), True)
-            for row, total in zip(rows[ending], candidates[rows[ending], end], strict=True)
-        ]
-        ended = sorted(ended, key=lambda hypothesis: -hypothesis.score)[:beam_width]
-        going_on = np.flatnonzero(tokens != end)[:beam_width]
-        rows, tokens = rows[going_on], tokens[going_on]
-        sequences, totals = np.column_stack([sequences[rows], tokens]), candidates[rows, tokens]
-        # What goes on only becomes less likely; at best it is as long as it may be.
-        if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1].score):
-            break
-        state = _chosen(state, rows, row_axis)
-    cut = [
-        Hypothesis(sequence, float(total / penalty(length)), float(total), False)
-        for sequence, total in zip(sequences, totals, strict=True)
-    ]
-    return (ended + cut)[:beam_width]
+    try:
+        penalty(max_length)
+    except OverflowError:
+        raise ValueError(
+            f"length_penalty: expected a number for which ((5 + max_length) / 6)**length_penalty is finite, got {alpha}"
+        ) from None
+    return penalty
+
+
+def _best(values: Array, most: int) -> Ints:
+    """The places of the `most` largest of `values`, the largest first and of equals the first; none of -inf."""
+    least = -np.inf
+    if len(values) > most:  # sorts far fewer of them
+        least = np.partition(values, len(values) - most)[len(values) - most]
+    places = np.flatnonzero(values >= least if least > -np.inf else values > least)
+    result: Ints = places[np.argsort(-values[places], kind="stable")[:most]]
+    return result
 
 
 def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
     """What `step` gave, checked, as a float64 array (K, V)."""
-    array = np.asarray(value, np.float64)
+    array = np.asarray(real_array("step", value, "log-probabilities"), np.float64)
     if array.ndim != 2 or len(array) != rows or array.shape[1] <= end:
         raise ValueError(f"step: expected log-probabilities (K, V) with K = {rows}, V > end = {end}, got {array.shape}")
     if not (array <= 1e-3).all():  # a rounded 0
@@ -377,13 +430,27 @@ def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
     return array
 
 
-def _chosen(state: Any, rows: Ints, axis: int) -> Any:
-    """The `rows` of all arrays in `state`."""
+def _chosen(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
+    """The `rows` of all arrays in `state`, which have `of` rows; `name` is where the state came from."""
     if state is None:
         return None
     if isinstance(state, tuple | list):
-        return [_chosen(part, rows, axis) for part in state]
-    return np.asarray(state).take(rows, axis)
+        return [_chosen(part, rows, axis, of, name) for part in state]
+    array = np.asarray(state)
+    if array.dtype == object:
+        raise TypeError(f"{name}: expected a state of arrays, tuples, lists and None, got {type(state).__name__}")
+    if not -array.ndim <= axis < array.ndim or array.shape[axis] != of:
+        raise ValueError(f"{name}: expected a state of arrays with {of} rows on row_axis = {axis}, got {array.shape}")
+    return array.take(rows, axis)
+
+
+def _sequence(history: list[tuple[Ints, Ints]], row: int) -> Ints:
+    """The tokens that led to what is in `row` after this history."""
+    tokens = np.empty(len(history), np.intp)
+    for place in range(len(history) - 1, -1, -1):
+        parents, following = history[place]
+        tokens[place], row = following[row], parents[row]
+    return tokens
 
 
 def ctc_greedy(
@@ -439,6 +506,7 @@ def ctc_beam(
     *,
     batch_first: bool = False,
     language_model: _LanguageModel | None = None,
+    max_classes: int | None = None,
 ) -> Any:
     """The likeliest labels, all alignments that say them added up, by prefix beam search.
 
@@ -452,8 +520,13 @@ def ctc_beam(
         As for `ctc_greedy`.
     language_model : callable, optional
         ``language_model(prefix, label) -> float`` is added where `label`, an int, goes behind `prefix`, a tuple of
-        ints: the logarithm of a weight; -inf rules the label out there, as a lexicon does. It is asked once for each
-        such pair of a row.
+        ints: the logarithm of a weight; -inf rules the label out there, as a lexicon does. It is asked at most once for
+        each such pair of a row.
+    max_classes : int, optional
+        How many of a step's likeliest classes, the blank aside, may go behind a prefix. None: as many as can matter.
+        Without a language model these are the `beam_width` + 1 likeliest, for which the result is that of all classes;
+        with one, which may favour any class, they are all: it is asked for every label behind every prefix, and a
+        vocabulary of thousands of word pieces needs a limit of some tens.
 
     Returns
     -------
@@ -465,14 +538,16 @@ def ctc_beam(
     Raises
     ------
     TypeError, ValueError
-        As `ctc_greedy`; scores of +inf, or of nothing but -inf in a step; `beam_width` is not a positive integer; the
-        language model is no callable, or gives no number below +inf.
+        As `ctc_greedy`; scores of +inf, or of nothing but -inf in a step; `beam_width` or `max_classes` is not a
+        positive integer; the language model is no callable, or gives what is no number below +inf, or numbers whose sum
+        is none.
 
     Notes
     -----
     A. Graves and N. Jaitly, Towards end-to-end speech recognition with recurrent neural networks, 2014, algorithm 1. Of
     each prefix, alignments that end in a blank and alignments that end in its last label are kept apart: said once
-    more, that label is a second one behind a blank, but still the first one otherwise.
+    more, that label is a second one behind a blank, but still the first one otherwise. A row's time is proportional to
+    its steps.
 
     Examples
     --------
@@ -490,8 +565,9 @@ def ctc_beam(
     beam_width = positive_int("beam_width", beam_width)
     if language_model is not None and not callable(language_model):
         raise TypeError(f"language_model: expected a callable, got {language_model!r}")
+    most = None if max_classes is None else positive_int("max_classes", max_classes)
     rows = [_log_softmax(row, index) for index, row in enumerate(rows)]
-    decoded = [_prefix_search(row, beam_width, blank, language_model) for row in rows]
+    decoded = [_prefix_search(row, beam_width, blank, most, language_model) for row in rows]
     return decoded[0] if single else decoded
 
 
@@ -526,71 +602,171 @@ def _without_repetitions(classes: Ints, blank: int) -> Ints:
 
 
 def _log_softmax(scores: Array, index: int) -> Array:
-    scores = scores.astype(np.float64)
+    scores = np.array(float_array("scores", scores, np.float64))
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():
         raise ValueError(
             f"scores: expected numbers or -inf with a finite largest one at each step, not so in row {index}"
         )
-    scores -= highest
+    with np.errstate(over="ignore"):  # what is so far below the highest is -inf
+        scores -= highest
     scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return scores
 
 
 def _prefix_search(
-    scores: Array, width: int, blank: int, language_model: _LanguageModel | None
+    scores: Array, width: int, blank: int, most: int | None, language_model: _LanguageModel | None
 ) -> list[tuple[Ints, float]]:
     """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
+    # Why `width` + 1 classes are enough without a language model: behind a prefix that ends in another label, a class
+    # scores what the prefix has plus the class's log-probability; behind one that ends in the class itself, less. So of
+    # a class v that is not among these, `width` other classes behind the same prefix score at least as much, the one
+    # that the prefix ends in left out; so does a prefix that is followed already, where one of them is merged into it,
+    # for its score only grows. Rounding keeps this order, and of equals `_best` takes prefixes that stay and likelier
+    # classes first: v cannot be one of the `width` best.
+    if most is None:
+        most = width + 1 if language_model is None else scores.shape[1]
+    prefixes = _Prefixes(blank)
+    weights = None if language_model is None else _Weights(language_model, prefixes, scores.shape[1])
     # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
-    prefixes: list[tuple[int, ...]] = [()]
-    in_blank, in_label = np.zeros(1), np.full(1, -np.inf)
-    weights: dict[tuple[int, ...], list[float]] = {}
+    beam, in_blank, in_label = [0], np.zeros(1), np.full(1, -np.inf)
     for step in scores:
-        last = np.array([prefix[-1] if prefix else blank for prefix in prefixes], np.intp)
+        classes, last = _likeliest_classes(step, blank, most), prefixes.last_labels(beam)
         either = np.logaddexp(in_blank, in_label)
-        longer = either[:, np.newaxis] + step  # by the label that goes behind the prefix
-        longer[np.arange(len(last)), last] = in_blank + step[last]
-        longer[:, blank] = -np.inf
-        if language_model is not None:
-            longer += _weights(language_model, prefixes, len(step), blank, weights)
+        longer = (
+            np.where(last[:, np.newaxis] == classes, in_blank[:, np.newaxis], either[:, np.newaxis]) + step[classes]
+        )
+        # Where a prefix with one label more is followed already, what would become it is added to it.
+        own, parent = prefixes.followed(beam)
+        joining = np.where(last[own] == last[parent], in_blank[parent], either[parent]) + step[last[own]]
+        if weights is not None:
+            longer = _weighed(longer, weights.behind(beam, classes))
+            joining = _weighed(joining, weights.known([beam[place] for place in parent], last[own]))
         in_blank, in_label = either + step[blank], in_label + step[last]
-        _merge(prefixes, last, in_label, longer)
+        in_label[own] = np.logaddexp(in_label[own], joining)
+        pair, column = np.nonzero(last[own][:, np.newaxis] == classes)
+        longer[parent[pair], column] = -np.inf
 
         sums = np.concatenate([np.logaddexp(in_blank, in_label), longer.ravel()])
-        best = np.argsort(-sums, kind="stable")[:width]
-        best = best[sums[best] > -np.inf]
-        stays = best < len(prefixes)
-        grown = [divmod(int(place), len(step)) for place in best - len(prefixes)]
-        prefixes = [
-            prefixes[place] if stay else (*prefixes[parent], label)
-            for place, stay, (parent, label) in zip(best, stays, grown, strict=True)
-        ]
+        best = _best(sums, width)
+        stays = best < len(beam)
         in_blank = np.where(stays, in_blank.take(best, mode="clip"), -np.inf)
         in_label = np.where(stays, in_label.take(best, mode="clip"), sums[best])
+        beam = prefixes.grown(beam, classes, best)
+        if not beam:
+            return []
     sums = np.logaddexp(in_blank, in_label)
-    return [(np.array(prefix, np.intp), float(score)) for prefix, score in zip(prefixes, sums, strict=True)]
+    return [(prefixes.labels(number), float(score)) for number, score in zip(beam, sums, strict=True)]
 
 
-def _merge(prefixes: list[tuple[int, ...]], last: Ints, in_label: Array, longer: Array) -> None:
-    """Where a prefix with one label more is followed already, add what would become it."""
-    places = {prefix: place for place, prefix in enumerate(prefixes)}
-    for place, prefix in enumerate(prefixes):
-        parent = places.get(prefix[:-1]) if prefix else None
-        if parent is not None:
-            in_label[place] = np.logaddexp(in_label[place], longer[parent, last[place]])
-            longer[parent, last[place]] = -np.inf
+def _checked_weights(answers: list[Any]) -> Array:
+    """What a language model answered, as numbers below infinity."""
+    if set(map(type, answers)) == {float}:  # as it mostly is: checked all at once
+        weights = np.array(answers)
+        if (weights < np.inf).all():
+            return weights
+    return np.array([number("language_model", answer, open_high=True) for answer in answers])
 
 
-def _weights(
-    language_model: _LanguageModel,
-    prefixes: list[tuple[int, ...]],
-    classes: int,
-    blank: int,
-    known: dict[tuple[int, ...], list[float]],
-) -> Array:
-    """What a language model says of each label behind each prefix, (prefixes, classes); `known` keeps it."""
-    for prefix in prefixes:
-        if prefix not in known:
-            answers = [0.0 if label == blank else language_model(prefix, label) for label in range(classes)]
-            known[prefix] = [number("language_model", answer, high=np.inf, open_high=True) for answer in answers]
-    return np.array([known[prefix] for prefix in prefixes]).reshape(-1, classes)
+def _likeliest_classes(step: Array, blank: int, most: int) -> Ints:
+    """The `most` likeliest classes of a step, the blank aside, the likeliest first."""
+    scores = step.copy()
+    scores[blank] = -np.inf
+    return _best(scores, most)
+
+
+def _weighed(scores: Array, weights: Array) -> Array:
+    """Scores with the weights of a language model added."""
+    with np.errstate(over="ignore"):
+        sums = scores + weights
+    if (sums == np.inf).any():
+        raise ValueError("language_model: expected numbers that add up to a finite one, got a sum beyond float64")
+    return sums
+
+
+class _Prefixes:
+    """The prefixes of a row as a tree: each has a number, and knows its last label and the prefix before it.
+
+    A prefix is told from others by its number: however long it is, it is neither copied nor compared.
+    """
+
+    def __init__(self, blank: int) -> None:
+        self.parents, self.last = [-1], [blank]  # number 0 is the empty prefix, which ends in no label
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def last_labels(self, beam: list[int]) -> Ints:
+        return np.array([self.last[number] for number in beam], np.intp)
+
+    def followed(self, beam: list[int]) -> tuple[Ints, Ints]:
+        """The places in the beam of prefixes whose parents are in it too, and the places of these."""
+        places = {number: place for place, number in enumerate(beam)}
+        pairs = [(place, places.get(self.parents[number], -1)) for number, place in places.items()]
+        own, parent = np.array([pair for pair in pairs if pair[1] >= 0], np.intp).reshape(-1, 2).T
+        return own, parent
+
+    def grown(self, beam: list[int], classes: Ints, best: Ints) -> list[int]:
+        """The next beam: `best` are places in this one or, past its end, in a table (beam, classes) of longer ones."""
+        labels, result = classes.tolist(), []
+        for place in best.tolist():
+            if place < len(beam):
+                result.append(beam[place])
+            else:
+                parent, column = divmod(place - len(beam), len(labels))
+                result.append(self._longer(beam[parent], labels[column]))
+        return result
+
+    def _longer(self, parent: int, label: int) -> int:
+        number = self._numbers.setdefault((parent, label), len(self.parents))
+        if number == len(self.parents):
+            self.parents.append(parent)
+            self.last.append(label)
+        return number
+
+    def labels(self, number: int) -> Ints:
+        """All labels of a prefix."""
+        labels = []
+        while number:
+            labels.append(self.last[number])
+            number = self.parents[number]
+        return np.array(labels[::-1], np.intp)
+
+
+class _Weights:
+    """What a language model says of labels behind prefixes: asked at most once for each pair."""
+
+    def __init__(self, language_model: _LanguageModel, prefixes: _Prefixes, classes: int) -> None:
+        self._language_model, self._prefixes, self._classes = language_model, prefixes, classes
+        # Of each prefix its labels, and the weights of all classes behind it, NaN where it has not been asked.
+        self._known: dict[int, tuple[tuple[int, ...], Array]] = {}
+        self._most = 64
+
+    def behind(self, beam: list[int], classes: Ints) -> Array:
+        """The weights of `classes` behind each prefix of a beam, (beam, classes)."""
+        table = np.stack([self._row(prefix, classes) for prefix in beam])
+        if len(self._known) > self._most:
+            self._forget(beam)
+        return table
+
+    def known(self, beam: list[int], labels: Ints) -> Array:
+        """The weight of a label behind each prefix, for which the model has been asked."""
+        return np.array([self._known[number][1][label] for number, label in zip(beam, labels, strict=True)])
+
+    def _row(self, prefix: int, classes: Ints) -> Array:
+        if prefix not in self._known:
+            before = self._prefixes.parents[prefix]
+            labels = (*self._known[before][0], self._prefixes.last[prefix]) if prefix else ()
+            self._known[prefix] = labels, np.full(self._classes, np.nan)
+        labels, weights = self._known[prefix]
+        new = classes[np.isnan(weights[classes])]
+        if len(new):
+            weights[new] = _checked_weights([self._language_model(labels, label) for label in new.tolist()])
+        return weights[classes]
+
+    def _forget(self, beam: list[int]) -> None:
+        """Drop the prefixes that cannot come back: neither they nor any that they begin with is in the beam."""
+        alive = set(beam)
+        for prefix in sorted(self._known):  # a prefix has a higher number than those that it begins with
+            if self._prefixes.parents[prefix] in alive:
+                alive.add(prefix)
+        self._known = {prefix: known for prefix, known in self._known.items() if prefix in alive}
+        self._most = max(64, 2 * len(self._known))

@@ -52,6 +52,7 @@ BENCHMARKS = {
         "Train.track_speedup_over_numpy",
         "TrainMemory.peakmem_forward_and_backward",
     },
+    "decode": {"CtcBeam.time_search"},
     "load": {
         "Import.timeraw_import",
         "track_import_over_numpy",

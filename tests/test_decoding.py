@@ -1,5 +1,7 @@
 """Sampling, and a character model that goes on with a text."""
 
+import sys
+import tracemalloc
 from itertools import groupby, islice, pairwise, product
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chi2
 
-from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy
+from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy, decoding
 from lstm_cy.decoding import beam_search, generate, sample, surprise
 from lstm_cy.text import Bytes, Vocabulary, Words
 
@@ -118,6 +120,15 @@ def test_top_k_and_top_p_leave_the_likeliest(options, expected):
     assert distance <= chi2.ppf(0.9999, df=max(1, possible.sum() - 1))
 
 
+@pytest.mark.parametrize(("top_p", "left"), [(0.25, 1), (0.5, 2), (0.75, 3), (0.76, 4)])
+def test_top_p_takes_no_more_than_it_needs_where_tokens_are_equal(top_p, left):
+    drawn = sample(np.zeros((200, 4)), top_p=top_p, rng=0)  # exactly a quarter each
+    assert set(drawn.tolist()) == set(range(left))
+    with np.errstate(divide="ignore"):
+        drawn = sample(np.log([[0.125, 0.5, 0.0, 0.25, 0.125]] * 200), top_p=top_p, rng=0)
+    assert set(drawn.tolist()) == {0.25: {1}, 0.5: {1}, 0.75: {1, 3}, 0.76: {0, 1, 3}}[top_p]
+
+
 def test_top_k_takes_the_first_of_equals_in_each_row():
     logits = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     drawn = sample(np.tile(logits, (200, 1, 1)), top_k=2, rng=0)
@@ -153,6 +164,15 @@ def test_nan_and_infinity_are_refused(bad, temperature):
         ([-np.inf, -np.inf], {}, ValueError, "logits: expected numbers or -inf with a finite"),
         (1.0, {}, ValueError, r"logits: expected shape \(..., n\)"),
         (np.empty((2, 0)), {}, ValueError, r"logits: expected shape \(..., n\)"),
+        (["1", "2"], {}, TypeError, "logits: expected real numbers, got dtype <U1"),
+        (np.array([1j, 2]), {}, TypeError, "logits: expected real numbers, got dtype complex128"),
+        ([None, 1], {}, TypeError, "logits: expected real numbers, got dtype object"),
+        ([[1.0], [1.0, 2.0]], {}, ValueError, "logits: expected an array: "),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), {}, ValueError, "logits: expected no masked elements"),
+        ([0.0], {"temperature": 10**400}, ValueError, "temperature: expected a number that float64 can hold"),
+        ([0.0], {"top_k": 2**63}, ValueError, "top_k: expected at most"),
+        ([0.0], {"top_p": np.nan}, ValueError, "top_p: expected a number in"),
+        ([0.0], {"top_p": "0.5"}, TypeError, "top_p: expected a number"),
         ([0.0], {"temperature": -1}, ValueError, "temperature: expected a number in"),
         ([0.0], {"temperature": np.nan}, ValueError, "temperature: expected a number in"),
         ([0.0], {"temperature": np.inf}, ValueError, "temperature: expected a number in"),
@@ -167,6 +187,12 @@ def test_nan_and_infinity_are_refused(bad, temperature):
 def test_bad_arguments_of_sample(logits, keywords, error, message):
     with pytest.raises(error, match=message):
         sample(logits, **keywords)
+
+
+def test_logits_of_any_real_dtype():
+    expected = sample(np.tile([0.0, 3.0, 1.0], (50, 1)), rng=0).tolist()
+    for dtype in (">f8", "f4", ">f4", "f2", "i1", ">u8", np.longdouble):
+        assert sample(np.tile(np.array([0, 3, 1], dtype), (50, 1)), rng=0).tolist() == expected
 
 
 def greedy(model, vocabulary, prompt, length):
@@ -261,7 +287,10 @@ def test_no_length_is_no_text():
     [
         ({"model": LSTM(2, 3)}, TypeError, "model: expected a Sequential, got LSTM"),
         ({"vocabulary": Vocabulary("abc")}, ValueError, "vocabulary: expected 5 tokens"),
-        ({"prompt": b"a"}, TypeError, "text: expected a str, got bytes"),
+        ({"vocabulary": 3}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got int"),
+        ({"vocabulary": "abcd"}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got str"),
+        ({"prompt": None}, TypeError, "prompt: expected a str, got NoneType"),
+        ({"prompt": b"a"}, TypeError, "prompt: expected a str, got bytes"),
         ({"length": -1}, ValueError, "length: expected at least 0"),
         ({"length": 1.5}, TypeError, "length: expected an integer"),
         ({"temperature": -0.1}, ValueError, "temperature: expected"),
@@ -471,9 +500,89 @@ def test_states_of_any_nesting_follow_their_rows(row_axis):
     assert [h.score for h in found] == [h.score for h in expected]
 
 
+def test_as_many_go_on_as_the_beam_is_wide_whatever_ends():
+    rows = []
+
+    def step(tokens, state):
+        rows.append(len(tokens))
+        return np.log(np.tile([0.02, 0.03, 0.95], (len(tokens), 1))), state
+
+    found = beam_search(step, None, start=0, end=2, beam_width=2, max_length=2, length_penalty=3)
+    assert rows == [1, 2]
+    assert [h.tokens.tolist() for h in found] == [[], [1]]
+
+
+def test_long_sequences_are_put_together_from_their_steps():
+    """The token after t is surely t + 1, by a state that counts; two that end on the way are among the best."""
+
+    def step(tokens, state):
+        logs = np.full((len(tokens), 60), -np.inf)
+        logs[np.arange(len(tokens)), state[0] + 1] = np.log(0.9)
+        logs[:, 59] = np.log(0.1)
+        return logs, state + 1
+
+    found = beam_search(step, np.zeros((1, 1), int), start=0, end=59, beam_width=3, max_length=50)
+    assert [h.tokens.tolist() for h in found] == [[], [1], [1, 2]]
+    assert all(h.ended and h.tokens.dtype == np.intp and type(h.score) is float for h in found)
+    found = beam_search(step, np.zeros((1, 1), int), start=0, end=59, beam_width=3, max_length=50, length_penalty=3)
+    assert all(h.tokens.tolist() == list(range(1, len(h.tokens) + 1)) for h in found)
+    assert max(len(h.tokens) for h in found) > 20
+    assert [h.log_probability for h in found] == pytest.approx(
+        [np.log(0.9) * len(h.tokens) + np.log(0.1) for h in found]
+    )
+
+
+def returns(value):
+    """A step that gives `value`, made for so many rows where it is a function, and the state it got."""
+    return lambda tokens, state: (value(len(tokens)) if callable(value) else value, state)
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
+        (
+            {"step": lambda tokens, state: None},
+            TypeError,
+            r"step: expected a pair \(log_probabilities, state\), got None",
+        ),
+        ({"step": lambda tokens, state: (np.zeros((1, 4)),)}, TypeError, "step: expected a pair"),
+        ({"step": returns(None)}, TypeError, "step: expected log-probabilities, got dtype object"),
+        ({"step": returns([["a"] * 4])}, TypeError, "step: expected log-probabilities, got dtype <U1"),
+        (
+            {"step": returns(np.zeros((1, 4), complex))},
+            TypeError,
+            "step: expected log-probabilities, got dtype complex",
+        ),
+        ({"step": returns([[0.0], [0.0, 0.0]])}, ValueError, "step: expected an array: "),
+        ({"step": returns(np.zeros((1, 0)))}, ValueError, r"V > end = 3, got \(1, 0\)"),
+        (
+            {"step": returns(np.full((1, 4), np.inf))},
+            ValueError,
+            "step: expected log-probabilities, at most 0, got inf",
+        ),
+        (
+            {"step": returns(np.ma.masked_array(np.zeros((1, 4)), True))},
+            ValueError,
+            "step: expected no masked elements",
+        ),
+        ({"row_axis": 5}, ValueError, r"state: expected a state of arrays with 1 rows on row_axis = 5, got \(1, 1\)"),
+        ({"row_axis": -3}, ValueError, "state: expected a state of arrays with 1 rows on row_axis = -3"),
+        ({"row_axis": 10**30}, ValueError, "row_axis: expected -64 to 63"),
+        ({"row_axis": "rows"}, TypeError, "row_axis: expected an integer"),
+        ({"state": np.zeros((1, 2))}, ValueError, r"state: .* with 1 rows on row_axis = 1, got \(1, 2\)"),
+        (
+            {"state": {"h": np.zeros((1, 1))}},
+            TypeError,
+            "state: expected a state of arrays, tuples, lists and None, got",
+        ),
+        (
+            {"step": lambda tokens, state: (np.full((len(tokens), 4), -1.4), np.zeros((1, 1)))},
+            ValueError,
+            r"step: expected a state of arrays with 3 rows on row_axis = 1, got \(1, 1\)",
+        ),
+        ({"length_penalty": 1e308}, ValueError, r"length_penalty: expected a number for which \(\(5 \+ max_length\)"),
+        ({"length_penalty": 10**400}, ValueError, "length_penalty: expected a number that float64 can hold"),
+        ({"end": 10**30}, ValueError, "end: expected at most"),
         ({"beam_width": 0}, ValueError, "beam_width: expected at least 1"),
         ({"max_length": 1.5}, TypeError, "max_length: expected an integer"),
         ({"length_penalty": -1}, ValueError, "length_penalty: expected a number in"),
@@ -489,7 +598,19 @@ def test_states_of_any_nesting_follow_their_rows(row_axis):
 def test_bad_arguments_of_beam_search(keywords, error, message):
     step = keywords.pop("step", lambda tokens, state: (np.full((len(tokens), 4), -1.4), state))
     with pytest.raises(error, match=message):
-        beam_search(step, None, **{"start": 0, "end": 3, **keywords})
+        beam_search(step, **{"state": np.zeros((1, 1)), "start": 0, "end": 3, **keywords})
+
+
+def test_a_penalty_that_no_length_feels_may_be_any():
+    found = beam_search(
+        lambda tokens, state: (np.full((len(tokens), 4), -1.4), state),
+        None,
+        start=0,
+        end=3,
+        max_length=1,  # (5 + 1) / 6 to any power is 1
+        length_penalty=1e308,
+    )
+    assert [h.score for h in found] == [-1.4] * 4
 
 
 def ctc_scores(*shape, seed=0):
@@ -579,6 +700,75 @@ def test_a_narrow_beam_keeps_the_best_prefixes_of_each_step(seed, width):
         assert score <= -ctc(scores, labels)[0] + 1e-12  # alignments through what was given up are missed
 
 
+@pytest.mark.parametrize("width", [1, 2, 7])
+@pytest.mark.parametrize("kind", ["normal", "ties", "impossible"])
+def test_leaving_out_classes_that_cannot_matter_changes_no_bit(kind, width):
+    rng = np.random.default_rng(width)
+    for blank in (0, 4, 29):
+        scores = ctc_scores(25, 30, seed=blank)
+        if kind == "ties":
+            scores = rng.integers(0, 2, (25, 30)).astype(float)
+        if kind == "impossible":
+            scores[rng.random((25, 30)) < 0.8] = -np.inf
+            scores[np.arange(25), rng.integers(0, 30, 25)] = 0
+        found = ctc_beam(scores, beam_width=width, blank=blank)
+        expected = ctc_beam(scores, beam_width=width, blank=blank, max_classes=29)
+        assert [(labels.tolist(), score) for labels, score in found] == [(ls.tolist(), score) for ls, score in expected]
+
+
+def test_a_step_looks_at_as_many_prefixes_whatever_the_number_of_classes(monkeypatch):
+    looked_at, best = [], decoding._best
+
+    def watched(values, most):
+        looked_at.append(len(values))
+        return best(values, most)
+
+    monkeypatch.setattr(decoding, "_best", watched)
+    ctc_beam(ctc_scores(6, 5000), beam_width=4)
+    assert sorted(set(looked_at) - {5000}) == [1 + 5, 4 + 4 * 5]  # one prefix, then four, with five classes each
+
+
+def test_max_classes_keeps_the_likeliest_of_a_step_for_the_language_model():
+    scores, asked = ctc_scores(6, 40, seed=5), set()
+
+    def weight(prefix, label):
+        asked.add((prefix, label))
+        return 0.1 * label
+
+    found = ctc_beam(scores, beam_width=5, max_classes=3, language_model=weight)
+    likeliest = {int(label) for step in scores for label in 1 + np.argsort(-step[1:])[:3]}
+    assert {label for _, label in asked} <= likeliest
+    assert {label for labels, _ in found for label in labels.tolist()} <= likeliest
+    assert len(asked) <= 3 * 5 * 6
+    # by hand: at the only step, 2 and 3 are likelier than 1, which the language model favours
+    scores = np.log([[0.1, 0.2, 0.4, 0.3]])
+    found = ctc_beam(scores, max_classes=2, language_model=lambda prefix, label: 10.0 if label == 1 else 0.0)
+    assert [labels.tolist() for labels, _ in found] == [[2], [3], []]
+    assert np.exp([score for _, score in found]) == pytest.approx([0.4, 0.3, 0.1])
+
+
+def test_a_language_model_is_asked_once_and_its_answers_take_no_more_than_linear_memory():
+    def peak(steps):
+        asked = []
+
+        def weight(prefix, label):
+            asked.append(hash((prefix, label)))
+            return -0.5
+
+        scores = ctc_scores(steps, 12, seed=6)
+        tracemalloc.start()
+        try:
+            ctc_beam(scores, beam_width=6, language_model=weight)
+            held = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert len(asked) == len(set(asked))
+        return held - sys.getsizeof(asked) - 36 * len(asked)
+
+    short, long = peak(150), peak(600)
+    assert long < 5 * short  # that of prefixes held as tuples is more than ten times as much
+
+
 def test_greedy_follows_the_likeliest_alignment():
     path = [0, 1, 1, 0, 1, 2, 2, 0, 0, 3]
     assert ctc_greedy(np.eye(4)[path]).tolist() == [1, 1, 2, 3]
@@ -640,7 +830,20 @@ def test_ctc_decoding_refuses(decode, arguments, options, error, message):
         ([[0.0, 0.0], [-np.inf] * 2], {}, ValueError, "scores: expected numbers or -inf .* not so in row 0"),
         ([[0.0, 0.0]], {"beam_width": 0}, ValueError, "beam_width: expected at least 1"),
         ([[0.0, 0.0]], {"beam_width": 2.0}, TypeError, "beam_width: expected an integer"),
+        ([[0.0, 0.0]], {"max_classes": 0}, ValueError, "max_classes: expected at least 1"),
+        ([[0.0, 0.0]], {"max_classes": 1.5}, TypeError, "max_classes: expected an integer"),
         ([[0.0, 0.0]], {"language_model": 3}, TypeError, "language_model: expected a callable"),
+        ([[0.0, 0.0]], {"language_model": lambda *_: "x"}, TypeError, "language_model: expected a number, got 'x'"),
+        ([[0.0, 0.0]], {"language_model": lambda *_: 1j}, TypeError, "language_model: expected a number, got 1j"),
+        ([[0.0, 0.0]], {"language_model": lambda *_: np.zeros(2)}, TypeError, "language_model: expected a number"),
+        (
+            [[0.0, 0.0]],
+            {"language_model": lambda *_: np.inf},
+            ValueError,
+            r"language_model: .* in \[-inf, inf\), got inf",
+        ),
+        ([[0.0, 0.0]], {"language_model": lambda *_: 10**400}, ValueError, "language_model: expected a number that"),
+        (np.zeros((4, 3)), {"language_model": lambda *_: 1.7e308}, ValueError, "language_model: .* beyond float64"),
         ([[0.0, 0.0]], {"language_model": lambda *_: np.nan}, ValueError, "language_model: expected a number"),
         ([[0.0, 0.0]], {"language_model": lambda *_: None}, TypeError, "language_model: expected a number"),
     ],
