@@ -256,7 +256,9 @@ class Attention(Layer):
         """The gradients with respect to queries, memory and parameters."""
         if self.score == "additive":
             squashed = kept
-            gradients = {"vector": np.einsum("bts,btsa->a", dscores, squashed)}
+            vector = np.einsum("bts,btsa->bta", dscores, squashed)
+            # in float64, for a long float32 sum loses the low digits of whatever comes late
+            gradients = {"vector": vector.sum(axis=(0, 1), dtype=np.float64).astype(self.dtype)}
             under = squashed * squashed
             np.subtract(1, under, out=under)
             under *= parameters["vector"]

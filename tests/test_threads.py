@@ -82,6 +82,7 @@ def test_same_bits_on_every_instruction_set(isa, engine, dtype):
 TRAINED = {
     "a lone row": (LSTM(40, 161, seed=0), 700, 1, {}),
     "rows": (LSTM(40, 97, 2, dropout=0.3, seed=0), 130, 9, {}),
+    "sums in many parts": (LSTM(40, 65, seed=0), 700, 6, {}),
     "ragged rows": (LSTM(40, 161, batch_first=True, seed=0), 190, 7, {"lengths": [190, 3, 0, 161, 117, 190, 1]}),
     "two directions": (LSTM(40, 97, 2, bidirectional=True, seed=0), 230, 5, {}),
     "options": (LSTM(40, 128, proj_size=80, peepholes=True, layer_norm=True, seed=0), 190, 6, {}),

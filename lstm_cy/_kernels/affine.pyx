@@ -5,10 +5,10 @@ from libc.string cimport memset
 
 from .memory cimport borrow, give_back
 from .network cimport (
-    DONE, NO_MEMORY, Engine, Packer, Status, Weight, add_outer, address, address_or_null, affine, after, check,
-    multiply_back, outer_space,
+    DONE, NO_MEMORY, Engine, Packer, Status, Sum, Weight, add_columns, add_outer, address, address_or_null, affine,
+    after, check, close_sums, give_rests, multiply_back, outer_space, sum_of,
 )
-from .table cimport column_sums, real
+from .table cimport LONG_SUM, real
 
 cdef enum:
     # The inputs of a block of rows: they stay in the L2 cache while every panel meets them.
@@ -66,19 +66,19 @@ cdef class Affine(Packer):
         cdef const void* told = address(x)
         cdef const void* gradient = address(dy)
         cdef void* target = address(dx)
-        cdef void* weight = address(weight_sum)
-        cdef void* bias = address_or_null(bias_sum)
+        cdef Sum[2] sums
         cdef unsigned int denormals
         cdef Status status
+        sums[0], sums[1] = sum_of(weight_sum), sum_of(bias_sum)
         self.pack_for_backward()
         with nogil:
             denormals = self.engine.kernels.flush_denormals()
             if self.engine.itemsize == 4:
                 status = blocks_back[float](&self.engine, &self.map.weight, rows, <const float*>told,
-                                            <const float*>gradient, <float*>target, <float*>weight, <float*>bias)
+                                            <const float*>gradient, <float*>target, sums)
             else:
                 status = blocks_back[double](&self.engine, &self.map.weight, rows, <const double*>told,
-                                             <const double*>gradient, <double*>target, <double*>weight, <double*>bias)
+                                             <const double*>gradient, <double*>target, sums)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
 
@@ -100,23 +100,33 @@ cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcep
 
 
 cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* x, const real* dy,
-                        real* dx, real* weight_sum, real* bias_sum) noexcept nogil:
-    """All rows backward, in blocks whose gradients stay in the cache for all three sums."""
+                        real* dx, Sum* sums) noexcept nogil:
+    """All rows backward, in blocks whose gradients stay in the cache for all three products.
+
+    `sums` are the weight's gradient and the bias's.
+    """
     cdef Py_ssize_t inputs = weight.inputs, outputs = weight.outputs, work = 0, stop = 0, some
     cdef Py_ssize_t most = min(max(BACKWARD_BYTES // (outputs * <Py_ssize_t>sizeof(real)), 128), rows)
-    cdef real* space = <real*>borrow(outer_space[real](engine, most, inputs, NULL) * sizeof(real))
-    cdef Status status = NO_MEMORY if space == NULL else DONE
+    cdef Py_ssize_t size = outer_space[real](engine, most, outputs, inputs, rows > LONG_SUM, NULL)
+    cdef real* space = <real*>borrow(size * sizeof(real))
+    cdef Status status = DONE
+    if space == NULL:
+        return NO_MEMORY
+    if not give_rests[real](sums, 2, rows, NULL):
+        give_back(space)
+        return NO_MEMORY
     while rows > 0 and status == DONE:
         some = min(most, rows)
         memset(dx, 0, some * inputs * sizeof(real))
         multiply_back[real](engine, weight, some, dy, dx, False)
-        add_outer[real](engine, some, outputs, inputs, dy, 0, 1, x, space, weight_sum)
-        if bias_sum != NULL:
-            column_sums[real](engine.kernels, some, outputs, dy, bias_sum)
+        add_outer[real](engine, some, outputs, inputs, dy, 0, 1, x, space, &sums[0])
+        if sums[1].total != NULL:
+            add_columns[real](engine, some, dy, &sums[1])
         x += some * inputs
         dy += some * outputs
         dx += some * inputs
         rows -= some
         status = after(2 * some * inputs * outputs, &work, &stop, True)
+    close_sums[real](sums, 2, NULL)
     give_back(space)
     return status

@@ -14,11 +14,12 @@ from libc.string cimport memset
 from .memory cimport borrow, give_back
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    add_outer, address, address_or_null, addresses, after, batch_of, check, into_slots, multiply_back, out_of_slots,
-    outer_space, part_of, place, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
+    Sum, add_columns, add_outer, address, addresses, after, batch_of, check, close_sums, give_rests, into_slots,
+    multiply_back, out_of_slots, outer_space, part_of, place, resets_at, rows_fitting, rows_of, running, saved_from,
+    saved_of, steps, sum_of,
 )
 from .pool cimport close_job, note_call, open_job, take, worker_is_near
-from .table cimport SHARES, cell_backward, column_sums, real, variant_backward
+from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
 
 cdef enum:
     # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
@@ -26,13 +27,10 @@ cdef enum:
     # Multiply-adds of a block worth sharing where its steps, those of a lone row, cannot be
     WORTH_PRODUCTS = 20000000
 
-ctypedef struct Sums:
-    # the gradients of one direction's parameters, added up over the blocks
-    void* weight_ih
-    void* weight_hh
-    void* weight_hr  # or NULL
-    void* bias       # or NULL; a Variant's is among its shares
-    void* shares     # (11H,): of the bias, the normalising scale and the peepholes of a Variant; or NULL
+cdef enum:
+    # The gradients of one direction's parameters. Those of a Variant's bias, normalising scale and peepholes are its
+    # shares, (11H,).
+    WEIGHT_IH, WEIGHT_HH, WEIGHT_HR, BIAS, SHARED, GRADIENTS
 
 ctypedef struct Call:
     # what the whole call works on
@@ -45,7 +43,7 @@ ctypedef struct Call:
     unsigned char** keep      # what dropout kept, as in forward
     double scale
     Saved* tape
-    Sums* sums
+    Sum* sums                 # GRADIENTS for each direction
     int threads               # that may work on it
 
 ctypedef struct Sweep:
@@ -54,7 +52,7 @@ ctypedef struct Sweep:
     Call* call
     const Direction* way
     const Saved* saved
-    const Sums* sums
+    Sum* sums
     const Rows* dy
     void* dh               # (B, P)
     void* dc               # (B, H)
@@ -131,16 +129,13 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tupl
         PyMem_Free(call.sums)
 
 
-cdef Sums* sums_of(list arrays) except NULL:
-    cdef Sums* sums = <Sums*>PyMem_Calloc(len(arrays), sizeof(Sums))
+cdef Sum* sums_of(list arrays) except NULL:
+    cdef Sum* sums = <Sum*>PyMem_Calloc(len(arrays) * GRADIENTS, sizeof(Sum))
     if sums == NULL:
         raise MemoryError
-    for index, (weight_ih, weight_hh, weight_hr, bias, shares) in enumerate(arrays):
-        sums[index].weight_ih = address(weight_ih)
-        sums[index].weight_hh = address(weight_hh)
-        sums[index].weight_hr = address_or_null(weight_hr)
-        sums[index].bias = address_or_null(bias)
-        sums[index].shares = address_or_null(shares)
+    for index, gradients in enumerate(arrays):
+        for number, array in enumerate(gradients):
+            sums[index * GRADIENTS + number] = sum_of(array)
     return sums
 
 
@@ -181,16 +176,19 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Sweep this
     cdef real* scratch
     cdef Status status
-    this.space_size = outer_space[real](&network.engine, most, max(inputs, H), NULL)
+    this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
     scratch = <real*>borrow((B * (P + H + projected * H) + call.threads * this.space_size
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
+        return NO_MEMORY
+    if not give_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):
+        give_back(scratch)
         return NO_MEMORY
     this.network = network
     this.call = call
     this.way = way
     this.saved = &call.tape[index]
-    this.sums = &call.sums[index]
+    this.sums = &call.sums[index * GRADIENTS]
     this.dy = dy
     this.space = scratch
     this.dh = <real*>this.space + call.threads * this.space_size
@@ -203,6 +201,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     into_slots[real](batch, P, dh, <real*>this.dh)
     into_slots[real](batch, H, dc, <real*>this.dc)
     status = blocks[real](&this, dx, keep, most, NULL)
+    close_sums[real](this.sums, GRADIENTS, NULL)
     out_of_slots[real](batch, P, <real*>this.dh, dh)
     out_of_slots[real](batch, H, <real*>this.dc, dc)
     give_back(scratch)
@@ -356,24 +355,22 @@ cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept 
     cdef real* dx = <real*>this.dx + begin * inputs
     cdef real* space = <real*>this.space + part * this.space_size
     add_outer[real](&network.engine, rows, 4 * H, inputs, dz, part, this.parts, <const real*>saved.x, space,
-                    <real*>this.sums.weight_ih)
+                    &this.sums[WEIGHT_IH])
     add_outer[real](&network.engine, rows, 4 * H, P, dz, part, this.parts, <const real*>saved.h_prev, space,
-                    <real*>this.sums.weight_hh)
+                    &this.sums[WEIGHT_HH])
     if network.projected:
         add_outer[real](&network.engine, rows, P, H, <const real*>this.projected, part, this.parts,
-                        <const real*>saved.hidden, space, <real*>this.sums.weight_hr)
+                        <const real*>saved.hidden, space, &this.sums[WEIGHT_HR])
     memset(dx, 0, n * inputs * sizeof(real))
     multiply_back[real](&network.engine, &this.way.ih, n, dz + begin * 4 * H, dx, False)
 
 
 cdef void add_sums(Sweep* this, real* precision) noexcept nogil:
     """Add a block's rows to the gradients of the bias, and of a Variant's other parameters."""
-    cdef Py_ssize_t H = this.network.hidden_size
-    if this.sums.bias != NULL:
-        column_sums[real](this.network.engine.kernels, this.rows, 4 * H, <const real*>this.dz, <real*>this.sums.bias)
-    if this.sums.shares != NULL:
-        column_sums[real](this.network.engine.kernels, this.rows, SHARES * H, <const real*>this.shares,
-                          <real*>this.sums.shares)
+    if this.sums[BIAS].total != NULL:
+        add_columns[real](&this.network.engine, this.rows, <const real*>this.dz, &this.sums[BIAS])
+    if this.sums[SHARED].total != NULL:
+        add_columns[real](&this.network.engine, this.rows, <const real*>this.shares, &this.sums[SHARED])
 
 
 cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t start, Py_ssize_t end,

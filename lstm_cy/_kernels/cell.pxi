@@ -6,7 +6,7 @@
 
 from libc.string cimport memcpy, memset
 
-from .table cimport real
+from .table cimport add_part, real
 
 cdef extern from *:
     """
@@ -221,8 +221,9 @@ cdef void cell_backward(Py_ssize_t rows, Py_ssize_t H, const real* gates, const 
         dz += 4 * H
 
 
-cdef void column_sums(Py_ssize_t rows, Py_ssize_t columns, const real* array, real* sums) noexcept nogil:
-    """Add the column sums of `array` to `sums`, first within at most 64 rows: long sums keep their low digits."""
+cdef void column_sums(Py_ssize_t rows, Py_ssize_t columns, const real* array, real* sums,
+                      real* rest) noexcept nogil:
+    """Add the column sums of `array` to `sums` and `rest`, in parts of at most 64 rows."""
     cdef real[BLOCK] part, line
     cdef Py_ssize_t start, units, first, row
     cdef int u
@@ -236,9 +237,6 @@ cdef void column_sums(Py_ssize_t rows, Py_ssize_t columns, const real* array, re
                 load(line, array + row * columns + start, units)
                 for u in range(BLOCK):
                     part[u] = part[u] + line[u]
-            load(line, sums + start, units)
-            for u in range(BLOCK):
-                line[u] = line[u] + part[u]
-            store(sums + start, line, units)
+            add_part[real](min(units, <Py_ssize_t>BLOCK), part, sums + start, NULL if rest == NULL else rest + start)
             start += BLOCK
         first += 64

@@ -5,8 +5,9 @@ from libc.string cimport memcpy, memset
 from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
+from .memory cimport borrow, give_back
 from .pool cimport look, publish
-from .table cimport EXTRA, Kernels, Product, Variant, real
+from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
 
 cdef enum:
     # Signals are looked at after about this many multiply-adds: some ten milliseconds.
@@ -75,6 +76,13 @@ ctypedef struct Saved:
     void* hidden  # (rows, H), what is projected
     void* told    # (rows, P), what came of it; of a trace, h in any case
     void* cell    # (rows, H), the new one, of a trace alone
+
+
+ctypedef struct Sum:
+    # a gradient that is added up over rows and steps, in parts
+    void* total       # of `size` elements; NULL where there is no such gradient
+    void* rest        # of a long sum what the additions round off, else NULL
+    Py_ssize_t size
 
 
 ctypedef enum Status:
@@ -171,22 +179,80 @@ cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ss
 
 
 cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
-                           Py_ssize_t part, Py_ssize_t parts, const real* b, real* space, real* c) noexcept nogil:
-    """One of `parts` parts of the rows of c (M, N) += a (rows, M)^T b (rows, N), with outer_space(...) elements' space.
+                           Py_ssize_t part, Py_ssize_t parts, const real* b, real* space,
+                           const Sum* sum) noexcept nogil:
+    """Add one of `parts` parts of the rows of a (rows, M)^T b (rows, N) to a sum, with outer_space(...) elements' space.
 
     With BLAS there is but one part.
     """
-    cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts
+    cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts, some
+    cdef real* total = <real*>sum.total + first * N
+    cdef real* rest = NULL if sum.rest == NULL else <real*>sum.rest + first * N
     if engine.blas == NULL:
-        table.add_outer[real](engine.kernels, rows, last - first, N, a + first, M, b, space, c + first * N)
+        table.add_outer[real](engine.kernels, rows, last - first, N, a + first, M, b, space, total, rest)
+    elif rest == NULL:
+        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, total)
     else:
-        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, c)
+        while rows > 0:
+            some = min(rows, <Py_ssize_t>LONG_SUM)
+            memset(space, 0, M * N * sizeof(real))
+            blas_door.add_product[real](engine.blas, True, False, M, N, some, a, b, space)
+            table.add_part[real](M * N, space, total, rest)
+            a += some * M
+            b += some * N
+            rows -= some
 
 
-cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t N,
+cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, bint is_long,
                                    real* precision) noexcept nogil:
-    """The elements of working space that `add_outer` needs."""
-    return rows * table.packed_columns[real](engine.kernels, N, NULL) if engine.blas == NULL else 0
+    """The elements of working space that `add_outer` needs; `is_long` is whether the sum has a rest."""
+    if engine.blas != NULL:
+        return M * N if is_long else 0
+    return min(rows, <Py_ssize_t>PART_ROWS) * table.packed_columns[real](engine.kernels, N, NULL)
+
+
+cdef inline void add_columns(const Engine* engine, Py_ssize_t rows, const real* array, const Sum* sum) noexcept nogil:
+    """Add the sums of the columns of `array` (rows, sum.size) to a sum."""
+    table.column_sums[real](engine.kernels, rows, sum.size, array, <real*>sum.total, <real*>sum.rest)
+
+
+cdef inline bint give_rests(Sum* sums, int count, Py_ssize_t rows, real* precision) noexcept nogil:
+    """Sums over so many rows get the memory for their rests if they are long; False if there is none."""
+    cdef Py_ssize_t size = 0
+    cdef int index
+    cdef real* memory
+    if rows <= LONG_SUM:
+        return True
+    for index in range(count):
+        size += sums[index].size
+    memory = <real*>borrow(size * sizeof(real))
+    if memory == NULL:
+        return False
+    memset(memory, 0, size * sizeof(real))
+    for index in range(count):
+        if sums[index].total != NULL:
+            sums[index].rest = memory
+            memory += sums[index].size
+    return True
+
+
+cdef inline void close_sums(Sum* sums, int count, real* precision) noexcept nogil:
+    """Add their rests to sums, and give the memory back: it begins where the first one's does.
+
+    Where a sum is infinite the rest is NaN, and the sum stays.
+    """
+    cdef int index
+    cdef Py_ssize_t k
+    cdef real whole
+    cdef real* total
+    if sums[0].rest == NULL:
+        return
+    for index in range(count):
+        total = <real*>sums[index].total
+        for k in range(sums[index].size):
+            whole = total[k] + (<real*>sums[index].rest)[k]
+            total[k] = whole if whole == whole else total[k]
+    give_back(sums[0].rest)
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
@@ -353,6 +419,7 @@ cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *
 cdef Rows rows_of(object array, bint batch_first) except *
 cdef void* address(object array) except? NULL
 cdef void* address_or_null(object array) except? NULL
+cdef Sum sum_of(object array) except *
 cdef Saved* saved_of(list tape) except? NULL
 cdef unsigned char** addresses(list arrays) except? NULL
 cdef int signals_pending() noexcept with gil

@@ -197,6 +197,15 @@ cdef void* address_or_null(object array) except? NULL:
     return NULL if array is None else address(array)
 
 
+cdef Sum sum_of(object array) except *:
+    """A sum in a C-contiguous array of zeros; None is no sum."""
+    cdef Sum sum
+    sum.total = address_or_null(array)
+    sum.rest = NULL
+    sum.size = 0 if array is None else array.size
+    return sum
+
+
 cdef double bound_of(object bound) except? -1:
     return INFINITY if bound is None else bound
 

@@ -7,7 +7,7 @@
 # on how many rows are computed together. Several products that add to one result go through their tiles together, one
 # after the other along the same chain.
 
-from .table cimport Product
+from .table cimport PART_ROWS, Product, add_part
 
 cdef extern from *:
     """
@@ -247,22 +247,75 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         done += width
 
 
-cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step, const real* b,
-                    real* panels, real* c) noexcept nogil:
-    """c (M, N) += a (K, M)^T b (K, N), with working space for the panels of b; the rows of a lie `a_step` apart.
+cdef inline void outer_tile(int rows, int width, Py_ssize_t columns, const Product* product, Py_ssize_t row,
+                            Py_ssize_t n, real* c, real* rest, Py_ssize_t N) noexcept nogil:
+    """Add a part of a sum, a tile of a product, to c (rows, columns) and `rest`, whose rows lie N apart.
+
+    Inlined with rows and widths that are constants; there may be fewer columns than the width.
+    """
+    cdef real[MOST_ROWS * MOST_WIDTH] sums
+    cdef int r
+    for r in range(rows):
+        memset(sums + r * MOST_WIDTH, 0, width * sizeof(real))
+    sum_products[real](rows, width, width, product, 1, row, n, sums)
+    for r in range(rows):
+        add_part[real](width if columns >= width else columns, sums + r * MOST_WIDTH, c + r * N,
+                       NULL if rest == NULL else rest + r * N)
+
+
+cdef inline void outer_tile_of_width(int rows, int width, Py_ssize_t columns, const Product* product, Py_ssize_t row,
+                                     Py_ssize_t n, real* c, real* rest, Py_ssize_t N) noexcept nogil:
+    """`outer_tile` with the number of rows as a constant, one kernel for each."""
+    if rows == 1:
+        outer_tile[real](1, width, columns, product, row, n, c, rest, N)
+    elif TILE_ROWS > 1 and rows == 2:
+        outer_tile[real](2, width, columns, product, row, n, c, rest, N)
+    elif TILE_ROWS > 2 and rows == 3:
+        outer_tile[real](3, width, columns, product, row, n, c, rest, N)
+    elif TILE_ROWS > 2 and rows == 4:
+        outer_tile[real](4, width, columns, product, row, n, c, rest, N)
+    elif TILE_ROWS > 2 and rows == 5:
+        outer_tile[real](5, width, columns, product, row, n, c, rest, N)
+    elif TILE_ROWS > 2:
+        outer_tile[real](6, width, columns, product, row, n, c, rest, N)
+
+
+cdef inline void outer_part(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step,
+                            const real* panels, real* c, real* rest) noexcept nogil:
+    """Add one part of an `add_outer`, whose b is packed.
 
     The rows of the result are the outer loop: `a` is read across, so what the cache holds of it is used for all of b
     before the next.
     """
     cdef Product product = Product(K, a, 1, a_step, panels)
-    cdef int width = panel_columns[real](NULL), height
-    cdef Py_ssize_t n, row = 0
-    pack[real](K, N, b, N, 1, panels)
+    cdef int panel = PANEL32 if real is float else PANEL64, height
+    cdef Py_ssize_t n, row = 0, here
     while row < M:
         height = next_height(M - row, TILE_ROWS)
         n = 0
         while n < N:
-            tile_at[real](height, min(N - n, <Py_ssize_t>width), &product, 1, row, n, c + row * N + n, N,
-                          c + row * N + n, N)
-            n += width
+            here = row * N + n
+            if panel > BLOCK and columns_at[real](n, N, NULL) == BLOCK:
+                outer_tile_of_width[real](height, BLOCK, N - n, &product, row, n, c + here,
+                                          NULL if rest == NULL else rest + here, N)
+            else:
+                outer_tile_of_width[real](height, panel, N - n, &product, row, n, c + here,
+                                          NULL if rest == NULL else rest + here, N)
+            n += panel
         row += height
+
+
+cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step, const real* b,
+                    real* panels, real* c, real* rest) noexcept nogil:
+    """c (M, N) += a (K, M)^T b (K, N), in parts of PART_ROWS; the rows of a lie `a_step` apart.
+
+    `panels` is working space for those of a part of b.
+    """
+    cdef Py_ssize_t rows
+    while K > 0:
+        rows = min(K, <Py_ssize_t>PART_ROWS)
+        pack[real](rows, N, b, N, 1, panels)
+        outer_part[real](rows, M, N, a, a_step, panels, c, rest)
+        a += rows * a_step
+        b += rows * N
+        K -= rows

@@ -5,6 +5,11 @@ Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the orde
 
 cdef enum:
     LEAST_PANEL = 32
+    # A gradient is a sum over rows and steps. So many are added up in one chain; such parts are then added together,
+    # for a chain over all of them would lose the low digits of whatever comes late.
+    PART_ROWS = 256
+    # A sum of more rows than these keeps what the addition of its parts rounds off (add_part).
+    LONG_SUM = 4096
 
 ctypedef fused real:
     float
@@ -105,9 +110,9 @@ ctypedef struct Kernels:
     void (*variant_backward64)(const Variant*, Py_ssize_t, Py_ssize_t, const double*, const double*, const double*,
                                const double*, const double*, double*, double*, double*) noexcept nogil
 
-    # (rows, columns, array, sums: the column sums are added to it)
-    void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*) noexcept nogil
-    void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*) noexcept nogil
+    # (rows, columns, array, sums: the column sums are added to it, rest: of add_part)
+    void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*, float*) noexcept nogil
+    void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*, double*) noexcept nogil
 
     # Matrices packed in panels of so many columns, but for the last one: see packed_columns
     Py_ssize_t panel32, panel64
@@ -130,10 +135,11 @@ ctypedef struct Kernels:
     void (*add_products64)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const double*, Py_ssize_t,
                            double*) noexcept nogil
 
-    # (K, M, N, a (K, M), distance of its rows, b (K, N), space for the panels of b, c (M, N)): c += a^T b
-    void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*,
+    # (K, M, N, a (K, M), distance of its rows, b (K, N), space for the panels of PART_ROWS rows of b, c (M, N),
+    #  rest (M, N): of add_part): c += a^T b
+    void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*, float*,
                         float*) noexcept nogil
-    void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, double*,
+    void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, double*, double*,
                         double*) noexcept nogil
 
     # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
@@ -147,6 +153,24 @@ ctypedef struct Kernels:
     # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), whether the last panels come first): c += a panels
     void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+
+
+cdef inline void add_part(Py_ssize_t n, const real* part, real* sums, real* rest) noexcept nogil:
+    """Add a part of `n` sums; what rounding takes from them is added to `rest`, unless that is NULL.
+
+    The error of the addition, by Knuth's formula, is exact in any order of magnitude.
+    """
+    cdef Py_ssize_t k
+    cdef real total, grown
+    if rest == NULL:
+        for k in range(n):
+            sums[k] += part[k]
+        return
+    for k in range(n):
+        total = sums[k] + part[k]
+        grown = total - sums[k]
+        rest[k] += (sums[k] - (total - grown)) + (part[k] - grown)
+        sums[k] = total
 
 
 # One name for both precisions.
@@ -186,11 +210,11 @@ cdef inline void variant_backward(const Kernels* kernels, const Variant* variant
 
 
 cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t columns, const real* array,
-                             real* sums) noexcept nogil:
+                             real* sums, real* rest) noexcept nogil:
     if real is float:
-        kernels.column_sums32(rows, columns, array, sums)
+        kernels.column_sums32(rows, columns, array, sums, rest)
     else:
-        kernels.column_sums64(rows, columns, array, sums)
+        kernels.column_sums64(rows, columns, array, sums, rest)
 
 
 cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) noexcept nogil:
@@ -243,8 +267,8 @@ cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K,
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,
-                           Py_ssize_t a_step, const real* b, real* panels, real* c) noexcept nogil:
+                           Py_ssize_t a_step, const real* b, real* panels, real* c, real* rest) noexcept nogil:
     if real is float:
-        kernels.add_outer32(K, M, N, a, a_step, b, panels, c)
+        kernels.add_outer32(K, M, N, a, a_step, b, panels, c, rest)
     else:
-        kernels.add_outer64(K, M, N, a, a_step, b, panels, c)
+        kernels.add_outer64(K, M, N, a, a_step, b, panels, c, rest)
