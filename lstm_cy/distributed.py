@@ -399,9 +399,11 @@ class DataParallel(Team):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: Any) -> None:
         if error is not None and self.comm.size > 1:
             told = "".join(traceback.format_exception(error))
-            sys.stdout.flush()
-            print(f"rank {self.comm.rank} of {self.comm.size} ends them all:\n{told}", file=sys.stderr, flush=True)
-            self.comm.Abort(1)
+            try:
+                print(end="", flush=True)
+                print(f"rank {self.comm.rank} of {self.comm.size} ends them all:\n{told}", file=sys.stderr, flush=True)
+            finally:  # whatever cannot be written to
+                self.comm.Abort(1)
 
     def begin(
         self, settings: dict[str, Any], model: Layer, optimizer: Optimizer, history: History, best: Any

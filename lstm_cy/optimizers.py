@@ -36,7 +36,7 @@ class Optimizer:
         The learning rate of the next step. Write it to follow a schedule: a finite number of at least 0.
     weight_decay : float
     steps : int
-        Steps made so far; may be written, an integer of at least 0.
+        Steps made so far.
     config : dict
         The constructor's arguments; a later change of `lr` does not show here.
     """

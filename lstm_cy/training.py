@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 from .checks import (
     check_lengths,
     expect_shape,
+    file_path,
     flag,
     float_array,
     int_array,
@@ -26,15 +28,20 @@ from .checks import (
     real_array,
     shown,
 )
+from .extras import pip_install
 from .layer import Layer
 from .layers import Embedding, Sequential
 from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
 from .lstm import LSTM
+from .notebook import html_table, show_as_picture
 from .optimizers import Optimizer, clip_grad_norm
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Self
+
+    from matplotlib.figure import Figure
 
     from .typing import Array, Data, FilePath, Ints, Loss, Parameters
 
@@ -42,6 +49,12 @@ if TYPE_CHECKING:
     _Bar = Any
 
 _FORMAT = "lstm_cy checkpoint 1"
+# JSON is unpacked into many times its own size; settings of most models need far less than this.
+_MOST_SETTINGS = 1 << 20
+# How many epochs a History shows in a notebook.
+_MOST_ROWS = 20
+# How many differences from a checkpoint are named.
+_MOST_NAMED = 50
 
 
 @dataclass(repr=False)
@@ -75,6 +88,64 @@ class History:
         last = [f"loss={self.loss[-1]:.4g}"] if self.loss else []
         last += [f"validation={self.validation[-1]:.4g}"] if self.validation else []
         return f"History({', '.join([f'epochs={len(self.loss)}', *last, f'best_epoch={self.best_epoch}'])})"
+
+    def _repr_html_(self) -> str:
+        """The last epochs, and the best one, as a table."""
+        columns = {name: values for name, values in vars(self).items() if values}
+        epochs = list(range(max(len(self.loss) - _MOST_ROWS, 0), len(self.loss)))
+        best = self.best_epoch
+        if best is not None and best not in epochs:
+            epochs.insert(0, best)
+        rows = [
+            (f"{epoch + 1} (best)" if epoch == best else epoch + 1, *(_number_at(v, epoch) for v in columns.values()))
+            for epoch in epochs
+        ]
+        return html_table(repr(self), rows, ("epoch", *columns))
+
+    def plot(self, *, title: str | None = None) -> Figure:
+        """Draw the losses over the epochs, which are counted from 1, and mark the best one.
+
+        Parameters
+        ----------
+        title : None or str
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Save it with ``figure.savefig(path)``; a notebook shows it.
+
+        Raises
+        ------
+        ImportError
+            There is no Matplotlib: ``pip install matplotlib``.
+        ValueError
+            There is no epoch yet.
+        """
+        if self.best_epoch is None:
+            raise ValueError("History.plot: expected at least one epoch, got none")
+        try:
+            from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
+        except ImportError:
+            raise ImportError(f"History.plot needs Matplotlib: {pip_install('plot')}") from None
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, losses in (("training", self.loss), ("validation", self.validation)):
+            if losses:
+                axes.plot(range(1, len(losses) + 1), losses, marker=".", label=name)
+        best = self.best_epoch + 1
+        axes.axvline(best, color="0.7", linestyle="--", zorder=0, label=f"best epoch: {best}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        if title is not None:
+            axes.set_title(title, parse_math=False)
+        return show_as_picture(figure)
+
+
+def _number_at(values: list[float], epoch: int) -> str:
+    return f"{values[epoch]:.4g}" if epoch < len(values) else ""
 
 
 def fit(
@@ -246,14 +317,31 @@ def read_history(checkpoint: FilePath) -> History:
     -------
     History
         An empty one where there is no such file.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or not one that `fit` wrote.
     """
     from .weights.native import read_npz
 
-    return _history(read_npz(checkpoint)) if Path(checkpoint).exists() else History()
+    path = Path(file_path("checkpoint", checkpoint))
+    if not path.exists():
+        return History()
+    arrays = read_npz(path)
+    _settings(path, arrays.pop("checkpoint", None), _MOST_SETTINGS)
+    return _history(path, arrays)
 
 
-def _history(arrays: Parameters) -> History:
-    return History(**{name: array.tolist() for name, array in _part(arrays, "history").items()})
+def _history(path: Path, arrays: Parameters) -> History:
+    """The history in a checkpoint's arrays."""
+    parts = _part(arrays, "history")
+    epochs = max(parts.get("loss", np.empty(0)).size, 1)
+    for name in parts | {"loss": None, "seconds": None}:
+        expected, found = f"<f8 ({epochs},)" if name in vars(History()) else "no array", _described(parts.get(name))
+        if found != expected:
+            raise ValueError(f"checkpoint: {path}: history.{printable(name)}: expected {expected}, got {found}")
+    return History(**{name: array.tolist() for name, array in parts.items()})
 
 
 class Team:
@@ -648,67 +736,84 @@ class _Checkpoint:
     """The file that a training can go on from."""
 
     def __init__(self, path: FilePath, settings: dict[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = Path(file_path("checkpoint", path))
         if self.path.suffix != ".npz":
             raise ValueError(f"checkpoint: expected a path ending in .npz, got {str(path)!r}")
         if not self.path.parent.is_dir():
             raise ValueError(f"checkpoint: expected an existing folder, got {str(self.path.parent)!r}")
+        if self.path.is_dir() or not os.access(self.path.parent, os.W_OK):
+            raise ValueError(f"checkpoint: expected a file that can be written, got {str(path)!r}")
         # As JSON gives them back, so that what is read can be compared.
-        self.settings = json.loads(json.dumps(_plain(settings), allow_nan=False))
+        self.content = json.dumps({"format": _FORMAT, "settings": _plain(settings)}, allow_nan=False).encode()
+        self.settings = json.loads(self.content)["settings"]
 
     def save(self, model: Layer, optimizer: Optimizer, history: History, best: Parameters | None) -> None:
         from .weights.native import write_npz
 
-        header = json.dumps({"format": _FORMAT, "settings": self.settings}).encode()
-        arrays = self._arrays(model.parameters, optimizer.state_dict(), history, best)
-        write_npz(self.path, {"checkpoint": np.frombuffer(header, np.uint8), **arrays})
+        arrays = self._arrays(model.parameters, optimizer.state_dict(), best)
+        # Arrays, not JSON, hold the losses: NaN and infinity come back, and every digit.
+        arrays |= {f"history.{name}": np.array(values, np.float64) for name, values in vars(history).items() if values}
+        write_npz(self.path, {"checkpoint": np.frombuffer(self.content, np.uint8), **arrays})
 
     def load(self, model: Layer, optimizer: Optimizer) -> tuple[History, Parameters]:
         """Bring model and optimizer to where the file was written; its history and best parameters."""
         from .weights.native import read_npz
 
         arrays = read_npz(self.path)
-        settings = self._header(arrays.pop("checkpoint", None))
+        settings = _settings(self.path, arrays.pop("checkpoint", None), max(_MOST_SETTINGS, 2 * len(self.content)))
         differences = _differences(settings, self.settings)
         if not differences:
             differences = self._misfits(arrays, model.parameters, optimizer.state_dict())
         if differences:
-            raise ValueError(f"checkpoint: {self.path} does not fit this call: " + "; ".join(differences))
+            more = [f"and {len(differences) - _MOST_NAMED} more"] if len(differences) > _MOST_NAMED else []
+            named = "; ".join(map(printable, [*differences[:_MOST_NAMED], *more]))
+            raise ValueError(f"checkpoint: {self.path} does not fit this call: {named}")
+        for name, array in arrays.items():
+            if name.startswith(("parameters.", "best.")) and not np.isfinite(array).all():
+                raise ValueError(f"checkpoint: {self.path}: {name}: expected finite numbers, got NaN or infinity")
+        history, steps = _history(self.path, arrays), int(arrays["optimizer.step"])
+        if len(history.loss) > steps >= 0:  # each epoch makes a step at least
+            raise ValueError(
+                f"checkpoint: {self.path}: history.loss: expected at most {steps} epochs, for there were {steps} "
+                f"steps, got {len(history.loss)}"
+            )
         try:
             optimizer.load_state_dict(_part(arrays, "optimizer"))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"checkpoint: {self.path}: {error}") from None
         model.load_state_dict(_part(arrays, "parameters"))
-        return _history(arrays), _part(arrays, "best")
+        return history, _part(arrays, "best")
 
-    def _arrays(
-        self, parameters: Parameters, state: Parameters, history: History, best: Parameters | None
-    ) -> Parameters:
+    def _arrays(self, parameters: Parameters, state: Parameters, best: Parameters | None) -> Parameters:
         parts = {"parameters": parameters, "optimizer": state, "best": best or {}}
-        # Arrays, not JSON, hold the losses: NaN and infinity come back, and every digit.
-        parts["history"] = {name: np.array(values) for name, values in vars(history).items() if values}
         return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-
-    def _header(self, array: Any) -> Any:
-        try:
-            header = json.loads(array.tobytes())
-            if header["format"] == _FORMAT:
-                return header["settings"]
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            pass
-        raise ValueError(f"checkpoint: {self.path} is not one that fit has written ({_FORMAT!r})")
 
     def _misfits(self, arrays: Parameters, parameters: Parameters, state: Parameters) -> list[str]:
         """In words, how `arrays` differ in names, shapes and dtypes from what would be written here."""
-        epochs = [0.0] * arrays.get("history.loss", np.empty(0)).size
         validated = self.settings["validation"]
-        history = History(epochs, epochs if validated else [], epochs)
-        expected = self._arrays(parameters, state, history, parameters if validated else None)
+        expected = {
+            name: _described(array)
+            for name, array in self._arrays(parameters, state, parameters if validated else None).items()
+        }
+        epochs = max(arrays.get("history.loss", np.empty(0)).size, 1)
+        expected |= {f"history.{name}": f"<f8 ({epochs},)" for name in ("loss", *["validation"] * validated, "seconds")}
         return [
-            f"{name}: expected {_described(expected.get(name))}, got {_described(arrays.get(name))}"
+            f"{name}: expected {expected.get(name, 'no array')}, got {_described(arrays.get(name))}"
             for name in expected | arrays
-            if _described(expected.get(name)) != _described(arrays.get(name))
+            if expected.get(name) != _described(arrays.get(name))
         ]
+
+
+def _settings(path: Path, array: Any, most: int) -> Any:
+    """The settings in a checkpoint's header, of at most so many bytes."""
+    try:
+        if array.dtype == np.uint8 and array.size <= most:
+            header = json.loads(array.tobytes())
+            if header["format"] == _FORMAT and isinstance(header["settings"], dict):
+                return header["settings"]
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        pass
+    raise ValueError(f"checkpoint: {path} is not one that fit has written ({_FORMAT!r})")
 
 
 def _part(arrays: Parameters, part: str) -> Parameters:
@@ -726,7 +831,9 @@ def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
         return [d for key in given | saved for d in _differences(saved.get(key), given.get(key), prefix + key)]
     if isinstance(saved, list) and isinstance(given, list) and len(saved) == len(given):
         return [d for i in range(len(given)) for d in _differences(saved[i], given[i], f"{name}[{i}]")]
-    return [] if saved == given else [f"{name}: the checkpoint has {saved!r}, this call {given!r}"]
+    if type(saved) is type(given) and saved == given:
+        return []
+    return [f"{name}: the checkpoint has {shown(saved)}, this call {shown(given)}"]
 
 
 def _plain(value: Any) -> Any:
@@ -823,14 +930,40 @@ def _check_finite(what: str, value: float, where: str) -> None:
 
 
 def progress_bar(label: str, total: int | None, progress: bool) -> Any:
-    """tqdm's bar, or what stands in for it."""
-    if progress:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return _Line(label)
-        return tqdm(desc=label, total=total, unit="step", file=sys.stderr)
-    return _Line(None)
+    """tqdm's bar, or what stands in for it, on standard error; nothing where there is none to write to."""
+    if not progress or sys.stderr is None:
+        return _Line(None)
+    try:
+        import tqdm.auto
+    except ImportError:
+        return _Line(label)
+    return tqdm.auto.tqdm(desc=label, total=total, unit="step", file=_Forgiving(sys.stderr))
+
+
+class _Forgiving:
+    """A text stream that is no longer written to once it cannot be: full, or closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._fine = stream, True
+
+    def write(self, text: str) -> int:
+        """Write `text`, where that is possible; how long it is."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still in the stream's buffer, where that is possible."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._fine:
+            try:
+                action()
+            except (OSError, ValueError):  # the latter from a closed one
+                self._fine = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Line:
@@ -849,5 +982,5 @@ class _Line:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self.label and kind is None:
-            print(f"{self.label}  {self.text}", file=sys.stderr, flush=True)
+        if self.label and kind is None and sys.stderr is not None:
+            print(f"{self.label}  {self.text}", file=_Forgiving(sys.stderr), flush=True)

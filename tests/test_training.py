@@ -30,7 +30,7 @@ from lstm_cy import (
 )
 from lstm_cy.layer import Gradients, Layer
 from lstm_cy.losses import NothingToCount
-from lstm_cy.training import History
+from lstm_cy.training import History, read_history
 from lstm_cy.weights.native import read_npz, write_npz
 
 ROWS, STEPS = 10, 7
@@ -931,6 +931,96 @@ def test_a_checkpoint_with_other_arrays_is_refused(path):
     unchanged(path, re.escape(str(path)) + r".*step.*expected at least 0, got -1")
 
 
+def header(settings):
+    content = json.dumps({"format": "lstm_cy checkpoint 1", "settings": settings})
+    return {"checkpoint": np.frombuffer(content.encode(), np.uint8)}
+
+
+def deep(levels):
+    content = b'{"format": "lstm_cy checkpoint 1", "settings": {"model": ' + b"[" * levels + b"]" * levels + b"}}"
+    return {"checkpoint": np.frombuffer(content, np.uint8)}
+
+
+def every(array, value):
+    return np.full_like(array, value)
+
+
+DAMAGES = {
+    "not settings": (lambda good: header(3), "is not one that fit has written"),
+    "settings in a list": (lambda good: header([{}]), "is not one that fit has written"),
+    "settings without end": (lambda good: deep(100_000), "is not one that fit has written"),
+    "deep settings": (lambda good: deep(900), "model: the checkpoint has .*, this call"),
+    "many settings": (lambda good: header({"x": "y" * (1 << 20)}), "is not one that fit has written"),
+    "strange settings": (lambda good: header({f"\x1b[31m{n}": n for n in range(99)}), r"\\x1b\[31m0: .*and \d+ more"),
+    "history in two axes": (lambda good: {"history.loss": np.zeros((1, 1))}, r"history.loss: expected <f8 \(1,\)"),
+    "history of integers": (lambda good: {"history.loss": np.zeros(1, int)}, "history.loss: expected <f8"),
+    "history of more": (lambda good: {"history.more": np.zeros(1)}, "history.more: expected no array"),
+    "history of nothing": (lambda good: {"history.loss": np.zeros(0), "history.seconds": np.zeros(0)}, "history.loss"),
+    "no losses": (lambda good: {"history.loss": None}, "history.loss: expected .*, got no array"),
+    "no history": (lambda good: {"history.loss": None, "history.seconds": None}, "history.loss: expected"),
+    "more epochs than steps": (
+        lambda good: {"history.loss": np.zeros(7), "history.seconds": np.zeros(7)},
+        "history.loss: expected at most 1 epochs, for there were 1 steps, got 7",
+    ),
+    "steps below 0": (lambda good: {"optimizer.step": np.array(-1)}, "'step'.*expected at least 0, got -1"),
+    "too many steps": (lambda good: {"optimizer.step": np.array(2**63 - 1)}, "'step'.*expected at most"),
+    "a rate of NaN": (lambda good: {"optimizer.lr": np.array(np.nan)}, "'lr'.*got nan"),
+    "a rate below 0": (lambda good: {"optimizer.lr": np.array(-1.0)}, "'lr'.*got -1.0"),
+    "an infinite rate": (lambda good: {"optimizer.lr": np.array(np.inf)}, "'lr'.*got inf"),
+    "weights of NaN": (
+        lambda good: {"parameters.2.weight": every(good["parameters.2.weight"], np.nan)},
+        "parameters.2.weight: expected finite numbers",
+    ),
+    "infinite weights": (
+        lambda good: {"parameters.2.bias": every(good["parameters.2.bias"], -np.inf)},
+        "parameters.2.bias: expected finite numbers",
+    ),
+    "best weights of NaN": (
+        lambda good: {"best.2.bias": every(good["best.2.bias"], np.nan)},
+        "best.2.bias: expected finite numbers",
+    ),
+    "means of NaN": (
+        lambda good: {"optimizer.exp_avg.2.bias": every(good["optimizer.exp_avg.2.bias"], np.nan)},
+        "exp_avg.2.bias.*expected finite numbers",
+    ),
+    "squares below 0": (
+        lambda good: {"optimizer.exp_avg_sq.2.bias": every(good["optimizer.exp_avg_sq.2.bias"], -1)},
+        "exp_avg_sq.2.bias.*expected finite numbers of at least 0, got -1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_numbers_and_settings_of_a_checkpoint_are_not_taken_on_trust(name, path):
+    damage, message = DAMAGES[name]
+    train(model_of(), arrays(), checkpoint=path, validation=arrays())
+    good = read_npz(path)
+    changed = good | damage(good)
+    if name == "more epochs than steps":
+        changed["history.validation"] = np.zeros(7)
+    write_npz(path, {name: array for name, array in changed.items() if array is not None})
+    words = unchanged(path, "checkpoint: " + re.escape(str(path)) + f"(?s:.*){message}", validation=arrays())
+    assert words.isprintable() and len(words) < 20_000
+
+
+def test_what_read_history_reads(path):
+    assert read_history(path).loss == []
+    history = train(model_of(), arrays(), checkpoint=path, epochs=2, validation=arrays())
+    found = read_history(str(path))
+    assert (found.loss, found.validation, found.seconds) == (history.loss, history.validation, history.seconds)
+    good = read_npz(path)
+    for damage in ({"history.more": np.zeros(2)}, {"history.loss": np.zeros((2, 1))}, {"history.seconds": np.zeros(3)}):
+        write_npz(path, good | damage)
+        with pytest.raises(ValueError, match=re.escape(str(path)) + ": history"):
+            read_history(path)
+    write_npz(path, {"weight": np.zeros(3)})
+    with pytest.raises(ValueError, match=re.escape(str(path)) + " is not one that fit has written"):
+        read_history(path)
+    for bad in (None, 3, b"run.npz"):
+        with pytest.raises(TypeError, match="checkpoint: expected a str or an os.PathLike"):
+            read_history(bad)
+
+
 # what goes wrong
 
 
@@ -1034,6 +1124,8 @@ OTHER = model_of()
         ({"patience": 0, "validation": (X, Y)}, ValueError, "patience: expected at least 1"),
         ({"checkpoint": "run.pt"}, ValueError, "checkpoint: expected a path ending in .npz, got 'run.pt'"),
         ({"checkpoint": "no/such/folder/run.npz"}, ValueError, "checkpoint: expected an existing folder"),
+        ({"checkpoint": b"run.npz"}, TypeError, "checkpoint: expected a str or an os.PathLike"),
+        ({"checkpoint": "a\0.npz"}, ValueError, "checkpoint: expected a path without a null character"),
         ({"resume": True}, ValueError, "resume: expected a checkpoint"),
         ({"resume": 1}, TypeError, "resume: expected True or False"),
         ({"seed": -1}, ValueError, "seed"),
@@ -1058,6 +1150,130 @@ def test_bptt_needs_lstms_that_run_forward(option):
         with pytest.raises(ValueError, match="bptt: expected LSTMs that run forward only"):
             train(model, (X, y), bptt=3)
         train(model, (X, y))
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (None, TypeError, r"return \(value, gradient\), got NoneType"),
+        (3, TypeError, "got int"),
+        ([1.0, np.zeros((STEPS, ROWS, 3))], TypeError, "got list"),
+        ((1.0,), TypeError, "got tuple"),
+        (("x", "gradient"), TypeError, "a number as the value it returns, got 'x'"),
+        (("1.5", "gradient"), TypeError, "a number as the value it returns, got '1.5'"),
+        ((1j, "gradient"), TypeError, "a number as the value it returns, got 1j"),
+        ((None, "gradient"), TypeError, "a number as the value it returns, got None"),
+        ((np.ones(2), "gradient"), TypeError, r"a number as the value it returns, got array\(\[1., 1.\]\)"),
+        ((np.ones(1), "gradient"), TypeError, "a number as the value it returns, got"),
+        ((10**400, "gradient"), TypeError, "a number as the value it returns, got"),
+        ((object(), "gradient"), TypeError, "a number as the value it returns, got"),
+        ((1.0, None), TypeError, "the gradient it returns: expected real numbers, got dtype object"),
+        (
+            (1.0, np.zeros(3)),
+            ValueError,
+            r"the gradient it returns: expected shape the prediction's = \(7, 10, 3\), got",
+        ),
+        ((1.0, np.zeros((STEPS, ROWS, 3), complex)), TypeError, "the gradient it returns: expected real numbers, got"),
+        ((1.0, np.full((STEPS, ROWS, 3), "x")), TypeError, "the gradient it returns: expected real numbers, got"),
+        ((1.0, 0.0), ValueError, "the gradient it returns: expected shape"),
+    ],
+)
+@pytest.mark.parametrize("validation", [False, True])
+def test_what_a_loss_returns_is_checked(result, error, message, validation):
+    def loss(prediction, target):
+        if validation and target.shape[1] != 1:
+            return mse(prediction, target)
+        if isinstance(result, tuple) and isinstance(result[-1], str):
+            return result[0], np.zeros_like(prediction)
+        if not validation or not isinstance(result, tuple) or np.shape(result[-1]) != (STEPS, ROWS, 3):
+            return result
+        return result[0], result[1][:, :1]
+
+    model, held_out = model_of(), arrays(rows=1) if validation else None
+    before = bits(model.parameters)
+    with pytest.raises(error, match="loss: .*" + message.replace("10, 3", "1, 3" if validation else "10, 3")):
+        train(model, (X, Y), loss=loss, validation=held_out)
+    assert validation or bits(model.parameters) == before
+
+
+def test_values_of_a_loss_may_be_any_number():
+    for number in (1, np.float32(1), np.array(1.0), np.int64(1), True):
+        history = train(model_of(), (X, Y), loss=lambda p, t, number=number: (number, np.zeros_like(p).tolist()))
+        assert history.loss == [1.0] and type(history.loss[0]) is float
+
+
+def test_two_arrays_of_a_readout_need_two_gradients():
+    lstm = LSTM(2, 3, bidirectional=True, dtype="float64", seed=0)
+    model = Sequential(lstm, Readout(bidirectional=True, merge_mode=None))
+
+    def loss(prediction, target):
+        (value, first), (other, second) = (mse(half, target) for half in prediction)
+        return value + other, (first, second)
+
+    train(model, (X, Y[0]), loss=loss)
+    with pytest.raises(TypeError, match="loss: expected 2 arrays as its gradient, got"):
+        train(model, (X, Y[0]), loss=lambda prediction, target: (1.0, np.zeros((ROWS, 3))))
+    with pytest.raises(ValueError, match="loss: the gradient it returns: expected shape"):
+        train(model, (X, Y[0]), loss=lambda prediction, target: (1.0, (prediction[0], np.zeros(3))))
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (None, "data: expected the callable to give batches to iterate over, got NoneType"),
+        (3, "data: expected the callable to give batches to iterate over, got int"),
+        ("ab", "data: expected .*, got str"),
+        ([None], "data: expected .*, got NoneType"),
+        ([(X,)], "data: expected .*, got 1 of them"),
+        ([(X, Y, None, None)], "data: expected .*, got 4 of them"),
+        ([(X.astype(object), Y)], "data: x: expected real numbers, got dtype object"),
+        ([(X * 1j, Y)], "data: x: expected real numbers, got dtype complex"),
+        ([(X.astype(str), Y)], "data: x: expected real numbers, got dtype"),
+    ],
+)
+def test_what_a_callable_yields_is_checked(batches, message):
+    model = model_of()
+    before = bits(model.parameters)
+    with pytest.raises(TypeError, match=message):
+        train(model, lambda epoch: batches)
+    assert bits(model.parameters) == before
+    if isinstance(batches, list) and batches[0] is not None:
+        with pytest.raises(TypeError, match=message):
+            train(model, batches[0])
+
+
+def test_targets_that_are_masked_or_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="data: y: expected no masked elements"):
+        train(model_of(), (X, np.ma.masked_array(Y, Y > 0)))
+    with pytest.raises(ValueError, match="data: x: expected no masked elements"):
+        train(model_of(), (np.ma.masked_array(X, X > 0), Y))
+    with pytest.raises(ValueError, match="data: y: expected an array"):
+        train(model_of(), (X, [[1.0], [1.0, 2.0]]))
+
+
+def test_a_loss_without_lengths_is_refused_where_the_data_have_them():
+    model = model_of()
+    with pytest.raises(TypeError, match="loss: expected one that takes lengths=, for data has lengths"):
+        train(model, (X, Y, LENGTHS), loss=lambda prediction, target: mse(prediction, target))
+
+
+@pytest.mark.parametrize(("value", "error"), [(np.nan, ValueError), (-1, ValueError), ("x", TypeError)])
+def test_a_callback_that_spoils_the_rate_is_told_so_at_once(value, error, path):
+    model = model_of()
+    optimizer = Adam(model, 0.01)
+    with pytest.raises(error, match="lr: expected a number"):
+        train(model, (X, Y), optimizer=optimizer, epochs=3, callbacks=[lambda h: setattr(optimizer, "lr", value)])
+    assert optimizer.lr == 0.01 and optimizer.steps == 1
+
+
+def test_a_callback_may_say_true_as_numpy_does_and_cannot_make_training_endless():
+    history = train(model_of(), (X, Y), epochs=9, callbacks=[lambda history: np.bool_(len(history.loss) == 2)])
+    assert len(history.loss) == 2
+    for answer in (1, "stop", [0], np.array([True, False])):
+        assert len(train(model_of(), (X, Y), epochs=2, callbacks=[lambda history, a=answer: a]).loss) == 2
+    calls = []
+    train(model_of(), (X, Y), epochs=3, callbacks=[lambda history: calls.append(history.loss.clear())])
+    assert len(calls) == 3
 
 
 def test_models_refused():
@@ -1110,6 +1326,79 @@ def test_a_bar_where_tqdm_is(data, options, total, capsys):
     assert last.startswith("epoch 1/1:")
     assert total in last
     assert f"loss {history.loss[0]:.3f}  {history.seconds[0]:.1f} s" in last
+
+
+class Broken:
+    """A stream that cannot be written to."""
+
+    encoding = "utf-8"
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("stream", [None, Broken(OSError(28, "full")), Broken(ValueError("closed"))])
+@pytest.mark.parametrize("bar", [True, False])
+def test_training_goes_on_where_standard_error_does_not(stream, bar, monkeypatch, capsys):
+    if not bar:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    quiet = model_of(), model_of()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stream)
+        history = train(quiet[0], (X, Y), epochs=2, batch_size=4, validation=(X, Y), progress=True)
+    assert history.loss == train(quiet[1], (X, Y), epochs=2, batch_size=4).loss
+    assert bits(quiet[0].parameters) == bits(quiet[1].parameters)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("bar", ["", "sys.modules['tqdm'] = None"])
+def test_training_goes_on_where_the_disk_of_standard_error_is_full(bar):
+    program = (
+        f"import sys; {bar}\nimport test_training as t\nprint(t.train(t.model_of(), (t.X, t.Y), progress=True).loss)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, env=environment)
+    assert done.stdout.startswith(b"[")
+
+
+def test_a_history_in_a_notebook():
+    assert "<th>epoch</th>" in History()._repr_html_()
+    history = History([3.0, 2.0, 1.0], [3.0, np.nan, 4.0], [0.1, 0.2, 0.3])
+    html = history._repr_html_()
+    assert "<tr><th>1 (best)</th><td>3</td><td>3</td><td>0.1</td></tr>" in html
+    assert "<tr><th>2</th><td>2</td><td>nan</td><td>0.2</td></tr>" in html
+    long = History([float(value) for value in range(1000)], [], [0.1] * 1000)
+    html = long._repr_html_()
+    assert "<th>1 (best)</th>" in html and "<th>1000</th>" in html and len(html) < 3000
+
+
+def test_a_history_as_a_picture():
+    pytest.importorskip("matplotlib")
+    figure = History([3.0, 2.0, 1.0], [3.0, 1.5, 4.0], [0.1] * 3).plot(title="a $ and another $")
+    (axes,) = figure.axes
+    training, validation, best = axes.get_lines()
+    np.testing.assert_array_equal(training.get_xydata(), [[1, 3], [2, 2], [3, 1]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[1, 3], [2, 1.5], [3, 4]])
+    assert list(best.get_xdata()) == [2, 2]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation", "best epoch: 2"]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(History([1.0], [], [0.1]).plot().axes[0].get_lines()) == 2
+    with pytest.raises(ValueError, match="at least one epoch, got none"):
+        History().plot()
+
+
+def test_a_picture_needs_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="History.plot needs Matplotlib: pip install matplotlib"):
+        History([1.0], [], [0.1]).plot()
 
 
 def test_progress_false_prints_nothing(capsys):
