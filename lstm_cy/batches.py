@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checks import flag
+from .checks import flag, real_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,8 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
     Parameters
     ----------
     sequences : list of array_like
-        Arrays (T_b, ...), one for each row, alike but for T_b, which may be 0; for tokens, vectors (T_b,).
+        Arrays of real numbers (T_b, ...), one for each row, alike but for T_b, which may be 0; for tokens, vectors
+        (T_b,).
     batch_first : bool
         Rows first: (B, T, ...) rather than (T, B, ...).
 
@@ -33,8 +34,10 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
 
     Raises
     ------
+    TypeError
+        The sequences are no iterable, or one is no array of real numbers.
     ValueError
-        There is no sequence, one has no time axis, or they differ in more than length.
+        There is no sequence, one has no time axis or masked elements, or they differ in more than length.
 
     Examples
     --------
@@ -48,7 +51,11 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
     array([3, 1])
     """
     flag("batch_first", batch_first)
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    try:
+        each = iter(sequences)
+    except TypeError:
+        raise TypeError(f"sequences: expected a list of arrays, got {type(sequences).__name__}") from None
+    arrays = [real_array(f"sequences[{index}]", sequence) for index, sequence in enumerate(each)]
     if not arrays:
         raise ValueError("sequences: expected at least one, got none")
     for index, array in enumerate(arrays):

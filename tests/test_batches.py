@@ -52,3 +52,32 @@ def test_pad_keeps_the_dtype(sequences, dtype):
 def test_pad_errors(sequences, message):
     with pytest.raises(ValueError, match=message):
         pad(sequences)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "error", "message"),
+    (
+        ([[1], ["a"]], TypeError, r"sequences\[1\]: expected real numbers, got dtype <U1"),
+        (["ab"], TypeError, r"sequences\[0\]: expected real numbers, got dtype <U2"),
+        ([[1], [1j]], TypeError, r"sequences\[1\]: expected real numbers, got dtype complex128"),
+        ([[1], [None]], TypeError, r"sequences\[1\]: expected real numbers, got dtype object"),
+        ([[1], [[1], [1, 2]]], ValueError, r"sequences\[1\]: expected an array: "),
+        ([np.ma.masked_array([1, 2], [False, True])], ValueError, r"sequences\[0\]: expected no masked elements"),
+        (3, TypeError, "sequences: expected a list of arrays, got int"),
+        (None, TypeError, "sequences: expected a list of arrays, got NoneType"),
+        (np.array(1.0), TypeError, "sequences: expected a list of arrays, got ndarray"),
+    ),
+)
+def test_pad_refuses_what_is_no_array_of_numbers(sequences, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        pad(sequences)
+
+
+def test_pad_takes_any_layout():
+    expected, _ = pad([[1.0, 2.0], [3.0]])
+    for dtype in (">f8", "<f8"):
+        rows = [np.array([1.0, 9.0, 2.0], dtype)[::2], np.array([3.0], dtype)]
+        x, lengths = pad(iter(rows))
+        assert x.dtype.isnative
+        assert np.array_equal(x, expected)
+        assert lengths.tolist() == [2, 1]
