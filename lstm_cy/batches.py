@@ -55,10 +55,10 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
         each = iter(sequences)
     except TypeError:
         raise TypeError(f"sequences: expected a list of arrays, got {type(sequences).__name__}") from None
-    arrays = [real_array(f"sequences[{index}]", sequence) for index, sequence in enumerate(each)]
-    if not arrays:
-        raise ValueError("sequences: expected at least one, got none")
-    for index, array in enumerate(arrays):
+    arrays: list[Array] = []
+    for index, sequence in enumerate(each):
+        array = real_array(f"sequences[{index}]", sequence)
+        arrays.append(array)
         if array.ndim == 0:
             raise ValueError(f"sequences: expected arrays (T, ...), got a scalar at {index}")
         if array.shape[1:] != arrays[0].shape[1:]:
@@ -66,6 +66,8 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
                 f"sequences: expected all of shape (T, ...) = (T, {', '.join(map(str, arrays[0].shape[1:]))}), "
                 f"got {array.shape} at {index}"
             )
+    if not arrays:
+        raise ValueError("sequences: expected at least one, got none")
     lengths = np.array([len(array) for array in arrays], dtype=np.intp)
     filled = [array for array in arrays if len(array)] or arrays  # an empty list has no dtype of its own
     x = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), np.result_type(*filled))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 LONGEST = 80  # characters of a value in a message
+_NO_NUMBERS = (bool, np.timedelta64)  # though Python, or NumPy, takes them for integers
 
 
 def shown(value: object) -> str:
@@ -65,7 +66,7 @@ def _int(name: str, value: object, least: int) -> int:
 
 
 def _integral(name: str, value: object) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not isinstance(value, numbers.Integral) or isinstance(value, _NO_NUMBERS):
         raise TypeError(f"{name}: expected an integer, got {shown(value)} ({type(value).__name__})")
     return int(value)
 
@@ -80,7 +81,7 @@ def number(
     open_high: bool = False,
 ) -> float:
     """`value` as a float within [low, high]; an open end excludes its bound. NaN is within nothing."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if not isinstance(value, numbers.Real) or isinstance(value, _NO_NUMBERS):
         raise TypeError(f"{name}: expected a number, got {shown(value)} ({type(value).__name__})")
     try:
         result = float(value)
@@ -140,6 +141,11 @@ def float_array(name: str, value: object, dtype: DTypeLike) -> Array:
     except FloatingPointError:
         finite = np.abs(array[np.isfinite(array)])
         raise ValueError(f"{name}: expected numbers that {dtype} can hold, got {finite.max()}") from None
+
+
+def any_array(name: str, value: object, expected: str) -> Array:
+    """`value` as an array of any dtype but objects; `expected` is what the message says of it."""
+    return _array(name, value, "biufcmMSU", expected)
 
 
 def flag_array(name: str, value: object) -> Bools:
@@ -232,6 +238,6 @@ def generator(name: str, value: Any) -> np.random.Generator:
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
     if value is None or isinstance(value, np.random.Generator):
         return np.random.default_rng(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0:
+    if isinstance(value, numbers.Integral) and not isinstance(value, _NO_NUMBERS) and int(value) >= 0:
         return np.random.default_rng(int(value))
     raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {shown(value)}")

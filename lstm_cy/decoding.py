@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .checks import (
+    any_array,
     check_lengths,
     flag,
     float_array,
@@ -18,8 +19,9 @@ from .checks import (
     pair_of,
     positive_int,
     real_array,
+    shown,
 )
-from .layers import Sequential
+from .layers import Embedding, Sequential
 from .losses import cross_entropy
 from .training import progress_bar
 
@@ -187,8 +189,7 @@ def generate(
     >>> len(text), set(text) <= set("abc")
     (10, True)
     """
-    if not isinstance(model, Sequential):
-        raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    embedding = _embedding_of(model)
     if not all(hasattr(vocabulary, name) for name in _VOCABULARY):
         raise TypeError(f"vocabulary: expected a Vocabulary, Words or Bytes, got {type(vocabulary).__name__}")
     if not isinstance(prompt, str):
@@ -198,6 +199,10 @@ def generate(
     rng = generator("seed", seed)
     if missing := vocabulary.missing(prompt):
         raise ValueError(f"prompt: not in the model's vocabulary: {', '.join(map(repr, missing[:10]))}")
+    if len(vocabulary) > embedding.num_embeddings:
+        raise ValueError(
+            f"vocabulary: expected {embedding.num_embeddings} tokens as the model reads, got {len(vocabulary)}"
+        )
     logits, states = model(vocabulary.encode(prompt or "\n"))
     if logits.shape[-1] != len(vocabulary):
         raise ValueError(
@@ -206,6 +211,18 @@ def generate(
     stepper = model.stepper()
     stepper.state = [(h[:, np.newaxis], c[:, np.newaxis]) for h, c in states]
     return vocabulary.pieces(_continue(stepper, vocabulary.unknown, logits[-1], length, choice | {"rng": rng}))
+
+
+def _embedding_of(model: Sequential) -> Embedding:
+    """The first layer of a model that reads tokens."""
+    if not isinstance(model, Sequential):
+        raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    first = model.layers[0]
+    if not isinstance(first, Embedding):
+        raise TypeError(
+            f"model: expected a Sequential with an Embedding as its first layer, got {type(first).__name__}"
+        )
+    return first
 
 
 def _continue(
@@ -256,9 +273,9 @@ def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progres
     >>> round(float(np.exp(surprise(model, [0, 1, 2, 3, 0]))), 4)  # four tokens, and it knows nothing
     4.0
     """
-    if not isinstance(model, Sequential):
-        raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    _embedding_of(model)
     tokens, chunk = int_array("tokens", tokens), positive_int("chunk", chunk)
+    progress = flag("progress", progress)
     if tokens.ndim != 1 or len(tokens) < 2:
         raise ValueError(f"tokens: expected shape (N,) with N of at least 2, got {tokens.shape}")
     starts, states, total = range(0, len(tokens) - 1, chunk), None, 0.0
@@ -436,9 +453,7 @@ def _chosen(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
         return None
     if isinstance(state, tuple | list):
         return [_chosen(part, rows, axis, of, name) for part in state]
-    array = np.asarray(state)
-    if array.dtype == object:
-        raise TypeError(f"{name}: expected a state of arrays, tuples, lists and None, got {type(state).__name__}")
+    array = any_array(name, state, "a state of arrays, tuples, lists and None")
     if not -array.ndim <= axis < array.ndim or array.shape[axis] != of:
         raise ValueError(f"{name}: expected a state of arrays with {of} rows on row_axis = {axis}, got {array.shape}")
     return array.take(rows, axis)
@@ -564,7 +579,7 @@ def ctc_beam(
     rows, single = _scores_of_rows(scores, lengths, blank, batch_first)
     beam_width = positive_int("beam_width", beam_width)
     if language_model is not None and not callable(language_model):
-        raise TypeError(f"language_model: expected a callable, got {language_model!r}")
+        raise TypeError(f"language_model: expected a callable, got {shown(language_model)}")
     most = None if max_classes is None else positive_int("max_classes", max_classes)
     rows = [_log_softmax(row, index) for index, row in enumerate(rows)]
     decoded = [_prefix_search(row, beam_width, blank, most, language_model) for row in rows]

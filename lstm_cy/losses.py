@@ -351,7 +351,7 @@ def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: i
     if hasattr(target, "__array__"):
         target = int_array("target", target)
     elif isinstance(target, Iterable):
-        target = _side_by_side([int_array(f"target[{row}]", labels) for row, labels in enumerate(target)], blank)
+        target = _side_by_side([_labels_of_row(row, labels) for row, labels in enumerate(target)], blank)
     else:
         raise TypeError(f"target: expected an array (B, S) or a list of B arrays, got {type(target).__name__}")
     if target.ndim != 2 or len(target) != rows:
@@ -370,11 +370,15 @@ def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: i
     return target, counts
 
 
+def _labels_of_row(row: int, labels: ArrayLike) -> Ints:
+    array = int_array(f"target[{row}]", labels)
+    if array.ndim != 1:
+        raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
+    return array
+
+
 def _side_by_side(arrays: list[Ints], blank: int) -> Ints:
     """Vectors of labels as the rows of one array, blanks behind the shorter ones."""
-    for row, array in enumerate(arrays):
-        if array.ndim != 1:
-            raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
     target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
     for place, array in enumerate(arrays):
         target[place, : len(array)] = array

@@ -287,6 +287,8 @@ def test_no_length_is_no_text():
     [
         ({"model": LSTM(2, 3)}, TypeError, "model: expected a Sequential, got LSTM"),
         ({"vocabulary": Vocabulary("abc")}, ValueError, "vocabulary: expected 5 tokens"),
+        ({"vocabulary": Bytes()}, ValueError, "vocabulary: expected 5 tokens as the model reads, got 256"),
+        ({"model": Sequential(Linear(2, 3))}, TypeError, "model: expected a Sequential with an Embedding as its first"),
         ({"vocabulary": 3}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got int"),
         ({"vocabulary": "abcd"}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got str"),
         ({"prompt": None}, TypeError, "prompt: expected a str, got NoneType"),
