@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
 PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
 
-def normalized(activations: Sequence[Any], directions: int) -> tuple[_Triple, ...]:
+def normalized(activations: Sequence[Any], directions: int, largest: float = sys.float_info.max) -> tuple[_Triple, ...]:
     """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
 
     Parameters
@@ -41,6 +42,8 @@ def normalized(activations: Sequence[Any], directions: int) -> tuple[_Triple, ..
         Three entries, for the gates, the candidate and the cell when it is told, or one such triple for each
         direction. An entry is a name, in any case, or (name, alpha) or (name, alpha, beta).
     directions : int
+    largest : float
+        What alpha and beta may be, up to their sign.
 
     Raises
     ------
@@ -55,9 +58,9 @@ def normalized(activations: Sequence[Any], directions: int) -> tuple[_Triple, ..
     if not isinstance(activations, tuple | list):
         raise TypeError(f"activations: expected three or a triple for each direction, got {activations!r}")
     if len(activations) == directions and all(_is_triple(entry) for entry in activations):
-        return tuple(_triple(entry) for entry in activations)
+        return tuple(_triple(entry, largest) for entry in activations)
     if len(activations) == 3:
-        return (_triple(activations),) * directions
+        return (_triple(activations, largest),) * directions
     raise ValueError(
         f"activations: expected three or a triple for each of {directions} directions, got {len(activations)} entries"
     )
@@ -72,20 +75,20 @@ def _is_triple(entry: object) -> bool:
     return isinstance(entry, tuple | list) and len(entry) == 3 and not isinstance(entry[1], numbers.Real)
 
 
-def _triple(entries: Sequence[Any]) -> _Triple:
-    return tuple(_activation(entry) for entry in entries)
+def _triple(entries: Sequence[Any], largest: float) -> _Triple:
+    return tuple(_activation(entry, largest) for entry in entries)
 
 
-def _activation(entry: Any) -> tuple[str, float, float]:
+def _activation(entry: Any, largest: float) -> tuple[str, float, float]:
     name, *given = entry if isinstance(entry, tuple | list) and entry else (entry,)
     if not isinstance(name, str) or name.lower() not in DEFAULTS:
         raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
     name = name.lower()
     if len(given) > 2 or not all(isinstance(part, numbers.Real) and not isinstance(part, bool) for part in given):
         raise TypeError(f"activations: expected a name, (name, alpha) or (name, alpha, beta), got {entry!r}")
+    if not all(abs(value) <= largest for value in given):
+        raise ValueError(f"activations: expected numbers up to {largest:.3g}, got {entry!r}")
     values = tuple(map(float, given)) + DEFAULTS[name][len(given) :]
-    if not all(abs(value) < float("inf") for value in values):
-        raise ValueError(f"activations: expected finite numbers, got {entry!r}")
     has = ARGUMENTS.get(name, 0)
     if any(values[has:]):
         raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, generator, positive_int
+from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, positive_int
 from .layer import Layer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from .layer import Tape
     from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
 
 SCORES = ("general", "dot", "additive")
@@ -82,6 +83,7 @@ class Attention(Layer):
     """
 
     dtype: np.dtype[Any]
+    _in_chains = False
 
     def __init__(
         self,
@@ -118,13 +120,13 @@ class Attention(Layer):
             "batch_first": self.batch_first,
             "dtype": self.dtype.name,
         }
-        rng = generator("seed", seed)
-        self._parameters = {}
-        self._adopt(
-            {
+        rng, shapes = self._generator(seed), self._shapes()
+        self._begin(
+            shapes,
+            lambda: {
                 name: rng.uniform(-(shape[-1] ** -0.5), shape[-1] ** -0.5, shape).astype(self.dtype)
-                for name, shape in self._shapes().items()
-            }
+                for name, shape in shapes.items()
+            },
         )
 
     def __call__(
@@ -157,7 +159,7 @@ class Attention(Layer):
 
     def forward(
         self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None, rng: Seed = None
-    ) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
+    ) -> tuple[tuple[Array, Array], Tape]:
         """Look at the memory, for training.
 
         Parameters
@@ -191,11 +193,11 @@ class Attention(Layer):
             scores, kept = self._scores(parameters, queries, memory)
             weights = _softmax(scores, padding)
             context = weights @ memory
-        tape = parameters, queries, memory, padding, kept, weights, batched
+        tape = self._tape(queries, memory, padding, kept, weights, batched, made_with=parameters)
         return (self._outer(context, batched), self._outer(weights, batched)), tape
 
     def backward(
-        self, tape: tuple[Any, ...], dcontext: ArrayLike | None = None, dweights: ArrayLike | None = None
+        self, tape: Tape, dcontext: ArrayLike | None = None, dweights: ArrayLike | None = None
     ) -> AttentionGradients:
         """Propagate gradients back through the forward pass that made `tape`.
 
@@ -218,8 +220,8 @@ class Attention(Layer):
         TypeError, ValueError
             An argument is not what is expected; the message names it.
         """
-        parameters, queries, memory, padding, kept, weights, batched = tape
-        self._check_fresh(parameters, self._parameters)
+        parameters = self._parameters
+        queries, memory, padding, kept, weights, batched = self._unrolled(tape, parameters)
         if dcontext is None and dweights is None:
             raise ValueError("dcontext, dweights: expected at least one of them, got None for both")
         shape = (*queries.shape[:2], self.memory_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -241,3 +242,11 @@ def generator(name: str, value: Any) -> np.random.Generator:
     if isinstance(value, numbers.Integral) and not isinstance(value, _NO_NUMBERS) and int(value) >= 0:
         return np.random.default_rng(int(value))
     raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {shown(value)}")
+
+
+def warn(message: str) -> None:
+    """A UserWarning that names the line outside the package which led here, however deep the call."""
+    package, level, frame = os.path.dirname(__file__) + os.sep, 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

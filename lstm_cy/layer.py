@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import float_array, generator
+from .checks import flag, float_array, generator, real_array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Self
+    from collections.abc import Callable, Iterable
+    from typing import NoReturn, Self
 
     from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
+
+#: bytes of parameters from which on the system is asked for them before any are drawn
+_LARGE = 1 << 30
+#: faults of a state dict that a message names one by one
+_MOST_LISTED = 1000
 
 
 class Gradients(NamedTuple):
@@ -34,20 +42,60 @@ class Gradients(NamedTuple):
     parameters: Parameters
 
 
+class Tape:
+    """What a forward pass keeps for the `backward` of the same layer; it cannot be changed."""
+
+    __slots__ = ("_config", "_content", "_kind", "_made_with")
+
+    _kind: type[Layer]
+    _config: dict[str, Any]
+    _made_with: object
+    _content: tuple[Any, ...]
+
+    def __init__(self, layer: Layer, made_with: object, content: tuple[Any, ...]) -> None:
+        values = {"_kind": type(layer), "_config": layer._config, "_made_with": made_with, "_content": content}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{name}: a tape cannot be changed; run forward again")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name}: a tape cannot be changed; run forward again")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "tape: it cannot be pickled, for it belongs to a layer of this process; run forward again there"
+        )
+
+
 class Layer:
     """A layer: parameters under names, and a configuration from which it can be built anew.
 
     The parameters are one snapshot, replaced as a whole and never written to: a call that runs while they are
     replaced finishes with those it began with, and a tape can tell whether it is out of date.
+
+    Sizes and options are read-only once the constructor has ended. A subclass may have attributes of its own; one whose
+    constructor takes other arguments overrides the property `config`.
     """
 
-    #: constructor arguments, as JSON can hold them
-    config: dict[str, Any]
+    #: whether it has one input and one output, so that it can be in a Sequential
+    _in_chains = True
     #: whether `valid`, called with the layer's input, gives the steps that are no padding
     masks = False
     dtype: np.dtype[Any] | None
-    _parameters: Parameters
+    _config: dict[str, Any]
+    _parameters: Parameters = {}  # noqa: RUF012 (never written to)
     _is_blank = False
+    _is_built = False
+    #: read-only attributes besides those that `config` names
+    _made: tuple[str, ...] = ("config", "dtype", "masks", "parameters", "_config", "_parameters", "_is_built")
     #: what `load` found beside the weights, and what `quantize` measured; not of every layer
     metadata: dict[str, Any]
     report: dict[Any, Any] | None
@@ -58,6 +106,30 @@ class Layer:
         def forward(self, *args: Any, **keywords: Any) -> Any: ...
         def backward(self, *args: Any, **keywords: Any) -> Any: ...
         def valid(self, x: ArrayLike) -> Bools: ...
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._check_assignable(name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._check_assignable(name)
+        super().__delattr__(name)
+
+    def _check_assignable(self, name: str) -> None:
+        """Raise for what the weights and the kernels were made with."""
+        if self._is_built and (name in self._made or name in self._config):
+            kind = type(self).__name__
+            raise AttributeError(f"{name}: read-only, for this {kind} was built with it; build a new {kind} instead")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them; a copy each time."""
+        config: dict[str, Any] = _copied(self._config)
+        return config
+
+    @config.setter
+    def config(self, config: dict[str, Any]) -> None:
+        self._config = config
 
     @classmethod
     def blank(cls, *sizes: Any, **options: Any) -> Self:
@@ -81,16 +153,32 @@ class Layer:
         draw: Callable[[], Parameters],
         dtypes: Mapping[str, DTypeLike] | None = None,
     ) -> None:
-        """Take the first parameters: what `draw` gives, {name: array}, or of a blank layer only their `shapes`.
+        """Take the first parameters, {name: array} from `draw`, or of a blank layer only their `shapes`; end building.
 
         `dtypes`, {name: dtype}, where it is not the layer's.
         """
-        self._parameters = {}
+        self._check_sizes(shapes)
         if self._is_blank:
-            for name, shape in shapes.items():
-                self._parameters[name] = np.broadcast_to(np.zeros((), (dtypes or {}).get(name, self.dtype)), shape)
+            self._parameters = {
+                name: np.broadcast_to(np.zeros((), (dtypes or {}).get(name, self.dtype)), shape)
+                for name, shape in shapes.items()
+            }
         else:
             self._adopt(draw())
+        self._is_built = True
+
+    def _check_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise at once where there cannot be memory for parameters of these shapes."""
+        numbers = sum(math.prod(shape) for shape in shapes.values())
+        itemsize = 0 if self.dtype is None else self.dtype.itemsize
+        kind, size = type(self).__name__, numbers * itemsize
+        if size > sys.maxsize:
+            raise ValueError(f"{kind}: expected parameters that fit in memory, got sizes for {numbers} numbers")
+        if size > _LARGE and not self._is_blank:
+            try:
+                np.empty(size, np.uint8)  # not touched: the system says at once whether it has as much
+            except MemoryError:
+                raise MemoryError(f"{kind}: no memory for its {numbers} parameters, {size} bytes") from None
 
     @property
     def parameters(self) -> Parameters:
@@ -121,49 +209,78 @@ class Layer:
         ------
         KeyError
             Names are missing or unknown; all of them, and all wrong shapes, are listed.
+        TypeError
+            `mapping` is no mapping, or an array is not of real numbers.
+        ValueError
+            Shapes are wrong; all of them are listed. Or a finite number is too large for the layer's dtype.
+
+        Whatever is raised, the layer stays as it was.
+        """
+        strict = flag("strict", strict)
+        self._check_writable()
+        self._adopt({name: array.copy() for name, array in self._fitting(mapping, self._parameters, strict).items()})
+
+    def _fitting(self, mapping: Mapping[str, ArrayLike], current: Parameters, strict: bool) -> Parameters:
+        """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"state_dict: expected a mapping {{name: array}}, got {type(mapping).__name__}")
+        names = [name for name in current if name in mapping]
+        given = {name: weight_array(name, mapping[name], current[name].dtype) for name in names}
+        names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
+        names += [f"unknown: {name}" for name in mapping if name not in current]
+        shapes = _misshaped(given, current)
+        if strict and names:
+            raise KeyError(f"state_dict does not fit {type(self).__name__}: {_listed(names + shapes)}")
+        if shapes:
+            raise ValueError(f"state_dict does not fit {type(self).__name__}: {_listed(shapes)}")
+        return given
+
+    def replace_parameters(self, arrays: Mapping[str, Array]) -> None:
+        """Take over arrays, without a copy where it is safe, for optimizers, which have just made them.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            Of the parameters' shapes and dtype; they become read-only and belong to the layer. Arrays that do not own
+            their memory, or are not C-contiguous, are copied. Names that are not given keep their arrays.
+
+        Raises
+        ------
+        KeyError
+            A name is unknown.
+        TypeError
+            `arrays` is no mapping, or one of them is no array or has another dtype.
         ValueError
             Shapes are wrong; all of them are listed.
 
         Whatever is raised, the layer stays as it was.
         """
         self._check_writable()
-        self._adopt({name: array.copy() for name, array in self._fitting(mapping, self._parameters, strict).items()})
-
-    def _fitting(self, mapping: Mapping[str, ArrayLike], current: Parameters, strict: bool) -> Parameters:
-        """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
-        names = [name for name in current if name in mapping]
-        given = {name: float_array(name, mapping[name], current[name].dtype) for name in names}
-        names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
-        names += [f"unknown: {name}" for name in mapping if name not in current]
-        shapes = [
-            f"misshaped: {name}: expected {current[name].shape}, got {array.shape}"
-            for name, array in given.items()
-            if array.shape != current[name].shape
-        ]
-        if strict and names:
-            raise KeyError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(names + shapes))
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"arrays: expected a mapping {{name: array}}, got {type(arrays).__name__}")
+        current, given = self._parameters, {}
+        unknown = [str(name) for name in arrays if name not in current]
+        if unknown:
+            raise KeyError(f"arrays do not fit {type(self).__name__}: unknown: {_listed(unknown)}")
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype != current[name].dtype:
+                got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise TypeError(f"{name}: expected an array of dtype {current[name].dtype}, got {got}")
+            given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
+        shapes = _misshaped(given, current)
         if shapes:
-            raise ValueError(f"state_dict does not fit {type(self).__name__}: " + "; ".join(shapes))
-        return given
-
-    def replace_parameters(self, arrays: Parameters) -> None:
-        """Take over arrays without a copy, for optimizers, which have just made them.
-
-        Parameters
-        ----------
-        arrays : dict of str to ndarray
-            Of the parameters' shapes and dtype; they become read-only and belong to the layer. Names that are not given
-            keep their arrays.
-        """
-        self._check_writable()
-        self._adopt(arrays)
+            raise ValueError(f"arrays do not fit {type(self).__name__}: {_listed(shapes)}")
+        self._adopt(given)
 
     def stored(self) -> Parameters:
         """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
         return dict(self._parameters)
 
     def restore(self, arrays: Parameters, copy: bool = True) -> None:
-        """Take arrays as `stored` gives them, or copies; raises as `load_state_dict` does, also for another dtype."""
+        """Take arrays as `stored` gives them, or copies; raises as `load_state_dict` does, also for another dtype.
+
+        Without `copy` they are the layer's from then on: nothing else may write to them.
+        """
         current = self.stored()
         wrong = [
             f"{name}: expected {current[name].dtype}, got {array.dtype}"
@@ -175,14 +292,25 @@ class Layer:
         arrays = self._fitting(arrays, current, True)
         self._adopt({name: array.copy() for name, array in arrays.items()} if copy else arrays)
 
+    @property
+    def _takes(self) -> int | None:
+        """The features of the input, where there is one number that fits."""
+        return None
+
+    def _gives(self, features: int | None) -> int | None:
+        """The features of the output for an input with so many, each None where it is not known."""
+        return None
+
     def _check_writable(self) -> None:
         """Raise if the parameters cannot be changed."""
 
     def _adopt(self, arrays: Parameters) -> None:
-        """What `replace_parameters` does; for arrays as `stored` gives them."""
-        for array in arrays.values():
+        """Take over arrays that fit; they become read-only."""
+        views = {}
+        for name, array in arrays.items():
             array.flags.writeable = False
-        parameters = {**self._parameters, **arrays}
+            views[name] = array.view()  # nothing that is handed out can be made writable again: its base is not
+        parameters = {**self._parameters, **views}
         # At once: whoever copies the layer meanwhile gets what belongs together.
         self.__dict__.update(_parameters=parameters, **self._packed(parameters))
 
@@ -190,12 +318,23 @@ class Layer:
         """What the kernels need of new parameters, as attributes of the layer."""
         return {}
 
-    def _check_fresh(self, made_with: object, current: object) -> None:
-        """Raise unless what a tape was made with is what the layer has now."""
-        if made_with is not current:
+    def _tape(self, *content: Any, made_with: object = None) -> Tape:
+        """What `backward` gets back from `_unrolled`; `made_with` is whatever the layer has new for new parameters."""
+        return Tape(self, made_with, content)
+
+    def _unrolled(self, tape: Tape, current: object = None) -> tuple[Any, ...]:
+        """The content of a tape; raises unless this layer made it, with what it has now, `current`."""
+        kind = type(self).__name__
+        if not isinstance(tape, Tape) or tape._kind is not type(self):
+            got = f"that of {tape._kind.__name__}" if isinstance(tape, Tape) else type(tape).__name__
+            raise TypeError(f"tape: expected what {kind}.forward returned, got {got}")
+        if tape._made_with is not current and tape._config is self._config:
             raise RuntimeError(
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
+        if tape._made_with is not current or tape._config != self._config:
+            raise ValueError(f"tape: expected what this {kind}'s forward returned, got that of another {kind}")
+        return tape._content
 
     def __copy__(self) -> Self:
         """Another layer with the same parameters, which they share until one of them gets others."""
@@ -208,8 +347,10 @@ class Layer:
         return _rebuilt, (type(self), self.config, self.stored()), self._remarks()
 
     def _remarks(self) -> dict[str, Any]:
-        """What users or `quantize` have said of it."""
-        return {name: vars(self)[name] for name in ("metadata", "report") if name in vars(self)}
+        """The attributes that our constructors do not make: metadata, report, and those of a subclass or of users."""
+        return {
+            name: value for name, value in vars(self).items() if name not in self._made and name not in self._config
+        }
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -224,6 +365,8 @@ class Composite(Layer):
     """
 
     _parts: dict[str, Layer]
+    _in_chains = False
+    _made = (*Layer._made, "_parts")
 
     def _owners(self) -> dict[int, str]:
         """{id of a layer: the name of its first use}, in order."""
@@ -274,8 +417,41 @@ class Composite(Layer):
     def __copy__(self) -> Self:
         other = super().__copy__()
         copies = {id(layer): copy(layer) for layer in self._parts.values()}
-        other._parts = {part: copies[id(layer)] for part, layer in self._parts.items()}
+        vars(other)["_parts"] = {part: copies[id(layer)] for part, layer in self._parts.items()}
         return other
+
+
+def weight_array(name: str, value: ArrayLike, dtype: DTypeLike) -> Array:
+    """`value` as a C-contiguous array of `dtype`, as `float_array`; a finite number that is too large is refused."""
+    if isinstance(value, np.ndarray) and value.dtype == dtype:
+        return float_array(name, value, dtype)
+    with np.errstate(over="ignore"):
+        array = float_array(name, value, dtype)
+    if np.isinf(array).any() and np.isinf(array[np.isfinite(real_array(name, value))]).any():
+        raise ValueError(f"{name}: expected numbers that {np.dtype(dtype).name} can hold, got one that is too large")
+    return array
+
+
+def _misshaped(given: Parameters, current: Parameters) -> list[str]:
+    """In words, how the shapes of `given` differ from those of `current`, which has all its names."""
+    return [
+        f"misshaped: {name}: expected {current[name].shape}, got {array.shape}"
+        for name, array in given.items()
+        if array.shape != current[name].shape
+    ]
+
+
+def _listed(faults: list[str]) -> str:
+    """Faults as one text, which does not grow beyond measure."""
+    more = len(faults) - _MOST_LISTED
+    return "; ".join(faults[:_MOST_LISTED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what JSON can hold."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _rebuilt(kind: type[Layer], config: dict[str, Any], arrays: Parameters) -> Layer:

@@ -19,17 +19,19 @@ from .checks import (
     generator,
     int_array,
     number,
+    pair_of,
     positive_int,
     real_array,
 )
 from .functions import ELEMENTWISE, VECTORWISE
-from .layer import Composite, Gradients, Layer
+from .layer import Composite, Gradients, Layer, weight_array
 from .lstm import LARGEST_SIDE, LSTM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
+    from .layer import Tape
     from .stepper import Stepper
     from .trace import GateTrace
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Narrow, Parameters, Seed, State, StateLike
@@ -62,6 +64,7 @@ class Linear(Layer):
 
     dtype: np.dtype[Any]
     _affine: Affine
+    _made = (*Layer._made, "_affine")
 
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, dtype: DTypeLike = "float32", seed: Seed = None
@@ -102,7 +105,7 @@ class Linear(Layer):
         """
         return self._applied(self._affine, self._input(x))
 
-    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Affine, Array]]:
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the layer, for training.
 
         Parameters
@@ -119,10 +122,17 @@ class Linear(Layer):
             For `backward`, until the parameters change; it keeps a copy of x.
         """
         affine, x = self._affine, self._input(x).copy()
-        return self._applied(affine, x), (affine, x)
+        return self._applied(affine, x), self._tape(x, made_with=affine)
+
+    @property
+    def _takes(self) -> int:
+        return self.in_features
+
+    def _gives(self, features: int | None) -> int:
+        return self.out_features
 
     def _input(self, x: ArrayLike) -> Array:
-        x = np.asarray(x)
+        x = real_array("x", x)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"x: expected shape (..., in_features) with in_features = {self.in_features}, got {x.shape}"
@@ -138,7 +148,7 @@ class Linear(Layer):
         arrays = parameters["weight"], parameters.get("bias")
         return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
-    def backward(self, tape: tuple[Affine, Array], dy: ArrayLike) -> Gradients:
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -152,8 +162,8 @@ class Linear(Layer):
         Gradients
             `x` and `parameters`.
         """
-        affine, x = tape
-        self._check_fresh(affine, self._affine)
+        affine = self._affine
+        (x,) = self._unrolled(tape, affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
         dx, gradients = np.empty_like(x), {name: np.zeros_like(value) for name, value in self._parameters.items()}
@@ -199,12 +209,12 @@ class Embedding(Layer):
     ) -> None:
         self.num_embeddings = positive_int("num_embeddings", num_embeddings)
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
-        self.masks = flag("mask_zero", mask_zero)
+        self.masks = self.mask_zero = flag("mask_zero", mask_zero)
         self.dtype = dtype_of(dtype)
         self.config = {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
-            "mask_zero": self.masks,
+            "mask_zero": self.mask_zero,
             "dtype": self.dtype.name,
         }
         shape = self.num_embeddings, self.embedding_dim
@@ -240,7 +250,7 @@ class Embedding(Layer):
         result: Bools = int_array("tokens", tokens) != 0
         return result
 
-    def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Parameters, Ints]]:
+    def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Look tokens up, for training.
 
         Parameters
@@ -261,9 +271,12 @@ class Embedding(Layer):
             wrong = tokens[(tokens < 0) | (tokens >= self.num_embeddings)][0]
             raise ValueError(f"tokens: expected 0 to num_embeddings - 1 = {self.num_embeddings - 1}, got {wrong}")
         parameters = self._parameters
-        return parameters["weight"][tokens], (parameters, tokens)
+        return parameters["weight"][tokens], self._tape(tokens, made_with=parameters)
 
-    def backward(self, tape: tuple[Parameters, Ints], dy: ArrayLike) -> Gradients:
+    def _gives(self, features: int | None) -> int:
+        return self.embedding_dim
+
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -277,8 +290,8 @@ class Embedding(Layer):
         Gradients
             `parameters`; tokens have none.
         """
-        parameters, tokens = tape
-        self._check_fresh(parameters, self._parameters)
+        parameters = self._parameters
+        (tokens,) = self._unrolled(tape, parameters)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*tokens.shape, self.embedding_dim), "the shape of y")
         gradient = np.zeros_like(parameters["weight"])
@@ -315,7 +328,7 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("p", p, 0.0, 1.0)
         self.config = {"p": self.p}
-        self._parameters = {}
+        self._begin({}, dict)
 
     def __call__(self, x: _T) -> _T:
         """Give x itself.
@@ -328,14 +341,16 @@ class Dropout(Layer):
         -------
         ndarray
         """
+        real_array("x", x)
         return x
 
-    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Drop elements.
 
         Parameters
         ----------
         x : array_like
+            Floats.
         rng : None, int or numpy.random.Generator
             Where the choice comes from; None draws afresh each time.
 
@@ -346,14 +361,17 @@ class Dropout(Layer):
         tape :
             For `backward`.
         """
-        x = np.asarray(x)
+        x = real_array("x", x)
         if x.dtype.kind != "f":
             raise TypeError(f"x: expected an array of floats, got dtype {x.dtype}")
         keep = generator("rng", rng).random(x.shape, dtype=np.float32) >= self.p
         factors = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
-        return x * factors, factors
+        return x * factors, self._tape(factors)
 
-    def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
+    def _gives(self, features: int | None) -> int | None:
+        return features
+
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -367,9 +385,10 @@ class Dropout(Layer):
         Gradients
             `x`.
         """
-        dy = np.asarray(dy)
-        expect_shape("dy", dy, tape.shape, "the shape of y")
-        return Gradients(dy * tape, None, {})
+        (factors,) = self._unrolled(tape)
+        dy = float_array("dy", dy, factors.dtype)
+        expect_shape("dy", dy, factors.shape, "the shape of y")
+        return Gradients(dy * factors, None, {})
 
 
 class Activation(Layer):
@@ -408,7 +427,7 @@ class Activation(Layer):
                 raise ValueError(f"{option}: expected None, for {self.name} has none, got {value!r}")
         self.alpha, self.beta = options.get("alpha"), options.get("beta")
         self.config = {"name": self.name} | options
-        self._parameters = {}
+        self._begin({}, dict)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Apply the function, for inference.
@@ -424,7 +443,7 @@ class Activation(Layer):
         """
         return self.forward(x)[0]
 
-    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, tuple[Array, Array]]:
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the function, for training.
 
         Parameters
@@ -446,9 +465,12 @@ class Activation(Layer):
             y = VECTORWISE[self.name][0](x)
         else:
             y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
-        return y, (x, y)
+        return y, self._tape(x, y)
 
-    def backward(self, tape: tuple[Array, Array], dy: ArrayLike) -> Gradients:
+    def _gives(self, features: int | None) -> int | None:
+        return features
+
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -462,7 +484,7 @@ class Activation(Layer):
         Gradients
             `x`.
         """
-        x, y = tape
+        x, y = self._unrolled(tape)
         dy = float_array("dy", dy, y.dtype)
         expect_shape("dy", dy, y.shape, "the shape of y")
         if self.name in VECTORWISE:
@@ -495,8 +517,9 @@ class Masking(Layer):
     def __init__(self, mask_value: float = 0.0, *, dtype: DTypeLike = "float32") -> None:
         self.mask_value = number("mask_value", mask_value)
         self.dtype = dtype_of(dtype)
+        weight_array("mask_value", self.mask_value, self.dtype)
         self.config = {"mask_value": self.mask_value, "dtype": self.dtype.name}
-        self._parameters = {}
+        self._begin({}, dict)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Put zeros where a step is padding.
@@ -512,7 +535,7 @@ class Masking(Layer):
         """
         return self.forward(x)[0]
 
-    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Array]:
+    def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Put zeros where a step is padding, for training.
 
         Parameters
@@ -530,9 +553,12 @@ class Masking(Layer):
         """
         x = float_array("x", x, self.dtype)
         valid = self.valid(x)[..., None]
-        return np.where(valid, x, 0), valid
+        return np.where(valid, x, 0), self._tape(valid, x.shape)
 
-    def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
+    def _gives(self, features: int | None) -> int | None:
+        return features
+
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -546,9 +572,10 @@ class Masking(Layer):
         Gradients
             `x`.
         """
+        valid, shape = self._unrolled(tape)
         dy = float_array("dy", dy, self.dtype)
-        expect_shape("dy", dy[..., :1], tape.shape, "the shape of y")
-        return Gradients(np.where(tape, dy, 0), None, {})
+        expect_shape("dy", dy, shape, "the shape of y")
+        return Gradients(np.where(valid, dy, 0), None, {})
 
     def valid(self, x: ArrayLike) -> Bools:
         """Where a step is not padding.
@@ -642,7 +669,7 @@ class Readout(Layer):
             "merge_mode": self.merge_mode,
             "batch_first": self.batch_first,
         }
-        self._parameters = {}
+        self._begin({}, dict)
 
     def __call__(self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> Any:
         """Read y out.
@@ -664,7 +691,7 @@ class Readout(Layer):
 
     def forward(
         self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, rng: Seed = None
-    ) -> tuple[Any, tuple[Any, ...]]:
+    ) -> tuple[Any, Tape]:
         """Read y out, for training.
 
         Parameters
@@ -691,9 +718,15 @@ class Readout(Layer):
         else:
             steps = [self._steps(valid, self.go_backwards)]
         told = [self._told(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
-        return _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0], (y.shape, steps, told)
+        out = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
+        return out, self._tape(y.shape, steps, told)
 
-    def backward(self, tape: tuple[Any, ...], dy: Any) -> Gradients:
+    def _gives(self, features: int | None) -> int | None:
+        if features is None or not self.bidirectional or self.merge_mode == "concat":
+            return features
+        return features // 2
+
+    def backward(self, tape: Tape, dy: Any) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -707,9 +740,9 @@ class Readout(Layer):
         Gradients
             `x`, that of y.
         """
-        shape, steps, told = tape
+        shape, steps, told = self._unrolled(tape)
         if self.bidirectional and self.merge_mode is None:
-            dys: Any = [float_array("dy", half, told[0].dtype) for half in dy]
+            dys: Any = [float_array("dy", half, told[0].dtype) for half in pair_of("dy", dy, "of arrays")]
         else:
             dys = float_array("dy", dy, told[0].dtype)
             merged = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
@@ -787,32 +820,26 @@ class Sequential(Composite):
     """
 
     dtype: np.dtype[Any]
+    _made = (*Composite._made, "batch_first", "_batch_first")
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
-        sequences = True
         for index, layer in enumerate(layers):
-            if not isinstance(layer, Layer) or isinstance(layer, Composite):
-                raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r} at {index}")
-            if isinstance(layer, LSTM | Readout | Masking) and not sequences:
-                raise ValueError(
-                    f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step"
-                )
-            if isinstance(layer, Readout):
-                sequences = layer.return_sequences
-                if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
-                    raise ValueError(f"layers: expected a Readout of two arrays to come last, got it at {index}")
+            if not isinstance(layer, Layer) or not layer._in_chains:
+                raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r:.80} at {index}")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
         layouts = {layer.batch_first for layer in layers if isinstance(layer, LSTM | Readout)}
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
+        _check_chain(layers)
         self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
         self.config = {"layers": self._described()}
+        self._is_built = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.layers, self._remarks()
@@ -926,7 +953,7 @@ class Sequential(Composite):
         reset: ArrayLike | None = None,
         threads: int | None = None,
         rng: Seed = None,
-    ) -> tuple[Any, list[State], list[Any]]:
+    ) -> tuple[Any, list[State], Tape]:
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -940,14 +967,14 @@ class Sequential(Composite):
         -------
         out, states :
             As from a call.
-        tape : list
+        tape : Tape
             For `backward`, until the parameters change.
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
         rng = generator("rng", rng)
         finals: list[State] = []
-        tape: list[Any] = []
+        tapes: list[Any] = []
         kept: Any
         for layer in self.layers:
             if layer.masks:
@@ -960,15 +987,15 @@ class Sequential(Composite):
                 x, kept = layer.forward(x, lengths=lengths, mask=mask)
             else:
                 x, kept = layer.forward(x, rng=rng)
-            tape.append(kept)
-        return x, finals, tape
+            tapes.append(kept)
+        return x, finals, self._tape(*tapes)
 
-    def backward(self, tape: list[Any], dy: Any = None, dstates: Sequence[Any] | None = None) -> Gradients:
+    def backward(self, tape: Tape, dy: Any = None, dstates: Sequence[Any] | None = None) -> Gradients:
         """Propagate gradients back through the forward pass that made `tape`.
 
         Parameters
         ----------
-        tape : list
+        tape : Tape
             From `forward`.
         dy : array_like in the output's shape, or None
             None where only final states have gradients: then the last layer must be an LSTM.
@@ -980,21 +1007,19 @@ class Sequential(Composite):
         Gradients
             `x`, None behind an Embedding; `state`, a list of (dh0, dc0); `parameters` with the model's names.
         """
-        if not isinstance(tape, list) or len(tape) != len(self.layers):
-            raise TypeError(f"tape: expected what Sequential.forward returned, got {type(tape).__name__}")
+        tapes = self._unrolled(tape)
         dstates = list(self._check_states("dstates", dstates))
         if dy is None and not isinstance(self.layers[-1], LSTM):
             raise ValueError(f"dy: expected an array, for the last layer is {type(self.layers[-1]).__name__}, got None")
         parameters: list[tuple[str, Parameters]] = []
         initial: list[Any] = []
-        for index in reversed(range(len(self.layers))):
-            layer = self.layers[index]
+        for (part, layer), kept in reversed([*zip(self._parts.items(), tapes, strict=True)]):
             if isinstance(layer, LSTM):
-                gradients = layer.backward(tape[index], dy, dstates.pop())
+                gradients = layer.backward(kept, dy, dstates.pop())
                 initial.append(gradients.state)
             else:
-                gradients = layer.backward(tape[index], dy)
-            parameters.append((str(index), gradients.parameters))
+                gradients = layer.backward(kept, dy)
+            parameters.append((part, gradients.parameters))
             dy = gradients.x
         return Gradients(dy, initial[::-1], self._summed(parameters))
 
@@ -1077,7 +1102,7 @@ class Sequential(Composite):
         return Stepper(self, batch_size)
 
     def _check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
-        """Raise where steps that are padding would be told in two ways."""
+        """Raise where steps that are padding would be given in two ways."""
         for index, layer in enumerate(self.layers):
             if layer.masks and (lengths is not None or mask is not None):
                 name = type(layer).__name__
@@ -1094,3 +1119,22 @@ class Sequential(Composite):
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def _check_chain(layers: Sequence[Layer]) -> None:
+    """Raise where a layer cannot take what the one before it gives."""
+    sequences, features = True, None
+    for index, layer in enumerate(layers):
+        if isinstance(layer, LSTM | Readout | Masking) and not sequences:
+            raise ValueError(f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step")
+        if isinstance(layer, Embedding) and not all(isinstance(before, Dropout) for before in layers[:index]):
+            raise ValueError(f"layers: expected an Embedding to come first, got one at {index}")
+        if isinstance(layer, Readout):
+            sequences = layer.return_sequences
+            if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
+                raise ValueError(f"layers: expected a Readout of two arrays to come last, got it at {index}")
+            if layer.bidirectional and (features or 0) % 2:
+                raise ValueError(f"layers: expected two directions to come to Readout at {index}, got {features} units")
+        if layer._takes is not None and features not in (None, layer._takes):
+            raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer._takes}")
+        features = layer._gives(features)

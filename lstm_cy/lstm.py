@@ -21,13 +21,16 @@ from .checks import (
     flag_array,
     float_array,
     generator,
+    int_within,
     non_negative_int,
     number,
     pair_of,
     positive_int,
     real_array,
+    warn,
 )
-from .layer import Gradients, Layer
+from .layer import Gradients, Layer, weight_array
+from .layer import Tape as LayerTape
 
 if TYPE_CHECKING:
     from typing import Self, TypeAlias
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
 
 #: BLAS counts in int, so no side of a weight matrix may be longer
 LARGEST_SIDE = 2**31 - 1
+#: each layer costs time and objects even where its weights are few
+MOST_LAYERS = 2**16
 #: what `coupled_gates` may be, in the kernels' order
 COUPLINGS = (None, "f=1-i", "i=1-f")
 
@@ -158,6 +163,7 @@ class LSTM(Layer):
 
     dtype: np.dtype[Any]
     _network: Network
+    _made = (*Layer._made, "num_directions", "output_size", "_told_size", "_variants", "_network")
 
     def __init__(
         self,
@@ -184,7 +190,7 @@ class LSTM(Layer):
     ) -> None:
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
-        self.num_layers = positive_int("num_layers", num_layers)
+        self.num_layers = int_within("num_layers", num_layers, 1, MOST_LAYERS)
         self.bias = flag("bias", bias)
         self.batch_first = flag("batch_first", batch_first)
         self.dropout = number("dropout", dropout, 0.0, 1.0)
@@ -200,8 +206,10 @@ class LSTM(Layer):
         self.num_directions = 2 if self.bidirectional else 1
         self._told_size = self.proj_size or self.hidden_size
         self.output_size = self.num_directions * self._told_size
-        self.activations = activation_functions.normalized(activations, self.num_directions)
         self.dtype = dtype_of(dtype)
+        self.activations = activation_functions.normalized(
+            activations, self.num_directions, float(np.finfo(self.dtype).max)
+        )
         if self.reverse and self.bidirectional:
             raise ValueError("reverse: expected False with bidirectional=True, which has a reverse direction already")
         if self.proj_size >= self.hidden_size:
@@ -215,8 +223,8 @@ class LSTM(Layer):
                 f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "
                 f"got {self.input_size} and 4 * {self.hidden_size}"
             )
-        rng = self._generator(seed)
-        forget_rows = _forget_rows(forget_bias, self.hidden_size, rng)
+        if self.dropout and self.num_layers == 1 and not self._is_blank:
+            warn_of_dropout(self.dropout)
         self.config = {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
@@ -237,7 +245,8 @@ class LSTM(Layer):
             "dtype": self.dtype.name,
         }
         self._variants = self._cells()
-        self._begin(self._shapes(), lambda: self._drawn(rng, forget_rows))
+        rng = self._generator(seed)
+        self._begin(self._shapes(), lambda: self._drawn(rng, forget_bias))
 
     @classmethod
     def from_gates(
@@ -284,8 +293,8 @@ class LSTM(Layer):
         pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
         pairs = {name: pair_of(name, pair, "(W, b)") for name, pair in pairs.items()}
         dtype = dtype_of(options.get("dtype", "float32"))
-        weights = {name: float_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
-        biases = {name: float_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
+        weights = {name: weight_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
+        biases = {name: weight_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
         shape = weights["forget"].shape
         if len(shape) != 2 or not 0 < shape[0] < shape[1]:
             raise ValueError(f"forget W: expected shape (H, H + I) with H and I at least 1, got {shape}")
@@ -326,6 +335,13 @@ class LSTM(Layer):
             self._variants,
         )
         return {"_network": network}
+
+    @property
+    def _takes(self) -> int:
+        return self.input_size
+
+    def _gives(self, features: int | None) -> int:
+        return self.output_size
 
     def _cells(self) -> list[tuple[Any, ...]] | None:
         """What Network is told of each direction's cell, or None: every cell is the plain one."""
@@ -466,10 +482,10 @@ class LSTM(Layer):
         TypeError, ValueError
             An argument is not what is expected; the message names it.
         """
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected what LSTM.forward returned, got {type(tape).__name__}")
-        self._check_fresh(tape.network, self._network)
-        batch = tape.batch
+        batch: Batch
+        network = self._network
+        batch, keep, saved, threads = self._unrolled(tape, network)
+        dstate = None if dstate is None else pair_of("dstate", dstate, "(dh_n, dc_n)")
         if dy is None and (dstate is None or all(part is None for part in dstate)):
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
         if dy is not None:
@@ -484,7 +500,7 @@ class LSTM(Layer):
         suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
         sums = [self._sums(gradients, suffix) for suffix in suffixes]
         backward_driver.backward(
-            tape.network,
+            network,
             dx,
             dy,
             inner,
@@ -492,11 +508,11 @@ class LSTM(Layer):
             dc,
             self.batch_first,
             batch.order,
-            tape.keep,
+            keep,
             self._scale(),
-            tape.saved,
+            saved,
             sums,
-            tape.threads,
+            threads,
         )
         for suffix, (*_, shares) in zip(suffixes, sums, strict=True):
             self._spread_shares(gradients, suffix, shares)
@@ -618,7 +634,7 @@ class LSTM(Layer):
         order, scale = batch.order, self._scale()
         forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
         batch.clear(h, c)
-        tape = None if saved is None else Tape(network, batch, keep, saved, threads)
+        tape = None if saved is None else Tape(self, network, (batch, keep, saved, threads))
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
     def _weight(self, parameters: Parameters, name: str) -> Any:
@@ -641,9 +657,10 @@ class LSTM(Layer):
         """The endings of the names of a layer's parameters, one for each direction."""
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
 
-    def _drawn(self, rng: np.random.Generator, forget_rows: Array) -> Parameters:
+    def _drawn(self, rng: np.random.Generator, forget_bias: Any) -> Parameters:
         """New parameters."""
         H = self.hidden_size
+        forget_rows = _forget_rows(forget_bias, H, self.dtype, rng)
         bound = 1 / np.sqrt(H)
         arrays = {}
         for name, shape in self._shapes().items():
@@ -756,24 +773,19 @@ class LSTM(Layer):
             gradients["peephole" + suffix][:] = shares[8 * H :].reshape(3, H)
 
 
-class Tape:
+class Tape(LayerTape):
     """What a forward pass keeps for `LSTM.backward`."""
 
-    __slots__ = ("batch", "keep", "network", "saved", "threads")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        network: Network,
-        batch: Batch,
-        keep: list[Array] | None,
-        saved: _Saved,
-        threads: int,
-    ) -> None:
-        self.network = network
-        self.batch = batch
-        self.keep = keep
-        self.saved = saved
-        self.threads = threads
+    @property
+    def saved(self) -> tuple[tuple[Array | None, ...] | None, ...]:
+        """For each layer and direction copies of what backward reads, the arrays of a Saved in network.pxd."""
+        _, _, saved, _ = self._content
+        return tuple(
+            None if arrays is None else tuple(None if array is None else array.copy() for array in arrays)
+            for arrays in saved
+        )
 
 
 class Batch:
@@ -883,14 +895,20 @@ def _bound(name: str, value: float | None) -> float | None:
     return None if value is None else number(name, value, 0.0, open_low=True, open_high=True)
 
 
-def _forget_rows(forget_bias: Any, H: int, rng: np.random.Generator) -> Array:
+def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
     """What is added to the forget rows of a new bias_ih, a number or (H,)."""
     if isinstance(forget_bias, tuple) and len(forget_bias) == 2 and forget_bias[0] == "chrono":
-        longest = number("forget_bias", forget_bias[1], 2)
+        longest = number("forget_bias", forget_bias[1], 2, open_high=True)
         return np.log(rng.uniform(1, longest - 1, H))
     if isinstance(forget_bias, str) or (isinstance(forget_bias, tuple) and "chrono" in forget_bias):
         raise ValueError(f"forget_bias: expected a number, an array (H,) or ('chrono', T_max), got {forget_bias!r}")
     rows = float_array("forget_bias", forget_bias, np.dtype("float64"))
     if rows.shape not in ((), (H,)) or not np.isfinite(rows).all():
         raise ValueError(f"forget_bias: expected a finite number or an array (H,) = ({H},), got shape {rows.shape}")
+    weight_array("forget_bias", rows, dtype)
     return rows
+
+
+def warn_of_dropout(dropout: float) -> None:
+    """Warn that dropout has no place in a single layer."""
+    warn(f"dropout: it acts between layers, and with num_layers=1 there is no place for {dropout}")

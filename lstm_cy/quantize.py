@@ -76,7 +76,6 @@ class QuantizedLSTM(LSTM):
         super().__init__(input_size, hidden_size, num_layers, **options)
         if self.dtype != np.float32:
             raise ValueError(f"dtype: expected 'float32' with narrow weights, got {self.dtype.name!r}")
-        self.config["weights"] = self.weights
 
     @property
     def parameters(self) -> Parameters:
@@ -131,6 +130,7 @@ class QuantizedLSTM(LSTM):
 
     def _begin(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
         """Zeros: what is there until `restore`."""
+        self.config = self._config | {"weights": self.weights}
         narrow = np.uint16 if self.weights == "bf16" else np.int8
         dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
         super()._begin(

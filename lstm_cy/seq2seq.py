@@ -8,17 +8,18 @@ import numpy as np
 
 from .attention import Attention
 from .batches import pad
-from .checks import expect_shape, float_array, generator, int_array, non_negative_int, positive_int
+from .checks import dtype_of, expect_shape, float_array, generator, int_array, non_negative_int, number, positive_int
 from .decoding import beam_search
 from .layer import Composite, Gradients
 from .layers import Embedding, Linear
 from .losses import IGNORE_INDEX
-from .lstm import LSTM
+from .lstm import LSTM, warn_of_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .decoding import Hypothesis
+    from .layer import Tape
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 
     #: runs a part by its name
@@ -97,22 +98,32 @@ class Seq2Seq(Composite):
         dtype: DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
-        self.config = {
-            "num_tokens": positive_int("num_tokens", num_tokens),
-            "embedding_dim": positive_int("embedding_dim", embedding_dim),
-            "hidden_size": positive_int("hidden_size", hidden_size),
-            "num_layers": positive_int("num_layers", num_layers),
-            "dropout": dropout,
-            "score": score,
-            "dtype": dtype,
-        }
+        self.num_tokens = positive_int("num_tokens", num_tokens)
+        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.dropout = number("dropout", dropout, 0.0, 1.0)
+        self.score = score
+        self.dtype = dtype_of(dtype)
         if hidden_size % 2:
             raise ValueError(f"hidden_size: expected an even number, half for each direction, got {hidden_size}")
-        rng = generator("seed", seed)
-        self._parts = {name: kind(**arguments, seed=rng) for name, (kind, arguments) in parts(self.config).items()}
-        decoder: Any = self._parts["decoder"]
-        self.num_tokens, self.dtype = self.config["num_tokens"], decoder.dtype
-        self.config |= {"dropout": decoder.dropout, "dtype": decoder.dtype.name}
+        if self.dropout and self.num_layers == 1 and not self._is_blank:
+            warn_of_dropout(self.dropout)
+        self.config = {
+            "num_tokens": self.num_tokens,
+            "embedding_dim": self.embedding_dim,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+            "score": self.score,
+            "dtype": self.dtype.name,
+        }
+        rng = self._generator(seed)
+        self._parts = {
+            name: kind.blank(**arguments) if self._is_blank else kind(**arguments, seed=rng)
+            for name, (kind, arguments) in parts(self.config).items()
+        }
+        self._is_built = True
 
     def __call__(
         self, pairs: ArrayLike, states: None = None, *, lengths: None = None, threads: int | None = None
@@ -146,7 +157,7 @@ class Seq2Seq(Composite):
         lengths: None = None,
         threads: int | None = None,
         rng: Seed = None,
-    ) -> tuple[Array, None, tuple[Any, ...]]:
+    ) -> tuple[Array, None, Tape]:
         """Run the model, for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -167,9 +178,9 @@ class Seq2Seq(Composite):
         tapes: dict[str, Any] = {}
         run = self._runner(threads, tapes, generator("rng", rng))
         logits, combined = self._logits(run, source, target, size)
-        return logits, None, (tapes, combined, target)
+        return logits, None, self._tape(tapes, combined, target)
 
-    def backward(self, tape: tuple[Any, ...], dy: ArrayLike) -> Gradients:
+    def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
 
         Parameters
@@ -183,7 +194,7 @@ class Seq2Seq(Composite):
         Gradients
             `parameters`; tokens have none.
         """
-        tapes, combined, (target, lengths) = tape
+        tapes, combined, (target, lengths) = self._unrolled(tape)
         gradients: list[tuple[str, Any]] = []
 
         def back(name: str, *arguments: Any) -> Any:
@@ -349,7 +360,9 @@ def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     V, E, H = config["num_tokens"], config["embedding_dim"], config["hidden_size"]
     dtype = {"dtype": config["dtype"]}
     vectors = {"num_embeddings": V, "embedding_dim": E} | dtype
-    stack = {"input_size": E, "num_layers": config["num_layers"], "dropout": config["dropout"]} | dtype
+    layers = config["num_layers"]
+    dropout = config["dropout"] if layers != 1 else 0.0  # between layers; a single one has no place for it
+    stack = {"input_size": E, "num_layers": layers, "dropout": dropout} | dtype
     return {
         "source": (Embedding, vectors),
         "encoder": (LSTM, stack | {"hidden_size": H // 2, "bidirectional": True}),

@@ -615,8 +615,8 @@ def trace(
     direction = int_within("direction", direction, 0, lstm.num_directions - 1)
     index = layer * lstm.num_directions + direction
     _, _, tape = lstm._run(x, state, (lengths, mask, reset), threads, traced=index)
-    batch = tape.batch
-    _, _, _, gates, _, _, _, told, cell = tape.saved[index]
+    batch, _, saved, _ = tape._content
+    _, _, _, gates, _, _, _, told, cell = saved[index]
     backwards = lstm.reverse or direction == 1
     places = _places(batch, backwards)
     parts = zip(("input", "forget", "candidate", "output"), np.split(gates, 4, axis=1), strict=True)

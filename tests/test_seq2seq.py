@@ -153,7 +153,7 @@ def test_fit_trains_it_and_resumes(tmp_path):
 
 def test_a_header_that_promises_too_much_is_refused(tmp_path):
     model = small_model()
-    model.config["hidden_size"] = 10**7
+    model._config["hidden_size"] = 10**7
     save(model, tmp_path / "model.npz")
     with pytest.raises(ValueError, match="the architecture needs [0-9]{15,} weights"):
         load(tmp_path / "model.npz")

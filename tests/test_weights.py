@@ -558,7 +558,7 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
         (header_of(in_sequential(LINEAR | {"out_features": 0})), "out_features: expected at least 1"),
         (header_of(in_sequential(LINEAR | {"dtype": "object"})), "dtype: expected"),
         (header_of(in_sequential(LINEAR | {"out_features": 2})), "misshaped"),
-        (header_of(in_sequential(LINEAR, LINEAR | {"in_features": 1, "out_features": 1})), "missing"),
+        (header_of(in_sequential(LINEAR, LINEAR | {"in_features": 3, "out_features": 1})), "missing"),
         (header_of(in_sequential()), "0.weight|at least"),
         (header_of(SMALL_LSTM | {"proj_size": -1}), "LSTM: proj_size: expected at least 0, got -1"),
         (header_of(SMALL_LSTM | {"proj_size": 1.5}), "LSTM: proj_size: expected an integer"),

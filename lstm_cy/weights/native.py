@@ -13,14 +13,12 @@ import math
 import os
 import re
 import struct
-import sys
-import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import DTYPES, flag, int_within, non_negative_int, positive_int
+from ..checks import DTYPES, flag, int_within, non_negative_int, positive_int, warn
 from ..extras import pip_install
 from ..layers import Sequential
 from ..printable import printable
@@ -387,14 +385,6 @@ def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
     if strict:
         raise ValueError(message)
     warn(message)
-
-
-def warn(message: str) -> None:
-    """A warning that names the line outside the package which led here, however deep the call."""
-    package, level, frame = os.path.dirname(os.path.dirname(__file__)) + os.sep, 1, sys._getframe(0)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
 
 
 def _numbers(array: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import activations
-from ...checks import flag, positive_int
+from ...checks import flag, positive_int, warn
 from ...layers import Activation, Dropout, Embedding, Linear, Readout, Sequential
 from ...lstm import LSTM
 from ...quantize import QuantizedLSTM
@@ -101,7 +101,7 @@ def to_onnx(
     layers = _layers(model, lengths)
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
-        native.warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
+        warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
     graph = _Graph(onnx, np.dtype(model.dtype))
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
