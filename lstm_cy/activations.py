@@ -6,6 +6,8 @@ import numbers
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .checks import number, shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,7 +58,7 @@ def normalized(activations: Sequence[Any], directions: int, largest: float = sys
     ((('hardsigmoid', 0.2, 0.5), ('tanh', 0.0, 0.0), ('leakyrelu', 0.1, 0.0)),)
     """
     if not isinstance(activations, tuple | list):
-        raise TypeError(f"activations: expected three or a triple for each direction, got {activations!r}")
+        raise TypeError(f"activations: expected three or a triple for each direction, got {shown(activations)}")
     if len(activations) == directions and all(_is_triple(entry) for entry in activations):
         return tuple(_triple(entry, largest) for entry in activations)
     if len(activations) == 3:
@@ -82,15 +84,13 @@ def _triple(entries: Sequence[Any], largest: float) -> _Triple:
 def _activation(entry: Any, largest: float) -> tuple[str, float, float]:
     name, *given = entry if isinstance(entry, tuple | list) and entry else (entry,)
     if not isinstance(name, str) or name.lower() not in DEFAULTS:
-        raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {entry!r}")
+        raise ValueError(f"activations: expected names of {', '.join(DEFAULTS)}, got {shown(entry)}")
     name = name.lower()
     if len(given) > 2 or not all(isinstance(part, numbers.Real) and not isinstance(part, bool) for part in given):
-        raise TypeError(f"activations: expected a name, (name, alpha) or (name, alpha, beta), got {entry!r}")
-    if not all(abs(value) <= largest for value in given):
-        raise ValueError(f"activations: expected numbers up to {largest:.3g}, got {entry!r}")
-    values = tuple(map(float, given)) + DEFAULTS[name][len(given) :]
+        raise TypeError(f"activations: expected a name, (name, alpha) or (name, alpha, beta), got {shown(entry)}")
+    values = tuple(number("activations", part, -largest, largest) for part in given) + DEFAULTS[name][len(given) :]
     has = ARGUMENTS.get(name, 0)
     if any(values[has:]):
-        raise ValueError(f"activations: expected {has} numbers with {name}, got {entry!r}")
+        raise ValueError(f"activations: expected {has} numbers with {name}, got {shown(entry)}")
     alpha, beta = values
     return name, alpha, beta

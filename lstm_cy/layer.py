@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import flag, float_array, generator, real_array
+from .checks import flag, float_array, generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -225,7 +225,7 @@ class Layer:
         if not isinstance(mapping, Mapping):
             raise TypeError(f"state_dict: expected a mapping {{name: array}}, got {type(mapping).__name__}")
         names = [name for name in current if name in mapping]
-        given = {name: weight_array(name, mapping[name], current[name].dtype) for name in names}
+        given = {name: float_array(name, mapping[name], current[name].dtype) for name in names}
         names = [f"missing: {name} {array.shape}" for name, array in current.items() if name not in given]
         names += [f"unknown: {name}" for name in mapping if name not in current]
         shapes = _misshaped(given, current)
@@ -419,17 +419,6 @@ class Composite(Layer):
         copies = {id(layer): copy(layer) for layer in self._parts.values()}
         vars(other)["_parts"] = {part: copies[id(layer)] for part, layer in self._parts.items()}
         return other
-
-
-def weight_array(name: str, value: ArrayLike, dtype: DTypeLike) -> Array:
-    """`value` as a C-contiguous array of `dtype`, as `float_array`; a finite number that is too large is refused."""
-    if isinstance(value, np.ndarray) and value.dtype == dtype:
-        return float_array(name, value, dtype)
-    with np.errstate(over="ignore"):
-        array = float_array(name, value, dtype)
-    if np.isinf(array).any() and np.isinf(array[np.isfinite(real_array(name, value))]).any():
-        raise ValueError(f"{name}: expected numbers that {np.dtype(dtype).name} can hold, got one that is too large")
-    return array
 
 
 def _misshaped(given: Parameters, current: Parameters) -> list[str]:

@@ -24,7 +24,7 @@ from .checks import (
     real_array,
 )
 from .functions import ELEMENTWISE, VECTORWISE
-from .layer import Composite, Gradients, Layer, weight_array
+from .layer import Composite, Gradients, Layer
 from .lstm import LARGEST_SIDE, LSTM
 
 if TYPE_CHECKING:
@@ -517,7 +517,7 @@ class Masking(Layer):
     def __init__(self, mask_value: float = 0.0, *, dtype: DTypeLike = "float32") -> None:
         self.mask_value = number("mask_value", mask_value)
         self.dtype = dtype_of(dtype)
-        weight_array("mask_value", self.mask_value, self.dtype)
+        float_array("mask_value", self.mask_value, self.dtype)
         self.config = {"mask_value": self.mask_value, "dtype": self.dtype.name}
         self._begin({}, dict)
 

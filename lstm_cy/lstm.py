@@ -29,7 +29,7 @@ from .checks import (
     real_array,
     warn,
 )
-from .layer import Gradients, Layer, weight_array
+from .layer import Gradients, Layer
 from .layer import Tape as LayerTape
 
 if TYPE_CHECKING:
@@ -293,8 +293,8 @@ class LSTM(Layer):
         pairs = {"forget": forget, "input": input, "candidate": candidate, "output": output}
         pairs = {name: pair_of(name, pair, "(W, b)") for name, pair in pairs.items()}
         dtype = dtype_of(options.get("dtype", "float32"))
-        weights = {name: weight_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
-        biases = {name: weight_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
+        weights = {name: float_array(f"{name} W", pair[0], dtype) for name, pair in pairs.items()}
+        biases = {name: float_array(f"{name} b", pair[1], dtype) for name, pair in pairs.items()}
         shape = weights["forget"].shape
         if len(shape) != 2 or not 0 < shape[0] < shape[1]:
             raise ValueError(f"forget W: expected shape (H, H + I) with H and I at least 1, got {shape}")
@@ -905,7 +905,7 @@ def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.
     rows = float_array("forget_bias", forget_bias, np.dtype("float64"))
     if rows.shape not in ((), (H,)) or not np.isfinite(rows).all():
         raise ValueError(f"forget_bias: expected a finite number or an array (H,) = ({H},), got shape {rows.shape}")
-    weight_array("forget_bias", rows, dtype)
+    float_array("forget_bias", rows, dtype)
     return rows
 
 

@@ -19,7 +19,6 @@ PACKAGE = Path(lstm_cy.__file__).parent
 LEVELS = (
     {
         "_kernels",
-        "activations",
         "arrays",
         "checks",
         "extras",
@@ -29,7 +28,7 @@ LEVELS = (
         "reference",
         "typing",
     },
-    {"batches", "config", "layer", "text"},
+    {"activations", "batches", "config", "layer", "text"},
     {"attention", "losses", "lstm"},
     {"layers", "optimizers"},
     {"quantize", "stepper", "trace", "training"},
