@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io.wavfile
 from common import bits, every_implementation, random_case, small_lstm
 
 import lstm_cy
@@ -699,6 +701,51 @@ def test_the_example_plays_a_file(example, tmp_path, capsys):
     assert bits(played) == bits([stepper.step([sample])[0] for sample in samples])
 
 
+@pytest.mark.parametrize("bias", (True, False))
+def test_the_example_plays_a_file_of_pytorch(example, tmp_path, capsys, bias):
+    """A whole model's state dict, under names of its own."""
+    torch = pytest.importorskip("torch")
+    model = Sequential(LSTM(1, 5, seed=3), Linear(5, 1, bias=bias, seed=4))
+    lstm, head = ({name: torch.from_numpy(a.copy()) for name, a in layer.parameters.items()} for layer in model.layers)
+    tensors = {f"rec.{name}": tensor for name, tensor in lstm.items()}
+    tensors |= {f"lin.{name}": tensor for name, tensor in head.items()}
+    path = tmp_path / "amplifier.pt"
+    stepper = model.stepper()
+    for saved in (tensors, {"state_dict": tensors, "epoch": 3}):
+        torch.save(saved, path)
+        samples, played = example.main(["--seconds", "0.01", "--model", str(path)])
+        stepper.reset()
+        assert bits(played) == bits([stepper.step([sample])[0] for sample in samples])
+    torch.save(tensors | {"other.weight": tensors["lin.weight"]}, path)
+    with pytest.raises(SystemExit):
+        example.main(["--model", str(path)])
+    assert "expected the tensors of one LSTM and one linear layer, got rec." in capsys.readouterr().err
+
+
+def test_the_example_writes_what_it_played(example, tmp_path, capsys):
+    path = tmp_path / "played.wav"
+    _, played = example.main(["--seconds", "0.5", "--wav", str(path)])
+    rate, written = scipy.io.wavfile.read(path)
+    assert (rate, written.dtype, len(written)) == (48_000, np.int16, 24_000)
+    assert np.abs(written - played * (0.9 * 32767 / np.abs(played).max())).max() <= 1
+    example.write_wav(str(path), np.zeros(5, "float32"))
+    assert not scipy.io.wavfile.read(path)[1].any()
+    path.unlink()
+    with pytest.raises(ValueError, match="not finite"):
+        example.write_wav(str(path), np.array([0, np.nan, 1], "float32"))
+    assert not path.exists()
+
+
+def test_the_example_says_that_the_library_must_be_installed_first(tmp_path):
+    """In an environment of pip's own it is not, and no index is asked for a project of that name."""
+    program = f"import sys; sys.modules['lstm_cy'] = None; exec(open({str(EXAMPLE / 'setup.py')!r}).read())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install --no-build-isolation" in done.stderr
+    assert "lstm_cy" not in " ".join(
+        tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["build-system"]["requires"]
+    )
+
+
 def test_what_the_example_refuses(example):
     amplifier = importlib.import_module("amplifier").Amplifier
     with pytest.raises(ValueError, match=r"expected 1 input, 1 output and 4 bytes a number, got \(1, 24, 4\)"):
@@ -723,8 +770,8 @@ def test_what_the_example_refuses(example):
 
 def test_the_docs_show_the_example():
     """Every block of Cython in docs/embedding.md stands in the example, to the letter."""
-    source = "".join((EXAMPLE / name).read_text() for name in ("amplifier.pyx", "setup.py", "pyproject.toml"))
-    blocks = re.findall(r"^```(?:cython|toml)\n(.*?)^```$", (ROOT / "docs" / "embedding.md").read_text(), re.M | re.S)
+    source = "".join((EXAMPLE / name).read_text() for name in ("amplifier.pyx", "setup.py"))
+    blocks = re.findall(r"^```cython\n(.*?)^```$", (ROOT / "docs" / "embedding.md").read_text(), re.M | re.S)
     assert blocks
     for block in blocks:
         assert block in source, block

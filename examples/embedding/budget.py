@@ -5,6 +5,7 @@ Its weights are random unless a file is given: that changes how it sounds, not h
 """
 
 import argparse
+import wave
 
 import numpy as np
 from amplifier import Amplifier
@@ -23,13 +24,50 @@ def guitar(seconds):
     return np.concatenate(notes).astype("float32")
 
 
+def model_of(path):
+    """The model in a file: any that `lstm_cy.load` reads, or a PyTorch file with an LSTM and a linear layer."""
+    if not path.lower().endswith((".pt", ".pth")):
+        return lstm_cy.load(path)
+    tensors = lstm_cy.weights.pytorch.read(path)
+    tensors = tensors.get("state_dict", tensors)
+    lstms = lstm_cy.weights.pytorch.lstms(tensors)
+    others = {name: array for name, array in tensors.items() if not name.startswith(tuple(lstms))}
+    found = {name.rpartition(".")[2]: array for name, array in others.items()}
+    if len(lstms) != 1 or len(found) != len(others) or set(found) not in ({"weight"}, {"weight", "bias"}):
+        raise ValueError(f"{path}: expected the tensors of one LSTM and one linear layer, got {', '.join(tensors)}")
+    head = lstm_cy.Linear(*found["weight"].shape[::-1], bias="bias" in found)
+    head.load_state_dict(found)
+    return lstm_cy.Sequential(*lstms.values(), head)
+
+
+def write_wav(path, samples):
+    """Write samples as 16 bits each, the loudest of them a little below the largest number."""
+    largest = np.abs(samples).max(initial=0)
+    if not np.isfinite(largest):
+        raise ValueError(f"{path}: not written, for what was played is not finite")
+    scaled = samples * (0.9 * 32767 / largest) if largest > 0 else samples
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(scaled.astype("<i2").tobytes())
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="a file that lstm_cy.load reads; random weights if not given")
+    parser.add_argument("--model", help="a file that lstm_cy.load reads, or PyTorch's; random weights if not given")
+    parser.add_argument("--wav", metavar="FILE", help="write what was played")
     parser.add_argument("--seconds", type=float, default=60, help="of audio")
     options = parser.parse_args(arguments)
+    try:
+        return play(options)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def play(options):
     if options.model:
-        model = lstm_cy.load(options.model)
+        model = model_of(options.model)
     else:
         model = lstm_cy.Sequential(lstm_cy.LSTM(1, 24, seed=0), lstm_cy.Linear(24, 1, seed=1))
 
@@ -43,6 +81,9 @@ def main(arguments=None):
     print(f"{len(took)} blocks of {BLOCK} samples at {RATE} a second: {1e6 * budget:.0f} us for each")
     for name, seconds in (("mean", took.mean()), ("99 %", np.quantile(took, 0.99)), ("worst", took.max())):
         print(f"{name:5} {1e6 * seconds:7.1f} us  {100 * seconds / budget:5.2f} % of the budget")
+    if options.wav:
+        write_wav(options.wav, played)
+        print(f"{options.wav}: what was played")
     return samples, played
 
 
