@@ -1,4 +1,8 @@
-"""Every example runs: in docstrings, in the README, in docs/; and what the pages name is there."""
+"""Every example runs, in docstrings and in docs/; and what the pages name is there.
+
+What the pages for newcomers say (README.md, CONTRIBUTING.md, docs/tutorial.md, examples/) and what installs something
+is run by tests/slow/pages.py, each page in an environment of its own.
+"""
 
 import ast
 import contextlib
@@ -13,6 +17,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pages
 import pytest
 
 import lstm_cy
@@ -22,6 +27,7 @@ from lstm_cy.cli import main
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+HERE = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in pages.PAGES]
 API = "".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
 MODULES = [
     name
@@ -30,7 +36,6 @@ MODULES = [
 ]
 # What `sh` blocks say that is not run here, by its beginning, and why: commands of ours,
 NOT_RUN = {
-    "lstm-cy demo": "a minute; tests/test_cli.py runs it in a small form",
     "lstm-cy bench": "it measures, and tests do not; tests/test_cli.py runs it in a small form",
     "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "ten minutes",
     "lstm-cy perplexity library.npz": "reads what those ten minutes wrote",
@@ -40,24 +45,19 @@ NOT_RUN = {
 }
 # and of others
 TOOLS = {
-    "python -m pip": "what installs the library runs before the tests",
-    "pip": "what installs the library runs before the tests",
-    "python -m venv": "so does what makes the environment",
-    ". .venv/bin/activate": "so does what makes the environment",
-    "apt-get": "installs",
-    "pytest": "is running",
-    "python setup.py build_ext": "compiles what is being tested",
+    "python -m pip": "tests/slow/pages.py runs what installs something",
+    "pip": "tests/slow/pages.py runs what installs something",
+    "apt-get": "changes the machine",
+    'python -c "import matplotlib, pathlib;': "it empties a cache that is in use here",
     "python benchmarks/": "it measures, and tests do not",
     "asv": "it measures, and tests do not",
     "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
     "mypy": "a step of .ci/run",
     "python -m mypy.stubtest": "a step of .ci/run",
     "tests/slow/": "minutes to hours, run by hand",
-    "sphinx-build": "tests/test_site.py builds the site",
     "arecord": "needs a microphone",
     "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader's",
     "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader's",
-    "OPENBLAS_NUM_THREADS=1 asv": "it measures, and tests do not",
 }
 
 
@@ -91,7 +91,7 @@ def test_the_public_names_have_examples():
 
 # Code on pages
 
-PYTHON = [page for page in PAGES if fences(page, {"python", "py"})]
+PYTHON = [page for page in HERE if fences(page, {"python", "py"})]
 
 
 def missing_for(block):
@@ -139,7 +139,7 @@ def reason_not_to_run(command):
     return next((reason for beginning, reason in (NOT_RUN | TOOLS).items() if command.startswith(beginning)), None)
 
 
-SHELL = [page for page in PAGES if fences(page, {"sh"})]
+SHELL = [page for page in HERE if fences(page, {"sh"})]
 
 
 @pytest.mark.parametrize("page", SHELL, ids=page_id)
@@ -170,7 +170,16 @@ def prepare_files():
 
 def test_nothing_is_excused_that_no_page_says():
     said = [command for page in SHELL for command, _ in commands(page)]
-    assert [beginning for beginning in NOT_RUN if not any(command.startswith(beginning) for command in said)] == []
+    unsaid = [beginning for beginning in NOT_RUN | TOOLS if not any(line.startswith(beginning) for line in said)]
+    assert unsaid == []
+
+
+def test_every_command_that_installs_is_run_by_the_script():
+    script = [pages.command(line) for lines in pages.pages_that_install().values() for line in lines]
+    for page in SHELL:
+        for _, line in pages.steps(page.read_text(), ("sh",)):
+            if "pip install" in line:
+                assert pages.command(line) in script, f"{page_id(page)}: {line}"
 
 
 def test_scripts_and_modules_that_are_named_exist():
@@ -268,7 +277,25 @@ def test_every_command_and_option_is_on_its_page():
         assert told == known, name
 
 
-# Pictures
+# Figures and pictures
+
+
+def test_the_readme_has_the_figures_of_the_page_of_performance():
+    tables = re.split(r"^## ", (DOCS / "performance.md").read_text(), flags=re.MULTILINE)
+    heading = {
+        "forward": "Forward\n",
+        "one step": "One step at a time\n",
+        "forward + backward": "Forward and backward\n",
+    }
+    rows = re.findall(
+        rf"^\| ({'|'.join(map(re.escape, heading))}), (\w+) \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 5
+    for kind, shape, figures in rows:
+        (table,) = [table for table in tables if table.startswith(heading[kind])]
+        (row,) = re.findall(rf"^\| {shape} \|(.*)$", table, re.MULTILINE)
+        measured = [(re.match(r"[\d.]*", cell.strip())[0]) for cell in row.split("|")[1:6]]  # the first is the limit
+        assert [figure.strip(" *") for figure in figures.split("|")] == measured, (kind, shape)
 
 
 def test_the_charts_show_what_the_tables_say():

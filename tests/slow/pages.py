@@ -10,6 +10,7 @@ stands, finds them compiled.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -111,13 +112,21 @@ class Reader:
 
     def close(self):
         for process in filter(None, (self._shell, self._interpreter)):
-            process.kill()
-            process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+            process.communicate()
 
     def _start(self, arguments):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(
-            arguments, cwd=self._folder, env=self._environment, text=True, errors="replace", **pipes
+            arguments,
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
 
     @staticmethod

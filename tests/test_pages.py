@@ -1,0 +1,96 @@
+"""tests/slow/pages.py, which runs what the pages for newcomers say: what it reads, and that it fails where they do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pages
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell and signals of POSIX")
+if not (pages.ROOT / "README.md").exists():
+    pytest.skip("needs the pages", allow_module_level=True)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Type the steps of a text, a page in a repository of its own."""
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    return lambda text: pages.run_page("page.md", list(pages.steps(text)), tmp_path, environment)
+
+
+def block(language, text):
+    return f"```{language}\n{text}\n```\n\nSome words.\n\n"
+
+
+def test_steps_are_the_commands_and_the_blocks_of_python_in_their_order():
+    text = (
+        block("sh", "# nothing\na \\\n  b   # why\nc && d")
+        + block("text", "no")
+        + block("py", "e\nf")
+        + block("sh", "g")
+    )
+    found = list(pages.steps(text))
+    assert found == [("sh", "a \\\n  b   # why"), ("sh", "c && d"), ("python", "e\nf\n"), ("sh", "g")]
+    assert [pages.command(line) for _, line in found[:2]] == ["a \\\n  b", "c && d"]
+
+
+def test_commands_share_a_shell_and_blocks_an_interpreter(run, tmp_path, capfd):
+    text = "".join(
+        [
+            block("sh", "NAME=value\n: > a.npz   # a comment\nmkdir package && cd package"),
+            block("python", "import sys"),
+            block("sh", 'test "$NAME" = value && echo "a = 3" > module.py\ncd ..; echo "*" > .gitignore'),
+            block("python", "sys.path.append('package')\nfrom module import a"),
+            block("python", "assert a == 3"),
+        ]
+    )
+    run(text)
+    assert capfd.readouterr().out.count("page.md: ") == 8
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("sh", "true\nfalse && true"),
+        ("sh", "exit 0"),
+        ("sh", "no-such-command --help"),
+        ("sh", "python -m pip install --no-index ./no-such-folder"),
+        ("sh", "python -m pip install --no-index no-such-project-in-any-index"),
+        ("python", "import no_such_library"),
+        ("python", "assert 1 == 2"),
+        ("python", "raise SystemExit(0)"),
+        ("sh", ": > left-behind"),
+    ],
+)
+def test_what_fails_on_a_page_fails(run, language, text):
+    with pytest.raises(pages.Failed, match=text.splitlines()[-1].split()[-1].replace(")", r"\)").replace("(", r"\(")):
+        run(block(language, text))
+
+
+def test_what_takes_too_long_fails(run, monkeypatch):
+    monkeypatch.setattr(pages, "LIMIT", 1)
+    old = pages.signal.signal(pages.signal.SIGALRM, pages.timed_out)
+    try:
+        with pytest.raises(pages.Failed, match="more than 1 seconds"):
+            run(block("sh", "sleep 60"))
+    finally:
+        pages.signal.signal(pages.signal.SIGALRM, old)
+
+
+def test_nothing_is_left_out_that_no_page_says():
+    assert set(pages.NOT_RUN) <= set(pages.PAGES)
+    for page, excused in pages.NOT_RUN.items():
+        said = {pages.command(line) for _, line in pages.steps((pages.ROOT / page).read_text(), ("sh",))}
+        assert set(excused) <= said, page
+        assert all(excused.values())
+
+
+def test_most_of_each_page_is_run():
+    for page in [*pages.PAGES, *pages.pages_that_install()]:
+        assert pages.to_type(page)
+    assert {"README.md", "CONTRIBUTING.md", "docs/tutorial.md", "examples/embedding/README.md"} <= set(pages.PAGES)
+    assert any("pip install ." in typed for _, typed in pages.to_type("README.md"))
+    assert sum(language == "python" for language, _ in pages.to_type("README.md")) > 10
