@@ -41,6 +41,7 @@ from .text import (
 )
 from .training import fit, read_history
 from .weights import conversion, load, save
+from .weights.budget import listed
 from .weights.report import describe
 
 if TYPE_CHECKING:
@@ -280,6 +281,7 @@ def _add_convert(commands: Any) -> None:
     add("input", metavar="IN", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
     add("output", metavar="OUT", help=".npz, .safetensors or .onnx; replaced if it is there")
     add("--name", help="which LSTM to take of several: a prefix or a node, as `lstm-cy inspect` shows it")
+    add("--partial", action="store_true", help="take the LSTM alone out of a larger model; what is left is listed")
     add("--batch-first", action="store_true", help="of PyTorch's tensors, which do not tell: x is (B, T, I)")
     add("--states", action="store_true", help="the initial states become inputs of the .onnx file")
     add("--lengths", action="store_true", help="the rows' lengths become an input of the .onnx file")
@@ -590,9 +592,13 @@ def _sizes(vocabulary: Any, text: str | bytes) -> dict[str, int]:
 
 def _convert(options: Namespace) -> None:
     """Make a model file of another, of lstm_cy, PyTorch, Keras or ONNX."""
-    model, comparison = conversion.read(options.input, options.name, batch_first=options.batch_first)
+    model, comparison, left = conversion.read(
+        options.input, options.name, batch_first=options.batch_first, partial=options.partial
+    )
     written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
     _say(f"{options.output}: {type(model).__name__}, {os.path.getsize(options.output)} bytes")
+    if left:
+        _say(f"left behind: {listed(left)}")
     if options.check:
         _check([comparison, *written] if comparison else written)
 

@@ -18,7 +18,21 @@ import pytest
 from scipy.special import log_softmax
 
 import lstm_cy
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, bench, cli, config, load, reference, save
+from lstm_cy import (
+    LSTM,
+    Activation,
+    Dropout,
+    Embedding,
+    Linear,
+    Seq2Seq,
+    Sequential,
+    bench,
+    cli,
+    config,
+    load,
+    reference,
+    save,
+)
 from lstm_cy.decoding import generate
 from lstm_cy.text import Bytes, Vocabulary, Words, vocabulary_from_json
 from lstm_cy.training import History, read_history
@@ -785,13 +799,17 @@ def test_convert_from_pytorch(folder, capsys):
     torch = pytest.importorskip("torch")
     module = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(3, 5, 2, proj_size=2), "head": torch.nn.Linear(2, 4)})
     torch.save({"epoch": 1, "state": module.state_dict()}, "a.pt")
-    assert "nothing else; its LSTMs: 'rnn.'" in failure(["convert", "a.pt", "a.npz"], capsys)
+    for arguments in ([], ["--name=rnn"]):
+        err = failure(["convert", "a.pt", "a.npz", *arguments], capsys)
+        assert "would be left behind: state/head.weight (4, 2), state/head.bias (4,). With partial (--partial)" in err
+        assert not Path("a.npz").exists()
     message = "a.pt: expected the name of one of its LSTMs: 'rnn.'"
     assert message in failure(["convert", "a.pt", "a.npz", "--name=head"], capsys)
-    for name in ("rnn", "rnn."):
-        lines = shown(capsys, "convert", "a.pt", "a.npz", f"--name={name}", "--batch-first", "--check")
-        assert beginnings(lines) == ["a.npz", "PyTorch", "lstm_cy, reading it again"]
-        assert lines[1].startswith("PyTorch: largest difference ")
+    for name in (["--name=rnn"], ["--name=rnn."], []):
+        lines = shown(capsys, "convert", "a.pt", "a.npz", "--partial", *name, "--batch-first", "--check")
+        assert beginnings(lines) == ["a.npz", "left behind", "PyTorch", "lstm_cy, reading it again"]
+        assert lines[1] == "left behind: state/head.weight (4, 2), state/head.bias (4,)"
+        assert lines[2].startswith("PyTorch: largest difference ")
     model = load("a.npz")
     assert (model.proj_size, model.batch_first) == (2, True)
     assert np.array_equal(model.parameters["weight_hr_l1"], module["rnn"].weight_hr_l1.detach().numpy())
@@ -836,9 +854,28 @@ def test_convert_takes_a_node_of_a_graph(folder, capsys):
     shown(capsys, "convert", "a.npz", "a.onnx", "--states")
     message = "a.onnx: expected the name of one of its LSTMs: 'l0', 'l1'"
     assert message in failure(["convert", "a.onnx", "b.npz"], capsys)
-    lines = shown(capsys, "convert", "a.onnx", "b.npz", "--name=l1", "--check")
-    assert lines[1].startswith("ONNX Runtime: largest difference ")
+    assert "would be left behind: 1 LSTM" in failure(["convert", "a.onnx", "b.npz", "--name=l1"], capsys)
+    lines = shown(capsys, "convert", "a.onnx", "b.npz", "--name=l1", "--partial", "--check")
+    assert lines[1] == "left behind: 1 LSTM"
+    assert lines[2].startswith("ONNX Runtime: largest difference ")
     assert load("b.npz").config == LSTM(10, 5, bidirectional=True).config
+
+
+@pytest.mark.parametrize(
+    ("layers", "left"),
+    [
+        ([Embedding(9, 3), LSTM(3, 5)], "1 Gather"),
+        ([LSTM(3, 5), Linear(5, 2)], "1 MatMul, 1 Add"),
+        ([LSTM(3, 5), Activation("relu")], "1 Relu"),
+    ],
+)
+def test_what_a_graph_has_besides_an_lstm_is_left_behind_only_when_asked(folder, capsys, layers, left):
+    pytest.importorskip("onnx")
+    save(Sequential(*layers), "a.onnx")
+    assert f"would be left behind: {left}. " in failure(["convert", "a.onnx", "a.npz"], capsys)
+    assert not Path("a.npz").exists()
+    assert shown(capsys, "convert", "a.onnx", "a.npz", "--partial")[1] == f"left behind: {left}"
+    assert load("a.npz").hidden_size == 5
 
 
 def test_a_node_is_compared_without_the_rest_of_its_graph(folder, capsys):
@@ -859,8 +896,8 @@ def test_a_node_is_compared_without_the_rest_of_its_graph(folder, capsys):
     del graph.graph.node[:], graph.graph.output[1:]
     graph.graph.node.extend(nodes)
     onnx.save(graph, "b.onnx")
-    lines = shown(capsys, "convert", "b.onnx", "b.npz", "--name=l1", "--check")
-    assert lines[1].startswith("ONNX Runtime: largest difference ")
+    lines = shown(capsys, "convert", "b.onnx", "b.npz", "--name=l1", "--partial", "--check")
+    assert lines[2].startswith("ONNX Runtime: largest difference ")
 
 
 def test_a_node_with_layout_1_is_compared(folder, capsys):
@@ -894,6 +931,47 @@ def test_inspect_a_model_of_ours(folder, capsys):
         "  0.weight        float32 (9, 4)",
     ]
     assert lines[-1] == "metadata: vocabulary"
+
+
+def test_inspect_shows_no_control_characters(folder, capsys):
+    arrays = {f"\x1b[31m{name}": array for name, array in LSTM(3, 5).parameters.items()}
+    np.savez("a.npz", **arrays, **{"\u202eend": np.ones(1)})
+    lines = shown(capsys, "inspect", "a.npz")
+    assert "  \\x1b[31m  LSTM(input_size=3, hidden_size=5)" in lines
+    assert "other tensors: 1, 1 number, 8 bytes" in lines
+    assert "  \\u202eend  float64 (1,)" in lines
+    save(LSTM(3, 5), "b.npz", {"\x1b]0;title\x07": 1, "a\n  forged": 2})
+    assert shown(capsys, "inspect", "b.npz")[-1] == "metadata: \\x1b]0;title\\x07, a\\n  forged"
+
+
+def test_inspect_every_kind_of_layer(folder, capsys):
+    save(Seq2Seq(5, embedding_dim=2, hidden_size=4), "a.npz")
+    assert shown(capsys, "inspect", "a.npz")[2].startswith("  Seq2Seq(")
+
+
+def test_inspect_shows_what_it_can(folder, capsys):
+    arrays = LSTM(3, 5).state_dict()
+    np.savez("a.npz", **arrays | {"weight_hh_l0": np.ones((7, 5))}, head=np.ones(2))
+    lines = shown(capsys, "inspect", "a.npz")
+    assert lines[1] == "LSTMs"
+    assert lines[2].startswith("  not read  tensors that do not make up an LSTM of PyTorch's: weight_hh_l0 has shape")
+    assert "  head          float64 (2,)" in lines
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_inspect_a_model_of_keras_with_a_layer_that_is_not_read(folder, capsys, monkeypatch, suffix):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras = pytest.importorskip("keras")
+        layers = [keras.layers.LSTM(4, name="memory"), keras.layers.LayerNormalization(name="norm")]
+        keras.Sequential([keras.layers.Input((7, 3)), *layers]).save(f"a{suffix}")
+    lines = shown(capsys, "inspect", f"a{suffix}")
+    assert lines[0].endswith("bytes, a model of Keras that is not read")
+    assert ["memory", "LSTM"] in [line.split() for line in lines]
+    assert lines[lines.index("not supported") + 1] == "  norm  layer LayerNormalization"
+    assert any("float32 (3, 16)" in line for line in lines)
 
 
 def test_inspect_narrow_weights(folder, capsys):
@@ -953,7 +1031,7 @@ def test_inspect_a_graph(folder, capsys):
     lines = shown(capsys, "inspect", "b.onnx")
     assert "  z    float32 (T, ?, 5)" in lines
     assert "operators: Concat 2, Hardmax 1, LSTM 2, Squeeze 2" in lines
-    assert lines[lines.index("not supported") + 1] == "  node 'hard' (Hardmax)  operator"
+    assert lines[lines.index("not supported") + 1] == "  Hardmax  1, node 'hard' (Hardmax)"
 
 
 @pytest.mark.parametrize(

@@ -828,3 +828,25 @@ except AttributeError as error:
     environment = os.environ | {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
+
+
+# A layer at several places
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_shared_layer_is_in_the_file_once_and_shared_again(tmp_path, suffix):
+    skip_without_safetensors(suffix)
+    lstm, path = LSTM(3, 3, seed=0), tmp_path / f"a{suffix}"
+    save(Sequential(lstm, Dropout(0.5), lstm), path)
+    model = load(path)
+    assert model.layers[0] is model.layers[2]
+    assert list(model.parameters) == [f"0.{name}" for name in lstm.parameters]
+    assert_same(model.layers[0].parameters, lstm.parameters)
+    arrays = native._read_safetensors(path)[1] if suffix == ".safetensors" else read_npz(path)
+    assert set(arrays) - {"lstm_cy"} == set(model.parameters)
+
+
+def test_only_files_with_sharing_have_the_new_version(tmp_path):
+    linear = Linear(2, 2)
+    for model, version in [(linear, 1), (Sequential(linear, Linear(2, 2)), 1), (Sequential(linear, linear), 2)]:
+        assert json.loads(native.pack_header(model, {}))["version"] == version

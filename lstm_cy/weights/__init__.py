@@ -9,6 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from ..checks import file_path
 from ..layer import Composite
 from ..lstm import LSTM
 from . import native
@@ -166,12 +167,9 @@ _READERS = {
 
 def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
     """The entry of `table` for a file, which ends in one of its suffixes."""
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path: expected a str or os.PathLike, got {type(path).__name__}")
-    if "\0" in os.fspath(path):
-        raise ValueError(f"path: expected the name of a file, got {os.fspath(path)!r}")
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    name = file_path("path", path)
+    suffix = os.path.splitext(name)[1].lower()
     if suffix not in table:
         *others, last = table
-        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {os.fspath(path)!r}")
+        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {name!r}")
     return table[suffix]

@@ -160,3 +160,8 @@ def shortened(text: object, most: int = LONGEST) -> str:
     text = str(text)
     more = f"... ({len(text) - most} more characters)" if len(text) > most else ""
     return printable(text[:most]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as "1 byte" or "2 bytes"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from ..layers import Embedding, Masking, Sequential
 from ..lstm import LSTM
+from ..printable import printable
 from . import by_suffix, load, native, save
+from .budget import listed, shortened
 from .report import flat, own_tensors
 
 if TYPE_CHECKING:
@@ -38,7 +41,24 @@ class Comparison(NamedTuple):
     difference: Callable[[], float]
 
 
-def read(path: FilePath, name: str | None = None, *, batch_first: bool = False) -> tuple[Layer, Comparison | None]:
+class Source(NamedTuple):
+    """What `read` has taken from a file.
+
+    Attributes
+    ----------
+    model : LSTM, Sequential or Seq2Seq
+    comparison : Comparison or None
+        With the framework whose file it is, which reads the file itself; None for files of this library.
+    left : list of str
+        What is in the file besides: tensors, or nodes by their operators.
+    """
+
+    model: Layer
+    comparison: Comparison | None
+    left: list[str]
+
+
+def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, partial: bool = False) -> Source:
     """The model in a file, or the LSTM of that name in it.
 
     Parameters
@@ -50,23 +70,27 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False) 
         where the file holds one LSTM and nothing else, or one LSTM node.
     batch_first : bool
         For an LSTM under PyTorch's names, which do not tell.
+    partial : bool
+        If True, an LSTM is taken out of a larger model; else what would be left behind is an error.
 
     Returns
     -------
-    model : LSTM or Sequential
-    Comparison or None
-        With the framework whose file it is, which reads the file itself; None for files of this library.
+    Source
 
     Raises
     ------
     ValueError, ImportError, OSError
-        As `load`; or there is no LSTM of that name.
+        As `load`; or there is no LSTM of that name; or the file holds more, without `partial`.
     """
-    model: Any
-    model, comparison = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
-    if batch_first and not model.batch_first:
+    source: Any = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
+    if batch_first and not source.model.batch_first:
         raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
-    return model, comparison
+    if source.left and not partial:
+        raise ValueError(
+            f"{printable(path)}: holds more than this LSTM, which would be left behind: {listed(source.left)}. With "
+            "partial (--partial) the LSTM alone is taken"
+        )
+    return source  # type: ignore[no-any-return]
 
 
 def write(model: Layer, path: str, *, states: bool = False, lengths: bool = False) -> list[Comparison]:
@@ -87,54 +111,89 @@ def write(model: Layer, path: str, *, states: bool = False, lengths: bool = Fals
     ]
 
 
-def _own_or_foreign(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison | None]:
+def _own_or_foreign(path: str, name: str | None, batch_first: bool) -> Source:
     model: Layer
     try:
         model, model.metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
         return _from_pytorch(path, name, batch_first)
     _refuse_name(path, name)
-    return model, None
+    return Source(model, None, [])
 
 
-def _from_pytorch(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison]:
+def _from_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     from . import pytorch
 
-    if name is None:
-        model = pytorch.read_model(path, strict=False, batch_first=batch_first)
-        return model, Comparison("PyTorch", lambda: _pytorch(path, next(iter(pytorch.lstms(path))), model))
-    lstms = pytorch.lstms(path, batch_first=batch_first)
-    prefix = _chosen(path, lstms, name if name in lstms else f"{name}.")
-    return lstms[prefix], Comparison("PyTorch", lambda: _pytorch(path, prefix, lstms[prefix]))
+    found = pytorch.read_lstms(path)
+    if name is None and len(found.plans) != 1:
+        raise ValueError(
+            f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
+            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {pytorch.shapes_of(found.tensors)}. A name "
+            "(--name) takes one LSTM of several"
+        )
+    prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
+    (lstm,) = found.layers(False, [prefix], batch_first=batch_first).values()
+    left = [f"{name} {found.tensors[name].shape}" for name in found.others(prefix)]
+    return Source(lstm, Comparison("PyTorch", lambda: _pytorch(path, prefix, lstm)), left)
 
 
-def _from_onnx(path: str, name: str | None, batch_first: bool) -> tuple[LSTM, Comparison]:
+def _from_onnx(path: str, name: str | None, batch_first: bool) -> Source:
     from .onnx import lstms
 
     found = lstms(path)
     if name is None and len(found) == 1:
         (name,) = found
     name = _chosen(path, found, name)
-    return found[name], Comparison(
-        "ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name])
-    )
+    comparison = Comparison("ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name]))
+    return Source(found[name], comparison, _other_nodes(path))
 
 
-def _from_keras(path: str, name: str | None, batch_first: bool) -> tuple[Layer, Comparison]:
+# Operators that compute nothing, but bring an array into another form, or choose among its parts.
+_FORMS = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape"}
+_FORMS |= {"Equal", "ReverseSequence", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+
+
+def _other_nodes(path: str) -> list[str]:
+    """What a graph computes besides one of its LSTM nodes: operators, and how many nodes each has."""
+    from .onnx.fold import Graph
+    from .onnx.proto import Source as Proto
+    from .onnx.proto import naming
+
+    proto = Proto(path)
+    with naming(path):
+        graph = Graph(proto, proto.proto.graph)
+    counts = Counter(node.op_type for node in graph.nodes if not _is_form(node, graph.constants))
+    counts["LSTM"] -= 1  # the one that is taken
+    foreign = [f"{count} {kind}" for kind, count in graph.foreign]
+    return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + foreign
+
+
+def _is_form(node: Any, constants: dict[str, Any]) -> bool:
+    """Whether a node computes nothing; to gather from an array of numbers, as an embedding does, is something."""
+    if node.op_type == "Gather":
+        table = constants.get(node.inputs[0])
+        return table is None or table.dtype.kind != "f"
+    return node.op_type in _FORMS
+
+
+def _from_keras(path: str, name: str | None, batch_first: bool) -> Source:
     _refuse_name(path, name)
     model = load(path)
-    return model, Comparison("Keras", lambda: _keras(path, model))
+    return Source(model, Comparison("Keras", lambda: _keras(path, model)), [])
 
 
-def _chosen(path: str, lstms: Any, name: str | None) -> Any:
-    if name not in lstms:
-        raise ValueError(f"{path}: expected the name of one of its LSTMs: {', '.join(map(repr, lstms)) or 'none'}")
-    return name
+def _chosen(path: str, lstms: Any, name: str | None) -> str:
+    """A name, or a prefix with or without the dot behind it."""
+    for candidate in (name, f"{name}."):
+        if candidate in lstms:
+            return str(candidate)
+    names = listed(map(repr, lstms)) or "none"
+    raise ValueError(f"{printable(path)}: expected the name of one of its LSTMs: {names}")
 
 
 def _refuse_name(path: str, name: str | None) -> None:
     if name is not None:
-        raise ValueError(f"{path}: holds a whole model, expected no name, got {name!r}")
+        raise ValueError(f"{printable(path)}: holds a whole model, expected no name, got {name!r}")
 
 
 _SOURCES = {
@@ -216,7 +275,7 @@ def _running(framework: str) -> Iterator[None]:
     except ImportError:
         raise
     except Exception as error:  # of many kinds
-        raise ValueError(f"{framework} cannot run it: {error}") from error
+        raise ValueError(f"{framework} cannot run it: {shortened(error)}") from error
 
 
 def _again(path: str, model: Layer) -> float:

@@ -105,6 +105,33 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     return model
 
 
+class Contents(NamedTuple):
+    """What a file holds, whether its model is read or not.
+
+    Attributes
+    ----------
+    layers, unsupported : list of (str, str)
+        Names of layers with their classes, and with what in them is not read.
+    arrays : dict of str to ndarray
+    """
+
+    layers: list[tuple[str, str]]
+    unsupported: list[tuple[str, str]]
+    arrays: Parameters
+
+
+def contents(path: FilePath) -> Contents:
+    """What a file of Keras holds; raises as `read_model` does for one that is damaged, but not for its layers."""
+    path = os.fspath(path)
+    with open(path, "rb") as file, archive.naming(path):
+        budget = Budget.of(file, path)
+        spec, version, weights = (_read_zip if file.read(2) == b"PK" else _read_h5)(file, budget)
+        unsupported: list[tuple[str, str]] = []
+        _flatten(spec, _Place("", "", "", ()), _major(version), [], unsupported, budget)
+        layers = [(_name(layer), shortened(layer.get("class_name"), 80)) for layer in _layers_of(spec)]
+        return Contents(layers, unsupported, weights.arrays())
+
+
 def from_keras(model: Any) -> Sequential:
     """The Sequential that a live Keras model is, its weights copied.
 
@@ -230,6 +257,10 @@ class _ByPlace:
             raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
+    def arrays(self) -> Parameters:
+        """Those that are left, by name."""
+        return self._arrays
+
     def unused(self) -> list[str]:
         return [name for name in self._arrays if "seed_generator" not in name.split("/")]
 
@@ -262,6 +293,10 @@ class _ByName:
             found[kind] = self._arrays.pop((place.group, names[0]))
         return found
 
+    def arrays(self) -> Parameters:
+        """Those that are left, by name."""
+        return {f"{group}/{name}": array for (group, name), array in self._arrays.items()}
+
     def unused(self) -> list[str]:
         return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
 
@@ -281,12 +316,12 @@ class _Chain:
 
 def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName, budget: Budget) -> Sequential:
     """The Sequential that a model's configuration and weights are."""
-    major = version.split(".")[0] if isinstance(version, str) else None
-    unsupported: list[str] = []
+    unsupported: list[tuple[str, str]] = []
     parts: list[tuple[_Place, Any, _Build]] = []
-    _flatten(spec, _Place("", "", "", ()), major, parts, unsupported, budget)
+    _flatten(spec, _Place("", "", "", ()), _major(version), parts, unsupported, budget)
     if unsupported:
-        raise ValueError(f"not supported: {listed(unsupported, 100, '; ')}")
+        texts = [f"{name}: {reason}" for name, reason in unsupported]
+        raise ValueError(f"not supported: {listed(texts, 100, '; ')}")
     chain = _Chain(weights)
     layers = []
     for place, mask, build in parts:
@@ -299,12 +334,17 @@ def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName, budget: Bud
     return Sequential(*layers)
 
 
+def _major(version: Any) -> str | None:
+    """Of Keras's version."""
+    return version.split(".")[0] if isinstance(version, str) else None
+
+
 def _flatten(
     spec: Any,
     place: _Place,
     major: str | None,
     parts: list[tuple[_Place, Any, _Build]],
-    unsupported: list[str],
+    unsupported: list[tuple[str, str]],
     budget: Budget,
 ) -> None:
     """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
@@ -313,7 +353,7 @@ def _flatten(
         layers = _in_order(spec)
         budget.objects(_LAYER_COST * len(layers), "its layers")
     except _Unsupported as error:
-        unsupported += [f"{place.name or 'the model'}: {error}", *_unknown(spec)]
+        unsupported += [(place.name or "the model", str(error)), *_unknown(spec)]
         return
     for layer, source, mask in layers:
         name = _name(layer)
@@ -340,17 +380,22 @@ def _flatten(
         except LimitExceeded:
             raise
         except (_Unsupported, TypeError, ValueError) as error:
-            unsupported.append(f"{name}: {error}")
+            unsupported.append((name, str(error)))
 
 
-def _unknown(spec: Any) -> Iterator[str]:
+def _unknown(spec: Any) -> Iterator[tuple[str, str]]:
     """What besides is not read of a model that is no chain."""
-    config = spec.get("config") if isinstance(spec, dict) else None
-    layers = config.get("layers") if isinstance(config, dict) else None
-    for layer in layers if isinstance(layers, list) else ():
-        kind = layer.get("class_name") if isinstance(layer, dict) else None
+    for layer in _layers_of(spec):
+        kind = layer.get("class_name")
         if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
-            yield f"{_name(layer)}: layer {kind}"
+            yield _name(layer), f"layer {kind}"
+
+
+def _layers_of(spec: Any) -> list[Any]:
+    """The configurations of a model's layers, as far as there are any."""
+    config = spec.get("config") if isinstance(spec, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else config
+    return [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
 
 
 def _border(place: _Place) -> _Build:

@@ -328,8 +328,7 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     config = {"type": type(model).__name__, **model.config}
     held = sum(array.nbytes for array in model.stored().values())
     Budget("model", held).objects(_cost(config), "its layers")  # raises for a layer of a type that is not known, too
-    version = SHARING_VERSION if _shares(config) else FORMAT_VERSION
-    header = {"format": HEADER, "version": version, "model": config, "metadata": metadata}
+    header = {"format": HEADER, "version": version_of(model), "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
         if Budget("metadata", len(content)).json(content, "its JSON")["metadata"] != metadata:
@@ -345,9 +344,10 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     return content.encode()
 
 
-def _shares(config: dict[str, Any]) -> bool:
-    """Whether a layer stands at several places."""
-    return any(layer["type"] == "Shared" for layer in config.get("layers", ()))
+def version_of(model: Layer) -> int:
+    """The version of the format that a file with this model has."""
+    shares = any(layer["type"] == "Shared" for layer in model.config.get("layers", ()))
+    return SHARING_VERSION if shares else FORMAT_VERSION
 
 
 def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, Any]]:

@@ -425,7 +425,7 @@ def _plans(source: Any, places: list[_Found]) -> dict[str, _Plan]:
     if problems:
         raise ValueError(
             f"{source}: tensors that do not make up an LSTM of PyTorch's: {listed(problems, separator='; ')}. Where "
-            "others are meant, give lstms a dict of those"
+            "others are meant, lstms takes a dict of those"
         )
     return plans
 

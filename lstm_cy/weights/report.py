@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from .. import activations
 from ..layers import Sequential
 from ..lstm import LSTM
+from ..printable import printable
 from . import gate_order, native
+from .budget import counted, listed, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +38,8 @@ def describe(path: FilePath) -> list[str]:
     Raises
     ------
     ValueError, ImportError, OSError
-        As `load`. But what a file holds besides LSTMs, or more than one of them, is told and no error.
+        As `load`. But what a file holds besides LSTMs, more than one of them, or layers and tensors that are not
+        read, is no error: the lines say so.
 
     Examples
     --------
@@ -58,7 +61,8 @@ def describe(path: FilePath) -> list[str]:
     from . import by_suffix
 
     first, *lines = by_suffix(path, _DESCRIBERS)(path)
-    return [f"{os.fspath(path)}: {os.path.getsize(path)} bytes, {first}", *lines]
+    size = counted(os.path.getsize(path), "byte")
+    return [printable(line) for line in (f"{os.fspath(path)}: {size}, {first}", *lines)]
 
 
 def words(layer: Layer) -> str:
@@ -73,7 +77,7 @@ def words(layer: Layer) -> str:
     parameters = inspect.signature(type(layer)).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     always = {parameter.name: layer.config[parameter.name] for parameter in required}
-    usual = type(layer)(**{name: 1 if type(value) is int else value for name, value in always.items()}).config
+    usual = type(layer).blank(**always).config
     told = {name: value for name, value in layer.config.items() if name in always or value != usual[name]}
     if isinstance(layer, LSTM) and set(layer.activations) == {activations.PLAIN}:
         told.pop("activations", None)
@@ -86,7 +90,7 @@ def _own_or_foreign(path: FilePath) -> list[str]:
     except native.ForeignFile:
         return _pytorch(path)
     return [
-        f"a model of lstm_cy, format version {native.FORMAT_VERSION}",
+        f"a model of lstm_cy, format version {native.version_of(model)}",
         *_layers(model),
         _gates(gate_order.ORDER),
         *_tensors(model.stored()),
@@ -97,16 +101,25 @@ def _own_or_foreign(path: FilePath) -> list[str]:
 def _pytorch(path: FilePath) -> list[str]:
     from . import pytorch
 
-    arrays = dict(flat(pytorch.read(path)))
-    lstms = pytorch.lstms(path)
-    own = {id(array) for prefix, lstm in lstms.items() for array in own_tensors(arrays, prefix, lstm).values()}
+    try:
+        found = pytorch.read_lstms(path)
+        layers = [(prefix or "(no prefix)", words(lstm)) for prefix, lstm in found.layers(strict=False).items()]
+        tensors, own = found.tensors, set().union(*found.own.values())
+    except ValueError as error:
+        tensors, own = dict(flat(pytorch.read(path))), set()  # raises where the file itself is the fault
+        layers = [("not read", _reason(path, error))]
     return [
         "tensors under PyTorch's names",
-        *_table("LSTMs", [(prefix or "(no prefix)", words(lstm)) for prefix, lstm in lstms.items()]),
+        *_table("LSTMs", layers),
         _gates(gate_order.ORDER),
-        *_tensors({name: array for name, array in arrays.items() if id(array) in own}, "their tensors"),
-        *_tensors({name: array for name, array in arrays.items() if id(array) not in own}, "other tensors"),
+        *_tensors({name: array for name, array in tensors.items() if name in own}, "their tensors"),
+        *_tensors({name: array for name, array in tensors.items() if name not in own}, "other tensors"),
     ]
+
+
+def _reason(path: FilePath, error: ValueError) -> str:
+    """What an error says, without the file's name."""
+    return shortened(str(error).removeprefix(f"{printable(os.fspath(path))}: "))
 
 
 def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,9 +144,19 @@ def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
 
 
 def _keras(path: FilePath) -> list[str]:
-    from .keras import read_model
+    from . import keras
 
-    model = read_model(path)
+    try:
+        model = keras.read_model(path)
+    except ValueError as error:
+        inside = keras.contents(path)  # raises where the file itself is the fault
+        return [
+            "a model of Keras that is not read",
+            *_table("layers", inside.layers),
+            _gates(gate_order.KERAS),
+            *_table("not supported", inside.unsupported or [("", _reason(path, error))]),
+            *_tensors(inside.arrays),
+        ]
     return ["a model of Keras", *_layers(model), _gates(gate_order.KERAS), *_tensors(model.stored())]
 
 
@@ -145,11 +168,11 @@ def _onnx(path: FilePath) -> list[str]:
     source = Source(path)
     with naming(path):
         graph = Graph(source, source.proto.graph)
-    counts = Counter(_operators(source.proto.graph))
+    counts = Counter(map(str, _operators(source.proto.graph)))
     try:
         layers = [(name, words(lstm)) for name, lstm in lstms(path).items()]
     except ValueError as error:  # such as weights that are not constant; the rest can be told all the same
-        layers = [("not read", str(error).removeprefix(f"{path}: "))]
+        layers = [("not read", _reason(path, error))]
     producer = " ".join(filter(None, (source.proto.producer_name, source.proto.producer_version)))
     return [
         f"an ONNX graph, operators of version {source.opset}, by {producer or 'nobody named'}",
@@ -160,8 +183,15 @@ def _onnx(path: FilePath) -> list[str]:
         f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
         *(_table("not supported", graph.foreign) if graph.foreign else ["not supported: none"]),
         *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
-        _metadata(native.metadata_of(path, {entry.key: entry.value for entry in source.proto.metadata_props})),
+        _onnx_metadata(path, {entry.key: entry.value for entry in source.proto.metadata_props}),
     ]
+
+
+def _onnx_metadata(path: FilePath, properties: dict[str, str]) -> str:
+    try:
+        return _metadata(native.metadata_of(path, properties))
+    except ValueError as error:
+        return f"metadata: not read: {_reason(path, error)}"
 
 
 def _operators(graph: Any) -> Iterator[str]:
@@ -188,7 +218,7 @@ def _type(value: Any) -> str:
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of names and what is told of each, under a title."""
-    rows = list(rows)
+    rows = [(printable(name), told) for name, told in rows]
     width = max((len(name) for name, _ in rows), default=0)
     return [title if rows else f"{title}: none", *(f"  {name:{width}}  {told}" for name, told in rows)]
 
@@ -206,11 +236,13 @@ def _gates(order: Sequence[str]) -> str:
 def _tensors(arrays: Mapping[str, Any], title: str = "tensors") -> list[str]:
     numbers, size = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
     rows = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
-    return _table(f"{title}: {len(arrays)}, {numbers} numbers, {size} bytes" if rows else title, rows)
+    return _table(
+        f"{title}: {len(arrays)}, {counted(numbers, 'number')}, {counted(size, 'byte')}" if rows else title, rows
+    )
 
 
 def _metadata(metadata: Mapping[str, Any]) -> str:
-    return f"metadata: {', '.join(metadata) or 'none'}"
+    return f"metadata: {listed(metadata) or 'none'}"
 
 
 _DESCRIBERS = {
