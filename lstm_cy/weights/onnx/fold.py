@@ -54,8 +54,10 @@ class Node:
         return _describe(self.name, self.op_type, self.outputs)
 
     def get(self, attribute: str, default: Any = None) -> Any:
-        """The value of an attribute."""
-        return self.attributes.get(attribute, default)
+        """The value of an attribute; a default is as exact as the file could have it."""
+        if attribute in self.attributes:
+            return self.attributes[attribute]
+        return float(np.float32(default)) if isinstance(default, float) else default
 
     def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
         """Raise where there is no room for a result of this shape, made of such inputs."""
@@ -76,7 +78,8 @@ class Node:
         with naming(self):
             try:
                 budget.objects(VALUE_OBJECTS * len(self.outputs))
-                results = self._results(inputs)
+                with np.errstate(all="ignore"):  # infinity and NaN are answers too
+                    results = self._results(inputs)
             except LimitExceeded:
                 return None
             finally:
@@ -89,7 +92,8 @@ class Node:
         if self.op_type not in OF_STRINGS and any(array is not None and array.dtype == STRINGS for array in inputs):
             raise ValueError("expected numbers, got strings")
         results = OPERATORS[self.op_type](self, *inputs)
-        arrays = tuple(np.asarray(result) for result in (results if isinstance(results, tuple) else (results,)))
+        results = results if isinstance(results, tuple) else (results,)
+        arrays = tuple(np.asarray(result, STRINGS if isinstance(result, str) else None) for result in results)
         for array in arrays:
             if array.size == 0:
                 check_empty(array.shape, array.itemsize)

@@ -266,9 +266,9 @@ def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None 
             raise ValueError(f"{name}: shape {array.shape} does not fit an input of shape {x.shape}")
     stash = DTYPES[node.get("stash_type", 1)]
     wide = x.astype(np.promote_types(x.dtype, stash), copy=False)
-    mean = wide.mean(axes, keepdims=True)
+    mean = _mean(wide, axis=axes, keepdims=True)
     centred = wide - mean
-    inverse = 1 / np.sqrt((centred * centred).mean(axes, keepdims=True) + wide.dtype.type(_epsilon(node)))
+    inverse = 1 / np.sqrt(_mean(centred * centred, axis=axes, keepdims=True) + wide.dtype.type(_epsilon(node)))
     y = centred * inverse * scale
     y = y if bias is None else y + bias
     return (y.astype(x.dtype, copy=False), mean.astype(stash), inverse.astype(stash))[: len(node.outputs)]
@@ -350,9 +350,10 @@ def _prod(x: Array, **options: Any) -> Any:
 
 
 def _mean(x: Array, **options: Any) -> Any:
-    """NaN of nothing, as in NumPy; of no integers, which have no NaN, 0."""
-    result = np.mean(x, **options)
-    return result if x.dtype.kind == "f" else np.nan_to_num(result)
+    """NaN of nothing, without NumPy's warning; of no integers, which have no NaN, 0."""
+    if x.size == 0:
+        return np.sum(x, **options) * (np.nan if x.dtype.kind == "f" else 0)
+    return np.mean(x, **options)
 
 
 OPERATORS |= {

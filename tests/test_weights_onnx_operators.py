@@ -1,0 +1,650 @@
+"""Each operator of ONNX that is known: random shapes, types, versions and attributes; ONNX Runtime is the oracle."""
+
+import functools
+import warnings
+
+import numpy as np
+import pytest
+
+from lstm_cy.weights.onnx import from_onnx, operators
+from lstm_cy.weights.onnx.proto import DTYPES
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+NUMBERS = {dtype.name: number for number, dtype in DTYPES.items()} | {"object": TensorProto.STRING}
+NAMES = {"float": "float32", "double": "float64", "string": "object"}  # where ONNX's differ
+SIZES = (0, 1, 3, 17)
+OPSETS = (7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 23)
+TOLERANCES = {"float16": 5e-3, "float32": 2e-5, "float64": 1e-12}
+DRAWS = 50
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    found = pytest.importorskip("onnxruntime")
+    found.set_default_logger_severity(4)
+    return found
+
+
+# How inputs and attributes are drawn: functions of (draw, opset, dtype), which give (inputs, attributes[, outputs])
+
+
+class Draw:
+    """Random numbers, shapes and arrays."""
+
+    def __init__(self, *seed):
+        self.rng = np.random.default_rng(seed)
+
+    def chance(self, share=0.5):
+        return self.rng.random() < share
+
+    def of(self, *values):
+        return values[self.rng.integers(len(values))]
+
+    def int(self, low, high):
+        return int(self.rng.integers(low, high))
+
+    def shape(self, rank=None, least=0):
+        rank = self.int(least, 4) if rank is None else rank
+        return tuple(int(size) for size in self.rng.choice(SIZES, rank, p=(0.15, 0.25, 0.4, 0.2)))
+
+    def broadcast(self, shape):
+        """A shape that goes with another."""
+        sizes = tuple(1 if self.chance(0.3) else size for size in shape)
+        return sizes[self.int(0, len(sizes) + 1) :] if self.chance() else sizes
+
+    def axis(self, rank, negative=True):
+        return self.int(-rank if negative else 0, rank)
+
+    def signed(self, axes, rank, negative=True):
+        return [int(axis) - rank * (negative and self.chance(0.4)) for axis in axes]
+
+    def array(self, shape, dtype, special=True):
+        dtype = np.dtype(dtype)
+        if dtype.kind == "O":
+            return self.rng.choice(["", "a", "b", "longer"], shape).astype(object)
+        if dtype.kind == "f":
+            array = np.asarray(2 * self.rng.standard_normal(shape))
+            if special and array.size and self.chance(0.2):
+                array.flat[self.int(0, array.size)] = self.of(np.nan, np.inf, -np.inf, 0.0)
+            return array.astype(dtype)
+        low, high = {"b": (0, 2), "u": (0, 7), "i": (-3, 4)}[dtype.kind]
+        return np.asarray(self.rng.integers(low, high, shape)).astype(dtype)
+
+
+def unary(draw, opset, dtype):
+    return [draw.array(draw.shape(), dtype)], {}
+
+
+def with_floats(**limits):
+    """Of one input, with float attributes within these limits."""
+
+    def case(draw, opset, dtype):
+        return [draw.array(draw.shape(), dtype)], {
+            name: draw.rng.uniform(*limit) for name, limit in limits.items() if draw.chance()
+        }
+
+    return case
+
+
+def binary(draw, opset, dtype):
+    shape = draw.shape()
+    return [draw.array(draw.broadcast(shape), dtype) for _ in range(2)], {}
+
+
+def division(draw, opset, dtype):
+    (a, b), _ = binary(draw, opset, dtype)
+    return [a, b if b.dtype.kind == "f" else np.where(b == 0, 2, b).astype(dtype)], {}
+
+
+def several(draw, opset, dtype):
+    shape = draw.shape()
+    shapes = [draw.broadcast(shape) if opset >= 8 else shape for _ in range(draw.int(1, 4))]
+    return [draw.array(shape, dtype) for shape in shapes], {}
+
+
+def power(draw, opset, dtype):
+    other = draw.of(dtype, "float32", "float64", "int32", "int64") if opset >= 12 else dtype
+    shape = draw.shape()
+    x, exponent = (draw.array(draw.broadcast(shape), kind) for kind in (dtype, other))
+    return [np.abs(x) + 1 if x.dtype.kind == "i" else np.abs(x), exponent], {}
+
+
+def clip(draw, opset, dtype):
+    x = draw.array(draw.shape(), dtype, special=False)  # infinity becomes the largest number there
+    if opset < 11:
+        low, high = sorted(draw.rng.uniform(-1, 1, 2))
+        return [x], {name: value for name, value in (("min", low), ("max", high)) if draw.chance()}
+    limits = [None if draw.chance(0.3) else draw.array((), dtype, special=False) for _ in range(draw.int(0, 3))]
+    return [x, *limits], {}
+
+
+def where(draw, opset, dtype):
+    shape = draw.shape()
+    return [draw.array(draw.broadcast(shape), kind) for kind in ("bool", dtype, dtype)], {}
+
+
+def cast(draw, opset, dtype):  # of what every type can hold
+    return [np.abs(draw.array(draw.shape(), dtype, special=False))], {"to": draw.of(*DTYPES)}
+
+
+def cast_like(draw, opset, dtype):
+    x = np.abs(draw.array(draw.shape(), dtype, special=False))
+    return [x, draw.array(draw.shape(), draw.of(*DTYPES.values()))], {}
+
+
+def dropout(draw, opset, dtype):
+    x, outputs = draw.array(draw.shape(), dtype), draw.int(1, 3)
+    if opset < 12:  # whose mask is empty there, and full in ONNX's reference and here
+        return [x], {"ratio": 0.7} if draw.chance() else {}
+    ratio = [None, np.float32(0), np.float32(0.7)][draw.int(0, 3)]
+    training = [None, np.bool_(False), np.bool_(ratio is not None and ratio == 0)][draw.int(0, 3)]
+    return [x, ratio, training], {}, outputs
+
+
+def matmul(draw, opset, dtype):
+    m, k, n = draw.shape(3)
+    batch = draw.shape(draw.int(0, 3))
+    a, b = (*draw.broadcast(batch), m, k), (*draw.broadcast(batch), k, n)
+    shapes = (k,) if draw.chance(0.15) else a, (k,) if draw.chance(0.15) else b
+    return [draw.array(shape, dtype) for shape in shapes], {}
+
+
+def gemm(draw, opset, dtype):
+    m, k, n = draw.shape(3)
+    flags = {name: draw.int(0, 2) for name in ("transA", "transB") if draw.chance(0.7)}
+    a, b = ((k, m) if flags.get("transA") else (m, k)), ((n, k) if flags.get("transB") else (k, n))
+    c = draw.broadcast((m, n)) if opset < 11 or draw.chance() else None
+    scales = {name: draw.of(0.0, 1.0, 0.5) for name in ("alpha", "beta") if draw.chance(0.4)}
+    return [draw.array(a, dtype), draw.array(b, dtype), c if c is None else draw.array(c, dtype)], flags | scales
+
+
+def layer_normalization(draw, opset, dtype):
+    shape = tuple(size or 1 for size in draw.shape(least=1))
+    axis = draw.axis(len(shape))
+    scale, bias = (draw.array(shape[axis:], dtype) for _ in range(2))
+    options = {"epsilon": 0.1} if draw.chance() else {}
+    axis_option = {} if axis == -1 and draw.chance() else {"axis": axis}
+    return [draw.array(shape, dtype), scale, bias if draw.chance() else None], options | axis_option, draw.int(1, 4)
+
+
+def batch_normalization(draw, opset, dtype):
+    x = draw.array(draw.shape(draw.int(1, 4)), dtype)
+    channels = x.shape[1] if x.ndim > 1 else 1
+    statistics = [draw.array((channels,), dtype) for _ in range(4)]
+    return [x, *statistics[:3], np.abs(statistics[3])], {"epsilon": 0.1} if draw.chance() else {}
+
+
+def softmax(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    may_be_default = opset >= 13 or x.ndim > 1
+    return [x], {} if may_be_default and draw.chance(0.3) else {"axis": draw.axis(x.ndim, opset >= 11)}
+
+
+def reduction(axes_are_an_input, of_nothing=True):
+    def case(draw, opset, dtype):
+        x, inputs, attributes = draw.array(draw.shape(), dtype), [], {}
+        if not of_nothing:
+            x = np.ones([size or 1 for size in x.shape], dtype) if 0 in x.shape else x
+        if x.ndim and draw.chance(0.7):
+            axes = draw.rng.permutation(x.ndim)[: draw.int(opset < axes_are_an_input, x.ndim + 1)]
+            axes = draw.signed(axes, x.ndim, opset >= 11)
+            if opset >= axes_are_an_input:
+                inputs = [np.array(axes, np.int64)]
+            else:
+                attributes["axes"] = axes
+        if draw.chance():
+            attributes["keepdims"] = draw.int(0, 2)
+        if opset >= axes_are_an_input and draw.chance():
+            attributes["noop_with_empty_axes"] = draw.int(0, 2)
+        return [x, *inputs], attributes
+
+    return case
+
+
+def arg(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    attributes = {"axis": draw.axis(x.ndim, opset >= 11)} if draw.chance(0.7) else {}
+    if draw.chance():
+        attributes["keepdims"] = draw.int(0, 2)
+    if opset >= 12 and draw.chance():
+        attributes["select_last_index"] = draw.int(0, 2)
+    return [x], attributes
+
+
+def shape(draw, opset, dtype):
+    ends = {name: draw.int(-5, 6) for name in ("start", "end") if opset >= 15 and draw.chance()}
+    return [draw.array(draw.shape(), dtype)], ends
+
+
+def constant(draw, opset, dtype):
+    value = numpy_helper.from_array(draw.array(draw.shape(), dtype))
+    others = [{"value_float": 1.5}, {"value_floats": [1.5, 2.0]}, {"value_int": 3}, {"value_ints": [3, 4]}]
+    others += [{"value_string": b"a"}, {"value_strings": [b"a", b"b"]}]
+    return [], draw.of(*others) if opset >= 12 and draw.chance() else {"value": value}
+
+
+def constant_of_shape(draw, opset, dtype):
+    value = {"value": numpy_helper.from_array(draw.array((1,), draw.of(*DTYPES.values())))} if draw.chance() else {}
+    return [np.array(draw.shape(), np.int64)], value
+
+
+def expand(draw, opset, dtype):
+    full = draw.shape()
+    return [draw.array(draw.broadcast(full), dtype), np.array(draw.broadcast(full), np.int64)], {}
+
+
+def range_(draw, opset, dtype):
+    start, limit, step = (draw.array((), dtype, special=False) for _ in range(3))
+    return [start, limit, step if step else np.ones((), dtype)], {}
+
+
+def tile(draw, opset, dtype):
+    x = draw.array(draw.shape(), dtype)
+    return [x, draw.rng.integers(0, 4, x.ndim)], {}
+
+
+def pad(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    mode = draw.of("constant", "constant", "edge", "reflect", *(["wrap"] if opset >= 19 else []))
+    axes = np.arange(x.ndim)
+    if opset >= 18 and draw.chance():
+        axes = draw.rng.permutation(x.ndim)[: draw.int(0, x.ndim + 1)]
+    if mode == "constant":
+        pads = draw.rng.integers(-3, 5, 2 * len(axes))
+    else:  # what others do beyond the axis is not ONNX's
+        most = np.tile([min(3, x.shape[axis]) for axis in axes], 2)
+        pads = (draw.rng.random(2 * len(axes)) * most).astype(np.int64)
+    attributes = {} if mode == "constant" and draw.chance() else {"mode": mode}
+    if opset < 11:
+        return [x], attributes | {"pads": pads.tolist() or [0]} | ({"value": 1.5} if draw.chance() else {})
+    value = draw.array((), dtype) if mode == "constant" and draw.chance() else None
+    signed = np.array(draw.signed(axes, x.ndim), draw.of("int32", "int64"))
+    return [x, pads, value, signed if opset >= 18 and (len(axes) < x.ndim or draw.chance()) else None], attributes
+
+
+def reshape(draw, opset, dtype):
+    x = draw.array(draw.shape(), dtype)
+    attributes = {"allowzero": draw.int(0, 2)} if opset >= 14 and draw.chance() else {}
+    target = list(x.shape)
+    if not attributes.get("allowzero"):
+        target = [0 if draw.chance(0.3) else size for size in target]
+    if target and 0 not in x.shape and draw.chance():
+        target[draw.int(0, len(target))] = -1
+    if draw.chance(0.3):
+        target.append(1)
+    return [x, np.array(target, np.int64)], attributes
+
+
+def flatten(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    return [x], {"axis": draw.int(-x.ndim if opset >= 11 else 0, x.ndim + 1)} if draw.chance() else {}
+
+
+def transpose(draw, opset, dtype):
+    x = draw.array(draw.shape(), dtype)
+    return [x], {"perm": draw.rng.permutation(x.ndim).tolist()} if x.ndim and draw.chance(0.7) else {}
+
+
+def squeeze(draw, opset, dtype):
+    sizes = list(draw.shape(draw.int(0, 3)))
+    for _ in range(2):
+        sizes.insert(draw.int(0, len(sizes) + 1), 1)
+    ones = draw.rng.permutation([axis for axis, size in enumerate(sizes) if size == 1])
+    axes = draw.signed(ones[: draw.int(1, len(ones) + 1)], len(sizes), opset >= 11)
+    return with_axes(draw.array(sizes, dtype), None if draw.chance(0.3) else axes, opset)
+
+
+def unsqueeze(draw, opset, dtype):
+    x = draw.array(draw.shape(), dtype)
+    rank = x.ndim + draw.int(1, 3)
+    axes = draw.rng.permutation(rank)[: rank - x.ndim]
+    return with_axes(x, draw.signed(axes, rank, opset >= 11), opset)
+
+
+def with_axes(x, axes, opset):
+    if axes is None:
+        return [x], {}
+    return ([x, np.array(axes, np.int64)], {}) if opset >= 13 else ([x], {"axes": axes})
+
+
+def concat(draw, opset, dtype):
+    sizes = list(draw.shape(least=1))
+    axis, arrays = draw.axis(len(sizes), opset >= 11), []
+    for _ in range(draw.int(1, 4)):
+        sizes[axis] = draw.of(*SIZES)
+        arrays.append(draw.array(sizes, dtype))
+    return arrays, {"axis": axis}
+
+
+def split(draw, opset, dtype):
+    sizes = list(draw.shape(least=1))
+    axis, count = draw.axis(len(sizes), opset >= 11), draw.int(1, 4)
+    attributes = {} if axis == 0 and draw.chance() else {"axis": axis}
+    if draw.chance():
+        parts = draw.rng.integers(0, 4, count)
+        sizes[axis] = int(parts.sum())
+        x = draw.array(sizes, dtype)
+        return ([x, parts], attributes, count) if opset >= 13 else ([x], attributes | {"split": parts.tolist()}, count)
+    if opset >= 18:
+        attributes["num_outputs"] = count
+    uneven = draw.int(0, count) if opset >= 18 else 0
+    sizes[axis] = count * draw.int(1, 3) - min(uneven, 1)
+    return [draw.array(sizes, dtype)], attributes, count
+
+
+def slice_(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    axes = draw.rng.permutation(x.ndim)[: draw.int(1, x.ndim + 1)]
+    starts, ends, steps = (
+        [draw.of(*values) for _ in axes]
+        for values in ((-(2**40), -18, -3, -1, 0, 1, 5, 20, 2**40), (-18, -2, -1, 0, 1, 3, 20), (-3, -1, 1, 2))
+    )
+    if opset < 10:
+        return [x], {"starts": starts, "ends": ends, "axes": axes.tolist()}
+    narrow = draw.chance()
+    indices = [np.array(part, np.int64) for part in (starts, ends, draw.signed(axes, x.ndim), steps)]
+    indices = [np.clip(part, -(2**31) + 1, 2**31 - 2).astype(np.int32) if narrow else part for part in indices]
+    inputs = [x, *indices]
+    return inputs[: draw.of(4, 5)], {}
+
+
+def gather(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    axis = draw.axis(x.ndim)
+    size, found = x.shape[axis], draw.shape(draw.int(0, 3))
+    indices = draw.rng.integers(-size if opset >= 11 else 0, size, found) if size else np.zeros((0,))
+    return [x, indices.astype(draw.of("int32", "int64"))], {} if axis == 0 else {"axis": axis}
+
+
+def gather_elements(draw, opset, dtype):
+    x = draw.array(draw.shape(least=1), dtype)
+    axis = draw.axis(x.ndim)
+    size, found = x.shape[axis], [draw.int(0, size + 1) for size in x.shape]
+    found[axis] = draw.of(0, 1, 5) if size else 0
+    return [x, draw.rng.integers(-size, size or 1, found)], {} if axis == 0 else {"axis": axis}
+
+
+def gather_nd(draw, opset, dtype):
+    x = draw.array([size or 1 for size in draw.shape(least=1)], dtype)
+    batch = draw.int(0, x.ndim) if opset >= 12 else 0
+    looked_up = x.shape[batch : batch + draw.int(1, x.ndim - batch + 1)]
+    places = x.shape[:batch] + draw.shape(draw.int(0, 2))
+    indices = np.stack([draw.rng.integers(-size, size, places) for size in looked_up], -1)
+    return [x, indices], {"batch_dims": batch} if batch or (opset >= 12 and draw.chance()) else {}
+
+
+def reverse_sequence(draw, opset, dtype):
+    x = draw.array(draw.shape(draw.int(2, 4)), dtype)
+    time = draw.int(0, 2)
+    lengths = draw.rng.integers(min(1, x.shape[time]), x.shape[time] + 1, x.shape[1 - time])
+    return [x, lengths], {} if time == 0 and draw.chance() else {"time_axis": time, "batch_axis": 1 - time}
+
+
+CASES = {
+    **dict.fromkeys(("Add", "And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), binary),
+    **dict.fromkeys(("Mul", "Or", "Sub", "Xor"), binary),
+    **dict.fromkeys(("Max", "Min", "Sum"), several),
+    **dict.fromkeys(("ArgMax", "ArgMin"), arg),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
+    **dict.fromkeys(("ReduceMax", "ReduceMin", "ReduceProd"), reduction(18)),
+    "ReduceSum": reduction(13),
+    "ReduceMean": reduction(18, of_nothing=False),  # which has no mean: NaN here, 0 there
+    "Elu": with_floats(alpha=(-1, 2)),
+    "LeakyRelu": with_floats(alpha=(-1, 2)),
+    "ThresholdedRelu": with_floats(alpha=(-1, 2)),
+    "HardSigmoid": with_floats(alpha=(-1, 2), beta=(-1, 1)),
+    "Selu": with_floats(alpha=(0.5, 2), gamma=(0.5, 2)),
+    "Gelu": lambda draw, opset, dtype: (
+        [draw.array(draw.shape(), dtype, special=False)],
+        draw.of({}, {"approximate": "none"}, {"approximate": "tanh"}),
+    ),
+    "BatchNormalization": batch_normalization,
+    "Cast": cast,
+    "CastLike": cast_like,
+    "Clip": clip,
+    "Concat": concat,
+    "Constant": constant,
+    "ConstantOfShape": constant_of_shape,
+    "Div": division,
+    "Dropout": dropout,
+    "Expand": expand,
+    "Flatten": flatten,
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "Gemm": gemm,
+    "LayerNormalization": layer_normalization,
+    "MatMul": matmul,
+    "Pad": pad,
+    "Pow": power,
+    "Range": range_,
+    "Reshape": reshape,
+    "ReverseSequence": reverse_sequence,
+    "Shape": shape,
+    "Slice": slice_,
+    "Split": split,
+    "Squeeze": squeeze,
+    "Tile": tile,
+    "Transpose": transpose,
+    "Unsqueeze": unsqueeze,
+    "Where": where,
+}
+
+
+@functools.cache
+def form(name, opset):
+    """The schema of an operator in a version, or None."""
+    try:
+        found = onnx.defs.get_schema(name, min(opset, onnx.defs.onnx_opset_version()), "")
+    except onnx.defs.SchemaError:
+        return None
+    return None if found.deprecated else found
+
+
+def dtypes_of(name, opset):
+    """Those that the operator's first input, or its output, may have."""
+    entry = form(name, opset).inputs
+    entry = entry[1 if name == "Where" else 0] if entry else form(name, opset).outputs[0]
+    known = {NAMES.get(dtype[7:-1], dtype[7:-1]) for dtype in entry.types if dtype.startswith("tensor(")}
+    wanted = [*(dtype.name for dtype in DTYPES.values()), *(["object"] if name in operators.OF_STRINGS else [])]
+    return [dtype for dtype in wanted if dtype in known]
+
+
+def graph_of(name, opset, inputs, attributes, outputs):
+    """(ModelProto, feeds) of a single node."""
+    arrays = {f"x{place}": np.asarray(array) for place, array in enumerate(inputs) if array is not None}
+    names = [f"x{place}" if array is not None else "" for place, array in enumerate(inputs)]
+    while names and not names[-1]:
+        names.pop()
+    results = [f"y{place}" for place in range(outputs)]
+    values = [helper.make_tensor_value_info(key, NUMBERS[a.dtype.name], None) for key, a in arrays.items()]
+    made = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(name, names, results, **attributes)],
+            "graph",
+            values,
+            [helper.make_empty_tensor_value_info(key) for key in results],
+        ),
+        opset_imports=[helper.make_opsetid("", opset)],
+    )
+    made.ir_version = 8
+    return made, arrays
+
+
+def answer(runtime, proto, feeds):
+    """What ONNX Runtime gives, or None where it gives nothing."""
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        session = runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [np.asarray(result) for result in session.run(None, feeds)]
+    except Exception:  # its own classes: no kernel for the type, or the input is none that it takes
+        return None
+
+
+def drawn(name, place):
+    """(ModelProto, feeds) of a random case of an operator, or None where its version does not have it."""
+    draw = Draw(place, *name.encode())
+    opset = OPSETS[place % len(OPSETS)] if name != "Constant" else draw.of(*OPSETS)
+    if form(name, opset) is None:
+        return None
+    dtype = draw.of(*dtypes_of(name, opset))
+    inputs, attributes, *outputs = CASES.get(name, unary)(draw, opset, dtype)
+    return graph_of(name, opset, inputs, attributes, *(outputs or [1]))
+
+
+@pytest.mark.parametrize("name", sorted(operators.OPERATORS))
+def test_onnx_runtime_gives_the_same(runtime, name):
+    compared = 0
+    for place in range(DRAWS):
+        case = drawn(name, place)
+        expected = case and answer(runtime, *case)
+        if expected is None:
+            continue
+        proto, feeds = case
+        for value, right in zip(proto.graph.output, expected, strict=True):
+            value.CopyFrom(helper.make_tensor_value_info(value.name, NUMBERS[right.dtype.name], None))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NaN among constants
+            results = from_onnx(proto).run(feeds)
+        for result, right in zip(results, expected, strict=True):
+            about = f"{helper.printable_node(proto.graph.node[0])} of version {proto.opset_import[0].version}: {feeds}"
+            assert (result.dtype, result.shape) == (right.dtype, right.shape), about
+            if right.dtype == object:
+                assert (result == right).all(), about
+            else:
+                tolerance = TOLERANCES.get(right.dtype.name, 0)
+                np.testing.assert_allclose(result, right, tolerance, tolerance, err_msg=about)
+        compared += 1
+    assert compared >= 8
+
+
+# Where the runtime has no answer, or one by accident
+
+
+def run(name, inputs, opset=17, outputs=1, dtype="float32", **attributes):
+    proto, feeds = graph_of(name, opset, inputs, attributes, outputs)
+    for value in proto.graph.output:
+        value.CopyFrom(helper.make_tensor_value_info(value.name, NUMBERS[dtype], None))
+    results = from_onnx(proto).run(feeds)
+    return results[0] if outputs == 1 else results
+
+
+def integers(*values):
+    return np.array(values, np.int64)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8", "uint64"])
+def test_largest_and_smallest_of_nothing(dtype):
+    x = np.zeros((2, 0, 3), dtype)
+    limits = np.array([-np.inf, np.inf]) if x.dtype.kind == "f" else np.iinfo(dtype)
+    low, high = limits if x.dtype.kind == "f" else (limits.min, limits.max)
+    for name, right in (("ReduceMax", low), ("ReduceMin", high)):
+        for result in (run(name, [x], axes=[1], dtype=dtype), run(name, [x, integers(1)], 18, dtype=dtype)):
+            assert result.shape == (2, 1, 3)
+            assert result.dtype == dtype
+            assert (result == right).all()
+
+
+def test_the_mean_of_nothing():
+    assert np.isnan(run("ReduceMean", [np.zeros((0, 2), np.float32)], axes=[0])).all()
+    assert not run("ReduceMean", [np.zeros((0, 2), np.int32)], axes=[0], dtype="int32").any()
+
+
+def test_places_of_the_largest_of_nothing():
+    for name in ("ArgMax", "ArgMin"):
+        assert run(name, [np.zeros((0, 0), np.float32)], axis=1, dtype="int64").shape == (0, 1)
+        assert run(name, [np.float32(3)], dtype="int64").shape == ()
+        with pytest.raises(ValueError, match=name):
+            run(name, [np.zeros((0, 2), np.float32)], axis=0, dtype="int64")
+
+
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_softmax_of_nothing(name, axis, shape):
+    assert run(name, [np.zeros(shape, np.float32)], axis=axis).shape == shape
+
+
+def test_softmax_of_many_float16():
+    (result,) = run("Softmax", [np.zeros((1, 20_000), np.float16)], dtype="float16")
+    np.testing.assert_allclose(result, np.float16(1 / 20_000))
+    assert run("ReduceSum", [np.ones(70_000, np.float16) / 2], dtype="float16", keepdims=0) == 35_008
+
+
+def test_inputs_that_may_not_be_left_out():
+    a = np.ones(2, np.float32)
+    for name, inputs, options in (
+        ("Concat", [a, None, a], {"axis": 0}),
+        ("Max", [None, a], {}),
+        ("Sum", [a, None, a], {}),
+        ("Where", [a > 0, None, a], {}),
+        ("Slice", [a, None, integers(1)], {}),
+        ("Gather", [None, integers(0)], {}),
+    ):
+        with pytest.raises(ValueError, match=rf"\({name}\): input \d is left out, which this operator needs"):
+            run(name, inputs, **options)
+    with pytest.raises(ValueError, match=r"\(Gather\): expected 2 to 2 inputs, got 1"):
+        run("Gather", [a])
+
+
+@pytest.mark.parametrize("pads", [(0, -7), (-3, -3), (-9, 2), (2, -8)])
+def test_pads_that_take_more_than_there_is(pads):
+    with pytest.raises(ValueError, match=r"\(Pad\): pads: .* take more than there is of an axis of size 5"):
+        run("Pad", [np.ones(5, np.float32), integers(*pads)])
+
+
+def test_dropout_in_training_is_refused_unless_it_drops_nothing():
+    x = np.ones(3, np.float32)
+    y, mask = run("Dropout", [x, np.float32(0), np.bool_(True)], outputs=2, dtype="float32")
+    assert (y == x).all()
+    assert mask.all()
+    for ratio in (None, np.float32(0.5)):
+        with pytest.raises(ValueError, match="training_mode is true"):
+            run("Dropout", [x, ratio, np.bool_(True)])
+
+
+def test_what_does_not_fit_is_refused_and_not_broadcast():
+    a = np.ones((2, 3), np.float32)
+    vector = np.ones(3, np.float32)
+    for message, name, inputs, options in (
+        ("expected statistics of shape", "BatchNormalization", [a, vector[:1], vector, vector, vector], {}),
+        ("expected statistics of shape", "BatchNormalization", [vector, *[vector] * 4], {}),
+        ("Scale: shape", "LayerNormalization", [a[:, :1], vector], {}),
+        ("min: expected one number", "Clip", [a, vector], {}),
+        ("indices: shape", "GatherElements", [a[:1], np.zeros((2, 3), np.int64)], {"axis": 1}),
+        ("indices: shape", "GatherElements", [a, integers(0)], {}),
+        ("indices: shape", "GatherND", [a, np.zeros((2, 3), np.int64)], {}),
+        ("batch_dims", "GatherND", [a, np.zeros((3, 1), np.int64)], {"batch_dims": 1}),
+        ("perm: expected each of 2 axes once", "Transpose", [a], {"perm": [-1, 0]}),
+        ("expected a start, end and step for each axis", "Slice", [a, integers(0), integers(2), integers(0, 1)], {}),
+        ("expected a start", "Slice", [a, integers(0, 0), integers(2, 2), integers(0, -2)], {}),
+        ("with allowzero either 0 or -1", "Reshape", [a[:0], integers(0, -1)], {"allowzero": 1}),
+        ("expected numbers, got strings", "Add", [np.array(["a"], object)] * 2, {}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(name, inputs, **options)
+
+
+def test_strings_are_compared():
+    proto, _ = graph_of("Equal", 19, [np.array(["a"], object)] * 2, {}, 1)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y0", NUMBERS["bool"], None))
+    words = helper.make_tensor("x1", TensorProto.STRING, [2], [b"yes", "j\u00e4".encode()])
+    del proto.graph.input[1]
+    proto.graph.initializer.append(words)
+    model = from_onnx(proto.SerializeToString())
+    assert model.inputs[0].dtype == object
+    for given in (["yes", "no"], np.array(["yes", "no"]), np.array([["yes", "no"]], object)):
+        np.testing.assert_array_equal(model.run({"x0": given})[0].ravel(), [True, False])
+    assert model.run({"x0": "j\u00e4"})[0].tolist() == [False, True]
+    for given in ([1, 2], [b"yes", b"no"], ["yes", None]):
+        with pytest.raises(TypeError, match="x0: expected strings"):
+            model.run({"x0": given})
+
+
+def test_defaults_are_as_exact_as_a_file_has_them():
+    x = np.array([-1.0])
+    result = run("LeakyRelu", [x], dtype="float64")
+    np.testing.assert_array_equal(result, run("LeakyRelu", [x], dtype="float64", alpha=0.01))
