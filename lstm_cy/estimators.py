@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import functools
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .batches import pad
-from .checks import number, positive_int, real_array
+from .checks import flag, number, positive_int, real_array, shown
 from .extras import pip_install
 from .layers import Dropout, Linear, Readout, Sequential
 from .losses import cross_entropy, mse
@@ -18,7 +20,7 @@ from .optimizers import Adam
 from .training import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from sklearn.utils import Tags
@@ -38,6 +40,8 @@ except ImportError as error:
 
 #: rows that are predicted at a time, so that memory is bounded
 _ROWS = 256
+#: sums and differences of numbers up to this are finite
+_LARGEST = 1e300
 
 
 class _Network(BaseEstimator):
@@ -45,18 +49,29 @@ class _Network(BaseEstimator):
 
     def _build(self, inputs: int, outputs: int, bidirectional: bool = False) -> Sequential:
         """A new network, from features to `outputs` numbers for each row."""
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+        rng = np.random.default_rng(self._drawn())
+        dropout = number("dropout", self.dropout, 0.0, 1.0)
+        num_layers = positive_int("num_layers", self.num_layers)
         lstm = LSTM(
             inputs,
             self.hidden_size,
-            self.num_layers,
+            num_layers,
             batch_first=True,
-            dropout=self.dropout if self.num_layers > 1 else 0.0,
+            dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
             seed=rng,
         )
         head = Linear(lstm.output_size, outputs, seed=rng)
-        return Sequential(lstm, Readout(bidirectional=bidirectional, batch_first=True), Dropout(self.dropout), head)
+        return Sequential(lstm, Readout(bidirectional=bidirectional, batch_first=True), Dropout(dropout), head)
+
+    def _drawn(self) -> int:
+        """A seed, drawn from random_state."""
+        try:
+            return int(check_random_state(self.random_state).randint(2**31))
+        except ValueError:
+            raise ValueError(
+                f"random_state: expected None, an integer or a numpy.random.RandomState, got {shown(self.random_state)}"
+            ) from None
 
     def _train(
         self,
@@ -70,15 +85,15 @@ class _Network(BaseEstimator):
         return fit(
             model,
             data,
-            loss=lambda prediction, target, lengths=None: loss(prediction, target),  # lengths end with the Readout
+            loss=loss,
             optimizer=Adam(model, lr=self.lr),
             epochs=epochs,
             batch_size=self.batch_size,
             validation=validation,
             patience=None if validation is None else self.patience,
             clip_norm=self.clip_norm,
-            seed=int(check_random_state(self.random_state).randint(2**31)),
-            progress=self.verbose,
+            seed=self._drawn(),
+            progress=flag("verbose", self.verbose),
         )
 
 
@@ -134,7 +149,7 @@ class _SequenceEstimator(_Network):
         """Train a new network on checked X and y."""
         x, lengths = X
         self._scale = _Scale(x, lengths)
-        data = self._scale(x), y, *([] if lengths is None else [lengths])
+        data = self._scale(x, "X"), y, *([] if lengths is None else [lengths])
         model = self._build(x.shape[2], outputs, self.bidirectional)
         validation = None
         if self.patience is not None:
@@ -152,17 +167,23 @@ class _SequenceEstimator(_Network):
         """The network's outputs for each row of X."""
         check_is_fitted(self)
         x, lengths = self._sequences(X, reset=False)
-        return _outputs(self.model_, self._scale(x), lengths)
+        return _outputs(self.model_, self._scale(x, "X"), lengths)
 
     def _sequences(self, X: Any, reset: bool) -> tuple[Array, Ints | None]:
         """X as (n, T, features) float64, and lengths or None; `reset`: X is what is fitted, else it must be like it."""
+        with _naming("X"):
+            return self._checked_sequences(X, reset)
+
+    def _checked_sequences(self, X: Any, reset: bool) -> tuple[Array, Ints | None]:
         kind = _kind(X)
         if reset:
             self._fitted_kind = kind
         elif kind != self._fitted_kind:
             raise ValueError(f"X: expected {self._fitted_kind}, as in fit, got {kind}")
         if kind == _TABLE:
-            return validate_data(self, X, dtype=np.float64, reset=reset)[..., None], None
+            table = validate_data(self, X, dtype=np.float64, reset=reset)
+            _check_size("X", table)
+            return table[..., None], None
         if isinstance(X, np.ndarray) and X.dtype != object:
             x, lengths = check_array(X, dtype=np.float64, allow_nd=True, input_name="X"), None
             if 0 in x.shape:
@@ -172,6 +193,7 @@ class _SequenceEstimator(_Network):
                 [check_array(row, dtype=np.float64, input_name=f"X[{index}]") for index, row in enumerate(X)],
                 batch_first=True,
             )
+        _check_size("X", x)
         if reset:
             self.n_features_in_ = x.shape[2]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to a table
@@ -203,12 +225,22 @@ class _Scale:
         valid = x.reshape(-1, x.shape[-1])
         if lengths is not None:
             valid = x[np.arange(x.shape[1]) < lengths[:, None]]
-        self.mean = valid.mean(axis=0)
-        deviation = valid.std(axis=0)
+        # In units of the largest, for squares of large and of small numbers are beyond float64.
+        unit = np.abs(valid).max(axis=0)
+        unit = np.where(unit > 0, unit, 1.0)
+        self.mean = (valid / unit).mean(axis=0) * unit
+        deviation = (valid / unit).std(axis=0) * unit
         self.deviation = np.where(deviation > 0, deviation, 1.0)
 
-    def __call__(self, x: Array) -> Array:
-        result: Array = ((x - self.mean) / self.deviation).astype(np.float32)
+    def __call__(self, x: Array, name: str) -> Array:
+        """x in these units, as float32; `name` is that of the argument."""
+        with np.errstate(over="ignore"):
+            result: Array = ((x - self.mean) / self.deviation).astype(np.float32)
+        if not np.isfinite(result).all():
+            raise ValueError(
+                f"{name}: expected numbers of a size such as in fit, got some that are {np.finfo(np.float32).max:.0e} "
+                "deviations away"
+            )
         return result
 
     def back(self, scaled: Array) -> Array:
@@ -329,10 +361,9 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-
-        def loss(prediction: Array, target: Array) -> tuple[float, Array]:
-            return cross_entropy(prediction, target, weight=weight)
-
+        if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
+            raise ValueError(f"class_weight: expected finite numbers of at least 0 and one above, got {shown(weight)}")
+        loss = functools.partial(cross_entropy, weight=weight)
         return self._fit(sequences, codes, len(self.classes_), loss, stratify=codes)
 
     def predict_proba(self, X: Any) -> Array:
@@ -428,7 +459,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
         y = y.reshape(len(y), -1)
         self._target_scale = _Scale(y)
 
-        return self._fit(sequences, self._target_scale(y)[:, None], y.shape[1], _mse)
+        return self._fit(sequences, self._target_scale(y, "y"), y.shape[1], mse)
 
     def predict(self, X: Any) -> Array:
         """The number, or the k numbers, of each row.
@@ -451,13 +482,25 @@ def _target(estimator: object, y: Any, column: bool) -> Array:
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-    found: Array
-    if column:
-        found = column_or_1d(y, warn=True)
-        assert_all_finite(found, input_name="y")
-        return found
-    found = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
-    return found if found.ndim == 2 else np.asarray(column_or_1d(found))
+    with _naming("y"):
+        if column:
+            labels: Array = column_or_1d(y, warn=True)
+            assert_all_finite(labels, input_name="y")
+            return labels
+        found: Array = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+        _check_size("y", found)
+        return found if found.ndim == 2 else np.asarray(column_or_1d(found))
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors of scikit-learn's and NumPy's name the argument."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{name}\b", str(error)):
+            raise
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name}: {error}") from error
 
 
 class LSTMForecaster(_Network):
@@ -576,7 +619,7 @@ class LSTMForecaster(_Network):
         if np.ptp(y) == 0:
             raise ValueError(f"y: expected a series that varies, got {len(y)} times {y[0]}")
         windows = len(y) - window - horizon + 1
-        least = next(count for count in itertools.count(1) if _splits(count, horizon, shares)[-1] > 0)
+        least = _least_windows(horizon, shares)
         if windows < least:
             raise ValueError(
                 f"y: expected at least {window + horizon - 1 + least} values for window = {window} and "
@@ -600,12 +643,12 @@ class LSTMForecaster(_Network):
         """(network, its scales, History), trained on windows; those up to `end` alone if the rest are to stop it."""
         x, target = past - past[:, -1:], future - past[:, -1:]
         scales = _Scale(x[:end, :, None]), _Scale(target[:end])
-        x, target = scales[0](x[:, :, None]), scales[1](target)[:, None]
-        model = self._build(1, target.shape[2])
+        x, target = scales[0](x[:, :, None], "y"), scales[1](target, "y")
+        model = self._build(1, target.shape[1])
         # No value that is trained on is forecast in validation.
-        begin = None if end is None else end + target.shape[2] - 1
+        begin = None if end is None else end + target.shape[1] - 1
         validation = None if end is None else (x[begin:], target[begin:])
-        history = self._train(model, (x[:end], target[:end]), _mse, epochs, validation)
+        history = self._train(model, (x[:end], target[:end]), mse, epochs, validation)
         return model, scales, history
 
     def predict(self, horizon: int | None = None, *, y: ArrayLike | None = None) -> Array:
@@ -664,11 +707,6 @@ class LSTMForecaster(_Network):
         return middle - errors[rank - 1], middle + errors[rank - 1]
 
 
-def _mse(prediction: Array, target: Array) -> tuple[float, Array]:
-    """`mse` for targets (n, 1, k): of three axes, so that k targets are not taken for one at each of k steps."""
-    return mse(prediction, target[:, 0])
-
-
 def _series(y: ArrayLike) -> Array:
     """y as a series of finite float64 numbers."""
     y = real_array("y", y)
@@ -678,7 +716,24 @@ def _series(y: ArrayLike) -> Array:
     if not np.isfinite(y).all():
         place = int((~np.isfinite(y)).argmax())
         raise ValueError(f"y: expected finite numbers, got {y[place]} at {place}; fill gaps first")
+    _check_size("y", y)
     return y
+
+
+def _check_size(name: str, array: Array) -> None:
+    if array.size and np.abs(array).max() > _LARGEST:
+        raise ValueError(f"{name}: expected numbers up to {_LARGEST} from zero, got {np.abs(array).max()}")
+
+
+def _least_windows(horizon: int, shares: Sequence[float]) -> int:
+    """The smallest number of windows of which there is one to train on, once each share is held back."""
+    low, high = 0, 1
+    while _splits(high, horizon, shares)[-1] < 1:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _splits(middle, horizon, shares)[-1] > 0 else (middle, high)
+    return high
 
 
 def _splits(windows: int, horizon: int, shares: Sequence[float]) -> list[int]:
@@ -693,4 +748,4 @@ def _splits(windows: int, horizon: int, shares: Sequence[float]) -> list[int]:
 def _forecast(model: Sequential, scales: tuple[_Scale, _Scale], past: Array) -> Array:
     """What follows each row of past (n, window)."""
     last = past[:, -1:]
-    return scales[1].back(_outputs(model, scales[0]((past - last)[:, :, None]))) + last
+    return scales[1].back(_outputs(model, scales[0]((past - last)[:, :, None], "y"))) + last

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import numbers
 import os
 import sys
 import time
@@ -74,6 +75,11 @@ class History:
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            if not isinstance(values, list) or not all(isinstance(value, float | numbers.Real) for value in values):
+                raise TypeError(f"{name}: expected a list of numbers, got {shown(values)}")
 
     @property
     def best_epoch(self) -> int | None:

@@ -314,3 +314,101 @@ def test_forecasts_that_cannot_be_made():
         forecaster.predict_interval()
     with pytest.raises(ValueError, match="window: expected at least 1, got 0"):
         small(window=0).fit(wave(60))
+
+
+NO_NUMBERS = ["x", None, [1], 1j, {}]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, [*NO_NUMBERS, 0, -1, 1.5, np.nan]) for name in ("hidden_size", "num_layers", "epochs", "batch_size")),
+        ("patience", [*(value for value in NO_NUMBERS if value is not None), 0, -1, 1.5]),
+        *((name, [*NO_NUMBERS, -1, np.nan, np.inf]) for name in ("dropout", "lr")),
+        ("clip_norm", [*(value for value in NO_NUMBERS if value is not None), 0, -1, np.nan]),
+        ("random_state", ["x", [1], 1.5, -1, np.nan]),
+        ("verbose", [*NO_NUMBERS, 1, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["classifier", "forecaster"])
+def test_arguments_are_refused_by_name(kind, name, values):
+    for value in values:
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
+            if kind == "classifier":
+                LSTMClassifier(**({"hidden_size": 2, "epochs": 1} | {name: value})).fit(np.eye(4), [0, 1, 0, 1])
+            else:
+                small(**({"epochs": 1, "hidden_size": 2, "patience": 1} | {name: value})).fit(wave(60))
+
+
+def test_horizons_and_windows_of_any_size_are_answered_at_once():
+    for options in ({"horizon": 2**62}, {"window": 2**62}, {"horizon": 2**62, "window": 2**62}, {"horizon": 10**6}):
+        with pytest.raises(ValueError, match=r"y: expected at least \d+ values for window"):
+            small(**options).fit(wave(60))
+    with pytest.raises(ValueError, match="horizon: expected at most"):
+        small(horizon=10**400).fit(wave(60))
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("shares", [(0.2, 0.2), (0.5, 0.9), (1e-9, 1e-9), (0.9, 0.9)])
+def test_the_shortest_series_that_can_be_learnt(horizon, shares):
+    options = {"horizon": horizon, "window": 3, "epochs": 1, "hidden_size": 2, "patience": 1}
+    options |= dict(zip(("calibration_fraction", "validation_fraction"), shares, strict=True))
+    with pytest.raises(ValueError, match="y: expected at least") as error:
+        small(**options).fit(wave(4))
+    least = int(str(error.value).split()[4])
+    small(**options).fit(wave(least))
+    with pytest.raises(ValueError, match=f"y: expected at least {least} values"):
+        small(**options).fit(wave(least - 1))
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-150, 1e150, 1e297])
+def test_units_near_the_ends_of_float64(unit):
+    y = wave(60)
+    plain = small(epochs=2).fit(y).predict()
+    np.testing.assert_allclose(small(epochs=2).fit(y * unit).predict() / unit, plain, rtol=1e-5)
+    X, _, sums = ragged(20)
+    plain = LSTMRegressor(4, epochs=2, random_state=0).fit(X, sums).predict(X)
+    scaled = [x * unit for x in X]
+    moved = LSTMRegressor(4, epochs=2, random_state=0).fit(scaled, sums * unit).predict(scaled)
+    np.testing.assert_allclose(moved / unit, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_numbers_too_large_to_calculate_with_are_refused():
+    forecaster = small(epochs=1).fit(wave(60))
+    with pytest.raises(ValueError, match="y: expected numbers of a size such as in fit"):
+        forecaster.predict(y=1e300 * np.sin(np.arange(30)))
+    with pytest.raises(ValueError, match="y: expected numbers of a size such as in fit"):
+        forecaster.predict_interval(1, 0.5, y=1e300 * np.sin(np.arange(30)))
+    with pytest.raises(ValueError, match=r"y: expected numbers up to 1e\+300 from zero, got 1.7e\+308"):
+        small().fit(np.where(np.arange(60) % 2, 1.7e308, -1.7e308))
+    regressor = LSTMRegressor(2, epochs=1).fit(np.eye(4), range(4))
+    with pytest.raises(ValueError, match="X: expected numbers of a size such as in fit"):
+        regressor.predict(1e200 * np.eye(4))
+    for X, y in ((1e305 * np.eye(4), range(4)), (np.eye(4), 1e305 * np.arange(4))):
+        with pytest.raises(ValueError, match=r": expected numbers up to 1e\+300 from zero"):
+            LSTMRegressor(2, epochs=1).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "weights", [{0: -1, 1: 1}, {0: 0, 1: 0}, {0: np.nan, 1: 1}, {0: np.inf, 1: 1}, "x", 3, [1, 2], {7: 1}]
+)
+def test_class_weights_refused(weights):
+    with pytest.raises(ValueError, match="class_weight"):
+        LSTMClassifier(2, epochs=1, class_weight=weights).fit(np.eye(4), [0, 1, 0, 1])
+
+
+def test_one_class_and_classes_of_weight_0():
+    one = LSTMClassifier(2, epochs=1, batch_size=1).fit(np.eye(4), ["only"] * 4)
+    assert one.predict(np.eye(4)).tolist() == ["only"] * 4 and one.score(np.eye(4), ["only"] * 4) == 1
+    np.testing.assert_array_equal(one.predict_proba(np.eye(4)), np.ones((4, 1)))
+    weighted = LSTMClassifier(2, epochs=2, batch_size=1, class_weight={0: 0, 1: 1}).fit(np.eye(4), [0, 1, 0, 0])
+    assert np.isfinite(weighted.history_.loss).all()
+
+
+@pytest.mark.parametrize("bad", [3, "abc", iter([1]), object(), {}, [[1.0], ["a"]], np.ones((2, 2)) * 1j, [None]])
+def test_what_is_no_array_is_refused_by_name(bad):
+    for estimator in (LSTMClassifier(2, epochs=1), LSTMRegressor(2, epochs=1)):
+        with pytest.raises((TypeError, ValueError), match=r"\bX\b"):
+            estimator.fit(bad, [0, 1])
+    with pytest.raises((TypeError, ValueError), match=r"\by\b"):
+        LSTMRegressor(2, epochs=1).fit(np.eye(2), bad)

@@ -1369,6 +1369,13 @@ def test_training_goes_on_where_the_disk_of_standard_error_is_full(bar):
     assert done.stdout.startswith(b"[")
 
 
+def test_a_history_holds_lists_of_numbers():
+    for bad in ("sigmoid", None, 3, ["a"], [None], (1.0,), np.ones(2)):
+        for name in ("loss", "validation", "seconds"):
+            with pytest.raises(TypeError, match=f"{name}: expected a list of numbers"):
+                History(**{name: bad})
+
+
 def test_a_history_in_a_notebook():
     assert "<th>epoch</th>" in History()._repr_html_()
     history = History([3.0, 2.0, 1.0], [3.0, np.nan, 4.0], [0.1, 0.2, 0.3])
