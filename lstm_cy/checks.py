@@ -174,9 +174,9 @@ def _array(name: str, value: object, kinds: str, expected: str) -> Array:
     except MemoryError:
         raise
     except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{name}: expected an array: {error}") from None
+        raise ValueError(f"{name}: expected an array: {str(error)[:200]}") from None
     except Exception as error:  # raised by __array__: that of a PyTorch tensor that requires grad, for one
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {error}") from error
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {str(error)[:200]}") from error
     if array.dtype.kind not in kinds and (array.size or array.dtype != np.float64):  # that of an empty list
         raise TypeError(f"{name}: expected {expected}, got dtype {array.dtype}")
     if type(array) is np.ndarray and not isinstance(value, (list, tuple)):

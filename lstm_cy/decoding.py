@@ -402,7 +402,11 @@ def beam_search(
         # What goes on only becomes less likely; at best it is as long as it may be.
         if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1][0]):
             break
-        state = _chosen(state, rows, row_axis, len(candidates), "state" if length == 1 else "step")
+        name = "state" if length == 1 else "step"
+        try:
+            state = _chosen(state, rows, row_axis, len(candidates), name)
+        except RecursionError:
+            raise ValueError(f"{name}: expected a state nested less deeply") from None
     cut = [(float(total) / penalty(length), float(total), length, row) for row, total in enumerate(totals)]
     return [
         Hypothesis(_sequence(history[:steps], row), score, total, place < len(ended))

@@ -534,6 +534,14 @@ def test_long_sequences_are_put_together_from_their_steps():
     )
 
 
+def nested(depth):
+    """A list in a list in a list."""
+    state = []
+    for _ in range(depth):
+        state = [state]
+    return state
+
+
 def returns(value):
     """A step that gives `value`, made for so many rows where it is a function, and the state it got."""
     return lambda tokens, state: (value(len(tokens)) if callable(value) else value, state)
@@ -571,6 +579,7 @@ def returns(value):
         ({"row_axis": -3}, ValueError, "state: expected a state of arrays with 1 rows on row_axis = -3"),
         ({"row_axis": 10**30}, ValueError, "row_axis: expected -64 to 63"),
         ({"row_axis": "rows"}, TypeError, "row_axis: expected an integer"),
+        ({"state": nested(2000)}, ValueError, "state: expected a state nested less deeply"),
         ({"state": np.zeros((1, 2))}, ValueError, r"state: .* with 1 rows on row_axis = 1, got \(1, 2\)"),
         (
             {"state": {"h": np.zeros((1, 1))}},
