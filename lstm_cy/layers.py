@@ -661,6 +661,8 @@ class Readout(Layer):
             raise ValueError(f"merge_mode: expected 'concat', 'sum', 'mul', 'ave' or None, got {merge_mode!r:.80}")
         if self.bidirectional and self.go_backwards:
             raise ValueError("go_backwards: expected False with bidirectional=True, which has such a direction already")
+        #: whether y comes out as it came in where no step is masked
+        self.transparent = self.return_sequences and not self.go_backwards and merge_mode == "concat"
         self.config = {
             "bidirectional": self.bidirectional,
             "go_backwards": self.go_backwards,
@@ -687,6 +689,8 @@ class Readout(Layer):
             With return_sequences laid out as y; else (B, D*H), or (D*H,) for one sequence. Directions that are merged,
             but for "concat", have H features.
         """
+        if self.transparent and lengths is None and mask is None:
+            return self._checked(y)
         return self.forward(y, lengths=lengths, mask=mask)[0]
 
     def forward(
@@ -708,9 +712,7 @@ class Readout(Layer):
         tape :
             For `backward`.
         """
-        y = real_array("y", y)
-        if y.dtype.kind != "f" or y.ndim not in (2, 3) or (self.bidirectional and y.shape[-1] % 2):
-            raise ValueError(f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {y.dtype} {y.shape}")
+        y = self._checked(y)
         valid = self._valid(y, lengths, mask)
         y = self._turned(y)
         if self.bidirectional:
@@ -755,6 +757,12 @@ class Readout(Layer):
             rows = *np.indices(which.shape)[:-1], which
             np.add.at(part, rows, self._turned(half) if self.return_sequences else half[..., None, :])
         return Gradients(self._turned(gradient[..., 1:, :]), None, {})
+
+    def _checked(self, y: ArrayLike) -> Array:
+        array = real_array("y", y)
+        if array.dtype.kind != "f" or array.ndim not in (2, 3) or (self.bidirectional and array.shape[-1] % 2):
+            raise ValueError(f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {array.dtype} {array.shape}")
+        return array
 
     def _turned(self, y: Array) -> Array:
         """y with the steps' axis next to the last, or back."""

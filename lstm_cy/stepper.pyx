@@ -21,7 +21,7 @@ from .arrays cimport lies_plainly
 
 from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
-from .layers import Dropout, Embedding, Linear, Sequential
+from .layers import Dropout, Embedding, Linear, Readout, Sequential
 from .lstm import LARGEST_SIDE, LSTM
 
 cnp.import_array()
@@ -36,8 +36,8 @@ cdef class Stepper:
     Parameters
     ----------
     layer : LSTM or Sequential
-        Of LSTMs that run forwards; of a Sequential's other layers, an Embedding can only come first, and Dropout
-        passes on what it gets.
+        Of LSTMs that run forwards; of a Sequential's other layers, an Embedding can only come first; Dropout, and
+        a Readout of every step in the order of time, pass on what they get.
     batch_size : int
         B, the number of streams that step together.
 
@@ -347,7 +347,7 @@ def chain_of(layer, name="stepper"):
     """The Chain of what a layer, or a Sequential's layers, do to a step; errors begin with `name`."""
     parts, told = [], None
     for index, part in enumerate(layer.layers if isinstance(layer, Sequential) else [layer]):
-        if isinstance(part, Dropout):
+        if isinstance(part, Dropout) or (isinstance(part, Readout) and part.transparent):
             continue
         inputs, outputs, content = stage_of(part, name)
         if parts and isinstance(part, Embedding):

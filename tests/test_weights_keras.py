@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lstm_cy import load, save
@@ -50,8 +50,12 @@ def randomized(model, seed=0):
     return model
 
 
-def expected(model, x):
-    out = model(x)
+def expected(model, x, mask=None):
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not support masking")  # what comes out is masked all the same
+        out = model(x) if mask is None else model(x, mask=torch.as_tensor(mask))
     return [part.detach().numpy() for part in (out if isinstance(out, list | tuple) else [out])]
 
 
@@ -60,10 +64,10 @@ def saved(model, path):
     return path
 
 
-def agrees(model, ours, x):
-    out, _ = ours(x)
+def agrees(model, ours, x, mask=None):
+    out, _ = ours(x) if mask is None else ours(x, mask=mask)
     outs = out if isinstance(out, tuple) else (out,)
-    for got, want in zip(outs, expected(model, x), strict=True):
+    for got, want in zip(outs, expected(model, x, mask), strict=True):
         assert got.shape == want.shape
         assert np.abs(got - want).max(initial=0) <= TOLERANCE * max(1, np.abs(want).max(initial=0))
 
@@ -199,7 +203,7 @@ def test_plain_layers_stay_plain(keras):
         L.Dense(2, activation="softmax"),
     )
     ours = from_keras(model)
-    assert kinds(ours) == ["Embedding", "LSTM", "LSTM", "Linear", "Linear", "Activation"]
+    assert kinds(ours) == ["Embedding", "LSTM", "Readout", "LSTM", "Linear", "Linear", "Activation"]
     lstm = ours.layers[1]
     assert (lstm.batch_first, lstm.bidirectional, lstm.reverse) == (True, False, False)
     kernel, recurrent, bias = model.layers[1].get_weights()
@@ -227,6 +231,61 @@ def test_masked_steps_repeat_or_are_zero_as_in_keras(keras, tmp_path):
         model = sequential(keras, (4,), L.Embedding(4, 2, mask_zero=True), layer)
         for ours in every_way(model, tmp_path):
             agrees(model, ours, x)
+
+
+MASKED = st.tuples(
+    st.sampled_from(("LSTM", "concat", "sum", "mul", "ave")),
+    st.booleans(),  # go_backwards
+    st.booleans(),  # zero_output_for_mask
+    st.sampled_from((None, "Dense", "TimeDistributed", "Dropout", "Activation")),
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(MASKED, min_size=1, max_size=3), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**15 - 1))
+@example([("LSTM", False, False, None)], True, False, False, 0b101_01011_00000_11)
+@example([("LSTM", False, False, "Dense"), ("sum", False, False, None)], True, True, True, 0b101_01011_00000_11)
+def test_a_mask_from_the_caller(keras, tmp_path, blocks, return_sequences, functional, dense, bits):
+    L = keras.layers
+    layers = [L.Dense(2)] if dense else []
+    for place, (kind, backwards, zero, between) in enumerate(blocks):
+        last = place == len(blocks) - 1
+        options = {"return_sequences": return_sequences or not last, "zero_output_for_mask": zero}
+        if kind == "LSTM":
+            layers.append(L.LSTM(3, go_backwards=backwards, **options))
+        else:
+            layers.append(L.Bidirectional(L.LSTM(3, **options), merge_mode=kind))
+        between = between if options["return_sequences"] else None
+        layers += {
+            "Dense": lambda: [L.Dense(2)],
+            "TimeDistributed": lambda: [L.TimeDistributed(L.Dense(2))],
+            "Dropout": lambda: [L.Dropout(0.5)],
+            "Activation": lambda: [L.Activation("relu")],
+            None: list,
+        }[between]()
+    if functional:
+        start = value = keras.Input((5, 3))
+        for layer in layers:
+            value = layer(value)
+        model = randomized(keras.Model(start, value))
+    else:
+        model = sequential(keras, (5, 3), *layers)
+    mask = np.array([bits >> place & 1 for place in range(15)], bool).reshape(3, 5)
+    x = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
+    ways = every_way(model, tmp_path) if len(layers) == 1 else [from_keras(model)]
+    for ours in ways:
+        agrees(model, ours, x, mask)
+        agrees(model, ours, x)
+
+
+def test_a_readout_of_every_step_does_not_keep_a_model_from_streaming(keras):
+    L = keras.layers
+    ours = from_keras(sequential(keras, (5, 3), L.LSTM(4, return_sequences=True), L.Dense(2)))
+    assert kinds(ours) == ["LSTM", "Readout", "Linear"]
+    x = np.random.default_rng(0).standard_normal((1, 5, 3)).astype(np.float32)
+    stepper = ours.stepper()
+    steps = [stepper.step(x[:, step]).copy() for step in range(5)]
+    assert np.allclose(np.stack(steps, 1), ours(x)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])

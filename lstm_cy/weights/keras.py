@@ -769,8 +769,8 @@ def _lstm(options: _Options, place: _Place, source: Any) -> _Build:
     def build(chain: _Chain) -> list[Layer]:
         parameters = one.parameters(chain, place, "/cell", (), "_l0")
         layers: list[Layer] = [_made(one, parameters, reverse=one.go_backwards)]
-        told_plainly = one.return_sequences and not one.go_backwards
-        if not told_plainly or (chain.mask is not None and not one.zero_output_for_mask):
+        # a mask may come from the caller, too
+        if not one.return_sequences or one.go_backwards or not one.zero_output_for_mask:
             layers.append(
                 Readout(
                     go_backwards=one.go_backwards,
