@@ -7,7 +7,17 @@ import sys
 # training by them takes several times as long as by one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from .cli import main
+
+def main() -> int:
+    """Run the command line; Ctrl-C ends it with status 130 and one line, while it still imports as well."""
+    try:
+        from . import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        print("lstm-cy: interrupted", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

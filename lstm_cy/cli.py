@@ -69,17 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error and 130 after Ctrl-C, each with one line on standard error. Bad usage leaves by
-        SystemExit with status 2, and --help with 0.
+        0, or 1 after an error, with one line on standard error. Bad usage leaves by SystemExit with status 2, and
+        --help with 0.
     """
     options = _parsed(sys.argv[1:] if argv is None else list(argv))
     if hasattr(sys.stdout, "reconfigure"):  # a model's characters must not end a command in an ASCII terminal
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
-    except KeyboardInterrupt:
-        print("lstm-cy: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader, such as head, has enough; leave nothing to be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-import lstm_cy
+import lstm_cy.__main__
 from lstm_cy import (
     LSTM,
     Activation,
@@ -140,7 +140,8 @@ def test_the_options_reach_fit(text, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "fit", fit)
     options = "--epochs=3 --batch-size=7 --bptt=11 --lr=0.5 --clip-norm=0.25 --seed=9 --checkpoint=c.npz --resume"
     line = ["train", f"--text={text}", f"--output={tmp_path / 'm.npz'}", *options.split()]
-    assert cli.main(line) == 130
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(line)
     assert seen.pop("validation")[0].shape == (399 // 7, 7)
     assert seen == {
         "epochs": 3,
@@ -256,7 +257,8 @@ def test_threads_are_those_asked_for(text, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "fit", fit)
     for arguments in (["--threads=2"], []):
         monkeypatch.setattr(config, "_num_threads", 5)
-        assert cli.main(["train", f"--text={text}", f"--output={tmp_path / 'm.npz'}", *arguments]) == 130
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(["train", f"--text={text}", f"--output={tmp_path / 'm.npz'}", *arguments])
     assert seen == [2, 5]
 
 
@@ -375,6 +377,15 @@ def test_ctrl_c_ends_with_one_line_and_130(train, tmp_path):
         process.kill()
     assert process.returncode == 130
     assert err == b"lstm-cy: interrupted\n"
+
+
+def test_ctrl_c_while_it_still_imports(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert lstm_cy.__main__.main() == 130
+    assert capsys.readouterr().err == "lstm-cy: interrupted\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(train, tmp_path):
@@ -614,7 +625,8 @@ def test_demo_goes_through_the_text_while_the_rate_falls(small_demo, monkeypatch
     monkeypatch.setattr(cli, "_QUICK", cli._QUICK._replace(characters=6000, bptt=1))
     monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(cli, "fit", fit)
-    assert cli.main(small_demo) == 130
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(small_demo)
 
     # 5700 characters are 178 steps of 32 columns; ten parts of 18 steps, the last of which begins anew
     tokens = Vocabulary.from_text(TEXT[:5700], 5).encode(TEXT[:5700])
@@ -672,7 +684,8 @@ def test_demo_stops_within_a_part_too(small_demo, monkeypatch):
     monkeypatch.setattr(cli, "_QUICK", cli._QUICK._replace(bptt=1, seconds=5))
     monkeypatch.setattr(cli, "time", ticking())
     monkeypatch.setattr(cli, "fit", fit)
-    assert cli.main(small_demo) == 130
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(small_demo)
     assert len(pieces) == 3  # of thirty: the clock is asked before and after each
 
 
