@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .checks import flag, float_array, generator
+from .notebook import html_table
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: bytes of parameters from which on the system is asked for them before any are drawn
 _LARGE = 1 << 30
+#: the head of a summary
+_COLUMNS = ("", "layer", "output", "parameters", "bytes")
 #: faults of a state dict that a message names one by one
 _MOST_LISTED = 1000
 
@@ -352,9 +356,65 @@ class Layer:
             name: value for name, value in vars(self).items() if name not in self._made and name not in self._config
         }
 
+    def _arguments(self) -> dict[str, Any]:
+        """{name: value} of what a call that makes this layer has to say: what has no default or differs from it."""
+        config, required = self.config, set(self._required())
+        try:
+            usual = type(self).blank(**{name: config[name] for name in required}).config
+        except (KeyError, TypeError, ValueError):  # a subclass whose constructor takes something else
+            return config
+        return {name: value for name, value in config.items() if name in required or value != usual.get(name)}
+
+    def _required(self) -> dict[str, bool]:
+        """{name: whether it may be given by place} of the constructor's arguments without defaults."""
+        from inspect import Parameter, signature
+
+        kinds = {Parameter.POSITIONAL_ONLY: True, Parameter.POSITIONAL_OR_KEYWORD: True, Parameter.KEYWORD_ONLY: False}
+        found = signature(type(self)).parameters.values()
+        return {one.name: kinds[one.kind] for one in found if one.default is one.empty and one.kind in kinds}
+
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
-        return f"{type(self).__name__}({arguments})"
+        if "_config" not in vars(self):  # while it is built
+            return super().__repr__()
+        required = self._required()
+        given = [
+            repr(value) if required.get(name) else f"{name}={value!r}" for name, value in self._arguments().items()
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def summary(self) -> None:
+        """Print a table of the layers: each one's output, the numbers that are its parameters, and their bytes.
+
+        T steps, B rows; S steps of the source of a Seq2Seq. A layer that has been there before has no parameters of its
+        own. Notebooks show the same table for a model that ends a cell.
+        """
+        lines = [_COLUMNS, *self._summary_rows()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = [
+                cell.rjust(width) if place > 2 else cell.ljust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip())
+
+    def _repr_html_(self) -> str:
+        return html_table(type(self).__name__, self._summary_rows(), _COLUMNS)
+
+    def _summary_rows(self) -> list[tuple[str, ...]]:
+        """The lines of `summary` below its head, the sums last."""
+        rows = self._layer_rows()
+        rows.append(("", "total", "", sum(row[3] for row in rows), sum(row[4] for row in rows)))
+        return [(*map(printable, row[:3]), *(f"{number:,}" for number in row[3:])) for row in rows]
+
+    def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
+        """(name, layer, output, parameters, bytes) of each layer of this one."""
+        features = self._gives(self._takes)
+        return [("", repr(self), f"(..., {or_unknown(features)})", *self._size())]
+
+    def _size(self) -> tuple[int, int]:
+        """How many numbers the parameters are, and their bytes."""
+        arrays = self.stored().values()
+        return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
 
 
 class Composite(Layer):
@@ -414,6 +474,18 @@ class Composite(Layer):
             if own:
                 self._parts[part]._adopt(own)
 
+    def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
+        owners, rows = self._owners(), []
+        for (part, layer), output in zip(self._parts.items(), self._outputs(), strict=True):
+            first = owners[id(layer)]
+            own = first == part or not layer._parameters
+            rows.append((part, repr(layer) if own else f"as {first}", output, *(layer._size() if own else (0, 0))))
+        return rows
+
+    def _outputs(self) -> list[str]:
+        """The shapes of what the parts give, for `summary`."""
+        raise NotImplementedError
+
     def __copy__(self) -> Self:
         other = super().__copy__()
         copies = {id(layer): copy(layer) for layer in self._parts.values()}
@@ -434,6 +506,10 @@ def _listed(faults: list[str]) -> str:
     """Faults as one text, which does not grow beyond measure."""
     more = len(faults) - _MOST_LISTED
     return "; ".join(faults[:_MOST_LISTED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def or_unknown(features: int | None) -> str:
+    return "?" if features is None else str(features)
 
 
 def _copied(value: Any) -> Any:

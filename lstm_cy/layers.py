@@ -10,6 +10,7 @@ from . import config
 from ._kernels.affine import Affine
 from .activations import ARGUMENTS, DEFAULTS
 from .checks import (
+    LONGEST,
     check_lengths,
     dtype_of,
     expect_shape,
@@ -24,7 +25,7 @@ from .checks import (
     real_array,
 )
 from .functions import ELEMENTWISE, VECTORWISE
-from .layer import Composite, Gradients, Layer
+from .layer import Composite, Gradients, Layer, or_unknown
 from .lstm import LARGEST_SIDE, LSTM
 
 if TYPE_CHECKING:
@@ -1125,8 +1126,22 @@ class Sequential(Composite):
             raise ValueError(f"{name}: expected a list of {lstms}, one for each LSTM, got {states!r:.80}")
         return states
 
+    def _outputs(self) -> list[str]:
+        axes: tuple[str, ...] = ("...",)
+        if any(isinstance(layer, LSTM | Readout) for layer in self.layers):
+            axes = ("B", "T") if self.batch_first else ("T", "B")
+        features, outputs = None, []
+        for layer in self.layers:
+            features = layer._gives(layer._takes or features)
+            if isinstance(layer, Readout) and not layer.return_sequences:
+                axes = ("B",)
+            outputs.append(f"({', '.join([*axes, or_unknown(features)])})")
+        return outputs
+
     def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))})"
+        kind, layers = type(self).__name__, [repr(layer) for layer in self.layers]
+        line = f"{kind}({', '.join(layers)})"
+        return line if len(line) <= LONGEST else "\n".join([f"{kind}(", *(f"    {layer}," for layer in layers), ")"])
 
 
 def _check_chain(layers: Sequence[Layer]) -> None:

@@ -343,6 +343,16 @@ class LSTM(Layer):
     def _gives(self, features: int | None) -> int:
         return self.output_size
 
+    def _arguments(self) -> dict[str, Any]:
+        found = super()._arguments()
+        if set(self.activations) == {activation_functions.PLAIN}:  # of two directions, too
+            found.pop("activations", None)
+        return found
+
+    def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
+        axes = "B, T" if self.batch_first else "T, B"
+        return [("", repr(self), f"({axes}, {self.output_size})", *self._size())]
+
     def _cells(self) -> list[tuple[Any, ...]] | None:
         """What Network is told of each direction's cell, or None: every cell is the plain one."""
         plain = (activation_functions.PLAIN,) * self.num_directions

@@ -139,6 +139,10 @@ class QuantizedLSTM(LSTM):
             dtypes,
         )
 
+    def _size(self) -> tuple[int, int]:
+        numbers, size = super()._size()
+        return numbers - sum(array.size for name, array in self._parameters.items() if name.endswith(SCALE)), size
+
     def _weight(self, parameters: Parameters, name: str) -> tuple[Array, Array | None]:
         return parameters[name], parameters.get(name + SCALE)
 

@@ -282,6 +282,11 @@ class Seq2Seq(Composite):
         result: Array = run("attention", told, memory)[1][:, 0]
         return result
 
+    def _outputs(self) -> list[str]:
+        E, H, V = self.embedding_dim, self.hidden_size, self.num_tokens
+        sizes = {"source": E, "encoder": H, "target": E, "decoder": H, "attention": H, "combine": H, "readout": V}
+        return [f"({'S' if part in ('source', 'encoder') else 'T'}, B, {sizes[part]})" for part in self._parts]
+
     def _runner(
         self, threads: int | None = None, tapes: dict[str, Any] | None = None, rng: np.random.Generator | None = None
     ) -> _Run:

@@ -471,3 +471,232 @@ def test_two_gradients_of_a_readout_of_two_arrays():
     for dy in (None, 3, out[0], (*out, out[0])):
         with pytest.raises((TypeError, ValueError), match="dy: expected"):
             layer.backward(tape, dy)
+
+
+# What a model says of itself
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    (
+        (LSTM(3, 5, seed=0), "LSTM(3, 5)"),
+        (LSTM(3, 5, 2, batch_first=True, dropout=0.5), "LSTM(3, 5, num_layers=2, batch_first=True, dropout=0.5)"),
+        (LSTM(3, 5, bidirectional=True, dtype="float64"), "LSTM(3, 5, bidirectional=True, dtype='float64')"),
+        (LSTM(3, 5).quantize("bf16"), "QuantizedLSTM(3, 5, weights='bf16')"),
+        (Linear(3, 2), "Linear(3, 2)"),
+        (Linear(3, 2, bias=False), "Linear(3, 2, bias=False)"),
+        (Embedding(7, 3, mask_zero=True), "Embedding(7, 3, mask_zero=True)"),
+        (Dropout(), "Dropout()"),
+        (Dropout(0.25), "Dropout(p=0.25)"),
+        (Activation("leakyrelu"), "Activation('leakyrelu')"),
+        (Activation("leakyrelu", 0.5), "Activation('leakyrelu', alpha=0.5)"),
+        (Masking(-1), "Masking(mask_value=-1.0)"),
+        (Readout(return_sequences=True), "Readout(return_sequences=True)"),
+        (Attention(4, 3), "Attention(4, 3)"),
+        (Seq2Seq(7, embedding_dim=3, hidden_size=4), "Seq2Seq(7, embedding_dim=3, hidden_size=4)"),
+        (Sequential(LSTM(3, 5), Linear(5, 2)), "Sequential(LSTM(3, 5), Linear(5, 2))"),
+        (Counting(3, 4), "Counting(input_size=3, "),
+        (Scale(2.0), "Scale(2.0)"),
+    ),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_repr_is_the_call_that_makes_the_layer(layer, expected):
+    assert repr(layer).startswith(expected)
+    if type(layer).__module__.startswith("lstm_cy"):
+        assert repr(layer) == expected
+        assert eval(expected, vars(pytest.importorskip("lstm_cy.quantize")) | globals()).config == layer.config
+
+
+def test_repr_of_many_layers_has_a_line_for_each():
+    model = Sequential(*(LSTM(8, 8) for _ in range(10)))
+    assert repr(model).splitlines() == ["Sequential(", *["    LSTM(8, 8),"] * 10, ")"]
+    assert eval(repr(model)).config == model.config
+
+
+@pytest.mark.parametrize("activations", ("relu", ("hardsigmoid", 0.3), "tanh"), ids=lambda value: str(value))
+def test_repr_of_activations_can_be_read_back(activations):
+    lstm = LSTM(3, 5, activations=("sigmoid", activations, "tanh"), clip=2.0)
+    assert eval(repr(lstm)).config == lstm.config
+
+
+def test_summary_counts_what_is_there(capsys):
+    shared = LSTM(8, 8, seed=0)
+    model = Sequential(Embedding(10, 8), shared, Dropout(), shared, Readout(), Linear(8, 10))
+    assert model.summary() is None
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["layer", "output", "parameters", "bytes"]
+    assert [line[-5:-2] for line in lines[1:-1]] == [
+        ["(T,", "B,", "8)"],
+        ["(T,", "B,", "8)"],
+        ["(T,", "B,", "8)"],
+        ["(T,", "B,", "8)"],
+        ["Readout()", "(B,", "8)"],
+        ["10)", "(B,", "10)"],
+    ]
+    assert lines[4][1:3] == ["as", "1"]
+    numbers = sum(array.size for array in model.parameters.values())
+    assert lines[-1] == ["total", f"{numbers:,}", f"{4 * numbers:,}"]
+    assert sum(int(line[-2].replace(",", "")) for line in lines[1:-1]) == numbers
+
+
+@pytest.mark.parametrize(
+    ("make", "output", "numbers", "size"),
+    (
+        (lambda: LSTM(3, 5), "(T, B, 5)", 200, 800),
+        (lambda: LSTM(3, 5, bidirectional=True, batch_first=True, dtype="float64"), "(B, T, 10)", 400, 3200),
+        (lambda: LSTM(3, 5).quantize("int8"), "(T, B, 5)", 200, 160 + 40 * 4 + 40 * 4),
+        (lambda: LSTM(3, 5).quantize("bf16"), "(T, B, 5)", 200, 320 + 160),
+        (lambda: Linear(3, 2), "(..., 2)", 8, 32),
+        (lambda: Dropout(), "(..., ?)", 0, 0),
+        (lambda: Sequential(Linear(3, 2), Activation("tanh")), "(..., 2)", 8, 32),
+        (lambda: Seq2Seq(7, embedding_dim=3, hidden_size=4), "(T, B, 7)", None, None),
+    ),
+)
+def test_summary_of_any_layer(make, output, numbers, size, capsys):
+    layer = make()
+    layer.summary()
+    lines = capsys.readouterr().out.splitlines()
+    assert output in lines[-2]
+    if numbers is None:
+        numbers = sum(array.size for array in layer.parameters.values())
+        size = 4 * numbers
+    assert lines[-1].split() == ["total", f"{numbers:,}", f"{size:,}"]
+
+
+class Shouting(Scale):
+    def __repr__(self):
+        return "<b>\x1b[31m</b>"
+
+
+def test_html_and_summary_are_escaped(capsys):
+    model = Sequential(LSTM(3, 4), Shouting(2.0))
+    page = model._repr_html_()
+    assert page.startswith("<table><caption>Sequential</caption>")
+    assert "LSTM(3, 4)" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    model.summary()
+    assert "\x1b" not in page + capsys.readouterr().out
+    assert "<td>LSTM(3, 4)</td><td>(T, B, 4)</td>" in LSTM(3, 4)._repr_html_()
+
+
+# Warnings and mistakes
+
+
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda: LSTM(3, 4, dropout=0.5),
+        lambda: Seq2Seq(7, embedding_dim=3, hidden_size=4, dropout=0.5),
+        lambda: Counting(3, 4, dropout=0.5),
+    ),
+)
+def test_dropout_without_a_place_is_a_warning(make, tmp_path):
+    with pytest.warns(UserWarning, match="dropout: it acts between layers, and with num_layers=1 .* for 0.5") as caught:
+        layer = make()
+    assert [warning.filename for warning in caught] == [__file__]  # once, and where the layer is made
+    again = pickle.loads(pickle.dumps(layer))  # warnings are errors here
+    assert copy.deepcopy(layer).config == copy.copy(layer).config == again.config
+    assert layer.dropout == 0.5
+    if not isinstance(layer, Counting):
+        save(layer, tmp_path / "a.npz")
+        assert load(tmp_path / "a.npz").dropout == 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    (
+        (
+            lambda: Sequential(LSTM(3, 4), Attention(4, 4)),
+            TypeError,
+            r"layers: expected LSTM.*, got Attention\(4, 4\) at 1",
+        ),
+        (lambda: Sequential(Seq2Seq(5, embedding_dim=2, hidden_size=2)), TypeError, "layers: expected LSTM"),
+        (lambda: Sequential(LSTM), TypeError, "layers: expected LSTM"),
+        (lambda: Sequential([LSTM(3, 4)]), TypeError, r"layers: expected LSTM.*, got \[LSTM\(3, 4\)\] at 0"),
+        (lambda: Sequential(None), TypeError, "layers: expected LSTM.*, got None at 0"),
+        (lambda: Sequential(), ValueError, "layers: expected at least one"),
+        (lambda: Sequential(LSTM(3, 4), LSTM(5, 6)), ValueError, "layers: expected 4 inputs of layer 1, got 5"),
+        (lambda: Sequential(LSTM(3, 4, bidirectional=True), Linear(4, 2)), ValueError, "8 inputs of layer 1, got 4"),
+        (lambda: Sequential(LSTM(3, 4, proj_size=2), Linear(4, 2)), ValueError, "2 inputs of layer 1, got 4"),
+        (lambda: Sequential(Embedding(5, 3), Dropout(), Linear(4, 2)), ValueError, "3 inputs of layer 2, got 4"),
+        (
+            lambda: Sequential(Linear(3, 2), Activation("relu"), Masking(), LSTM(3, 2)),
+            ValueError,
+            "2 inputs of layer 3",
+        ),
+        (
+            lambda: Sequential(
+                LSTM(3, 4, bidirectional=True), Readout(bidirectional=True, merge_mode="sum"), Linear(8, 2)
+            ),
+            ValueError,
+            "4 inputs of layer 2, got 8",
+        ),
+        (
+            lambda: Sequential(LSTM(3, 5), Readout(bidirectional=True)),
+            ValueError,
+            "two directions to come to Readout at 1",
+        ),
+        (lambda: Sequential(Linear(3, 4), Embedding(5, 3)), ValueError, "an Embedding to come first, got one at 1"),
+        (lambda: Sequential(*[LSTM(3, 3)] * 2, Linear(2, 3)), ValueError, "3 inputs of layer 2, got 2"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), "0"), TypeError, r"state: expected a pair \(h, c\), got str"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), [None, 0.0]), TypeError, "state: expected both h and c"),
+        (
+            lambda: LSTM(2, 3)(np.ones((3, 2)), (np.ones((1, 2)), np.ones((1, 3)))),
+            ValueError,
+            "state h: expected shape",
+        ),
+        (lambda: LSTM(2, 3)(None), TypeError, "x: expected real numbers"),
+        (lambda: LSTM(2, 3)("x"), TypeError, "x: expected real numbers"),
+        (lambda: LSTM(2, 3)([[1, 2], [3]]), ValueError, "x: expected an array"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), threads=0), ValueError, "threads: expected at least 1"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), threads=True), TypeError, "threads: expected an integer"),
+        (lambda: LSTM(2, 3)(np.ones(2)), ValueError, "x: expected shape"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), lengths=2.0), TypeError, "lengths: expected integers"),
+        (lambda: LSTM(2, 3)(np.ones((3, 2)), mask=[1, 1, 1]), TypeError, "mask: expected bools"),
+        (lambda: LSTM(2, 3).forward(np.ones((3, 2)), rng="seed"), TypeError, "rng: expected None"),
+        (lambda: LSTM(2, 3, dtype="(,)f4"), ValueError, "dtype: expected 'float32' or 'float64'"),
+        (lambda: LSTM(2, 3, coupled_gates=["f=1-i"]), ValueError, "coupled_gates: expected None"),
+        (lambda: Attention(2, 3, score=["dot"]), ValueError, "score: expected 'general'"),
+        (lambda: Activation(["relu"]), ValueError, "name: expected one of"),
+        (lambda: Readout(merge_mode=["sum"]), ValueError, "merge_mode: expected 'concat'"),
+        (lambda: LSTM(2, 3).quantize(["int8"]), ValueError, "kind: expected 'bf16' or 'int8'"),
+        (lambda: Dropout()(object()), TypeError, "x: expected real numbers"),
+        (lambda: Dropout()("text"), TypeError, "x: expected real numbers"),
+        (lambda: LSTM(2, 3).backward(LSTM(2, 3).forward(np.ones((3, 2)))[2], None, 3), ValueError, "tape: expected"),
+    ),
+)
+def test_mistakes_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("dstate", (3, "no", (None,), (1, 2, 3)))
+def test_a_gradient_of_the_state_is_a_pair(dstate):
+    lstm = LSTM(2, 3, seed=0)
+    _, _, tape = lstm.forward(np.ones((3, 2)))
+    with pytest.raises(TypeError, match=r"dstate: expected a pair \(dh_n, dc_n\), got"):
+        lstm.backward(tape, None, dstate)
+
+
+@pytest.mark.parametrize("name", ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hr_l0"))
+def test_every_weight_is_held_to_the_sizes(name):
+    lstm = LSTM(2, 4, proj_size=3, seed=0)
+    state = lstm.state_dict()
+    for shape in ((1, 1), (16, 400), (0,), (), (4, 4, 4)):
+        with pytest.raises(ValueError, match=rf"misshaped: {name}: expected \(.*\), got \("):
+            lstm.load_state_dict({**state, name: np.ones(shape)})
+        with pytest.raises(ValueError, match=rf"misshaped: {name}: expected \(.*\), got \("):
+            lstm.replace_parameters({name: np.ones(shape, "f4")})
+
+
+def test_a_tensor_that_requires_grad_is_refused_with_advice():
+    torch = pytest.importorskip("torch")
+    x = torch.zeros(3, 2, requires_grad=True)
+    for call in (LSTM(2, 3), Linear(2, 3), Dropout(), Activation("relu"), Masking(), Sequential(LSTM(2, 3))):
+        with pytest.raises(TypeError, match=r"(?s)x: expected .*detach\(\)"):
+            call(x)
+    assert LSTM(2, 3)(x.detach())[0].shape == (3, 3)
+    layer = Linear(2, 3)
+    with pytest.raises(TypeError, match=r"(?s)weight: expected .*detach\(\)"):
+        layer.load_state_dict({"weight": torch.zeros(3, 2, requires_grad=True), "bias": np.zeros(3)})

@@ -309,7 +309,7 @@ def test_it_keeps_the_weights_it_was_made_with(make):
 
 def test_what_it_says_of_itself():
     stepper = small_lstm().stepper(2)
-    assert repr(stepper).startswith("Stepper(LSTM(input_size=3, ")
+    assert repr(stepper).startswith("Stepper(LSTM(3, ")
     assert repr(stepper).endswith(", batch_size=2)")
     with pytest.raises(AttributeError):
         stepper.batch_size = 3

@@ -18,7 +18,7 @@ from common import (
     small_lstm,
 )
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool, config
+from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Sequential, StreamPool, config
 from lstm_cy._kernels import pool as workers
 
 TOKENS = 4
@@ -371,7 +371,7 @@ def test_it_is_not_copied(how):
 def test_what_it_says_of_itself():
     pool = StreamPool(small_lstm())
     pool.join()
-    assert repr(pool).startswith("<StreamPool of 1 streams over LSTM(input_size=3, ")
+    assert repr(pool).startswith("<StreamPool of 1 streams over LSTM(3, ")
 
 
 # Misuse
@@ -382,7 +382,7 @@ def test_what_it_says_of_itself():
     (
         (Linear(3, 4), TypeError, "model: expected an LSTM or a Sequential, got Linear"),
         (LSTM(3, 4, bidirectional=True), ValueError, "expected an LSTM that runs forwards, got bidirectional=True"),
-        (Sequential(Linear(3, 4), LSTM(5, 6)), ValueError, "expected 4 inputs of layer 1, got 5"),
+        (Sequential(LSTM(3, 4), Activation("relu")), ValueError, "StreamPool: expected LSTM, Linear, Dropout or Emb"),
     ),
 )
 def test_models_that_cannot_step(model, error, message):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .. import activations
 from ..layers import Sequential
 from ..lstm import LSTM
 from ..printable import printable
@@ -74,14 +72,8 @@ def words(layer: Layer) -> str:
     >>> words(LSTM(3, 5, 2, batch_first=True))
     'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
     """
-    parameters = inspect.signature(type(layer)).parameters.values()
-    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    always = {parameter.name: layer.config[parameter.name] for parameter in required}
-    usual = type(layer).blank(**always).config
-    told = {name: value for name, value in layer.config.items() if name in always or value != usual[name]}
-    if isinstance(layer, LSTM) and set(layer.activations) == {activations.PLAIN}:
-        told.pop("activations", None)
-    return f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+    arguments = ", ".join(f"{name}={value!r}" for name, value in layer._arguments().items())
+    return f"{type(layer).__name__}({arguments})"
 
 
 def _own_or_foreign(path: FilePath) -> list[str]:
