@@ -938,19 +938,24 @@ class Sequential(Composite):
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
+        steps = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
         finals: list[State] = []
         for layer in self.layers:
-            if layer.masks:
-                mask = layer.valid(x)
-            if isinstance(layer, LSTM):
-                state = states[len(finals)]
-                x, state = layer(x, state, lengths=lengths, mask=mask, reset=reset, threads=threads)
+            x, state = self._passed(layer, x, states[len(finals)] if isinstance(layer, LSTM) else None, steps)
+            if state is not None:
                 finals.append(state)
-            elif isinstance(layer, Readout):
-                x = layer(x, lengths=lengths, mask=mask)
-            else:
-                x = layer(x)
         return x, finals
+
+    @staticmethod
+    def _passed(layer: Layer, x: Any, state: StateLike | None, steps: dict[str, Any]) -> tuple[Any, State | None]:
+        """(output, an LSTM's final state or None) of one layer; `steps` gets the mask that the layer makes, if any."""
+        if layer.masks:
+            steps["mask"] = layer.valid(x)
+        if isinstance(layer, LSTM):
+            return layer(x, state, **steps)
+        if isinstance(layer, Readout):
+            return layer(x, lengths=steps["lengths"], mask=steps["mask"]), None
+        return layer(x), None
 
     def forward(
         self,

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 #: BLAS counts in int, so no side of a weight matrix may be longer
 LARGEST_SIDE = 2**31 - 1
 #: each layer costs time and objects even where its weights are few
-MOST_LAYERS = 2**16
+MOST_LAYERS = 2**12
 #: what `coupled_gates` may be, in the kernels' order
 COUPLINGS = (None, "f=1-i", "i=1-f")
 

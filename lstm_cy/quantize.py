@@ -180,10 +180,11 @@ def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = N
     layers: list[Layer] = []
     narrowed: dict[int, QuantizedLSTM] = {}  # a layer with several places becomes one again
     report: dict[Any, Any] = {}
+    steps = dict.fromkeys(("lengths", "mask", "reset", "threads"))
     for index, layer in enumerate(model.layers):
         x = sample
         if sample is not None:
-            sample = layer(sample)[0] if isinstance(layer, LSTM) else layer(sample)
+            sample, _ = model._passed(layer, sample, None, steps)
         if not isinstance(layer, LSTM):
             layers.append(layer)
             continue

@@ -652,6 +652,7 @@ def trace_model(
 ) -> GateTrace:
     """What `Sequential.trace` does; see there."""
     states = model._check_states("states", states)
+    model._check_mask(lengths, mask)
     lstms = {place: one for place, one in enumerate(model.layers) if isinstance(one, LSTM)}
     layers = [(place, number) for place in lstms for number in range(lstms[place].num_layers)]
     if not layers:
@@ -660,7 +661,7 @@ def trace_model(
     steps: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
     initial = dict(zip(lstms, states, strict=True))
     for place, one in enumerate(model.layers[:last]):
-        x = one(x, initial[place], **steps)[0] if place in initial else one(x)
+        x, _ = model._passed(one, x, initial.get(place), steps)
     return lstms[last].trace(x, initial[last], layer=number, direction=direction, **steps)
 
 

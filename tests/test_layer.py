@@ -316,14 +316,14 @@ def test_a_message_of_many_faults_ends():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     (
-        (lambda: LSTM(1, 1, num_layers=10**9), ValueError, "num_layers: expected 1 to 65536, got 1000000000"),
+        (lambda: LSTM(1, 1, num_layers=10**9), ValueError, "num_layers: expected 1 to 4096, got 1000000000"),
         (lambda: Seq2Seq(3, embedding_dim=2, hidden_size=2, num_layers=10**9), ValueError, "num_layers: expected 1 to"),
         (lambda: LSTM(3, 10**6, num_layers=100), MemoryError, "LSTM: no memory for its .* parameters"),
         (lambda: Linear(2**31 - 1, 2**31 - 1), ValueError, "Linear: expected parameters that fit in memory"),
         (lambda: Embedding(10**30, 3), ValueError, "num_embeddings: expected at most"),
         (lambda: Embedding(10**15, 3), MemoryError, "Embedding: no memory for its 3000000000000000 parameters"),
         (lambda: Attention(10**18, 30), ValueError, "Attention: expected parameters that fit in memory"),
-        (lambda: LSTM.blank(3, 2**28, num_layers=65536), ValueError, "LSTM: expected parameters that fit in memory"),
+        (lambda: LSTM.blank(3, 2**29 - 1, num_layers=4096), ValueError, "LSTM: expected parameters that fit in memory"),
     ),
 )
 def test_sizes_beyond_any_memory_are_refused_at_once(make, error, message):

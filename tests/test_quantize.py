@@ -521,3 +521,12 @@ def test_arrays_of_another_kind_are_refused(kind):
     with pytest.raises(KeyError, match="missing: bias_hh_l0"):
         narrow.restore(missing)
     assert bits(*narrow.stored().values()) == before
+
+
+def test_a_model_that_masks_is_measured_on_what_reaches_its_layers():
+    tokens = np.array([[1, 0, 2, 3], [0, 3, 4, 0]]).T
+    model = Sequential(Embedding(6, 3, mask_zero=True, seed=0), LSTM(3, 4, seed=1), LSTM(4, 5, seed=2))
+    reaches = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[0]
+    assert (
+        model.quantize("int8", tokens).report[2]["layers"] == model.layers[2].quantize("int8", reaches).report["layers"]
+    )

@@ -17,7 +17,7 @@ from common import (
 )
 from test_variants import begins, every_option, holes, lively
 
-from lstm_cy import LSTM, Dropout, Embedding, GateTrace, Linear, Sequential, reference
+from lstm_cy import LSTM, Dropout, Embedding, GateTrace, Linear, Masking, Readout, Sequential, reference
 from lstm_cy.trace import FIELDS, MOST_COLUMNS, MOST_TOKENS, visible
 
 GATES = ("input", "forget", "candidate", "output")
@@ -767,3 +767,19 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 def test_what_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(small_lstm(), np.ones((4, 2, 3)))
+
+
+def test_a_trace_in_a_model_that_masks_is_that_of_a_call():
+    tokens = np.array([[1, 0, 2], [0, 3, 4], [5, 5, 0]]).T
+    model = Sequential(Embedding(6, 3, mask_zero=True, seed=0), LSTM(3, 4, seed=1), LSTM(4, 5, seed=2), Linear(5, 2))
+    first = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[0]
+    expected = model.layers[2](first, mask=tokens != 0)[0]
+    trace = model.trace(tokens)
+    assert np.array_equal(trace.valid, tokens != 0)
+    assert np.array_equal(np.nan_to_num(trace.hidden), expected)
+    with pytest.raises(ValueError, match="lengths, mask: expected None, for the Embedding at 0 makes the mask"):
+        model.trace(tokens, lengths=[3, 3, 3])
+    x = np.random.default_rng(0).standard_normal((4, 2, 3))
+    x[2, 0] = 0
+    model = Sequential(Masking(), LSTM(3, 4, seed=1), Readout(return_sequences=True), LSTM(4, 5, seed=2))
+    assert np.array_equal(np.nan_to_num(model.trace(x).hidden), model(x)[0])
