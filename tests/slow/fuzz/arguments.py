@@ -26,7 +26,8 @@ WORK = {"epochs", "length", "max_length", "num_layers", "seconds", "count", "win
 #: so much more work than others that they are left out most of the time
 SLOW = ("LSTMF", "LSTMC", "LSTMR", "GateTrace.plot", "from_torch", "fit", "distributed")
 #: not called: without an argument, or reached through another call of calls.py
-UNCALLED = {"get_num_threads", "reference", "weights", "GateTrace.half_life", "GateTrace.nan_source", "GateTrace.to_dict",
+UNCALLED = {"get_num_threads", "reference", "weights", "GateTrace.half_life", "GateTrace.nan_source",
+    "GateTrace.to_dict",
             "GateTrace.written", "SGD.load_state_dict"}  # fmt: skip
 
 
@@ -77,7 +78,9 @@ class Arguments(Cases):
             return "MemoryError"
         except ALLOWED as error:
             if not named(error, dict.fromkeys(inspect_names(function)) | arguments):
-                raise Finding(f"unnamed {type(error).__name__} @ {place_of(error)}", f"{self.text}: {error}"[:400]) from error
+                raise Finding(
+                    f"unnamed {type(error).__name__} @ {place_of(error)}", f"{self.text}: {error}"[:400]
+                ) from error
             return type(error).__name__
         except BaseException as error:
             error.args = (f"{self.text}: {error}",)
@@ -92,7 +95,10 @@ class Arguments(Cases):
         target = rng.choice(model.layers) if isinstance(model, Sequential) and rng.random() < 0.7 else model
         name = rng.choice([n for n in dir(target) if not n.startswith("__")])
         content = value(rng, getattr(target, name, None))
-        self.label, self.text = f"set {type(target).__name__}.{name}", f"{type(target).__name__}.{name} = {_shown(content)}"
+        self.label, self.text = (
+            f"set {type(target).__name__}.{name}",
+            f"{type(target).__name__}.{name} = {_shown(content)}",
+        )
         try:
             setattr(target, name, content)
         except (AttributeError, *ALLOWED, OnPurpose):
@@ -155,11 +161,11 @@ def named(error, arguments):
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(error)) for word in words)
 
 
-def _is_much(item):
+def _is_much(item, depth=0):
     if isinstance(item, np.ndarray):
         return item.size > 1000 or any(map(_is_much, item.ravel()[:10]))
     if isinstance(item, list | tuple | dict | range):
-        return len(item) > 1000 or any(item is not inner and _is_much(inner) for inner in list(item)[:10])
+        return len(item) > 1000 or (depth < 3 and any(_is_much(inner, depth + 1) for inner in list(item)[:10]))
     return isinstance(item, int | float | np.number) and not isinstance(item, bool) and not abs(item) < 100
 
 

@@ -6,42 +6,33 @@ CALLS is {name: function of no arguments that gives (callable, {argument: value}
 from pathlib import Path
 
 import numpy as np
+from calls_layers import CHAIN, FULL, LAYERS, LENGTHS, MASK, STATE, TOKENS, X, chain, dict_of, lstm, x
 
 import lstm_cy
 from lstm_cy import (
-    LSTM, SGD, Activation, Adam, Attention, Dropout, Embedding, Linear, Masking, Readout, Seq2Seq, Sequential, StreamPool,
-    batches, config, decoding, distributed, losses, mse, quantize, reference, seq2seq, text, training, weights,
+    LSTM,
+    SGD,
+    Adam,
+    Embedding,
+    Linear,
+    Masking,
+    Seq2Seq,
+    Sequential,
+    StreamPool,
+    batches,
+    config,
+    decoding,
+    distributed,
+    losses,
+    mse,
+    reference,
+    seq2seq,
+    text,
+    training,
+    weights,
 )  # fmt: skip
 from lstm_cy.weights import gate_order, pytorch, report
 
-
-def x(*shape):
-    return np.linspace(-1, 1, int(np.prod(shape)), dtype="f4").reshape(shape)
-
-
-def lstm(**options):
-    return LSTM(2, 3, seed=0, **options)
-
-
-def chain():
-    return Sequential(Embedding(5, 2, seed=0), lstm(batch_first=True), Linear(3, 5, seed=0))
-
-
-def tapped(layer, *arguments):
-    """The tape of a call."""
-    return layer.forward(*arguments)[-1]
-
-
-X, TOKENS, LENGTHS = x(4, 2, 2), np.array([[1, 2, 3], [0, 4, 1]]), np.array([4, 2])
-STATE = x(1, 2, 3), x(1, 2, 3)
-MASK = np.array([[1, 1], [1, 0], [0, 1], [1, 1]], bool)
-FULL = {"x": X, "state": STATE, "lengths": LENGTHS, "mask": None, "reset": ~MASK, "threads": 2}
-CHAIN = {"x": TOKENS, "states": [(x(1, 2, 3), x(1, 2, 3))], "lengths": np.array([3, 2]), "mask": None, "reset": None, "threads": 1}
-LSTM_OPTIONS = {
-    "input_size": 2, "hidden_size": 3, "num_layers": 2, "bias": True, "batch_first": False, "dropout": 0.1, "bidirectional": False,
-    "proj_size": 0, "reverse": False, "peepholes": True, "coupled_gates": "f=1-i", "layer_norm": True, "clip": 2.0, "cell_clip": 3.0,
-    "proj_clip": None, "activations": ("hardsigmoid", "tanh", ("leakyrelu", 0.1)), "forget_bias": 1.0, "dtype": "float32", "seed": 0,
-}  # fmt: skip
 SAMPLING = {"temperature": 0.7, "top_k": 3, "top_p": 0.9}
 CTC = {"lengths": np.array([4, 3]), "blank": 0, "batch_first": False}
 GATES = {gate: (x(3, 5), x(3)) for gate in ("forget", "input", "candidate", "output")}
@@ -83,8 +74,10 @@ def step(tokens, state):
 def trainable():
     model = Sequential(lstm(), Linear(3, 1, seed=0))
     return model, {
-        "model": model, "data": (X, x(4, 2, 1)), "loss": mse, "optimizer": Adam(model, 0.01), "epochs": 2, "batch_size": 2,
-        "validation": (X, x(4, 2, 1), LENGTHS), "bptt": 2, "clip_norm": 1.0, "patience": 3, "checkpoint": "c.npz", "resume": False,
+        "model": model, "data": (X, x(4, 2, 1)), "loss": mse, "optimizer": Adam(model, 0.01), "epochs": 2,
+        "batch_size": 2,
+        "validation": (X, x(4, 2, 1), LENGTHS), "bptt": 2, "clip_norm": 1.0, "patience": 3, "checkpoint": "c.npz",
+        "resume": False,
         "seed": 0, "progress": False, "callbacks": (lambda history: None,), "parallel": None,
     }  # fmt: skip
 
@@ -97,10 +90,6 @@ def traced():
     return lstm().trace(X)
 
 
-def dict_of(layer):
-    return {name: np.array(array) for name, array in layer.state_dict().items()}
-
-
 def pool():
     made = StreamPool(lstm())
     made.join()
@@ -108,63 +97,7 @@ def pool():
     return made
 
 
-MODELS = {
-    "LSTM": (LSTM, LSTM_OPTIONS),
-    "Linear": (Linear, {"in_features": 2, "out_features": 3, "bias": True, "dtype": "float64", "seed": 0}),
-    "Embedding": (Embedding, {"num_embeddings": 5, "embedding_dim": 2, "mask_zero": True, "dtype": "float32", "seed": 0}),
-    "Dropout": (Dropout, {"p": 0.5}),
-    "Activation": (Activation, {"name": "elu", "alpha": 0.5, "beta": None}),
-    "Masking": (Masking, {"mask_value": 0.0, "dtype": "float32"}),
-    "Readout": (Readout, {"bidirectional": True, "go_backwards": False, "return_sequences": True, "zero_output_for_mask": False,
-                          "merge_mode": "sum", "batch_first": True}),
-    "Attention": (Attention, {"query_size": 2, "memory_size": 3, "score": "additive", "units": 4, "batch_first": True,
-                              "dtype": "float32", "seed": 0}),
-    "Seq2Seq": (Seq2Seq, {"num_tokens": 5, "embedding_dim": 2, "hidden_size": 4, "num_layers": 2, "dropout": 0.1,
-                          "score": "general", "dtype": "float32", "seed": 0}),
-    "SGD": (SGD, {"model": chain(), "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
-    "Adam": (Adam, {"model": chain(), "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}),
-    "QuantizedLSTM": (quantize.QuantizedLSTM, {"input_size": 2, "hidden_size": 3, "num_layers": 1, "weights": "int8", "dropout": 0.0}),
-    "StreamPool": (StreamPool, {"model": lstm()}),
-    "Words": (text.Words, {"words": ["a", "b"]}),
-    "Vocabulary": (text.Vocabulary, {"characters": "abc"}),
-    "Sequential": (Sequential, {"*": [lstm(), Dropout(0.1), Linear(3, 2)]}),
-}  # fmt: skip
-CALLS = {name: lambda pair=pair: pair for name, pair in MODELS.items()}
-
-
-def _layers():
-    """forward, backward and __call__ of each layer, loading included."""
-    inputs = {
-        "LSTM": (lstm, FULL), "Sequential": (chain, CHAIN), "Linear": (lambda: Linear(2, 3), {"x": X}), "Dropout": (Dropout, {"x": X}),
-        "Embedding": (lambda: Embedding(5, 2), {"tokens": TOKENS}), "Activation": (lambda: Activation("softmax"), {"x": X}),
-        "Masking": (Masking, {"x": X}), "Readout": (Readout, {"y": X, "lengths": LENGTHS, "mask": None}),
-        "Attention": (lambda: Attention(2, 3), {"queries": X, "memory": x(5, 2, 3), "memory_lengths": np.array([5, 2])}),
-        "Seq2Seq": (lambda: Seq2Seq(5, embedding_dim=2, hidden_size=4), {"pairs": np.array([[[1, 2, 3], [2, 1, -1]]]), "threads": 1}),
-        "QuantizedLSTM": (lambda: lstm().quantize("int8"), FULL),
-    }  # fmt: skip
-    for name, (make, arguments) in inputs.items():
-        yield f"{name}.__call__", lambda make=make, a=arguments: (make().__call__, dict(a))
-        if name != "QuantizedLSTM":
-            yield f"{name}.load_state_dict", lambda make=make: _loading(make())
-            yield f"{name}.replace_parameters", lambda make=make: (make().replace_parameters, {"arrays": dict_of(make())})
-            yield f"{name}.forward", lambda make=make, a=arguments: (make().forward, {**a, "rng": 0})
-            yield f"{name}.backward", lambda make=make, a=arguments: _backward(make(), a)
-
-
-def _loading(layer):
-    return layer.load_state_dict, {"mapping": dict_of(layer), "strict": True}
-
-
-def _backward(layer, arguments):
-    y, *_, tape = layer.forward(**arguments)
-    if isinstance(layer, Attention):
-        return layer.backward, {"tape": tape, "dcontext": y[0], "dweights": y[1]}
-    state = {"LSTM": {"dstate": STATE}, "Sequential": {"dstates": [STATE]}}.get(type(layer).__name__, {})
-    return layer.backward, {"tape": tape, "dy": y, **state}
-
-
-CALLS |= dict(_layers())
-CALLS |= {
+CALLS = LAYERS | {
     "LSTM.from_gates": lambda: (LSTM.from_gates, {**GATES, "batch_first": True, "dtype": "float64"}),
     "LSTM.quantize": lambda: (lstm().quantize, {"kind": "int8", "sample": X}),
     "LSTM.stepper": lambda: (lstm().stepper, {"batch_size": 2}),
@@ -181,21 +114,26 @@ CALLS |= {
     "StreamPool.set_state": lambda: (pool().set_state, {"id": 0, "state": (x(1, 3), x(1, 3))}),
     "StreamPool.reset": lambda: (pool().reset, {"ids": [0]}),
     "StreamPool.__contains__": lambda: (pool().__contains__, {"*": [0]}),
-    "StreamPool.step": lambda: (pool().step, {"ids": np.array([0, 1]), "x": x(2, 2), "out": np.empty((2, 3), "f4"), "threads": 1}),
+    "StreamPool.step": lambda: (pool().step, {"ids": np.array([0, 1]), "x": x(2, 2), "out": np.empty((2, 3), "f4"),
+        "threads": 1}),
     "Embedding.valid": lambda: (Embedding(5, 2, mask_zero=True).valid, {"tokens": TOKENS}),
     "Masking.valid": lambda: (Masking().valid, {"x": X}),
     "Seq2Seq.translate": lambda: (Seq2Seq(5, embedding_dim=2, hidden_size=4).translate, {
         "source": np.array([1, 2]), "start": 1, "end": 2, "beam_width": 3, "max_length": 4, "length_penalty": 0.5}),
     "Seq2Seq.align": lambda: (Seq2Seq(5, embedding_dim=2, hidden_size=4).align, {
         "source": np.array([1, 2]), "tokens": np.array([1, 3]), "start": 1}),
-    "seq2seq.teach": lambda: (seq2seq.teach, {"sources": [[1, 2], [3]], "targets": [[1], [2, 3]], "start": 1, "end": 2}),
-    "cross_entropy": lambda: (lstm_cy.cross_entropy, {"prediction": x(4, 2, 5), "target": np.ones((4, 2), int), "lengths": LENGTHS,
+    "seq2seq.teach": lambda: (seq2seq.teach, {"sources": [[1, 2], [3]], "targets": [[1], [2, 3]], "start": 1,
+    "end": 2}),
+    "cross_entropy": lambda: (lstm_cy.cross_entropy, {"prediction": x(4, 2, 5), "target": np.ones((4, 2), int),
+        "lengths": LENGTHS,
                                                      "batch_first": False, "ignore_index": 2, "weight": np.ones(5)}),
     "mse": lambda: (mse, {"prediction": x(4, 2, 5), "target": x(4, 2, 5), "lengths": LENGTHS, "batch_first": False}),
-    "ctc": lambda: (lstm_cy.ctc, {"prediction": x(4, 2, 5), "target": np.array([[1, 2], [3, 0]]), "target_lengths": np.array([2, 1]),
+    "ctc": lambda: (lstm_cy.ctc, {"prediction": x(4, 2, 5), "target": np.array([[1, 2], [3, 0]]),
+        "target_lengths": np.array([2, 1]),
                                  "zero_infinity": True, **CTC}),
     "ctc_greedy": lambda: (lstm_cy.ctc_greedy, {"scores": x(4, 2, 5), **CTC}),
-    "ctc_beam": lambda: (lstm_cy.ctc_beam, {"scores": x(4, 2, 5), **CTC, "beam_width": 3, "language_model": lambda prefix, label: -1.0}),
+    "ctc_beam": lambda: (lstm_cy.ctc_beam, {"scores": x(4, 2, 5), **CTC, "beam_width": 3,
+        "language_model": lambda prefix, label: -1.0}),
     "clip_grad_norm": lambda: (lstm_cy.clip_grad_norm, {"grads": dict_of(lstm()), "max_norm": 0.5}),
     "SGD.step": lambda: (lambda model: (SGD(model, 0.1).step, {"grads": dict_of(model)}))(lstm()),
     "Adam.step": lambda: (lambda model: (Adam(model).step, {"grads": dict_of(model)}))(lstm()),
@@ -206,11 +144,15 @@ CALLS |= {
     "training.History": lambda: (training.History, {"loss": [1.0], "validation": [1.0], "seconds": [1.0]}),
     "pad": lambda: (batches.pad, {"sequences": [x(3, 2), x(1, 2)], "batch_first": True}),
     "sample": lambda: (lstm_cy.sample, {"logits": x(2, 5), **SAMPLING, "rng": 0}),
-    "decoding.generate": lambda: (_written, {"model": chain(), "vocabulary": text.Vocabulary("abcd"), "prompt": "ab", "length": 5,
+    "decoding.generate": lambda: (_written, {"model": chain(), "vocabulary": text.Vocabulary("abcd"), "prompt": "ab",
+        "length": 5,
                                              **SAMPLING, "seed": 0}),
-    "decoding.surprise": lambda: (decoding.surprise, {"model": chain(), "tokens": np.array([1, 2, 3]), "chunk": 2, "progress": False}),
-    "decoding.Hypothesis": lambda: (decoding.Hypothesis, {"tokens": TOKENS, "score": 1.0, "log_probability": 1.0, "ended": True}),
-    "beam_search": lambda: (lstm_cy.beam_search, {"step": step, "state": STATE, "start": 1, "end": 2, "beam_width": 2, "max_length": 4,
+    "decoding.surprise": lambda: (decoding.surprise, {"model": chain(), "tokens": np.array([1, 2, 3]), "chunk": 2,
+        "progress": False}),
+    "decoding.Hypothesis": lambda: (decoding.Hypothesis, {"tokens": TOKENS, "score": 1.0, "log_probability": 1.0,
+        "ended": True}),
+    "beam_search": lambda: (lstm_cy.beam_search, {"step": step, "state": STATE, "start": 1, "end": 2, "beam_width": 2,
+        "max_length": 4,
                                                  "length_penalty": 0.5, "row_axis": 1}),
     "save": lambda: (lstm_cy.save, {"model": chain(), "path": "saved.npz", "metadata": {"a": [1, {"b": None}]}}),
     "load": lambda: (lstm_cy.load, {"path": saved(lstm()), "strict": False}),
@@ -218,24 +160,29 @@ CALLS |= {
     "from_keras": lambda: (lstm_cy.from_keras, {"model": None}),
     "from_onnx": lambda: (lstm_cy.from_onnx, {"model": weights.onnx.to_onnx(lstm()), "strict": True}),
     "onnx.lstms": lambda: (weights.onnx.lstms, {"model": weights.onnx.to_onnx(lstm())}),
-    "onnx.to_onnx": lambda: (weights.onnx.to_onnx, {"model": chain(), "states": True, "lengths": True, "metadata": {"a": 1}}),
+    "onnx.to_onnx": lambda: (weights.onnx.to_onnx, {"model": chain(), "states": True, "lengths": True,
+        "metadata": {"a": 1}}),
     "OnnxModel.run": lambda: (onnx_model().run, {"inputs": {"x": X}, "outputs": ["y"]}),
     "pytorch.read": lambda: (pytorch.read, {"path": saved(lstm(), "model.safetensors")}),
     "pytorch.lstms": lambda: (pytorch.lstms, {"source": dict_of(lstm()), "batch_first": True, "strict": True}),
     "pytorch.to_state_dict": lambda: (pytorch.to_state_dict, {"model": lstm(), "prefix": "a."}),
     "report.describe": lambda: (report.describe, {"path": saved(lstm())}),
-    "gate_order.reorder": lambda: (gate_order.reorder, {"rows": x(12, 2), "source": ["input", "forget", "candidate", "output"],
+    "gate_order.reorder": lambda: (gate_order.reorder, {"rows": x(12, 2), "source": ["input", "forget", "candidate",
+        "output"],
                                                        "target": ("output", "forget", "candidate", "input")}),
     "gate_order.stack": lambda: (gate_order.stack, {"gates": {gate: x(3, 2) for gate in GATES}}),
     "set_num_threads": lambda: (lstm_cy.set_num_threads, {"n": 2}),
     "show_config": lambda: (lstm_cy.show_config, {"mode": "dicts"}),
-    "GateTrace": lambda: (lstm_cy.GateTrace, {**{n: x(4, 2, 3) for n in ("forget", "input", "candidate", "output", "cell", "hidden")},
-                          "initial_cell": x(2, 3), "valid": MASK, "reset": ~MASK, "batch_first": False, "reverse": False}),
+    "GateTrace": lambda: (lstm_cy.GateTrace, {**{n: x(4, 2, 3) for n in ("forget", "input", "candidate", "output",
+        "cell", "hidden")},
+                          "initial_cell": x(2, 3), "valid": MASK, "reset": ~MASK, "batch_first": False,
+                          "reverse": False}),
     "GateTrace.retention": lambda: (traced().retention, {"t0": 0, "t1": 2}),
     "GateTrace.contribution": lambda: (traced().contribution, {"t": 2}),
     "GateTrace.telling": lambda: (traced().telling, {"row": 0}),
     "GateTrace.report": lambda: (traced().report, {"tokens": list("abcd"), "row": 0, "units": 2}),
-    "GateTrace.plot": lambda: (_closed(traced().plot), {"tokens": list("abcd"), "row": 0, "units": [0, 1], "lines": 2, "steps": (0, 3),
+    "GateTrace.plot": lambda: (_closed(traced().plot), {"tokens": list("abcd"), "row": 0, "units": [0, 1], "lines": 2,
+        "steps": (0, 3),
                                                        "title": "t"}),
     "GateTrace.to_npz": lambda: (traced().to_npz, {"path": "trace.npz"}),
     "Vocabulary.from_text": lambda: (text.Vocabulary.from_text, {"text": "abca", "min_count": 1, "size": 3}),
@@ -255,20 +202,25 @@ CALLS |= {
     "text.read_text": lambda: (text.read_text, {"path": _file("a.txt", b"text")}),
     "text.columns": lambda: (text.columns, {"tokens": np.arange(9), "batch_size": 2}),
     "text.unigram_entropy": lambda: (text.unigram_entropy, {"tokens": np.arange(9)}),
-    "distributed.predict": lambda: (distributed.predict, {"model": lstm(), "data": _array_file(), "lengths": LENGTHS, "out": "o.npy", "threads": 1,
+    "distributed.predict": lambda: (distributed.predict, {"model": lstm(), "data": _array_file(), "lengths": LENGTHS,
+        "out": "o.npy", "threads": 1,
                                                          "progress": False}),
-    "losses.within_lengths": lambda: (losses.within_lengths, {"shape": (4, 2, 1), "lengths": LENGTHS, "batch_first": False}),
+    "losses.within_lengths": lambda: (losses.within_lengths, {"shape": (4, 2, 1), "lengths": LENGTHS,
+    "batch_first": False}),
     "config.engine": lambda: (config.engine, {}),
-    "reference.forward": lambda: (reference.forward, {"x": X, "h0": x(2, 3), "c0": x(2, 3), "weight_ih": x(12, 2), "weight_hh": x(12, 3),
+    "reference.forward": lambda: (reference.forward, {"x": X, "h0": x(2, 3), "c0": x(2, 3), "weight_ih": x(12, 2),
+        "weight_hh": x(12, 3),
                                                      "bias": x(12)}),
     "LSTMClassifier": lambda: (lambda **options: _fit_with("LSTMClassifier", options), {
-        "hidden_size": 2, "num_layers": 1, "bidirectional": True, "dropout": 0.1, "lr": 0.1, "epochs": 1, "batch_size": 4, "clip_norm": 1.0,
+        "hidden_size": 2, "num_layers": 1, "bidirectional": True, "dropout": 0.1, "lr": 0.1, "epochs": 1,
+        "batch_size": 4, "clip_norm": 1.0,
         "patience": 1, "validation_fraction": 0.3, "class_weight": "balanced", "random_state": 0, "verbose": False}),
     "LSTMClassifier.fit": lambda: (_new("LSTMClassifier").fit, {"X": x(8, 3, 2), "y": np.array([0, 1] * 4)}),
     "LSTMRegressor.fit": lambda: (_new("LSTMRegressor").fit, {"X": [x(3, 2), x(2, 2), x(1, 2)], "y": x(3)}),
     "LSTMClassifier.predict": lambda: (fitted("LSTMClassifier").predict, {"X": x(2, 3, 2)}),
     "LSTMRegressor.predict": lambda: (fitted("LSTMRegressor").predict, {"X": x(2, 3, 2)}),
-    "LSTMForecaster": lambda: (_forecast, {"horizon": 2, "window": 4, "hidden_size": 2, "num_layers": 1, "dropout": 0.0, "lr": 0.1,
+    "LSTMForecaster": lambda: (_forecast, {"horizon": 2, "window": 4, "hidden_size": 2, "num_layers": 1,
+        "dropout": 0.0, "lr": 0.1,
                                           "epochs": 1, "calibration_fraction": 0.2}),
     "LSTMForecaster.fit": lambda: (forecaster(False).fit, {"y": np.sin(np.arange(60.0))}),
     "LSTMForecaster.predict": lambda: (forecaster().predict, {"horizon": 2, "y": np.sin(np.arange(30.0))}),

@@ -3,9 +3,10 @@
     python tests/slow/fuzz/files.py FOUND --count 1000000
     python tests/slow/fuzz/files.py FOUND --index 4711          # that case again, alone
 
-Seeds are made at the start, in FOUND/seeds, by this library, PyTorch, Keras and ONNX (the extra `test` and PyTorch), and
-damaged as mutations.py does it. Each damaged file goes through `load`, and some through what else reads files. What
-loads is run, some of the time. A case is a number: FOUND/state.json has how far this came, and the next run goes on there.
+Seeds are made at the start, in FOUND/seeds, by this library, PyTorch, Keras and ONNX (the extra `test` and PyTorch),
+and damaged as mutations.py does it. Each damaged file goes through `load`, and some through what else reads files.
+What loads is run, some of the time. A case is a number: FOUND/state.json has how far this came, and the next run goes
+on there.
 """
 
 import os

@@ -1,27 +1,30 @@
-"""Damage to bytes: anywhere, or where a format keeps its lengths, names and offsets. Choices come from a random.Random."""
+"""Damage to files: anywhere, or where a format keeps its lengths, names and offsets; checksums are right again."""
 
 import io
 import json
-import pickletools
 import re
 import struct
 import warnings
 import zipfile
 
-#: numbers that are often one too many
-EDGES = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1000, 32767, 65535, 65536, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
-         2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)  # fmt: skip
+from mutations_anywhere import EDGES, anywhere
+from mutations_binary import hdf5, pickled, protobuf
+
 _AHEAD = "[" * 2000 + "]" * 2000
 #: what may stand anywhere in a JSON text
 JSON = (None, True, False, 0, 1, -1, 2, 3, 0.5, -0.0, 1e308, float("nan"), float("inf"), 10**18, 2**31, 2**63, 10**30,
-        10**400, "", "x", "é", "\ud800", "\0", "\x1b[2J", "a" * 300, "1", "LSTM", "Sequential", "float32", "float16", "f8",
+        10**400, "", "x", "é", "\ud800", "\0", "\x1b[2J", "a" * 300, "1", "LSTM", "Sequential", "float32", "float16",
+        "f8",
         "O", "V4", "(,)f4", "f4,f4", "relu", "softmax", [], [1], [[]], [None], {}, {"a": 1}, {"type": "LSTM"},
         {"class_name": "LSTM", "config": {}}, "same", "NaN", json.loads(_AHEAD[1900:2100]))  # fmt: skip
 NPY = ("{}", "{'descr': '<f4'}", "0", "(", "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}", "{'descr': '<f4', "
-       "'fortran_order': True, 'shape': (2, 3), }", "['a'] * 3", "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
+       "'fortran_order': True, 'shape': (2, 3), }", "['a'] * 3",
+       "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }", "{'descr': '<f4', 'fortran_order': 0, 'shape': 3}",
-       "{'descr': '<M8[s]', 'fortran_order': False, 'shape': ()}", "{'descr': '(,)f4', 'fortran_order': False, 'shape': ()}",
-       "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}", "(" * 150 + ")" * 150)  # fmt: skip
+       "{'descr': '<M8[s]', 'fortran_order': False, 'shape': ()}",
+       "{'descr': '(,)f4', 'fortran_order': False, 'shape': ()}",
+       "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}",
+       "(" * 150 + ")" * 150)  # fmt: skip
 
 
 def damage(rng, data, name, others):
@@ -54,47 +57,6 @@ def aware_of(data):
     if data[:1] in (b"\x08", b"\x0a", b"\x3a"):
         return (protobuf,)
     return ()
-
-
-def anywhere(rng, data, others):
-    """Bytes changed without a thought of what they are."""
-    data = bytearray(data or b"\0")
-    size = len(data)
-    at = rng.randrange(size)
-    kind = rng.randrange(9)
-    if kind == 0:
-        for _ in range(rng.choice((1, 1, 2, 8))):
-            data[rng.randrange(size)] ^= 1 << rng.randrange(8)
-    elif kind == 1:
-        data[at : at + rng.choice((1, 1, 2, 4))] = bytes(
-            rng.choice((0, 255, 127, 128, rng.randrange(256))) for _ in range(1)
-        )
-    elif kind == 2:
-        del data[at:]
-    elif kind == 3:
-        del data[at : at + rng.choice((1, 2, 8, 64, size // 2))]
-    elif kind == 4:
-        data[at:at] = data[at : at + rng.choice((1, 8, 64, 1024))]
-    elif kind == 5:
-        other = others(rng)
-        data[at:] = other[min(at, len(other)) if rng.random() < 0.5 else rng.randrange(len(other)) :]
-    elif kind == 6:
-        other = others(rng)
-        start, length = rng.randrange(len(other)), rng.choice((1, 4, 16, 256))
-        data[at : at + length] = other[start : start + length]
-    else:
-        number(rng, data, at)
-    return bytes(data)
-
-
-def number(rng, data, at):
-    """An integer of 1 to 8 bytes becomes another: an edge, or near what it was."""
-    form = rng.choice("<>") + rng.choice("BHIQ"[: len(data).bit_length()])
-    width = struct.calcsize(form)
-    at = min(at, max(len(data) - width, 0))
-    (old,) = struct.unpack_from(form, data, at)
-    value = rng.choice((*EDGES, len(data), old + 1, old - 1, old * 2, old // 2, -old))
-    struct.pack_into(form, data, at, value % (1 << 8 * width))
 
 
 def zipped(rng, data, others):
@@ -167,7 +129,7 @@ def framed(text, rest):
 
 
 def as_json(rng, data, others):
-    """A value somewhere in a JSON text changes, goes, comes twice, or changes places; texts inside may be JSON again."""
+    """A value somewhere in a JSON text changes, goes, comes twice or moves; texts inside may be JSON again."""
     tree = changed(rng, json.loads(data))
     text = json.dumps(tree)
     if rng.random() < 0.03:
@@ -211,163 +173,3 @@ def _places(tree):
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
         yield tree, key
         yield from _places(tree[key])
-
-
-def pickled(rng, data, others):
-    """An opcode is left out, comes twice, changes places or its argument; or one that does something comes in."""
-    steps = [(code.name, place) for code, _, place in pickletools.genops(data)]
-    cuts = [place for _, place in steps] + [len(data)]
-    parts = [data[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
-    at, to, kind = rng.randrange(len(parts)), rng.randrange(len(parts)), rng.randrange(7)
-    if kind == 0:
-        del parts[at]
-    elif kind == 1:
-        parts[at : at + 1] *= rng.choice((2, 3, 50))
-    elif kind == 2:
-        parts[at], parts[to] = parts[to], parts[at]
-    elif kind == 3:
-        part = bytearray(parts[at])
-        number(rng, part, rng.randrange(len(part)))
-        parts[at] = bytes(part)
-    elif kind == 4:
-        parts.insert(at, rng.choice(OPCODES))
-    elif kind == 5:
-        parts[at:at] = parts[to : to + rng.choice((1, 2, 5, 20))]
-    else:
-        parts[at] = parts[to]
-    return b"".join(parts)
-
-
-OPCODES = (b"0", b"1", b"2", b"(", b")", b"]", b"}", b"a", b"b", b"e", b"s", b"t", b"u", b"R", b"Q", b"N", b"\x85", b"\x86",
-           b"\x87", b"\x88", b"\x89", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"h\0", b"q\0", b"j\xff\xff\xff\x7f",
-           b"r\xff\xff\xff\xff", b"cos\nsystem\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
-           b"I1\n", b"I" + b"9" * 50 + b"\n", b"L-1L\n", b"F1e999\n", b"Fnan\n", b"G\x7f\xf0\0\0\0\0\0\0", b"X\1\0\0\0x", b"K\0",
-           b"J\xff\xff\xff\xff", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x8a\xff" + b"\x7f" * 255, b"\x8c\1x", b"U\1x",
-           b"S'a'\n", b"V\\ud800\n", b"Pid\n", b"\x80\x02", b"\x95" + b"\xff" * 8, b"\x97", b"\x82\1", b"i os\nx\n", b"o", b"d",
-           b"l", b"g1\n", b"p1\n", b"B\1\0\0\0x", b"\x8e\1\0\0\0\0\0\0\0x", b"\x96\1\0\0\0\0\0\0\0x")  # fmt: skip
-
-
-def hdf5(rng, data, others):
-    """A field of eight aligned bytes gets what another has, or an edge; or a message's type, size and flags change."""
-    out, words = bytearray(data), len(data) // 8
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        marks = [m.start() for m in re.finditer(rb"TREE|HEAP|SNOD|GCOL|OHDR|\{\"", data)] or [0]
-        near = rng.choice(marks) // 8 + rng.randrange(-4, 24) if rng.random() < 0.7 else rng.randrange(words)
-        at = 8 * (max(near, 0) % words)
-        kind = rng.randrange(5)
-        if kind == 0:
-            source = 8 * rng.randrange(words)
-            out[at : at + 8] = data[source : source + 8]
-        elif kind == 1:
-            value = rng.choice((*EDGES, *marks, len(data), len(data) - 8, at, 8 * rng.randrange(words)))
-            struct.pack_into("<Q", out, at, value % (1 << 64))
-        elif kind == 2:
-            struct.pack_into(
-                "<HHB", out, at, rng.randrange(24), rng.choice((0, 8, 16, 24, 40, 65528, 65535)), rng.choice((0, 1, 2))
-            )
-        elif kind == 3:
-            number(rng, out, at)
-        else:  # in the text of the configuration, without changing its length
-            words_in_text = list(re.finditer(rb'(?<=[:\[] )(\d+|true|false|null|"\w+")(?=[,}\]])', data))
-            if words_in_text:
-                one = rng.choice(words_in_text)
-                size = one.end() - one.start()
-                fits = [
-                    v
-                    for v in (b"0", b"1", b"9" * size, b"null", b"true", b'""', b"[]", b"{}", b"-1", b"1e99")
-                    if len(v) <= size
-                ]
-                out[one.start() : one.end()] = rng.choice(fits).ljust(size)
-    return bytes(out)
-
-
-def protobuf(rng, data, others):
-    """A field somewhere goes, comes twice, changes its number or value; all lengths around it are right."""
-    fields = parsed(data)
-    if not fields:
-        return anywhere(rng, data, others)
-    every = list(_fields(fields))
-    holder, at = rng.choice(every)
-    other, to = rng.choice(every)
-    field, kind = holder[at], rng.randrange(12)
-    number_, wire, value = field
-    if kind == 0:
-        del holder[at]
-    elif kind == 1:
-        holder[at:at] = [field] * rng.choice((1, 2, 100))
-    elif kind == 2:
-        holder[at] = (rng.randrange(1, 32), wire, value)
-    elif kind == 3:
-        holder[at] = (number_, *other[to][1:])
-    elif kind == 4:
-        holder.insert(at, other[to])
-    elif wire == 0:
-        holder[at] = (number_, 0, rng.choice((*EDGES, value + 1, max(value - 1, 0), rng.randrange(20))) % (1 << 64))
-    elif wire == 2 and isinstance(value, bytes):
-        strings = [h[i][2] for h, i in every if isinstance(h[i][2], bytes)]
-        holder[at] = (
-            number_,
-            2,
-            rng.choice((anywhere(rng, value, others) if value else b"\0", rng.choice(strings), b"")),
-        )
-    else:
-        holder.append(field)
-    return packed(fields)
-
-
-def varint(value):
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def packed(fields):
-    parts = []
-    for number_, wire, value in fields:
-        content = packed(value) if isinstance(value, list) else value
-        body = varint(content) if wire == 0 else varint(len(content)) + content if wire == 2 else content
-        parts.append(varint(number_ << 3 | wire) + body)
-    return b"".join(parts)
-
-
-def parsed(data, depth=0):
-    """[(number, wire type, value)], with lists where the bytes of a field are fields again; None if they are not."""
-    at, fields = 0, []
-
-    def number_at(at):
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
-            if byte < 128 or shift > 63:
-                return value, at
-
-    try:
-        while at < len(data):
-            key, at = number_at(at)
-            wire = key & 7
-            if key >> 3 == 0 or key >> 3 > 100 or wire in (3, 4, 6, 7):
-                return None
-            if wire == 0:
-                value, at = number_at(at)
-            else:
-                size, at = number_at(at) if wire == 2 else (8 if wire == 1 else 4, at)
-                value, at = bytes(data[at : at + size]), at + size
-                if at > len(data):
-                    return None
-                if wire == 2 and size > 1 and depth < 12:
-                    value = parsed(value, depth + 1) or value
-            fields.append((key >> 3, wire, value))
-    except IndexError:
-        return None
-    return fields
-
-
-def _fields(fields):
-    for at, (_, _, value) in enumerate(fields):
-        yield fields, at
-        if isinstance(value, list):
-            yield from _fields(value)

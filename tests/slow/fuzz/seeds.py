@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from lstm_cy import (
-    LSTM, Activation, Adam, Dropout, Embedding, Linear, Masking, Readout, Seq2Seq, Sequential, fit, mse, save,
+    LSTM,
+    Activation,
+    Adam,
+    Dropout,
+    Embedding,
+    Linear,
+    Masking,
+    Readout,
+    Seq2Seq,
+    Sequential,
+    fit,
+    mse,
+    save,
 )  # fmt: skip
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -124,9 +136,12 @@ def onnxs(folder):
     constants = {"axes": [0], "shape": [2, -1], "starts": [0], "ends": [3], "split": [1, 3], "to": [4, 4]}
     constants |= {"index": [[0, 1]], "pads": [1, 0, 0, 1], "one": 1, "five": 5}
     steps = [
-        "Unsqueeze x axes", "Reshape 0 shape", "Slice 1 starts ends axes", "Concat 1 2 !axis=0", "ReduceMax 3 !keepdims=0",
-        "Relu x", "Gather x index", "Expand 4 to", "Shape x", "Cast 8 !to=1", "Equal 8 8", "Where 10 8 8", "Transpose 7",
-        "Tile 7 split", "MatMul 7 13", "Gemm 7 7 7 !transA=1", "Pad 7 pads", "Split 7 split !axis=1", "ReduceSum 7 axes",
+        "Unsqueeze x axes", "Reshape 0 shape", "Slice 1 starts ends axes", "Concat 1 2 !axis=0",
+        "ReduceMax 3 !keepdims=0",
+        "Relu x", "Gather x index", "Expand 4 to", "Shape x", "Cast 8 !to=1", "Equal 8 8", "Where 10 8 8",
+        "Transpose 7",
+        "Tile 7 split", "MatMul 7 13", "Gemm 7 7 7 !transA=1", "Pad 7 pads", "Split 7 split !axis=1",
+        "ReduceSum 7 axes",
         "Range one five one", "Pow 14 five", "Flatten 6", "ArgMax 14", "LayerNormalization 7 7", "CastLike 8 x",
     ]  # fmt: skip
     nodes = []
