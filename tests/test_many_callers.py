@@ -261,6 +261,110 @@ def test_a_fork_amid_calls(engine):
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+FORKING_TOGETHER = """
+    import os, subprocess, sys, threading, time, warnings
+    import numpy as np
+    from lstm_cy import LSTM
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    lstm = LSTM(24, 40, 2, seed=0)
+    x = np.random.default_rng(0).standard_normal((30, 12, 24)).astype("float32")
+    expected, stepper = lstm(x)[0], lstm.stepper(12)
+    stop, forks, within = threading.Event(), [], threading.local()
+
+    def fork_within():
+        # another thread runs between the hooks; one of them forks itself
+        time.sleep(0)
+        if not getattr(within, "fork", False):
+            within.fork = True
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            within.fork = False
+
+    os.register_at_fork(before=fork_within, after_in_parent=lambda: time.sleep(0))
+
+    def call():
+        while not stop.is_set():
+            assert np.abs(lstm(x, threads=2)[0] - expected).max() < 2e-6
+            stepper.step(x[0])  # which waits, where it has to, with the GIL
+
+    def fork():
+        for _ in range(40):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if np.abs(lstm(x, threads=2)[0] - expected).max() < 2e-6 else 3)
+            assert os.waitpid(child, 0)[1] == 0
+            forks.append(child)
+        subprocess.run([sys.executable, "-c", ""], check=True)  # by vfork or posix_spawn
+        subprocess.run([sys.executable, "-c", ""], check=True, preexec_fn=int)  # by fork
+
+    callers = [threading.Thread(target=call)]
+    forkers = [threading.Thread(target=fork) for _ in range(3)]
+    for thread in callers + forkers:
+        thread.start()
+    for thread in forkers:
+        thread.join()
+    stop.set()
+    callers[0].join()
+    print(len(forks))
+    """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("engine", config.ENGINES)
+def test_threads_that_fork_at_once(engine):
+    done = run_python(FORKING_TOGETHER, LSTM_CY_ENGINE=engine, OPENBLAS_NUM_THREADS="2")
+    assert (done.returncode, done.stdout) == (0, "120\n"), done.stderr
+
+
+FORKED_IN_A_HANDLER = """
+    import os, signal, sys, warnings
+    import numpy as np
+    from lstm_cy import LSTM
+    from lstm_cy._kernels import pool
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    B, T = SIZE
+    lstm = LSTM(64, 128, seed=0)
+    x = np.random.default_rng(0).standard_normal((T, B, 64)).astype("float32")
+    short = x[:300]
+    expected, of_short = lstm(x, threads=1)[0], lstm(short, threads=1)[0]
+    children, turn = [], 0
+
+    def fork(*_):
+        children.append(os.fork())
+
+    signal.signal(signal.SIGALRM, fork)
+    while len(children) < 5 or not pool.statistics()[1]:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        before = len(children)
+        try:
+            y = lstm(x, threads=2)[0]
+            assert np.array_equal(y, expected)
+            outcome = 0
+        except RuntimeError as error:
+            assert "has forked in the middle of this call" in str(error)
+            outcome = 7
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if 0 in children:  # a child: the call is right or has said why not, and the next ones have workers of their own
+            for _ in range(20):
+                assert np.array_equal(lstm(short, threads=2)[0], of_short)
+            os._exit(outcome)
+        assert outcome == 0
+    print(sorted({os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}))
+    """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("size", ("8, 4000", "1, 30000"))
+def test_a_handler_of_a_signal_that_forks_in_the_middle_of_a_call(size):
+    done = run_python(FORKED_IN_A_HANDLER.replace("SIZE", size), LSTM_CY_ENGINE="packed", LSTM_CY_SPIN_US="1000000")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in ("[7]\n", "[0, 7]\n"), done.stderr
+
+
 def test_one_model_steps_in_many_threads():
     """Streams of pools and Steppers, tokens and heads, one for each thread."""
     model = Sequential(Embedding(7, 5, seed=0), LSTM(5, 33, seed=1), Linear(33, 7, seed=2))

@@ -1,17 +1,20 @@
 """The only module that names BLAS; importing it imports SciPy."""
 
-import os
-
 from cpython.pycapsule cimport PyCapsule_New
-from cpython.pythread cimport (
-    NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock,
-)
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
-from .pool cimport take
+from .pool cimport Forks, at_fork, begin_fork, is_first_fork, take, was_last_fork
 from .table cimport real
 
 include "blas_int.pxi"  # written by setup.py: SciPy's name for the integers of its BLAS
+
+cdef extern from "pythread.h" nogil:
+    # cpython.pythread has the second one as a function that needs the GIL
+    ctypedef void* PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock()
+    int PyThread_acquire_lock(PyThread_type_lock, int)
+    void PyThread_release_lock(PyThread_type_lock)
+    const int WAIT_LOCK, NOWAIT_LOCK
 
 cdef enum:
     # Up to this many rows a matrix-vector product for each is faster: OpenBLAS's gemm copies the whole weight matrix
@@ -81,28 +84,50 @@ def statistics():
     return arrivals, waits
 
 
-def make_doors():
-    """New doors, all free: at first, and in a forked child, whose parent has taken all the old ones."""
+cdef int make_doors() noexcept nogil:
+    """Make new doors, all free; return how many. Where there is no memory for one the old one stays."""
+    cdef PyThread_type_lock door
+    cdef int number, made = 0
     for number in range(MOST_CALLERS):
-        doors[number] = PyThread_allocate_lock()
-        if doors[number] == NULL:
-            raise MemoryError
+        door = PyThread_allocate_lock()
+        if door != NULL:
+            doors[number] = door
+            made += 1
+    return made
 
 
-def close_doors():
-    """Wait until nobody is inside: OpenBLAS has locks too; one that is taken in a fork is never free in the child."""
-    for number in range(MOST_CALLERS):
-        PyThread_acquire_lock(doors[number], WAIT_LOCK)
+# A fork waits until nobody is inside: OpenBLAS has locks too, and one that is taken in a fork is never free in the
+# child. The system calls these three within fork(), where a thread that holds the GIL goes on holding it. Between hooks
+# of Python's it could lose it, to a thread that waits for a door with it.
+
+cdef Forks forks
 
 
-def open_doors():
-    for number in range(MOST_CALLERS):
-        PyThread_release_lock(doors[number])
+cdef void close_doors() noexcept nogil:
+    cdef int number
+    if is_first_fork(&forks):
+        for number in range(MOST_CALLERS):  # two that fork at once take them in the same order
+            PyThread_acquire_lock(doors[number], WAIT_LOCK)
+    begin_fork(&forks)
 
 
-make_doors()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=close_doors, after_in_parent=open_doors, after_in_child=make_doors)
+cdef void open_doors() noexcept nogil:
+    cdef int number
+    if was_last_fork(&forks):
+        for number in range(MOST_CALLERS):
+            PyThread_release_lock(doors[number])
+
+
+cdef void open_in_child() noexcept nogil:
+    """Threads that the child does not have may have waited for the locks: it gets others."""
+    if was_last_fork(&forks):
+        make_doors()
+
+
+if make_doors() < MOST_CALLERS:
+    raise MemoryError
+# After SciPy has loaded OpenBLAS, whose own hook ends its threads: that must come after this one, once they have no work.
+at_fork(close_doors, open_doors, open_in_child)
 
 cdef Blas table
 

@@ -9,6 +9,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free, malloc
 
 from .flags cimport give_back as leave, take as enter
+from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
 
 cdef enum:
     LINE = 64  # bytes of a cache line
@@ -114,6 +115,26 @@ cdef class Borrowed:
 
     def __dealloc__(self):
         give_back(self.memory)
+
+
+# A fork waits until no thread looks at what is kept: what the child found half changed would stay so.
+
+cdef Forks forks
+
+
+cdef void before_fork() noexcept nogil:
+    if is_first_fork(&forks):
+        while not enter(&inside):  # nobody stays for longer than it takes to give memory back to the C library
+            pass
+    begin_fork(&forks)
+
+
+cdef void after_fork() noexcept nogil:
+    if was_last_fork(&forks):
+        leave(&inside)
+
+
+at_fork(before_fork, after_fork, after_fork)
 
 
 def kept_now():

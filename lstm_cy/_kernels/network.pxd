@@ -6,7 +6,7 @@ from . cimport blas as blas_door
 from . cimport table
 from .blas cimport Blas
 from .memory cimport borrow, give_back
-from .pool cimport look, publish
+from .pool cimport look, publish, workers_are_gone
 from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
 
 cdef enum:
@@ -86,7 +86,7 @@ ctypedef struct Sum:
 
 
 ctypedef enum Status:
-    DONE, NO_MEMORY, SIGNALLED
+    DONE, NO_MEMORY, SIGNALLED, FORKED
 
 
 ctypedef struct Engine:
@@ -181,7 +181,7 @@ cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ss
 cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
                            Py_ssize_t part, Py_ssize_t parts, const real* b, real* space,
                            const Sum* sum) noexcept nogil:
-    """Add one of `parts` parts of the rows of a (rows, M)^T b (rows, N) to a sum, with outer_space(...) elements' space.
+    """Add one of `parts` parts of the rows of a (rows, M)^T b (rows, N) to a sum, with outer_space(...) elements.
 
     With BLAS there is but one part.
     """
@@ -412,7 +412,9 @@ cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t*
     work[0] = 0
     if caller and signals_pending():
         publish(stop, 1)
-    return SIGNALLED if look(stop) else DONE
+    if look(stop):
+        return SIGNALLED
+    return FORKED if caller and workers_are_gone() else DONE
 
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *

@@ -289,4 +289,7 @@ cdef int check(int status) except -1:
     """Raise what a driver's status says."""
     if status == NO_MEMORY:
         raise MemoryError("no memory for the working arrays of this call")
+    if status == FORKED:
+        raise RuntimeError("a handler of a signal has forked in the middle of this call, and the child, which has none of "
+                           "its worker threads, cannot finish it: call again")
     return -1 if status == SIGNALLED else 0  # the signal's exception is already set

@@ -1,6 +1,6 @@
 """Worker threads: a job is offered, whoever is awake soon enough joins it, nobody is waited for.
 
-Every function may be called without the GIL. Where there are no POSIX threads no worker ever joins.
+All but `at_fork` may be called without the GIL. Where there are no POSIX threads no worker ever joins.
 """
 
 ctypedef void (*Task)(void* argument) noexcept nogil
@@ -10,6 +10,25 @@ cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil
 
 # Let nobody else join, and wait until those who did have finished.
 cdef void close_job() noexcept nogil
+
+# Whether this process is the child of a fork that the caller of the open job made in a handler of a signal: the workers,
+# and the parts that they had taken, are with the parent.
+cdef bint workers_are_gone() noexcept nogil
+
+ctypedef void (*Hook)() noexcept nogil
+
+# Have three functions called within every fork: before it, and after it in the parent and in the child. What is had so
+# last is called first before a fork.
+cdef int at_fork(Hook before, Hook in_parent, Hook in_child) except -1
+
+# Another library's hook may itself fork: a lock is taken in the first of such forks and given back in the last.
+ctypedef struct Forks:
+    long thread
+    int count
+
+cdef bint is_first_fork(const Forks* forks) noexcept nogil
+cdef void begin_fork(Forks* forks) noexcept nogil
+cdef bint was_last_fork(Forks* forks) noexcept nogil
 
 # Whether a worker is awake, or calls follow each other so fast that one that is woken now will be: to wake one takes
 # tens of microseconds. `note_call` tells when a call that could have used one has ended.

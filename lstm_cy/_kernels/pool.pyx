@@ -11,6 +11,7 @@ cdef extern from *:
     """
     #include <stddef.h>
     typedef void (*lstm_cy_task)(void *);
+    typedef void (*lstm_cy_hook)(void);
 
     #ifndef LSTM_CY_NO_THREADS  /* setup.py has tried it */
     #include <pthread.h>
@@ -26,6 +27,8 @@ cdef extern from *:
 
     static struct {
         int taken;              /* whether a call has the pool */
+        pthread_t owner;        /* the thread that makes it */
+        int gone;               /* whether it has forked meanwhile, and this is the child */
         uint64_t job;           /* its number << 32 | free seats << 16 | workers in it */
         lstm_cy_task task;
         void *argument;
@@ -90,17 +93,14 @@ cdef extern from *:
         return NULL;
     }
 
-    /* The child of a fork has none of the threads, and nobody who would give the locks back. */
+    /* The child of a fork has none of the threads, and nobody who would give the locks back. Of a call it has the
+       thread only where that forked itself, in a handler of a signal. */
     static void lstm_cy_after_fork(void) {
-        lstm_cy_pool.taken = lstm_cy_pool.started = lstm_cy_pool.sleeping = 0;
+        lstm_cy_pool.gone = lstm_cy_pool.taken = lstm_cy_pool.taken && pthread_equal(lstm_cy_pool.owner, pthread_self());
+        lstm_cy_pool.started = lstm_cy_pool.sleeping = 0;
         lstm_cy_pool.job &= ~(uint64_t)0xffffffff;
         pthread_mutex_init(&lstm_cy_pool.mutex, NULL);
         pthread_cond_init(&lstm_cy_pool.woken, NULL);
-    }
-
-    static void lstm_cy_set_up(int64_t spin) {
-        lstm_cy_pool.spin = spin;
-        pthread_atfork(NULL, NULL, lstm_cy_after_fork);
     }
 
     static void lstm_cy_start_worker(void) {
@@ -120,6 +120,7 @@ cdef extern from *:
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
         if (helpers > LSTM_CY_MOST_WORKERS) helpers = LSTM_CY_MOST_WORKERS;
         if (helpers < 1 || __atomic_exchange_n(&lstm_cy_pool.taken, 1, __ATOMIC_ACQUIRE)) return 0;
+        lstm_cy_pool.owner = pthread_self();
         for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
@@ -145,8 +146,23 @@ cdef extern from *:
         int turns = 0;
         __atomic_and_fetch(&lstm_cy_pool.job, ~(uint64_t)0xffff0000, __ATOMIC_ACQ_REL);
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&turns);
+        lstm_cy_pool.gone = 0;
         __atomic_store_n(&lstm_cy_pool.taken, 0, __ATOMIC_RELEASE);
     }
+
+    static int lstm_cy_workers_are_gone(void) {
+        return lstm_cy_pool.gone && pthread_equal(lstm_cy_pool.owner, pthread_self());
+    }
+
+    static void lstm_cy_set_up(int64_t spin) {
+        lstm_cy_pool.spin = spin;
+        pthread_atfork(NULL, NULL, lstm_cy_after_fork);
+    }
+
+    static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
+        return pthread_atfork(before, in_parent, in_child);
+    }
+    static long lstm_cy_thread(void) { return (long)(intptr_t)pthread_self(); }
 
     static int lstm_cy_worker_is_near(void) {
         if (lstm_cy_pool.started > __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED)) return 1;
@@ -185,6 +201,12 @@ cdef extern from *:
     static int lstm_cy_started(void) { return 0; }
     static long long lstm_cy_joined(void) { return 0; }
     static void lstm_cy_close_job(void) {}
+    static int lstm_cy_workers_are_gone(void) { return 0; }
+    static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
+        (void)before; (void)in_parent; (void)in_child;
+        return 0;
+    }
+    static long lstm_cy_thread(void) { return 0; }
     static int lstm_cy_worker_is_near(void) { return 0; }
     static void lstm_cy_note_call(void) {}
     static ptrdiff_t lstm_cy_take(ptrdiff_t *counter) { return (*counter)++; }
@@ -198,6 +220,9 @@ cdef extern from *:
     void lstm_cy_set_up(long long)
     bint lstm_cy_open_job(int, Task, void*) noexcept nogil
     void lstm_cy_close_job() noexcept nogil
+    bint lstm_cy_workers_are_gone() noexcept nogil
+    int lstm_cy_at_fork(Hook, Hook, Hook)
+    long lstm_cy_thread() noexcept nogil
     int lstm_cy_started()
     long long lstm_cy_joined()
     bint lstm_cy_worker_is_near() noexcept nogil
@@ -216,6 +241,30 @@ cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil:
 
 cdef void close_job() noexcept nogil:
     lstm_cy_close_job()
+
+
+cdef bint workers_are_gone() noexcept nogil:
+    return lstm_cy_workers_are_gone()
+
+
+cdef int at_fork(Hook before, Hook in_parent, Hook in_child) except -1:
+    if lstm_cy_at_fork(before, in_parent, in_child):
+        raise MemoryError
+    return 0
+
+
+cdef bint is_first_fork(const Forks* forks) noexcept nogil:
+    return forks.count == 0 or forks.thread != lstm_cy_thread()
+
+
+cdef void begin_fork(Forks* forks) noexcept nogil:
+    forks.thread = lstm_cy_thread()
+    forks.count += 1
+
+
+cdef bint was_last_fork(Forks* forks) noexcept nogil:
+    forks.count -= 1
+    return forks.count == 0
 
 
 cdef bint worker_is_near() noexcept nogil:
