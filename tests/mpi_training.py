@@ -53,6 +53,15 @@ def a_target_a_row(seed):
     )
 
 
+def square(seed):
+    return Sequential(LSTM(2, 5, dtype="float64", seed=seed), Readout(), Linear(5, STEPS, dtype="float64", seed=seed))
+
+
+def giving_up(prediction, target):
+    """A loss of one's own, which does not say how much it counts."""
+    return cross_entropy(prediction, target)
+
+
 def halves(prediction, target):
     """A loss of one's own, which counts only rows whose target begins above zero."""
     counted = target[..., :1] > 0
@@ -99,6 +108,16 @@ CASES = {
         tagger, (*tokens(), LENGTHS), functools.partial(cross_entropy, weight=np.arange(7.0)), batch_size=6
     ),
     "a loss of one's own": case(regressor, series(), halves, count_halves, batch_size=13),
+    "rows of length 0, a target a row": case(a_target_a_row, (series()[0], series()[1][0], LENGTHS), batch_size=3),
+    "as many targets a row as steps and rows": case(
+        square, (series()[0][:, :STEPS], series()[0][..., 0].T[:STEPS].copy()), batch_size=STEPS
+    ),
+    "batches that count nothing": case(
+        tagger, tokens(ignored=range(8)), cross_entropy, batch_size=2, validation=tokens(ignored=range(12)), bptt=3
+    ),
+    "a loss of one's own that gives up": case(
+        tagger, tokens(ignored=range(8)), giving_up, batch_size=1, validation=tokens(ignored=range(12))
+    ),
     "float32": case(functools.partial(regressor, dtype="float32"), ragged, batch_size=5, clip_norm=0.05),
 }
 
