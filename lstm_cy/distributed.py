@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_lengths, expect_shape, flag, int_array, number, positive_int
+from .checks import check_lengths, expect_shape, file_path, flag, int_array, number, positive_int
 from .extras import pip_install
 from .layers import Embedding, Sequential
 from .lstm import LSTM
@@ -254,7 +254,7 @@ class _File:
     """A .npy file as dask sees an array: small to send, mapped into memory where it is read."""
 
     def __init__(self, path: FilePath) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(file_path("data", path))
         array = self._mapped()
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
 
@@ -264,12 +264,15 @@ class _File:
     def _mapped(self) -> Array:
         if not self.path.endswith(".npy"):
             raise ValueError(f"data: expected the path of a .npy file, got {self.path!r}")
-        array: Array = np.load(self.path, mmap_mode="r")
+        try:
+            array: Array = np.load(self.path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"data: {self.path}: expected an array of numbers: {error}") from None
         return array
 
 
 def _checked_out(out: FilePath) -> Path:
-    out = Path(out).absolute()
+    out = Path(file_path("out", out)).absolute()
     if out.suffix != ".npy":
         raise ValueError(f"out: expected a path ending in .npy, got {str(out)!r}")
     if not out.parent.is_dir():

@@ -336,6 +336,9 @@ SAMPLE = features()
         ({"progress": 1}, TypeError, "progress: expected True or False, got 1"),
         ({"out": "y.npz"}, ValueError, "out: expected a path ending in .npy, got '.*y.npz'"),
         ({"out": "nowhere/y.npy"}, ValueError, "out: expected an existing folder, got '.*nowhere'"),
+        *(({"out": bad}, TypeError, "out: expected a str or an os.PathLike") for bad in (3, b"y.npy", ["y.npy"])),
+        ({"data": "x\0.npy"}, ValueError, "data: expected a path without a null character"),
+        ({"lengths": lambda da: da.ones(ROWS)}, TypeError, "lengths: expected integers, got dtype float64"),
     ],
 )
 def test_what_predict_refuses(da, options, error, message, tmp_path, monkeypatch):
@@ -343,8 +346,19 @@ def test_what_predict_refuses(da, options, error, message, tmp_path, monkeypatch
     options = {"model": model_of(), "data": lambda da: da.from_array(SAMPLE)} | options
     options = {name: value(da) if name != "model" and callable(value) else value for name, value in options.items()}
     with pytest.raises(error, match=message):
-        predict(options.pop("model"), options.pop("data"), **options)
+        predict(options.pop("model"), options.pop("data"), **options).compute()
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x93NUMPY\x01\x00", np.array([object()]), np.array("text")])
+def test_files_that_hold_no_numbers(da, tmp_path, content):
+    path = tmp_path / "x.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(ValueError, match=r"data: .*x.npy: expected an array of numbers|data\[0\]: expected shape"):
+        predict(model_of(), path)
 
 
 def test_files_that_do_not_fit_each_other(da, tmp_path):
@@ -482,6 +496,31 @@ def test_what_data_parallel_refuses():
     model = mpi_training.regressor(0)
     with pytest.raises(TypeError, match="parallel: expected a lstm_cy.distributed.DataParallel, got 2"):
         fit(model, (x, y), loss=mse, optimizer=Adam(model), epochs=1, parallel=2)
+
+
+@pytest.mark.parametrize("bad", [None, "x", -1, np.nan, np.inf, 1j, [1]])
+def test_what_count_returns_is_checked(bad):
+    if importlib.util.find_spec("mpi4py") is None:
+        pytest.skip("needs mpi4py")
+    program = f"""
+        from math import inf, nan
+        import mpi_training as t
+        from lstm_cy.distributed import DataParallel
+        model = t.regressor(0)
+        team = DataParallel(count=lambda target: {bad!r})
+        try:
+            t.fit(model, t.series(), loss=t.mse, optimizer=t.Adam(model), epochs=1, progress=False, parallel=team)
+        except (TypeError, ValueError) as error:
+            print(error)
+    """
+    paths = os.pathsep.join([str(Path(__file__).parent), environment()["PYTHONPATH"]])
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(
+        command, env=environment() | MPI_SETTINGS | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    if "needs mpi4py and an MPI library" in done.stderr:
+        pytest.skip("needs an MPI library")
+    assert done.stdout.startswith("what count returns: expected a number"), done.stderr
 
 
 def test_extras_that_are_missing(monkeypatch):
