@@ -1,12 +1,14 @@
 """Run what the pages for newcomers say: each command and each block of Python, as a reader would type them.
 
-    python tests/slow/pages.py [PAGE ...]
+    python tests/slow/pages.py [--wheel FILE] [PAGE ...]
 
 Each page has a virtual environment of its own and a clone of what is committed as its folder; its commands run in one
 shell, its Python in one interpreter, and nothing is installed there but what the page has installed so far. `NOT_RUN`
 has what is left out, with a reason each. Of the other pages in docs/, whose code tests/test_docs.py runs, the commands
-that install something run here. The kernels are compiled once, so that `pip install .` in a clone, which runs as it
-stands, finds them compiled.
+that install something run here.
+
+`pip install .` runs as it stands, but the clone's build backend hands out a wheel that was compiled once, and leaves the
+kernels beside the sources, as setup.py does. Only an editable install compiles.
 """
 
 import argparse
@@ -43,6 +45,17 @@ NOT_RUN = {
         "asv continuous --factor 1.1 --interleave-rounds -a rounds=6 -b Forward.time_forward main HEAD": "measures",
     },
 }
+#: in place of build_backend.py
+BACKEND = """
+import shutil, zipfile
+from pathlib import Path
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile({wheel!r}) as wheel:
+        wheel.extractall(members=[name for name in wheel.namelist() if name.endswith(".so")])
+    return Path(shutil.copy({wheel!r}, wheel_directory)).name
+"""
 #: tracked files that commands may write
 WRITTEN = ("docs/images/",)
 #: seconds that a command may take
@@ -176,12 +189,21 @@ def to_type(page):
     return [(language, typed) for language, typed in steps(text) if command(typed) not in excused]
 
 
-def compiled_clone(folder):
-    """A clone with what `pip install .` compiles."""
+def clone_of(folder, page, wheel):
+    """A clone of what is committed; what a page there installs comes from the wheel, unless it is to be edited."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "build"), "."]
-    subprocess.run(build, cwd=folder, check=True)
+    if not any(re.search(r"pip install .*(-e|--editable) ", typed) for _, typed in to_type(page)):
+        (folder / "build_backend.py").write_text(BACKEND.format(wheel=str(wheel)))
+        subprocess.run(["git", "update-index", "--assume-unchanged", "build_backend.py"], cwd=folder, check=True)
     return folder
+
+
+def compiled_wheel(folder):
+    """The path of a wheel of what is committed."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "."], cwd=folder, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def environment(venv, home):
@@ -199,16 +221,18 @@ def main(arguments=None):
     every = [*PAGES, *pages_that_install()]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(every)}; all if none is given")
-    chosen = parser.parse_args(arguments).pages or every
+    parser.add_argument("--wheel", metavar="FILE", help="of what is committed, for this Python; else one is compiled")
+    options = parser.parse_args(arguments)
+    chosen = options.pages or every
     if unknown := set(chosen) - set(every):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(every)}")
     signal.signal(signal.SIGALRM, timed_out)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        compiled = compiled_clone(work / "compiled")
+        wheel = Path(options.wheel).resolve() if options.wheel else compiled_wheel(work / "compiled")
         for number, page in enumerate(chosen):
-            clone = shutil.copytree(compiled, work / f"clone-{number}", symlinks=True)  # with the times of the files
+            clone = clone_of(work / f"clone-{number}", page, wheel)
             try:
                 run_page(page, to_type(page), clone, environment(work / f"venv-{number}", work / f"home-{number}"))
             except Failed as error:
