@@ -1,8 +1,10 @@
 """tests/slow/pages.py, which runs what the pages for newcomers say: what it reads, and that it fails where they do."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pages
@@ -68,6 +70,35 @@ def test_commands_share_a_shell_and_blocks_an_interpreter(run, tmp_path, capfd):
 def test_what_fails_on_a_page_fails(run, language, text):
     with pytest.raises(pages.Failed, match=text.splitlines()[-1].split()[-1].replace(")", r"\)").replace("(", r"\(")):
         run(block(language, text))
+
+
+def test_pip_installs_the_wheel_in_a_clone_and_leaves_the_kernels_beside_the_sources(tmp_path, monkeypatch):
+    wheel = tmp_path / "lstm_cy-0.1.0-py3-none-any.whl"
+    record = "lstm_cy-0.1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("lstm_cy/_kernels/base.so", "kernels")
+        archive.writestr(f"{record}/METADATA", "Metadata-Version: 2.1\nName: lstm_cy\nVersion: 0.1.0\n")
+        archive.writestr(f"{record}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{record}/RECORD", "")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "build_backend.py"):
+        shutil.copy(pages.ROOT / name, source)
+    for command in ("init -q .", "add .", "-c user.name=A -c user.email=a@b commit -q -m first"):
+        subprocess.run(["git", *command.split()], cwd=source, check=True)
+    monkeypatch.setattr(pages, "ROOT", source)
+    monkeypatch.setattr(pages, "to_type", lambda page: [("sh", "python -m pip install .")])
+    clone = pages.clone_of(tmp_path / "clone", "page.md", wheel)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(tmp_path / "site"), "."]
+    subprocess.run(install, cwd=clone, check=True)
+    for folder in (clone, tmp_path / "site"):
+        assert (folder / "lstm_cy" / "_kernels" / "base.so").read_text() == "kernels"
+    assert not subprocess.run(
+        ["git", "status", "--porcelain", "build_backend.py"], cwd=clone, capture_output=True
+    ).stdout
+    monkeypatch.setattr(pages, "to_type", lambda page: [("sh", 'pip install --no-build-isolation -e ".[dev]"')])
+    clone = pages.clone_of(tmp_path / "editable", "page.md", wheel)
+    assert (clone / "build_backend.py").read_text() == (source / "build_backend.py").read_text()
 
 
 def test_what_takes_too_long_fails(run, monkeypatch):

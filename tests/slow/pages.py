@@ -7,8 +7,8 @@ shell, its Python in one interpreter, and nothing is installed there but what th
 has what is left out, with a reason each. Of the other pages in docs/, whose code tests/test_docs.py runs, the commands
 that install something run here.
 
-`pip install .` runs as it stands, but the clone's build backend hands out a wheel that was compiled once, and leaves the
-kernels beside the sources, as setup.py does. Only an editable install compiles.
+`pip install .` runs as it stands, but the clone's build backend hands out a wheel that was compiled once, and leaves
+the kernels beside the sources, as setup.py does. Only an editable install compiles.
 """
 
 import argparse
