@@ -10,7 +10,7 @@ import numpy as np
 
 from ..budget import LimitExceeded, shortened
 from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
-from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, import_onnx, is_onnx, naming, quoted
+from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, check_rank, import_onnx, is_onnx, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SCRATCH_FACTOR = 2
 #: what a folded value is drawn as, besides its bytes
 VALUE_OBJECTS = 8
+#: what each pair of its axes is drawn as: NumPy's pad looks at all axes for each
+AXIS_OBJECTS = 4
 
 # What stands between a weight and its node; other operators wait until the graph is run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
@@ -61,8 +63,10 @@ class Node:
 
     def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
         """Raise where there is no room for a result of this shape, made of such inputs."""
+        check_rank(shape)
         size = math.prod(shape) * dtype.itemsize
         if self._budget is not None:
+            self._budget.objects(AXIS_OBJECTS * len(shape) ** 2)
             self._budget.bytes(SCRATCH_FACTOR * size)
         elif size > LARGEST_RESULT and size > owned_bytes(inputs):
             raise ValueError(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
@@ -77,7 +81,7 @@ class Node:
         self._budget = budget
         with naming(self):
             try:
-                budget.objects(VALUE_OBJECTS * len(self.outputs))
+                budget.objects(len(self.inputs) + VALUE_OBJECTS * len(self.outputs))
                 with np.errstate(all="ignore"):  # infinity and NaN are answers too
                     results = self._results(inputs)
             except LimitExceeded:
@@ -102,14 +106,15 @@ class Node:
 
 def owned_bytes(arrays: Iterable[Array | None]) -> int:
     """The memory that arrays take together: that of views, and of what is there twice, counts once."""
-    roots = {}
-    for array in arrays:
-        root: Any = array
-        while isinstance(getattr(root, "base", None), np.ndarray):
-            root = root.base
-        if root is not None:
-            roots[id(root)] = root.nbytes
+    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
     return sum(roots.values())
+
+
+def owner(array: Any) -> Any:
+    """The array whose memory an array shows: itself, unless it is a view."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array
 
 
 class Graph:

@@ -11,7 +11,7 @@ import numpy as np
 from ...checks import real_array
 from ..budget import LimitExceeded
 from ..native import check_finite
-from .fold import Graph, owned_bytes
+from .fold import Graph, owned_bytes, owner
 from .nodes import WEIGHTS, Layers, LstmNode, given, layer_bytes
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, plural, quoted, type_name
 
@@ -102,7 +102,9 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
             told += [f"and {plural(len(kinds) - LARGEST_LIST, 'other operator')}"] if len(kinds) > LARGEST_LIST else []
             verb = "is" if count == 1 else "are"
             raise ValueError(f"{plural(count, 'node')} {verb} not supported: {'; '.join(told)}")
-        weights = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
+        floats = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
+        first = {id(owner(array)): name for name, array in reversed(floats.items())}  # views need no look of their own
+        weights = {name: array for name, array in floats.items() if first[id(owner(array))] == name}
         made = OnnxModel(graph, Layers(source.budget))
         made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
     check_finite(source.name, weights, strict)

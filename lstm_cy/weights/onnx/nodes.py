@@ -29,7 +29,7 @@ _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 #: units that the kernels' panels have at most, to which a layer's are rounded up
 PANEL_UNITS = 16
 #: what a layer is drawn as, besides its weights
-LAYER_OBJECTS = 300
+LAYER_OBJECTS = 500
 #: the places among a node's inputs of W, R, B and P
 WEIGHTS = (1, 2, 3, 7)
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")

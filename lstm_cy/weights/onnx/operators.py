@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .proto import DTYPES
+from .proto import DTYPES, check_rank, naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -327,6 +327,7 @@ def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operato
         if not axes and node.get("noop_with_empty_axes", 0):
             return x
         axes = tuple(axes or range(x.ndim))
+        check_rank(axes)
         return np.asarray(function(x, axis=axes, keepdims=bool(node.get("keepdims", 1)))).astype(x.dtype, copy=False)
 
     return apply
@@ -401,6 +402,13 @@ def _sizes(name: str, array: Array) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def _shape_of(name: str, array: Array) -> tuple[int, ...]:
+    """Sizes of as many axes as an array can have."""
+    with naming(name):
+        check_rank(np.atleast_1d(array))
+    return _sizes(name, array)
+
+
 def _axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ValueError(f"axis: expected {-rank} to {rank - 1}, got {axis}")
@@ -436,7 +444,7 @@ def _constant(node: Node) -> Array:
 
 @operator("ConstantOfShape")
 def _constant_of_shape(node: Node, shape: Any) -> Array:
-    shape, value = _sizes("shape", shape), node.get("value", np.zeros(1, np.float32))
+    shape, value = _shape_of("shape", shape), node.get("value", np.zeros(1, np.float32))
     if value.size != 1:
         raise ValueError(f"value: expected one element, got {value.size}")
     node.room(shape, value.dtype)
@@ -445,7 +453,7 @@ def _constant_of_shape(node: Node, shape: Any) -> Array:
 
 @operator("Expand")
 def _expand(node: Node, x: Array, shape: Any) -> Array:
-    shape = np.broadcast_shapes(x.shape, _sizes("shape", shape))
+    shape = np.broadcast_shapes(x.shape, _shape_of("shape", shape))
     node.room(shape, x.dtype)  # a view, but whoever reads it may not leave it at that
     return np.broadcast_to(x, shape)
 
@@ -463,7 +471,7 @@ def _range(node: Node, start: Any, limit: Any, delta: Any) -> Array:
 
 @operator("Tile")
 def _tile(node: Node, x: Array, repeats: Any) -> Array:
-    repeats = _sizes("repeats", repeats)
+    repeats = _shape_of("repeats", repeats)
     if len(repeats) != x.ndim:
         raise ValueError(f"repeats: expected {x.ndim} of them, got {len(repeats)}")
     node.room([size * times for size, times in zip(x.shape, repeats, strict=True)], x.dtype)
@@ -499,6 +507,7 @@ def _pad_axis(size: int, low: int, high: int) -> tuple[slice, tuple[int, int]]:
 
 @operator("Reshape")
 def _reshape(node: Node, x: Array, shape: Any) -> Array:
+    check_rank(np.atleast_1d(shape))
     shape = _integers("shape", shape)
     copied = [] if node.get("allowzero", 0) else [axis for axis, size in enumerate(shape) if size == 0]
     if not copied and 0 in shape and -1 in shape:
@@ -542,9 +551,9 @@ def _unsqueeze(node: Node, x: Array, axes: Any = None) -> Array:
 
 def _axes(node: Node, axes: Array | None) -> Any:
     """The axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
-    if node.opset < 13:
-        return node.get("axes")
-    return None if axes is None else _integers("axes", axes)
+    found = node.get("axes") if node.opset < 13 else None if axes is None else _integers("axes", axes)
+    check_rank(found or ())
+    return found
 
 
 # Parts

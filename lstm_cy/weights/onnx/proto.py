@@ -19,7 +19,7 @@ from ..budget import Budget, LimitExceeded, listed, shortened
 from . import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Sequence, Sized
     from typing import BinaryIO
 
     from ...typing import Array
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 OPSETS = range(7, 26)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
-#: characters of a name that an error has
-LONGEST_NAME = 100
+#: characters of an error, besides the file's name, and of a name in it
+LONGEST_MESSAGE, LONGEST_NAME = 2000, 100
 #: bytes of one result, of the operators that can make much of little, when a graph is run
 LARGEST_RESULT = 1 << 31
 #: as NumPy has it
@@ -83,7 +83,7 @@ def naming(name: object) -> Iterator[None]:
     except LimitExceeded:  # names the file already
         raise
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
-        raise ValueError(f"{printable(name)}: {shortened(error)}") from None
+        raise ValueError(f"{printable(name)}: {shortened(error, LONGEST_MESSAGE)}") from None
 
 
 def quoted(name: str) -> str:
@@ -234,6 +234,12 @@ class Source:
         return values
 
 
+def check_rank(shape: Sized) -> None:
+    """Raise where there are more sizes than an array can have; what is made of so many takes long."""
+    if len(shape) > LARGEST_RANK:
+        raise ValueError(f"{len(shape)} dimensions; at most {LARGEST_RANK} are read")
+
+
 def check_empty(shape: Sequence[int], itemsize: int) -> None:
     """Raise where a shape is empty along one axis and beyond all bounds along others, of which sums would be made."""
     size = math.prod(filter(None, shape)) * itemsize
@@ -242,8 +248,7 @@ def check_empty(shape: Sequence[int], itemsize: int) -> None:
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
-    if len(tensor.dims) > LARGEST_RANK:
-        raise ValueError(f"{len(tensor.dims)} dimensions; at most {LARGEST_RANK} are read")
+    check_rank(tensor.dims)
     shape = tuple(tensor.dims)
     if min(shape, default=0) < 0:
         raise ValueError(f"shape {shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..budget import Budget
 
 #: objects that a message of a type is drawn as: about as many as it takes microseconds
-COSTS = {"NodeProto": 28, "TensorProto": 20, "ValueInfoProto": 8, "AttributeProto": 4, "GraphProto": 16}
+COSTS = {"NodeProto": 40, "TensorProto": 24, "ValueInfoProto": 8, "AttributeProto": 4, "GraphProto": 16}
 _MESSAGE_COST = 2
 #: bytes for each number of a tensor: as protobuf holds it, as an array, and the array's copy
 _NUMBER_BYTES = 20
@@ -22,18 +23,24 @@ _NUMBER_BYTES = 20
 _VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5
 _LONGEST_VARINT = 10
 _SKIPPED = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]")
-_WINDOW = 1 << 16
+_WINDOW, _CHUNK = 1 << 16, 1 << 20
+#: objects that a packed field of numbers is drawn as, besides the numbers
+_PIECE_COST = 8
 _DRAWN_AT_ONCE = 1000
 
 
 class _Message:
-    """What is known about a type of message: what it costs, and {field number: _Message or _Numbers} of its fields."""
+    """What is known about a type of message: what it costs, and {field number: what is there} of its fields."""
 
     __slots__ = ("cost", "fields")
 
     def __init__(self, cost: int) -> None:
         self.cost = cost
-        self.fields: dict[int, _Message | _Numbers] = {}
+        self.fields: dict[int, _Message | _Text | _Numbers] = {}
+
+
+class _Text:
+    """A field of text that is read, which must be UTF-8."""
 
 
 class _Numbers(NamedTuple):
@@ -56,6 +63,8 @@ def _with_fields(descriptor: Any, known: dict[str, _Message]) -> _Message:
     for field in descriptor.fields:
         if field.message_type is not None:
             message.fields[field.number] = _with_fields(field.message_type, known)
+        elif field.type == field.TYPE_STRING and field.name != "doc_string":
+            message.fields[field.number] = _Text()
         elif field.type not in (field.TYPE_STRING, field.TYPE_BYTES):
             size = {field.TYPE_FLOAT: 4, field.TYPE_DOUBLE: 8}.get(field.type, 0)
             message.fields[field.number] = _Numbers(size, descriptor.name != "TensorProto" or field.name == "dims")
@@ -85,7 +94,7 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
     window, start, at = b"", 0, 0  # bytes of the file, the place of the first, and how far they are read
     drawn = 0
     end, fields = size, _message(descriptor).fields
-    outside: list[tuple[int, dict[int, _Message | _Numbers]]] = []
+    outside: list[tuple[int, dict[int, _Message | _Text | _Numbers]]] = []
     while True:
         if start + at >= end:
             if start + at > end:
@@ -101,7 +110,7 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
         before = at
         tag, at = _varint(window, at)
         number, kind = tag >> 3, tag & 7
-        drawn += at - before  # numbers written in many bytes take time, however small they are
+        drawn += 2 * (at - before) - 1  # numbers written in many bytes take time, however small they are
         if number == 0:
             raise ValueError("a field without a number")
         if kind == _VARINT:
@@ -112,7 +121,7 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
         elif kind == _LENGTH:
             before = at
             length, at = _varint(window, at)
-            drawn += (at - before) // 4
+            drawn += (at - before) // 4 + 2
             inside = start + at + length
             if inside > end:
                 raise ValueError("it ends too early")
@@ -122,8 +131,14 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
                 end, fields = inside, field.fields
                 drawn += field.cost
             else:
-                if isinstance(field, _Numbers):
-                    _draw_numbers(file, start + at, length, field, budget)
+                if field is not None and at + length > len(window):
+                    file.seek(start + at)
+                    _look(file, length, field, budget)
+                elif isinstance(field, _Text):  # by far the most, so without further calls
+                    window[at : at + length].decode()
+                elif field is not None:
+                    drawn += _PIECE_COST
+                    _look(io.BytesIO(window[at : at + length]), length, field, budget)
                 at += length
         elif kind == _FOUR:
             at += 4
@@ -151,16 +166,19 @@ def _varint(window: bytes, at: int) -> tuple[int, int]:
     raise ValueError("it ends too early, or a number is too long")
 
 
-def _draw_numbers(file: BinaryIO, place: int, length: int, numbers: _Numbers, budget: Budget) -> None:
-    what = "its numbers"
-    file.seek(place)
-    for start in range(place, place + length, 1 << 20):
-        part = min(1 << 20, place + length - start)
-        if numbers.size:
-            count = part // numbers.size
+def _look(file: BinaryIO, length: int, field: _Text | _Numbers, budget: Budget) -> None:
+    """Draw the text or numbers of a field, whose bytes come next in `file`."""
+    if isinstance(field, _Text):
+        budget.bytes(2 * length, "its texts")
+        file.read(length).decode()
+        return
+    for start in range(0, length, _CHUNK):
+        part = min(_CHUNK, length - start)
+        if field.size:
+            count = part // field.size
         else:  # each ends at a byte below 128
             count = int(np.count_nonzero(np.frombuffer(file.read(part), np.uint8) < 128))
-        if numbers.as_objects:
-            budget.objects(count, what)
+        if field.as_objects:
+            budget.objects(count, "its numbers")
         else:
-            budget.bytes(count * (2 * numbers.size or _NUMBER_BYTES), what)
+            budget.bytes(count * (2 * field.size or _NUMBER_BYTES), "its numbers")
