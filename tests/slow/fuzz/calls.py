@@ -151,7 +151,7 @@ CALLS = LAYERS | {
         "progress": False}),
     "decoding.Hypothesis": lambda: (decoding.Hypothesis, {"tokens": TOKENS, "score": 1.0, "log_probability": 1.0,
         "ended": True}),
-    "beam_search": lambda: (lstm_cy.beam_search, {"step": step, "state": STATE, "start": 1, "end": 2, "beam_width": 2,
+    "beam_search": lambda: (lstm_cy.beam_search, {"step": step, "state": (x(1, 1, 3), x(1, 1, 3)), "start": 1, "end": 2, "beam_width": 2,
         "max_length": 4,
                                                  "length_penalty": 0.5, "row_axis": 1}),
     "save": lambda: (lstm_cy.save, {"model": chain(), "path": "saved.npz", "metadata": {"a": [1, {"b": None}]}}),

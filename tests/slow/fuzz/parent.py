@@ -110,4 +110,6 @@ class Parent:
                 self.next = told["next"]
                 self.came.update(told["came"])
                 line = {"seed": self.options.seed, "next": self.next, "came": self.came}
-                self.state.write_text(json.dumps(line, indent=1))
+                aside = self.state.with_suffix(".new")
+                aside.write_text(json.dumps(line, indent=1))
+                aside.replace(self.state)
