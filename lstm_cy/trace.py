@@ -42,6 +42,7 @@ _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _FONTS = (
     "Noto Sans Mono CJK SC",
     "Noto Sans CJK SC",
+    "Noto Sans CJK JP",  # all that Matplotlib before 3.11 finds in a file with several fonts
     "Source Han Sans SC",
     "WenQuanYi Zen Hei Mono",
     "WenQuanYi Micro Hei",

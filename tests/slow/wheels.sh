@@ -4,7 +4,7 @@
 #     tests/slow/wheels.sh FOLDER [PYTHON...]
 #
 # For each PYTHON (default: python3.11 python3.12 python3.13) a wheel is built out of the source distribution by pip, in
-# an environment that holds only what [build-system] names; auditwheel repairs it; and from an environment that has
+# an environment that holds only what build_backend.py names; auditwheel repairs it; and from an environment that has
 # nothing but the wheel and what it asks for, and from a folder without the sources, the fast part of the tests runs
 # (tests/fast.txt) and `lstm-cy demo --quick`. FOLDER/dist gets what could be uploaded.
 set -euo pipefail
