@@ -49,17 +49,12 @@ class Gradients(NamedTuple):
 class Tape:
     """What a forward pass keeps for the `backward` of the same layer; it cannot be changed."""
 
-    __slots__ = ("_config", "_content", "_kind", "_made_with")
+    __slots__ = ("_held",)
 
-    _kind: type[Layer]
-    _config: dict[str, Any]
-    _made_with: object
-    _content: tuple[Any, ...]
+    _held: tuple[type[Layer], dict[str, Any], object, tuple[Any, ...]]
 
     def __init__(self, layer: Layer, made_with: object, content: tuple[Any, ...]) -> None:
-        values = {"_kind": type(layer), "_config": layer._config, "_made_with": made_with, "_content": content}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_held", (type(layer), layer._config, made_with, content))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name}: a tape cannot be changed; run forward again")
@@ -328,17 +323,19 @@ class Layer:
 
     def _unrolled(self, tape: Tape, current: object = None) -> tuple[Any, ...]:
         """The content of a tape; raises unless this layer made it, with what it has now, `current`."""
-        kind = type(self).__name__
-        if not isinstance(tape, Tape) or tape._kind is not type(self):
-            got = f"that of {tape._kind.__name__}" if isinstance(tape, Tape) else type(tape).__name__
-            raise TypeError(f"tape: expected what {kind}.forward returned, got {got}")
-        if tape._made_with is not current and tape._config is self._config:
+        name = type(self).__name__
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what {name}.forward returned, got {type(tape).__name__}")
+        kind, config, made_with, content = tape._held
+        if kind is not type(self):
+            raise TypeError(f"tape: expected what {name}.forward returned, got that of {kind.__name__}")
+        if made_with is not current and config is self._config:
             raise RuntimeError(
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
-        if tape._made_with is not current or tape._config != self._config:
-            raise ValueError(f"tape: expected what this {kind}'s forward returned, got that of another {kind}")
-        return tape._content
+        if made_with is not current or config != self._config:
+            raise ValueError(f"tape: expected what this {name}'s forward returned, got that of another {name}")
+        return content
 
     def __copy__(self) -> Self:
         """Another layer with the same parameters, which they share until one of them gets others."""

@@ -267,7 +267,7 @@ class Embedding(Layer):
         tape :
             For `backward`, until the parameters change; it keeps a copy of the tokens.
         """
-        tokens = np.array(int_array("tokens", tokens))
+        tokens = int_array("tokens", tokens)
         if tokens.size and (tokens.min() < 0 or tokens.max() >= self.num_embeddings):
             wrong = tokens[(tokens < 0) | (tokens >= self.num_embeddings)][0]
             raise ValueError(f"tokens: expected 0 to num_embeddings - 1 = {self.num_embeddings - 1}, got {wrong}")
@@ -641,6 +641,7 @@ class Readout(Layer):
     """
 
     dtype = None  # whatever comes in
+    _made = (*Layer._made, "transparent")
 
     def __init__(
         self,
@@ -762,7 +763,9 @@ class Readout(Layer):
     def _checked(self, y: ArrayLike) -> Array:
         array = real_array("y", y)
         if array.dtype.kind != "f" or array.ndim not in (2, 3) or (self.bidirectional and array.shape[-1] % 2):
-            raise ValueError(f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {array.dtype} {array.shape}")
+            raise ValueError(
+                f"y: expected floats (T, B, D*H) or (T, D*H) from an LSTM, got {array.dtype} {array.shape}"
+            )
         return array
 
     def _turned(self, y: Array) -> Array:
@@ -851,7 +854,7 @@ class Sequential(Composite):
         self._is_built = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.layers, self._remarks()
+        return _chained, (type(self), self.layers), self._remarks()
 
     def _described(self) -> list[dict[str, Any]]:
         """Each layer's configuration, or, where its parameters have been there before, at which place."""
@@ -1147,6 +1150,13 @@ class Sequential(Composite):
         kind, layers = type(self).__name__, [repr(layer) for layer in self.layers]
         line = f"{kind}({', '.join(layers)})"
         return line if len(line) <= LONGEST else "\n".join([f"{kind}(", *(f"    {layer}," for layer in layers), ")"])
+
+
+def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
+    """A model of this kind, whatever the arguments of its constructor, made of `layers`."""
+    model = kind.__new__(kind)
+    Sequential.__init__(model, *layers)
+    return model
 
 
 def _check_chain(layers: Sequence[Layer]) -> None:

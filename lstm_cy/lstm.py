@@ -791,7 +791,7 @@ class Tape(LayerTape):
     @property
     def saved(self) -> tuple[tuple[Array | None, ...] | None, ...]:
         """For each layer and direction copies of what backward reads, the arrays of a Saved in network.pxd."""
-        _, _, saved, _ = self._content
+        _, _, saved, _ = self._held[-1]
         return tuple(
             None if arrays is None else tuple(None if array is None else array.copy() for array in arrays)
             for arrays in saved

@@ -616,7 +616,7 @@ def trace(
     direction = int_within("direction", direction, 0, lstm.num_directions - 1)
     index = layer * lstm.num_directions + direction
     _, _, tape = lstm._run(x, state, (lengths, mask, reset), threads, traced=index)
-    batch, _, saved, _ = tape._content
+    batch, _, saved, _ = tape._held[-1]
     _, _, _, gates, _, _, _, told, cell = saved[index]
     backwards = lstm.reverse or direction == 1
     places = _places(batch, backwards)

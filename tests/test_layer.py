@@ -73,6 +73,16 @@ def test_every_option_can_be_read(make):
 
 
 @every_layer
+def test_a_constructor_leaves_nothing_that_can_be_written(make):
+    layer = make()
+    made = {*layer._made, *layer.config, "report"}
+    assert vars(layer).keys() <= made
+    for name in vars(layer).keys() - {"report"}:
+        with pytest.raises(AttributeError, match=f"{name}: read-only"):
+            setattr(layer, name, None)
+
+
+@every_layer
 def test_the_configuration_is_a_copy(make):
     layer = make()
     before = copy.deepcopy(layer.config)
@@ -152,6 +162,25 @@ def test_a_subclass_has_attributes_of_its_own():
         assert np.array_equal(other(x)[0], expected)
     with pytest.raises(AttributeError, match="hidden_size: read-only, for this Counting was built with it"):
         lstm.hidden_size = 3
+
+
+class Stack(Sequential):
+    """A model whose constructor takes something else than layers."""
+
+    def __init__(self, count):
+        super().__init__(*(LSTM(3, 3, seed=seed) for seed in range(count)))
+        self.count = count
+
+
+def test_a_model_with_a_constructor_of_its_own_is_copied():
+    model = Stack(2)
+    x = np.ones((4, 3))
+    for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(other) is Stack
+        assert (other.count, len(other.layers)) == (2, 2)
+        assert np.array_equal(other(x)[0], model(x)[0])
+        assert other.stepper().step(x[0]).shape == (3,)
+    assert repr(model) == "Stack(LSTM(3, 3), LSTM(3, 3))"
 
 
 class Scale(Layer):
@@ -418,7 +447,7 @@ def test_a_tape_is_out_of_date_when_the_parameters_change(kind):
 def test_a_tape_cannot_be_changed(kind):
     _, tape, _ = made(kind)
     assert isinstance(tape, Tape)
-    for name in ("saved", "batch", "network", "threads", "_content", "_made_with", "_config", "other"):
+    for name in ("saved", "batch", "network", "threads", "_held", "other"):
         with pytest.raises(AttributeError, match=f"{name}: a tape cannot be changed"):
             setattr(tape, name, None)
         with pytest.raises(AttributeError, match=f"{name}: a tape cannot be changed"):
