@@ -762,3 +762,12 @@ def test_nan_is_a_warning_or_an_error(tmp_path):
 def test_a_missing_file_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_model(tmp_path / "m.keras")
+
+
+def test_a_layer_that_is_there_twice_is_refused(keras):
+    """Keras's own file of such a Sequential holds it once."""
+    layer, start = keras.layers.LSTM(3, return_sequences=True), keras.Input((4, 3))
+    inner = keras.Sequential([keras.Input((4, 3)), layer, layer])
+    for model in (inner, keras.Sequential([start, inner]), keras.Model(start, layer(layer(start)))):
+        with pytest.raises(ValueError, match="model: not supported: .*expected one use of it, got"):
+            from_keras(model)

@@ -1001,3 +1001,18 @@ def test_the_examples_that_need_pytorch(torch, tmp_path, monkeypatch):
     names = {}
     for block in blocks:
         exec(compile(block, "formats.md", "exec"), names)
+
+
+def test_a_module_at_several_places_is_one_layer_at_them_all(torch):
+    nn = torch.nn
+    linear, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    module = nn.Sequential(linear, nn.Sequential(other, linear), nn.Dropout(0.5), linear).eval()
+    model = lstm_cy.from_torch(module)
+    x = torch.randn(4, 3)
+    assert np.abs(model(x.numpy())[0] - module(x).detach().numpy()).max() < 1e-6
+    assert model.layers[0] is model.layers[2] is model.layers[4]
+    assert len(model.parameters) == 4
+    flat = nn.Sequential(linear, other, linear, nn.Dropout(0.5), linear)
+    state = to_state_dict(model)
+    flat.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    assert state.keys() == flat.state_dict().keys()

@@ -171,6 +171,7 @@ def from_keras(model: Any) -> Sequential:
         raise TypeError(f"model: expected a Sequential or functional model of Keras, got {kind}")
     if not model.built:
         raise ValueError("model: expected one that has its weights; call it once, or give it an Input")
+    _check_uses(model)
     arrays = {}
     for layer in model.layers:
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
@@ -182,6 +183,17 @@ def from_keras(model: Any) -> Sequential:
     with archive.naming("model"):
         budget = Budget("model", len(text) + size)
         return _converted(budget.json(text, "its configuration"), version, _ByName(arrays, budget), budget)
+
+
+def _check_uses(model: Any) -> None:
+    """Raise where a layer is there twice: Keras's own configuration and files have it once."""
+    seen: set[int] = set()
+    for layer in model.layers:
+        if id(layer) in seen:
+            raise ValueError(f"model: not supported: {layer.name}: expected one use of it, got several")
+        seen.add(id(layer))
+        if hasattr(layer, "layers"):  # a model inside
+            _check_uses(layer)
 
 
 def _plain(value: Any) -> Any:

@@ -281,7 +281,11 @@ def from_torch(module: Any) -> Any:
     hooked = [place for place, part in modules.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
         raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {', '.join(hooked)}")
-    layers = [converters[place](place, part) for place, part in modules.items()]  # type: ignore[misc]  # none is None
+    made: dict[int, Any] = {}  # a module at several places becomes one layer at them all
+    for place, part in modules.items():
+        if id(part) not in made:
+            made[id(part)] = converters[place](place, part)  # type: ignore[misc]  # none is None
+    layers = [made[id(part)] for part in modules.values()]
     return Sequential(*layers) if type(module) is nn.Sequential else layers[0]
 
 
@@ -291,7 +295,7 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
     Parameters
     ----------
     model : LSTM, Linear, Embedding or Sequential
-        A Sequential gives the names of a torch.nn.Sequential of the same layers.
+        A Sequential gives the names of a torch.nn.Sequential of the same layers, of all places of a layer with several.
     prefix : str
         Put before each name.
 
@@ -321,7 +325,13 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
     ours = [f"{name}={getattr(layer, name)!r}" for layer in layers for name in _options_of_ours(layer)]
     if ours:
         raise ValueError(f"model: expected what torch.nn.LSTM has too, got {', '.join(ours)}")
-    return {prefix + name: array for name, array in model.state_dict().items()}
+    if not isinstance(model, Sequential):
+        return {prefix + name: array for name, array in model.state_dict().items()}
+    return {
+        f"{prefix}{place}.{name}": array
+        for place, layer in enumerate(model.layers)
+        for name, array in layer.state_dict().items()
+    }
 
 
 def _options_of_ours(layer: Layer) -> Iterator[str]:
@@ -342,7 +352,7 @@ def _flat(nn: Any, module: Any, place: str) -> Iterator[tuple[str, Any]]:
         return
     if module._forward_hooks or module._forward_pre_hooks:
         raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {place}")
-    for name, part in module.named_children():
+    for name, part in module._modules.items():  # named_children leaves out what has been there
         yield from _flat(nn, part, f"{place}[{name}]")
 
 
