@@ -166,7 +166,7 @@ class _Rows:
         """`lengths` as a dask array in the chunks of x's rows."""
         import dask.array as da
 
-        if not isinstance(lengths, list) or not any(np.ndim(given) for given in lengths):
+        if not isinstance(lengths, list) or not any(isinstance(g, list | tuple) or np.ndim(g) for g in lengths):
             return self._aligned(lengths, x)
         if len(lengths) != len(self.parts):
             raise ValueError(

@@ -357,8 +357,9 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         """
         sequences = self._sequences(X, reset=True)
         y = _target(self, y, column=True)
-        check_consistent_length(X, y)
-        check_classification_targets(y)
+        with _naming("y"):
+            check_consistent_length(X, y)
+            check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
@@ -497,7 +498,7 @@ def _naming(name: str) -> Iterator[None]:
     """Errors of scikit-learn's and NumPy's name the argument."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         if re.search(rf"\b{name}\b", str(error)):
             raise
         raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name}: {error}") from error

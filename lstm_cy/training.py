@@ -78,8 +78,9 @@ class History:
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
-            if not isinstance(values, list) or not all(isinstance(value, float | numbers.Real) for value in values):
+            if not isinstance(values, list):
                 raise TypeError(f"{name}: expected a list of numbers, got {shown(values)}")
+            setattr(self, name, [_float(f"{name}[{i}]", value) for i, value in enumerate(values)])
 
     @property
     def best_epoch(self) -> int | None:
@@ -148,6 +149,16 @@ class History:
         if title is not None:
             axes.set_title(title, parse_math=False)
         return show_as_picture(figure)
+
+
+def _float(name: str, value: object) -> float:
+    """`value` as a float, NaN and infinity too."""
+    try:
+        if isinstance(value, float | numbers.Real):
+            return float(value)
+    except (TypeError, OverflowError):  # a time span of NumPy; 10**400
+        pass
+    raise TypeError(f"{name}: expected a number, got {shown(value)} ({type(value).__name__})")
 
 
 def _number_at(values: list[float], epoch: int) -> str:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -1370,10 +1371,16 @@ def test_training_goes_on_where_the_disk_of_standard_error_is_full(bar):
 
 
 def test_a_history_holds_lists_of_numbers():
-    for bad in ("sigmoid", None, 3, ["a"], [None], (1.0,), np.ones(2)):
-        for name in ("loss", "validation", "seconds"):
+    for name in ("loss", "validation", "seconds"):
+        for bad in ("sigmoid", None, 3, (1.0,), np.ones(2)):
             with pytest.raises(TypeError, match=f"{name}: expected a list of numbers"):
                 History(**{name: bad})
+        for bad in (["a"], [None], [1j], [[1.0]], [10**400], [np.timedelta64(1, "s")]):
+            with pytest.raises(TypeError, match=rf"{name}\[0\]: expected a number"):
+                History(**{name: bad})
+    history = History([Fraction(1, 2), np.float32(2), 3, np.float64(np.nan), np.inf])
+    assert [type(value) for value in history.loss] == [float] * 5
+    assert repr(history) == "History(epochs=5, loss=inf, best_epoch=0)"
 
 
 def test_a_history_in_a_notebook():
