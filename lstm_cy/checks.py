@@ -214,7 +214,7 @@ def pair_of(name: str, value: Any, meaning: str) -> tuple[Any, Any]:
 
 def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: str) -> NoReturn:
     """Raise why no result of `dtype` and `shape` can be written to `out`."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or hasattr(out, "mask"):  # what is written behind a mask is not seen
         raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")

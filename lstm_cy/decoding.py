@@ -704,9 +704,9 @@ def _weighed(scores: Array, weights: Array) -> Array:
 
 
 class _Prefixes:
-    """The prefixes of a row as a tree: each has a number, and knows its last label and the prefix before it.
+    """The prefixes of a row as a tree: each has a number, a last label, and the number of the prefix before it.
 
-    A prefix is told from others by its number: however long it is, it is neither copied nor compared.
+    A prefix is identified by its number: however long it is, it is neither copied nor compared.
     """
 
     def __init__(self, blank: int) -> None:

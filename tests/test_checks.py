@@ -1,6 +1,7 @@
 """What checks.py accepts, what it refuses, and that no message lacks the argument's name."""
 
 import fractions
+import functools
 import itertools
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from common import other_layouts
 
-from lstm_cy import checks
+from lstm_cy import LSTM, StreamPool, checks
 
 VALUES = np.arange(24.0).reshape(2, 3, 4)
 
@@ -265,3 +266,21 @@ def test_paths_that_are_none(value, error, message):
 
 def test_paths():
     assert checks.file_path("path", "a.npz") == checks.file_path("path", Path("a.npz")) == "a.npz"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_calls_see_no_array_through_its_mask(dtype):
+    lstm = LSTM(2, 3, dtype=dtype, seed=0)
+    stepper, pool = lstm.stepper(), StreamPool(lstm)
+    ids = [pool.join()]
+    masked = np.ma.masked_array(np.ones((1, 2), dtype), [[True, False]])
+    out = np.ma.masked_array(np.zeros((1, 3), dtype), True)
+    for call, x in ((stepper.step, "x_t"), (functools.partial(pool.step, ids), "x")):
+        with pytest.raises(ValueError, match=f"^{x}: expected no masked elements"):
+            call(masked)
+        with pytest.raises(TypeError, match="^out: expected a NumPy array, got MaskedArray"):
+            call(masked.data, out=out)
+        assert not out.data.any()
+        kept = np.zeros((1, 3), dtype).view(np.memmap)  # any other subclass may be written to
+        call(np.ma.masked_array(masked.data, False), out=kept)
+        assert kept.any()
