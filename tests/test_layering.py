@@ -71,7 +71,7 @@ LIBRARIES = {
     "distributed": {"distributed"},
     "google": {"weights.onnx.proto"},
     "keras": {"weights.conversion"},
-    "matplotlib": {"trace"},
+    "matplotlib": {"trace", "training"},
     "mpi4py": {"distributed"},
     "onnx": {"weights.conversion", "weights.onnx.fold", "weights.onnx.proto"},
     "onnxruntime": {"bench", "weights.conversion"},
