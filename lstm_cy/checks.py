@@ -181,7 +181,7 @@ def _array(name: str, value: object, kinds: str, expected: str) -> Array:
         raise TypeError(f"{name}: expected {expected}, got dtype {array.dtype}")
     if type(array) is np.ndarray and not isinstance(value, (list, tuple)):
         return array
-    if _is_masked(array) or _is_masked(value):  # NumPy would drop the mask without a word
+    if _is_masked(array) or _is_masked(value):  # NumPy would drop the mask silently
         raise ValueError(f"{name}: expected no masked elements, got some; x.filled(value) says what they are to be")
     return np.asarray(array)
 
