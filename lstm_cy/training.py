@@ -549,7 +549,7 @@ class _Loop:
 
     def shape_of_output(self, x: Array) -> tuple[int, ...]:
         """The shape of what the model gives for x, or of the first of two arrays."""
-        if callable(self.model):
+        if callable(self.model) and _takes(self.model, "lengths"):
             output = self.model(x, None, lengths=None)[0]
         else:
             output = self.model.forward(x, None, lengths=None, rng=np.random.default_rng(0))[0]
@@ -651,7 +651,7 @@ class _Batches:
         has_steps = self._steps_of_output(x, lengths)
         if has_steps and lengths is not None and not self.loop.takes_lengths:
             raise TypeError(
-                f"loss: expected one that takes lengths=, for {self.name} has lengths, got {self.loop.loss!r}"
+                f"loss: expected one that takes lengths=, for {self.name} has lengths, got {shown(self.loop.loss)}"
             )
         fits = x.shape[:2] == y.shape[:2] and y.ndim >= 2
         per_step = fits and has_steps and self.loop.function is not ctc

@@ -356,6 +356,36 @@ def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(b
             train(model, (x, target), loss=loss)
 
 
+class Own(Layer):
+    """A model of a user's own, which has what training needs and no more."""
+
+    dtype = np.dtype("float64")
+
+    def __init__(self):
+        self.inner, self.config = model_of(), {}
+        self._parameters = self.inner.parameters
+
+    def forward(self, x, states=None, *, lengths=None, rng=None):
+        return self.inner.forward(x.swapaxes(0, 1), states, lengths=lengths, rng=rng)
+
+    def backward(self, tape, dy):
+        return self.inner.backward(tape, dy)
+
+    def replace_parameters(self, arrays):
+        super().replace_parameters(arrays)
+        self.inner.replace_parameters(arrays)
+
+
+def test_a_model_of_ones_own_needs_no_call_to_be_trained():
+    x, y = arrays(batch_first=True)
+    with pytest.raises(ValueError, match="y: expected a target per row"):  # its output has the steps first
+        train(Own(), (x, y[:7]))
+    seen = Recorder()
+    train(Own(), (x, y[:, 0]), loss=lambda p, t: seen(p, t))
+    ((prediction, target, _),) = seen.calls
+    assert prediction.shape == (STEPS, ROWS, 3) and target.shape == (ROWS, 3)
+
+
 def test_padding_that_is_no_token_is_not_looked_at():
     tokens = np.array([[1, 2], [3, -1], [-1, -1]])
     model = Sequential(Embedding(4, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1), Readout())
