@@ -17,6 +17,7 @@ import lstm_cy
 from lstm_cy.weights import gate_order
 from lstm_cy.weights.budget import LARGEST_DEPTH
 from lstm_cy.weights.onnx import from_onnx, lstms, operators
+from lstm_cy.weights.onnx.nodes import LstmNode
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
 onnx = pytest.importorskip("onnx")
@@ -814,6 +815,47 @@ def test_results_belong_to_the_caller():
     assert (run.run({"x": x})[1] == 1).all()
 
 
+def test_all_results_of_a_run_are_bounded(monkeypatch):
+    """Single results are not large, and those that nobody needs any more do not count."""
+    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 1 << 20)
+    chain = [node("Expand", ["x", "sizes"], ["v0"]), *(node("Exp", [f"v{k}"], [f"v{k + 1}"]) for k in range(9))]
+    weights = {"sizes": integers(1 << 16)}
+    (y,) = from_onnx(model(chain, ["x"], ["v9"], weights)).run({"x": [0.0]})
+    assert y.shape == (1 << 16,)
+    kept = model(chain, ["x"], [f"v{k}" for k in range(1, 10)], weights)
+    with pytest.raises(ValueError, match=r"node of 'v5' \(Exp\): .* take more than 1048576 bytes"):
+        from_onnx(kept).run({"x": [0.0]})
+    views = [*chain[:2], *(node("Identity", ["v1"], [f"w{k}"]) for k in range(9))]
+    from_onnx(model(views, ["x"], [f"w{k}" for k in range(2)], weights)).run({"x": [0.0]})
+
+
+def test_results_are_copied_only_where_they_belong_to_another():
+    run = from_onnx(model([node("ConstantOfShape", ["n"], ["a"]), node("Exp", ["a"])], ["n"], types={"n": INT64}))
+    tracemalloc.start()
+    try:
+        (y,) = run.run({"n": [1 << 20]})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * y.nbytes
+
+
+def test_sizes_beside_an_empty_one_are_bounded():
+    """Nothing is there, but sums along the empty axis would fill the memory."""
+    nodes = [node("ConstantOfShape", ["n"], ["a"]), node("ReduceSum", ["a", "axis"])]
+    run = from_onnx(model(nodes, ["n"], weights={"axis": integers(1)}, types={"n": INT64}))
+    assert run.run({"n": [3, 0]})[0].tolist() == [[0], [0], [0]]
+    with pytest.raises(ValueError, match="its other axes would take"):
+        run.run({"n": [2**40, 0]})
+    lstm = plain_lstm("WR", outputs=["", "h"])
+    nodes = [node("ConstantOfShape", ["n"], ["x"]), lstm]
+    weights = weights_of(np.random.default_rng(18), 1, 1, 64)
+    run = from_onnx(model(nodes, ["n"], ["h"], {name: weights[name] for name in "WR"}, types={"n": INT64}))
+    assert run.run({"n": [0, 2, 1]})[0].shape == (1, 2, 64)
+    with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): a result of shape .* at most 2147483648"):
+        run.run({"n": [0, 2**28, 1]})
+
+
 def test_dead_results_are_freed():
     nodes = [node("Relu", ["x" if k == 0 else f"v{k - 1}"], ["y" if k == 49 else f"v{k}"]) for k in range(50)]
     run = from_onnx(model(nodes, ["x"]))
@@ -960,10 +1002,21 @@ def test_tensors_of_every_type(number, raw):
     np.testing.assert_array_equal(y, array)
 
 
-def test_an_unknown_size_may_be_minus_one():
-    run = from_onnx(model([node("Identity", ["x"])], [("x", [-1, 2])]))
-    assert run.inputs[0].shape == (None, 2)
-    run.run({"x": np.ones((5, 2))})
+@pytest.mark.parametrize("size", [-1, "?", "", " ", "None", "-1"])
+def test_an_unknown_size_has_no_name(size):
+    proto = model([node("Identity", ["x"])], [("x", [size, size, 2])])
+    for entry in proto.graph.input[0].type.tensor_type.shape.dim[:2]:  # the helper leaves out an empty name
+        if isinstance(size, str):
+            entry.dim_param = size
+    run = from_onnx(proto)
+    assert run.inputs[0].shape == (None, None, 2)
+    run.run({"x": np.ones((5, 3, 2))})
+
+
+def test_sizes_of_one_name_agree():
+    run = from_onnx(model([node("Identity", ["x"])], [("x", ["N", "N"])]))
+    with pytest.raises(ValueError, match=r"x: expected shape \('N', 'N'\)"):
+        run.run({"x": np.ones((5, 3))})
 
 
 def test_paths_bytes_and_protos_are_read(tmp_path):
@@ -1235,6 +1288,139 @@ def test_folding_takes_no_more_than_it_may(nodes, weights):
 
     assert guarded(attempt) < 100 << 20
     from_onnx(proto)
+
+
+def repeated_lstm(count, I, H, **changes):
+    """LSTM nodes whose weights are one folded tensor each."""
+    nodes = []
+    for name, shape in (("W", [1, 4 * H, I]), ("R", [1, 4 * H, H])):
+        nodes += [constant(f"{name}_shape", value_ints=shape), node("ConstantOfShape", [f"{name}_shape"], [name])]
+    for k in range(count):
+        options = {key: values[k] for key, values in changes.items()}
+        nodes.append(plain_lstm("WR", outputs=[f"y{k}"], name=f"lstm{k}", **options))
+    return model(nodes, ["x"], [f"y{k}" for k in range(count)])
+
+
+def test_nodes_with_the_same_weights_share_what_is_made_of_them(monkeypatch):
+    made = []
+    layer = LstmNode.layer
+    monkeypatch.setattr(LstmNode, "layer", lambda *arguments: made.append(1) or layer(*arguments))
+    proto = repeated_lstm(30, 1000, 2)
+    run = from_onnx(proto)
+    assert len(made) == 1
+    results = run.run({"x": np.ones((3, 2, 1000))})
+    assert all((result == results[0]).all() for result in results)
+    found = lstms(proto)
+    assert len(made) == 2
+    parameters = [lstm.parameters["weight_ih_l0"] for lstm in found.values()]
+    assert all(np.shares_memory(array, parameters[0]) for array in parameters)
+    found["lstm0"].load_state_dict({name: array + 1 for name, array in found["lstm0"].parameters.items()})
+    assert not found["lstm1"].parameters["weight_ih_l0"].any()  # each is still the caller's own
+    made.clear()
+    from_onnx(repeated_lstm(3, 5, 2, clip=[1.0, 2.0, 1.0]))
+    assert len(made) == 2
+
+
+def test_layers_draw_on_the_budget(monkeypatch):
+    """Those that do not fit are made when the graph runs, and `lstms` says so; a file with the weights has no limit."""
+    made = []
+    layer = LstmNode.layer
+    monkeypatch.setattr(LstmNode, "layer", lambda *arguments: made.append(1) or layer(*arguments))
+    proto = repeated_lstm(300, 100_000, 1, clip=[1.0 + k for k in range(300)])
+    with pytest.raises(ValueError, match="^model: its layers: would take more than .* the limit for a file of"):
+        lstms(proto)
+    assert 0 < len(made) < 100
+    made.clear()
+    run = from_onnx(proto)
+    assert len(made) < 100
+    (y,) = run.run({"x": np.ones((3, 2, 100_000), np.float32)}, outputs=["y299"])
+    assert y.shape == (3, 1, 2, 1)
+    made.clear()
+    weights = weights_of(np.random.default_rng(19), 1, 500_000, 4)
+    lstms(model([plain_lstm("WR")], ["x"], weights=weights).SerializeToString())
+    assert made == [1]
+
+
+def varint(number):
+    result = b""
+    while number > 127:
+        result += bytes([number & 127 | 128])
+        number >>= 7
+    return result + bytes([number])
+
+
+def field(number, content):
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def file_of(graph, before=b""):
+    """A file with this content of its graph, without the library onnx, which may change it."""
+    return before + field(7, graph) + bytes.fromhex("42021011")
+
+
+COSTLY = {
+    "nodes": file_of(b"\x0a\0" * 100_000),
+    "tensors": file_of(b"\x2a\0" * 100_000),
+    "inputs": file_of(b"\x5a\0" * 100_000),
+    "properties": file_of(b"", b"\x72\0" * 300_000),
+    "names": file_of(field(1, b"\x0a\0" * 300_000)),
+    "attributes": file_of(field(1, b"\x2a\0" * 150_000)),
+    "integers of an attribute": file_of(field(1, field(5, field(8, bytes(900_000))))),
+    "dimensions": file_of(field(5, field(1, bytes(900_000)))),
+    "strings": file_of(field(5, b"\x32\0" * 300_000)),
+    "pieces of numbers": file_of(field(5, field(5, b"\1") * 100_000)),
+    "opsets": file_of(b"", b"\x42\0" * 300_000),
+    "functions": file_of(b"", field(25, b"\x3a\0" * 50_000)),
+    "numbers in many bytes": file_of(b"", (b"\x88" + b"\x80" * 8 + b"\0\0") * 50_000),
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_what_takes_much_of_little_is_refused_before_it_is_parsed(kind, monkeypatch):
+    monkeypatch.setattr(onnx, "load_model_from_string", None)
+    message = "model: its (nodes and tensors|numbers): would take more than 800000 objects, the limit for a file of"
+    with pytest.raises(ValueError, match=message):
+        from_onnx(COSTLY[kind])
+
+
+def test_packed_integers_draw_the_memory_of_numbers(monkeypatch):
+    monkeypatch.setattr(onnx, "load_model_from_string", None)
+    with pytest.raises(ValueError, match="model: its numbers: would take more than .* bytes of memory"):
+        from_onnx(file_of(field(5, field(7, bytes(6_000_000)))))
+
+
+def test_texts_are_utf_8():
+    for content in (field(1, field(4, b"\xff")), field(5, field(8, b"\xed\xa0\x80"))):
+        with pytest.raises(ValueError, match="truncated, or not an ONNX model: 'utf-8' codec can't decode"):
+            from_onnx(file_of(content))
+    with pytest.raises(ValueError, match="utf-8"):
+        from_onnx(file_of(field(1, field(4, b"n" * 100_000 + b"\xff"))))
+    assert from_onnx(file_of(field(10, b"a page of text in Latin-1: \xe9"))).inputs == ()  # which is never read
+
+
+def test_a_file_without_content_is_not_read(tmp_path):
+    path = tmp_path / "model.onnx"
+    for begin in (b"", bytes.fromhex("0808 3a 9cfc a0cb 05"), b"PK\3\4", b"some text"):
+        with open(path, "wb") as file:
+            file.write(begin)
+            file.truncate(1_500_000_000)
+
+        def attempt():
+            with pytest.raises(ValueError, match="truncated, or not an ONNX model") as caught:
+                from_onnx(path)
+            assert str(path) in str(caught.value)
+
+        assert guarded(attempt) < 1 << 20
+
+
+def test_a_pipe_is_read(tmp_path):
+    path = tmp_path / "pipe.onnx"
+    os.mkfifo(path)
+    data = model([node("Relu", ["x"])], ["x"]).SerializeToString()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(path.write_bytes, data)
+        assert from_onnx(path).run({"x": [-1.0]})[0] == [0]
+        writing.result()
 
 
 def test_too_many_nodes_and_too_deep_graphs():

@@ -26,7 +26,8 @@ from lstm_cy import (
 )
 
 onnx = pytest.importorskip("onnx")
-from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402 (only where onnx is installed)
+from lstm_cy.weights import onnx as weights_onnx  # noqa: E402 (only where onnx is installed)
+from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402
 
 TOLERANCE = 5e-6
 SIZES = [(4, 3), (7, 1), (1, 5)]  # steps and rows: one graph runs them all
@@ -390,3 +391,36 @@ def test_more_than_a_file_holds_is_refused(monkeypatch):
     to_onnx(LSTM(3, 4))
     with pytest.raises(ValueError, match="an .onnx file holds less than 2 GiB, the weights take 1200 bytes"):
         to_onnx(LSTM(10, 5, bias=False, num_layers=1))
+
+
+def test_a_layer_at_several_places_is_written_once(session, tmp_path):
+    lstm, linear = LSTM(3, 3, 2, seed=0), Linear(3, 3, seed=1)
+    model = Sequential(lstm, linear, lstm, linear)
+    graph = to_onnx(model, states=True)
+    weights = [tensor.name for tensor in graph.graph.initializer if tensor.name.endswith((".W", ".weight", ".bias"))]
+    assert weights == ["0.l0.W", "0.l1.W", "1.weight", "1.bias"]
+    x = np.random.default_rng(2).standard_normal((4, 2, 3)).astype(np.float32)
+    inputs = {"x": x} | {
+        f"{place}.{part}": np.zeros((2, 2, 3), np.float32) for place in (0, 2) for part in ("h0", "c0")
+    }
+    results = session(graph).run(None, inputs)
+    for result, right in zip(results, flat(*model(x)), strict=True):
+        np.testing.assert_allclose(result, right, atol=TOLERANCE)
+    save(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").stat().st_size < 2 * sum(
+        array.nbytes for array in model.parameters.values()
+    ) + 5000
+    found = weights_onnx.lstms(tmp_path / "model.onnx")
+    assert np.shares_memory(*(found[name].parameters["weight_hh_l0"] for name in ("0.l0", "2.l0")))
+
+
+@pytest.mark.parametrize("opset", [-1, 0, 12, 26, 10**30, 10**400])
+def test_versions_that_there_are_not(opset):
+    with pytest.raises(ValueError, match=r"^opset: expected .{,300}$"):
+        to_onnx(LSTM(1, 1), opset=opset)
+
+
+def test_metadata_of_any_characters_come_back(tmp_path):
+    metadata = {"\ud800": ["\x1b[31m", "\u202e", "\U0001f600"]}
+    save(LSTM(1, 1), tmp_path / "model.onnx", metadata)
+    assert load(tmp_path / "model.onnx").metadata == metadata

@@ -172,6 +172,16 @@ class _Graph:
         self.constants: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self._first: dict[int, str] = {}
+        self._weights: set[str] = set()
+
+    def weight(self, prefix: str, layer: Layer, name: str, array: Any) -> str:
+        """A constant of a layer; one at several places has it once, under the first place's name."""
+        name = self._first.setdefault(id(layer), prefix) + name
+        if name in self._weights:
+            return name
+        self._weights.add(name)
+        return self.constant(name, array)
 
     def input(self, name: str, shape: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
         """An input of the model's dtype, or of integers."""
@@ -270,15 +280,16 @@ def _add_states(graph: _Graph, name: str, lstm: LSTM) -> list[str]:
 
 
 def _add_embedding(graph: _Graph, prefix: str, layer: Embedding, tokens: str) -> str:
-    weight = graph.constant(f"{prefix}weight", layer.parameters["weight"])
+    weight = graph.weight(prefix, layer, "weight", layer.parameters["weight"])
     return graph.node("Gather", [weight, tokens], f"{prefix}vectors")
 
 
 def _add_linear(graph: _Graph, prefix: str, layer: Linear, x: str) -> str:
-    weight = graph.constant(f"{prefix}weight", layer.parameters["weight"].T)
+    weight = graph.weight(prefix, layer, "weight", layer.parameters["weight"].T)
     x = graph.node("MatMul", [x, weight], f"{prefix}product")
     if layer.bias:
-        x = graph.node("Add", [x, graph.constant(f"{prefix}bias", layer.parameters["bias"])], f"{prefix}sum")
+        bias = graph.weight(prefix, layer, "bias", layer.parameters["bias"])
+        x = graph.node("Add", [x, bias], f"{prefix}sum")
     return x
 
 
@@ -351,7 +362,7 @@ def _add_lstm(
     finals: tuple[list[str], list[str]] = [], []
     for layer in range(L):
         name = f"{prefix}l{layer}."
-        values = _add_weights(graph, name, lstm, layer)
+        values = _add_weights(graph, prefix, lstm, layer)
         inputs = [x, values["W"], values["R"], values["B"], lengths, initial[0][layer], initial[1][layer], values["P"]]
         while not inputs[-1]:
             inputs.pop()
@@ -391,7 +402,7 @@ def _of_empty_rows(graph: _Graph, final: str, initial: str, lengths: str) -> str
     return graph.node("Where", [column, initial, final], f"{final}.kept")
 
 
-def _add_weights(graph: _Graph, name: str, lstm: LSTM, layer: int) -> dict[str, str]:
+def _add_weights(graph: _Graph, prefix: str, lstm: LSTM, layer: int) -> dict[str, str]:
     """{"W", "R", "B", "P": constant, directions first and gates in ONNX's order; "" where the layer has none}."""
     parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
@@ -407,7 +418,10 @@ def _add_weights(graph: _Graph, name: str, lstm: LSTM, layer: int) -> dict[str, 
         if own["peephole"] is not None:
             rows = gate_order.reorder(own["peephole"], gate_order.PEEPHOLES, gate_order.ONNX_PEEPHOLES)
             parts["P"].append(rows.ravel())
-    return {part: graph.constant(name + part, np.stack(arrays)) if arrays else "" for part, arrays in parts.items()}
+    return {
+        part: graph.weight(prefix, lstm, f"l{layer}.{part}", np.stack(arrays)) if arrays else ""
+        for part, arrays in parts.items()
+    }
 
 
 def _attributes(lstm: LSTM) -> dict[str, Any]:

@@ -232,7 +232,11 @@ class Graph:
 def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
     """What errors call a node."""
     op_type = shortened(op_type, LONGEST_NAME)
-    return f"node {quoted(name)} ({op_type})" if name else f"the node of {quoted(next(iter(outputs), ''))} ({op_type})"
+    return (
+        f"node {quoted(name)} ({op_type})"
+        if name
+        else f"the node of {quoted(next(filter(None, outputs), ''))} ({op_type})"
+    )
 
 
 def _kind(op_type: str, reason: str) -> str:

@@ -164,9 +164,10 @@ class OnnxModel:
         """
         names = self._wanted(outputs)
         values = self._given(inputs)
-        seen = {id(array) for array in values.values()}
-        given = sum(array.nbytes for array in values.values())
-        most, alive = max(LARGEST_RUN, RUN_FACTOR * (given + self._constant_bytes)), given
+        arrays_given = [*values.values()]  # which stay, so that no result gets the id of one
+        seen = {id(array) for array in arrays_given}
+        alive = sum(array.nbytes for array in arrays_given)
+        most = max(LARGEST_RUN, RUN_FACTOR * (alive + self._constant_bytes))
         with np.errstate(all="ignore"):  # infinity and NaN are ONNX's answers too
             for step, ended in self._everything if outputs is None else self._plan(names):
                 arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]

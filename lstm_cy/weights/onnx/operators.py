@@ -370,6 +370,7 @@ def _arg(function: Callable[..., Any]) -> _Operator:
     def apply(node: Node, x: Array) -> Array:
         axis = _axis(node.get("axis", 0), x.ndim or 1)  # a number counts as a vector of one
         shape = x.shape[:axis] + x.shape[axis + 1 :]
+        node.room(shape, np.dtype(np.int64), x)
         if math.prod(shape) == 0:
             found = np.zeros(shape, np.int64)
         elif node.get("select_last_index", 0) and x.ndim:
