@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .budget import Budget
 
 #: objects that a member is drawn as: its entry, its header, and the array it becomes
-MEMBER_COST = 32
+MEMBER_COST = 64
 _CHUNK = 1 << 20
 # A directory is unpacked into many times its own size; a model needs far less than this.
 _MAX_DIRECTORY = 4 << 20
@@ -38,12 +38,16 @@ _NAME_IS_UTF8, _SIZES_FOLLOW = 0x800, 0x8
 _ELSEWHERE = 0xFFFFFFFF
 
 
+class ForeignFile(ValueError):
+    """A file that is whole as far as it was read, but not of the kind that the caller reads."""
+
+
 @contextlib.contextmanager
 def naming(place: object) -> Iterator[None]:
     """Whatever a damaged file makes the block raise becomes a ValueError that begins with `place`."""
     try:
         yield
-    except LimitExceeded:  # names the file itself
+    except (LimitExceeded, ForeignFile):  # the first names the file itself, the second is for the caller
         raise
     except RecursionError:
         raise ValueError(f"{printable(place)}: nested too deep to be read here") from None

@@ -125,6 +125,8 @@ def _from_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     from . import pytorch
 
     found = pytorch.read_lstms(path)
+    if found.problem:
+        raise ValueError(f"{printable(path)}: {found.problem}")
     if name is None and len(found.plans) != 1:
         raise ValueError(
             f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Objects that the header of an array or group, a message in it, and an entry of a group are drawn as.
-_OBJECT_COST, _MESSAGE_COST, _ENTRY_COST = 16, 3, 10
+_OBJECT_COST, _MESSAGE_COST, _ENTRY_COST = 24, 4, 14
 _MAX_NAME = 1024
 _UNDEFINED = 2**64 - 1
 # Header messages, by their numbers in the specification.

@@ -99,7 +99,7 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     path = os.fspath(path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
-        spec, version, weights = (_read_zip if file.read(2) == b"PK" else _read_h5)(file, budget)
+        spec, version, weights = _read(file, budget)
         model = _converted(spec, version, weights, budget)
     check_finite(path, model.parameters, strict)
     return model
@@ -110,11 +110,16 @@ class Contents(NamedTuple):
 
     Attributes
     ----------
+    model : Sequential or None
+    problem : str
+        Why there is no model.
     layers, unsupported : list of (str, str)
         Names of layers with their classes, and with what in them is not read.
     arrays : dict of str to ndarray
     """
 
+    model: Sequential | None
+    problem: str
     layers: list[tuple[str, str]]
     unsupported: list[tuple[str, str]]
     arrays: Parameters
@@ -125,11 +130,24 @@ def contents(path: FilePath) -> Contents:
     path = os.fspath(path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
-        spec, version, weights = (_read_zip if file.read(2) == b"PK" else _read_h5)(file, budget)
+        spec, version, weights = _read(file, budget)
+        arrays = weights.arrays()
         unsupported: list[tuple[str, str]] = []
-        _flatten(spec, _Place("", "", "", ()), _major(version), [], unsupported, budget)
+        model, problem = None, ""
+        try:
+            model = _converted(spec, version, weights, budget)
+        except LimitExceeded:
+            raise
+        except ValueError as error:
+            problem = shortened(error)
+            _flatten(spec, _Place("", "", "", ()), _major(version), [], unsupported, budget)
         layers = [(_name(layer), shortened(layer.get("class_name"), 80)) for layer in _layers_of(spec)]
-        return Contents(layers, unsupported, weights.arrays())
+        return Contents(model, problem, layers, unsupported, arrays)
+
+
+def _read(file: Any, budget: Budget) -> tuple[Any, Any, _ByPlace | _ByName]:
+    """(configuration, version of Keras, weights) of a file."""
+    return _read_zip(file, budget) if file.read(2) == b"PK" else _read_h5(file, budget)
 
 
 def from_keras(model: Any) -> Sequential:
@@ -271,7 +289,7 @@ class _ByPlace:
 
     def arrays(self) -> Parameters:
         """Those that are left, by name."""
-        return self._arrays
+        return dict(self._arrays)
 
     def unused(self) -> list[str]:
         return [name for name in self._arrays if "seed_generator" not in name.split("/")]

@@ -24,6 +24,7 @@ from ..layers import Sequential
 from ..printable import printable
 from ..quantize import widened
 from . import archive
+from .archive import ForeignFile as ForeignFile
 from .budget import Budget, LimitExceeded, listed, shortened
 from .files import replacing as replacing
 
@@ -51,17 +52,13 @@ _LAYERS = {
 # A JSON text is unpacked into many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
 _MAX_AXES = 32
-# Objects that a layer, one direction of one layer of an LSTM, and a tensor of a .safetensors file are drawn as.
-_LAYER_COST, _LSTM_COST, _TENSOR_COST = 24, 100, 24
+# Objects that a layer, one layer of an LSTM, a tensor and an entry of the metadata of a .safetensors file are drawn as.
+_LAYER_COST, _LSTM_COST, _TENSOR_COST, _PROPERTY_COST = 24, 300, 32, 4
 # What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
 )
-
-
-class ForeignFile(ValueError):
-    """A file that is whole and holds tensors, but no header of ours."""
 
 
 class _Changed(ValueError):
@@ -129,13 +126,16 @@ def read_npz(path: FilePath) -> Parameters:
     return read_npz_within(path)[0]
 
 
-def read_npz_within(path: FilePath) -> tuple[Parameters, Budget]:
-    """(what `read_npz` gives, what is left of the file's budget)."""
+def read_npz_within(path: FilePath, needed: str | None = None) -> tuple[Parameters, Budget]:
+    """(what `read_npz` gives, what is left of the file's budget); ForeignFile where there is no array `needed`."""
     path = os.fspath(path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         arrays = {}
-        for name, member in archive.members(file, budget, "an .npz file", suffix=".npy").items():
+        members = archive.members(file, budget, "an .npz file", suffix=".npy")
+        if needed is not None and needed not in members:
+            raise ForeignFile(f"no {needed}")
+        for name, member in members.items():
             try:
                 arrays[name] = _read_member(member, budget)
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -273,7 +273,7 @@ def _cost(config: Any) -> int:
         return _LAYER_COST * len(places) + sum(map(_cost, own))
     if kind == "Seq2Seq":
         return sum(map(_cost, _inside(arguments)))
-    return _LSTM_COST * 2 * int(arguments.get("num_layers", 1)) if kind.endswith("LSTM") else _LAYER_COST
+    return _LSTM_COST * int(arguments.get("num_layers", 1)) if kind.endswith("LSTM") else _LAYER_COST
 
 
 def _inside(arguments: dict[str, Any]) -> list[Any]:
@@ -393,18 +393,16 @@ def _numbers(array: Array) -> Array:
 
 
 def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
-    arrays, budget = read_npz_within(path)
-    header = arrays.pop(HEADER, None)
-    if header is None or header.dtype != np.uint8:
-        raise _not_a_model(path, {name: array.shape for name, array in arrays.items()})
+    arrays, budget = read_npz_within(path, HEADER)
+    header = arrays.pop(HEADER)
+    if header.dtype != np.uint8:
+        raise ForeignFile(f"{HEADER} of {header.dtype}")
     return header.tobytes(), arrays, budget
 
 
 def _read_safetensors(path: FilePath) -> tuple[str, Parameters, Budget]:
-    with safetensors_file(path) as file:
-        header = (file.library.metadata() or {}).get(HEADER)
-        if header is None:
-            raise _not_a_model(path, {name: tuple(entry["shape"]) for name, entry in file.entries.items()})
+    with safetensors_file(path, HEADER) as file:
+        header: str = file.library.metadata()[HEADER]
         for name, entry in file.entries.items():
             if entry["dtype"] not in ("F32", "F64", "U16", "I8"):  # there are some that NumPy does not know
                 kind = shortened(entry["dtype"], 200)
@@ -433,12 +431,21 @@ class SafetensorsFile(NamedTuple):
 
 
 @contextlib.contextmanager
-def safetensors_file(path: FilePath) -> Iterator[SafetensorsFile]:
-    """Open a .safetensors file, once it is certain that its header, which the library unpacks whole, is small."""
+def safetensors_file(path: FilePath, needed: str | None = None) -> Iterator[SafetensorsFile]:
+    """Open a .safetensors file, once it is certain that its header, which the library unpacks whole, is small.
+
+    ForeignFile where there is no metadata entry `needed`.
+    """
     library = safetensors_library()
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         entries, start = _safetensors_entries(file, budget)
+        properties = entries.pop("__metadata__", None) or {}
+        if not isinstance(properties, dict):
+            raise ValueError("its metadata are not a JSON object")
+        budget.objects(_PROPERTY_COST * len(properties), "its metadata")
+        if needed is not None and needed not in properties:
+            raise ForeignFile(f"no {needed}")
     try:
         with library.safe_open(path, framework="np") as opened:
             yield SafetensorsFile(opened, entries, start, budget)
@@ -452,22 +459,20 @@ def _safetensors_entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any]
     (length,) = struct.unpack("<Q", beginning.ljust(8, b"\0"))
     if len(beginning) < 8 or length > budget.size - 8:
         raise ValueError(f"truncated, or not a safetensors file: a header of {length} bytes, {budget.size} are there")
+    if length > _MAX_JSON:
+        raise ValueError(f"a header of {length} bytes; at most {_MAX_JSON} are read")
     budget.bytes(3 * length, "its header")  # here and in the library
     header = budget.json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
-    header.pop("__metadata__", None)
     budget.objects(_TENSOR_COST * len(header), "its tensors")
     for name, entry in header.items():
+        if name == "__metadata__":
+            continue
         shape = entry.get("shape") if isinstance(entry, dict) else None
         if not isinstance(shape, list) or len(shape) > _MAX_AXES:
             raise ValueError(f"tensor {name!r:.200}: expected an entry with a shape of up to {_MAX_AXES} axes")
     return header, 8 + length
-
-
-def _not_a_model(path: FilePath, shapes: dict[str, Any]) -> ForeignFile:
-    inside = listed(f"{name} {shape}" for name, shape in shapes.items())
-    return ForeignFile(f"{printable(path)}: holds tensors but no model of lstm_cy: {inside or 'nothing'}")
 
 
 def _is_safetensors(path: FilePath) -> bool:

@@ -19,6 +19,7 @@ from ..checks import flag, float_array
 from ..layer import Layer
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
+from ..printable import printable
 from ..quantize import widened
 from . import archive, native, torch_pickle
 from .budget import listed, shortened
@@ -48,8 +49,8 @@ _PLAIN = (str, bytes, int, float, type(None))
 _FLOATS = ("float32", "float64", "float16")
 # What safetensors hands to NumPy; bfloat16, which NumPy does not know, is read here.
 _SAFETENSORS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-# Objects that one direction of one layer is drawn as.
-_LSTM_COST = 100
+# Objects that one layer of an LSTM is drawn as.
+_LSTM_COST = 300
 # Options that torch.nn.LSTM does not have, and what they are without.
 _OURS = {
     "reverse": False,
@@ -90,7 +91,7 @@ def read(path: FilePath) -> Any:
 
     Notes
     -----
-    Of a file by torch.save, the pickle may have up to 8 MiB and 500,000 steps, which is some 20,000 tensors; keys of
+    Of a file by torch.save, the pickle may have up to 8 MiB and 400,000 steps, which is some 12,000 tensors; keys of
     dicts are strings, integers, bools or None; tensors may share their bytes, but not take more than eight times what
     the file holds.
 
@@ -164,10 +165,14 @@ def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, st
     """
     flag("batch_first", batch_first)
     if isinstance(source, Mapping):
-        return _layers("source", _plans("source", _places(source)), strict, batch_first=batch_first)
+        return _layers("source", _planned("source", _places(source)), strict, batch_first=batch_first)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: expected a path or a mapping, got {type(source).__name__}")
     found = read_lstms(source)
+    if found.problem:
+        raise ValueError(
+            f"{printable(found.path)}: {found.problem}. Where others are meant, give lstms a dict of those"
+        )
     return found.layers(strict, batch_first=batch_first)
 
 
@@ -181,19 +186,26 @@ class Lstms(NamedTuple):
         All that the file holds, with the places in its dicts and lists before the names.
     own : dict of str to set of str
         For each prefix the names, in `tensors`, of those that make up an LSTM.
+    plans : dict
+        For each prefix how its LSTM is made.
+    problem : str
+        What does not make up an LSTM, though it looks like one; then there are no plans.
+    budget : Budget
+        What is left.
     """
 
     path: str
     tensors: Parameters
     own: dict[str, set[str]]
     plans: dict[str, _Plan]
+    problem: str
     budget: Budget
 
     def layers(self, strict: bool, prefixes: Collection[str] | None = None, **options: Any) -> dict[str, LSTM]:
         """{prefix: LSTM}, of all or of some prefixes; they may take the tensors over."""
         plans = {prefix: plan for prefix, plan in self.plans.items() if prefixes is None or prefix in prefixes}
         for plan in plans.values():
-            self.budget.objects(_LSTM_COST * plan.options["num_layers"] * (1 + plan.options["bidirectional"]), "LSTMs")
+            self.budget.objects(_LSTM_COST * plan.options["num_layers"], "its LSTMs")
         return _layers(self.path, plans, strict, copy=False, **options)
 
     def others(self, prefix: str | None = None) -> list[str]:
@@ -208,19 +220,21 @@ def read_lstms(path: FilePath) -> Lstms:
     path = os.fspath(path)
     value, budget = _read(path)
     places = _places(value)
-    plans = _plans(path, places)
+    plans, problem = _plans(places)
     tensors = {"/".join((*place, name)): tensor for place, found in places for name, tensor in found.items()}
     own: dict[str, set[str]] = {prefix: set() for prefix in plans}
     of_tensor = {id(tensor): prefix for prefix, plan in plans.items() for tensor in plan.tensors.values()}
     for name, tensor in tensors.items():
         if id(tensor) in of_tensor:
             own[of_tensor[id(tensor)]].add(name)
-    return Lstms(path, tensors, own, plans, budget)
+    return Lstms(path, tensors, own, plans, problem, budget)
 
 
 def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LSTM:
     """The LSTM in a file of tensors that holds one and nothing else; see `weights.load`."""
     found = read_lstms(path)
+    if found.problem:
+        raise ValueError(f"{printable(found.path)}: {found.problem}")
     if len(found.plans) != 1 or found.others():
         prefixes = listed(map(repr, found.plans)) or "none"
         raise ValueError(
@@ -365,7 +379,7 @@ def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
 
 def _from_lstm(place: str, module: Any) -> LSTM:
     options = {name: getattr(module, name) for name in ("batch_first", "dropout") if hasattr(module, name)}
-    (layer,) = _layers(place, _plans(place, _places(module.state_dict())), False, **options).values()
+    (layer,) = _layers(place, _planned(place, _places(module.state_dict())), False, **options).values()
     return layer
 
 
@@ -410,8 +424,20 @@ class _Plan(NamedTuple):
     tensors: dict[Any, Any]
 
 
-def _plans(source: Any, places: list[_Found]) -> dict[str, _Plan]:
-    """{prefix: _Plan} of the LSTMs among `places`; raises for all that does not fit, in one error."""
+def _planned(source: str, places: list[_Found]) -> dict[str, _Plan]:
+    """{prefix: _Plan} of the LSTMs among `places`; raises for what does not make up one."""
+    plans, problem = _plans(places)
+    _refuse(source, problem)
+    return plans
+
+
+def _refuse(source: str, problem: str) -> None:
+    if problem:
+        raise ValueError(f"{printable(source)}: {problem}. Where others are meant, give lstms a dict of those")
+
+
+def _plans(places: list[_Found]) -> tuple[dict[str, _Plan], str]:
+    """({prefix: _Plan} of the LSTMs among `places`, all that does not fit)."""
     groups: dict[Any, Any] = {}
     problems: list[str] = []
     for place, tensors in places:
@@ -433,11 +459,8 @@ def _plans(source: Any, places: list[_Found]) -> dict[str, _Plan]:
         named = {_name(part, layer or 0, reverse): tensors[part, layer, reverse] for part, layer, reverse in order}
         plans[prefix] = _Plan(options, named)
     if problems:
-        raise ValueError(
-            f"{source}: tensors that do not make up an LSTM of PyTorch's: {listed(problems, separator='; ')}. Where "
-            "others are meant, lstms takes a dict of those"
-        )
-    return plans
+        return {}, f"tensors that do not make up an LSTM of PyTorch's: {listed(problems, separator='; ')}"
+    return plans, ""
 
 
 def _places(value: Any) -> list[_Found]:

@@ -93,19 +93,20 @@ def _own_or_foreign(path: FilePath) -> list[str]:
 def _pytorch(path: FilePath) -> list[str]:
     from . import pytorch
 
+    found = pytorch.read_lstms(path)
     try:
-        found = pytorch.read_lstms(path)
+        if found.problem:
+            raise ValueError(found.problem)
         layers = [(prefix or "(no prefix)", words(lstm)) for prefix, lstm in found.layers(strict=False).items()]
-        tensors, own = found.tensors, set().union(*found.own.values())
     except ValueError as error:
-        tensors, own = dict(flat(pytorch.read(path))), set()  # raises where the file itself is the fault
         layers = [("not read", _reason(path, error))]
+    own = set().union(*found.own.values())
     return [
         "tensors under PyTorch's names",
         *_table("LSTMs", layers),
         _gates(gate_order.ORDER),
-        *_tensors({name: array for name, array in tensors.items() if name in own}, "their tensors"),
-        *_tensors({name: array for name, array in tensors.items() if name not in own}, "other tensors"),
+        *_tensors({name: array for name, array in found.tensors.items() if name in own}, "their tensors"),
+        *_tensors({name: array for name, array in found.tensors.items() if name not in own}, "other tensors"),
     ]
 
 
@@ -138,18 +139,17 @@ def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
 def _keras(path: FilePath) -> list[str]:
     from . import keras
 
-    try:
-        model = keras.read_model(path)
-    except ValueError as error:
-        inside = keras.contents(path)  # raises where the file itself is the fault
-        return [
-            "a model of Keras that is not read",
-            *_table("layers", inside.layers),
-            _gates(gate_order.KERAS),
-            *_table("not supported", inside.unsupported or [("", _reason(path, error))]),
-            *_tensors(inside.arrays),
-        ]
-    return ["a model of Keras", *_layers(model), _gates(gate_order.KERAS), *_tensors(model.stored())]
+    inside = keras.contents(path)
+    if inside.model is not None:
+        native.check_finite(path, inside.arrays, False)
+        return ["a model of Keras", *_layers(inside.model), _gates(gate_order.KERAS), *_tensors(inside.model.stored())]
+    return [
+        "a model of Keras that is not read",
+        *_table("layers", inside.layers),
+        _gates(gate_order.KERAS),
+        *_table("not supported", inside.unsupported or [("", inside.problem)]),
+        *_tensors(inside.arrays),
+    ]
 
 
 def _onnx(path: FilePath) -> list[str]:

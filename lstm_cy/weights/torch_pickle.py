@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
 # A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
 _MAX_PICKLE = 8 << 20
-_MAX_STEPS = 500_000
 _MAX_DEPTH = 64
-# Steps that are drawn on the budget at once.
-_BATCH = 1000
+# Objects that a step and a tensor are drawn as, and how many steps or values are drawn on the budget at once.
+_STEP_COST, _TENSOR_COST, _BATCH = 2, 16, 1000
 # Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
 _MAX_SHARING = 8
 _MAX_AXES = 32
@@ -72,7 +71,7 @@ def read(path: FilePath) -> tuple[Any, Budget]:
         records = _Records({name.removeprefix(folder): member for name, member in members.items()}, budget)
         with archive.naming(f"member {folder + 'data.pkl'!r:.200}"):
             value = _Machine(records, budget).run(records.bytes("data.pkl", _MAX_PICKLE))
-            _check_result(value, records.total)
+            _check_result(value, records.total, budget)
     return value, budget
 
 
@@ -189,9 +188,7 @@ class _Machine:
         place, steps, drawn, end = 0, 0, 0, len(content)
         while place < end:
             if steps == drawn:
-                if steps == _MAX_STEPS:
-                    raise ValueError(f"a pickle of more than {_MAX_STEPS} steps is not read")
-                self._budget.objects(_BATCH, "its pickle")
+                self._budget.objects(_STEP_COST * _BATCH, "its pickle")
                 drawn += _BATCH
             steps += 1
             opcode = content[place]
@@ -360,6 +357,7 @@ class _Machine:
         place = f"storage {key!r:.80}"
         if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
             raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
+        self._budget.objects(_TENSOR_COST, "its tensors")
         if len(size) > _MAX_AXES:
             raise ValueError(f"{place}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
         if not all(type(number) is int and 0 <= number <= _LARGEST for number in (offset, *size, *stride)):
@@ -512,7 +510,7 @@ def _opcode_name(code: int) -> str:
     return f"opcode {names[code]}" if code in names else f"unknown opcode {code:#04x}"
 
 
-def _check_result(value: Any, total: int) -> None:
+def _check_result(value: Any, total: int, budget: Budget) -> None:
     """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
     nodes = size = 0
 
@@ -521,8 +519,8 @@ def _check_result(value: Any, total: int) -> None:
         nodes += 1
         if depth > _MAX_DEPTH:
             raise ValueError(f"nested deeper than {_MAX_DEPTH}, or in itself")
-        if nodes > _MAX_STEPS:
-            raise ValueError(f"more than {_MAX_STEPS} values")
+        if nodes % _BATCH == 0:
+            budget.objects(_BATCH, "its values")
         if isinstance(value, (_Storage, _Name)):
             raise ValueError(f"{value.name} where a value should be")
         if isinstance(value, np.ndarray):

@@ -1,0 +1,177 @@
+"""ZIP archives whose directory says what is not so: each check of the reader by itself."""
+
+import io
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+
+from lstm_cy.weights import archive
+from lstm_cy.weights.budget import Budget, LimitExceeded
+from lstm_cy.weights.native import read_npz
+
+DATA = b"0123456789abcdef" * 4
+
+
+def local(name, data, **changed):
+    fields = {"signature": b"PK\3\4", "crc": zlib.crc32(data), "size": len(data), "name": name} | changed
+    name = fields["name"].encode()
+    return (
+        struct.pack(
+            "<4s5H3I2H",
+            fields["signature"],
+            20,
+            0,
+            0,
+            0,
+            0,
+            fields["crc"],
+            fields["size"],
+            fields["size"],
+            len(name),
+            0,
+        )
+        + name
+    )
+
+
+def entry(name, data, place, **changed):
+    fields = {"crc": zlib.crc32(data), "size": len(data), "flags": 0, "method": 0, "extra": b""} | changed
+    stored = fields.get("stored", fields["size"])
+    return (
+        struct.pack(
+            "<4s6H3I5H2I", b"PK\1\2", 20, 20, fields["flags"], fields["method"], 0, 0, fields["crc"], stored,
+            fields["size"], len(name.encode()), len(fields["extra"]), 0, 0, 0, 0, place,
+        )
+        + name.encode()
+        + fields["extra"]
+    )  # fmt: skip
+
+
+def finished(body, entries, count=None):
+    directory = b"".join(entries)
+    count = len(entries) if count is None else count
+    return body + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+
+
+def two(**changed):
+    """An archive with the members a and b; `changed` is what the directory says otherwise of b."""
+    body = local("a", DATA) + DATA
+    place = len(body)
+    body += local("b", DATA) + DATA
+    return finished(body, [entry("a", DATA, 0), entry("b", DATA, **{"place": place} | changed)])
+
+
+def members(content):
+    file = io.BytesIO(content)
+    found = archive.members(file, Budget("a.zip", len(content)), "an archive")
+    return {name: member.read(1000) for name, member in found.items()}
+
+
+def refused(content, message):
+    with pytest.raises((ValueError, EOFError, zipfile.BadZipFile), match=message):
+        members(content)
+
+
+def test_what_zipfile_writes_is_read():
+    assert members(two()) == {"a": DATA, "b": DATA}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as written:
+        written.writestr("folder/é.txt", b"one")
+        with written.open("two", "w", force_zip64=True) as member:
+            member.write(b"2")
+    assert members(buffer.getvalue()) == {"folder/é.txt": b"one", "two": b"2"}
+    assert zipfile.ZipFile(io.BytesIO(two())).read("b") == DATA  # what is made here is what zipfile knows, too
+
+
+def test_members_of_the_same_bytes_are_refused():
+    """Their sizes add up to less than the file, so that no other check finds them."""
+    header = local("a", DATA)
+    padding = bytes(10 * len(DATA))  # of no member
+    body = header + DATA + padding
+    content = finished(body, [entry("a", DATA, 0), entry("b", DATA, 0)])
+    refused(content, "member 'b': damaged: its header has another name")
+    inner = local("b", b"xy") + b"xy"  # a whole member within the bytes of another
+    outer = inner + bytes(30)
+    body = local("a", outer) + outer + padding
+    content = finished(body, [entry("a", outer, 0), entry("b", b"xy", len(local("a", outer)))])
+    refused(content, "member 'b' shares bytes with another")
+
+
+@pytest.mark.parametrize("shared", [1, 2, 20, 29])
+def test_members_that_overlap_by_some_bytes_are_refused(shared):
+    """The end of a's data is the beginning of b's header."""
+    second = local("b", DATA) + DATA
+    data = DATA + second[:shared]
+    body = local("a", data) + DATA + second + bytes(200)
+    place = len(local("a", data)) + len(DATA)
+    refused(finished(body, [entry("a", data, 0), entry("b", DATA, place)]), "member 'b' shares bytes with another")
+
+
+def test_members_that_touch_are_read_in_any_order():
+    body = local("a", DATA) + DATA
+    place = len(body)
+    body += local("b", DATA) + DATA
+    content = finished(body, [entry("b", DATA, place), entry("a", DATA, 0)])
+    assert members(content) == {"a": DATA, "b": DATA}
+
+
+def test_a_member_that_reaches_into_the_directory_is_refused():
+    longer = len(DATA) + 20
+    body = local("a", DATA, size=longer) + DATA
+    refused(finished(body, [entry("a", DATA, 0, size=longer, crc=0)]), "a member reaches into the ZIP directory")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (two(place=0), "member 'b': damaged: its header has another name"),
+        (two(place=5), "member 'b': damaged: its header is not where the directory says"),
+        (two(place=10**6), "member 'b': its place, 1000000, is not in the file"),
+        (two(size=10**6), "sizes add up to more than the file"),
+        (two(stored=3), "member 'b': compressed"),
+        (two(method=8), "member 'b': compressed"),
+        (two(method=12), "member 'b': compressed"),
+        (two(method=14), "member 'b': compressed"),
+        (two(flags=1), "member 'b': encrypted"),
+        (two(flags=64), "member 'b': encrypted"),
+        (two(crc=1), "its checksum is another"),
+        (two(size=2**32 - 1, stored=2**32 - 1), "a size is not in its ZIP directory"),
+        (two(place=2**32 - 1), "a size is not in its ZIP directory"),
+        (two(place=2**32 - 1, extra=struct.pack("<HHQ", 1, 8, 2**64 - 1)), "is not in the file"),
+        (two(size=2**32 - 1, stored=64, extra=struct.pack("<HHQ", 1, 8, 65)), "member 'b': compressed"),
+        (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)], count=2), "1 members where there should be 2"),
+        (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)[:-1]]), "ends within an entry|another name"),
+        (finished(b"", [b"PK\1\3" + bytes(42)]), "an entry of its ZIP directory is none"),
+        (b"x" + two(), "its ZIP directory is not before its end"),
+        (two() + b"x", "truncated, or not an archive"),
+        (two()[1:], "its ZIP directory is not before its end"),
+    ],
+)
+def test_directories_that_are_not_so(content, message):
+    refused(content, message)
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "b/../../a", "b\\a", "a\0b"])
+def test_names_that_lead_out_of_the_archive(name):
+    refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "a name that leads out of the archive")
+
+
+def test_numbers_of_64_bits_are_read():
+    extra = struct.pack("<HHHHQQ", 7, 0, 1, 16, len(DATA), len(DATA))
+    body = local("a", DATA) + DATA
+    content = finished(body, [entry("a", DATA, 0, size=2**32 - 1, extra=extra)])
+    assert members(content) == {"a": DATA}
+
+
+def test_many_members_are_refused_before_they_are_looked_at(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.zeros(0, np.float32))
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as written:
+        for index in range(13_000):
+            written.writestr(f"{index}.npy", array.getvalue())
+    with pytest.raises(LimitExceeded, match=f"^{path}: its members: would take more than 800000 objects"):
+        read_npz(path)
