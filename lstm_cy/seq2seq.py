@@ -8,7 +8,17 @@ import numpy as np
 
 from .attention import Attention
 from .batches import pad
-from .checks import dtype_of, expect_shape, float_array, generator, int_array, non_negative_int, number, positive_int
+from .checks import (
+    dtype_of,
+    expect_shape,
+    float_array,
+    generator,
+    int_array,
+    non_negative_int,
+    number,
+    positive_int,
+    shown,
+)
 from .decoding import beam_search
 from .layer import Composite, Gradients
 from .layers import Embedding, Linear
@@ -277,7 +287,8 @@ class Seq2Seq(Composite):
         """
         run = self._runner()
         memory, state = self._read(run, *self._one("source", source))
-        target, _ = self._one("tokens", np.concatenate([[start], int_array("tokens", tokens)]))
+        written, _ = self._one("tokens", tokens)
+        target = np.concatenate([[[non_negative_int("start", start)]], written])
         told, _ = run("decoder", run("target", target), state)
         result: Array = run("attention", told, memory)[1][:, 0]
         return result
@@ -412,13 +423,22 @@ def teach(
     [[9, 1, -100], [4, 4, 1]]
     """
     start, end = non_negative_int("start", start), non_negative_int("end", end)
-    if len(sources) != len(targets):
-        raise ValueError(f"targets: expected {len(sources)}, one for each source, got {len(targets)}")
-    sides = [[*source] for source in sources], [[start, *target] for target in targets]
-    columns = [[*target, end] for target in targets]
+    read, written = _rows("sources", sources), _rows("targets", targets)
+    if len(read) != len(written):
+        raise ValueError(f"targets: expected {len(read)}, one for each source, got {len(written)}")
+    sides = read, [[start, *target] for target in written]
+    columns = [[*target, end] for target in written]
     size = max(map(len, sides[0] + sides[1]), default=0)
     pairs = np.stack([_padded(rows, size, PADDING) for rows in sides], axis=1)
     return pairs, _padded(columns, size, IGNORE_INDEX)
+
+
+def _rows(name: str, sequences: Any) -> list[list[int]]:
+    """Sequences of tokens as lists."""
+    try:
+        return [[*tokens] for tokens in sequences]
+    except TypeError:
+        raise TypeError(f"{name}: expected a list of sequences of tokens, got {shown(sequences)}") from None
 
 
 def _padded(rows: Sequence[Sequence[int]], size: int, value: int) -> Ints:
