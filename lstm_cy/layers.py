@@ -23,6 +23,7 @@ from .checks import (
     pair_of,
     positive_int,
     real_array,
+    shown,
 )
 from .functions import ELEMENTWISE, VECTORWISE
 from .layer import Composite, Gradients, Layer, or_unknown
@@ -418,14 +419,14 @@ class Activation(Layer):
     def __init__(self, name: str, alpha: float | None = None, beta: float | None = None) -> None:
         self.name = name.lower() if isinstance(name, str) else name
         if not isinstance(name, str) or not (self.name in ELEMENTWISE or self.name in VECTORWISE):
-            raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {name!r:.80}")
+            raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {shown(name)}")
         defaults = DEFAULTS.get(self.name, ())[: ARGUMENTS.get(self.name, 0)]
         options = {}
         for place, (option, value) in enumerate({"alpha": alpha, "beta": beta}.items()):
             if place < len(defaults):
                 options[option] = defaults[place] if value is None else number(option, value)
             elif value is not None:
-                raise ValueError(f"{option}: expected None, for {self.name} has none, got {value!r}")
+                raise ValueError(f"{option}: expected None, for {self.name} has none, got {shown(value)}")
         self.alpha, self.beta = options.get("alpha"), options.get("beta")
         self.config = {"name": self.name} | options
         self._begin({}, dict)
@@ -660,7 +661,7 @@ class Readout(Layer):
         self.merge_mode = merge_mode
         self.batch_first = flag("batch_first", batch_first)
         if not (merge_mode is None or isinstance(merge_mode, str)) or merge_mode not in _MERGES:
-            raise ValueError(f"merge_mode: expected 'concat', 'sum', 'mul', 'ave' or None, got {merge_mode!r:.80}")
+            raise ValueError(f"merge_mode: expected 'concat', 'sum', 'mul', 'ave' or None, got {shown(merge_mode)}")
         if self.bidirectional and self.go_backwards:
             raise ValueError("go_backwards: expected False with bidirectional=True, which has such a direction already")
         #: whether y comes out as it came in where no step is masked
@@ -839,7 +840,7 @@ class Sequential(Composite):
             raise ValueError("layers: expected at least one, got none")
         for index, layer in enumerate(layers):
             if not isinstance(layer, Layer) or not layer._in_chains:
-                raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {layer!r:.80} at {index}")
+                raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {shown(layer)} at {index}")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
@@ -1131,7 +1132,7 @@ class Sequential(Composite):
         if states is None:
             return [None] * lstms
         if not isinstance(states, list | tuple) or len(states) != lstms:
-            raise ValueError(f"{name}: expected a list of {lstms}, one for each LSTM, got {states!r:.80}")
+            raise ValueError(f"{name}: expected a list of {lstms}, one for each LSTM, got {shown(states)}")
         return states
 
     def _outputs(self) -> list[str]:

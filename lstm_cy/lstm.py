@@ -27,6 +27,7 @@ from .checks import (
     pair_of,
     positive_int,
     real_array,
+    shown,
     warn,
 )
 from .layer import Gradients, Layer
@@ -217,7 +218,7 @@ class LSTM(Layer):
         if self.proj_clip is not None and not self.proj_size:
             raise ValueError(f"proj_clip: expected None without proj_size, got {self.proj_clip}")
         if coupled_gates not in COUPLINGS:
-            raise ValueError(f"coupled_gates: expected None, 'f=1-i' or 'i=1-f', got {coupled_gates!r}")
+            raise ValueError(f"coupled_gates: expected None, 'f=1-i' or 'i=1-f', got {shown(coupled_gates)}")
         if max(self.input_size, 4 * self.hidden_size) > LARGEST_SIDE:
             raise ValueError(
                 f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "
@@ -911,7 +912,9 @@ def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.
         longest = number("forget_bias", forget_bias[1], 2, open_high=True)
         return np.log(rng.uniform(1, longest - 1, H))
     if isinstance(forget_bias, str) or (isinstance(forget_bias, tuple) and "chrono" in forget_bias):
-        raise ValueError(f"forget_bias: expected a number, an array (H,) or ('chrono', T_max), got {forget_bias!r}")
+        raise ValueError(
+            f"forget_bias: expected a number, an array (H,) or ('chrono', T_max), got {shown(forget_bias)}"
+        )
     rows = float_array("forget_bias", forget_bias, np.dtype("float64"))
     if rows.shape not in ((), (H,)) or not np.isfinite(rows).all():
         raise ValueError(f"forget_bias: expected a finite number or an array (H,) = ({H},), got shape {rows.shape}")

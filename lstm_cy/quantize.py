@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import float_array
+from .checks import float_array, shown
 from .layers import Sequential
 from .lstm import LSTM
 
@@ -237,7 +237,7 @@ def widened(narrow: Array, scale: Array | None = None) -> Array:
 
 def _kind(name: str, kind: Narrow) -> Narrow:
     if kind not in KINDS:
-        raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {kind!r}")
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {shown(kind)}")
     return kind
 
 
