@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, positive_int, shown
+from .checks import check_lengths, dtype_of, expect_shape, flag, float_array, one_of, positive_int, shown
 from .layer import Layer
 
 if TYPE_CHECKING:
@@ -98,15 +98,13 @@ class Attention(Layer):
     ) -> None:
         self.query_size = positive_int("query_size", query_size)
         self.memory_size = positive_int("memory_size", memory_size)
-        if score not in SCORES:
-            raise ValueError(f"score: expected 'general', 'dot' or 'additive', got {shown(score)}")
+        self.score = one_of("score", score, SCORES)
         if score == "dot" and self.query_size != self.memory_size:
             raise ValueError(
                 f"query_size, memory_size: expected equal ones with score='dot', got {query_size} and {memory_size}"
             )
         if score != "additive" and units is not None:
             raise ValueError(f"units: expected None with score={score!r}, got {shown(units)}")
-        self.score = score
         self.units = self.memory_size if units is None and score == "additive" else units
         if self.units is not None:
             self.units = positive_int("units", self.units)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .typing import Array, Bools, DTypeLike, Ints
 
 DTYPES = ("float32", "float64")
@@ -100,6 +102,14 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {shown(value)} ({type(value).__name__})")
     return bool(value)
+
+
+def one_of(name: str, value: Any, choices: Collection[str | None]) -> Any:
+    """`value`, which is one of the texts of `choices`, or None where that is one of them."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name}: expected {', '.join(others)} or {last}, got {shown(value)}")
+    return value
 
 
 def file_path(name: str, value: object) -> str:

@@ -20,6 +20,7 @@ from .checks import (
     generator,
     int_array,
     number,
+    one_of,
     pair_of,
     positive_int,
     real_array,
@@ -658,10 +659,8 @@ class Readout(Layer):
         self.go_backwards = flag("go_backwards", go_backwards)
         self.return_sequences = flag("return_sequences", return_sequences)
         self.zero_output_for_mask = flag("zero_output_for_mask", zero_output_for_mask)
-        self.merge_mode = merge_mode
+        self.merge_mode = one_of("merge_mode", merge_mode, _MERGES)
         self.batch_first = flag("batch_first", batch_first)
-        if not (merge_mode is None or isinstance(merge_mode, str)) or merge_mode not in _MERGES:
-            raise ValueError(f"merge_mode: expected 'concat', 'sum', 'mul', 'ave' or None, got {shown(merge_mode)}")
         if self.bidirectional and self.go_backwards:
             raise ValueError("go_backwards: expected False with bidirectional=True, which has such a direction already")
         #: whether y comes out as it came in where no step is masked

@@ -24,6 +24,7 @@ from .checks import (
     int_within,
     non_negative_int,
     number,
+    one_of,
     pair_of,
     positive_int,
     real_array,
@@ -199,7 +200,7 @@ class LSTM(Layer):
         self.proj_size = non_negative_int("proj_size", proj_size)
         self.reverse = flag("reverse", reverse)
         self.peepholes = flag("peepholes", peepholes)
-        self.coupled_gates = coupled_gates
+        self.coupled_gates = one_of("coupled_gates", coupled_gates, COUPLINGS)
         self.layer_norm = flag("layer_norm", layer_norm)
         self.clip = _bound("clip", clip)
         self.cell_clip = _bound("cell_clip", cell_clip)
@@ -217,8 +218,6 @@ class LSTM(Layer):
             raise ValueError(f"proj_size: expected 0 to hidden_size - 1 = {self.hidden_size - 1}, got {self.proj_size}")
         if self.proj_clip is not None and not self.proj_size:
             raise ValueError(f"proj_clip: expected None without proj_size, got {self.proj_clip}")
-        if coupled_gates not in COUPLINGS:
-            raise ValueError(f"coupled_gates: expected None, 'f=1-i' or 'i=1-f', got {shown(coupled_gates)}")
         if max(self.input_size, 4 * self.hidden_size) > LARGEST_SIDE:
             raise ValueError(
                 f"input_size, hidden_size: expected input_size and 4 * hidden_size up to {LARGEST_SIDE}, "

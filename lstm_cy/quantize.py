@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import float_array, shown
+from .checks import float_array, one_of
 from .layers import Sequential
 from .lstm import LSTM
 
@@ -72,7 +72,7 @@ class QuantizedLSTM(LSTM):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, *, weights: Narrow, **options: Any
     ) -> None:
-        self.weights = _kind("weights", weights)
+        self.weights = one_of("weights", weights, KINDS)
         super().__init__(input_size, hidden_size, num_layers, **options)
         if self.dtype != np.float32:
             raise ValueError(f"dtype: expected 'float32' with narrow weights, got {self.dtype.name!r}")
@@ -152,7 +152,7 @@ class QuantizedLSTM(LSTM):
 
 def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> QuantizedLSTM:
     """What `LSTM.quantize` does; see there."""
-    _kind("kind", kind)
+    one_of("kind", kind, KINDS)
     if lstm.dtype != np.float32:
         raise ValueError(f"quantize: expected a float32 layer, got {lstm.dtype.name}")
     sample, described = _sample(lstm, sample)
@@ -233,12 +233,6 @@ def widened(narrow: Array, scale: Array | None = None) -> Array:
     if scale is None:
         return (narrow.astype(np.uint32) << 16).view(np.float32)
     return narrow * scale[:, None]
-
-
-def _kind(name: str, kind: Narrow) -> Narrow:
-    if kind not in KINDS:
-        raise ValueError(f"{name}: expected {' or '.join(map(repr, KINDS))}, got {shown(kind)}")
-    return kind
 
 
 def _sample(lstm: LSTM, sample: ArrayLike | None) -> tuple[Array, str]:
