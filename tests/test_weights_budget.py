@@ -70,7 +70,7 @@ def test_json_is_read_and_counted(value, ascii_only):
     text = json.dumps(value, ensure_ascii=ascii_only)
     account = Budget("a", 0)
     assert account.json(text) == account.json(text.encode()) == value
-    objects, depth = budget._json_cost(text.encode())
+    objects, depth, width = budget._json_cost(text.encode())
 
     def inner(part):
         return [*part.values()] if isinstance(part, dict) else part if isinstance(part, list) else None
@@ -83,6 +83,7 @@ def test_json_is_read_and_counted(value, ascii_only):
         return 0 if inner(part) is None else 1 + max(map(deep, inner(part)), default=0)
 
     assert (objects, depth) == (1 + cost(value), deep(value))
+    assert width == (4 if "中" in str(value) else 1)
 
 
 def test_json_is_counted_over_the_borders_of_chunks(monkeypatch):
@@ -93,9 +94,9 @@ def test_json_is_counted_over_the_borders_of_chunks(monkeypatch):
         assert budget._json_cost(text) == whole
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 901 + "]" * 901, '{"a":' * 2000 + "1" + "}" * 2000])
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 921 + "]" * 921, '{"a":' * 2000 + "1" + "}" * 2000])
 def test_deep_json_is_refused_before_it_is_read(text):
-    with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 900 levels"):
+    with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 920 levels"):
         Budget("a", len(text)).json(text)
 
 

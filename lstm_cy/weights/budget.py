@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 #: bytes that reading may take besides those that the file has
-SPARE_BYTES = 72 << 20
+SPARE_BYTES = 88 << 20
 #: objects of any file, of a file without content, and for each of its bytes
 LARGEST_OBJECTS, SMALLEST_OBJECTS, OBJECTS_PER_BYTE = 800_000, 50_000, 8
 #: bytes that an object is taken to need
@@ -111,9 +111,8 @@ class Budget:
             It asks for too much.
         """
         text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
-        plain = text.isascii() and b"\\" not in text
-        self.bytes(len(text) * (1 if plain else 4), what)
-        objects, depth = _json_cost(text)
+        objects, depth, width = _json_cost(text)
+        self.bytes(width * len(text), what)
         self.objects(objects, what)
         if depth > LARGEST_JSON_DEPTH:
             raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_JSON_DEPTH} levels")
@@ -130,10 +129,16 @@ class Budget:
         )
 
 
-def _json_cost(text: bytes) -> tuple[int, int]:
-    """(objects, depth) of a JSON text, without making any: values, keys and, once more, lists and dicts."""
+def _json_cost(text: bytes) -> tuple[int, int, int]:
+    """(objects, depth, bytes of a character) of a JSON text, without making any.
+
+    Objects are values, keys and, once more, lists and dicts.
+    """
+    width = 1 if text.isascii() else 4
     if b"\\" in text:  # without escapes each quote begins or ends a string
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        text = text.replace(b"\\\\", b"")
+        width = 4 if b"\\u" in text else width
+        text = text.replace(b'\\"', b"")
     objects, depth, deepest, in_string = 1, 0, 0, False
     for start in range(0, len(text), _CHUNK):
         codes = np.frombuffer(text, np.uint8, min(_CHUNK, len(text) - start), start)
@@ -145,7 +150,7 @@ def _json_cost(text: bytes) -> tuple[int, int]:
         if len(codes):
             levels = np.cumsum(opened.astype(np.int32) - closed, dtype=np.int64) + depth
             depth, deepest = int(levels[-1]), max(deepest, int(levels.max()))
-    return objects, deepest
+    return objects, deepest, width
 
 
 def listed(names: Iterable[object], most: int = LISTED, separator: str = ", ") -> str:

@@ -459,9 +459,9 @@ def _safetensors_entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any]
     (length,) = struct.unpack("<Q", beginning.ljust(8, b"\0"))
     if len(beginning) < 8 or length > budget.size - 8:
         raise ValueError(f"truncated, or not a safetensors file: a header of {length} bytes, {budget.size} are there")
-    if length > _MAX_JSON:
-        raise ValueError(f"a header of {length} bytes; at most {_MAX_JSON} are read")
-    budget.bytes(3 * length, "its header")  # here and in the library
+    if length > 3 * _MAX_JSON:  # in which a header of ours is a text, with its quotes escaped
+        raise ValueError(f"a header of {length} bytes; at most {3 * _MAX_JSON} are read")
+    budget.bytes(length, "its header")
     header = budget.json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
