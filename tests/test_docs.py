@@ -55,6 +55,7 @@ TOOLS = {
     "mypy": "a step of .ci/run",
     "python -m mypy.stubtest": "a step of .ci/run",
     "tests/slow/": "minutes to hours, run by hand",
+    "python tests/slow/": "minutes to hours, run by hand",
     "arecord": "needs a microphone",
     "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader's",
     "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader's",
