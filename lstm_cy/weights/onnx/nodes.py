@@ -76,7 +76,7 @@ def lstms(model: Any) -> dict[str, LSTM]:
     ...     y = LSTM <hidden_size = 2> (x, W, R)
     ... }'''
     >>> lstms(onnx.parser.parse_model(text))
-    {'y': LSTM(3, 2)}
+    {'y': LSTM(3, 2, bias=False)}
     """
     source = Source(model)
     with naming(source.name):
