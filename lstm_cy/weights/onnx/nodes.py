@@ -47,7 +47,8 @@ def lstms(model: Any) -> dict[str, LSTM]:
     -------
     dict of str to LSTM
         One for each node, in the graph's order, under the node's name; a node without a name, or with one that is there
-        already, gets one made of its outputs' or its own. layout 1 is batch_first. Initial states and lengths belong
+        already, gets one made of its outputs' or its own. Nodes with the same weights and attributes get layers that
+        share them until one gets others. layout 1 is batch_first. Initial states and lengths belong
         to a call and not to a layer: a node with constant initial states other than zeros gives a warning.
 
     Raises
