@@ -319,7 +319,8 @@ class LSTM(Layer):
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 weight_ih, weight_hh = (self._weight(parameters, part + suffix) for part in ("weight_ih", "weight_hh"))
-                bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
+                with np.errstate(invalid="ignore"):  # infinities of both signs are NaN, which reading a file warns of
+                    bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
                 others = [parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")]
                 weights.append((self._layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
         network = Network(

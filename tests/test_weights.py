@@ -17,7 +17,7 @@ import pytest
 
 import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
-from lstm_cy.weights import native
+from lstm_cy.weights import gate_order, native
 from lstm_cy.weights.native import read_npz, write_npz
 
 SUFFIXES = [".npz", ".safetensors"]
@@ -850,3 +850,45 @@ def test_only_files_with_sharing_have_the_new_version(tmp_path):
     linear = Linear(2, 2)
     for model, version in [(linear, 1), (Sequential(linear, Linear(2, 2)), 1), (Sequential(linear, linear), 2)]:
         assert json.loads(native.pack_header(model, {}))["version"] == version
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((np.ones((5, 2)), gate_order.ORDER), ValueError, "rows: expected a multiple of 4 along axis 0, got shape"),
+        ((1.0, gate_order.ORDER), ValueError, "rows: expected a multiple of 4"),
+        ((np.ones(4, "O"), gate_order.ORDER), TypeError, "rows: expected real numbers"),
+        ((np.ones(4), 3), TypeError, "source: expected a sequence of names, got 3"),
+        ((np.ones(4), ()), TypeError, "source: expected a sequence of names"),
+        ((np.ones(4), ("input", "input")), ValueError, "source: expected each name once"),
+        ((np.ones(4), gate_order.ORDER, ("input", "other")), ValueError, "target: expected names of source"),
+    ],
+)
+def test_an_order_of_gates_that_is_none_is_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gate_order.reorder(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("gates", "error", "message"),
+    [
+        (3, TypeError, "gates: expected a dict, got 3"),
+        ({"input": np.ones(2)}, ValueError, "gates: expected the names input, forget, candidate, output"),
+        (dict.fromkeys(gate_order.ORDER, 1.0), ValueError, "gates: input: expected rows"),
+        ({**dict.fromkeys(gate_order.ORDER, np.ones(2)), "output": np.ones((2, 2))}, ValueError, "gates: output"),
+        ({**dict.fromkeys(gate_order.ORDER, np.ones(2)), "output": "x"}, TypeError, "gates: output: expected real"),
+    ],
+)
+def test_gates_that_do_not_fit_each_other_are_refused_by_name(gates, error, message):
+    with pytest.raises(error, match=message):
+        gate_order.stack(gates)
+
+
+def test_infinities_of_both_signs_are_a_warning_of_ours_alone(tmp_path):
+    lstm = LSTM(2, 3, seed=0)
+    infinite = {"bias_ih_l0": np.full(12, np.inf), "bias_hh_l0": np.full(12, -np.inf)}
+    lstm.load_state_dict({**lstm.state_dict(), **infinite})
+    save(lstm, tmp_path / "a.npz")
+    with pytest.warns(UserWarning) as warned:
+        load(tmp_path / "a.npz")
+    assert [entry.category for entry in warned] == [UserWarning]

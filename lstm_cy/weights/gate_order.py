@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import real_array, shown
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..typing import Array
 
@@ -32,8 +35,23 @@ def stack(gates: Mapping[str, Array]) -> Array:
     Returns
     -------
     ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        `gates` is no dict of these names, or its arrays have no or different axes.
     """
-    return np.concatenate([gates[name] for name in ORDER])
+    if not isinstance(gates, Mapping):
+        raise TypeError(f"gates: expected a dict, got {shown(gates)}")
+    if set(gates) != set(ORDER):
+        raise ValueError(f"gates: expected the names {', '.join(ORDER)}, got {shown(list(gates))}")
+    blocks = [real_array(f"gates: {name}", gates[name]) for name in ORDER]
+    for name, block in zip(ORDER, blocks, strict=True):
+        if block.ndim == 0 or block.shape[1:] != blocks[0].shape[1:]:
+            raise ValueError(
+                f"gates: {name}: expected rows like those of {ORDER[0]}, {blocks[0].shape}, got {block.shape}"
+            )
+    return np.concatenate(blocks)
 
 
 def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -> Array:
@@ -48,6 +66,25 @@ def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -
     Returns
     -------
     ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        A name of `source` is there twice, `target` has others, or the rows cannot be cut into as many blocks.
     """
-    blocks = dict(zip(source, np.split(rows, len(source)), strict=True))
-    return np.concatenate([blocks[name] for name in target])
+    rows, names = real_array("rows", rows), _names("source", source)
+    wanted = _names("target", target)
+    if len(set(names)) != len(names):
+        raise ValueError(f"source: expected each name once, got {shown(names)}")
+    if not set(wanted) <= set(names):
+        raise ValueError(f"target: expected names of source, {shown(names)}, got {shown(wanted)}")
+    if rows.ndim == 0 or len(rows) % len(names):
+        raise ValueError(f"rows: expected a multiple of {len(names)} along axis 0, got shape {rows.shape}")
+    blocks = dict(zip(names, np.split(rows, len(names)), strict=True))
+    return np.concatenate([blocks[name] for name in wanted])
+
+
+def _names(argument: str, names: Any) -> list[str]:
+    if not isinstance(names, tuple | list) or not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{argument}: expected a sequence of names, got {shown(names)}")
+    return list(names)
