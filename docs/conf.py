@@ -46,9 +46,9 @@ numpydoc_validation_checks = {
 
 numpydoc_validation_exclude = {
     # made by the library, not by its caller: what they hold stands under Attributes
-    r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|(Attention)?Gradients)$",
+    r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|Tape|(Attention)?Gradients)$",
     # comments of data, not docstrings
-    r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
+    r"\.(ELEMENTWISE|VECTORWISE|config|masks|transparent)$",
     # compiled: Python is not told its signature
     r"\.(Stepper|StreamPool)$",
 }

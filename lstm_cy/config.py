@@ -69,6 +69,10 @@ def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None
     isa : None or str
         One of `available_instruction_sets`; None leaves it as it is.
 
+    Yields
+    ------
+    None
+
     Raises
     ------
     TypeError, ValueError
@@ -122,7 +126,13 @@ def _environment() -> _Choice:
 
 
 def instruction_set() -> str:
-    """The instruction set in use: the one that `using` or LSTM_CY_ISA names, or the widest available."""
+    """The instruction set in use: the one that `using` or LSTM_CY_ISA names, or the widest available.
+
+    Returns
+    -------
+    str
+        One of `available_instruction_sets`.
+    """
     return _choice.get().isa or cast(str, _environment().isa)
 
 
@@ -130,6 +140,11 @@ def engine() -> str:
     """The engine in use: the one that `using` or LSTM_CY_ENGINE names, else the one that was measured faster.
 
     "packed" was faster at every shape with AVX2 and AVX-512, "blas" without them (docs/performance.md).
+
+    Returns
+    -------
+    str
+        "packed" or "blas".
     """
     chosen = _choice.get().engine or cast(str, _environment().engine)
     if chosen != "auto":
