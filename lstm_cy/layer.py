@@ -465,11 +465,13 @@ class Composite(Layer):
 
     def _adopt(self, arrays: Parameters) -> None:
         """Take over `arrays`, each layer its own."""
+        own: dict[str, Parameters] = {}
+        for name, array in arrays.items():
+            part, _, inside = name.partition(".")
+            own.setdefault(part, {})[inside] = array
         for part in self._owners().values():
-            prefix = f"{part}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            if own:
-                self._parts[part]._adopt(own)
+            if part in own:
+                self._parts[part]._adopt(own[part])
 
     def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
         owners, rows = self._owners(), []
