@@ -151,7 +151,7 @@ def test_commands(page, tmp_path, monkeypatch):
     for command, words in commands(page):
         ours = words[words.index("lstm-cy") + 1 :] if "lstm-cy" in words else None
         if ours:
-            cli._parser().parse_args(ours)
+            cli._parser()[0].parse_args(ours)
         if reason_not_to_run(command):
             continue
         assert words[0] == "lstm-cy", f"neither run nor in NOT_RUN or TOOLS: {command}"
