@@ -226,6 +226,8 @@ def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: s
     """Raise why no result of `dtype` and `shape` can be written to `out`."""
     if not isinstance(out, np.ndarray) or hasattr(out, "mask"):  # what is written behind a mask is not seen
         raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
+    if isinstance(out, np.matrix | np.ma.MaskedArray):
+        raise TypeError(f"out: expected a plain NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
     expect_shape("out", out, shape, meaning)

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 import numpy as np
 
 from ._kernels.memory import kept_now
-from .checks import positive_int
+from .checks import positive_int, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 ENGINES = ("blas", "packed")
+_MOST_THREADS = 2**31 - 1  # the kernels count them in int
 
 
 def _kernel_module(name: str) -> ModuleType:
@@ -164,9 +165,17 @@ def blas() -> object:
 
 def _threads_from_environment() -> int:
     text = os.environ.get("LSTM_CY_NUM_THREADS", "1")
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"LSTM_CY_NUM_THREADS: expected a positive integer, got {text!r}")
-    return int(text)
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_THREADS)) and int(text)):
+        raise ValueError(f"LSTM_CY_NUM_THREADS: expected a positive integer, got {shown(text)}")
+    return _thread_count("LSTM_CY_NUM_THREADS", int(text))
+
+
+def _thread_count(name: str, value: object) -> int:
+    """`value` as a number of threads that a call may be given."""
+    count = positive_int(name, value)
+    if count > _MOST_THREADS:
+        raise ValueError(f"{name}: expected at most {_MOST_THREADS}, got {shown(count)}")
+    return count
 
 
 _num_threads = _threads_from_environment()
@@ -181,10 +190,10 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        At least 1. A call uses no more than there are processors for it.
     """
     global _num_threads
-    _num_threads = positive_int("n", n)
+    _num_threads = _thread_count("n", n)
 
 
 def get_num_threads() -> int:
@@ -195,6 +204,19 @@ def get_num_threads() -> int:
     int
     """
     return _num_threads
+
+
+def processors() -> int:
+    """How many processors the calling thread may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_of(threads: int | None) -> int:
+    """The threads that a call may use: what its argument `threads` says, or the setting, within the processors."""
+    count = _num_threads if threads is None else _thread_count("threads", threads)
+    return count if count == 1 else min(count, processors())
 
 
 @overload

@@ -621,7 +621,7 @@ class LSTM(Layer):
     ) -> tuple[Array, State, Any]:
         """A call, a forward pass, or a call that keeps the direction with index `traced` for a trace:
         (y, (h_n, c_n), tape or None)."""
-        threads = config.get_num_threads() if threads is None else positive_int("threads", threads)
+        threads = config.threads_of(threads)
         network = self._network
         x = real_array("x", x)
         batch = self._batch(x, *steps)

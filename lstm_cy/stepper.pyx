@@ -23,6 +23,7 @@ from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
 from .layers import Dropout, Embedding, Linear, Readout, Sequential
 from .lstm import LARGEST_SIDE, LSTM
+from .notebook import html_table
 
 cnp.import_array()
 
@@ -81,7 +82,7 @@ cdef class Stepper:
     cdef Stream* stream
     cdef Py_ssize_t inputs, outputs  # of a row; the inputs of a model that takes tokens are their number
     cdef int number_type
-    cdef bint takes_tokens, long
+    cdef bint takes_tokens, long, is_made
 
     def __cinit__(self, layer, batch_size=1):
         self.batch_size = positive_int("batch_size", batch_size)
@@ -98,6 +99,11 @@ cdef class Stepper:
         if self.stream == NULL:
             raise MemoryError(f"no memory for the state of {self.batch_size} streams")
 
+    def __init__(self, layer, batch_size=1):
+        if self.is_made:
+            raise RuntimeError("Stepper: made already; make another one")
+        self.is_made = True
+
     def __dealloc__(self):
         free_stream(self.stream)
 
@@ -106,7 +112,7 @@ cdef class Stepper:
 
         Parameters
         ----------
-        x_t : array_like (B, I), or (I,) if B is 1
+        x_t : array_like (B, I), or (I,) if B is 1, or one number if I is 1 too
             For a model that begins with an Embedding, tokens: integers (B,), or one integer if B is 1. A C-contiguous
             array of the layer's dtype (of dtype intp for tokens) is read where it lies, others are converted first.
         out : None or ndarray
@@ -149,10 +155,13 @@ cdef class Stepper:
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         if out is None:
             out = self.fresh(axes)
-        elif not (self.fits(out, self.outputs) and cnp.PyArray_NDIM(<cnp.ndarray>out) == axes
-                  and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
-            refuse_out(out, self.dtype, (self.batch_size, self.outputs)[2 - axes:], "that of the result")
-        result = cnp.PyArray_DATA(<cnp.ndarray>out)
+            target = out
+        else:
+            target = plain(out)
+            if not (self.fits(target, self.outputs) and cnp.PyArray_NDIM(<cnp.ndarray>target) == axes
+                    and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>target)):
+                refuse_out(out, self.dtype, (self.batch_size, self.outputs)[2 - axes:], "that of the result")
+        result = cnp.PyArray_DATA(<cnp.ndarray>target)
         self.enter()
         try:
             if self.long:
@@ -243,6 +252,12 @@ cdef class Stepper:
     def __repr__(self):
         return f"Stepper({self.layer!r}, batch_size={self.batch_size})"
 
+    def _repr_html_(self):
+        numbers = sum(h[0] * h[2] + c[0] * c[2] for h, c in self.state_shapes())
+        rows = [("layer", repr(self.layer)), ("streams", self.batch_size), ("state of a stream", f"{numbers} numbers"),
+                ("dtype", self.dtype)]
+        return html_table("Stepper", rows)
+
     cdef inline int enter(self) except -1:
         if not take(&self.stream.busy):
             raise RuntimeError("Stepper: another thread is using it; give each its own, from copy() or stepper()")
@@ -289,6 +304,8 @@ cdef class Stepper:
         """x_t as an array that `fits`."""
         array = float_array("x_t", x, self.dtype)
         B, width = self.batch_size, self.inputs
+        if B == width == 1 and array.ndim == 0:
+            array = array.reshape(1)
         if array.shape != (B, width) and not (B == 1 and array.shape == (width,)):
             axes = "(B, I) or (I,)" if B == 1 else "(B, I)"
             raise ValueError(f"x_t: expected shape {axes} with B = {B} and I = {width}, got {array.shape}")
@@ -373,6 +390,13 @@ def stage_of(layer, name):
     if isinstance(layer, Embedding) and not layer.masks:
         return layer.num_embeddings, layer.embedding_dim, np.ascontiguousarray(layer.parameters["weight"])
     raise ValueError(f"{name}: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {layer!r}")
+
+
+def plain(out):
+    """An array of a subclass, such as a memory map, as a plain one; all else, masked arrays and matrices too, as it is."""
+    if type(out) is np.ndarray or not isinstance(out, np.ndarray) or isinstance(out, (np.matrix, np.ma.MaskedArray)):
+        return out
+    return out.view(np.ndarray)
 
 
 def _restored(layer, batch_size, state):

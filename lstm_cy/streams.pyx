@@ -21,9 +21,10 @@ from ._kernels.stages cimport (
 from .arrays cimport lies_plainly
 
 from . import config
-from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
+from .checks import expect_shape, float_array, int_array, pair_of, refuse_out
 from .layers import Sequential
-from .stepper import chain_of, frozen
+from .notebook import html_table
+from .stepper import chain_of, frozen, plain
 
 cdef enum:
     LINE = 64  # bytes of a cache line
@@ -79,6 +80,8 @@ cdef class StreamPool:
     A stream's id is an int that the pool never gives again. Room is made for twice as many streams whenever it is used
     up, and what a stream leaves behind is used again; there may be 2**24 at once.
 
+    Copying and pickling copy the streams with their ids, pickling the weights too.
+
     One thread at a time: a second one that calls any method meanwhile gets a RuntimeError, and nothing is changed.
     The GIL is released for steps of some 20 microseconds and more.
 
@@ -119,6 +122,7 @@ cdef class StreamPool:
     cdef Py_ssize_t* places
     cdef Py_ssize_t* tokens
     cdef long busy
+    cdef bint is_made
 
     def __cinit__(self, model):
         cdef const Stage* stage
@@ -143,6 +147,11 @@ cdef class StreamPool:
         self.job.y_row = self.chain.plan.outputs * self.dtype.itemsize
         self.need_streams(1)
         self.grow(FIRST_PLACES)
+
+    def __init__(self, model):
+        if self.is_made:
+            raise RuntimeError("StreamPool: made already; make another one")
+        self.is_made = True
 
     def __dealloc__(self):
         cdef int index
@@ -248,16 +257,18 @@ cdef class StreamPool:
         Whatever is raised, every stream's state is as before.
         """
         cdef Job job
-        cdef int allowed = min(config.get_num_threads() if threads is None else positive_int("threads", threads),
-                               MOST_THREADS)
+        cdef int allowed = min(config.threads_of(threads), MOST_THREADS)
         ids = plain_vector("ids", ids)
         cdef Py_ssize_t rows = len(ids)
         x = self.tokens_of(x, rows) if self.takes_tokens else self.rows_of(x, rows)
         if out is None:
             out = np.empty((rows, self.chain.plan.outputs), self.dtype)
-        elif not self.is_result(out, rows):
-            refuse_out(out, self.dtype, (rows, self.chain.plan.outputs), "(n, P)")
-        if not self.takes_tokens and overlap(x, out):  # what one block writes another would read
+            target = out
+        else:
+            target = plain(out)
+            if not self.is_result(target, rows):
+                refuse_out(out, self.dtype, (rows, self.chain.plan.outputs), "(n, P)")
+        if not self.takes_tokens and overlap(x, target):  # what one block writes another would read
             x = x.copy()
         self.enter()
         try:
@@ -267,7 +278,7 @@ cdef class StreamPool:
             job = self.job
             job.places = self.places
             job.x = <const char*>self.tokens if self.takes_tokens else <const char*>cnp.PyArray_DATA(<cnp.ndarray>x)
-            job.y = <char*>cnp.PyArray_DATA(<cnp.ndarray>out)
+            job.y = <char*>cnp.PyArray_DATA(<cnp.ndarray>target)
             self.cut(&job, rows, 1 if self.blas else allowed)
             if rows * self.multiply_adds >= LONG:
                 with nogil:
@@ -341,7 +352,8 @@ cdef class StreamPool:
             There is no stream with one of these ids; nothing is changed.
         """
         if ids is not None:
-            ids = plain_vector("ids", np.atleast_1d(ids))
+            ids = int_array("ids", ids)
+            ids = plain_vector("ids", ids.reshape(1) if ids.ndim == 0 else ids)
         self.enter()
         try:
             if ids is None:
@@ -374,8 +386,56 @@ cdef class StreamPool:
             give_back(&self.busy)
         return True
 
+    def copy(self):
+        """Another StreamPool with the same weights, which they share, and a copy of every stream, under the same id.
+
+        Ids that either of them gives afterwards are of that pool alone.
+        """
+        cdef StreamPool other = StreamPool(self.model)
+        other.take_over(self.content())
+        return other
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return _restored, (self.model, *self.content())
+
     def __repr__(self):
         return f"<StreamPool of {self.count} streams over {self.model!r}>"
+
+    def _repr_html_(self):
+        rows = [("model", repr(self.model)), ("streams", self.count), ("room for streams", self.books.shape[1]),
+                ("state of a stream", f"{self.job.record} bytes"), ("dtype", self.dtype)]
+        return html_table("StreamPool", rows)
+
+    cdef tuple content(self):
+        """(records, ids, free places): copies of all that a pool has besides its weights."""
+        self.enter()
+        try:
+            return (self.records[:self.used].copy(), self.books[0, :self.used].copy(),
+                    self.books[2, :self.vacant].copy())
+        finally:
+            give_back(&self.busy)
+
+    cdef int take_over(self, tuple content) except -1:
+        """Take what `content` gives; a new pool has no streams yet."""
+        records, given, free = content
+        used, vacant = len(given), len(free)
+        expect_shape("records", records, (used, self.job.record // self.dtype.itemsize), "a record for each place")
+        if not (np.isin(free, np.arange(used)).all() and len(np.unique(free)) == vacant and (given[free] < 0).all()):
+            raise ValueError("StreamPool: expected free places among those that there are")
+        if ((given[given >= 0] & (NEXT_ID - 1)) != np.flatnonzero(given >= 0)).any():
+            raise ValueError("StreamPool: expected each id in its own place")
+        self.grow(max(FIRST_PLACES, used))
+        self.records[:used] = records
+        self.books[0, :used] = given
+        self.books[2, :vacant] = free
+        self.used, self.vacant, self.count = used, vacant, np.count_nonzero(given >= 0)
+        return 0
 
     cdef inline int enter(self) except -1:
         if not take(&self.busy):
@@ -517,6 +577,13 @@ cdef class StreamPool:
         expect_shape("state h", h, own_h.shape, "(L, P)")
         expect_shape("state c", c, own_c.shape, "(L, H)")
         return h, c
+
+
+def _restored(model, *content):
+    """What unpickling calls."""
+    cdef StreamPool pool = StreamPool(model)
+    pool.take_over(content)
+    return pool
 
 
 cdef inline Py_ssize_t parts(Py_ssize_t whole, Py_ssize_t most) noexcept nogil:

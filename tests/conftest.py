@@ -30,3 +30,9 @@ def chosen(isa, engine):
     """Layers built in the test use this instruction set and engine."""
     with config.using(isa=isa, engine=engine):
         yield
+
+
+@pytest.fixture
+def eight_processors(monkeypatch):
+    """As many threads as the test asks for: a call takes no more than there are processors."""
+    monkeypatch.setattr(config, "processors", lambda: 8)

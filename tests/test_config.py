@@ -121,6 +121,11 @@ def test_using_refuses_what_there_is_not(options, error, message):
         ("LSTM_CY_ENGINE", "mkl", "LSTM_CY_ENGINE: expected auto, blas or packed, got 'mkl'"),
         ("LSTM_CY_NUM_THREADS", "0", "LSTM_CY_NUM_THREADS: expected a positive integer, got '0'"),
         ("LSTM_CY_NUM_THREADS", "two", "got 'two'"),
+        ("LSTM_CY_NUM_THREADS", "", "LSTM_CY_NUM_THREADS: expected a positive integer, got ''"),
+        ("LSTM_CY_NUM_THREADS", "-1", "got '-1'"),
+        ("LSTM_CY_NUM_THREADS", "\u0664", "LSTM_CY_NUM_THREADS: expected a positive integer"),
+        ("LSTM_CY_NUM_THREADS", "9" * 5000, "LSTM_CY_NUM_THREADS: expected a positive integer, got '99"),
+        ("LSTM_CY_NUM_THREADS", "2147483648", "LSTM_CY_NUM_THREADS: expected at most 2147483647, got 2147483648"),
     ),
 )
 def test_wrong_variables(variable, value, message):
@@ -147,10 +152,21 @@ def test_threads_are_remembered():
     try:
         lstm_cy.set_num_threads(2)
         assert lstm_cy.get_num_threads() == 2
-        for wrong, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
+        for wrong, error in (
+            (0, ValueError),
+            (2**31, ValueError),
+            (10**5000, ValueError),
+            (1.5, TypeError),
+            (True, TypeError),
+        ):
             with pytest.raises(error, match="n: expected"):
                 lstm_cy.set_num_threads(wrong)
         assert lstm_cy.get_num_threads() == 2
+        lstm_cy.set_num_threads(2**31 - 1)  # a call takes as many as there are processors
+        lstm = lstm_cy.LSTM(2, 3, seed=0)
+        assert np.array_equal(lstm(np.ones((4, 5, 2)))[0], lstm(np.ones((4, 5, 2)), threads=1)[0])
+        with pytest.raises(ValueError, match="threads: expected at most 2147483647, got 2147483648"):
+            lstm(np.ones((4, 5, 2)), threads=2**31)
     finally:
         lstm_cy.set_num_threads(before)
 

@@ -178,9 +178,10 @@ ACROSS = """
     import multiprocessing
     import warnings
     import numpy as np
-    from lstm_cy import LSTM, StreamPool
+    from lstm_cy import LSTM, StreamPool, config
     from lstm_cy._kernels import pool as workers
 
+    config.processors = lambda: 2
     LSTM_OF_ALL = LSTM(64, 128, seed=0)
     X = np.random.default_rng(0).standard_normal((300, 8, 64)).astype("float32")
 
@@ -322,9 +323,10 @@ def test_threads_that_fork_at_once(engine):
 FORKED_IN_A_HANDLER = """
     import os, signal, sys, warnings
     import numpy as np
-    from lstm_cy import LSTM
+    from lstm_cy import LSTM, config
     from lstm_cy._kernels import pool
 
+    config.processors = lambda: 2
     warnings.simplefilter("ignore", DeprecationWarning)
     B, T = SIZE
     lstm = LSTM(64, 128, seed=0)

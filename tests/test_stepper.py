@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,7 +24,11 @@ from common import (
     small_lstm,
 )
 
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool, config
+from lstm_cy._kernels.affine import Affine
+from lstm_cy._kernels.memory import Borrowed
+from lstm_cy._kernels.network import Network
+from lstm_cy._kernels.stages import Chain
 from lstm_cy.stepper import Stepper
 
 
@@ -601,3 +606,123 @@ def test_steps_leave_nothing_behind():
     for _ in range(100_000):
         stepper.step(x, out)
     assert sys.getallocatedblocks() - before < 10
+
+
+def test_one_input_of_one_stream_may_be_a_number():
+    stepper = LSTM(1, 3, seed=0).stepper()
+    other = stepper.copy()
+    for value in (0.5, np.float32(-1), np.array(2)):
+        assert bits(stepper.step(value)) == bits(other.step([float(value)]))
+    for wrong in (LSTM(2, 3).stepper(), LSTM(1, 3).stepper(2)):
+        with pytest.raises(ValueError, match=r"x_t: expected shape \(B, I\)"):
+            wrong.step(0.5)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("kind", (np.ma.array, np.asmatrix))
+def test_results_are_not_written_to_arrays_whose_elements_or_shape_mean_more(kind):
+    out = kind(np.zeros((1, 3), np.float32))
+    model = LSTM(2, 3, seed=0)
+    pool = StreamPool(model)
+    with pytest.raises(TypeError, match=f"out: expected a plain NumPy array, got {type(out).__name__}"):
+        model.stepper().step([[1, 2]], out=out)
+    with pytest.raises(TypeError, match=f"out: expected a plain NumPy array, got {type(out).__name__}"):
+        pool.step([pool.join()], [[1, 2]], out=out)
+    assert not np.asarray(out).any()
+
+
+def test_masked_elements_are_no_input():
+    x = np.ma.array([[1, 2]], np.float32, mask=[[False, True]])
+    stepper = LSTM(2, 3, seed=0).stepper()
+    with pytest.raises(ValueError, match="x_t: expected no masked elements"):
+        stepper.step(x)
+    assert not stepper.state[0].any()
+
+
+def test_results_are_written_to_a_memory_map(tmp_path):
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=(1, 3))
+    model = LSTM(2, 3, seed=0)
+    pool = StreamPool(model)
+    assert model.stepper().step([[1, 2]], out=out) is out
+    written = np.array(out)
+    assert pool.step([pool.join()], [[1, 2]], out=out) is out
+    assert written.any()
+    assert bits(out) == bits(written)
+
+
+def test_a_large_vocabulary_is_shared_not_copied():
+    model = Sequential(Embedding(300_000, 64, seed=0), LSTM(64, 4, seed=0))
+    expected, _ = model([299_999, 0, 7])
+    tracemalloc.start()
+    stepper, pool = model.stepper(), StreamPool(model)
+    id = pool.join()
+    for token, y in zip((299_999, 0, 7), expected, strict=True):
+        assert bits(stepper.step(token)) == bits(pool.step([id], [token])) == bits(y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20  # of 73 MiB
+
+
+def test_neither_is_made_twice():
+    model = LSTM(2, 3, seed=0)
+    stepper, pool = model.stepper(), StreamPool(model)
+    with pytest.raises(RuntimeError, match="Stepper: made already"):
+        stepper.__init__(LSTM(4, 5), 3)
+    with pytest.raises(RuntimeError, match="StreamPool: made already"):
+        pool.__init__(LSTM(4, 5))
+    assert bits(stepper.step([[1, 2]])) == bits(pool.step([pool.join()], [[1, 2]]))
+
+
+@pytest.mark.parametrize("kind", (Stepper, StreamPool, Network, Affine, Chain, Borrowed))
+def test_nothing_is_half_made(kind):
+    for make in (kind, lambda: kind.__new__(kind)):
+        with pytest.raises(TypeError, match="takes (exactly|at least) [0-9]+ positional argument"):
+            make()
+    with pytest.raises(TypeError, match="not safe"):
+        object.__new__(kind)
+
+
+def test_kernels_check_what_would_end_the_process():
+    kernels, weight = config.kernels(), np.zeros((12, 2), np.float32)
+    for weights, directions in (([], 1), ([None], 0), ([None], 2)):
+        with pytest.raises(ValueError, match="Network: expected weights for each layer"):
+            Network(kernels, None, 3, 3, directions, False, 4, weights, None, None)
+    square = np.zeros((12, 3), np.float32)
+    for given in ((2, square, square), (2, weight, weight), (0, weight[:, :0], square)):
+        with pytest.raises(ValueError, match="weight: expected"):
+            Network(kernels, None, 3, 3, 1, False, 4, [(*given, None, None, None, None)], None, None)
+    with pytest.raises(ValueError, match="weight: expected 12 elements, got 11"):
+        Network(
+            kernels,
+            None,
+            3,
+            3,
+            1,
+            False,
+            4,
+            [(2, weight, square, None, square[0, :1].repeat(11), None, None)],
+            None,
+            None,
+        )
+    with pytest.raises(ValueError, match="itemsize: expected 4 or 8, got 2"):
+        Affine(kernels, None, 2, weight, None)
+    with pytest.raises(ValueError, match="weight: expected 12 elements, got 2"):
+        Affine(kernels, None, 4, weight, weight[0])
+    with pytest.raises(ValueError, match="Chain: expected at least one part"):
+        Chain(kernels, 4, [])
+    with pytest.raises(ValueError, match="bytes: expected at least 0, got -1"):
+        Borrowed(-1)
+    with pytest.raises(MemoryError):
+        Borrowed(sys.maxsize)
+
+
+def test_a_notebook_shows_a_table():
+    model = LSTM(2, 3, 2, seed=0)
+    for thing, rows in (
+        (model.stepper(4), ("LSTM(2, 3", "4", "12 numbers", "float32")),
+        (StreamPool(model), ("0", "16")),
+    ):
+        page = thing._repr_html_()
+        assert page.startswith("<table>")
+        assert all(row in page for row in rows)
+        assert len(repr(thing)) < 120

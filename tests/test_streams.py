@@ -156,7 +156,7 @@ def test_more_rows_than_a_block():
 
 
 @pytest.mark.parametrize(("rows", "threads"), ((371, 2), (371, 3), (371, 8), (43, 20)))
-def test_same_bits_with_a_worker_on_the_job(rows, threads):
+def test_same_bits_with_a_worker_on_the_job(rows, threads, eight_processors):
     model, _ = wide()
     pool, stepper = StreamPool(model), model.stepper(rows)
     ids = [pool.join() for _ in range(rows)]
@@ -362,12 +362,6 @@ def test_it_keeps_the_weights_it_was_made_with():
         assert bits(pool.step([pool.join()], x)) == bits(expected)
 
 
-@pytest.mark.parametrize("how", (pickle.dumps, copy.copy, copy.deepcopy))
-def test_it_is_not_copied(how):
-    with pytest.raises(TypeError):
-        how(StreamPool(small_lstm()))
-
-
 def test_what_it_says_of_itself():
     pool = StreamPool(small_lstm())
     pool.join()
@@ -531,3 +525,33 @@ def test_a_second_thread_spoils_nothing(busy):
         expected.step(x)
     h, c = expected.state
     assert all(bits(*pool.state(id)) == bits(h[:, row], c[:, row]) for row, id in enumerate(ids))
+
+
+@pytest.mark.parametrize(
+    "make", (StreamPool.copy, copy.copy, copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool)))
+)
+def test_a_copy_goes_on_to_the_bit_with_the_same_ids(make):
+    model = Sequential(LSTM(3, 5, 2, seed=0), Linear(5, 4, seed=1), LSTM(4, 2, seed=2))
+    pool, rng = StreamPool(model), np.random.default_rng(0)
+    ids = [pool.join() for _ in range(40)]
+    pool.step(ids, rng.standard_normal((40, 3)))
+    for gone in ids[3:30:4]:
+        pool.leave(gone)
+    again = [pool.join() for _ in range(2)]
+    here = pool.ids
+    other = make(pool)
+    assert repr(other) == repr(pool)
+    assert (len(other), other.ids.tolist()) == (len(pool), here.tolist())
+    x = rng.standard_normal((len(here), 3))
+    assert bits(other.step(here, x)) == bits(pool.step(here, x))
+    before = bits(*pool.state(again[0])[0])
+    other.reset()
+    assert bits(*pool.state(again[0])[0]) == before  # they share no state
+    assert [other.join() for _ in range(9)] == [pool.join() for _ in range(9)]
+    assert ids[3] not in other
+
+
+def test_an_empty_pool_is_copied():
+    other = pickle.loads(pickle.dumps(StreamPool(small_lstm())))
+    assert len(other) == 0
+    other.step([other.join()], np.ones((1, 3)))

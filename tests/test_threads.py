@@ -17,6 +17,7 @@ from lstm_cy._kernels import pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
 
+pytestmark = pytest.mark.usefixtures("eight_processors")
 CASES = {
     "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
     "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
@@ -115,8 +116,9 @@ def test_the_setting_of_the_process_is_used():
     done = run_python(
         """
         import numpy as np
-        from lstm_cy import LSTM
+        from lstm_cy import LSTM, config
         from lstm_cy._kernels import pool
+        config.processors = lambda: 4
         lstm, x = LSTM(64, 256, seed=0), np.zeros((300, 8, 64), np.float32)
         lstm(x)
         print(pool.statistics()[0])
@@ -125,6 +127,47 @@ def test_the_setting_of_the_process_is_used():
         LSTM_CY_ENGINE="packed",
     )
     assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.parametrize("threads", (64, 10**6, 2**31 - 1))
+def test_no_more_threads_than_processors(threads):
+    done = run_python(
+        f"""
+        import os
+        import numpy as np
+        from lstm_cy import LSTM, StreamPool, config
+        from lstm_cy._kernels import pool
+        lstm, x = LSTM(64, 256, seed=0), np.ones((300, 200, 64), np.float32)
+        y, _, tape = lstm.forward(x, threads={threads})
+        lstm.backward(tape, y)
+        streams = StreamPool(lstm)
+        streams.step([streams.join() for _ in range(3000)], np.ones((3000, 64), np.float32), threads={threads})
+        workers = pool.statistics()[0]
+        print(workers == config.processors() - 1 == min(os.cpu_count(), len(os.sched_getaffinity(0))) - 1)
+        """,
+        LSTM_CY_ENGINE="packed",
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_no_more_threads_than_the_work_has_parts(eight_processors):
+    """Two rows are not cut, and a lone one has a second thread at most."""
+    done = run_python(
+        """
+        import numpy as np
+        from lstm_cy import LSTM, config
+        from lstm_cy._kernels import pool
+        config.processors = lambda: 8
+        lstm = LSTM(64, 256, seed=0)
+        workers = []
+        for rows in (1, 4):
+            lstm(np.ones((3000, rows, 64), np.float32), threads=8)
+            workers.append(pool.statistics()[0])
+        print(workers)
+        """,
+        LSTM_CY_ENGINE="packed",
+    )
+    assert done.stdout == "[1, 1]\n", done.stderr
 
 
 def test_one_thread_starts_none():
@@ -156,8 +199,9 @@ def test_a_forked_child_has_a_pool_of_its_own(spin):
         """
         import os, sys, warnings
         import numpy as np
-        from lstm_cy import LSTM
+        from lstm_cy import LSTM, config
         from lstm_cy._kernels import pool
+        config.processors = lambda: 2
         warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons advise against fork beside threads
         lstm = LSTM(64, 128, seed=0)
         x = np.random.default_rng(0).standard_normal((300, 8, 64))
@@ -178,7 +222,7 @@ def test_a_forked_child_has_a_pool_of_its_own(spin):
     assert done.stdout == "0\n", done.stderr
 
 
-@pytest.mark.parametrize("value", ("-1", "soon", "1000001"))
+@pytest.mark.parametrize("value", ("-1", "soon", "1000001", "9" * 5000, "\u0663\u0663", "1e3", ""))
 def test_a_wrong_spin_is_told(value):
     done = run_python("from lstm_cy import LSTM; LSTM(2, 2)", LSTM_CY_SPIN_US=value)
     assert done.returncode == 1

@@ -6,7 +6,7 @@ from libc.string cimport memset
 from .memory cimport borrow, give_back
 from .network cimport (
     DONE, NO_MEMORY, Engine, Packer, Status, Sum, Weight, add_columns, add_outer, address, address_or_null, affine,
-    after, check, close_sums, give_rests, multiply_back, outer_space, sum_of,
+    after, check, close_sums, expect_elements, give_rests, multiply_back, outer_space, sum_of,
 )
 from .table cimport LONG_SUM, real
 
@@ -33,6 +33,8 @@ cdef class Affine(Packer):
         self.start(kernels, blas, itemsize)
         self.owned.append((weight, bias))
         outputs, inputs = weight.shape
+        if bias is not None:
+            expect_elements(bias, outputs)
         self.map.engine = self.engine
         self.map.weight = self.weight_of(outputs, inputs, weight)
         self.map.bias = address_or_null(bias)

@@ -24,6 +24,8 @@ from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
 cdef enum:
     # The gate gradients of a block of steps: each block reads and writes the sums of the weights' gradients once.
     BLOCK_BYTES = 2097152
+    # Rows of a weight's gradient below which a part of a product is not worth a thread
+    LEAST_OUTPUTS = 32
     # Multiply-adds of a block worth sharing where its steps, those of a lone row, cannot be
     WORTH_PRODUCTS = 20000000
 
@@ -61,8 +63,9 @@ ctypedef struct Sweep:
     void* projected        # (rows, P), only where h is projected
     void* hidden           # (B, H), likewise
     void* shares           # (rows, 11H), only for a Variant
-    void* space            # for the add_outer of each thread
+    void* space            # for the add_outer of each part
     Py_ssize_t space_size  # of each, in elements
+    Py_ssize_t product_parts
     # the block at hand: its steps, its rows, and the first of these in the tape
     Py_ssize_t start, end, rows, first
     # what threads share: a phase, cut in parts that they take one after the other
@@ -177,7 +180,8 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef real* scratch
     cdef Status status
     this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
-    scratch = <real*>borrow((B * (P + H + projected * H) + call.threads * this.space_size
+    this.product_parts = max(1, min(<Py_ssize_t>call.threads, 4 * H // LEAST_OUTPUTS))
+    scratch = <real*>borrow((B * (P + H + projected * H) + this.product_parts * this.space_size
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
@@ -191,7 +195,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.sums = &call.sums[index * GRADIENTS]
     this.dy = dy
     this.space = scratch
-    this.dh = <real*>this.space + call.threads * this.space_size
+    this.dh = <real*>this.space + this.product_parts * this.space_size
     this.dc = <real*>this.dh + B * P
     this.hidden = <real*>this.dc + B * H
     this.dz = <real*>this.hidden + projected * B * H
@@ -227,7 +231,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
         this.products = False
         share(this, groups if sharing else 1)
         this.products = True
-        share(this, this.call.threads if sharing else 1)
+        share(this, this.product_parts if sharing else 1)
         add_sums[real](this, NULL)
         scatter[real](batch, dx, this.way.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
         this.end = this.start

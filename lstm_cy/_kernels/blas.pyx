@@ -126,7 +126,7 @@ cdef void open_in_child() noexcept nogil:
 
 if make_doors() < MOST_CALLERS:
     raise MemoryError
-# After SciPy has loaded OpenBLAS, whose own hook ends its threads: that must come after this one, once they have no work.
+# After SciPy has loaded OpenBLAS, whose own hook ends its threads: that one must come second, once they have no work.
 at_fork(close_doors, open_doors, open_in_child)
 
 cdef Blas table

@@ -214,6 +214,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     cdef Py_ssize_t multiply_adds = steps(&call.batch) * call.batch.B * work_of_step(layer.net, layer.index)
     cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_near() else WORTH_WAKING)
     cdef Team team
+    cdef int helpers
     layer.groups = 1
     if sharing:
         layer.groups = max(1, min((call.threads + D - 1) // D, call.batch.B // LEAST_ROWS))
@@ -225,7 +226,9 @@ cdef void run_layer(Layer* layer) noexcept nogil:
             layer.team = &team
         else:
             sharing = False
-    sharing = sharing and open_job(call.threads - 1, join_layer, <void*>layer)
+    if sharing:
+        helpers = 1 if layer.team != NULL else <int>min(<Py_ssize_t>call.threads, layer.parts) - 1
+        sharing = open_job(helpers, join_layer, <void*>layer)
     take_parts(layer, True)
     if sharing:
         close_job()

@@ -11,6 +11,9 @@ from libc.stdlib cimport free, malloc
 from .flags cimport give_back as leave, take as enter
 from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
 
+cdef extern from "Python.h":
+    size_t PY_SSIZE_T_MAX
+
 cdef enum:
     LINE = 64  # bytes of a cache line
     PLACES = 64
@@ -37,6 +40,8 @@ cdef void* borrow(size_t bytes) noexcept nogil:
     cdef Piece* piece = NULL
     cdef char* start
     cdef size_t line
+    if bytes > PY_SSIZE_T_MAX - 2 * LINE:
+        return NULL
     if bytes >= LEAST_KEPT and enter(&inside):
         piece = take_kept(bytes)
         leave(&inside)
@@ -105,6 +110,8 @@ cdef class Borrowed:
     """Memory of so many bytes as a writable buffer, given back when nobody refers to it any more."""
 
     def __cinit__(self, Py_ssize_t bytes):
+        if bytes < 0:
+            raise ValueError(f"bytes: expected at least 0, got {bytes}")
         self.memory = borrow(bytes)
         if self.memory == NULL:
             raise MemoryError(f"no memory for {bytes} bytes")

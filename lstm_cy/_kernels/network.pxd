@@ -419,6 +419,7 @@ cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t*
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *
 cdef Rows rows_of(object array, bint batch_first) except *
+cdef int expect_elements(object array, Py_ssize_t count) except -1
 cdef void* address(object array) except? NULL
 cdef void* address_or_null(object array) except? NULL
 cdef Sum sum_of(object array) except *

@@ -21,6 +21,8 @@ cdef class Packer:
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1:
         """Take the tables' capsules, as Network gets them, and the bytes of an element."""
+        if itemsize not in (4, 8):
+            raise ValueError(f"itemsize: expected 4 or 8, got {itemsize}")
         self.engine.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
         self.engine.blas = NULL
         if blas is not None:
@@ -37,6 +39,11 @@ cdef class Packer:
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
         values, scales = given if isinstance(given, tuple) else (given, None)
+        if outputs < 1 or inputs < 1:
+            raise ValueError(f"weight: expected at least one row and column, got {outputs} x {inputs}")
+        expect_elements(values, outputs * inputs)
+        if scales is not None:
+            expect_elements(scales, outputs)
         weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = address(values)
@@ -121,6 +128,8 @@ cdef class Network(Packer):
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
                   bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants):
         self.start(kernels, blas, itemsize)
+        if num_directions not in (1, 2) or not weights or len(weights) % num_directions:
+            raise ValueError("Network: expected weights for each layer, of one or two directions")
         self.owned.append(weights)
         self.net.engine = self.engine
         self.net.hidden_size = hidden_size
@@ -141,6 +150,9 @@ cdef class Network(Packer):
             way.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused)
             if self.net.projected:
                 way.hr = self.weight_of(output_size, hidden_size, weight_hr)
+            for vector, gates in ((bias, 4), (peepholes, 3), (norm, 4)):
+                if vector is not None:
+                    expect_elements(vector, gates * hidden_size)
             way.bias = address_or_null(bias)
             if variants is not None:
                 way.variant = self.variant_of(variants[index % num_directions], bias, peepholes, norm)
@@ -182,6 +194,13 @@ cdef class Network(Packer):
                 way.hh.back_panels = self.packed(&way.hh, True)
                 way.ih.back_panels = self.packed(&way.ih, True)
         return 0
+
+
+cdef int expect_elements(object array, Py_ssize_t count) except -1:
+    """Raise unless an array has as many elements as the sizes say: else the kernels would read past its end."""
+    if array.size != count:
+        raise ValueError(f"weight: expected {count} elements, got {array.size}")
+    return 0
 
 
 cdef void* address(object array) except? NULL:
@@ -290,6 +309,6 @@ cdef int check(int status) except -1:
     if status == NO_MEMORY:
         raise MemoryError("no memory for the working arrays of this call")
     if status == FORKED:
-        raise RuntimeError("a handler of a signal has forked in the middle of this call, and the child, which has none of "
-                           "its worker threads, cannot finish it: call again")
+        raise RuntimeError("a handler of a signal has forked in the middle of this call, and the child, which has none "
+                           "of its worker threads, cannot finish it: call again")
     return -1 if status == SIGNALLED else 0  # the signal's exception is already set

@@ -11,14 +11,14 @@ cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil
 # Let nobody else join, and wait until those who did have finished.
 cdef void close_job() noexcept nogil
 
-# Whether this process is the child of a fork that the caller of the open job made in a handler of a signal: the workers,
-# and the parts that they had taken, are with the parent.
+# Whether this process is the child of a fork that the caller of the open job made in a handler of a signal: the
+# workers, and the parts that they had taken, are with the parent.
 cdef bint workers_are_gone() noexcept nogil
 
 ctypedef void (*Hook)() noexcept nogil
 
-# Have three functions called within every fork: before it, and after it in the parent and in the child. What is had so
-# last is called first before a fork.
+# Have three functions called within every fork: before it, and after it in the parent and in the child. Before a fork
+# what was registered last is called first.
 cdef int at_fork(Hook before, Hook in_parent, Hook in_child) except -1
 
 # Another library's hook may itself fork: a lock is taken in the first of such forks and given back in the last.

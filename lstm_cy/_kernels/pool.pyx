@@ -96,7 +96,8 @@ cdef extern from *:
     /* The child of a fork has none of the threads, and nobody who would give the locks back. Of a call it has the
        thread only where that forked itself, in a handler of a signal. */
     static void lstm_cy_after_fork(void) {
-        lstm_cy_pool.gone = lstm_cy_pool.taken = lstm_cy_pool.taken && pthread_equal(lstm_cy_pool.owner, pthread_self());
+        int own = lstm_cy_pool.taken && pthread_equal(lstm_cy_pool.owner, pthread_self());
+        lstm_cy_pool.gone = lstm_cy_pool.taken = own;
         lstm_cy_pool.started = lstm_cy_pool.sleeping = 0;
         lstm_cy_pool.job &= ~(uint64_t)0xffffffff;
         pthread_mutex_init(&lstm_cy_pool.mutex, NULL);
@@ -307,8 +308,8 @@ def statistics():
 def spin_from_environment():
     """LSTM_CY_SPIN_US: how long a worker stays awake after a job, in microseconds."""
     text = os.environ.get("LSTM_CY_SPIN_US", "100")
-    if not text.isdecimal() or int(text) > 1_000_000:
-        raise ValueError(f"LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 7 and int(text) <= 1_000_000):
+        raise ValueError(f"LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000, got {text[:80]!r}")
     return int(text)
 
 

@@ -35,6 +35,8 @@ cdef class Chain:
 
     def __cinit__(self, kernels, Py_ssize_t itemsize, list parts):
         cdef Py_ssize_t index
+        if not parts or itemsize not in (4, 8):
+            raise ValueError("Chain: expected at least one part, and 4 or 8 bytes of an element")
         self.parts = parts
         self.plan.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
         self.plan.itemsize = itemsize
