@@ -188,3 +188,10 @@ def test_what_is_no_such_file_is_not_read_whole(tmp_path, name, beginning):
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_of_onnx_runtime_is_called_one(tmp_path):
+    pytest.importorskip("onnx")
+    path = tmp_path / "a.onnx"
+    path.write_bytes(struct.pack("<I", 28) + b"ORTM" + bytes(100))
+    refused(path, r"ONNX Runtime's own format \(.ort\)")

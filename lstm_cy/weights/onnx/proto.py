@@ -150,6 +150,12 @@ class Source:
         from google.protobuf.message import DecodeError  # what onnx itself stands on
 
         self._sized(size)
+        if file.read(8)[4:] == b"ORTM":
+            raise ValueError(
+                f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; take the .onnx "
+                "file that it was made of"
+            )
+        file.seek(0)
         try:
             wire.draw(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
             file.seek(0)
