@@ -152,8 +152,8 @@ class Source:
         self._sized(size)
         if file.read(8)[4:] == b"ORTM":
             raise ValueError(
-                f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; take the .onnx "
-                "file that it was made of"
+                f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; take the "
+                ".onnx file that it was made of"
             )
         file.seek(0)
         try:
