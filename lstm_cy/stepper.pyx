@@ -393,7 +393,7 @@ def stage_of(layer, name):
 
 
 def plain(out):
-    """An array of a subclass, such as a memory map, as a plain one; masked arrays, matrices and all else as they are."""
+    """An array of a subclass, such as a memory map, as a plain one; a masked one, a matrix and all else as they are."""
     if type(out) is np.ndarray or not isinstance(out, np.ndarray) or isinstance(out, (np.matrix, np.ma.MaskedArray)):
         return out
     return out.view(np.ndarray)
