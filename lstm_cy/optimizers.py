@@ -413,12 +413,12 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
     max_norm = number("max_norm", max_norm, 0.0, open_low=True)
     arrays = _mapping("grads", getattr(grads, "parameters", grads))
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.dtype.itemsize > 8:
             raise TypeError(f"grads[{name!r}]: expected an array of floats, got {shown(array)}")
         if not array.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
     with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
-        norm: float = sum(sum_of_squares(array) for array in arrays.values()) ** 0.5
+        norm: float = sum(sum_of_squares(np.asarray(array)) for array in arrays.values()) ** 0.5
     if max_norm < norm < np.inf:
         for array in arrays.values():
             array *= max_norm / norm

@@ -245,6 +245,18 @@ def test_clip_grad_norm_accumulates_in_float64():
     np.testing.assert_allclose(grads["a"], 2.0**-8, rtol=1e-6)
 
 
+def test_clip_grad_norm_takes_matrices():
+    grads = {"a": np.asmatrix([[3.0], [4.0]])}
+    assert clip_grad_norm(grads, 1.0) == 5.0
+    np.testing.assert_allclose(grads["a"], [[0.6], [0.8]])
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
+def test_clip_grad_norm_refuses_what_is_longer_than_float64():
+    with pytest.raises(TypeError, match=r"grads\['a'\]: expected an array of floats"):
+        clip_grad_norm({"a": np.ones(2, np.longdouble)}, 1.0)
+
+
 def test_clip_grad_norm_refuses_and_changes_nothing():
     frozen = np.array([4.0])
     frozen.flags.writeable = False
