@@ -245,6 +245,7 @@ def test_clip_grad_norm_accumulates_in_float64():
     np.testing.assert_allclose(grads["a"], 2.0**-8, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_clip_grad_norm_takes_matrices():
     grads = {"a": np.asmatrix([[3.0], [4.0]])}
     assert clip_grad_norm(grads, 1.0) == 5.0
