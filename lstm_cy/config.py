@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 import numpy as np
 
 from ._kernels.memory import kept_now
-from .checks import positive_int, shown
+from .checks import one_of, positive_int, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -241,8 +241,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     >>> lstm_cy.show_config("dicts")["threads"]
     1
     """
-    if mode not in ("stdout", "dicts"):
-        raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
+    one_of("mode", mode, ("stdout", "dicts"))
     found = _configuration()
     if mode == "dicts":
         return found

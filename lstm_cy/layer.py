@@ -265,10 +265,12 @@ class Layer:
             if not isinstance(array, np.ndarray) or array.dtype != current[name].dtype:
                 got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise TypeError(f"{name}: expected an array of dtype {current[name].dtype}, got {got}")
-            given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
-        shapes = _misshaped(given, current)
+            given[name] = array
+        shapes = _misshaped(given, current)  # before anything of that size is copied
         if shapes:
             raise ValueError(f"arrays do not fit {type(self).__name__}: {_listed(shapes)}")
+        for name, array in given.items():
+            given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
         self._adopt(given)
 
     def stored(self) -> Parameters:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import expect_shape, file_path, flag, int_within, positive_int
+from .checks import expect_shape, file_path, flag, int_within, positive_int, shown
 from .extras import pip_install
 from .lstm import LSTM
 from .notebook import html_table, show_as_picture
@@ -705,9 +705,10 @@ def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Arra
 
 
 def _sequence(name: str, value: Any) -> Any:
-    if not hasattr(value, "__len__"):
-        raise TypeError(f"{name}: expected a sequence, got {value!r} ({type(value).__name__})")
-    return value
+    try:
+        return list(value)
+    except TypeError:  # among them arrays without an axis, and classes
+        raise TypeError(f"{name}: expected a sequence, got {shown(value)} ({type(value).__name__})") from None
 
 
 def _number(value: float) -> str:

@@ -27,7 +27,7 @@ def finite_difference(function, array, size=STEP):
     return gradient
 
 
-def check(got, expected, name):
+def assert_close(got, expected, name):
     assert np.abs(got - expected).max() <= BOUND * max(np.abs(expected).max(), 1e-3), name
 
 
@@ -62,7 +62,7 @@ def test_lstm(options, lengths):
         return (y * dy).sum() + (h_n * dh).sum() + (c_n * dc).sum()
 
     for name, array in {"x": x, "h0": h0, "c0": c0, **parameters}.items():
-        check(got[name], finite_difference(loss, array), name)
+        assert_close(got[name], finite_difference(loss, array), name)
 
 
 @pytest.mark.parametrize("missing", ("dy", "dh", "dc", "dstate"))
@@ -127,7 +127,7 @@ def test_a_whole_model():
     assert list(got.parameters) == list(model.parameters)
     named = {"h0": got.state[0][0], "c0": got.state[0][1], **got.parameters}
     for name, array in {"h0": states[0][0], "c0": states[0][1], **parameters}.items():
-        check(named[name], finite_difference(lambda: run()[0], array), name)
+        assert_close(named[name], finite_difference(lambda: run()[0], array), name)
 
 
 # Of many nearly equal shares, which one float32 sum rounds in the same direction again and again: it ends 1e-4 to 4e-3

@@ -284,7 +284,7 @@ def state_as_bytes(optimizer):
     return {name: array.tobytes() for name, array in optimizer.state_dict().items()}
 
 
-def unspoilt(optimizer, error, message, act):
+def assert_unspoilt(optimizer, error, message, act):
     """`act` raises so, and leaves model, rate, count and state as they were."""
     before = parameters_as_bytes(optimizer.model), state_as_bytes(optimizer), optimizer.lr, optimizer.steps
     with pytest.raises(error, match=message):
@@ -311,7 +311,7 @@ def test_models_refused(make, model):
 def test_values_refused_when_written(name, value, error):
     optimizer = Adam(model_of())
     optimizer.step(gradients_of(optimizer.model, 0))
-    unspoilt(optimizer, error, f"{name}: expected", lambda: setattr(optimizer, name, value))
+    assert_unspoilt(optimizer, error, f"{name}: expected", lambda: setattr(optimizer, name, value))
 
 
 def test_values_taken_when_written():
@@ -352,14 +352,14 @@ def test_gradients_that_are_not_finite_make_no_step(make, bad, dtype, monkeypatc
     optimizer.step(gradients_of(model, 0))
     grads = gradients_of(model, 1)
     grads["2.weight"][1, 3] = bad
-    unspoilt(
+    assert_unspoilt(
         optimizer,
         FloatingPointError,
         r"grads\['2.weight'\]: expected finite numbers, got",
         lambda: optimizer.step(grads),
     )
     optimizer.lr = 0.0
-    unspoilt(optimizer, FloatingPointError, r"grads\['2.weight'\]", lambda: optimizer.step(grads))
+    assert_unspoilt(optimizer, FloatingPointError, r"grads\['2.weight'\]", lambda: optimizer.step(grads))
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -368,7 +368,7 @@ def test_a_rate_beyond_the_dtype_makes_no_step(make):
     optimizer = make(model)
     optimizer.step(gradients_of(model, 0))
     optimizer.lr = 1e308
-    unspoilt(
+    assert_unspoilt(
         optimizer,
         FloatingPointError,
         r"parameters\['.*'\]: a step with lr = 1e\+308 gives",
@@ -380,7 +380,7 @@ def test_a_rate_beyond_the_dtype_makes_no_step(make):
 
 def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step():
     optimizer = Adam(Linear(1, 1, bias=False))
-    unspoilt(
+    assert_unspoilt(
         optimizer,
         FloatingPointError,
         r"grads\['weight'\]: too large, up to 1e\+30, for float32",
@@ -399,7 +399,7 @@ def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "replace_parameters", interrupt)
-    unspoilt(optimizer, KeyboardInterrupt, None, lambda: optimizer.step(gradients_of(model, 1)))
+    assert_unspoilt(optimizer, KeyboardInterrupt, None, lambda: optimizer.step(gradients_of(model, 1)))
     monkeypatch.undo()
     for each in (optimizer, whole):
         each.step(gradients_of(model, 2))
@@ -425,7 +425,7 @@ def test_a_state_that_would_spoil_the_training_is_refused(make):
         *((name, -abs(state[name]) - 1, ValueError) for name in arrays if name.startswith("exp_avg_sq")),
     ]
     for name, value, error in cases:
-        unspoilt(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))
+        assert_unspoilt(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))
     optimizer.load_state_dict(state | {"step": np.int32(3), "lr": 1})
     assert (optimizer.steps, optimizer.lr) == (3, 1.0)
 

@@ -64,7 +64,7 @@ def int8_step(narrow, x, h, c):
     return o * np.tanh(c), c
 
 
-def check_int8_steps(narrow, x, state):
+def assert_int8_steps(narrow, x, state):
     """Each step against the emulation of it, begun from the layer's own state before it."""
     h, c = state
     for x_t in x:
@@ -94,7 +94,7 @@ def test_bf16_is_float32_with_rounded_weights(chosen, H, B):
 @pytest.mark.parametrize("B", (1, 2, 3, 4, 5, 6, 13))
 def test_int8_steps_are_exact_integer_products(chosen, H, B):
     narrow = LSTM(SIZES[B % 5], H, bias=B != 5, seed=H, forget_bias=0).quantize("int8")
-    check_int8_steps(narrow, *random_case(narrow, 6, B))
+    assert_int8_steps(narrow, *random_case(narrow, 6, B))
 
 
 @every_set
@@ -103,7 +103,7 @@ def test_int8_takes_wide_inputs_in_segments(chosen, I):
     narrow = LSTM(I, 17, seed=0).quantize("int8")
     x, state = random_case(narrow, 1, 3)
     x[:, :, :4096] *= 100  # with one scale for the whole row the other elements would be lost
-    check_int8_steps(narrow, x, state)
+    assert_int8_steps(narrow, x, state)
 
 
 @every_set
@@ -113,7 +113,7 @@ def test_int8_scales_rather_than_saturates(chosen, scale):
     narrow = LSTM(33, 17, seed=0).quantize("int8")
     x, (h, c) = random_case(narrow, 3, 5)
     h *= 40
-    check_int8_steps(narrow, x * np.float32(scale), (h, c))
+    assert_int8_steps(narrow, x * np.float32(scale), (h, c))
 
 
 @every_set
@@ -123,7 +123,7 @@ def test_int8_rows_of_zeros_and_of_all_but_nothing(chosen):
     x[:, 0], h[:, 0] = 0, 0
     x[:, 1], h[:, 1, 1:] = 0, 0
     x[:, 2] = 1e-40
-    check_int8_steps(narrow, x, (h, c))
+    assert_int8_steps(narrow, x, (h, c))
     silent, _ = narrow(x[:, 2:3], (h[:, 2:3], c[:, 2:3]))
     zero, _ = narrow(np.zeros_like(x[:, 2:3]), (h[:, 2:3], c[:, 2:3]))
     assert bits(silent) == bits(zero)

@@ -79,20 +79,20 @@ class Twins:
         x = inputs_for(self.model, len(ids), rng)
         told = self.pool.step(ids, x, **options)
         alone = [self.steppers[id].step(x_t) for id, x_t in zip(ids, x, strict=True)]
-        self.same(told, np.array(alone).reshape(told.shape))
+        self.assert_same(told, np.array(alone).reshape(told.shape))
 
-    def same(self, got, expected):
+    def assert_same(self, got, expected):
         if self.tolerance is None:
             assert bits(got) == bits(expected)
         else:
             assert np.abs(got - expected).max(initial=0) <= self.tolerance
 
-    def check_states(self):
+    def assert_states(self):
         assert sorted(self.pool.ids) == sorted(self.steppers)
         assert len(self.pool) == len(self.steppers)
         for id, stepper in self.steppers.items():
             for got, expected in zip(pairs_of(self.pool.state(id)), pairs_of(stepper.state), strict=True):
-                self.same(got, expected[:, 0])
+                self.assert_same(got, expected[:, 0])
 
 
 def live(twins, seed, steps):
@@ -110,7 +110,7 @@ def live(twins, seed, steps):
             twins.join()
         ids = rng.permutation(list(twins.steppers)).tolist()
         twins.step(ids[: rng.integers(len(ids) + 1)], rng)
-    twins.check_states()
+    twins.assert_states()
 
 
 @every_packed

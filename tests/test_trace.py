@@ -104,7 +104,7 @@ every_kind_of_steps = pytest.mark.parametrize(
 @every_option
 @every_kind_of_steps
 def test_every_field_agrees_with_the_reference(options, kind):
-    check_against_reference(lively(LSTM(5, 9, dtype="float64", seed=0, **options)), kind)
+    assert_like_reference(lively(LSTM(5, 9, dtype="float64", seed=0, **options)), kind)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_every_field_agrees_with_the_reference(options, kind):
 )
 @every_kind_of_steps
 def test_every_field_of_the_plain_cell_agrees_with_the_reference(options, kind):
-    check_against_reference(LSTM(5, 9, dtype="float64", seed=0, **options), kind)
+    assert_like_reference(LSTM(5, 9, dtype="float64", seed=0, **options), kind)
 
 
-def check_against_reference(lstm, kind):
+def assert_like_reference(lstm, kind):
     T, B = 9, 7
     x, state = random_case(lstm, T, B)
     steps = steps_of(kind, lstm, T, B)
@@ -128,7 +128,7 @@ def check_against_reference(lstm, kind):
         index = layer * lstm.num_directions + direction
         assert bits(trace.initial_cell) == bits(state[1][index])
         assert np.array_equal(trace.valid, ~np.isnan(trace.cell[..., 0]))
-        check_identities(trace)
+        assert_identities(trace)
 
 
 def last_cells(trace):
@@ -140,7 +140,7 @@ def last_cells(trace):
     return cells
 
 
-def check_identities(trace):
+def assert_identities(trace):
     """retention and contribution, straight from their words."""
     forget, cell, written, valid, reset = (
         part.swapaxes(0, 1) if trace.batch_first else part
@@ -199,7 +199,7 @@ def test_contributions_with_a_bound_are_those_of_what_was_not_cut_off():
 @every_option
 @pytest.mark.parametrize("kind", ("all", "lengths", "mask reset"))
 def test_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
-    check_bits(lively(LSTM(5, 33, dtype=dtype, seed=0, **options)), kind)
+    assert_bits(lively(LSTM(5, 33, dtype=dtype, seed=0, **options)), kind)
 
 
 @every_implementation
@@ -212,10 +212,10 @@ def test_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
 )
 @pytest.mark.parametrize("kind", ("all", "lengths", "lengths reset"))
 def test_the_bits_of_a_plain_call_and_of_forward(chosen, dtype, H, options, kind):
-    check_bits(LSTM(5, H, dtype=dtype, seed=0, **options), kind)
+    assert_bits(LSTM(5, H, dtype=dtype, seed=0, **options), kind)
 
 
-def check_bits(lstm, kind, T=11, B=7):
+def assert_bits(lstm, kind, T=11, B=7):
     x, state = random_case(lstm, T, B)
     steps = steps_of(kind, lstm, T, B)
     y, (_, c_n) = lstm(x, state, **steps)

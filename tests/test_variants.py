@@ -152,7 +152,7 @@ def test_any_combination_agrees_with_the_reference(case):
     assert bits(kept[0], *kept[1]) == bits(y, h_n, c_n)
 
 
-def check_gradients(lstm, T, B, bound=1e-8, **steps):
+def assert_gradients(lstm, T, B, bound=1e-8, **steps):
     """Against finite differences, where no value comes near a corner of a function."""
     x, (h0, c0) = random_case(lstm, T, B, seed=2)
     rng = np.random.default_rng(1)
@@ -182,7 +182,7 @@ def test_gradients_against_finite_differences(options, steps):
     valid = {"lengths": [4, 0, 3]} if steps == "lengths" else {}
     if steps == "mask":
         valid = {"mask": holes(4, 3, lstm.batch_first)}
-    check_gradients(lstm, 4, 3, **valid)
+    assert_gradients(lstm, 4, 3, **valid)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -192,7 +192,7 @@ def test_the_slope_of_every_activation(name, place):
     # numbers of their own, and none at whose corner a case below stands
     activations[place] = (name, *(0.61, 0.37)[: ARGUMENTS.get(name, 0)])
     lstm = LSTM(2, 4, dtype="float64", seed=5, activations=activations)
-    check_gradients(lstm, 4, 3)
+    assert_gradients(lstm, 4, 3)
 
 
 @pytest.mark.parametrize("steps", ("all", "lengths", "mask"))
@@ -200,7 +200,7 @@ def test_the_slope_of_every_activation(name, place):
 def test_gradients_with_resets(options, steps):
     lstm = LSTM(2, 4, dtype="float64", seed=5, **options)
     valid = {"lengths": [5, 0, 3]} if steps == "lengths" else {"mask": holes(5, 3)} if steps == "mask" else {}
-    check_gradients(lstm, 5, 3, reset=begins(5, 3), **valid)
+    assert_gradients(lstm, 5, 3, reset=begins(5, 3), **valid)
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")

@@ -181,7 +181,7 @@ def peak_of(function):
         tracemalloc.stop()
 
 
-def refused(path, message):
+def assert_refused(path, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_npz(path)
     assert str(path) in str(caught.value)
@@ -198,7 +198,7 @@ def test_every_prefix_is_refused(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        refused(path, "truncated, or not an .npz file")
+        assert_refused(path, "truncated, or not an .npz file")
 
 
 def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
@@ -260,17 +260,17 @@ def test_a_member_that_is_not_what_it_says(tmp_path, monkeypatch, content, messa
     monkeypatch.chdir(tmp_path)
     path = archive(tmp_path / "a.npz", [("v.npy", npy()), ("w.npy", content)])
 
-    def check():
-        refused(path, "member 'w': .*" + message)
+    def assert_refused_at_once():
+        assert_refused(path, "member 'w': .*" + message)
 
-    assert peak_of(check) < 1 << 20
+    assert peak_of(assert_refused_at_once) < 1 << 20
     assert not Path("exploited").exists()
 
 
 def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path):
     path = archive(tmp_path / "a.npz", [("w.npy", npy(shape="(25000000,)", data=bytes(100_000_000)))], 8)
     assert path.stat().st_size < 200_000
-    assert peak_of(lambda: refused(path, "member 'w': compressed; only uncompressed files are read")) < 1 << 20
+    assert peak_of(lambda: assert_refused(path, "member 'w': compressed; only uncompressed files are read")) < 1 << 20
 
 
 def test_members_that_share_bytes_are_refused(tmp_path):
@@ -282,17 +282,17 @@ def test_members_that_share_bytes_are_refused(tmp_path):
     many = 200
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, many, many, many * len(entry), directory, 0)
     path.write_bytes(whole[:directory] + many * entry + end)
-    assert peak_of(lambda: refused(path, "the members' sizes add up to more than the file")) < 1 << 20
+    assert peak_of(lambda: assert_refused(path, "the members' sizes add up to more than the file")) < 1 << 20
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = archive(tmp_path / "a.npz", [("w.npy", npy()), ("w.npy", npy())])
-    refused(path, "member 'w' is there twice")
+    assert_refused(path, "member 'w' is there twice")
 
 
 def test_a_member_that_is_no_array_is_refused(tmp_path):
-    refused(archive(tmp_path / "a.npz", [("w.txt", b"hello")]), r"member 'w.txt': not an array \(.npy\)")
+    assert_refused(archive(tmp_path / "a.npz", [("w.txt", b"hello")]), r"member 'w.txt': not an array \(.npy\)")
 
 
 def test_an_encrypted_member_is_refused(tmp_path):
@@ -300,7 +300,7 @@ def test_an_encrypted_member_is_refused(tmp_path):
     whole = bytearray(path.read_bytes())
     whole[whole.rindex(b"PK\1\2") + 8] |= 1
     path.write_bytes(whole)
-    refused(path, "member 'w': encrypted")
+    assert_refused(path, "member 'w': encrypted")
 
 
 @pytest.mark.parametrize("zip64", [False, True])
@@ -314,7 +314,7 @@ def test_a_large_directory_is_refused_before_it_is_unpacked(tmp_path, zip64):
         record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(directory), 0)
         end = record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + end
     path.write_bytes(directory + end)
-    assert peak_of(lambda: refused(path, f"a ZIP directory of {len(directory)} bytes")) < 1 << 20
+    assert peak_of(lambda: assert_refused(path, f"a ZIP directory of {len(directory)} bytes")) < 1 << 20
 
 
 def test_a_zip64_record_that_is_elsewhere_is_refused(tmp_path):
@@ -327,14 +327,14 @@ def test_a_zip64_record_that_is_elsewhere_is_refused(tmp_path):
         (end - 1, "ZIP64 record is not before its end"),
     ]:
         path.write_bytes(whole[:end] + record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + whole[end:])
-        refused(path, message)
+        assert_refused(path, message)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), b"PK\5\6", b"\x80\x04K\x01.", npy()])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    refused(path, "truncated, or not an .npz file")
+    assert_refused(path, "truncated, or not an .npz file")
 
 
 def test_a_missing_file_is_an_oserror(tmp_path):
@@ -605,11 +605,11 @@ def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
 def test_sizes_are_not_taken_on_the_headers_word(tmp_path, suffix, config):
     path = write_file(tmp_path / f"a{suffix}", header_of(in_sequential(config)), LINEAR_ARRAYS)
 
-    def check():
+    def assert_refused_at_once():
         with pytest.raises(ValueError, match=r"the architecture needs \d+ weights, the file holds 9"):
             load(path)
 
-    assert peak_of(check) < 1 << 20
+    assert peak_of(assert_refused_at_once) < 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def members(content):
     return {name: member.read(1000) for name, member in found.items()}
 
 
-def refused(content, message):
+def assert_refused(content, message):
     with pytest.raises((ValueError, EOFError, zipfile.BadZipFile), match=message):
         members(content)
 
@@ -92,12 +92,12 @@ def test_members_of_the_same_bytes_are_refused():
     padding = bytes(10 * len(DATA))  # of no member
     body = header + DATA + padding
     content = finished(body, [entry("a", DATA, 0), entry("b", DATA, 0)])
-    refused(content, "member 'b': damaged: its header has another name")
+    assert_refused(content, "member 'b': damaged: its header has another name")
     inner = local("b", b"xy") + b"xy"  # a whole member within the bytes of another
     outer = inner + bytes(30)
     body = local("a", outer) + outer + padding
     content = finished(body, [entry("a", outer, 0), entry("b", b"xy", len(local("a", outer)))])
-    refused(content, "member 'b' shares bytes with another")
+    assert_refused(content, "member 'b' shares bytes with another")
 
 
 @pytest.mark.parametrize("shared", [1, 2, 20, 29])
@@ -107,7 +107,7 @@ def test_members_that_overlap_by_some_bytes_are_refused(shared):
     data = DATA + second[:shared]
     body = local("a", data) + DATA + second + bytes(200)
     place = len(local("a", data)) + len(DATA)
-    refused(finished(body, [entry("a", data, 0), entry("b", DATA, place)]), "member 'b' shares bytes with another")
+    assert_refused(finished(body, [entry("a", data, 0), entry("b", DATA, place)]), "member 'b' shares bytes with another")
 
 
 def test_members_that_touch_are_read_in_any_order():
@@ -121,7 +121,7 @@ def test_members_that_touch_are_read_in_any_order():
 def test_a_member_that_reaches_into_the_directory_is_refused():
     longer = len(DATA) + 20
     body = local("a", DATA, size=longer) + DATA
-    refused(finished(body, [entry("a", DATA, 0, size=longer, crc=0)]), "a member reaches into the ZIP directory")
+    assert_refused(finished(body, [entry("a", DATA, 0, size=longer, crc=0)]), "a member reaches into the ZIP directory")
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
     ],
 )
 def test_directories_that_are_not_so(content, message):
-    refused(content, message)
+    assert_refused(content, message)
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "b/../../a", "b\\a", "a\0b"])
 def test_names_that_lead_out_of_the_archive(name):
-    refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "a name that leads out of the archive")
+    assert_refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "a name that leads out of the archive")
 
 
 def test_numbers_of_64_bits_are_read():

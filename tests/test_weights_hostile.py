@@ -16,7 +16,7 @@ from lstm_cy.weights.report import describe
 LIMIT = 100_000_000
 
 
-def refused(path, message):
+def assert_refused(path, message):
     """`load` names the file in a short error and takes little memory besides the file's own bytes."""
     tracemalloc.start()
     try:
@@ -68,11 +68,11 @@ def lstm(**options):
     ],
 )
 def test_architectures(tmp_path, model, message):
-    refused(npz(tmp_path / "a.npz", model, w=np.zeros(12_100_000, np.int8)), message)
+    assert_refused(npz(tmp_path / "a.npz", model, w=np.zeros(12_100_000, np.int8)), message)
 
 
 def test_an_lstm_whose_tensors_are_all_missing(tmp_path):
-    refused(
+    assert_refused(
         npz(tmp_path / "a.npz", lstm(num_layers=500, bias=False), w=np.zeros(20_000, np.int8)), "missing: weight_ih_l0"
     )
 
@@ -91,7 +91,7 @@ def test_an_lstm_whose_tensors_are_all_missing(tmp_path):
 def test_headers(tmp_path, monkeypatch, text, message):
     if "JSON" not in message:
         monkeypatch.setattr(budget.json, "loads", lambda text: pytest.fail("it was read"))
-    refused(npz(tmp_path / "a.npz", text), message)
+    assert_refused(npz(tmp_path / "a.npz", text), message)
 
 
 def safetensors(path, header, size=0):
@@ -118,7 +118,7 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 )
 def test_safetensors(tmp_path, header, message):
     pytest.importorskip("safetensors")
-    refused(safetensors(tmp_path / "a.safetensors", header), message)
+    assert_refused(safetensors(tmp_path / "a.safetensors", header), message)
 
 
 def torch_file(path, pickle):
@@ -138,7 +138,7 @@ def torch_file(path, pickle):
     ],
 )
 def test_pickles(tmp_path, pickle, message):
-    refused(torch_file(tmp_path / "a.pt", pickle), message)
+    assert_refused(torch_file(tmp_path / "a.pt", pickle), message)
 
 
 def test_lstms_of_many_layers_and_many_lstms(tmp_path):
@@ -194,4 +194,4 @@ def test_a_file_of_onnx_runtime_is_called_one(tmp_path):
     pytest.importorskip("onnx")
     path = tmp_path / "a.onnx"
     path.write_bytes(struct.pack("<I", 28) + b"ORTM" + bytes(100))
-    refused(path, r"ONNX Runtime's own format \(.ort\)")
+    assert_refused(path, r"ONNX Runtime's own format \(.ort\)")

@@ -64,7 +64,7 @@ def saved(model, path):
     return path
 
 
-def agrees(model, ours, x, mask=None):
+def assert_agrees(model, ours, x, mask=None):
     out, _ = ours(x) if mask is None else ours(x, mask=mask)
     outs = out if isinstance(out, tuple) else (out,)
     for got, want in zip(outs, expected(model, x, mask), strict=True):
@@ -174,7 +174,7 @@ def built(keras, case):
 def test_random_models(keras, tmp_path, case):
     model, x = built(keras, case)
     for ours in every_way(model, tmp_path):
-        agrees(model, ours, x)
+        assert_agrees(model, ours, x)
 
 
 # What becomes of plain layers, and of some special ones
@@ -211,7 +211,7 @@ def test_plain_layers_stay_plain(keras):
     assert np.array_equal(lstm.parameters["weight_hh_l0"], recurrent.T)
     assert np.array_equal(lstm.parameters["bias_ih_l0"], bias)
     assert not lstm.parameters["bias_hh_l0"].any()
-    agrees(model, ours, np.arange(6).reshape(2, 3))
+    assert_agrees(model, ours, np.arange(6).reshape(2, 3))
 
 
 def test_masked_steps_repeat_or_are_zero_as_in_keras(keras, tmp_path):
@@ -230,7 +230,7 @@ def test_masked_steps_repeat_or_are_zero_as_in_keras(keras, tmp_path):
     ):
         model = sequential(keras, (4,), L.Embedding(4, 2, mask_zero=True), layer)
         for ours in every_way(model, tmp_path):
-            agrees(model, ours, x)
+            assert_agrees(model, ours, x)
 
 
 MASKED = st.tuples(
@@ -274,8 +274,8 @@ def test_a_mask_from_the_caller(keras, tmp_path, blocks, return_sequences, funct
     x = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
     ways = every_way(model, tmp_path) if len(layers) == 1 else [from_keras(model)]
     for ours in ways:
-        agrees(model, ours, x, mask)
-        agrees(model, ours, x)
+        assert_agrees(model, ours, x, mask)
+        assert_agrees(model, ours, x)
 
 
 def test_a_readout_of_every_step_does_not_keep_a_model_from_streaming(keras):
@@ -296,7 +296,7 @@ def test_directions_that_come_apart(keras, tmp_path, return_sequences):
     model = randomized(keras.Model(start, layer(start)))
     x = np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32)
     for ours in every_way(model, tmp_path):
-        agrees(model, ours, x)
+        assert_agrees(model, ours, x)
     alone = keras.Model(start, model.output[0])
     with pytest.raises(ValueError, match="expected every output of 'bidirectional"):
         from_keras(alone)
@@ -307,7 +307,7 @@ def test_a_backward_layer_of_its_own(keras, tmp_path):
     backward = L.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid", use_bias=False, go_backwards=True)
     model = sequential(keras, (4, 2), L.Bidirectional(L.LSTM(3, name="one"), backward_layer=backward))
     for ours in every_way(model, tmp_path):
-        agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
+        assert_agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
 
 
 def test_layers_that_are_activations(keras, tmp_path):
@@ -315,7 +315,7 @@ def test_layers_that_are_activations(keras, tmp_path):
     layers = [L.LeakyReLU(0.3), L.ReLU(negative_slope=0.1), L.ELU(0.7), L.Softmax(), L.Activation("gelu")]
     model = sequential(keras, (4, 2), L.LSTM(3, activation=L.ELU(0.5)), *layers)
     for ours in every_way(model, tmp_path):
-        agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
+        assert_agrees(model, ours, np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32))
 
 
 def test_float64_and_mixed_precision(keras, tmp_path):
@@ -335,7 +335,7 @@ def test_a_trained_model_with_its_optimizer(keras, tmp_path):
     x = np.random.default_rng(0).standard_normal((4, 4, 2)).astype(np.float32)
     model.fit(x, np.ones((4, 1)), verbose=0)
     for ours in every_way(model, tmp_path):
-        agrees(model, ours, x)
+        assert_agrees(model, ours, x)
 
 
 # What is not read
@@ -506,7 +506,7 @@ def good_keras(path, **options):
     return write_keras(path, model_config(lstm_config(), dense_config()), weights, **options)
 
 
-def refused(path, message):
+def assert_refused(path, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_model(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -534,7 +534,7 @@ def test_each_version_has_its_hard_sigmoid(tmp_path, version, slope):
     assert np.abs(read_model(path)(x)[0] - told).max() < 1e-6
     for unknown in (None, "1.2.0", "4.0"):
         path = write_h5(tmp_path / "m.h5", config, {"lstm": named(arrays, "lstm/lstm_cell")}, unknown)
-        refused(path, "lstm: activation 'hard_sigmoid' of an unknown version of Keras")
+        assert_refused(path, "lstm: activation 'hard_sigmoid' of an unknown version of Keras")
 
 
 def test_a_file_of_keras_2(tmp_path):
@@ -610,7 +610,7 @@ def test_truncated_files_are_refused(tmp_path, write):
     path = tmp_path / "model"
     for size in (*range(0, len(whole), 256), len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused(path, "truncated|damaged|not an? ")
+        assert_refused(path, "truncated|damaged|not an? ")
 
 
 def test_every_weight_must_be_used_and_fit(tmp_path):
@@ -619,7 +619,7 @@ def test_every_weight_must_be_used_and_fit(tmp_path):
     config = model_config(lstm_config(), dense_config())
 
     def attempt(message, weights, config=config):
-        refused(write_keras(path, config, weights), message)
+        assert_refused(write_keras(path, config, weights), message)
 
     attempt("weights that no layer uses: layers/gru/vars/0", lstm | dense | {"layers/gru/vars/0": np.ones(3)})
     attempt(
@@ -637,14 +637,14 @@ def test_every_weight_must_be_used_and_fit(tmp_path):
     )
     with h5py.File(path, "w") as file:
         file["layers/lstm/vars/0"] = np.ones(3, "f4")
-    refused(path, "holds no architecture")
+    assert_refused(path, "holds no architecture")
     weights = {"lstm": named(lstm_arrays(), "lstm/lstm_cell"), "dense": named(dense_arrays(), "dense")}
     for changed, message in (
         ({"lstm": weights["lstm"]}, "dense: expected one kernel, got none"),
         (weights | {"more": named(dense_arrays(), "more")}, "weights that no layer uses: more: more/"),
         ({**weights, "dense": {**weights["dense"], "x/bias:0": np.ones(3, "f4")}}, "dense: expected one bias, got"),
     ):
-        refused(write_h5(path, config, changed), message)
+        assert_refused(write_h5(path, config, changed), message)
 
 
 def test_weights_in_another_order_are_noticed(tmp_path):
@@ -659,7 +659,7 @@ def test_weights_in_another_order_are_noticed(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    refused(path, "layers/dense: expected the weights of dense, got those of another")
+    assert_refused(path, "layers/dense: expected the weights of dense, got those of another")
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def test_weights_in_another_order_are_noticed(tmp_path):
 )
 def test_configurations_that_are_refused(tmp_path, config, message):
     weights = numbered(lstm_arrays(), "layers/lstm/cell") | numbered(lstm_arrays(2), "layers/lstm_1/cell")
-    refused(write_keras(tmp_path / "m.keras", config, weights), message)
+    assert_refused(write_keras(tmp_path / "m.keras", config, weights), message)
 
 
 def test_functional_graphs_that_are_refused(tmp_path):
@@ -718,23 +718,25 @@ def test_functional_graphs_that_are_refused(tmp_path):
     ):
         config = {"layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["b", 0, 0]]}
         config = {"class_name": "Functional", "config": {"name": "model", **config}}
-        refused(write_h5(tmp_path / "m.h5", config, {}), message)
+        assert_refused(write_h5(tmp_path / "m.h5", config, {}), message)
 
 
 def test_archives_that_are_refused(tmp_path):
     path = tmp_path / "m.keras"
     good_keras(path, compression=zipfile.ZIP_DEFLATED)
-    refused(path, "compressed; only uncompressed files are read")
-    refused(good_keras(path, extra=["../../etc/passwd"]), "expected the members metadata.json, .*got .*etc/passwd")
-    refused(good_keras(path, extra=["assets/words"]), "expected the members metadata.json, .*got .*assets/words")
-    refused(good_keras(path, version="2.13.1"), "written by Keras '2.13.1'")
-    refused(good_keras(path, version=None), "written by Keras None")
+    assert_refused(path, "compressed; only uncompressed files are read")
+    assert_refused(
+        good_keras(path, extra=["../../etc/passwd"]), "expected the members metadata.json, .*got .*etc/passwd"
+    )
+    assert_refused(good_keras(path, extra=["assets/words"]), "expected the members metadata.json, .*got .*assets/words")
+    assert_refused(good_keras(path, version="2.13.1"), "written by Keras '2.13.1'")
+    assert_refused(good_keras(path, version=None), "written by Keras None")
     with pytest.warns(UserWarning, match="Duplicate name"):
         good_keras(path, extra=["config.json"])
-    refused(path, "expected the members metadata.json, .*got metadata.json, .*, config.json$")
+    assert_refused(path, "expected the members metadata.json, .*got metadata.json, .*, config.json$")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    refused(path, "expected the members metadata.json, config.json, model.weights.h5, got config.json")
+    assert_refused(path, "expected the members metadata.json, config.json, model.weights.h5, got config.json")
 
 
 def test_a_bomb_does_not_unfold(tmp_path):
@@ -743,7 +745,7 @@ def test_a_bomb_does_not_unfold(tmp_path):
     assert path.stat().st_size < 100_000
     tracemalloc.start()
     try:
-        refused(path, "compressed; only uncompressed files are read")
+        assert_refused(path, "compressed; only uncompressed files are read")
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

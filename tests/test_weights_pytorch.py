@@ -268,15 +268,15 @@ def write_lstm(path):
     return write(path, mapping(**tensors), {name: array.tobytes() for name, array in arrays.items()})
 
 
-def refused(path, message):
+def assert_refused(path, message):
     """`read` refuses the file, by name, in little memory."""
 
-    def check():
+    def assert_refused_at_once():
         with pytest.raises(ValueError, match=message) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")
 
-    assert peak_of(check) < 100_000_000
+    assert peak_of(assert_refused_at_once) < 100_000_000
 
 
 def test_the_crafted_file_is_one_that_is_read(tmp_path):
@@ -373,7 +373,7 @@ def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
     ],
 )
 def test_a_pickle_that_lies_about_tensors(tmp_path, opcodes, message):
-    refused(write(tmp_path / "a.pt", opcodes), message)
+    assert_refused(write(tmp_path / "a.pt", opcodes), message)
 
 
 class Exploit:
@@ -399,8 +399,8 @@ class Exploit:
 def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps({"weight_ih_l0": exploit}, protocol)
-    message = f"({name}).* is not among the names that tensors need; it is refused, and nothing was executed"
-    refused(write(tmp_path / "a.pt", content[2:-1]), message)
+    message = f"({name}).* is not among the names that tensors need; it is assert_refused, and nothing was executed"
+    assert_refused(write(tmp_path / "a.pt", content[2:-1]), message)
     assert not Path("exploited").exists()
 
 
@@ -460,14 +460,14 @@ def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
     ],
 )
 def test_a_pickle_that_is_damaged_or_hostile(tmp_path, opcodes, message):
-    refused(write(tmp_path / "a.pt", opcodes), message)
+    assert_refused(write(tmp_path / "a.pt", opcodes), message)
 
 
 def test_a_nine_byte_memo_bomb(tmp_path):
     """Python's own unpickler takes memory by the number that it finds here."""
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02Nr\x00\x00\x00\x08")
-    refused(tmp_path / "a.pt", "exhausted before seeing STOP")
+    assert_refused(tmp_path / "a.pt", "exhausted before seeing STOP")
     assert peak_of(lambda: read(write(tmp_path / "a.pt", b"Nr\x00\x00\x00\x08"))) < 1 << 20
 
 
@@ -495,7 +495,7 @@ def test_every_prefix_is_refused(tmp_path):
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])
-        refused(path, "truncated, or not a PyTorch file")
+        assert_refused(path, "truncated, or not a PyTorch file")
 
 
 def test_truncated_at_every_kilobyte(torch, tmp_path):
@@ -533,26 +533,30 @@ def test_archives_that_are_none_of_pytorchs(tmp_path):
         (b"PK\5\6" + bytes(18), "expected one folder with data.pkl"),
     ]:
         path.write_bytes(content)
-        refused(path, message)
+        assert_refused(path, message)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", b"N.")
         archive.writestr("b/data.pkl", b"N.")
-    refused(path, "expected one folder with data.pkl")
-    refused(write(path, tensor(), {}), "record 'data/0' is missing")
-    refused(write(path, tensor(), byteorder=b"middle"), "byteorder: expected b'little' or b'big', got b'middle'")
-    refused(write(path, tensor(), byteorder=b"little" * 1000), "byteorder has 6000 bytes; at most 8 are read")
+    assert_refused(path, "expected one folder with data.pkl")
+    assert_refused(write(path, tensor(), {}), "record 'data/0' is missing")
+    assert_refused(write(path, tensor(), byteorder=b"middle"), "byteorder: expected b'little' or b'big', got b'middle'")
+    assert_refused(write(path, tensor(), byteorder=b"little" * 1000), "byteorder has 6000 bytes; at most 8 are read")
     for version in (b"0", b"11\n", b"-1", b"one", b"", b"\xb2"):
-        refused(write(path, tensor(), version=version), "format version .*; known are 1 to 10")
+        assert_refused(write(path, tensor(), version=version), "format version .*; known are 1 to 10")
 
 
 def test_archives_that_are_hostile(tmp_path):
     path = tmp_path / "a.pt"
-    refused(write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed")
-    refused(write(path, tensor(), {"0": os.urandom(24)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed files")
+    assert_refused(
+        write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed"
+    )
+    assert_refused(
+        write(path, tensor(), {"0": os.urandom(24)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed files"
+    )
     for name in ("../x", "../../etc/passwd", "data/..", "\\..\\x"):
-        refused(write(path, tensor(), **{name: b"x"}), "member .*: a name that leads out of the archive")
-    refused(write(path, tensor(), folder="/a/"), "expected one folder")
-    refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' is there twice")
+        assert_refused(write(path, tensor(), **{name: b"x"}), "member .*: a name that leads out of the archive")
+    assert_refused(write(path, tensor(), folder="/a/"), "expected one folder")
+    assert_refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' is there twice")
 
 
 def test_members_within_members_are_refused(tmp_path):
@@ -576,7 +580,7 @@ def test_members_within_members_are_refused(tmp_path):
     )
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 3, 3, len(directory), len(body), 0)
     (tmp_path / "a.pt").write_bytes(body + directory + end)
-    refused(tmp_path / "a.pt", "member 'a/data/1' shares bytes with another")
+    assert_refused(tmp_path / "a.pt", "member 'a/data/1' shares bytes with another")
 
 
 def test_reading_takes_little_more_than_the_file(tmp_path):
@@ -978,9 +982,9 @@ def test_safetensors_that_are_damaged(torch, safetensors_torch, tmp_path):
     whole = path.read_bytes()
     for size in range(0, len(whole), 1024):
         path.write_bytes(whole[:size])
-        refused(path, "eader")
+        assert_refused(path, "eader")
     path.write_bytes(struct.pack("<Q", 2**60) + whole[8:])
-    refused(path, "eader")
+    assert_refused(path, "eader")
 
 
 def test_safetensors_is_an_extra(tmp_path, monkeypatch):

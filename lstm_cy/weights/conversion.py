@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..checks import file_path
 from ..layers import Embedding, Masking, Sequential
 from ..lstm import LSTM
 from ..printable import printable
@@ -82,7 +83,7 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
     ValueError, ImportError, OSError
         As `load`; or there is no LSTM of that name; or the file holds more, without `partial`.
     """
-    source: Any = by_suffix(path, _SOURCES)(os.fspath(path), name, batch_first)
+    source: Any = by_suffix(path, _SOURCES)(file_path("path", path), name, batch_first)
     if batch_first and not source.model.batch_first:
         raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
     if source.left and not partial:
@@ -95,7 +96,7 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
 
 def write(model: Layer, path: str, *, states: bool = False, lengths: bool = False) -> list[Comparison]:
     """Save `model`, with options as `weights.onnx.to_onnx` has them; returns [Comparison with what has been saved]."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     is_onnx = path.lower().endswith(".onnx")
     if not is_onnx:
         if states or lengths:

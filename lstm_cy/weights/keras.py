@@ -7,7 +7,6 @@ their place (.keras) or name (.h5, live), and each must be used.
 from __future__ import annotations
 
 import json
-import os
 import re
 import reprlib
 import sys
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..activations import DEFAULTS
-from ..checks import flag, number, positive_int
+from ..checks import file_path, flag, number, positive_int
 from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
 from ..lstm import LSTM
 from . import archive, gate_order, hdf5
@@ -96,7 +95,7 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     OSError
         The file cannot be read.
     """
-    path = os.fspath(path)
+    path = file_path("path", path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = _read(file, budget)
@@ -127,7 +126,7 @@ class Contents(NamedTuple):
 
 def contents(path: FilePath) -> Contents:
     """What a file of Keras holds; raises as `read_model` does for one that is damaged, but not for its layers."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = _read(file, budget)

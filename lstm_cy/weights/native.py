@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import DTYPES, flag, int_within, non_negative_int, positive_int, warn
+from ..checks import DTYPES, file_path, flag, int_within, non_negative_int, positive_int, warn
 from ..extras import pip_install
 from ..layers import Sequential
 from ..printable import printable
@@ -128,7 +128,7 @@ def read_npz(path: FilePath) -> Parameters:
 
 def read_npz_within(path: FilePath, needed: str | None = None) -> tuple[Parameters, Budget]:
     """(what `read_npz` gives, what is left of the file's budget); ForeignFile where there is no array `needed`."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         arrays = {}
@@ -186,7 +186,7 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -
 
 def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     header, arrays, budget = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:

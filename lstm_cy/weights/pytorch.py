@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import flag, float_array
+from ..checks import file_path, flag, float_array
 from ..layer import Layer
 from ..layers import Dropout, Embedding, Linear, Sequential
 from ..lstm import LSTM
@@ -110,7 +110,7 @@ def read(path: FilePath) -> Any:
 
 def _read(path: FilePath) -> tuple[Any, Budget]:
     """(what `read` gives, what is left of the file's budget)."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
         return _read_safetensors(path)
@@ -217,7 +217,7 @@ class Lstms(NamedTuple):
 
 def read_lstms(path: FilePath) -> Lstms:
     """The LSTMs in a file of tensors, which are yet to be made, and what else is there."""
-    path = os.fspath(path)
+    path = file_path("path", path)
     value, budget = _read(path)
     places = _places(value)
     plans, problem = _plans(places)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...checks import real_array
+from ...checks import one_of, real_array, shown
 from ..budget import LimitExceeded
 from ..native import check_finite
 from .fold import Graph, owned_bytes, owner
@@ -16,8 +16,6 @@ from .nodes import WEIGHTS, Layers, LstmNode, given, layer_bytes
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, plural, quoted, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ...lstm import LSTM
     from ...typing import Array, ArrayLike
     from .fold import Node
@@ -185,9 +183,9 @@ class OnnxModel:
         known = [value.name for value in self.outputs]
         if outputs is None:
             return known
-        if isinstance(outputs, str) or not all(name in known for name in outputs):
-            raise ValueError(f"outputs: expected a list of some of {known}, got {outputs!r}")
-        return list(outputs)
+        if isinstance(outputs, str) or not isinstance(outputs, Sequence):
+            raise TypeError(f"outputs: expected a list of names, got {shown(outputs)} ({type(outputs).__name__})")
+        return [one_of("outputs", name, known) for name in outputs]
 
     def _given(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """{name: array} of the inputs, checked."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...checks import file_path
 from ...extras import pip_install
 from ...printable import printable
 from ..budget import Budget, LimitExceeded, listed, shortened
@@ -125,7 +126,7 @@ class Source:
         elif isinstance(model, bytes | bytearray | memoryview):
             self.proto = self._read(onnx, io.BytesIO(model), len(model))
         elif isinstance(model, str | os.PathLike):
-            self.name = os.fspath(model)
+            self.name = file_path("model", model)
             folder = os.path.dirname(self.name) or os.curdir
             with open(self.name, "rb") as file:
                 status = os.fstat(file.fileno())
