@@ -107,7 +107,8 @@ def test_members_that_overlap_by_some_bytes_are_refused(shared):
     data = DATA + second[:shared]
     body = local("a", data) + DATA + second + bytes(200)
     place = len(local("a", data)) + len(DATA)
-    assert_refused(finished(body, [entry("a", data, 0), entry("b", DATA, place)]), "member 'b' shares bytes with another")
+    found = finished(body, [entry("a", data, 0), entry("b", DATA, place)])
+    assert_refused(found, "member 'b' shares bytes with another")
 
 
 def test_members_that_touch_are_read_in_any_order():
