@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_cy import set_num_threads
+from lstm_cy import config, set_num_threads
 
 #: our parameters of one direction, without the suffix
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -342,7 +342,11 @@ class ONNXRuntimeInt8(ONNXRuntime):
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantised.onnx"
-            quantize_dynamic(model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+            # Without VNNI its sums of two products saturate at 16 bits; with weights of 7 bits they cannot.
+            saturates = "avx512vnni" not in config.available_instruction_sets()
+            quantize_dynamic(
+                model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, reduce_range=saturates
+            )
             session = self.onnxruntime.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
         return session
 

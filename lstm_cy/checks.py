@@ -203,6 +203,8 @@ def _is_masked(value: Any) -> bool:
         return False
     if isinstance(value, ma.MaskedArray):
         return bool(ma.is_masked(value))
+    if not isinstance(value, (list, tuple)):
+        return False
     kinds = set(map(type, value)) - {int, float, np.ndarray}  # which mostly leaves none
     return any(issubclass(kind, (list, tuple, ma.MaskedArray)) for kind in kinds) and any(
         _is_masked(part) for part in value if isinstance(part, (list, tuple, ma.MaskedArray))
@@ -224,9 +226,9 @@ def pair_of(name: str, value: Any, meaning: str) -> tuple[Any, Any]:
 
 def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: str) -> NoReturn:
     """Raise why no result of `dtype` and `shape` can be written to `out`."""
-    if not isinstance(out, np.ndarray) or hasattr(out, "mask"):  # what is written behind a mask is not seen
+    if not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-    if isinstance(out, np.matrix | np.ma.MaskedArray):
+    if isinstance(out, np.matrix | np.ma.MaskedArray):  # whose shape or elements mean more than what is written
         raise TypeError(f"out: expected a plain NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")

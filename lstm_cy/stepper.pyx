@@ -20,7 +20,7 @@ from ._kernels.stages cimport (
 from .arrays cimport lies_plainly
 
 from . import config
-from .checks import expect_shape, float_array, int_array, pair_of, positive_int, refuse_out
+from .checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
 from .layers import Dropout, Embedding, Linear, Readout, Sequential
 from .lstm import LARGEST_SIDE, LSTM
 from .notebook import html_table
@@ -342,7 +342,7 @@ cdef class Stepper:
 
     cdef object chosen(self, object rows):
         """The rows to reset, as a list of numbers."""
-        rows = np.asarray(rows)
+        rows = real_array("rows", rows, "integers or bools")
         if rows.dtype == np.bool_:
             expect_shape("rows", rows, (self.batch_size,), "(B,)")
             return np.flatnonzero(rows).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from common import DTYPES, bits
-from test_gradients import check, finite_difference
+from test_gradients import assert_close, finite_difference
 
 from lstm_cy import Adam, Attention, load
 from lstm_cy.attention import SCORES
@@ -130,7 +130,7 @@ def test_gradients_against_finite_differences(score, lengths, given):
     _, tape = layer.forward(queries, memory, memory_lengths=lengths)
     got = every_gradient(layer.backward(tape, dcontext, dweights))
     for name, array in {"queries": queries, "memory": memory, **parameters}.items():
-        check(got[name], finite_difference(loss, array), name)
+        assert_close(got[name], finite_difference(loss, array), name)
 
 
 @pytest.mark.parametrize("score", SCORES)

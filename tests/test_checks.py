@@ -278,9 +278,23 @@ def test_compiled_calls_see_no_array_through_its_mask(dtype):
     for call, x in ((stepper.step, "x_t"), (functools.partial(pool.step, ids), "x")):
         with pytest.raises(ValueError, match=f"^{x}: expected no masked elements"):
             call(masked)
-        with pytest.raises(TypeError, match="^out: expected a NumPy array, got MaskedArray"):
+        with pytest.raises(TypeError, match="^out: expected a plain NumPy array, got MaskedArray"):
             call(masked.data, out=out)
         assert not out.data.any()
         kept = np.zeros((1, 3), dtype).view(np.memmap)  # any other subclass may be written to
         call(np.ma.masked_array(masked.data, False), out=kept)
         assert kept.any()
+
+
+def test_a_number_as_an_array_of_a_subclass():
+    number = np.array(3).view(type("Array", (np.ndarray,), {}))
+    assert checks.int_array("n", number) == 3
+    assert checks.real_array("n", number) == 3
+
+
+def test_an_object_that_is_an_array_but_no_sequence():
+    class Array:
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(3)
+
+    assert checks.int_array("n", Array()).tolist() == [0, 1, 2]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from common import every_gradient, random_case
 from scipy.io import wavfile
-from test_gradients import check, finite_difference
+from test_gradients import assert_close, finite_difference
 
 import lstm_cy
 from lstm_cy import LSTM, Adam, Embedding, Linear, Readout, Sequential, ctc_greedy, mse, reference, save
@@ -489,7 +489,7 @@ def test_the_gradients_of_the_tanh_rnn():
         return (layer(x, (h0, c0))[0] * dy).sum()
 
     for name, array in {"x": x, "h0": h0, "c0": c0, **parameters}.items():
-        check(got[name], finite_difference(loss, array), name)
+        assert_close(got[name], finite_difference(loss, array), name)
 
 
 def test_training_leaves_stuck_gates_where_they_are():

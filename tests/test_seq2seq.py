@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from common import bits
-from test_gradients import check, finite_difference
+from test_gradients import assert_close, finite_difference
 
 from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
 from lstm_cy.attention import SCORES
@@ -47,7 +47,7 @@ def test_gradients(options):
     assert got.x is None
     assert list(got.parameters) == list(model.parameters)
     for name, array in parameters.items():
-        check(got.parameters[name], finite_difference(lambda: run()[0], array), name)
+        assert_close(got.parameters[name], finite_difference(lambda: run()[0], array), name)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -427,7 +427,7 @@ def test_from_gates_takes_what_changes_the_cell():
         ({"activations": ("tanh", "tanh", ("tanh", 1.0))}, ValueError, "expected 0 numbers with tanh"),
         ({"activations": ("tanh", "tanh", ("elu", 1, 2))}, ValueError, "expected 1 numbers with elu"),
         ({"activations": ("tanh", "tanh", ("elu", "1"))}, TypeError, "activations"),
-        ({"activations": ("tanh", "tanh", ("elu", float("inf")))}, ValueError, "finite"),
+        ({"activations": ("tanh", "tanh", ("elu", float("inf")))}, ValueError, "expected a number in .*, got inf"),
         ({"activations": ("tanh", "tanh", None)}, ValueError, "activations"),
         ({"activations": (PLAIN, PLAIN)}, ValueError, "activations"),
     ),

@@ -1388,7 +1388,7 @@ def test_what_takes_much_of_little_is_refused_before_it_is_parsed(kind, monkeypa
 def test_packed_integers_draw_the_memory_of_numbers(monkeypatch):
     monkeypatch.setattr(onnx, "load_model_from_string", None)
     with pytest.raises(ValueError, match="model: its numbers: would take more than .* bytes of memory"):
-        from_onnx(file_of(field(5, field(7, bytes(6_000_000)))))
+        from_onnx(file_of(field(5, field(7, bytes(20_000_000)))))
 
 
 def test_texts_are_utf_8():

@@ -6,7 +6,7 @@
 
 from libc.string cimport memcpy, memset
 
-from .table cimport add_part, real
+from .table cimport BLOCK, add_part, load, real, store
 
 cdef extern from *:
     """
@@ -45,9 +45,6 @@ cdef extern from *:
     double lstm_cy_fma64(double, double, double) noexcept nogil
     float lstm_cy_pow2_32(float) noexcept nogil
     double lstm_cy_pow2_64(double) noexcept nogil
-
-cdef enum:
-    BLOCK = 32
 
 
 cdef inline real fma(real a, real b, real c) noexcept nogil:
@@ -119,21 +116,6 @@ cdef inline real tanh(real x) noexcept nogil:
     t = less / more
     t = <real>1 if x > limit else t
     return <real>-1 if x < -limit else t
-
-
-cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcept nogil:
-    if units < BLOCK:
-        memset(block, 0, BLOCK * sizeof(real))
-        memcpy(block, source, units * sizeof(real))
-    else:
-        memcpy(block, source, BLOCK * sizeof(real))
-
-
-cdef inline void store(real* target, const real* block, Py_ssize_t units) noexcept nogil:
-    if units < BLOCK:
-        memcpy(target, block, units * sizeof(real))
-    else:
-        memcpy(target, block, BLOCK * sizeof(real))
 
 
 cdef void cell_forward(Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real* h, real* tanh_c) noexcept nogil:

@@ -3,7 +3,11 @@
 Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the order i, f, g, o.
 """
 
+from libc.string cimport memcpy, memset
+
 cdef enum:
+    # units of the local arrays that loops run over (cell.pxi)
+    BLOCK = 32
     LEAST_PANEL = 32
     # A gradient is a sum over rows and steps. So many are added up in one chain; such parts are then added together,
     # for a chain over all of them would lose the low digits of whatever comes late.
@@ -155,22 +159,46 @@ ctypedef struct Kernels:
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
 
 
+cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcept nogil:
+    if units < BLOCK:
+        memset(block, 0, BLOCK * sizeof(real))
+        memcpy(block, source, units * sizeof(real))
+    else:
+        memcpy(block, source, BLOCK * sizeof(real))
+
+
+cdef inline void store(real* target, const real* block, Py_ssize_t units) noexcept nogil:
+    if units < BLOCK:
+        memcpy(target, block, units * sizeof(real))
+    else:
+        memcpy(target, block, BLOCK * sizeof(real))
+
+
 cdef inline void add_part(Py_ssize_t n, const real* part, real* sums, real* rest) noexcept nogil:
     """Add a part of `n` sums; what rounding takes from them is added to `rest`, unless that is NULL.
 
     The error of the addition, by Knuth's formula, is exact in any order of magnitude.
     """
-    cdef Py_ssize_t k
+    cdef real[BLOCK] more, old, lost
+    cdef Py_ssize_t start = 0
     cdef real total, grown
-    if rest == NULL:
-        for k in range(n):
-            sums[k] += part[k]
-        return
-    for k in range(n):
-        total = sums[k] + part[k]
-        grown = total - sums[k]
-        rest[k] += (sums[k] - (total - grown)) + (part[k] - grown)
-        sums[k] = total
+    cdef int u
+    while start < n:
+        load(more, part + start, n - start)
+        load(old, sums + start, n - start)
+        if rest == NULL:
+            for u in range(BLOCK):
+                old[u] = old[u] + more[u]
+        else:
+            load(lost, rest + start, n - start)
+            for u in range(BLOCK):
+                total = old[u] + more[u]
+                grown = total - old[u]
+                lost[u] = lost[u] + ((old[u] - (total - grown)) + (more[u] - grown))
+                old[u] = total
+            store(rest + start, lost, n - start)
+        store(sums + start, old, n - start)
+        start += BLOCK
 
 
 # One name for both precisions.
