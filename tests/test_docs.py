@@ -53,7 +53,7 @@ TOOLS = {
     "asv": "it measures, and tests do not",
     "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
     "mypy": "a step of .ci/run",
-    "python -m mypy.stubtest": "a step of .ci/run",
+    "python tests/stubtest.py": "a step of .ci/run",
     "tests/slow/": "minutes to hours, run by hand",
     "python tests/slow/": "minutes to hours, run by hand",
     "arecord": "needs a microphone",
