@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-import lstm_cy
-
-PACKAGE = Path(lstm_cy.__file__).parent
+# The sources, for an installed package has none of what is compiled.
+PACKAGE = Path(__file__).parents[1] / "lstm_cy"
 
 #: From the ground up: a module imports modules of lower levels only. A name stands for all modules of its package;
 #: inside a package the order is free, but for cycles.

@@ -166,7 +166,7 @@ def test_metadata_that_are_nested_too_deep_are_refused_and_nothing_is_written(tm
     circular = []
     circular.append(circular)
     for metadata, error, message in [
-        ({"a": nested(5000)}, ValueError, "metadata: nested too deep"),
+        ({"a": nested(5000)}, ValueError, "metadata: .*nested"),
         ({"a": nested(930)}, ValueError, "metadata: .*nested"),
         ({"a": circular}, TypeError, "metadata: .*[Cc]ircular"),
         ({"a": 10**5000}, TypeError, "metadata: "),
