@@ -270,7 +270,8 @@ class Layer:
         if shapes:
             raise ValueError(f"arrays do not fit {type(self).__name__}: {_listed(shapes)}")
         for name, array in given.items():
-            given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
+            if type(array) is not np.ndarray or not (array.flags.owndata and array.flags.carray):  # as they mostly are
+                given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
         self._adopt(given)
 
     def stored(self) -> Parameters:

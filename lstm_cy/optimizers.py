@@ -141,9 +141,9 @@ class Optimizer:
                 parameter += grad
                 along = parameter
             self._update(parameter, old, along, self._scratch.view(old.dtype)[: old.size], *state)
-            # A sum is not finite where an element is not, and hardly elsewhere.
-            if not all(math.isfinite(np.add.reduce(blocks[place])) for place in looked_at):
-                self._check_finite(name, grad, parameter, old, *state)
+            for place in looked_at:  # a sum is not finite where an element is not, and hardly elsewhere
+                if not math.isfinite(np.add.reduce(blocks[place])):
+                    self._check_finite(name, grad, parameter, old, *state)
 
     def _check_finite(self, name: str, grad: Array, parameter: Array, old: Array, *state: Array) -> None:
         """Raise where a step makes NaN or infinity of finite numbers."""
