@@ -29,6 +29,7 @@ ENGINES = ("blas", "packed")
 _MOST_THREADS = 2**31 - 1  # the kernels count them in int
 
 
+@functools.cache
 def _kernel_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"lstm_cy._kernels.{name}")
