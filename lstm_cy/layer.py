@@ -458,8 +458,10 @@ class Composite(Layer):
             for name, array in own.items():
                 name = f"{owners[id(self._parts[part])]}.{name}"
                 so_far = total[name]
-                with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows what is not finite
-                    total[name] = array if so_far is None else so_far + array
+                if so_far is not None:
+                    with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows what is not finite
+                        array = so_far + array
+                total[name] = array
         return {name: array for name, array in total.items() if array is not None}
 
     def _check_writable(self) -> None:

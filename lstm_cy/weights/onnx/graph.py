@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...checks import one_of, real_array, shown
-from ..budget import LimitExceeded
+from ..budget import LimitExceeded, counted
 from ..native import check_finite
 from .fold import Graph, owned_bytes, owner
 from .nodes import WEIGHTS, Layers, LstmNode, given, layer_bytes
-from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, plural, quoted, type_name
+from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, quoted, type_name
 
 if TYPE_CHECKING:
     from ...lstm import LSTM
@@ -97,9 +97,9 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
         count, kinds = graph.count_foreign(), graph.foreign
         if count:
             told = [f"{kind}: {nodes}" for kind, nodes in kinds[:LARGEST_LIST]]
-            told += [f"and {plural(len(kinds) - LARGEST_LIST, 'other operator')}"] if len(kinds) > LARGEST_LIST else []
+            told += [f"and {counted(len(kinds) - LARGEST_LIST, 'other operator')}"] if len(kinds) > LARGEST_LIST else []
             verb = "is" if count == 1 else "are"
-            raise ValueError(f"{plural(count, 'node')} {verb} not supported: {'; '.join(told)}")
+            raise ValueError(f"{counted(count, 'node')} {verb} not supported: {'; '.join(told)}")
         floats = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
         first = {id(owner(array)): name for name, array in reversed(floats.items())}  # views need no look of their own
         weights = {name: array for name, array in floats.items() if first[id(owner(array))] == name}

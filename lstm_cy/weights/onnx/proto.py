@@ -16,7 +16,7 @@ import numpy as np
 from ...checks import file_path
 from ...extras import pip_install
 from ...printable import printable
-from ..budget import Budget, LimitExceeded, listed, shortened
+from ..budget import Budget, LimitExceeded, counted, listed, shortened
 from . import wire
 
 if TYPE_CHECKING:
@@ -90,11 +90,6 @@ def naming(name: object) -> Iterator[None]:
 def quoted(name: str) -> str:
     """A name from a file, in quotes."""
     return repr(name) if len(name) <= LONGEST_NAME else f"'{shortened(name, LONGEST_NAME)}'"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with what is counted, of which an s makes more than one."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 class Source:
@@ -269,7 +264,7 @@ def _strings(tensor: Any) -> Array:
     if tensor.data_location == _EXTERNAL or tensor.HasField("raw_data"):
         raise ValueError("strings stand in string_data")
     if math.prod(shape) != len(tensor.string_data):
-        raise ValueError(f"shape {shape} does not fit its {plural(len(tensor.string_data), 'string')}")
+        raise ValueError(f"shape {shape} does not fit its {counted(len(tensor.string_data), 'string')}")
     array = np.empty(len(tensor.string_data), STRINGS)
     array[:] = [text.decode() for text in tensor.string_data]
     array = array.reshape(shape)
