@@ -127,6 +127,8 @@ def real_array(name: str, value: object, expected: str = "real numbers") -> Arra
 
     Complex numbers, objects and strings are refused; `expected` is what the message says of the numbers.
     """
+    if type(value) is np.ndarray and value.dtype.kind == "f" and value.dtype.isnative and value.flags.aligned:
+        return value  # as it mostly comes
     array = _array(name, value, "biuf", expected)
     if array.dtype.isnative and array.flags.aligned:
         return array
@@ -251,8 +253,10 @@ def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
 
 def generator(name: str, value: Any) -> np.random.Generator:
     """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
-    if value is None or isinstance(value, np.random.Generator):
-        return np.random.default_rng(value)
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is None:
+        return np.random.default_rng()
     if isinstance(value, numbers.Integral) and not isinstance(value, _NO_NUMBERS) and int(value) >= 0:
         return np.random.default_rng(int(value))
     raise TypeError(f"{name}: expected None, a non-negative integer or a numpy Generator, got {shown(value)}")

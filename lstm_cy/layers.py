@@ -989,7 +989,8 @@ class Sequential(Composite):
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
-        rng = generator("rng", rng)
+        if rng is not None:  # else each layer that draws has a generator of its own
+            rng = generator("rng", rng)
         finals: list[State] = []
         tapes: list[Any] = []
         kept: Any

@@ -642,7 +642,7 @@ class LSTM(Layer):
         elif traced is not None:
             saved = [None] * (self.num_layers * self.num_directions)
             saved[traced] = self._saved(batch.rows, traced // self.num_directions, traced=True)
-        order, scale = batch.order, self._scale()
+        order, scale = batch.order, self._scale() if keep else 1.0
         forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
         batch.clear(h, c)
         tape = None if saved is None else Tape(self, network, (batch, keep, saved, threads))

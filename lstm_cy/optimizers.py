@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from .layer import Gradients, Layer
     from .typing import Array, ArrayLike, Parameters
 
-# Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache.
+# Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache. Parameters that
+# are smaller are updated together, for the calls of a small one cost more than its arithmetic.
 _BLOCK = 1 << 14
 # Up to here a float, which Adam makes of the count, has every integer.
 _MOST_STEPS = 1 << 53
@@ -52,11 +54,12 @@ class Optimizer:
         self._model, self._config = model, config
         self.lr = config["lr"]
         self.steps = 0
-        self._slots = {
-            slot: {name: np.zeros_like(array, order="C") for name, array in parameters.items()} for slot in slots
-        }
-        self._next_slots: dict[str, Parameters] = {}
+        self._groups = _grouped(parameters)
+        self._slots = {slot: [np.zeros(group.size, group.dtype) for group in self._groups] for slot in slots}
+        self._next_slots: dict[str, list[Array]] = {}
         self._scratch = np.empty(_BLOCK)
+        # What is not finite in the other slots shows in the parameter; a square that overflows does not.
+        self._looked_at = [place for place, slot in enumerate(slots) if slot in self.non_negative]
 
     @property
     def model(self) -> Layer:
@@ -110,54 +113,59 @@ class Optimizer:
         """
         old, steps = self.model.parameters, self.steps
         grads = _matching("grads", old, getattr(grads, "parameters", grads))
-        new = _empty_like(old)
+        new: Parameters = {}
         # What is kept is not written to before all of the step is done: two sets of arrays take turns.
-        slots = self._next_slots or {slot: _empty_like(arrays) for slot, arrays in self._slots.items()}
+        slots = self._next_slots or {slot: list(map(np.empty_like, flat)) for slot, flat in self._slots.items()}
         self.steps += 1
         try:
             with np.errstate(all="ignore"):  # what comes of it is looked at
-                for name in old:
-                    before = [arrays[name] for arrays in (old, *self._slots.values(), grads)]
-                    self._step_one(name, [arrays[name] for arrays in (new, *slots.values())], before)
+                for place, group in enumerate(self._groups):
+                    states = [flat[place] for flat in (*slots.values(), *self._slots.values())]
+                    new |= self._step_group(group, group.joined(old), group.joined(grads), states)
             self.model.replace_parameters(new)
         except BaseException:
             self.steps = steps
             raise
         self._slots, self._next_slots = slots, self._slots
 
-    def _step_one(self, name: str, new: list[Array], before: list[Array]) -> None:
-        """Bring one parameter and its state forward, block by block; `before`: what they were, and the gradient."""
-        flat = [array.reshape(-1) for array in (*new, *before)]
-        # What is not finite in the other slots shows in the parameter; a square that overflows does not.
-        looked_at = [0, *(place for place, slot in enumerate(self._slots, 1) if slot in self.non_negative)]
-        for start in range(0, flat[0].size, _BLOCK):
-            blocks = [array[start : start + _BLOCK] for array in flat]
-            (parameter, *state), (old, *old_state, grad) = blocks[: len(new)], blocks[len(new) :]
-            for array, kept in zip(state, old_state, strict=True):
-                array[...] = kept
-            along = grad
-            if self.weight_decay:
-                np.multiply(old, self.weight_decay, out=parameter)
-                parameter += grad
-                along = parameter
-            self._update(parameter, old, along, self._scratch.view(old.dtype)[: old.size], *state)
-            for place in looked_at:  # a sum is not finite where an element is not, and hardly elsewhere
-                if not math.isfinite(np.add.reduce(blocks[place])):
-                    self._check_finite(name, grad, parameter, old, *state)
+    def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array]) -> Parameters:
+        """The new parameters of a group; `states`, its new slots, which are written, and its old ones."""
+        made = group.empty()
+        new = made.reshape(-1)
+        for start in range(0, group.size, _BLOCK):
+            blocks = [array[start : start + _BLOCK] for array in (new, old, grad, *states)]
+            self._step_block(*blocks)
+            looked_at = (blocks[0], *(blocks[3 + place] for place in self._looked_at))
+            # A sum is not finite where an element is not, and hardly elsewhere.
+            if not all(math.isfinite(np.add.reduce(array)) for array in looked_at):
+                self._check_finite(group, *blocks)
+        return group.split(made)
 
-    def _check_finite(self, name: str, grad: Array, parameter: Array, old: Array, *state: Array) -> None:
+    def _step_block(self, new: Array, old: Array, grad: Array, *states: Array) -> None:
+        if self.weight_decay:
+            np.multiply(old, self.weight_decay, out=new)
+            new += grad
+            grad = new
+        self._update(new, old, grad, self._scratch.view(old.dtype)[: old.size], *states)
+
+    def _check_finite(self, group: _Group, new: Array, old: Array, grad: Array, *states: Array) -> None:
         """Raise where a step makes NaN or infinity of finite numbers."""
-        wrong = grad[~np.isfinite(grad)]
-        if wrong.size:
-            raise FloatingPointError(f"grads[{name!r}]: expected finite numbers, got {wrong[0]}")
-        wrong = parameter[~np.isfinite(parameter) & np.isfinite(old)]
-        if wrong.size:
-            raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {self.lr} gives {wrong[0]}")
-        if not all(np.isfinite(array).all() for array in state):
-            raise FloatingPointError(f"grads[{name!r}]: too large, up to {np.abs(grad).max():.3g}, for {old.dtype}")
+        for name, part in group.parts.items():
+            wrong = grad[part][~np.isfinite(grad[part])]
+            if wrong.size:
+                raise FloatingPointError(f"grads[{name!r}]: expected finite numbers, got {wrong[0]}")
+            wrong = new[part][~np.isfinite(new[part]) & np.isfinite(old[part])]
+            if wrong.size:
+                raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {self.lr} gives {wrong[0]}")
+            if not all(np.isfinite(state[part]).all() for state in states[: len(self._slots)]):
+                largest = np.abs(grad[part]).max()
+                raise FloatingPointError(f"grads[{name!r}]: too large, up to {largest:.3g}, for {old.dtype}")
 
-    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, *state: Array) -> None:
-        """Write `new` from `old` and `grad`, and bring `state` forward; `grad` may be `new` itself."""
+    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, *states: Array) -> None:
+        """Write `new` from `old` and `grad`, which may be `new` itself, and the new slots, `states`, from the old ones.
+
+        The old ones come after the new ones in `states`.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> Parameters:
@@ -170,9 +178,16 @@ class Optimizer:
             ``"<slot>.<parameter>"``.
         """
         state = {"step": np.array(self.steps, np.int64), "lr": np.array(self.lr, np.float64)}
-        for slot, arrays in self._slots.items():
-            state |= {f"{slot}.{name}": array.copy() for name, array in arrays.items()}
-        return state
+        return state | {name: array.copy() for name, array in self._kept().items()}
+
+    def _kept(self) -> Parameters:
+        """{"<slot>.<parameter>": array}, all that is kept for the parameters."""
+        return {
+            f"{slot}.{name}": array
+            for slot, flat in self._slots.items()
+            for group, vector in zip(self._groups, flat, strict=True)
+            for name, array in group.split(vector).items()
+        }
 
     def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
         """Go on from what `state_dict` gave: the following steps are the same to the bit.
@@ -188,18 +203,18 @@ class Optimizer:
             Names or shapes differ from this optimizer's, all differences are listed; or a number is not finite or
             out of range. Nothing is changed.
         """
-        expected = {"step": np.zeros(()), "lr": np.zeros(())}
-        for slot, arrays in self._slots.items():
-            expected |= {f"{slot}.{name}": array for name, array in arrays.items()}
-        state = _matching("state_dict", expected, mapping)
+        kept = self._kept()
+        state = _matching("state_dict", {"step": np.zeros(()), "lr": np.zeros(()), **kept}, mapping)
         steps = _count("state_dict['step']", np.asarray(mapping["step"]).item())
         lr = number("state_dict['lr']", state["lr"].item(), 0.0, open_high=True)
-        for slot, arrays in self._slots.items():
-            for name in arrays:
-                _check_slot(f"state_dict['{slot}.{name}']", state[f"{slot}.{name}"], slot in self.non_negative)
+        for name in kept:
+            _check_slot(f"state_dict[{name!r}]", state[name], name.partition(".")[0] in self.non_negative)
         self.lr, self.steps = lr, steps
         self._slots = {
-            slot: {name: state[f"{slot}.{name}"].copy() for name in arrays} for slot, arrays in self._slots.items()
+            slot: [
+                group.joined({name: state[f"{slot}.{name}"] for name in group.parts}).copy() for group in self._groups
+            ]
+            for slot in self._slots
         }
 
     def __repr__(self) -> str:
@@ -271,10 +286,10 @@ class SGD(Optimizer):
         return bool(self._config["nesterov"])
 
     def _update(  # type: ignore[override]  # its own state
-        self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None
+        self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None, before: Any = None
     ) -> None:
         if velocity is not None:
-            velocity *= self.momentum
+            np.multiply(before, self.momentum, out=velocity)
             velocity += grad
             if self.nesterov:
                 np.multiply(velocity, self.momentum, out=scratch)
@@ -357,13 +372,13 @@ class Adam(Optimizer):
         return float(self._config["eps"])
 
     def _update(  # type: ignore[override]  # its own state
-        self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array
+        self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array, *before: Array
     ) -> None:
         beta1, beta2 = self.betas
-        mean *= beta1
+        np.multiply(before[0], beta1, out=mean)
         np.multiply(grad, 1 - beta1, out=scratch)
         mean += scratch
-        square *= beta2
+        np.multiply(before[1], beta2, out=square)
         np.multiply(grad, grad, out=scratch)
         scratch *= 1 - beta2
         square += scratch
@@ -433,8 +448,43 @@ def _count(name: str, value: object) -> int:
     return steps
 
 
-def _empty_like(arrays: Mapping[str, Array]) -> Parameters:
-    return {name: np.empty_like(array, order="C") for name, array in arrays.items()}
+class _Group:
+    """Parameters of one dtype that are updated together, as one vector: several small ones, or one of any size."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.shapes = {name: array.shape for name, array in parameters.items()}
+        (self.dtype,) = {array.dtype for array in parameters.values()}
+        ends = list(accumulate(array.size for array in parameters.values()))
+        self.size = ends[-1]
+        self.parts = {name: slice(*ends) for name, ends in zip(parameters, pairwise([0, *ends]), strict=True)}
+
+    def joined(self, arrays: Mapping[str, Array]) -> Array:
+        """The group's arrays as one vector: a view where it is one array, which is contiguous, else a copy."""
+        flat = [arrays[name].reshape(-1) for name in self.parts]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+    def empty(self) -> Array:
+        """What `split` takes, not yet written to: of one parameter in its shape, so that it has its own memory."""
+        shapes = [*self.shapes.values()]
+        return np.empty(shapes[0] if len(shapes) == 1 else self.size, self.dtype)
+
+    def split(self, vector: Array) -> Parameters:
+        """{name: array} from the vector: the vector itself where it is one array, else copies."""
+        if len(self.parts) == 1:
+            return {name: vector.reshape(shape) for name, shape in self.shapes.items()}
+        return {name: vector[part].reshape(self.shapes[name]).copy() for name, part in self.parts.items()}
+
+
+def _grouped(parameters: Mapping[str, Array]) -> list[_Group]:
+    """Neighbours of one dtype that fit in a block together, as groups."""
+    runs: list[Parameters] = []
+    for name, array in parameters.items():
+        run = runs[-1] if runs else {}
+        fits = sum(other.size for other in run.values()) + array.size <= _BLOCK
+        if not run or not fits or next(iter(run.values())).dtype != array.dtype:
+            runs.append(run := {})
+        run[name] = array
+    return [_Group(run) for run in runs]
 
 
 def _check_slot(name: str, array: Array, non_negative: bool) -> None:

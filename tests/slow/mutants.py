@@ -181,8 +181,8 @@ def copied(folder):
     for name in filter(None, files.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    command = [sys.executable, "-c", "import lstm_cy.config as c; print(c.instruction_set())"]
-    used = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.strip()
+    command = [sys.executable, "-P", "-c", "import lstm_cy.config as c; print(c.instruction_set())"]
+    used = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     for name in ("base", "avx2", "avx512", "avx512vnni"):
         if name != used:
             (folder / "lstm_cy" / "_kernels" / f"{name}.pyx").unlink()
