@@ -1,5 +1,9 @@
 """Forward and backward over whole sequences."""
 
+import numpy as np
+
+from lstm_cy import LSTM, SGD, Adam
+
 from .common import REPEAT, TRAINING_SHAPES, Training, checked, speedup_over_numpy
 
 
@@ -19,6 +23,26 @@ class Train:
 
     track_speedup_over_numpy.unit = "x"
     track_speedup_over_numpy.pretty_name = "Speed-up over NumPy: training"
+
+
+class Step:
+    """An optimizer's step: gradients to new parameters, packed."""
+
+    params = (("SGD", "Adam"), (16, 256))
+    param_names = ("optimizer", "H")
+    repeat = REPEAT
+
+    def setup(self, kind, size):
+        model = LSTM(size, size, seed=0)
+        options = {"lr": 1e-6, "momentum": 0.9} if kind == "SGD" else {"lr": 1e-6}
+        self.optimizer = {"SGD": SGD, "Adam": Adam}[kind](model, **options)
+        rng = np.random.default_rng(1)
+        self.grads = {
+            name: rng.standard_normal(array.shape, dtype=np.float32) for name, array in model.parameters.items()
+        }
+
+    def time_step(self, kind, size):
+        self.optimizer.step(self.grads)
 
 
 class TrainMemory:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._kernels import updates
 from .checks import flag, float_array, non_negative_int, number, shown
 from .losses import sum_of_squares
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from .layer import Gradients, Layer
     from .typing import Array, ArrayLike, Parameters
 
-# Elements updated at a time: the few arrays an update reads and writes stay in the processor's cache. Parameters that
-# are smaller are updated together, for the calls of a small one cost more than its arithmetic.
-_BLOCK = 1 << 14
+# Parameters that together have at most so many numbers are updated together, for calls cost more than they do.
+_GROUPED = 1 << 14
 # Up to here a float, which Adam makes of the count, has every integer.
 _MOST_STEPS = 1 << 53
 
@@ -54,12 +53,12 @@ class Optimizer:
         self._model, self._config = model, config
         self.lr = config["lr"]
         self.steps = 0
+        for name, array in parameters.items():
+            if array.dtype not in (np.float32, np.float64):
+                raise TypeError(f"model: expected parameters of float32 or float64, {name} is of {array.dtype}")
         self._groups = _grouped(parameters)
         self._slots = {slot: [np.zeros(group.size, group.dtype) for group in self._groups] for slot in slots}
         self._next_slots: dict[str, list[Array]] = {}
-        self._scratch = np.empty(_BLOCK)
-        # What is not finite in the other slots shows in the parameter; a square that overflows does not.
-        self._looked_at = [place for place, slot in enumerate(slots) if slot in self.non_negative]
 
     @property
     def model(self) -> Layer:
@@ -118,10 +117,9 @@ class Optimizer:
         slots = self._next_slots or {slot: list(map(np.empty_like, flat)) for slot, flat in self._slots.items()}
         self.steps += 1
         try:
-            with np.errstate(all="ignore"):  # what comes of it is looked at
-                for place, group in enumerate(self._groups):
-                    states = [flat[place] for flat in (*slots.values(), *self._slots.values())]
-                    new |= self._step_group(group, group.joined(old), group.joined(grads), states)
+            for place, group in enumerate(self._groups):
+                states = [flat[place] for flat in (*slots.values(), *self._slots.values())]
+                new |= self._step_group(group, group.joined(old), group.joined(grads), states)
             self.model.replace_parameters(new)
         except BaseException:
             self.steps = steps
@@ -130,25 +128,16 @@ class Optimizer:
 
     def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array]) -> Parameters:
         """The new parameters of a group; `states`, its new slots, which are written, and its old ones."""
-        made = group.empty()
-        new = made.reshape(-1)
-        for start in range(0, group.size, _BLOCK):
-            blocks = [array[start : start + _BLOCK] for array in (new, old, grad, *states)]
-            self._step_block(*blocks)
-            looked_at = (blocks[0], *(blocks[3 + place] for place in self._looked_at))
-            # A sum is not finite where an element is not, and hardly elsewhere.
-            if not all(math.isfinite(np.add.reduce(array)) for array in looked_at):
-                self._check_finite(group, *blocks)
-        return group.split(made)
+        arrays = {name: np.empty(shape, group.dtype) for name, shape in group.shapes.items()}
+        new = group.joined(arrays)
+        if not self._update(new, old, grad, *states):
+            self._check_finite(group, new, old, grad, states[: len(self._slots)])
+        if len(arrays) > 1:  # of one, `new` is a view
+            for name, part in group.parts.items():
+                arrays[name].reshape(-1)[:] = new[part]
+        return arrays
 
-    def _step_block(self, new: Array, old: Array, grad: Array, *states: Array) -> None:
-        if self.weight_decay:
-            np.multiply(old, self.weight_decay, out=new)
-            new += grad
-            grad = new
-        self._update(new, old, grad, self._scratch.view(old.dtype)[: old.size], *states)
-
-    def _check_finite(self, group: _Group, new: Array, old: Array, grad: Array, *states: Array) -> None:
+    def _check_finite(self, group: _Group, new: Array, old: Array, grad: Array, states: list[Array]) -> None:
         """Raise where a step makes NaN or infinity of finite numbers."""
         for name, part in group.parts.items():
             wrong = grad[part][~np.isfinite(grad[part])]
@@ -157,15 +146,12 @@ class Optimizer:
             wrong = new[part][~np.isfinite(new[part]) & np.isfinite(old[part])]
             if wrong.size:
                 raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {self.lr} gives {wrong[0]}")
-            if not all(np.isfinite(state[part]).all() for state in states[: len(self._slots)]):
+            if not all(np.isfinite(state[part]).all() for state in states):
                 largest = np.abs(grad[part]).max()
                 raise FloatingPointError(f"grads[{name!r}]: too large, up to {largest:.3g}, for {old.dtype}")
 
-    def _update(self, new: Array, old: Array, grad: Array, scratch: Array, *states: Array) -> None:
-        """Write `new` from `old` and `grad`, which may be `new` itself, and the new slots, `states`, from the old ones.
-
-        The old ones come after the new ones in `states`.
-        """
+    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        """Write `new`, and the first half of `states`, the new slots, from the others; whether all is finite."""
         raise NotImplementedError
 
     def state_dict(self) -> Parameters:
@@ -285,20 +271,8 @@ class SGD(Optimizer):
         """Whether the momentum is Nesterov's."""
         return bool(self._config["nesterov"])
 
-    def _update(  # type: ignore[override]  # its own state
-        self, new: Array, old: Array, grad: Array, scratch: Array, velocity: Array | None = None, before: Any = None
-    ) -> None:
-        if velocity is not None:
-            np.multiply(before, self.momentum, out=velocity)
-            velocity += grad
-            if self.nesterov:
-                np.multiply(velocity, self.momentum, out=scratch)
-                scratch += grad
-                grad = scratch
-            else:
-                grad = velocity
-        np.multiply(grad, -self.lr, out=new)
-        new += old
+    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        return updates.sgd(new, old, grad, states, self.weight_decay, self.momentum, self.nesterov, self.lr)
 
 
 class Adam(Optimizer):
@@ -371,24 +345,10 @@ class Adam(Optimizer):
         """What keeps the division from zero."""
         return float(self._config["eps"])
 
-    def _update(  # type: ignore[override]  # its own state
-        self, new: Array, old: Array, grad: Array, scratch: Array, mean: Array, square: Array, *before: Array
-    ) -> None:
-        beta1, beta2 = self.betas
-        np.multiply(before[0], beta1, out=mean)
-        np.multiply(grad, 1 - beta1, out=scratch)
-        mean += scratch
-        np.multiply(before[1], beta2, out=square)
-        np.multiply(grad, grad, out=scratch)
-        scratch *= 1 - beta2
-        square += scratch
-        # Both corrections are scalars, so they join the passes that are made anyway.
-        np.sqrt(square, out=scratch)
-        scratch /= (1 - beta2**self.steps) ** 0.5
-        scratch += self.eps
-        np.divide(mean, scratch, out=new)
-        new *= -self.lr / (1 - beta1**self.steps)
-        new += old
+    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        (beta1, beta2), steps = self.betas, self.steps
+        root, rate = (1 - beta2**steps) ** 0.5, self.lr / (1 - beta1**steps)
+        return updates.adam(new, old, grad, states, self.weight_decay, beta1, beta2, root, self.eps, rate)
 
 
 def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> float:
@@ -459,17 +419,12 @@ class _Group:
         self.parts = {name: slice(*ends) for name, ends in zip(parameters, pairwise([0, *ends]), strict=True)}
 
     def joined(self, arrays: Mapping[str, Array]) -> Array:
-        """The group's arrays as one vector: a view where it is one array, which is contiguous, else a copy."""
-        flat = [arrays[name].reshape(-1) for name in self.parts]
+        """The group's arrays as one C-contiguous vector: a view where it is one such array, else a copy."""
+        flat = [float_array(name, arrays[name], self.dtype).reshape(-1) for name in self.parts]
         return flat[0] if len(flat) == 1 else np.concatenate(flat)
 
-    def empty(self) -> Array:
-        """What `split` takes, not yet written to: of one parameter in its shape, so that it has its own memory."""
-        shapes = [*self.shapes.values()]
-        return np.empty(shapes[0] if len(shapes) == 1 else self.size, self.dtype)
-
     def split(self, vector: Array) -> Parameters:
-        """{name: array} from the vector: the vector itself where it is one array, else copies."""
+        """{name: array} from the vector: a view of it where it is one array, else copies."""
         if len(self.parts) == 1:
             return {name: vector.reshape(shape) for name, shape in self.shapes.items()}
         return {name: vector[part].reshape(self.shapes[name]).copy() for name, part in self.parts.items()}
@@ -480,7 +435,7 @@ def _grouped(parameters: Mapping[str, Array]) -> list[_Group]:
     runs: list[Parameters] = []
     for name, array in parameters.items():
         run = runs[-1] if runs else {}
-        fits = sum(other.size for other in run.values()) + array.size <= _BLOCK
+        fits = sum(other.size for other in run.values()) + array.size <= _GROUPED
         if not run or not fits or next(iter(run.values())).dtype != array.dtype:
             runs.append(run := {})
         run[name] = array

@@ -44,9 +44,10 @@ def parameters_as_bytes(model):
         ("Adam", {"lr": 0.05, "weight_decay": 0.3}),
     ],
 )
-def test_twenty_steps_are_pytorchs(kind, options, dtype, monkeypatch):
+@pytest.mark.parametrize("grouped", [0, 60, 1000])  # each parameter alone, small ones together, all together
+def test_twenty_steps_are_pytorchs(kind, options, dtype, grouped, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(optimizers, "_BLOCK", 5)  # so that an update is made of several pieces, the last shorter
+    monkeypatch.setattr(optimizers, "_GROUPED", grouped)
     model = model_of(dtype)
     theirs = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in model.parameters.items()}
     ours_optimizer = {"SGD": SGD, "Adam": Adam}[kind](model, **options)
@@ -65,6 +66,19 @@ def test_twenty_steps_are_pytorchs(kind, options, dtype, monkeypatch):
         np.testing.assert_allclose(array, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
 
 
+def test_neighbours_of_one_dtype_are_updated_together():
+    arrays = {"a": np.zeros((2, 3)), "b": np.zeros(4), "c": np.zeros(5, np.float32), "d": np.zeros(20000, np.float32)}
+    arrays |= {"e": np.zeros(0, np.float32), "f": np.zeros(1)}
+    groups = [group.parts for group in optimizers._grouped(arrays)]
+    assert groups == [
+        {"a": slice(0, 6), "b": slice(6, 10)},
+        {"c": slice(0, 5)},
+        {"d": slice(0, 20000)},
+        {"e": slice(0, 0)},
+        {"f": slice(0, 1)},
+    ]
+
+
 def test_a_step_by_hand():
     model = Linear(1, 1, bias=False, dtype="float64")
     model.load_state_dict({"weight": [[2.0]]})
@@ -79,7 +93,7 @@ def test_a_step_by_hand():
 def test_blocks_do_not_change_the_result(monkeypatch):
     results = []
     for block in (3, 1 << 14):
-        monkeypatch.setattr(optimizers, "_BLOCK", block)
+        monkeypatch.setattr(optimizers, "_GROUPED", block)
         model = model_of("float32")
         optimizer = Adam(model, weight_decay=0.1)
         for step in range(3):
@@ -346,7 +360,7 @@ MAKERS = [
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_gradients_that_are_not_finite_make_no_step(make, bad, dtype, monkeypatch):
-    monkeypatch.setattr(optimizers, "_BLOCK", 5)  # the bad one comes when some pieces are done
+    monkeypatch.setattr(optimizers, "_GROUPED", 5)  # the bad one comes when some pieces are done
     model = model_of(dtype)
     optimizer = make(model)
     optimizer.step(gradients_of(model, 0))

@@ -1,0 +1,24 @@
+from ..typing import Array
+
+def sgd(
+    new: Array,
+    old: Array,
+    grad: Array,
+    states: tuple[Array, ...],
+    decay: float,
+    momentum: float,
+    nesterov: bool,
+    lr: float,
+) -> bool: ...
+def adam(
+    new: Array,
+    old: Array,
+    grad: Array,
+    states: tuple[Array, ...],
+    decay: float,
+    beta1: float,
+    beta2: float,
+    root: float,
+    eps: float,
+    rate: float,
+) -> bool: ...

@@ -1,0 +1,129 @@
+"""What optimizers do to each number of a parameter, in one pass over it.
+
+Each function writes new arrays and leaves the old ones as they are, so that a step can still be given up when one of
+its numbers is not finite; it returns whether all of them are. The arrays are C-contiguous vectors of one length and
+dtype, float32 or float64, in which all is computed, operation by operation as the formulas have it.
+"""
+
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport fabs, sqrt
+from libc.string cimport memcpy
+
+from .network cimport address, address_or_null
+from .table cimport real
+
+cdef extern from "<math.h>" nogil:
+    float fabsf(float)
+    float sqrtf(float)
+
+
+def sgd(new, old, grad, tuple states, double decay, double momentum, bint nesterov, double lr):
+    """new = old - lr * (velocity, or with nesterov grad + momentum * velocity), grad with `decay` times old added.
+
+    `states` are the new velocity and the old one; without momentum it is empty, and new = old - lr * grad.
+    """
+    new_velocity, old_velocity = states or (None, None)
+    if new.itemsize == 4:
+        return sgd_of[float](new.size, <float*>address(new), <float*>address(old), <float*>address(grad),
+                             <float*>address_or_null(new_velocity), <float*>address_or_null(old_velocity),
+                             <float>decay, <float>momentum, nesterov, <float>-lr)
+    return sgd_of[double](new.size, <double*>address(new), <double*>address(old), <double*>address(grad),
+                          <double*>address_or_null(new_velocity), <double*>address_or_null(old_velocity), decay,
+                          momentum, nesterov, -lr)
+
+
+def adam(new, old, grad, tuple states, double decay, double beta1, double beta2, double root, double eps, double rate):
+    """new = old - rate * mean / (sqrt(square) / root + eps), grad with `decay` times old added before.
+
+    `states` are the new mean and square, and the old ones.
+    """
+    new_mean, new_square, old_mean, old_square = states
+    if new.itemsize == 4:
+        return adam_of[float](new.size, <float*>address(new), <float*>address(old), <float*>address(grad),
+                              <float*>address(new_mean), <float*>address(new_square), <float*>address(old_mean),
+                              <float*>address(old_square), <float>decay, <float>beta1, <float>(1 - beta1),
+                              <float>beta2, <float>(1 - beta2), <float>root, <float>eps, <float>-rate)
+    return adam_of[double](new.size, <double*>address(new), <double*>address(old), <double*>address(grad),
+                           <double*>address(new_mean), <double*>address(new_square), <double*>address(old_mean),
+                           <double*>address(old_square), decay, beta1, 1 - beta1, beta2, 1 - beta2, root, eps, -rate)
+
+
+cdef enum:
+    # Numbers worked on at a time, in local arrays: of those the compiler knows that nothing else lies in them, without
+    # which it makes no vector code of a loop over so many pointers.
+    BLOCK = 64
+
+
+cdef inline real root_of(real value) noexcept nogil:
+    if real is float:
+        return sqrtf(value)
+    else:
+        return sqrt(value)
+
+
+cdef inline bint all_finite(Py_ssize_t count, const real* values) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int wrong = 0
+    for i in range(count):
+        # Compared in vectors, which the C library's macro is not.
+        if real is float:
+            wrong |= not (fabsf(values[i]) <= FLT_MAX)
+        else:
+            wrong |= not (fabs(values[i]) <= DBL_MAX)
+    return not wrong
+
+
+cdef inline void decayed(Py_ssize_t count, const real* old, const real* grad, real decay, real* g) noexcept nogil:
+    """The gradient, and `decay` times the parameter."""
+    cdef Py_ssize_t i
+    if decay == 0:  # what is infinite stays out of the sum
+        memcpy(g, grad, count * sizeof(real))
+        return
+    for i in range(count):
+        g[i] = old[i] * decay + grad[i]
+
+
+cdef bint sgd_of(Py_ssize_t size, real* new, const real* old, const real* grad, real* new_velocity,
+                 const real* old_velocity, real decay, real momentum, bint nesterov, real rate) noexcept nogil:
+    cdef Py_ssize_t start = 0, count, i
+    cdef real g[BLOCK]
+    cdef real v[BLOCK]
+    cdef bint finite = True
+    while start < size:
+        count = min(<Py_ssize_t>BLOCK, size - start)
+        decayed[real](count, old + start, grad + start, decay, g)
+        if new_velocity != NULL:
+            for i in range(count):
+                v[i] = old_velocity[start + i] * momentum + g[i]
+                g[i] = v[i] * momentum + g[i] if nesterov else v[i]
+            memcpy(new_velocity + start, v, count * sizeof(real))
+        for i in range(count):
+            g[i] = g[i] * rate + old[start + i]
+        memcpy(new + start, g, count * sizeof(real))
+        finite &= all_finite[real](count, g)
+        start += count
+    return finite
+
+
+cdef bint adam_of(Py_ssize_t size, real* new, const real* old, const real* grad, real* new_mean, real* new_square,
+                  const real* old_mean, const real* old_square, real decay, real beta1, real rest1, real beta2,
+                  real rest2, real root, real eps, real rate) noexcept nogil:
+    cdef Py_ssize_t start = 0, count, i
+    cdef real g[BLOCK]
+    cdef real m[BLOCK]
+    cdef real v[BLOCK]
+    cdef bint finite = True
+    while start < size:
+        count = min(<Py_ssize_t>BLOCK, size - start)
+        decayed[real](count, old + start, grad + start, decay, g)
+        for i in range(count):
+            m[i] = old_mean[start + i] * beta1 + g[i] * rest1
+            v[i] = old_square[start + i] * beta2 + g[i] * g[i] * rest2
+            g[i] = m[i] / (root_of[real](v[i]) / root + eps) * rate + old[start + i]
+        memcpy(new_mean + start, m, count * sizeof(real))
+        memcpy(new_square + start, v, count * sizeof(real))
+        memcpy(new + start, g, count * sizeof(real))
+        # A mean that is not finite shows in the parameter; a square that overflows does not.
+        finite &= all_finite[real](count, g) and all_finite[real](count, v)
+        start += count
+    return finite
