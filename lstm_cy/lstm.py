@@ -165,7 +165,7 @@ class LSTM(Layer):
 
     dtype: np.dtype[Any]
     _network: Network
-    _made = (*Layer._made, "num_directions", "output_size", "_told_size", "_variants", "_network")
+    _made = (*Layer._made, "num_directions", "output_size", "_hidden_width", "_variants", "_network")
 
     def __init__(
         self,
@@ -206,8 +206,8 @@ class LSTM(Layer):
         self.cell_clip = _bound("cell_clip", cell_clip)
         self.proj_clip = _bound("proj_clip", proj_clip)
         self.num_directions = 2 if self.bidirectional else 1
-        self._told_size = self.proj_size or self.hidden_size
-        self.output_size = self.num_directions * self._told_size
+        self._hidden_width = self.proj_size or self.hidden_size
+        self.output_size = self.num_directions * self._hidden_width
         self.dtype = dtype_of(dtype)
         self.activations = activation_functions.normalized(
             activations, self.num_directions, float(np.finfo(self.dtype).max)
@@ -327,7 +327,7 @@ class LSTM(Layer):
             config.kernels(),
             self._products(),
             self.hidden_size,
-            self._told_size,
+            self._hidden_width,
             self.num_directions,
             self.reverse,
             self.dtype.itemsize,
@@ -685,7 +685,7 @@ class LSTM(Layer):
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of all parameters."""
-        H, P = self.hidden_size, self._told_size
+        H, P = self.hidden_size, self._hidden_width
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
@@ -736,7 +736,7 @@ class LSTM(Layer):
             h, c = pair_of(name, pair, "(h, c)")
             if name == "state" and (h is None) != (c is None):
                 raise TypeError("state: expected both h and c, or None for the whole, got None for one of them")
-        return self._state(name, "h", self._told_size, h, batch), self._state(name, "c", self.hidden_size, c, batch)
+        return self._state(name, "h", self._hidden_width, h, batch), self._state(name, "c", self.hidden_size, c, batch)
 
     def _state(self, name: str, part: str, width: int, value: ArrayLike | None, batch: Batch) -> Array:
         """One of the two."""
@@ -752,7 +752,7 @@ class LSTM(Layer):
 
     def _saved(self, rows: int, layer: int, traced: bool = False) -> tuple[Array | None, ...]:
         """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
-        H, P = self.hidden_size, self._told_size
+        H, P = self.hidden_size, self._hidden_width
         variant = None if self._variants is None else 11 * H + 4
         projected = H if self.proj_size else None
         told = P if self.proj_size or traced else None
