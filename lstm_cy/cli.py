@@ -270,7 +270,7 @@ def _add_trace(commands: Any) -> None:
     add("--npz", metavar="FILE", help="write the gates here, as arrays")
     add("--report", action="store_true", help="say it in plain text; so it does where neither file is asked for")
     add("--layer", type=int, default=-1, help="of the model's LSTM layers, from 0; -1 is the last")
-    add("--units", type=_positive_int, default=8, help="how many of the most telling units are shown")
+    add("--units", type=_positive_int, default=8, help="how many of the most salient units are shown")
 
 
 def _add_convert(commands: Any) -> None:

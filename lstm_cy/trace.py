@@ -296,17 +296,17 @@ class GateTrace:
         with np.errstate(invalid="ignore"):  # infinity, of which nothing is kept
             return self._told(np.where(self._cut_off(0, last)[:, :, None], 0, before * kept))
 
-    def telling(self, row: int | None = None) -> Array:
-        """How telling each unit's memory is: how much it moves, how much of it is kept, and how much of it is told.
+    def salience(self, row: int | None = None) -> Array:
+        """Return the salience of each unit's memory: how much it changes, is kept, and reaches the output.
 
-        The standard deviation over the steps of tanh(forget * old cell), what a step still knows of those before it,
-        times the means of the forget gate and of the output gate. A unit counts for little that writes everything
-        anew, that never changes or only far out where tanh is flat, or that is silent.
+        This is the standard deviation over the steps of tanh(forget * old cell), the memory of earlier steps, times
+        the mean of the forget gate and the mean of the output gate. It is low for a unit that replaces its whole cell
+        at each step, that never changes or changes only where tanh is flat, or whose output gate is closed.
 
         Parameters
         ----------
         row : None or int
-            Of this row alone.
+            The row to use; None: all rows.
 
         Returns
         -------
@@ -323,6 +323,8 @@ class GateTrace:
             moves = np.tanh(cell - self._written()[:, rows][valid]).std(axis=0)
             found = np.abs(moves * forget.mean(axis=0) * output.mean(axis=0))
         return np.where(np.isfinite(found), found, 0).astype(self.cell.dtype)
+
+    telling = salience  #: The name of `salience` in version 0.1.0.
 
     def nan_source(self) -> Any:
         """Where something went wrong first: the first value that is not finite, NaN or infinity.
@@ -367,7 +369,7 @@ class GateTrace:
         row : int
             The row that is told of.
         units : int or sequence of int
-            How many of the most telling units, or which, chosen as for `plot`.
+            How many of the most salient units, or which, chosen as for `plot`.
 
         Returns
         -------
@@ -404,7 +406,7 @@ class GateTrace:
             f"half-life of what a cell holds, in steps: {_number(half.min())} at the shortest, "
             f"{_number(np.median(half))} in the middle, {_number(half.max())} at the longest (unit {half.argmax()})"
         )
-        lines.append("the most telling units:")
+        lines.append("the most salient units:")
         for unit in chosen:
             lines += self._report_of(int(unit), row, steps, tokens, half[unit])
         return "\n".join(lines)
@@ -428,7 +430,7 @@ class GateTrace:
         row : int
             The row that is drawn.
         units : int or sequence of int
-            How many of the most telling units the heat maps show, or which, from the top. Units whose cells move
+            How many of the most salient units the heat maps show, or which, from the top. Units whose cells move
             alike (a correlation above 0.9 or below -0.9) are represented by one of them as long as there are others.
         lines : int
             For how many of them, from the top, the cell is drawn.
@@ -564,10 +566,10 @@ class GateTrace:
         return words
 
     def _units(self, units: int | Sequence[int], row: int) -> Ints:
-        """The numbers of units: those given, or so many of the most telling that differ from each other."""
+        """The numbers of units: those given, or so many of the most salient that differ from each other."""
         H = self.cell.shape[-1]
         if isinstance(units, numbers.Integral):
-            return self._distinct(np.argsort(-self.telling(row), kind="stable"), row, positive_int("units", units))
+            return self._distinct(np.argsort(-self.salience(row), kind="stable"), row, positive_int("units", units))
         units = [int_within("units", unit, 0, H - 1) for unit in _sequence("units", units)]
         if not units:
             raise ValueError("units: expected at least one, got none")

@@ -46,7 +46,7 @@ def test_the_pictures_of_the_gates(tmp_path, capsys):
     assert {path.stem for path in tmp_path.glob("*.png")} == {"gates-riddle", "gates-source", "gates-long"}
     printed = capsys.readouterr().out
     assert f"{100 * right:.1f} % of the question marks answered rightly" in printed
-    assert len(re.findall("the most telling units:", printed)) == 3
+    assert len(re.findall("the most salient units:", printed)) == 3
 
 
 def test_forecast_beats_repeating_yesterday(capsys):

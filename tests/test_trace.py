@@ -387,12 +387,12 @@ def test_a_derived_array_has_the_dtype_of_the_layer():
     for dtype in ("float32", "float64"):
         lstm = small_lstm(dtype=dtype)
         trace = lstm.trace(np.ones((4, 2, 3)))
-        derived = trace.retention(0, 2), trace.half_life(), trace.written(), trace.contribution(2), trace.telling()
+        derived = trace.retention(0, 2), trace.half_life(), trace.written(), trace.contribution(2), trace.salience()
         assert {array.dtype.name for array in (*derived, *map(trace.__getattribute__, FIELDS))} == {dtype}
 
 
-def test_the_most_telling_unit_is_one_that_keeps_what_changes_and_tells_it():
-    """Unit 0 toggles and holds; the others never change, write everything anew, or are silent."""
+def test_the_most_salient_unit_keeps_a_value_that_changes_and_outputs_it():
+    """Unit 0 toggles and holds; the others never change, replace the cell at each step, or close the output gate."""
     T, rng = 40, np.random.default_rng(0)
     toggled = np.repeat(np.array([0.9, -0.9, 0.5, -0.5]), 10)
     cell = np.stack([toggled, np.full(T, 0.9), rng.uniform(-1, 1, T), toggled], axis=1)[:, None]
@@ -405,11 +405,12 @@ def test_the_most_telling_unit_is_one_that_keeps_what_changes_and_tells_it():
     arrays = {"forget": forget, "input": np.ones_like(cell), "candidate": cell - forget * before, "output": output}
     flags = np.ones((T, 1), bool)
     trace = GateTrace(**arrays, cell=cell, hidden=cell, initial_cell=cell[0] * 0, valid=flags, reset=~flags)
-    telling = trace.telling()
-    assert telling.argmax() == 0
-    assert telling[0] > 4 * max(telling[1:])
+    salience = trace.salience()
+    assert salience.argmax() == 0
+    assert salience[0] > 4 * max(salience[1:])
     expected = np.tanh(forget * before).std(axis=(0, 1)) * forget.mean(axis=(0, 1)) * output.mean(axis=(0, 1))
-    np.testing.assert_allclose(telling, expected, atol=1e-15)
+    np.testing.assert_allclose(salience, expected, atol=1e-15)
+    assert GateTrace.telling is GateTrace.salience  # its name in version 0.1.0
 
 
 @pytest.mark.parametrize("direction", (0, 1))
@@ -521,12 +522,12 @@ def trace_of(T, **options):
     return lstm.trace(*random_case(lstm, T, 2))
 
 
-def most_telling(trace, row, count):
-    """The units that a picture shows: by `telling`, and none whose cell follows that of one before it."""
+def most_salient(trace, row, count):
+    """The units that a picture shows: by `salience`, and none whose cell follows that of one before it."""
     valid = trace.valid[:, row] if trace.valid.ndim == 2 else trace.valid
     cell = (trace.cell[:, row] if trace.cell.ndim == 3 else trace.cell)[valid].astype(np.float64)
     alike = np.abs(np.corrcoef(cell.T)) > 0.9
-    order = np.argsort(-trace.telling(row), kind="stable").tolist()
+    order = np.argsort(-trace.salience(row), kind="stable").tolist()
     chosen = []
     for unit in order:
         if not alike[unit, chosen].any():
@@ -541,7 +542,7 @@ def test_the_units_shown_are_not_copies_of_each_other(pictures):
     gates = dict.fromkeys(("forget", "input", "candidate", "output"), np.full((30, 5), 0.5))
     flags = np.ones(30, bool)
     trace = GateTrace(**gates, cell=cell, hidden=cell, initial_cell=cell[0], valid=flags, reset=~flags)
-    order = np.argsort(-trace.telling())
+    order = np.argsort(-trace.salience())
     best = next(unit for unit in order if unit < 3)
 
     def shown(units):
@@ -595,13 +596,13 @@ def test_a_trace_refuses_arrays_that_do_not_fit(changed, error, message):
         GateTrace(**trace_of(4).to_dict() | changed)
 
 
-def test_the_picture_holds_the_gates_of_the_most_telling_units(pictures, tmp_path):
+def test_the_picture_holds_the_gates_of_the_most_salient_units(pictures, tmp_path):
     trace = trace_of(20)
     tokens = "the cat\tsat $on$ a\n\x00"[:20].ljust(20)
     figure = trace.plot(tokens, row=1, units=5, lines=3, title="$odd_title$")
     figure.savefig(tmp_path / "trace.png")
     assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
-    units = most_telling(trace, 1, 5)
+    units = most_salient(trace, 1, 5)
     cell, *maps = figure.axes[:5]
     assert [line.get_label() for line in cell.get_legend_handles_labels()[0]] == [f"unit {unit}" for unit in units[:3]]
     for handle, unit in zip(cell.get_legend_handles_labels()[0], units, strict=False):
@@ -637,7 +638,7 @@ def test_a_long_trace_is_drawn_as_means_and_says_so(pictures):
     figure = trace.plot("x" * T, units=4)
     cell, forget = figure.axes[:2]
     values = forget.collections[0].get_array()
-    units = most_telling(trace, 0, 4)
+    units = most_salient(trace, 0, 4)
     windows = [trace.forget[first : first + 4, 0][:, units].mean(axis=0) for first in range(0, T, 4)]
     assert values.shape == (4, math.ceil(T / 4))
     np.testing.assert_allclose(values, np.transpose(windows), rtol=1e-5)

@@ -115,13 +115,14 @@ class Arguments(Cases):
 
 
 def public():
-    """Names of all that lstm_cy has, and of the methods of its classes."""
+    """Names of all that lstm_cy has, and of the methods of its classes, without aliases of methods."""
     for name in lstm_cy.__all__:
         item = getattr(lstm_cy, name)
         yield name
         if inspect.isclass(item):
             shared = dir(Layer) if issubclass(item, Layer) else ()
-            yield from (f"{name}.{m}" for m, f in vars(item).items() if callable(f) and m[0] != "_" and m not in shared)
+            methods = {m: f for m, f in vars(item).items() if callable(f) and m[0] != "_" and m not in shared}
+            yield from (f"{name}.{m}" for m, f in methods.items() if getattr(f, "__name__", m) == m)
 
 
 def call(function, arguments):

@@ -178,7 +178,7 @@ CALLS = LAYERS | {
                           "reverse": False}),
     "GateTrace.retention": lambda: (traced().retention, {"t0": 0, "t1": 2}),
     "GateTrace.contribution": lambda: (traced().contribution, {"t": 2}),
-    "GateTrace.telling": lambda: (traced().telling, {"row": 0}),
+    "GateTrace.salience": lambda: (traced().salience, {"row": 0}),
     "GateTrace.report": lambda: (traced().report, {"tokens": list("abcd"), "row": 0, "units": 2}),
     "GateTrace.plot": lambda: (_closed(traced().plot), {"tokens": list("abcd"), "row": 0, "units": [0, 1], "lines": 2,
         "steps": (0, 3),
