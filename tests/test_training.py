@@ -925,6 +925,14 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(path):
         unchanged(path, named + " is not one that fit has written")
 
 
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(path):
+    path.mkdir()
+    loss = Recorder()
+    with pytest.raises(ValueError, match="checkpoint: expected a file that can be written"):
+        train(model_of(), arrays(), checkpoint=path, loss=loss)
+    assert not loss.calls
+
+
 def test_nothing_in_a_checkpoint_is_executed(path):
     class Trap:
         def __reduce__(self):
