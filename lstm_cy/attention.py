@@ -119,7 +119,7 @@ class Attention(Layer):
             "dtype": self.dtype.name,
         }
         rng, shapes = self._generator(seed), self._shapes()
-        self._begin(
+        self._initialize(
             shapes,
             lambda: {
                 name: rng.uniform(-(shape[-1] ** -0.5), shape[-1] ** -0.5, shape).astype(self.dtype)
@@ -151,7 +151,7 @@ class Attention(Layer):
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is wrong; the message names it.
         """
         return self.forward(queries, memory, memory_lengths=memory_lengths)[0]
 
@@ -216,10 +216,10 @@ class Attention(Layer):
         RuntimeError
             The parameters have changed since the tape was made.
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is wrong; the message names it.
         """
         parameters = self._parameters
-        queries, memory, padding, kept, weights, batched = self._unrolled(tape, parameters)
+        queries, memory, padding, kept, weights, batched = self._content_of(tape, parameters)
         if dcontext is None and dweights is None:
             raise ValueError("dcontext, dweights: expected at least one of them, got None for both")
         shape = (*queries.shape[:2], self.memory_size)

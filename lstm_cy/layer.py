@@ -1,4 +1,4 @@
-"""What every layer has: named parameters that are handed out read-only and replaced as a whole."""
+"""The base class of layers: named parameters, which callers get read-only and which are replaced as a whole."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
 
-#: bytes of parameters from which on the system is asked for them before any are drawn
+#: Above this number of parameter bytes an allocation is tried before any parameter is drawn.
 _LARGE = 1 << 30
-#: the head of a summary
+#: the header of a summary
 _COLUMNS = ("", "layer", "output", "parameters", "bytes")
-#: faults of a state dict that a message names one by one
+#: the largest number of state dict faults that one message lists
 _MOST_LISTED = 1000
 
 
 class Gradients(NamedTuple):
-    """What a backward pass returns.
+    """The result of a backward pass.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Gradients(NamedTuple):
 
 
 class Tape:
-    """What a forward pass keeps for the `backward` of the same layer; it cannot be changed."""
+    """The arrays that a forward pass keeps for the `backward` of the same layer; it cannot be changed."""
 
     __slots__ = ("_held",)
 
@@ -70,23 +70,23 @@ class Tape:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "tape: it cannot be pickled, for it belongs to a layer of this process; run forward again there"
+            "tape: it cannot be pickled, because it belongs to a layer of this process; run forward again there"
         )
 
 
 class Layer:
-    """A layer: parameters under names, and a configuration from which it can be built anew.
+    """A layer: named parameters, and a configuration from which the layer can be rebuilt.
 
-    The parameters are one snapshot, replaced as a whole and never written to: a call that runs while they are
-    replaced finishes with those it began with, and a tape can tell whether it is out of date.
+    The parameters are one snapshot, which is replaced as a whole and never written to. A call that runs while they are
+    replaced uses the old ones to its end, and a stale tape can be recognised.
 
-    Sizes and options are read-only once the constructor has ended. A subclass may have attributes of its own; one whose
-    constructor takes other arguments overrides the property `config`.
+    Sizes and options are read-only after the constructor has ended. A subclass may have attributes of its own. A
+    subclass whose constructor takes other arguments overrides the property `config`.
     """
 
     #: whether it has one input and one output, so that it can be in a Sequential
     _in_chains = True
-    #: whether `valid`, called with the layer's input, gives the steps that are no padding
+    #: whether `valid`, called with the layer's input, marks the steps that are not padding
     masks = False
     dtype: np.dtype[Any] | None
     _config: dict[str, Any]
@@ -94,12 +94,12 @@ class Layer:
     _is_blank = False
     _is_built = False
     #: read-only attributes besides those that `config` names
-    _made: tuple[str, ...] = ("config", "dtype", "masks", "parameters", "_config", "_parameters", "_is_built")
-    #: what `load` found beside the weights, and what `quantize` measured; not of every layer
+    _read_only: tuple[str, ...] = ("config", "dtype", "masks", "parameters", "_config", "_parameters", "_is_built")
+    #: the file's metadata, set by `load`, and the measured errors, set by `quantize`; not every layer has them
     metadata: dict[str, Any]
     report: dict[Any, Any] | None
 
-    if TYPE_CHECKING:  # what every layer has, each with arguments and results of its own
+    if TYPE_CHECKING:  # every layer has these methods, with its own arguments and results
 
         def __call__(self, *args: Any, **keywords: Any) -> Any: ...
         def forward(self, *args: Any, **keywords: Any) -> Any: ...
@@ -115,14 +115,16 @@ class Layer:
         super().__delattr__(name)
 
     def _check_assignable(self, name: str) -> None:
-        """Raise for what the weights and the kernels were made with."""
-        if self._is_built and (name in self._made or name in self._config):
+        """Raise if `name` is an attribute with which the weights and the kernels were made."""
+        if self._is_built and (name in self._read_only or name in self._config):
             kind = type(self).__name__
-            raise AttributeError(f"{name}: read-only, for this {kind} was built with it; build a new {kind} instead")
+            raise AttributeError(
+                f"{name}: read-only, because this {kind} was built with it; build a new {kind} instead"
+            )
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON can hold them; a copy each time."""
+        """The constructor's arguments, in types that JSON can hold; a new copy on each access."""
         config: dict[str, Any] = _copied(self._config)
         return config
 
@@ -132,7 +134,7 @@ class Layer:
 
     @classmethod
     def blank(cls, *sizes: Any, **options: Any) -> Self:
-        """A layer that is about to get all its parameters by `load_state_dict` or `restore`: none are drawn or packed.
+        """Make a layer without drawing or packing parameters; `load_state_dict` or `restore` must set all of them.
 
         Until then it has their names, shapes and dtypes, and cannot be called.
         """
@@ -143,18 +145,18 @@ class Layer:
         return layer
 
     def _generator(self, seed: Seed) -> Any:
-        """What draws the first parameters; of a blank layer nothing, which spares importing NumPy's."""
+        """Return the generator that draws the initial parameters; None for a blank layer, which needs no import."""
         return None if self._is_blank else generator("seed", seed)
 
-    def _begin(
+    def _initialize(
         self,
         shapes: Mapping[str, tuple[int, ...]],
         draw: Callable[[], Parameters],
         dtypes: Mapping[str, DTypeLike] | None = None,
     ) -> None:
-        """Take the first parameters, {name: array} from `draw`, or of a blank layer only their `shapes`; end building.
+        """Set the initial parameters, {name: array} from `draw` or, for a blank layer, only `shapes`; end building.
 
-        `dtypes`, {name: dtype}, where it is not the layer's.
+        `dtypes`, {name: dtype}, has the entries that differ from the layer's dtype.
         """
         self._check_sizes(shapes)
         if self._is_blank:
@@ -167,7 +169,7 @@ class Layer:
         self._is_built = True
 
     def _check_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise at once where there cannot be memory for parameters of these shapes."""
+        """Raise at once if there cannot be memory for parameters of these shapes."""
         numbers = sum(math.prod(shape) for shape in shapes.values())
         itemsize = 0 if self.dtype is None else self.dtype.itemsize
         kind, size = type(self).__name__, numbers * itemsize
@@ -175,22 +177,22 @@ class Layer:
             raise ValueError(f"{kind}: expected parameters that fit in memory, got sizes for {numbers} numbers")
         if size > _LARGE and not self._is_blank:
             try:
-                np.empty(size, np.uint8)  # not touched: the system says at once whether it has as much
+                np.empty(size, np.uint8)  # never written to: the allocation alone shows if it fits
             except MemoryError:
                 raise MemoryError(f"{kind}: no memory for its {numbers} parameters, {size} bytes") from None
 
     @property
     def parameters(self) -> Parameters:
-        """{name: read-only array}: the current parameters. Change them with `load_state_dict`."""
+        """The current parameters, {name: read-only array}. Change them with `load_state_dict`."""
         return dict(self._parameters)
 
     def state_dict(self) -> Parameters:
-        """Copies of the parameters, under PyTorch's names.
+        """Return copies of the parameters, under PyTorch's names.
 
         Returns
         -------
         dict of str to ndarray
-            To be changed as you like.
+            The caller may change them.
         """
         return {name: array.copy() for name, array in self._parameters.items()}
 
@@ -202,25 +204,25 @@ class Layer:
         mapping : mapping of str to array_like
             Arrays in the parameters' shapes; they are copied and converted to the layer's dtype.
         strict : bool
-            If False, names that are missing or unknown are passed over. Shapes are always checked.
+            If False, missing and unknown names are ignored. Shapes are always checked.
 
         Raises
         ------
         KeyError
             Names are missing or unknown; all of them, and all wrong shapes, are listed.
         TypeError
-            `mapping` is no mapping, or an array is not of real numbers.
+            `mapping` is not a mapping, or an array does not hold real numbers.
         ValueError
             Shapes are wrong; all of them are listed. Or a finite number is too large for the layer's dtype.
 
-        Whatever is raised, the layer stays as it was.
+        After any error the layer is unchanged.
         """
         strict = flag("strict", strict)
         self._check_writable()
         self._adopt({name: array.copy() for name, array in self._fitting(mapping, self._parameters, strict).items()})
 
     def _fitting(self, mapping: Mapping[str, ArrayLike], current: Parameters, strict: bool) -> Parameters:
-        """The arrays of `mapping` that `current` has too, in its dtypes; raises as `load_state_dict` does."""
+        """Return the arrays of `mapping` whose names `current` has, in its dtypes; raise as `load_state_dict` does."""
         if not isinstance(mapping, Mapping):
             raise TypeError(f"state_dict: expected a mapping {{name: array}}, got {type(mapping).__name__}")
         names = [name for name in current if name in mapping]
@@ -235,24 +237,24 @@ class Layer:
         return given
 
     def replace_parameters(self, arrays: Mapping[str, Array]) -> None:
-        """Take over arrays, without a copy where it is safe, for optimizers, which have just made them.
+        """Replace parameters by the given arrays themselves, without a copy where it is safe; for optimizers.
 
         Parameters
         ----------
         arrays : mapping of str to ndarray
-            Of the parameters' shapes and dtype; they become read-only and belong to the layer. Arrays that do not own
-            their memory, or are not C-contiguous, are copied. Names that are not given keep their arrays.
+            In the parameters' shapes and dtype; they become read-only and belong to the layer. Arrays that do not own
+            their memory, or are not C-contiguous, are copied. The other parameters stay.
 
         Raises
         ------
         KeyError
             A name is unknown.
         TypeError
-            `arrays` is no mapping, or one of them is no array or has another dtype.
+            `arrays` is not a mapping, or one of them is not an array or has another dtype.
         ValueError
             Shapes are wrong; all of them are listed.
 
-        Whatever is raised, the layer stays as it was.
+        After any error the layer is unchanged.
         """
         self._check_writable()
         if not isinstance(arrays, Mapping):
@@ -266,22 +268,22 @@ class Layer:
                 got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise TypeError(f"{name}: expected an array of dtype {current[name].dtype}, got {got}")
             given[name] = array
-        shapes = _misshaped(given, current)  # before anything of that size is copied
+        shapes = _misshaped(given, current)  # before an array of a wrong size is copied
         if shapes:
             raise ValueError(f"arrays do not fit {type(self).__name__}: {_listed(shapes)}")
         for name, array in given.items():
-            if type(array) is not np.ndarray or not (array.flags.owndata and array.flags.carray):  # as they mostly are
+            if type(array) is not np.ndarray or not (array.flags.owndata and array.flags.carray):  # most do
                 given[name] = np.require(float_array(name, array, array.dtype), requirements=["C", "A", "O"])
         self._adopt(given)
 
     def stored(self) -> Parameters:
-        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        """Return the arrays that a file holds, {name: read-only array}; narrow weights are in their narrow form."""
         return dict(self._parameters)
 
     def restore(self, arrays: Parameters, copy: bool = True) -> None:
-        """Take arrays as `stored` gives them, or copies; raises as `load_state_dict` does, also for another dtype.
+        """Set the arrays that `stored` returns; raise as `load_state_dict` does, and for another kind of dtype.
 
-        Without `copy` they are the layer's from then on: nothing else may write to them.
+        Without `copy` they belong to the layer from then on, and nothing else may write to them.
         """
         current = self.stored()
         wrong = [
@@ -295,37 +297,37 @@ class Layer:
         self._adopt({name: array.copy() for name, array in arrays.items()} if copy else arrays)
 
     @property
-    def _takes(self) -> int | None:
-        """The features of the input, where there is one number that fits."""
+    def _input_features(self) -> int | None:
+        """The number of input features; None if any number fits."""
         return None
 
-    def _gives(self, features: int | None) -> int | None:
-        """The features of the output for an input with so many, each None where it is not known."""
+    def _output_features(self, features: int | None) -> int | None:
+        """Return the number of output features for this number of input features; None where unknown."""
         return None
 
     def _check_writable(self) -> None:
         """Raise if the parameters cannot be changed."""
 
     def _adopt(self, arrays: Parameters) -> None:
-        """Take over arrays that fit; they become read-only."""
+        """Set parameters to arrays that have been checked; they become read-only."""
         views = {}
         for name, array in arrays.items():
             array.flags.writeable = False
-            views[name] = array.view()  # nothing that is handed out can be made writable again: its base is not
+            views[name] = array.view()  # a view cannot be made writable, because its base is not
         parameters = {**self._parameters, **views}
-        # At once: whoever copies the layer meanwhile gets what belongs together.
+        # In one operation: a thread that copies the layer meanwhile gets parameters and packed weights that match.
         self.__dict__.update(_parameters=parameters, **self._packed(parameters))
 
     def _packed(self, parameters: Parameters) -> dict[str, Any]:
-        """What the kernels need of new parameters, as attributes of the layer."""
+        """Return the attributes that the kernels need and that are made from the parameters, such as packed weights."""
         return {}
 
     def _tape(self, *content: Any, made_with: object = None) -> Tape:
-        """What `backward` gets back from `_unrolled`; `made_with` is whatever the layer has new for new parameters."""
+        """Return a tape; `made_with` is an object that the layer replaces when its parameters change."""
         return Tape(self, made_with, content)
 
-    def _unrolled(self, tape: Tape, current: object = None) -> tuple[Any, ...]:
-        """The content of a tape; raises unless this layer made it, with what it has now, `current`."""
+    def _content_of(self, tape: Tape, current: object = None) -> tuple[Any, ...]:
+        """Return a tape's content; raise unless this layer made it with `current`, the layer's present `made_with`."""
         name = type(self).__name__
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what {name}.forward returned, got {type(tape).__name__}")
@@ -341,32 +343,34 @@ class Layer:
         return content
 
     def __copy__(self) -> Self:
-        """Another layer with the same parameters, which they share until one of them gets others."""
+        """Return a layer that shares this one's parameters until those of one of the two are replaced."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To pickle, and to copy deeply: built anew, the weights packed for the machine that does it."""
-        return _rebuilt, (type(self), self.config, self.stored()), self._remarks()
+        """Pickle or deep-copy: the layer is rebuilt, and its weights are packed for the machine that loads it."""
+        return _rebuilt, (type(self), self.config, self.stored()), self._extra_attributes()
 
-    def _remarks(self) -> dict[str, Any]:
+    def _extra_attributes(self) -> dict[str, Any]:
         """The attributes that our constructors do not make: metadata, report, and those of a subclass or of users."""
         return {
-            name: value for name, value in vars(self).items() if name not in self._made and name not in self._config
+            name: value
+            for name, value in vars(self).items()
+            if name not in self._read_only and name not in self._config
         }
 
     def _arguments(self) -> dict[str, Any]:
-        """{name: value} of what a call that makes this layer has to say: what has no default or differs from it."""
+        """Return the constructor arguments, {name: value}, that have no default or differ from it."""
         config, required = self.config, set(self._required())
         try:
             usual = type(self).blank(**{name: config[name] for name in required}).config
-        except (KeyError, TypeError, ValueError):  # a subclass whose constructor takes something else
+        except (KeyError, TypeError, ValueError):  # a subclass whose constructor has other arguments
             return config
         return {name: value for name, value in config.items() if name in required or value != usual.get(name)}
 
     def _required(self) -> dict[str, bool]:
-        """{name: whether it may be given by place} of the constructor's arguments without defaults."""
+        """Return the constructor's arguments without defaults, {name: whether it may be positional}."""
         from inspect import Parameter, signature
 
         kinds = {Parameter.POSITIONAL_ONLY: True, Parameter.POSITIONAL_OR_KEYWORD: True, Parameter.KEYWORD_ONLY: False}
@@ -374,7 +378,7 @@ class Layer:
         return {one.name: kinds[one.kind] for one in found if one.default is one.empty and one.kind in kinds}
 
     def __repr__(self) -> str:
-        if "_config" not in vars(self):  # while it is built
+        if "_config" not in vars(self):  # the constructor has not ended
             return super().__repr__()
         required = self._required()
         given = [
@@ -383,17 +387,17 @@ class Layer:
         return f"{type(self).__name__}({', '.join(given)})"
 
     def summary(self) -> None:
-        """Print a table of the layers: each one's output, the numbers that are its parameters, and their bytes.
+        """Print a table of the layers: output shape, number of parameters and their bytes.
 
-        T steps, B rows; S steps of the source of a Seq2Seq. A layer that has been there before has no parameters of its
-        own. Notebooks show the same table for a model that ends a cell.
+        T steps, B rows; S source steps of a Seq2Seq. The second and later uses of a layer count no parameters. A
+        notebook shows the same table for a model at the end of a cell.
         """
         lines = [_COLUMNS, *self._summary_rows()]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             cells = [
-                cell.rjust(width) if place > 2 else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+                cell.rjust(width) if column > 2 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
             ]
             print("  ".join(cells).rstrip())
 
@@ -401,50 +405,50 @@ class Layer:
         return html_table(type(self).__name__, self._summary_rows(), _COLUMNS)
 
     def _summary_rows(self) -> list[tuple[str, ...]]:
-        """The lines of `summary` below its head, the sums last."""
+        """Return the lines of `summary` below its header; the totals come last."""
         rows = self._layer_rows()
         rows.append(("", "total", "", sum(row[3] for row in rows), sum(row[4] for row in rows)))
         return [(*map(printable, row[:3]), *(f"{number:,}" for number in row[3:])) for row in rows]
 
     def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
-        """(name, layer, output, parameters, bytes) of each layer of this one."""
-        features = self._gives(self._takes)
+        """Return (name, layer, output, parameters, bytes) for each layer inside this one."""
+        features = self._output_features(self._input_features)
         return [("", repr(self), f"(..., {or_unknown(features)})", *self._size())]
 
     def _size(self) -> tuple[int, int]:
-        """How many numbers the parameters are, and their bytes."""
+        """Return the number of parameters and their bytes."""
         arrays = self.stored().values()
         return sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
 
 
 class Composite(Layer):
-    """A layer made of layers: their parameters are its own, named "<part>.<parameter>".
+    """A layer made of layers, whose parameters it has under the names "<part>.<parameter>".
 
-    A layer may be several of the parts: its parameters are there once, under the name of its first use. A subclass sets
-    `_parts`, {name: layer}, before it uses any of this.
+    One layer may be several of the parts; its parameters then appear once, under the name of its first use. A subclass
+    sets `_parts`, {name: layer}, before it uses any method of this class.
     """
 
     _parts: dict[str, Layer]
     _in_chains = False
-    _made = (*Layer._made, "_parts")
+    _read_only = (*Layer._read_only, "_parts")
 
     def _owners(self) -> dict[int, str]:
-        """{id of a layer: the name of its first use}, in order."""
+        """Return {id of a layer: the name of its first use}, in order."""
         owners: dict[int, str] = {}
         for part, layer in self._parts.items():
             owners.setdefault(id(layer), part)
         return owners
 
     @property
-    def _parameters(self) -> Parameters:  # type: ignore[override]  # set through its parts
+    def _parameters(self) -> Parameters:  # type: ignore[override]  # the parts hold them
         return self._named(lambda layer: layer.parameters)
 
     def stored(self) -> Parameters:
-        """{name: read-only array}: what a file holds; the parameters, but narrow weights in their narrow form."""
+        """Return the arrays that a file holds, {name: read-only array}; narrow weights are in their narrow form."""
         return self._named(lambda layer: layer.stored())
 
     def _named(self, arrays_of: Callable[[Layer], Parameters]) -> Parameters:
-        """What `arrays_of` gives for each layer, under the model's names."""
+        """Return the arrays that `arrays_of` returns for each layer, under the model's names."""
         return {
             f"{part}.{name}": array
             for part in self._owners().values()
@@ -452,14 +456,14 @@ class Composite(Layer):
         }
 
     def _summed(self, gradients: Iterable[tuple[str, Parameters]]) -> Parameters:
-        """The gradients of all parts under the model's names; those of a layer with several uses are added up."""
+        """Return the gradients of all parts under the model's names, summed over the uses of each layer."""
         owners, total = self._owners(), dict.fromkeys(self._parameters)
         for part, own in gradients:
             for name, array in own.items():
                 name = f"{owners[id(self._parts[part])]}.{name}"
                 so_far = total[name]
                 if so_far is not None:
-                    with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows what is not finite
+                    with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows infinity and NaN
                         array = so_far + array
                 total[name] = array
         return {name: array for name, array in total.items() if array is not None}
@@ -469,7 +473,7 @@ class Composite(Layer):
             layer._check_writable()
 
     def _adopt(self, arrays: Parameters) -> None:
-        """Take over `arrays`, each layer its own."""
+        """Set the parameters of each part to its arrays."""
         own: dict[str, Parameters] = {}
         for name, array in arrays.items():
             part, _, inside = name.partition(".")
@@ -487,7 +491,7 @@ class Composite(Layer):
         return rows
 
     def _outputs(self) -> list[str]:
-        """The shapes of what the parts give, for `summary`."""
+        """Return the output shapes of the parts, for `summary`."""
         raise NotImplementedError
 
     def __copy__(self) -> Self:
@@ -498,7 +502,7 @@ class Composite(Layer):
 
 
 def _misshaped(given: Parameters, current: Parameters) -> list[str]:
-    """In words, how the shapes of `given` differ from those of `current`, which has all its names."""
+    """Describe each array of `given` whose shape differs from that of the same name in `current`."""
     return [
         f"misshaped: {name}: expected {current[name].shape}, got {array.shape}"
         for name, array in given.items()
@@ -507,24 +511,25 @@ def _misshaped(given: Parameters, current: Parameters) -> list[str]:
 
 
 def _listed(faults: list[str]) -> str:
-    """Faults as one text, which does not grow beyond measure."""
+    """Join faults to one text of limited length."""
     more = len(faults) - _MOST_LISTED
     return "; ".join(faults[:_MOST_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def or_unknown(features: int | None) -> str:
+    """Return a number of features as text, "?" for None."""
     return "?" if features is None else str(features)
 
 
 def _copied(value: Any) -> Any:
-    """A copy of what JSON can hold."""
+    """Return a deep copy of a value that JSON can hold."""
     if isinstance(value, dict):
         return {name: _copied(item) for name, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _rebuilt(kind: type[Layer], config: dict[str, Any], arrays: Parameters) -> Layer:
-    """A layer of this kind and configuration, with copies of `arrays`."""
+    """Make a layer of this class and configuration with copies of `arrays`."""
     layer = kind.blank(**config)
     layer.restore(arrays)
     return layer

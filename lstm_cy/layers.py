@@ -1,4 +1,4 @@
-"""What stands round an LSTM: Linear, Embedding, Dropout and others, and Sequential, which makes one model of them."""
+"""The layers around an LSTM, such as Linear, Embedding and Dropout, and Sequential, which joins layers to a model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Linear(Layer):
-    """The affine map y = x W^T + b, over the last axis.
+    """The affine map y = x W^T + b over the last axis.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Linear(Layer):
     bias : bool
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
-        Where the initial parameters, U(-1/sqrt(in), 1/sqrt(in)), come from.
+        Seed or source of the initial parameters, U(-1/sqrt(in), 1/sqrt(in)).
 
     Notes
     -----
@@ -67,7 +67,7 @@ class Linear(Layer):
 
     dtype: np.dtype[Any]
     _affine: Affine
-    _made = (*Layer._made, "_affine")
+    _read_only = (*Layer._read_only, "_affine")
 
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, dtype: DTypeLike = "float32", seed: Seed = None
@@ -90,7 +90,7 @@ class Linear(Layer):
         rng = self._generator(seed)
         bound = 1 / np.sqrt(self.in_features)
         shapes = {"weight": (self.out_features, self.in_features)} | ({"bias": (self.out_features,)} if bias else {})
-        self._begin(
+        self._initialize(
             shapes,
             lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
@@ -128,10 +128,10 @@ class Linear(Layer):
         return self._applied(affine, x), self._tape(x, made_with=affine)
 
     @property
-    def _takes(self) -> int:
+    def _input_features(self) -> int:
         return self.in_features
 
-    def _gives(self, features: int | None) -> int:
+    def _output_features(self, features: int | None) -> int:
         return self.out_features
 
     def _input(self, x: ArrayLike) -> Array:
@@ -166,7 +166,7 @@ class Linear(Layer):
             `x` and `parameters`.
         """
         affine = self._affine
-        (x,) = self._unrolled(tape, affine)
+        (x,) = self._content_of(tape, affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
         dx, gradients = np.empty_like(x), {name: np.zeros_like(value) for name, value in self._parameters.items()}
@@ -181,12 +181,12 @@ class Embedding(Layer):
     Parameters
     ----------
     num_embeddings, embedding_dim : int
-        How many tokens there are, and the size of their vectors.
+        The number of tokens, and the size of their vectors.
     mask_zero : bool
-        Token 0 is padding: in a Sequential the layers behind get a mask that is False there.
+        Token 0 is padding: in a Sequential the later layers get a mask that is False there.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
-        Where the initial vectors, N(0, 1), come from.
+        Seed or source of the initial vectors, N(0, 1).
 
     Notes
     -----
@@ -222,10 +222,10 @@ class Embedding(Layer):
         }
         shape = self.num_embeddings, self.embedding_dim
         rng = self._generator(seed)
-        self._begin({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
+        self._initialize({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
 
     def __call__(self, tokens: ArrayLike) -> Array:
-        """Look tokens up.
+        """Return the vectors of tokens.
 
         Parameters
         ----------
@@ -235,12 +235,12 @@ class Embedding(Layer):
         Returns
         -------
         ndarray (..., embedding_dim)
-            The tokens' shape comes first.
+            The leading axes are those of the tokens.
         """
         return self.forward(tokens)[0]
 
     def valid(self, tokens: ArrayLike) -> Bools:
-        """Where tokens are not 0: the mask that `mask_zero` hands on.
+        """Return True where tokens are not 0: the mask that `mask_zero` makes.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class Embedding(Layer):
         return result
 
     def forward(self, tokens: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
-        """Look tokens up, for training.
+        """Return the vectors of tokens, for training.
 
         Parameters
         ----------
@@ -276,7 +276,7 @@ class Embedding(Layer):
         parameters = self._parameters
         return parameters["weight"][tokens], self._tape(tokens, made_with=parameters)
 
-    def _gives(self, features: int | None) -> int:
+    def _output_features(self, features: int | None) -> int:
         return self.embedding_dim
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
@@ -294,12 +294,12 @@ class Embedding(Layer):
             `parameters`; tokens have none.
         """
         parameters = self._parameters
-        (tokens,) = self._unrolled(tape, parameters)
+        (tokens,) = self._content_of(tape, parameters)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*tokens.shape, self.embedding_dim), "the shape of y")
         gradient = np.zeros_like(parameters["weight"])
         if tokens.size:
-            # Rows of one token side by side, then summed: much faster than adding them one at a time.
+            # Sorting the rows by token and summing the runs is much faster than adding one row at a time.
             order = np.argsort(tokens, axis=None, kind="stable")
             found, first = np.unique(tokens.ravel()[order], return_index=True)
             gradient[found] = np.add.reduceat(dy.reshape(-1, self.embedding_dim)[order], first)
@@ -307,7 +307,7 @@ class Embedding(Layer):
 
 
 class Dropout(Layer):
-    """In training, zeroes elements with probability p and scales the others by 1 / (1 - p); else passes x on.
+    """Zeroes elements with probability p and scales the others by 1 / (1 - p) in training; else returns x.
 
     Parameters
     ----------
@@ -326,15 +326,15 @@ class Dropout(Layer):
     [0.0, 2.0]
     """
 
-    dtype = None  # whatever comes in
+    dtype = None  # that of the input
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("p", p, 0.0, 1.0)
         self.config = {"p": self.p}
-        self._begin({}, dict)
+        self._initialize({}, dict)
 
     def __call__(self, x: _T) -> _T:
-        """Give x itself.
+        """Return x itself.
 
         Parameters
         ----------
@@ -355,7 +355,7 @@ class Dropout(Layer):
         x : array_like
             Floats.
         rng : None, int or numpy.random.Generator
-            Where the choice comes from; None draws afresh each time.
+            Seed or source of the dropout mask; None for a new random seed.
 
         Returns
         -------
@@ -371,7 +371,7 @@ class Dropout(Layer):
         factors = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * factors, self._tape(factors)
 
-    def _gives(self, features: int | None) -> int | None:
+    def _output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
@@ -388,7 +388,7 @@ class Dropout(Layer):
         Gradients
             `x`.
         """
-        (factors,) = self._unrolled(tape)
+        (factors,) = self._content_of(tape)
         dy = float_array("dy", dy, factors.dtype)
         expect_shape("dy", dy, factors.shape, "the shape of y")
         return Gradients(dy * factors, None, {})
@@ -401,10 +401,11 @@ class Activation(Layer):
     ----------
     name : str
         One of LSTM's activations (sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid,
-        elu, softsign, softplus), selu, silu, gelu, exp, or over the last axis softmax, logsoftmax; in any case.
+        elu, softsign, softplus), selu, silu, gelu, exp, or over the last axis softmax, logsoftmax; in upper or lower
+        case.
     alpha, beta : float, optional
-        As ONNX has them, with its defaults: affine alpha * x + beta, hardsigmoid max(0, min(1, alpha * x + beta)),
-        scaledtanh alpha * tanh(beta * x); alpha alone for leakyrelu, thresholdedrelu and elu.
+        As in ONNX, with its defaults: affine alpha * x + beta, hardsigmoid max(0, min(1, alpha * x + beta)), scaledtanh
+        alpha * tanh(beta * x); alpha alone for leakyrelu, thresholdedrelu and elu.
 
     Examples
     --------
@@ -415,7 +416,7 @@ class Activation(Layer):
            [0.25, 0.25, 0.25, 0.25]])
     """
 
-    dtype = None  # whatever comes in
+    dtype = None  # that of the input
 
     def __init__(self, name: str, alpha: float | None = None, beta: float | None = None) -> None:
         self.name = name.lower() if isinstance(name, str) else name
@@ -423,14 +424,14 @@ class Activation(Layer):
             raise ValueError(f"name: expected one of {', '.join([*ELEMENTWISE, *VECTORWISE])}, got {shown(name)}")
         defaults = DEFAULTS.get(self.name, ())[: ARGUMENTS.get(self.name, 0)]
         options = {}
-        for place, (option, value) in enumerate({"alpha": alpha, "beta": beta}.items()):
-            if place < len(defaults):
-                options[option] = defaults[place] if value is None else number(option, value)
+        for index, (option, value) in enumerate({"alpha": alpha, "beta": beta}.items()):
+            if index < len(defaults):
+                options[option] = defaults[index] if value is None else number(option, value)
             elif value is not None:
-                raise ValueError(f"{option}: expected None, for {self.name} has none, got {shown(value)}")
+                raise ValueError(f"{option}: expected None, because {self.name} has none, got {shown(value)}")
         self.alpha, self.beta = options.get("alpha"), options.get("beta")
         self.config = {"name": self.name} | options
-        self._begin({}, dict)
+        self._initialize({}, dict)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Apply the function, for inference.
@@ -470,7 +471,7 @@ class Activation(Layer):
             y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
         return y, self._tape(x, y)
 
-    def _gives(self, features: int | None) -> int | None:
+    def _output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
@@ -487,7 +488,7 @@ class Activation(Layer):
         Gradients
             `x`.
         """
-        x, y = self._unrolled(tape)
+        x, y = self._content_of(tape)
         dy = float_array("dy", dy, y.dtype)
         expect_shape("dy", dy, y.shape, "the shape of y")
         if self.name in VECTORWISE:
@@ -497,13 +498,13 @@ class Activation(Layer):
 
 
 class Masking(Layer):
-    """Steps whose features all equal `mask_value` are padding: zero here, and masked for the layers behind.
+    """Treats steps whose features all equal `mask_value` as padding: zeroes them and masks them for later layers.
 
     Parameters
     ----------
     mask_value : float
     dtype : {"float32", "float64"}
-        Of x and y; `mask_value` is compared in it.
+        The dtype of x and y; `mask_value` is compared in it.
 
     Examples
     --------
@@ -522,10 +523,10 @@ class Masking(Layer):
         self.dtype = dtype_of(dtype)
         float_array("mask_value", self.mask_value, self.dtype)
         self.config = {"mask_value": self.mask_value, "dtype": self.dtype.name}
-        self._begin({}, dict)
+        self._initialize({}, dict)
 
     def __call__(self, x: ArrayLike) -> Array:
-        """Put zeros where a step is padding.
+        """Return x with zeros where a step is padding.
 
         Parameters
         ----------
@@ -539,7 +540,7 @@ class Masking(Layer):
         return self.forward(x)[0]
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
-        """Put zeros where a step is padding, for training.
+        """Return x with zeros where a step is padding, for training.
 
         Parameters
         ----------
@@ -558,7 +559,7 @@ class Masking(Layer):
         valid = self.valid(x)[..., None]
         return np.where(valid, x, 0), self._tape(valid, x.shape)
 
-    def _gives(self, features: int | None) -> int | None:
+    def _output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
@@ -575,13 +576,13 @@ class Masking(Layer):
         Gradients
             `x`.
         """
-        valid, shape = self._unrolled(tape)
+        valid, shape = self._content_of(tape)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, shape, "the shape of y")
         return Gradients(np.where(valid, dy, 0), None, {})
 
     def valid(self, x: ArrayLike) -> Bools:
-        """Where a step is not padding.
+        """Return True where a step is not padding.
 
         Parameters
         ----------
@@ -599,7 +600,7 @@ class Masking(Layer):
         return result
 
 
-# How two directions a and b become one result, and the gradients of both from its gradient.
+# For each merge mode: the function of both directions a and b, and the function that gives their gradients.
 _MERGES: dict[str | None, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "concat": (lambda a, b: np.concatenate([a, b], axis=-1), lambda dy, a, b: np.split(dy, 2, axis=-1)),
     "sum": (lambda a, b: a + b, lambda dy, a, b: (dy, dy)),
@@ -610,28 +611,28 @@ _MERGES: dict[str | None, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 class Readout(Layer):
-    """What is told of an LSTM's y: its last valid step or every step, merged and in the order that Keras has.
+    """Selects the last valid step or all steps of an LSTM's y, and merges directions, as Keras does.
 
     Parameters
     ----------
     bidirectional : bool
         y is that of a bidirectional LSTM: each direction has its own last step, and `merge_mode` joins them.
     go_backwards : bool
-        y is that of an LSTM with `reverse`: its last step is the first in time, and steps are told in the order in
-        which they were taken, as Keras does: reversed in time.
+        y is that of an LSTM with `reverse`: its last step is the first in time. All steps are returned in the order in
+        which the LSTM computed them, reversed in time, as Keras does.
     return_sequences : bool
-        Every step is told, not the last one alone.
+        Return every step, not only the last.
     zero_output_for_mask : bool
-        A masked step is told as zero; else it repeats the last valid step before it, and is zero before the first.
+        Return zero for a masked step; else the last valid step before it, or zero before the first.
     merge_mode : {"concat", "sum", "mul", "ave", None}
-        How two directions are joined; None gives a pair of arrays.
+        How two directions are joined; None returns a pair of arrays.
     batch_first : bool
         y is (B, T, D*H) rather than (T, B, D*H).
 
     Notes
     -----
-    The words are Keras's, and so is what they do: an LSTM with a Readout behind it is one of Keras's LSTM or
-    Bidirectional layers. In a Sequential, `lengths` and `mask` reach it as they reach the LSTMs.
+    The options and their meaning are those of Keras: an LSTM followed by a Readout is one of Keras's LSTM or
+    Bidirectional layers. In a Sequential it gets the same `lengths` and `mask` as the LSTMs.
 
     Examples
     --------
@@ -642,8 +643,8 @@ class Readout(Layer):
     (4, 2)
     """
 
-    dtype = None  # whatever comes in
-    _made = (*Layer._made, "transparent")
+    dtype = None  # that of the input
+    _read_only = (*Layer._read_only, "transparent")
 
     def __init__(
         self,
@@ -662,8 +663,8 @@ class Readout(Layer):
         self.merge_mode = one_of("merge_mode", merge_mode, _MERGES)
         self.batch_first = flag("batch_first", batch_first)
         if self.bidirectional and self.go_backwards:
-            raise ValueError("go_backwards: expected False with bidirectional=True, which has such a direction already")
-        #: whether y comes out as it came in where no step is masked
+            raise ValueError("go_backwards: expected False with bidirectional=True, which already has such a direction")
+        #: whether y is returned unchanged if no step is masked
         self.transparent = self.return_sequences and not self.go_backwards and merge_mode == "concat"
         self.config = {
             "bidirectional": self.bidirectional,
@@ -673,23 +674,23 @@ class Readout(Layer):
             "merge_mode": self.merge_mode,
             "batch_first": self.batch_first,
         }
-        self._begin({}, dict)
+        self._initialize({}, dict)
 
     def __call__(self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> Any:
-        """Read y out.
+        """Apply the layer to an LSTM's y.
 
         Parameters
         ----------
         y : array_like (T, B, D*H), (B, T, D*H) with batch_first, or (T, D*H)
-            What an LSTM gave.
+            The output of an LSTM.
         lengths, mask :
-            What the LSTM got; not both.
+            The arguments that the LSTM got; not both.
 
         Returns
         -------
-        ndarray, or two of them where `merge_mode` is None
-            With return_sequences laid out as y; else (B, D*H), or (D*H,) for one sequence. Directions that are merged,
-            but for "concat", have H features.
+        ndarray, or two of them if `merge_mode` is None
+            With return_sequences in the layout of y; else (B, D*H), or (D*H,) for one sequence. Merged directions have
+            H features, except with "concat".
         """
         if self.transparent and lengths is None and mask is None:
             return self._checked(y)
@@ -698,7 +699,7 @@ class Readout(Layer):
     def forward(
         self, y: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, rng: Seed = None
     ) -> tuple[Any, Tape]:
-        """Read y out, for training.
+        """Apply the layer to an LSTM's y, for training.
 
         Parameters
         ----------
@@ -716,16 +717,16 @@ class Readout(Layer):
         """
         y = self._checked(y)
         valid = self._valid(y, lengths, mask)
-        y = self._turned(y)
+        y = self._swap_axes(y)
         if self.bidirectional:
             steps = [self._steps(valid, False), self._steps(valid, True)[..., ::-1]]  # both in the order of time
         else:
             steps = [self._steps(valid, self.go_backwards)]
-        told = [self._told(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
-        out = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
-        return out, self._tape(y.shape, steps, told)
+        selected = [self._select(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
+        out = _MERGES[self.merge_mode][0](*selected) if self.bidirectional else selected[0]
+        return out, self._tape(y.shape, steps, selected)
 
-    def _gives(self, features: int | None) -> int | None:
+    def _output_features(self, features: int | None) -> int | None:
         if features is None or not self.bidirectional or self.merge_mode == "concat":
             return features
         return features // 2
@@ -737,28 +738,28 @@ class Readout(Layer):
         ----------
         tape :
             From `forward`.
-        dy : array_like in the shape of what `forward` gave, or two of them
+        dy : array_like in the shape of the output, or two of them
 
         Returns
         -------
         Gradients
-            `x`, that of y.
+            `x`, the gradient of y.
         """
-        shape, steps, told = self._unrolled(tape)
+        shape, steps, selected = self._content_of(tape)
         if self.bidirectional and self.merge_mode is None:
-            dys: Any = [float_array("dy", half, told[0].dtype) for half in pair_of("dy", dy, "of arrays")]
+            dys: Any = [float_array("dy", half, selected[0].dtype) for half in pair_of("dy", dy, "of arrays")]
         else:
-            dys = float_array("dy", dy, told[0].dtype)
-            merged = _MERGES[self.merge_mode][0](*told) if self.bidirectional else told[0]
-            expect_shape("dy", dys, merged.shape, "the shape of what was read out")
-            dys = _MERGES[self.merge_mode][1](dys, *told) if self.bidirectional else [dys]
-        for half, expected in zip(dys, told, strict=True):
-            expect_shape("dy", half, expected.shape, "the shape of what was read out")
-        gradient = np.zeros((*shape[:-2], shape[-2] + 1, shape[-1]), told[0].dtype)
+            dys = float_array("dy", dy, selected[0].dtype)
+            merged = _MERGES[self.merge_mode][0](*selected) if self.bidirectional else selected[0]
+            expect_shape("dy", dys, merged.shape, "the shape of the output")
+            dys = _MERGES[self.merge_mode][1](dys, *selected) if self.bidirectional else [dys]
+        for half, expected in zip(dys, selected, strict=True):
+            expect_shape("dy", half, expected.shape, "the shape of the output")
+        gradient = np.zeros((*shape[:-2], shape[-2] + 1, shape[-1]), selected[0].dtype)
         for half, part, which in zip(dys, np.split(gradient, len(steps), -1), steps, strict=True):
             rows = *np.indices(which.shape)[:-1], which
-            np.add.at(part, rows, self._turned(half) if self.return_sequences else half[..., None, :])
-        return Gradients(self._turned(gradient[..., 1:, :]), None, {})
+            np.add.at(part, rows, self._swap_axes(half) if self.return_sequences else half[..., None, :])
+        return Gradients(self._swap_axes(gradient[..., 1:, :]), None, {})
 
     def _checked(self, y: ArrayLike) -> Array:
         array = real_array("y", y)
@@ -768,43 +769,43 @@ class Readout(Layer):
             )
         return array
 
-    def _turned(self, y: Array) -> Array:
-        """y with the steps' axis next to the last, or back."""
+    def _swap_axes(self, y: Array) -> Array:
+        """Convert y from its layout to (..., T, features), or back."""
         return y if self.batch_first or y.ndim == 2 else y.swapaxes(0, 1)
 
     def _valid(self, y: Array, lengths: ArrayLike | None, mask: ArrayLike | None) -> Bools:
-        """Which steps are valid, (B, T) or (T,)."""
+        """Return True where a step is valid, (B, T) or (T,)."""
         if lengths is not None and mask is not None:
             raise ValueError("mask: expected None together with lengths, got both")
         if mask is not None:
             mask = flag_array("mask", mask)
-            expect_shape("mask", mask, y.shape[:-1], "that of y without its features")
+            expect_shape("mask", mask, y.shape[:-1], "the shape of y without its features")
             return mask if self.batch_first or mask.ndim == 1 else mask.T
-        *rows, steps, _ = self._turned(y).shape
+        *rows, steps, _ = self._swap_axes(y).shape
         if lengths is None:
             return np.ones((*rows, steps), bool)
         lengths = check_lengths(lengths, rows[0] if rows else None, steps)
         return np.arange(steps) < lengths[..., None]
 
     def _steps(self, valid: Bools, backwards: bool) -> Ints:
-        """The step of y that each told step is, counted from 1; 0 where there is none."""
+        """Return for each output step its step of y, counted from 1; 0 for an output of zeros."""
         order = np.arange(1, valid.shape[-1] + 1)
-        taken = np.where(valid[..., ::-1] if backwards else valid, order, 0)  # places in the order of being taken
+        steps = np.where(valid[..., ::-1] if backwards else valid, order, 0)  # in the order of computation
         if not self.zero_output_for_mask:
-            taken = np.maximum.accumulate(taken, axis=-1)
+            steps = np.maximum.accumulate(steps, axis=-1)
         if not self.return_sequences:
-            taken = np.concatenate([np.zeros((*valid.shape[:-1], 1), np.intp), taken], axis=-1)[..., -1:]
-        return np.where(taken > 0, len(order) + 1 - taken, 0) if backwards else taken
+            steps = np.concatenate([np.zeros((*valid.shape[:-1], 1), np.intp), steps], axis=-1)[..., -1:]
+        return np.where(steps > 0, len(order) + 1 - steps, 0) if backwards else steps
 
-    def _told(self, y: Array, steps: Ints) -> Array:
-        """Those steps of y, with a step of zeros before its first."""
+    def _select(self, y: Array, steps: Ints) -> Array:
+        """Return the steps of y with these numbers, counted from 1; zeros for 0."""
         padded = np.concatenate([np.zeros_like(y, shape=(*y.shape[:-2], 1, y.shape[-1])), y], axis=-2)
-        told = np.take_along_axis(padded, steps[..., None], axis=-2)
-        return self._turned(told) if self.return_sequences else told[..., 0, :]
+        selected = np.take_along_axis(padded, steps[..., None], axis=-2)
+        return self._swap_axes(selected) if self.return_sequences else selected[..., 0, :]
 
 
 class Sequential(Composite):
-    """Layers one after the other, as one model.
+    """A model that applies layers one after the other.
 
     Parameters
     ----------
@@ -813,13 +814,13 @@ class Sequential(Composite):
 
     Notes
     -----
-    Parameters are named after the layer's place: "0.weight", "1.weight_ih_l0", ...
+    Parameters are named after the layer's index: "0.weight", "1.weight_ih_l0", ...
 
-    A layer may be at several places: its parameters are there once, named after the first place, and their gradients
-    are sums over all places; each place of an LSTM has a state of its own. In `config`, as in files, {"type": "Shared",
-    "layer": place} stands at the later places.
+    One layer may be used at several indices. Its parameters then appear once, named after the first index, and their
+    gradients are sums over all uses; each use of an LSTM has its own state. `config` and files describe the later uses
+    by {"type": "Shared", "layer": first index}.
 
-    An Embedding with `mask_zero`, or a Masking, tells the layers behind it which steps are padding.
+    An Embedding with `mask_zero`, or a Masking, makes the mask of padding for the later layers.
 
     Examples
     --------
@@ -832,7 +833,7 @@ class Sequential(Composite):
     """
 
     dtype: np.dtype[Any]
-    _made = (*Composite._made, "batch_first", "_batch_first")
+    _read_only = (*Composite._read_only, "batch_first", "_batch_first")
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -854,10 +855,10 @@ class Sequential(Composite):
         self._is_built = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _chained, (type(self), self.layers), self._remarks()
+        return _chained, (type(self), self.layers), self._extra_attributes()
 
     def _described(self) -> list[dict[str, Any]]:
-        """Each layer's configuration, or, where its parameters have been there before, at which place."""
+        """Return each layer's configuration or, for a second use with parameters, the index of the first use."""
         owners, described = self._owners(), []
         for index, layer in enumerate(self.layers):
             first = int(owners[id(layer)])
@@ -874,29 +875,29 @@ class Sequential(Composite):
 
     @property
     def batch_first(self) -> bool:
-        """Whether the batch axis of x comes first: as its LSTMs have it; True where there is none."""
+        """Whether the batch axis of x comes first, as in its LSTMs and Readouts; True if there are none."""
         return self._batch_first
 
     def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
-        """This model with the weights of its LSTMs narrow; the other layers are shared.
+        """Return a model with narrow weights in its LSTMs, which shares the other layers with this one.
 
         Parameters
         ----------
         kind : {"bf16", "int8"}
             As for `LSTM.quantize`.
         sample : array_like, or None
-            An input of the model: each LSTM is measured on what reaches it in this model. None: each LSTM on standard
-            normal numbers.
+            An input of the model: each LSTM is measured on its input in this model. None: each LSTM is measured on
+            standard normal numbers.
 
         Returns
         -------
         Sequential
-            Its `report` is {place of the LSTM: its report}.
+            Its `report` is {index of the LSTM: its report}.
 
         Raises
         ------
         ValueError
-            As `LSTM.quantize`; or there is no LSTM.
+            As in `LSTM.quantize`; or there is no LSTM.
 
         Examples
         --------
@@ -925,17 +926,17 @@ class Sequential(Composite):
         Parameters
         ----------
         x : array_like
-            Tokens or features, as the first layer takes them.
+            Tokens or features: the input of the first layer.
         states : None or list of (h0, c0)
             One for each LSTM, or None for zeros.
         lengths, mask, reset, threads :
-            Passed to each LSTM; `lengths` and `mask` to each Readout, too. Neither may be given where an Embedding with
-            `mask_zero`, or a Masking, makes the mask.
+            Passed to each LSTM; `lengths` and `mask` also to each Readout. Neither of these two may be given if an
+            Embedding with `mask_zero`, or a Masking, makes the mask.
 
         Returns
         -------
         out : ndarray
-            Two of them behind a Readout that does not merge directions.
+            A pair of them after a Readout that does not merge directions.
         states : list of (h_n, c_n)
             One for each LSTM.
         """
@@ -951,7 +952,7 @@ class Sequential(Composite):
 
     @staticmethod
     def _passed(layer: Layer, x: Any, state: StateLike | None, steps: dict[str, Any]) -> tuple[Any, State | None]:
-        """(output, an LSTM's final state or None) of one layer; `steps` gets the mask that the layer makes, if any."""
+        """Return (output, an LSTM's final state or None) of one layer; store the mask that it makes in `steps`."""
         if layer.masks:
             steps["mask"] = layer.valid(x)
         if isinstance(layer, LSTM):
@@ -978,7 +979,7 @@ class Sequential(Composite):
         x, states, lengths, mask, reset, threads :
             As in a call.
         rng : None, int or numpy.random.Generator
-            Where dropout's choices come from; None draws afresh each time.
+            Seed or source of the dropout masks; None for a new random seed.
 
         Returns
         -------
@@ -989,7 +990,7 @@ class Sequential(Composite):
         """
         states = self._check_states("states", states)
         self._check_mask(lengths, mask)
-        if rng is not None:  # else each layer that draws has a generator of its own
+        if rng is not None:  # else each layer with dropout makes its own generator
             rng = generator("rng", rng)
         finals: list[State] = []
         tapes: list[Any] = []
@@ -1016,19 +1017,21 @@ class Sequential(Composite):
         tape : Tape
             From `forward`.
         dy : array_like in the output's shape, or None
-            None where only final states have gradients: then the last layer must be an LSTM.
+            None if only final states have gradients; the last layer must then be an LSTM.
         dstates : None or list of (dh_n, dc_n) or None
             One for each LSTM.
 
         Returns
         -------
         Gradients
-            `x`, None behind an Embedding; `state`, a list of (dh0, dc0); `parameters` with the model's names.
+            `x`, None if the model starts with an Embedding; `state`, a list of (dh0, dc0); `parameters` with the
+            model's names.
         """
-        tapes = self._unrolled(tape)
+        tapes = self._content_of(tape)
         dstates = list(self._check_states("dstates", dstates))
         if dy is None and not isinstance(self.layers[-1], LSTM):
-            raise ValueError(f"dy: expected an array, for the last layer is {type(self.layers[-1]).__name__}, got None")
+            last = type(self.layers[-1]).__name__
+            raise ValueError(f"dy: expected an array, because the last layer is {last}, got None")
         parameters: list[tuple[str, Parameters]] = []
         initial: list[Any] = []
         for (part, layer), kept in reversed([*zip(self._parts.items(), tapes, strict=True)]):
@@ -1053,7 +1056,7 @@ class Sequential(Composite):
         reset: ArrayLike | None = None,
         threads: int | None = None,
     ) -> GateTrace:
-        """Run the model over x, as a call does, and keep what every gate of one layer of its LSTMs did.
+        """Run the model over x, as a call does, and return the values of all gates of one layer of its LSTMs.
 
         Parameters
         ----------
@@ -1069,12 +1072,12 @@ class Sequential(Composite):
         Returns
         -------
         GateTrace
-            Its arrays are those that a call computes with, to the bit.
+            Its arrays are, to the bit, those that a call computes.
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it. Or there is no LSTM.
+            An argument is wrong; the message names it. Or there is no LSTM.
 
         Examples
         --------
@@ -1088,7 +1091,7 @@ class Sequential(Composite):
         return trace_model(self, x, states, lengths, layer, direction, mask, reset, threads)
 
     def stepper(self, batch_size: int = 1) -> Stepper:
-        """What runs this model one step at a time, with the weights it has now and states of zeros.
+        """Return a Stepper, which runs this model step by step, with its present weights and states of zeros.
 
         Parameters
         ----------
@@ -1103,8 +1106,8 @@ class Sequential(Composite):
         Raises
         ------
         TypeError, ValueError
-            `batch_size` is not a positive integer; an LSTM is bidirectional or reverse; an Embedding does not come
-            first; a layer does not take what the one before it gives.
+            `batch_size` is not a positive integer; an LSTM is bidirectional or reverse; an Embedding is not the first
+            layer; the sizes of two successive layers differ.
 
         Examples
         --------
@@ -1120,14 +1123,14 @@ class Sequential(Composite):
         return Stepper(self, batch_size)
 
     def _check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
-        """Raise where steps that are padding would be given in two ways."""
+        """Raise if lengths or a mask is given and a layer makes the mask."""
         for index, layer in enumerate(self.layers):
             if layer.masks and (lengths is not None or mask is not None):
                 name = type(layer).__name__
-                raise ValueError(f"lengths, mask: expected None, for the {name} at {index} makes the mask")
+                raise ValueError(f"lengths, mask: expected None, because the {name} at {index} makes the mask")
 
     def _check_states(self, name: str, states: Sequence[Any] | None) -> Sequence[Any]:
-        """One entry for each LSTM."""
+        """Return a list with one state for each LSTM."""
         lstms = sum(isinstance(layer, LSTM) for layer in self.layers)
         if states is None:
             return [None] * lstms
@@ -1141,7 +1144,7 @@ class Sequential(Composite):
             axes = ("B", "T") if self.batch_first else ("T", "B")
         features, outputs = None, []
         for layer in self.layers:
-            features = layer._gives(layer._takes or features)
+            features = layer._output_features(layer._input_features or features)
             if isinstance(layer, Readout) and not layer.return_sequences:
                 axes = ("B",)
             outputs.append(f"({', '.join([*axes, or_unknown(features)])})")
@@ -1154,18 +1157,18 @@ class Sequential(Composite):
 
 
 def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
-    """A model of this kind, whatever the arguments of its constructor, made of `layers`."""
+    """Make a model of this class from `layers`, without calling the class's own constructor."""
     model = kind.__new__(kind)
     Sequential.__init__(model, *layers)
     return model
 
 
 def _check_chain(layers: Sequence[Layer]) -> None:
-    """Raise where a layer cannot take what the one before it gives."""
+    """Raise if the output of a layer does not fit the next layer."""
     sequences, features = True, None
     for index, layer in enumerate(layers):
         if isinstance(layer, LSTM | Readout | Masking) and not sequences:
-            raise ValueError(f"layers: expected a sequence to come to {type(layer).__name__} at {index}, got a step")
+            raise ValueError(f"layers: expected a sequence as input of {type(layer).__name__} at {index}, got one step")
         if isinstance(layer, Embedding) and not all(isinstance(before, Dropout) for before in layers[:index]):
             raise ValueError(f"layers: expected an Embedding to come first, got one at {index}")
         if isinstance(layer, Readout):
@@ -1173,7 +1176,9 @@ def _check_chain(layers: Sequence[Layer]) -> None:
             if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
                 raise ValueError(f"layers: expected a Readout of two arrays to come last, got it at {index}")
             if layer.bidirectional and (features or 0) % 2:
-                raise ValueError(f"layers: expected two directions to come to Readout at {index}, got {features} units")
-        if layer._takes is not None and features not in (None, layer._takes):
-            raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer._takes}")
-        features = layer._gives(features)
+                raise ValueError(
+                    f"layers: expected two directions as input of Readout at {index}, got {features} units"
+                )
+        if layer._input_features is not None and features not in (None, layer._input_features):
+            raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer._input_features}")
+        features = layer._output_features(features)

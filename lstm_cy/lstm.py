@@ -1,4 +1,4 @@
-"""The LSTM layer: parameters, layers by directions, inference, and back-propagation through time."""
+"""The LSTM layer: parameters, layers and directions, inference, back-propagation through time."""
 
 from __future__ import annotations
 
@@ -55,90 +55,90 @@ if TYPE_CHECKING:
         StateLike,
     )
 
-    #: for each layer and direction, what `_saved` gives
+    #: for each layer and direction the result of `_saved`
     _Saved: TypeAlias = list[tuple[Array | None, ...] | None]
 
-#: BLAS counts in int, so no side of a weight matrix may be longer
+#: the longest side of a weight matrix, because BLAS takes sizes as int
 LARGEST_SIDE = 2**31 - 1
-#: each layer costs time and objects even where its weights are few
+#: the largest number of layers: each costs time and objects, however few weights it has
 MOST_LAYERS = 2**12
-#: what `coupled_gates` may be, in the kernels' order
+#: the values of `coupled_gates`, in the kernels' order
 COUPLINGS = (None, "f=1-i", "i=1-f")
 
 
 class LSTM(Layer):
-    """Long short-term memory over whole sequences, with PyTorch's words and meanings.
+    """Long short-term memory over whole sequences, with PyTorch's names and semantics.
 
     ::
 
-        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)      what is written
-        f = sigmoid(W_if x + b_if + W_hf h + b_hf)      what stays
-        g = tanh(W_ig x + b_ig + W_hg h + b_hg)         what could be written
-        o = sigmoid(W_io x + b_io + W_ho h + b_ho)      what is told
-        c = f * c + i * g
-        h = o * tanh(c)
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)      input gate
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)      forget gate
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)         cell candidate
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)      output gate
+        c = f * c + i * g                               cell
+        h = o * tanh(c)                                 hidden state
 
     Parameters
     ----------
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L; each layer reads the outputs of the one before.
+        L; each layer reads the outputs of the previous one.
     bias : bool
         Whether there are `bias_ih` and `bias_hh`.
     batch_first : bool
         x and y are (B, T, ...) rather than (T, B, ...); states are not affected.
     dropout : float
-        Probability, in training only, of each output of all layers but the last to be zeroed; the others are scaled
-        by 1 / (1 - dropout).
+        The probability that an output of any layer but the last is zeroed in training; the others are scaled by
+        1 / (1 - dropout).
     bidirectional : bool
-        A second direction reads each row from its last valid step to its first; its outputs stand beside the first's.
+        A second direction reads each row from its last valid step to its first; y has its outputs after the first's.
     proj_size : int
-        P: h is projected to so many numbers, fewer than H, after each step (Sak, Senior and Beaufays, Long short-term
-        memory based recurrent neural network architectures, 2014); 0 for no projection, then P is H.
+        P: after each step h is projected to P numbers, fewer than H (Sak, Senior and Beaufays, Long short-term memory
+        based recurrent neural network architectures, 2014); 0 for no projection, then P is H.
     reverse : bool
-        The only direction is that one; y is in the original order.
+        The only direction reads each row from its last valid step to its first; y is in the original order.
     peepholes : bool
-        The gates look at the cell: i and f at the old one, o at the new (Gers and Schmidhuber, Recurrent nets that time
+        The gates also read the cell: i and f the old one, o the new one (Gers and Schmidhuber, Recurrent nets that time
         and count, 2000).
     coupled_gates : None, "f=1-i" or "i=1-f"
-        Whether one gate is the rest of another; the rows of the gate that is not computed are ignored. ONNX's
-        input_forget is the first, TFLite's CIFG the second.
+        Whether one gate is 1 minus another; the rows of the gate that is not computed are ignored. ONNX's input_forget
+        is the first, TFLite's CIFG the second.
     layer_norm : bool
-        What reaches a gate is normalised over its H units, variance + 1e-8, scaled by `layer_norm`, and only then gets
-        its bias; as TFLite does it (Ba, Kiros and Hinton, Layer normalization, 2016).
+        Each gate's input is normalised over its H units, variance + 1e-8, scaled by `layer_norm`, and then the bias is
+        added; as in TFLite (Ba, Kiros and Hinton, Layer normalization, 2016).
     clip, cell_clip, proj_clip : None or float
-        Bounds, -clip to clip, of what the gates' activations and the candidate's are given, of the cell, and of the
-        projected output.
-    activations : (gates, candidate, told), or one such triple for each direction
+        Bounds, -clip to clip, of the inputs of the gate and candidate activations, of the cell, and of the projected
+        output.
+    activations : (gates, candidate, cell), or one such triple for each direction
         Functions by ONNX's names, in any case, each alone or as (name, alpha) or (name, alpha, beta) where it has such
         numbers: sigmoid, tanh, relu, affine, leakyrelu, thresholdedrelu, scaledtanh, hardsigmoid, elu, softsign,
         softplus. The same for all layers.
     forget_bias : float, array_like (H,), or ("chrono", T_max)
-        Added to the forget rows of the new layer's `bias_ih`, so that it begins by remembering; "chrono" draws
+        Added to the forget rows of the new layer's `bias_ih`, so that an untrained layer remembers; "chrono" draws
         log(U(1, T_max - 1)), for memories of up to T_max steps (Tallec and Ollivier, Can recurrent neural networks
         warp time?, 2018). Ignored without bias.
     dtype : {"float32", "float64"}
-        Of parameters, states and results.
+        The dtype of parameters, states and results.
     seed : None, int or numpy.random.Generator
-        Where the initial parameters, U(-1/sqrt(H), 1/sqrt(H)), come from.
+        Seed or source of the initial parameters, U(-1/sqrt(H), 1/sqrt(H)).
 
     Attributes
     ----------
     num_directions : int
         D: 2 if bidirectional, else 1.
     output_size : int
-        D*P: what a step of y holds.
+        D*P, the number of features of y.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not what is expected; the message names it.
+        An argument is wrong; the message names it.
 
     Notes
     -----
-    Shapes: T steps, B rows, D directions. x (T, B, I), or (B, T, I) with batch_first, or one sequence (T, I). y is laid
-    out as x, with D*P in place of I. h_n is (L*D, B, P) and c_n (L*D, B, H), index layer * D + direction; for one
+    Shapes: T steps, B rows, D directions. x (T, B, I), or (B, T, I) with batch_first, or one sequence (T, I). y has the
+    layout of x, with D*P in place of I. h_n is (L*D, B, P) and c_n (L*D, B, H), index layer * D + direction; for one
     sequence they have no B.
 
     Parameters, with the suffix ``_reverse`` for the second direction: ``weight_ih_l{k}`` (4H, I or D*P),
@@ -146,7 +146,7 @@ class LSTM(Layer):
     ``peephole_l{k}`` (3, H) in the order i, f, o, ``layer_norm_l{k}`` (4H,); rows of gates in the order i, f, g, o.
 
     Inputs are converted to the layer's dtype as NumPy's ``same_kind`` rule allows; they are never changed. Any number
-    of threads may call one layer at once: it keeps no state between calls.
+    of threads may call one layer at once, because it keeps no state between calls.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class LSTM(Layer):
     >>> y.shape, h_n.shape, c_n.shape
     ((7, 4, 5), (2, 4, 5), (2, 4, 5))
 
-    A sequence in two parts, the state carried over:
+    Run a sequence in two parts and carry the state over:
 
     >>> first, state = lstm(np.ones((3, 4, 3)))
     >>> second, state = lstm(np.ones((4, 4, 3)), state)
@@ -165,7 +165,7 @@ class LSTM(Layer):
 
     dtype: np.dtype[Any]
     _network: Network
-    _made = (*Layer._made, "num_directions", "output_size", "_hidden_width", "_variants", "_network")
+    _read_only = (*Layer._read_only, "num_directions", "output_size", "_hidden_width", "_variants", "_network")
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class LSTM(Layer):
             activations, self.num_directions, float(np.finfo(self.dtype).max)
         )
         if self.reverse and self.bidirectional:
-            raise ValueError("reverse: expected False with bidirectional=True, which has a reverse direction already")
+            raise ValueError("reverse: expected False with bidirectional=True, which already has a reverse direction")
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected 0 to hidden_size - 1 = {self.hidden_size - 1}, got {self.proj_size}")
         if self.proj_clip is not None and not self.proj_size:
@@ -246,7 +246,7 @@ class LSTM(Layer):
         }
         self._variants = self._cells()
         rng = self._generator(seed)
-        self._begin(self._shapes(), lambda: self._drawn(rng, forget_bias))
+        self._initialize(self._shapes(), lambda: self._drawn(rng, forget_bias))
 
     @classmethod
     def from_gates(
@@ -258,7 +258,7 @@ class LSTM(Layer):
         output: tuple[ArrayLike, ArrayLike],
         **options: Any,
     ) -> Self:
-        """One layer from the weights of each gate, as the textbooks write them: W acts on [h, x].
+        """Make a layer from the weights of each gate, as textbooks write them: W acts on [h, x].
 
         Parameters
         ----------
@@ -274,12 +274,12 @@ class LSTM(Layer):
 
         Examples
         --------
-        A cell that copies its input: everything written, nothing kept, all told.
+        A cell that copies its input: input and output gates are open, the forget gate is closed.
 
         >>> import numpy as np
         >>> from lstm_cy import LSTM
-        >>> nothing, all_ = (np.zeros((1, 2)), [-50.0]), (np.zeros((1, 2)), [50.0])
-        >>> lstm = LSTM.from_gates(forget=nothing, input=all_, output=all_, candidate=(np.array([[0.0, 1.0]]), [0.0]))
+        >>> closed, open_ = (np.zeros((1, 2)), [-50.0]), (np.zeros((1, 2)), [50.0])
+        >>> lstm = LSTM.from_gates(forget=closed, input=open_, output=open_, candidate=(np.array([[0.0, 1.0]]), [0.0]))
         >>> y, _ = lstm(np.array([[0.5], [-0.5]]))
         >>> np.allclose(y, np.tanh(np.tanh([[0.5], [-0.5]])))
         True
@@ -319,7 +319,7 @@ class LSTM(Layer):
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 weight_ih, weight_hh = (self._weight(parameters, part + suffix) for part in ("weight_ih", "weight_hh"))
-                with np.errstate(invalid="ignore"):  # infinities of both signs are NaN, which reading a file warns of
+                with np.errstate(invalid="ignore"):  # inf - inf is NaN; the file readers warn about such parameters
                     bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
                 others = [parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")]
                 weights.append((self._layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
@@ -338,15 +338,15 @@ class LSTM(Layer):
         return {"_network": network}
 
     @property
-    def _takes(self) -> int:
+    def _input_features(self) -> int:
         return self.input_size
 
-    def _gives(self, features: int | None) -> int:
+    def _output_features(self, features: int | None) -> int:
         return self.output_size
 
     def _arguments(self) -> dict[str, Any]:
         found = super()._arguments()
-        if set(self.activations) == {activation_functions.PLAIN}:  # of two directions, too
+        if set(self.activations) == {activation_functions.PLAIN}:  # also for two directions
             found.pop("activations", None)
         return found
 
@@ -355,7 +355,7 @@ class LSTM(Layer):
         return [("", repr(self), f"({axes}, {self.output_size})", *self._size())]
 
     def _cells(self) -> list[tuple[Any, ...]] | None:
-        """What Network is told of each direction's cell, or None: every cell is the plain one."""
+        """Return the cell options of each direction, as Network takes them; None if every cell is plain."""
         plain = (activation_functions.PLAIN,) * self.num_directions
         bounds = self.clip, self.cell_clip
         if not (self._own_shares or self.coupled_gates or self.activations != plain or bounds != (None, None)):
@@ -364,21 +364,21 @@ class LSTM(Layer):
         return [(activation_functions.for_kernels(triple), coupling, *bounds) for triple in self.activations]
 
     def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> QuantizedLSTM:
-        """This layer with narrow weights: the same calls, but no training.
+        """Return a copy of this layer with narrow weights, which has the same calls but cannot be trained.
 
         Parameters
         ----------
         kind : {"bf16", "int8"}
-            bf16 halves the weights; int8 quarters them and rounds x and h to 8 bits too, at each step anew.
+            bf16 halves the weights; int8 quarters them, and each step also rounds x and h to 8 bits.
         sample : array_like in x's shape, or None
-            Where the report is measured; None takes 100 steps of standard normal numbers.
+            The input on which the report is measured; None takes 100 steps of standard normal numbers.
 
         Returns
         -------
         QuantizedLSTM
-            Its `report` is a dict: "layers" holds {"largest", "rms"} of the error of each layer's output against this
-            layer's, all layers up to it narrow; "sample" says on what; "bytes_before" and "bytes_after" are those of
-            the parameters.
+            Its `report` is a dict. "layers" has for each layer {"largest", "rms"}, the error of its output compared
+            with this layer, when it and all layers below it are narrow. "sample" describes the input. "bytes_before"
+            and "bytes_after" are the sizes of the parameters.
 
         Raises
         ------
@@ -408,7 +408,7 @@ class LSTM(Layer):
         reset: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[Array, State]:
-        """Run the layer over x, for inference: nothing is dropped and nothing is kept for backward.
+        """Run the layer over x, for inference: without dropout and without a tape for `backward`.
 
         Parameters
         ----------
@@ -416,23 +416,23 @@ class LSTM(Layer):
         state : None or (h0, c0)
             (L*D, B, P) and (L*D, B, H), or without B for one sequence; zeros if None. They are copied.
         lengths : None or array_like of int (B,)
-            Valid steps of each row, 0 to T, in any order. At and past a row's length x is not read and y is zero.
+            Number of valid steps of each row, 0 to T, in any order. From a row's length on x is not read and y is zero.
         mask, reset : None or array_like of bool (T, B), (B, T) with batch_first, or (T,)
             Where `mask` is False the state is carried over and y is zero; not together with lengths. Where `reset` is
             True the row's state is set to zero before that step; not with bidirectional or reverse.
         threads : None or int
-            Threads of our own to use at most; None for what `set_num_threads` says. Engine "blas" uses one.
+            The largest number of threads to use; None for the value of `set_num_threads`. Engine "blas" uses one.
 
         Returns
         -------
-        y : ndarray, laid out as x with D*P in place of I
+        y : ndarray, in the layout of x with D*P in place of I
         (h_n, c_n) : ndarrays in the shapes of `state`
             The states after each row's last valid step; they share no memory with y.
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is wrong; the message names it.
         """
         return self._run(x, state, (lengths, mask, reset), threads)[:2]
 
@@ -454,32 +454,33 @@ class LSTM(Layer):
         x, state, lengths, mask, reset, threads :
             As in a call.
         rng : None, int or numpy.random.Generator
-            Where dropout's choice comes from; None draws afresh each time.
+            Seed or source of the dropout masks; None for a new random seed.
 
         Returns
         -------
         y, (h_n, c_n) :
             As from a call.
         tape : Tape
-            For `backward`, as often as wanted, until the parameters change.
+            For any number of calls of `backward`, until the parameters change.
         """
-        if self.dropout or rng is not None:  # a generator that nobody asks takes longer than many a layer
+        if self.dropout or rng is not None:  # else unused, and making a generator takes longer than a small layer
             rng = generator("rng", rng)
         return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True)
 
     def backward(
         self, tape: Tape, dy: ArrayLike | None = None, dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None
     ) -> Gradients:
-        """Propagate gradients back through the call that made `tape`, on as many threads as that had.
+        """Propagate gradients back through the call that made `tape`, on the same number of threads.
 
         Parameters
         ----------
         tape : Tape
             From `forward`.
         dy : array_like in y's shape, or None
-            Gradient of the loss with respect to y; at and past a row's length it is not read.
+            Gradient of the loss with respect to y; from a row's length on it is not read.
         dstate : None or (dh_n, dc_n)
-            With respect to the final states, in their shape; either may be None. Not both dy and dstate may be None.
+            Gradients with respect to the final states, in their shapes; either may be None. dy and dstate may not both
+            be None.
 
         Returns
         -------
@@ -491,11 +492,11 @@ class LSTM(Layer):
         RuntimeError
             The parameters have changed since the tape was made.
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is wrong; the message names it.
         """
         batch: Batch
         network = self._network
-        batch, keep, saved, threads = self._unrolled(tape, network)
+        batch, keep, saved, threads = self._content_of(tape, network)
         dstate = None if dstate is None else pair_of("dstate", dstate, "(dh_n, dc_n)")
         if dy is None and (dstate is None or all(part is None for part in dstate)):
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
@@ -541,7 +542,7 @@ class LSTM(Layer):
         reset: ArrayLike | None = None,
         threads: int | None = None,
     ) -> GateTrace:
-        """Run the layer over x, as a call does, and keep what every gate of one layer and direction did.
+        """Run the layer over x, as a call does, and return the values of all gates of one layer and direction.
 
         Parameters
         ----------
@@ -557,12 +558,12 @@ class LSTM(Layer):
         Returns
         -------
         GateTrace
-            Its arrays are those that a call computes with, to the bit.
+            Its arrays are, to the bit, those that a call computes.
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is wrong; the message names it.
 
         Examples
         --------
@@ -581,7 +582,7 @@ class LSTM(Layer):
         return trace(self, x, state, lengths, layer, direction, mask, reset, threads)
 
     def stepper(self, batch_size: int = 1) -> Stepper:
-        """What runs this layer one step at a time, with the weights it has now and a state of zeros.
+        """Return a Stepper, which runs this layer step by step, with its present weights and a state of zeros.
 
         Parameters
         ----------
@@ -619,8 +620,10 @@ class LSTM(Layer):
         keep_tape: bool = False,
         traced: int | None = None,
     ) -> tuple[Array, State, Any]:
-        """A call, a forward pass, or a call that keeps the direction with index `traced` for a trace:
-        (y, (h_n, c_n), tape or None)."""
+        """Run a call, a forward pass, or a call that records the direction with index `traced` for a trace.
+
+        Return (y, (h_n, c_n), tape or None).
+        """
         threads = config.threads_of(threads)
         network = self._network
         x = real_array("x", x)
@@ -649,27 +652,27 @@ class LSTM(Layer):
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
     def _weight(self, parameters: Parameters, name: str) -> Any:
-        """A weight as Network takes it."""
+        """Return a weight as Network takes it."""
         return parameters[name]
 
     def _products(self) -> object:
-        """The BLAS products that this layer works with, or None."""
+        """Return the BLAS products that this layer uses, or None."""
         return config.blas()
 
     @property
     def _own_shares(self) -> bool:
-        """Whether there are parameters whose gradients come as shares of each row; then the bias's does too."""
+        """Whether some parameters get their gradients as shares of each row; then the bias does too."""
         return self.peepholes or self.layer_norm
 
     def _scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
-        """The endings of the names of a layer's parameters, one for each direction."""
+        """Return the suffixes of the names of a layer's parameters, one for each direction."""
         return (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]
 
     def _drawn(self, rng: np.random.Generator, forget_bias: Any) -> Parameters:
-        """New parameters."""
+        """Draw new parameters."""
         H = self.hidden_size
         forget_rows = _forget_rows(forget_bias, H, self.dtype, rng)
         bound = 1 / np.sqrt(H)
@@ -684,7 +687,7 @@ class LSTM(Layer):
         return arrays
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """{name: shape} of all parameters."""
+        """Return {name: shape} of all parameters."""
         H, P = self.hidden_size, self._hidden_width
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
@@ -705,7 +708,7 @@ class LSTM(Layer):
         return self.input_size if layer == 0 else self.output_size
 
     def _batch(self, x: Array, lengths: ArrayLike | None, mask: ArrayLike | None, reset: ArrayLike | None) -> Batch:
-        """Check x's shape, and which steps are valid or begin anew."""
+        """Return the Batch of a call after checking x's shape and the arguments for valid steps and resets."""
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(f"x: expected shape {axes} or (T, I) with I = {self.input_size}, got {x.shape}")
@@ -729,7 +732,7 @@ class LSTM(Layer):
         return batch
 
     def _states(self, name: str, pair: Any, batch: Batch) -> State:
-        """(h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
+        """Return (h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
         if pair is None:
             h = c = None
         else:
@@ -739,11 +742,12 @@ class LSTM(Layer):
         return self._state(name, "h", self._hidden_width, h, batch), self._state(name, "c", self.hidden_size, c, batch)
 
     def _state(self, name: str, part: str, width: int, value: ArrayLike | None, batch: Batch) -> Array:
-        """One of the two."""
+        """Return one part of a state, "h" or "c", as a new array (L*D, B, width), zeros for None."""
         shape = self.num_layers * self.num_directions, batch.B, width
         if value is None:
             return np.zeros(shape, self.dtype)
-        if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != shape:  # else at once
+        # An array that fits skips the checks, which take time.
+        if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != shape:
             value = float_array(f"{name} {part}", value, self.dtype)
             size = "P" if part == "h" and self.proj_size else "H"
             outer, axes = (shape, f"(L*D, B, {size})") if batch.has_batch_axis else (shape[::2], f"(L*D, {size})")
@@ -751,13 +755,16 @@ class LSTM(Layer):
         return value.reshape(shape).copy()
 
     def _saved(self, rows: int, layer: int, traced: bool = False) -> tuple[Array | None, ...]:
-        """Empty arrays for what backward, or a trace, needs of one direction: those of a Saved in network.pxd."""
+        """Return uninitialised arrays for the values of one direction that backward, or a trace, needs.
+
+        They are the arrays of a Saved in network.pxd.
+        """
         H, P = self.hidden_size, self._hidden_width
         variant = None if self._variants is None else 11 * H + 4
         projected = H if self.proj_size else None
-        told = P if self.proj_size or traced else None
-        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, told, H if traced else None)
-        line = 64 // self.dtype.itemsize  # each begins in a cache line of its own
+        output = P if self.proj_size or traced else None
+        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, output, H if traced else None)
+        line = 64 // self.dtype.itemsize  # each array starts a cache line
         ends = list(accumulate(-(-rows * (width or 0) // line) * line for width in widths))
         memory = np.frombuffer(memoryview(Borrowed(ends[-1] * self.dtype.itemsize)), self.dtype)
         return tuple(
@@ -766,13 +773,13 @@ class LSTM(Layer):
         )
 
     def _sums(self, gradients: Parameters, suffix: str) -> tuple[Array | None, ...]:
-        """Where backward adds up one direction's gradients: weight_ih, weight_hh, weight_hr, bias, shares."""
+        """Return one direction's gradient arrays for backward: weight_ih, weight_hh, weight_hr, bias, shares."""
         shares = np.zeros(11 * self.hidden_size, self.dtype) if self._own_shares else None
         bias = "bias_ih" if shares is None else None
         return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
 
     def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
-        """The parts of a direction's shares to their places; the two biases, only ever added, have equal gradients."""
+        """Copy a direction's shares to its gradients; both biases, whose sum alone is used, get the same gradient."""
         H = self.hidden_size
         if self.bias:
             if shares is not None:
@@ -785,13 +792,13 @@ class LSTM(Layer):
 
 
 class Tape(LayerTape):
-    """What a forward pass keeps for `LSTM.backward`."""
+    """The arrays that a forward pass keeps for `LSTM.backward`."""
 
     __slots__ = ()
 
     @property
     def saved(self) -> tuple[tuple[Array | None, ...] | None, ...]:
-        """For each layer and direction copies of what backward reads, the arrays of a Saved in network.pxd."""
+        """For each layer and direction copies of the arrays that backward reads, those of a Saved in network.pxd."""
         _, _, saved, _ = self._held[-1]
         return tuple(
             None if arrays is None else tuple(None if array is None else array.copy() for array in arrays)
@@ -800,7 +807,7 @@ class Tape(LayerTape):
 
 
 class Batch:
-    """The sizes of one call, which steps of which rows are valid, and the way from the caller's shapes to the drivers'.
+    """The sizes and valid steps of one call, and the conversion between the caller's shapes and the drivers'.
 
     Attributes
     ----------
@@ -809,8 +816,8 @@ class Batch:
         False for one sequence (T, I), which the drivers see as a batch of one.
     rows : int
         Valid steps, summed over the rows.
-    order : tuple (order, lengths, active, places, resets)
-        What `_kernels.forward` takes, each None where there is none.
+    order : tuple (order, lengths, active, steps, resets)
+        The arguments of `_kernels.forward`; an entry that is not needed is None.
     """
 
     __slots__ = ("B", "T", "batch_first", "cleared", "has_batch_axis", "order", "rows")
@@ -821,33 +828,33 @@ class Batch:
         self.batch_first = batch_first
         self.rows = T * B
         self.order: tuple[Any, ...] = (None,) * 5
-        self.cleared: Bools | None = None  # rows whose state is zero in the end, whatever their valid steps gave
+        self.cleared: Bools | None = None  # rows that were reset after their last valid step: final state zero
 
     @property
     def ragged(self) -> bool:
-        """Whether there are steps that are not valid."""
+        """Whether some steps are not valid."""
         return self.order[0] is not None
 
     def set_lengths(self, lengths: ArrayLike) -> None:
-        """Each row's first steps are valid."""
+        """Make the first `lengths` steps of each row valid."""
         scalar = not self.has_batch_axis and np.ndim(lengths) == 0
         lengths = check_lengths(lengths, None if scalar else self.B, self.T).reshape(self.B)
         if (lengths < self.T).any():
             self._sort(lengths, None)
 
     def set_mask(self, mask: ArrayLike) -> None:
-        """The steps where the mask is True are valid."""
+        """Make the steps where the mask is True valid."""
         valid = self._by_row("mask", mask)
         if not valid.all():
             self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
 
     def set_reset(self, reset: ArrayLike) -> None:
-        """States are set to zero before those steps; what falls on steps that a mask leaves out takes effect later."""
+        """Zero states before the steps where `reset` is True; a reset on a masked step acts on the next valid one."""
         resets = self._by_row("reset", reset)
-        _, _, _, places, _ = self.order
-        if places is not None:
+        _, _, _, steps, _ = self.order
+        if steps is not None:
             so_far = np.cumsum(resets, axis=1)
-            at_valid = np.take_along_axis(so_far, places, axis=1)
+            at_valid = np.take_along_axis(so_far, steps, axis=1)
             resets = np.diff(at_valid, axis=1, prepend=0) > 0
             lengths = self._lengths_by_row()
             last = np.where(lengths > 0, np.take_along_axis(at_valid, np.maximum(lengths - 1, 0)[:, None], 1)[:, 0], 0)
@@ -856,15 +863,16 @@ class Batch:
             self.order = (*self.order[:4], np.ascontiguousarray(resets).view(np.uint8))
 
     def clear(self, h: Array, c: Array) -> None:
-        """Zero what final states, or their gradients, hold of rows that were reset after their last valid step."""
+        """Zero the final states, or their gradients, of rows that were reset after their last valid step."""
         if self.cleared is not None:
             h[:, self.cleared] = 0
             c[:, self.cleared] = 0
 
-    def _sort(self, lengths: Ints, places: Ints | None) -> None:
+    def _sort(self, lengths: Ints, steps: Ints | None) -> None:
+        """Set `order` from the lengths, the longest row first; `steps` (B, T) has each row's valid steps first."""
         order = np.argsort(-lengths, kind="stable")
-        ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # rows of at most so many steps
-        self.order = order, lengths[order], self.B - ended[: self.T], places, None
+        ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # number of rows of at most t steps
+        self.order = order, lengths[order], self.B - ended[: self.T], steps, None
         self.rows = int(lengths.sum())
 
     def _lengths_by_row(self) -> Ints:
@@ -874,7 +882,7 @@ class Batch:
         return by_row
 
     def _by_row(self, name: str, flags: ArrayLike) -> Bools:
-        """The caller's flags as a bool array (B, T)."""
+        """Return the caller's flags as a bool array (B, T)."""
         axes = ("(B, T)" if self.batch_first else "(T, B)") if self.has_batch_axis else "(T,)"
         flags = flag_array(name, flags)
         expect_shape(name, flags, self.outer_shape(1)[:-1], axes)
@@ -882,23 +890,23 @@ class Batch:
         return np.ascontiguousarray(flags if self.batch_first else flags.T)
 
     def shape(self, width: int) -> tuple[int, int, int]:
-        """The shape in which the drivers see an array of this batch."""
+        """Return the drivers' shape of an array of this batch."""
         return (self.B, self.T, width) if self.batch_first else (self.T, self.B, width)
 
     def outer_shape(self, width: int) -> tuple[int, ...]:
-        """The shape in which the caller sees it."""
+        """Return the caller's shape of an array of this batch."""
         return self.shape(width) if self.has_batch_axis else (self.T, width)
 
     def batched(self, array: Array) -> Array:
-        """The caller's array as the drivers see it."""
+        """Return the caller's array in the drivers' shape."""
         return array if self.has_batch_axis else array.reshape(self.shape(array.shape[-1]))
 
     def unbatched(self, array: Array) -> Array:
-        """The drivers' array as the caller sees it."""
+        """Return the drivers' array in the caller's shape."""
         return array if self.has_batch_axis else array.reshape(self.outer_shape(array.shape[-1]))
 
     def unbatched_states(self, h: Array, c: Array) -> State:
-        """The drivers' states as the caller sees them."""
+        """Return the drivers' states in the caller's shapes."""
         return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
 
 
@@ -907,7 +915,7 @@ def _bound(name: str, value: float | None) -> float | None:
 
 
 def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
-    """What is added to the forget rows of a new bias_ih, a number or (H,)."""
+    """Return the numbers to add to the forget rows of a new bias_ih, a scalar or (H,)."""
     if isinstance(forget_bias, tuple) and len(forget_bias) == 2 and forget_bias[0] == "chrono":
         longest = number("forget_bias", forget_bias[1], 2, open_high=True)
         return np.log(rng.uniform(1, longest - 1, H))
@@ -923,5 +931,5 @@ def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.
 
 
 def warn_of_dropout(dropout: float) -> None:
-    """Warn that dropout has no place in a single layer."""
-    warn(f"dropout: it acts between layers, and with num_layers=1 there is no place for {dropout}")
+    """Warn that dropout has no effect in a single layer."""
+    warn(f"dropout: it acts between layers, so {dropout} has no effect with num_layers=1")

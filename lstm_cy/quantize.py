@@ -45,7 +45,7 @@ class QuantizedLSTM(LSTM):
     Raises
     ------
     TypeError, ValueError
-        An argument is not what is expected; the message names it.
+        An argument is wrong; the message names it.
 
     Notes
     -----
@@ -128,12 +128,12 @@ class QuantizedLSTM(LSTM):
                 shapes[name + SCALE] = shape[:1]
         return shapes
 
-    def _begin(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
+    def _initialize(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
         """Zeros: what is there until `restore`."""
         self.config = self._config | {"weights": self.weights}
         narrow = np.uint16 if self.weights == "bf16" else np.int8
         dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
-        super()._begin(
+        super()._initialize(
             shapes,
             lambda: {name: np.zeros(shape, dtypes.get(name, np.float32)) for name, shape in shapes.items()},
             dtypes,

@@ -204,7 +204,7 @@ class Seq2Seq(Composite):
         Gradients
             `parameters`; tokens have none.
         """
-        tapes, combined, (target, lengths) = self._unrolled(tape)
+        tapes, combined, (target, lengths) = self._content_of(tape)
         gradients: list[tuple[str, Any]] = []
 
         def back(name: str, *arguments: Any) -> Any:

@@ -54,7 +54,7 @@ def test_sizes_and_options_cannot_be_written(make):
     before = {name: getattr(layer, name) for name in names if name != "parameters"}
     for name in names:
         for write in ways_to_write(layer, name):
-            with pytest.raises(AttributeError, match=f"{name}: read-only, for this {type(layer).__name__} was built"):
+            with pytest.raises(AttributeError, match=f"{name}: read-only, because this {type(layer).__name__} was built"):
                 write()
     assert {name: getattr(layer, name) for name in before} == before
 
@@ -75,7 +75,7 @@ def test_every_option_can_be_read(make):
 @every_layer
 def test_a_constructor_leaves_nothing_that_can_be_written(make):
     layer = make()
-    made = {*layer._made, *layer.config, "report"}
+    made = {*layer._read_only, *layer.config, "report"}
     assert vars(layer).keys() <= made
     for name in vars(layer).keys() - {"report"}:
         with pytest.raises(AttributeError, match=f"{name}: read-only"):
@@ -160,7 +160,7 @@ def test_a_subclass_has_attributes_of_its_own():
     for other in (copy.copy(lstm), copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm))):
         assert (other.calls, other.begun) == (2, False)
         assert np.array_equal(other(x)[0], expected)
-    with pytest.raises(AttributeError, match="hidden_size: read-only, for this Counting was built with it"):
+    with pytest.raises(AttributeError, match="hidden_size: read-only, because this Counting was built with it"):
         lstm.hidden_size = 3
 
 
@@ -221,7 +221,7 @@ def test_a_layer_from_scratch_works_in_a_model():
 def test_parameters_that_are_handed_out_cannot_be_written(make):
     layer = make()
     if isinstance(layer, LSTM) and type(layer) is not LSTM:
-        return  # made anew each time
+        return  # computed on each access
     for source in (layer.parameters, layer.stored()):
         for array in source.values():
             with pytest.raises(ValueError, match="read-only"):
@@ -459,7 +459,7 @@ def test_a_tape_is_copied_by_reference_and_not_pickled(kind):
     _, tape, _ = made(kind)
     assert copy.copy(tape) is tape
     assert copy.deepcopy(tape) is tape
-    with pytest.raises(TypeError, match="tape: it cannot be pickled, for it belongs to a layer"):
+    with pytest.raises(TypeError, match="tape: it cannot be pickled, because it belongs to a layer"):
         pickle.dumps(tape)
 
 
@@ -621,7 +621,7 @@ def test_html_and_summary_are_escaped(capsys):
     ),
 )
 def test_dropout_without_a_place_is_a_warning(make, tmp_path):
-    with pytest.warns(UserWarning, match="dropout: it acts between layers, and with num_layers=1 .* for 0.5") as caught:
+    with pytest.warns(UserWarning, match="dropout: it acts between layers, so 0.5 has no effect with num_layers=1") as caught:
         layer = make()
     assert [warning.filename for warning in caught] == [__file__]  # once, and where the layer is made
     again = pickle.loads(pickle.dumps(layer))  # warnings are errors here
@@ -664,7 +664,7 @@ def test_dropout_without_a_place_is_a_warning(make, tmp_path):
         (
             lambda: Sequential(LSTM(3, 5), Readout(bidirectional=True)),
             ValueError,
-            "two directions to come to Readout at 1",
+            "two directions as input of Readout at 1",
         ),
         (lambda: Sequential(Linear(3, 4), Embedding(5, 3)), ValueError, "an Embedding to come first, got one at 1"),
         (lambda: Sequential(*[LSTM(3, 3)] * 2, Linear(2, 3)), ValueError, "3 inputs of layer 2, got 2"),

@@ -420,8 +420,8 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
         (lambda: Sequential(LSTM(2, 2), LSTM(2, 2, batch_first=True)), ValueError, "batch_first"),
         (lambda: Activation("mish"), ValueError, "name: expected one of sigmoid, .*got 'mish'"),
         (lambda: Activation(3), ValueError, "name: expected one of"),
-        (lambda: Activation("tanh", 1.0), ValueError, "alpha: expected None, for tanh has none, got 1.0"),
-        (lambda: Activation("elu", 1.0, 2.0), ValueError, "beta: expected None, for elu has none, got 2.0"),
+        (lambda: Activation("tanh", 1.0), ValueError, "alpha: expected None, because tanh has none, got 1.0"),
+        (lambda: Activation("elu", 1.0, 2.0), ValueError, "beta: expected None, because elu has none, got 2.0"),
         (lambda: Activation("elu", "1"), TypeError, "alpha: expected a number"),
         (lambda: Masking("0"), TypeError, "mask_value: expected a number"),
         (lambda: Masking()(np.zeros(3)), ValueError, "x: expected shape"),
@@ -444,7 +444,7 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
             "dy: expected",
         ),
         (lambda: Sequential(LSTM(2, 2), Readout(batch_first=True)), ValueError, "LSTM and Readout with batch_first"),
-        (lambda: Sequential(LSTM(2, 2), Readout(), LSTM(2, 2)), ValueError, "a sequence to come to LSTM at 2"),
+        (lambda: Sequential(LSTM(2, 2), Readout(), LSTM(2, 2)), ValueError, "a sequence as input of LSTM at 2"),
         (
             lambda: Sequential(Readout(bidirectional=True, merge_mode=None, return_sequences=True), Linear(2, 2)),
             ValueError,
@@ -453,7 +453,7 @@ def test_sequential_ending_in_an_lstm_learns_from_final_states():
         (
             lambda: masked_model()(np.ones((2, 1), int), lengths=[2]),
             ValueError,
-            "lengths, mask: expected None, for the Embedding at 0 makes the mask",
+            "lengths, mask: expected None, because the Embedding at 0 makes the mask",
         ),
         (lambda: Linear(3, 2)(np.zeros((4, 2))), ValueError, "x: expected shape .*in_features = 3, got \\(4, 2\\)"),
         (lambda: Linear(3, 2)(1.0), ValueError, "x: expected shape"),

@@ -778,7 +778,7 @@ def test_a_trace_in_a_model_that_masks_is_that_of_a_call():
     trace = model.trace(tokens)
     assert np.array_equal(trace.valid, tokens != 0)
     assert np.array_equal(np.nan_to_num(trace.hidden), expected)
-    with pytest.raises(ValueError, match="lengths, mask: expected None, for the Embedding at 0 makes the mask"):
+    with pytest.raises(ValueError, match="lengths, mask: expected None, because the Embedding at 0 makes the mask"):
         model.trace(tokens, lengths=[3, 3, 3])
     x = np.random.default_rng(0).standard_normal((4, 2, 3))
     x[2, 0] = 0

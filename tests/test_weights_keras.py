@@ -691,7 +691,7 @@ def test_weights_in_another_order_are_noticed(tmp_path):
         (model_config(dense_config(quantization_config={})), "dense: quantization_config="),
         (
             model_config(lstm_config(return_sequences=False), lstm_config("lstm_1")),
-            "expected a sequence to come to LSTM",
+            "expected a sequence as input of LSTM",
         ),
     ],
     ids=lambda value: None if isinstance(value, dict) or len(value) > 60 else value,
