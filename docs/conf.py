@@ -6,7 +6,7 @@ from sphinx.addnodes import pending_xref
 
 import lstm_cy
 
-# Where it is not loaded yet, Sphinx takes a compiled module's stub in its place, which has no docstrings.
+# Loaded here, because Sphinx otherwise reads a compiled module's stub, which has no docstrings.
 import lstm_cy.stepper
 
 project = "lstm_cy"
@@ -16,14 +16,14 @@ version = release = lstm_cy.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
 exclude_patterns = ["images"]
-highlight_language = "none"  # of blocks that do not say: formulas, tokens
+highlight_language = "none"  # of blocks without a language: formulas, tokens
 
-# Pages are Markdown, to be read on a code host too. Headings get the anchors that they have there.
+# Headings get the same anchors as on a code host, where the pages are read too.
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-# What a docstring names in backticks is code, or, where the API has it, a link.
+# A name in backticks in a docstring is a link if the API has it, else code.
 default_role = "py:obj"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
@@ -36,20 +36,20 @@ numpydoc_validation_checks = {
     "SS02",  # that begins with a capital letter
     "SS03",  # and ends with a period
     "SS04",  # and no spaces before it
-    "PR01",  # every parameter is told
+    "PR01",  # every parameter is documented
     "PR02",  # none that does not exist
     "PR03",  # in the order of the signature
     "PR10",  # with a space before the colon of its type
-    "RT01",  # what is returned is told
-    "YD01",  # and what is yielded
+    "RT01",  # the result is documented
+    "YD01",  # and yielded values
 }
 
 numpydoc_validation_exclude = {
-    # made by the library, not by its caller: what they hold stands under Attributes
+    # made by the library, not by its caller: Attributes documents them
     r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|Tape|(Attention)?Gradients)$",
     # comments of data, not docstrings
     r"\.(ELEMENTWISE|VECTORWISE|config|masks|transparent)$",
-    # compiled: Python is not told its signature
+    # compiled: Python does not know the signature
     r"\.(Stepper|StreamPool)$",
 }
 
@@ -62,7 +62,7 @@ html_copy_source = False
 
 
 def without_links_to_folders(app, doctree):
-    """Leave the text of links to folders of the repository, which code hosts show and the site has no pages for."""
+    """Replace links to folders of the repository by their text: code hosts show folders, the site has no pages for them."""
     for link in list(doctree.findall(pending_xref)):
         if (Path(doctree["source"]).parent / link["reftarget"]).is_dir():
             link.replace_self(link.children)
