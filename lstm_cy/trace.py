@@ -1,4 +1,4 @@
-"""What every gate did at every step, how long the cell kept it, and pictures of it."""
+"""Records of the gates and the cell at every step, values derived from them, and pictures of them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from .lstm import Batch
     from .typing import Array, ArrayLike, Bools, FilePath, Ints, StateLike
 
-#: what a trace holds of each step, in the order in which a step computes it
+#: the arrays of a trace, in the order in which a step computes them
 FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
 
-#: steps that a picture shows one by one; of more it shows means over windows
+#: most columns of a picture; more steps are shown as means over windows
 MOST_COLUMNS = 240
-#: steps whose tokens stand along the axis one by one
+#: most steps whose tokens are written along the axis one by one
 MOST_TOKENS = 120
-#: correlation of two units' cells over the steps above which one is taken for a copy of the other, or its opposite
+#: two units are alike if their cells correlate, over the steps, by more than this or less than its negative
 MOST_ALIKE = 0.9
-#: gates, and what they have a share of
+#: gate: what its mean is a share of, in a report
 _MEANS = {
-    "forget": "the cell stays at each step",
-    "input": "the candidate is written",
-    "output": "the cell is told",
+    "forget": "the cell is kept at each step",
+    "input": "the candidate is added to the cell",
+    "output": "the cell is output",
 }
 _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _FONTS = (
     "Noto Sans Mono CJK SC",
     "Noto Sans CJK SC",
-    "Noto Sans CJK JP",  # all that Matplotlib before 3.11 finds in a file with several fonts
+    "Noto Sans CJK JP",  # the only one that Matplotlib before 3.11 finds in a file with several fonts
     "Source Han Sans SC",
     "WenQuanYi Zen Hei Mono",
     "WenQuanYi Micro Hei",
@@ -50,25 +50,25 @@ _FONTS = (
     "Microsoft YaHei",
     "SimHei",
 )
-#: from this character on DejaVu has next to nothing
+#: DejaVu has almost no characters from here on
 _EAST_ASIAN = "\u2e80"
-#: heat maps: title, and what the lowest and the highest value mean
+#: gate: title of its heat map, and the meaning of the lowest and of the highest value
 _MAPS = {
-    "forget": ("Forget gate: how much of the cell stays", "drops it", "keeps it"),
-    "input": ("Input gate: how much of the candidate is written", "lets it pass", "writes it down"),
-    "candidate": ("Candidate: what could be written", "would lower the cell", "would raise it"),
-    "output": ("Output gate: how much of the cell is told", "silent", "tells it"),
+    "forget": ("Forget gate: how much of the cell is kept", "drops it", "keeps it"),
+    "input": ("Input gate: how much of the candidate is added", "ignores it", "adds it"),
+    "candidate": ("Cell candidate: the value that may be added", "would lower the cell", "would raise it"),
+    "output": ("Output gate: how much of the cell is output", "hides it", "outputs it"),
 }
 
 
 class GateTrace:
-    """What one direction of one layer did with an input; `LSTM.trace` and `Sequential.trace` make it.
+    """Gates, cell and output of one direction of one layer; made by `LSTM.trace` and `Sequential.trace`.
 
     Parameters
     ----------
     forget, input, candidate, output : ndarray (T, B, H), laid out as x
-        The gates, activated: what stays of the cell, what is written of the candidate, what could be written, what is
-        told of the cell. As computed: with coupled gates the one that follows from the other too.
+        The forget gate, the input gate, the cell candidate and the output gate, after their activations. With coupled
+        gates, the gate that is computed from the other one is included.
     cell, hidden : ndarray (T, B, H) and (T, B, P), laid out as x
         The cell and the output after each step.
     initial_cell : ndarray (B, H)
@@ -77,17 +77,16 @@ class GateTrace:
         Whether a step was read, and whether the state was set to zero before it. Where `valid` is False the six arrays
         above are NaN.
     batch_first : bool
-        x, hence all but `initial_cell`, is laid out (B, T, ...).
+        x is laid out (B, T, ...), and so are all arrays but `initial_cell`.
     reverse : bool
         The steps were read from the last to the first.
 
     Notes
     -----
-    For one sequence nothing has the axis B. The arrays hold the bits that the layer computed with; what the methods
-    derive is computed in float64 and comes in the layer's dtype.
+    For one sequence the arrays have no axis B. They are the arrays of the layer's own computation, to the bit. Methods
+    compute in float64 and return the layer's dtype.
 
-    Steps are numbered as in x, in either direction. A step that is not valid changes nothing: all of the cell is still
-    there after it.
+    Steps are numbered as in x, in either direction. A step that is not valid changes nothing: the whole cell is kept.
 
     Examples
     --------
@@ -98,7 +97,7 @@ class GateTrace:
     >>> trace.forget.shape, trace.cell.shape, trace.initial_cell.shape
     ((7, 5), (7, 5), (5,))
 
-    Where the cell after the last step comes from, step by step:
+    How much of the cell after the last step comes from each step:
 
     >>> shares = trace.contribution(6)
     >>> shares.shape, np.allclose(shares.sum(axis=0), trace.cell[6])
@@ -167,29 +166,29 @@ class GateTrace:
         return html_table(repr(self), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes by name, as the constructor takes them.
+        """Return all attributes by name, as the constructor takes them.
 
         Returns
         -------
         dict
-            The arrays in it are the trace's own.
+            The arrays are not copied.
         """
         return dict(vars(self))
 
     def to_npz(self, path: FilePath) -> None:
-        """Write all attributes to a file; ``GateTrace(**numpy.load(path))`` is the trace again.
+        """Write all attributes to a file; ``GateTrace(**numpy.load(path))`` reads it.
 
         Parameters
         ----------
         path : str or Path
-            Ends with .npz.
+            A name that ends with .npz.
 
         Raises
         ------
         ValueError
-            It does not.
+            The name does not end with .npz.
         OSError
-            It cannot be written.
+            The file cannot be written.
         """
         path = file_path("path", path)
         if not path.endswith(".npz"):
@@ -197,22 +196,22 @@ class GateTrace:
         np.savez(path, **self.to_dict())
 
     def retention(self, t0: int, t1: int) -> Array:
-        """The share of what the cell held after step t0 that is still there after step t1.
+        """Return the share of the cell after step t0 that is still in the cell after step t1.
 
         Parameters
         ----------
         t0, t1 : int
-            Steps, t0 not after t1 as they were read; -1 is the initial cell.
+            Steps; t0 must not be read after t1. -1 is the initial cell.
 
         Returns
         -------
         ndarray (B, H)
-            The product of the forget gate over the steps after t0, up to t1; zero where a reset comes between.
+            The product of the forget gate over the steps after t0, up to t1; zero where a reset is between them.
 
         Raises
         ------
         TypeError, ValueError
-            A step that there is not, or t1 was read before t0.
+            A step does not exist, or t1 was read before t0.
 
         Examples
         --------
@@ -222,19 +221,20 @@ class GateTrace:
         >>> np.allclose(trace.retention(2, 4), trace.forget[3] * trace.forget[4])
         True
         """
-        first, last = self._place("t0", t0), self._place("t1", t1)
+        first, last = self._position("t0", t0), self._position("t1", t1)
         if first > last:
             raise ValueError(f"t0, t1: expected t0 not to be read after t1, got {t0} and {t1}")
-        return self._told(self._kept(first + 1, last)[0])
+        return self._result(self._kept(first + 1, last)[0])
 
     def half_life(self) -> Array:
-        """The number of steps over which each unit forgets half of what its cell holds.
+        """Return the number of steps after which half of each unit's cell is forgotten.
 
         Returns
         -------
         ndarray (H,)
-            ln 2 / -mean(ln forget), the mean over all valid steps and rows: inf where the gate is always 1 (or, with
-            other activations than sigmoid, above it on the whole), 0 where it is 0 once, NaN without a valid step.
+            ln 2 / -mean(ln forget), the mean over all valid steps and rows. inf if the gate is always 1 (or, with
+            other activations than sigmoid, if its geometric mean is 1 or more), 0 if it is 0 once, NaN without a valid
+            step.
 
         Examples
         --------
@@ -254,18 +254,18 @@ class GateTrace:
             )
 
     def written(self) -> Array:
-        """What each step adds to the cell: input * candidate.
+        """Return the value that each step adds to the cell: input * candidate.
 
         Returns
         -------
         ndarray (T, B, H), laid out as x
-            NaN where there is no step.
+            NaN where a step is not valid.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             return self.input * self.candidate
 
     def contribution(self, t: int) -> Array:
-        """What of the cell after step t was written when.
+        """Return how much of the cell after step t each earlier step has added.
 
         Parameters
         ----------
@@ -275,26 +275,26 @@ class GateTrace:
         Returns
         -------
         ndarray (t + 2, B, H)
-            Row 0 is what is left of the initial cell, row s + 1 what is left of what step s wrote: written * retention.
-            They sum to the cell after step t, but for rounding. Zero before a reset and where a step is not valid. In
-            the order of reading: for a reverse direction row s + 1 is step T - 1 - s, and there are T - t + 1 rows.
+            Row 0 is the rest of the initial cell, row s + 1 the rest of the value that step s added: written *
+            retention. The rows sum to the cell after step t, up to rounding. They are zero before a reset and where a
+            step is not valid. They are in the order of reading: for a reverse direction row s + 1 is step T - 1 - s,
+            and there are T - t + 1 rows.
 
         Raises
         ------
         TypeError, ValueError
-            There is no such step.
+            The step does not exist.
 
         Notes
         -----
-        This is c_t = f_t c_(t-1) + i_t g_t written out, so it holds for coupled gates, peepholes and other activations
-        as well. With `cell_clip` the sum is what the cell would be if nothing had been cut off on the way, and equals
-        it only where the bound did not bind.
+        The rows are the terms of c_t = f_t c_(t-1) + i_t g_t, expanded over the steps. This holds for coupled gates,
+        peepholes and other activations too. With `cell_clip` the rows sum to the cell as it would be without clipping.
         """
-        last = self._place("t", t)
+        last = self._position("t", t)
         before = np.concatenate([self._initial()[None], self._written()[: last + 1]])
         kept = self._kept(0, last)
-        with np.errstate(invalid="ignore"):  # infinity, of which nothing is kept
-            return self._told(np.where(self._cut_off(0, last)[:, :, None], 0, before * kept))
+        with np.errstate(invalid="ignore"):  # infinity times a retention of 0
+            return self._result(np.where(self._was_reset(0, last)[:, :, None], 0, before * kept))
 
     def salience(self, row: int | None = None) -> Array:
         """Return the salience of each unit's memory: how much it changes, is kept, and reaches the output.
@@ -324,17 +324,18 @@ class GateTrace:
             found = np.abs(moves * forget.mean(axis=0) * output.mean(axis=0))
         return np.where(np.isfinite(found), found, 0).astype(self.cell.dtype)
 
-    telling = salience  #: The name of `salience` in version 0.1.0.
+    #: The name of `salience` in version 0.1.0.
+    telling = salience  # codespell:ignore telling
 
     def nan_source(self) -> Any:
-        """Where something went wrong first: the first value that is not finite, NaN or infinity.
+        """Return the position of the first value that is not finite (NaN or infinity).
 
         Returns
         -------
         (step, row, gate, unit), or None
-            First by the order of reading, then by row, then in the order in which a step computes: gate is "forget",
-            "input", "candidate", "cell", "output" or "hidden". If all gates of a step are not finite at once, the cause
-            lies before them: in x, or in the state.
+            The first in the order of reading, then by row, then in the order in which a step computes. gate is
+            "forget", "input", "candidate", "cell", "output" or "hidden". If all gates of a step are not finite, the
+            cause is their input: x or the state.
 
         Examples
         --------
@@ -352,24 +353,24 @@ class GateTrace:
         for number, name in enumerate(FIELDS):
             wrong = ~np.isfinite(self._read(name)) & valid[:, :, None]
             if wrong.any():
-                place, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
-                found.append((place, row, number, unit))
+                position, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+                found.append((position, row, number, unit))
         if not found:
             return None
-        place, row, number, unit = min(found)
-        return self._step(place), row, FIELDS[number], unit
+        position, row, number, unit = min(found)
+        return self._step(position), row, FIELDS[number], unit
 
     def report(self, tokens: Sequence[object] | None = None, *, row: int = 0, units: int | Sequence[int] = 5) -> str:
-        """What happened, in plain text.
+        """Describe the gates and the units of one row in plain text.
 
         Parameters
         ----------
         tokens : None, str, or sequence of T
-            What was read, for the words.
+            The tokens that were read, to name the steps with.
         row : int
-            The row that is told of.
+            The row to describe.
         units : int or sequence of int
-            How many of the most salient units, or which, chosen as for `plot`.
+            How many of the most salient units to describe, or their numbers; chosen as in `plot`.
 
         Returns
         -------
@@ -378,7 +379,7 @@ class GateTrace:
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is not as expected; the message names it.
 
         Examples
         --------
@@ -387,7 +388,7 @@ class GateTrace:
         >>> trace = LSTM(3, 5, seed=0).trace(np.eye(3))
         >>> print(trace.report("abc", units=1))  # doctest: +ELLIPSIS
         3 steps, 5 units
-        forget gate: on average 0.7... of the cell stays at each step
+        forget gate: on average 0.7... of the cell is kept at each step
         ...
         """
         row = self._row(row)
@@ -396,15 +397,18 @@ class GateTrace:
         lines = [f"{len(steps)} steps, {self.cell.shape[-1]} units"]
         source = self.nan_source()
         if source is not None:
-            return "\n".join([*lines, "went wrong first: {2} of unit {3}, at step {0} of row {1}".format(*source)])
+            step, source_row, name, unit = source
+            return (
+                f"{lines[0]}\nfirst value that is not finite: {name} of unit {unit}, at step {step} of row {source_row}"
+            )
         if not len(steps):
             return lines[0]
         for name, words in _MEANS.items():
             lines.append(f"{name} gate: on average {self._steps(name)[steps, row].mean():.2f} of {words}")
         half = self.half_life()
         lines.append(
-            f"half-life of what a cell holds, in steps: {_number(half.min())} at the shortest, "
-            f"{_number(np.median(half))} in the middle, {_number(half.max())} at the longest (unit {half.argmax()})"
+            f"half-life of the cell, in steps: shortest {_number(half.min())}, median {_number(np.median(half))}, "
+            f"longest {_number(half.max())} (unit {half.argmax()})"
         )
         lines.append("the most salient units:")
         for unit in chosen:
@@ -421,35 +425,35 @@ class GateTrace:
         steps: tuple[int, int] | None = None,
         title: str | None = None,
     ) -> Figure:
-        """Draw what happened: the cell of a few units as lines, and the gates as heat maps, over the tokens.
+        """Draw the cell of a few units as lines, and the gates as heat maps, over the tokens.
 
         Parameters
         ----------
         tokens : None, str, or sequence of T
-            What was read; they stand along the axis. None: the steps' numbers.
+            The tokens that were read, for the axis. None: the numbers of the steps.
         row : int
-            The row that is drawn.
+            The row to draw.
         units : int or sequence of int
-            How many of the most salient units the heat maps show, or which, from the top. Units whose cells move
-            alike (a correlation above 0.9 or below -0.9) are represented by one of them as long as there are others.
+            How many of the most salient units the heat maps show, or their numbers, from the top. Of units whose cells
+            move alike (a correlation above 0.9 or below -0.9) only one is shown, as long as there are other units.
         lines : int
-            For how many of them, from the top, the cell is drawn.
+            Of how many of these units, from the top, the cell is drawn.
         steps : None or (first, last)
-            Only these steps, `last` among them.
+            Draw only these steps, including `last`.
         title : None or str
 
         Returns
         -------
         matplotlib.figure.Figure
-            Save it with ``figure.savefig(path)``; a notebook shows it. Of more than 240 steps it shows means over
-            windows, and says so.
+            Save it with ``figure.savefig(path)``; a notebook shows it. More than 240 steps are drawn as means over
+            windows, and the axis says so.
 
         Raises
         ------
         ImportError
-            There is no matplotlib: ``pip install matplotlib``.
+            Matplotlib is not installed: ``pip install matplotlib``.
         TypeError, ValueError
-            An argument is not what is expected; the message names it.
+            An argument is not as expected; the message names it.
         """
         row = self._row(row)
         tokens, chosen = self._tokens(tokens, row), self._units(units, row)
@@ -461,7 +465,7 @@ class GateTrace:
         return show_as_picture(_figure(arrays, tokens, first, chosen, chosen[:lines], self.reverse, title))
 
     def _report_of(self, unit: int, row: int, steps: Ints, tokens: list[str] | None, half_life: float) -> list[str]:
-        """The lines about one unit."""
+        """Return the lines about one unit."""
 
         def at(step: int) -> str:
             return f"step {step}" + ("" if tokens is None else f" {tokens[step]!r}")
@@ -469,24 +473,24 @@ class GateTrace:
         cell = self._steps("cell")[steps, row, unit]
         written = self._outer_steps(self.written())[steps, row, unit]
         forget = self._steps("forget")[steps, row, unit]
-        wrote, forgot = int(np.abs(written).argmax()), int(forget.argmin())
+        most, least = int(np.abs(written).argmax()), int(forget.argmin())
         last = steps[0] if self.reverse else steps[-1]
         left = self._batched(self.contribution(int(last)), axis=1)[:, row, unit]
         largest = np.argsort(-np.abs(left), kind="stable")[:3]
         sources = [
-            f"{left[place]:+.2f} of " + ("the initial cell" if place == 0 else at(self._step(int(place) - 1)))
-            for place in largest
-            if abs(left[place]) >= 0.005
+            f"{left[index]:+.2f} from " + ("the initial cell" if index == 0 else at(self._step(int(index) - 1)))
+            for index in largest
+            if abs(left[index]) >= 0.005
         ]
         return [
             f"unit {unit}: half-life {_number(half_life)}, cell from {cell.min():.2f} to {cell.max():.2f}",
-            f"  wrote most at {at(steps[wrote])}, {written[wrote]:+.2f}; "
-            f"kept least at {at(steps[forgot])}, {forget[forgot]:.2f} of it",
-            f"  holds {self._steps('cell')[last, row, unit]:+.2f} in the end: "
-            + (", ".join(sources) or "nothing much"),
+            f"  added most at {at(steps[most])}: {written[most]:+.2f}; "
+            f"kept least at {at(steps[least])}: {forget[least]:.2f} of the cell",
+            f"  cell at the end {self._steps('cell')[last, row, unit]:+.2f}: "
+            + (", ".join(sources) or "no step left 0.005 or more"),
         ]
 
-    # From the layout of x to (T, B, ...), by step or in the order of reading, and back
+    # Between the layout of x and (T, B, ...), by step or in the order of reading
 
     @property
     def _has_batch_axis(self) -> bool:
@@ -508,11 +512,11 @@ class GateTrace:
     def _initial(self) -> Array:
         return self._batched(self.initial_cell, 0)
 
-    def _told(self, array: Array) -> Array:
-        """A derived array (..., B, H) as the caller sees it."""
+    def _result(self, array: Array) -> Array:
+        """Return a derived array (..., B, H) as the caller sees it."""
         return (array if self._has_batch_axis else array[..., 0, :]).astype(self.cell.dtype)
 
-    # What is derived, in float64 and in the order of reading
+    # Derived arrays, in float64 and in the order of reading
 
     def _written(self) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -520,38 +524,38 @@ class GateTrace:
         return np.where(self._read("valid")[:, :, None], written, 0)
 
     def _kept(self, first: int, last: int) -> Array:
-        """(last - first + 2, B, H): of the cell before each step from `first` on, and after `last`, what is still there
-        after `last`."""
+        """Return (last - first + 2, B, H): the share of the cell before each step from `first` on, and after `last`,
+        that is still in the cell after `last`."""
         valid = self._read("valid")[first : last + 1, :, None]
         factors = np.where(valid, self._read("forget")[first : last + 1].astype(np.float64), 1)
         whole = np.ones((1, *factors.shape[1:]))
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             kept = np.cumprod(np.concatenate([whole, factors[::-1]]), axis=0)[::-1]
-        return np.where(self._cut_off(first, last)[:, :, None], 0, kept)
+        return np.where(self._was_reset(first, last)[:, :, None], 0, kept)
 
-    def _cut_off(self, first: int, last: int) -> Bools:
-        """(last - first + 2, B): whether a reset lies between before each step from `first` on and after `last`."""
+    def _was_reset(self, first: int, last: int) -> Bools:
+        """Return (last - first + 2, B): whether a reset is between each step from `first` on and the end of `last`."""
         resets = self._read("reset")[first : last + 1]
         none = np.zeros((1, resets.shape[1]), bool)
         return np.logical_or.accumulate(np.concatenate([none, resets[::-1]]), axis=0)[::-1]
 
     # Arguments
 
-    def _place(self, name: str, step: int) -> int:
-        """A step's place in the order of reading; -1 is before the first."""
+    def _position(self, name: str, step: int) -> int:
+        """Return a step's position in the order of reading; -1 is before the first step."""
         T = len(self._steps("cell"))
         step = int_within(name, step, -1, T - 1)
         return T - 1 - step if self.reverse and step >= 0 else step
 
-    def _step(self, place: Any) -> Any:
-        """The inverse of `_place`."""
-        return len(self._steps("cell")) - 1 - place if self.reverse else place
+    def _step(self, position: Any) -> Any:
+        """Invert `_position`."""
+        return len(self._steps("cell")) - 1 - position if self.reverse else position
 
     def _row(self, row: int) -> int:
         return int_within("row", row, 0, self._steps("cell").shape[1] - 1)
 
     def _ends(self, row: int) -> int:
-        """The number of steps up to a row's last valid one."""
+        """Return the number of steps up to a row's last valid step."""
         valid = np.flatnonzero(self._steps("valid")[:, row])
         return int(valid[-1]) + 1 if len(valid) else 0
 
@@ -566,7 +570,7 @@ class GateTrace:
         return words
 
     def _units(self, units: int | Sequence[int], row: int) -> Ints:
-        """The numbers of units: those given, or so many of the most salient that differ from each other."""
+        """Return the numbers of the units: the given ones, or the most salient ones that are not alike."""
         H = self.cell.shape[-1]
         if isinstance(units, numbers.Integral):
             return self._distinct(np.argsort(-self.salience(row), kind="stable"), row, positive_int("units", units))
@@ -576,7 +580,7 @@ class GateTrace:
         return np.array(units)
 
     def _distinct(self, units: Ints, row: int, count: int) -> Ints:
-        """The first `count` of `units` whose cells do not follow each other; where they are too few, others fill up."""
+        """Return the first `count` of `units` that are not alike; if these are too few, then others too."""
         cell = self._steps("cell")[self._steps("valid")[:, row], row].astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             moves = cell - cell.mean(axis=0) if len(cell) else cell
@@ -613,23 +617,23 @@ def trace(
     reset: ArrayLike | None,
     threads: int | None,
 ) -> GateTrace:
-    """What `LSTM.trace` does; see there."""
+    """Implement `LSTM.trace`."""
     layer = int_within("layer", layer, -lstm.num_layers, lstm.num_layers - 1) % lstm.num_layers
     direction = int_within("direction", direction, 0, lstm.num_directions - 1)
     index = layer * lstm.num_directions + direction
     _, _, tape = lstm._run(x, state, (lengths, mask, reset), threads, traced=index)
     batch, _, saved, _ = tape._held[-1]
-    _, _, _, gates, _, _, _, told, cell = saved[index]
+    _, _, _, gates, _, _, _, h, cell = saved[index]
     backwards = lstm.reverse or direction == 1
-    places = _places(batch, backwards)
+    positions = _step_and_row(batch, backwards)
     parts = zip(("input", "forget", "candidate", "output"), np.split(gates, 4, axis=1), strict=True)
-    kept = {**dict(parts), "cell": cell, "hidden": told}
-    arrays = {name: batch.unbatched(_put_back(batch, places, array, np.nan)) for name, array in kept.items()}
-    valid = _put_back(batch, places, np.ones((batch.rows, 1), bool), False)
+    fields = {**dict(parts), "cell": cell, "hidden": h}
+    arrays = {name: batch.unbatched(_to_layout(batch, positions, array, np.nan)) for name, array in fields.items()}
+    valid = _to_layout(batch, positions, np.ones((batch.rows, 1), bool), False)
     resets = np.zeros_like(valid)
     if reset is not None:
         resets[:] = np.reshape(reset, batch.shape(1))
-        if lengths is not None:  # past a row's end they are not read; those on masked steps are
+        if lengths is not None:  # resets after a row's end are not read; those on masked steps are
             resets &= valid
     _, initial = lstm._states("state", state, batch)
     return GateTrace(
@@ -653,23 +657,23 @@ def trace_model(
     reset: ArrayLike | None,
     threads: int | None,
 ) -> GateTrace:
-    """What `Sequential.trace` does; see there."""
+    """Implement `Sequential.trace`."""
     states = model._check_states("states", states)
     model._check_mask(lengths, mask)
-    lstms = {place: one for place, one in enumerate(model.layers) if isinstance(one, LSTM)}
-    layers = [(place, number) for place in lstms for number in range(lstms[place].num_layers)]
+    lstms = {index: part for index, part in enumerate(model.layers) if isinstance(part, LSTM)}
+    layers = [(index, number) for index in lstms for number in range(lstms[index].num_layers)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
     steps: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
     initial = dict(zip(lstms, states, strict=True))
-    for place, one in enumerate(model.layers[:last]):
-        x, _ = model._passed(one, x, initial.get(place), steps)
+    for index, part in enumerate(model.layers[:last]):
+        x, _ = model._passed(part, x, initial.get(index), steps)
     return lstms[last].trace(x, initial[last], layer=number, direction=direction, **steps)
 
 
-def _places(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
-    """Which step of which row each row of a tape is of: as index arrays (steps, rows)."""
+def _step_and_row(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
+    """Return the step and the batch row of each row of a tape, as index arrays (steps, rows)."""
     order, lengths, active, places, _ = batch.order
     if order is None:
         order, lengths, active = np.arange(batch.B), np.full(batch.B, batch.T), np.full(batch.T, batch.B)
@@ -681,16 +685,16 @@ def _places(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
     return (steps if places is None else places[rows, steps]), rows
 
 
-def _put_back(batch: Batch, places: tuple[Ints, Ints], array: Array, fill: float) -> Array:
-    """A tape's array at its places in x's layout, `fill` where there is none."""
-    steps, rows = places
+def _to_layout(batch: Batch, positions: tuple[Ints, Ints], array: Array, fill: float) -> Array:
+    """Return a tape's array in the layout of x, with `fill` where the tape has no row."""
+    steps, rows = positions
     whole = np.full(batch.shape(array.shape[1]), fill, array.dtype)
     whole[(rows, steps) if batch.batch_first else (steps, rows)] = array
     return whole
 
 
 def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Array]:
-    """The arrays of a GateTrace, if their shapes fit each other."""
+    """Return the arrays of a GateTrace, after checking that their shapes agree."""
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
@@ -701,28 +705,28 @@ def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Arra
     expected = dict.fromkeys(("forget", "input", "candidate", "output"), shape)
     expected |= {"hidden": (*shape[:-1], arrays["hidden"].shape[-1] if arrays["hidden"].ndim else 0)}
     expected |= {"initial_cell": (*rows, shape[-1]), "valid": shape[:-1], "reset": shape[:-1]}
-    for name, wanted in expected.items():
-        expect_shape(name, arrays[name], wanted, "that goes with cell")
+    for name, needed in expected.items():
+        expect_shape(name, arrays[name], needed, "that matches cell")
     return arrays
 
 
 def _sequence(name: str, value: Any) -> Any:
     try:
         return list(value)
-    except TypeError:  # among them arrays without an axis, and classes
+    except TypeError:  # also arrays without an axis, and classes
         raise TypeError(f"{name}: expected a sequence, got {shown(value)} ({type(value).__name__})") from None
 
 
 def _number(value: float) -> str:
-    """A number of steps, in words' precision."""
-    return "for ever" if math.isinf(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+    """Return a number of steps as text: one decimal below 10, none above."""
+    return "infinite" if math.isinf(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 # The picture
 
 
 def visible(token: str) -> str:
-    """A token as it can stand along an axis: space, line end and tab as signs, what cannot be printed escaped."""
+    """Return a token as printable text: signs for space, line end and tab, escapes for what cannot be printed."""
     shown = "".join(_SIGNS.get(character, character) for character in token)
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
@@ -763,15 +767,15 @@ def _figure(
 
 
 def _means(array: Array, starts: Ints) -> Array:
-    """(columns, units): the means of windows that begin at `starts`, of what there is; NaN where nothing is."""
-    there = ~np.isnan(array)
-    counts = np.add.reduceat(there, starts, axis=0, dtype=np.intp)
-    sums = np.add.reduceat(np.where(there, array, 0), starts, axis=0, dtype=np.float64)
+    """Return (columns, units): means over windows that begin at `starts`, without NaN; NaN for a window of NaN only."""
+    present = ~np.isnan(array)
+    counts = np.add.reduceat(present, starts, axis=0, dtype=np.intp)
+    sums = np.add.reduceat(np.where(present, array, 0), starts, axis=0, dtype=np.float64)
     return np.where(counts, sums / np.maximum(counts, 1), np.nan)
 
 
 def _draw_cell(axes: Any, cell: Array, starts: Ints, edges: Array, colours: Any) -> None:
-    """The threads: the cell of the first units, with bands where a column is more than a step."""
+    """Draw the cells of the first units as lines, with bands where a column is several steps."""
     middles, means = (edges[:-1] + edges[1:]) / 2, _means(cell, starts)
     low, high = (reduce.reduceat(cell, starts, axis=0) for reduce in (np.fmin, np.fmax))
     whole = len(starts) == len(cell)
@@ -787,7 +791,7 @@ def _draw_cell(axes: Any, cell: Array, starts: Ints, edges: Array, colours: Any)
 
 
 def _draw_map(figure: Figure, axes: Any, name: str, values: Array, edges: Array, units: Ints, colours: Any) -> None:
-    """One gate, a line for each unit; the colour bar says in words what is low and what is high."""
+    """Draw one gate, a line for each unit, and a colour bar that names the lowest and the highest value."""
     title, low_words, high_words = _MAPS[name]
     low, high = (-1.0, 1.0) if name == "candidate" else (0.0, 1.0)
     finite = values[np.isfinite(values)]
@@ -795,7 +799,7 @@ def _draw_map(figure: Figure, axes: Any, name: str, values: Array, edges: Array,
     mesh = axes.pcolormesh(
         edges, np.arange(len(units) + 1) - 0.5, values.T, cmap=_colours(name), vmin=low, vmax=high, rasterized=True
     )
-    axes.set_facecolor("0.85")  # where there is no step
+    axes.set_facecolor("0.85")  # steps that are not valid
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_yticks(np.arange(len(units)), [f"unit {unit}" for unit in units], fontsize=7)
     for label, unit in zip(axes.get_yticklabels(), units, strict=True):
@@ -811,21 +815,20 @@ def _colours(name: str) -> str:
 
 
 def add_new_fonts() -> None:
-    """Let Matplotlib know of fonts that were installed after it listed those of this machine.
+    """Add the fonts that were installed after Matplotlib listed those of this machine.
 
-    It keeps that list in a file and reads it again and again: what is installed later is not found, unless somebody
-    deletes the file.
+    Matplotlib keeps its list in a file, and does not look for new fonts until the file is deleted.
     """
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     known = {entry.fname for entry in fontManager.ttflist}
     for path in set(findSystemFonts()) - known:
-        with contextlib.suppress(OSError, RuntimeError):  # no font that it can read
+        with contextlib.suppress(OSError, RuntimeError):  # Matplotlib cannot read this font
             fontManager.addfont(path)
 
 
 def _token_fonts(tokens: Iterable[str]) -> list[str]:
-    """DejaVu, which comes with matplotlib, and behind it what this machine has for Chinese, Japanese and Korean."""
+    """Return DejaVu, which comes with Matplotlib, then this machine's fonts for Chinese, Japanese and Korean."""
     from matplotlib.font_manager import get_font_names
 
     found = set(_FONTS) & set(get_font_names())
@@ -836,24 +839,24 @@ def _token_fonts(tokens: Iterable[str]) -> list[str]:
 
 
 def _label_steps(axes: Any, tokens: list[str] | None, first: int, count: int, inches: float) -> str:
-    """The tokens along the axis, or for many steps where some of them stand; returns the axis's name."""
+    """Write the tokens along the axis, or for many steps some of them with their positions; return the axis's label."""
     axes.tick_params(axis="x", labelbottom=True)
     if tokens is None:
         return "step"
     shown = [visible(token) for token in tokens]
     if count <= MOST_TOKENS:
         axes.set_xticks(first + np.arange(len(shown)), shown, fontsize=8, family=_token_fonts(shown), parse_math=False)
-        if 0.07 * max(map(len, shown)) > inches:  # a character's width, and a column's
+        if 0.07 * max(map(len, shown)) > inches:  # the width of a character, and of a column
             axes.tick_params(axis="x", labelrotation=90)
         return "token" + _legend(shown)
-    places = np.unique(np.linspace(0, count - 1, 13).astype(int)[:-1])
-    labels = [f"{first + place}\n{''.join(shown[place : place + 12])[:12]}" for place in places]
-    axes.set_xticks(first + places, labels, fontsize=7, family=_token_fonts(shown), parse_math=False, ha="left")
+    offsets = np.unique(np.linspace(0, count - 1, 13).astype(int)[:-1])
+    labels = [f"{first + offset}\n{''.join(shown[offset : offset + 12])[:12]}" for offset in offsets]
+    axes.set_xticks(first + offsets, labels, fontsize=7, family=_token_fonts(shown), parse_math=False, ha="left")
     return "step, and the tokens that follow" + _legend(shown)
 
 
 def _legend(shown: Sequence[str]) -> str:
-    """What the signs among the tokens stand for."""
+    """Return the meaning of the signs that occur among the tokens."""
     names = {"␣": "space", "⏎": "end of line", "⇥": "tab"}
     words = [f"{sign} {name}" for sign, name in names.items() if any(sign in token for token in shown)]
     return f" ({', '.join(words)})" if words else ""

@@ -1,4 +1,4 @@
-"""What a trace holds is what the layer computed with; what follows from it; the picture and the report."""
+"""Traces agree with the layer; derived arrays; the picture and the report."""
 
 import builtins
 import math
@@ -24,13 +24,13 @@ GATES = ("input", "forget", "candidate", "output")
 
 
 def gates_of(lstm, parameters, direction, suffix, x, h, c_prev, c):
-    """i, f, g, o of one step of one row, formula by formula."""
+    """Return i, f, g, o of one step of one row, by the formulas."""
     gate, candidate, _ = (lambda z, a=a: reference.ACTIVATIONS[a[0]](z, *a[1:]) for a in lstm.activations[direction])
     H = lstm.hidden_size
     bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix] if lstm.bias else np.zeros(4 * H)
-    looks = parameters["peephole" + suffix] if lstm.peepholes else np.zeros((3, H))
+    peephole = parameters["peephole" + suffix] if lstm.peepholes else np.zeros((3, H))
     z = x @ parameters["weight_ih" + suffix].T + h @ parameters["weight_hh" + suffix].T
-    z = z.reshape(4, H) + np.stack([looks[0] * c_prev, looks[1] * c_prev, 0 * c, looks[2] * c])
+    z = z.reshape(4, H) + np.stack([peephole[0] * c_prev, peephole[1] * c_prev, 0 * c, peephole[2] * c])
     if lstm.layer_norm:
         z = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(z.var(axis=1, keepdims=True) + 1e-8)
         z *= parameters["layer_norm" + suffix].reshape(4, H)
@@ -49,7 +49,7 @@ def by_step(lstm, array):
 
 
 def reference_traces(lstm, x, state, lengths=None, mask=None, reset=None):
-    """{(layer, direction): {field: (T, B, width)}} in float64, NaN where no step is valid."""
+    """Return {(layer, direction): {field: (T, B, width)}} in float64, NaN where no step is valid."""
     parameters = {name: array.astype(np.float64) for name, array in lstm.parameters.items()}
     x = by_step(lstm, x).astype(np.float64)
     T, B, _ = x.shape
@@ -84,7 +84,7 @@ def reference_traces(lstm, x, state, lengths=None, mask=None, reset=None):
 
 
 def steps_of(kind, lstm, T, B):
-    """Keywords of a call: which steps are valid, and which begin anew."""
+    """Return keywords of a call: which steps are valid, and before which the state is reset."""
     forwards = not (lstm.bidirectional or lstm.reverse)
     steps = {}
     if "lengths" in kind:
@@ -132,7 +132,7 @@ def assert_like_reference(lstm, kind):
 
 
 def last_cells(trace):
-    """(B, H): the cell that each row ends with."""
+    """Return (B, H): the final cell of each row."""
     cells = trace.initial_cell.copy()
     valid, cell = (part.swapaxes(0, 1) if trace.batch_first else part for part in (trace.valid, trace.cell))
     for t in range(len(valid))[:: -1 if trace.reverse else 1]:
@@ -141,20 +141,20 @@ def last_cells(trace):
 
 
 def assert_identities(trace):
-    """retention and contribution, straight from their words."""
+    """Compare retention and contribution with their definitions, computed by loops."""
     forget, cell, written, valid, reset = (
         part.swapaxes(0, 1) if trace.batch_first else part
         for part in (trace.forget, trace.cell, trace.written(), trace.valid, trace.reset)
     )
     T, B, H = cell.shape
     order = list(range(T))[:: -1 if trace.reverse else 1]
-    for place, t in enumerate(order):
-        left = [np.where(valid[s][:, None], written[s], 0) for s in order[: place + 1]]
+    for position, t in enumerate(order):
+        left = [np.where(valid[s][:, None], written[s], 0) for s in order[: position + 1]]
         expected = np.stack([trace.initial_cell, *left])
-        assert trace.contribution(t).shape == (place + 2, B, H)
+        assert trace.contribution(t).shape == (position + 2, B, H)
         retained = []
-        for s in (-1, *order[: place + 1]):
-            between = order[order.index(s) + 1 if s >= 0 else 0 : place + 1]
+        for s in (-1, *order[: position + 1]):
+            between = order[order.index(s) + 1 if s >= 0 else 0 : position + 1]
             product = np.ones((B, H))
             for u in between:
                 product = product * np.where(reset[u][:, None], 0, np.where(valid[u][:, None], forget[u], 1))
@@ -173,14 +173,14 @@ def test_contributions_sum_to_the_cell(options, kind):
         trace = lstm.trace(x, state, direction=direction, **steps_of(kind, lstm, 9, 7))
         cell = by_step(lstm, trace.cell)
         for t in range(9):
-            there = ~np.isnan(cell[t])
-            np.testing.assert_allclose(trace.contribution(t).sum(axis=0)[there], cell[t][there], rtol=0, atol=1e-12)
+            valid = ~np.isnan(cell[t])
+            np.testing.assert_allclose(trace.contribution(t).sum(axis=0)[valid], cell[t][valid], rtol=0, atol=1e-12)
         end = 0 if trace.reverse else 8
         if kind == "all":
             np.testing.assert_allclose(trace.contribution(end).sum(axis=0), last_cells(trace), rtol=0, atol=1e-12)
 
 
-def test_contributions_with_a_bound_are_those_of_what_was_not_cut_off():
+def test_contributions_with_cell_clip_sum_to_the_cell_without_clipping():
     lstm = lively(LSTM(5, 9, dtype="float64", seed=0, cell_clip=0.5))
     x, state = random_case(lstm, 9, 7)
     trace = lstm.trace(x, state)
@@ -198,7 +198,7 @@ def test_contributions_with_a_bound_are_those_of_what_was_not_cut_off():
 @every_dtype
 @every_option
 @pytest.mark.parametrize("kind", ("all", "lengths", "mask reset"))
-def test_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
+def test_a_trace_has_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
     assert_bits(lively(LSTM(5, 33, dtype=dtype, seed=0, **options)), kind)
 
 
@@ -211,7 +211,7 @@ def test_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
     ids=repr,
 )
 @pytest.mark.parametrize("kind", ("all", "lengths", "lengths reset"))
-def test_the_bits_of_a_plain_call_and_of_forward(chosen, dtype, H, options, kind):
+def test_a_trace_of_the_plain_cell_has_the_bits_of_a_call_and_of_forward(chosen, dtype, H, options, kind):
     assert_bits(LSTM(5, H, dtype=dtype, seed=0, **options), kind)
 
 
@@ -227,11 +227,11 @@ def assert_bits(lstm, kind, T=11, B=7):
         index = layer * D + direction
         trace = lstm.trace(x, state, layer=layer, direction=direction, **steps)
         if layer == lstm.num_layers - 1:
-            told = y[..., direction * P : (direction + 1) * P]
-            assert bits(trace.hidden[trace.valid]) == bits(told[trace.valid])
+            h = y[..., direction * P : (direction + 1) * P]
+            assert bits(trace.hidden[trace.valid]) == bits(h[trace.valid])
         else:
-            told = tape.saved[index + D - direction][0][:, direction * P : (direction + 1) * P]
-            assert sorted_rows(trace.hidden[trace.valid]) == sorted_rows(told)
+            h = tape.saved[index + D - direction][0][:, direction * P : (direction + 1) * P]
+            assert sorted_rows(trace.hidden[trace.valid]) == sorted_rows(h)
         if "reset" not in kind:
             assert bits(last_cells(trace)) == bits(c_n[index])
         stacked = np.concatenate([getattr(trace, name)[trace.valid] for name in GATES], axis=-1)
@@ -242,13 +242,13 @@ def assert_bits(lstm, kind, T=11, B=7):
 
 
 def sorted_rows(array):
-    """A tape's rows in whatever order: the bits of each."""
+    """Return the bits of each row of a tape, sorted."""
     return sorted(row.tobytes() for row in array)
 
 
 @every_implementation
 @pytest.mark.parametrize("kind", ("bf16", "int8"))
-def test_narrow_weights_have_traces_too(chosen, kind):
+def test_a_layer_with_narrow_weights_can_be_traced(chosen, kind):
     narrow = LSTM(5, 33, 2, seed=0).quantize(kind)
     x, state = random_case(narrow, 11, 7)
     y, (_, c_n) = narrow(x, state)
@@ -258,7 +258,7 @@ def test_narrow_weights_have_traces_too(chosen, kind):
 
 
 @pytest.mark.parametrize("shape", ((0, 3, 5), (4, 0, 5), (0, 5)))
-def test_nothing_to_read(shape):
+def test_a_trace_of_an_empty_input(shape):
     trace = LSTM(5, 9, seed=0).trace(np.zeros(shape))
     assert trace.cell.shape == (*shape[:-1], 9)
     assert trace.contribution(-1).shape == (1, *shape[1:-1], 9)
@@ -282,7 +282,7 @@ def test_one_sequence_has_no_batch_axis():
     assert np.isnan(short.cell[4:]).all()
 
 
-def test_layers_count_from_either_end():
+def test_negative_layers_count_from_the_last():
     lstm = LSTM(3, 5, 3, bidirectional=True, seed=1)
     x, state = random_case(lstm, 6, 2)
     assert bits(lstm.trace(x, state).cell) == bits(lstm.trace(x, state, layer=2).cell)
@@ -291,7 +291,7 @@ def test_layers_count_from_either_end():
     assert bits(lstm.trace(x, state, None, 1, 1).cell) == bits(lstm.trace(x, state, layer=1, direction=1).cell)
 
 
-def test_tracing_a_model():
+def test_a_trace_of_a_model_agrees_with_its_layers():
     model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 6, 2, seed=0), Dropout(0.5), LSTM(6, 5, seed=1), Linear(5, 3))
     tokens = np.random.default_rng(0).integers(0, 9, (7, 3))
     states = [(h + 0.5, c - 0.5) for h, c in model(tokens)[1]]
@@ -312,18 +312,18 @@ def test_tracing_a_model():
         Sequential(Linear(3, 3)).trace(np.zeros((2, 3)))
 
 
-def test_one_lstm_twice_in_a_model():
+def test_a_model_with_one_lstm_twice_can_be_traced():
     lstm = LSTM(4, 4, seed=0)
     model = Sequential(lstm, lstm)
     x, _ = random_case(lstm, 5, 2)
     assert bits(model.trace(x, layer=0).hidden, model.trace(x, layer=1).hidden) == bits(lstm(x)[0], model(x)[0])
 
 
-# What follows from the gates
+# Derived arrays
 
 
 def constant(f, i=0.5, T=6, B=2, H=3, **options):
-    """A trace whose gates are the same all the time, as no layer need have made it."""
+    """Return a trace whose gates are constant; no layer needs to be able to produce it."""
     shape = (T, B, H)
     full = {name: np.full(shape, value) for name, value in zip(GATES, (i, f, 1.0, 1.0), strict=True)}
     flags = np.ones(shape[:2], bool)
@@ -336,7 +336,7 @@ def test_half_life_of_a_constant_gate(f, expected):
     np.testing.assert_allclose(constant(f).half_life(), np.full(3, expected), rtol=1e-12)
 
 
-def test_half_life_is_over_valid_steps_and_rows():
+def test_half_life_is_a_mean_over_valid_steps_and_rows():
     trace = constant(0.5)
     trace.forget[:, 1, 2] = 0.125  # rates 1 and 3: mean 2
     trace.forget[4:] = np.nan
@@ -346,7 +346,7 @@ def test_half_life_is_over_valid_steps_and_rows():
     assert np.isnan(trace.half_life()[0])
 
 
-def test_a_saturated_gate_of_a_layer_keeps_for_ever():
+def test_a_saturated_forget_gate_has_an_infinite_half_life():
     lstm = LSTM.from_gates(
         **{name: (np.zeros((2, 3)), [50.0, 0.0]) for name in ("forget", "input", "candidate", "output")}
     )
@@ -357,7 +357,7 @@ def test_a_saturated_gate_of_a_layer_keeps_for_ever():
     assert trace.contribution(4)[:, 0].tolist() == [0, 1, 1, 1, 1, 1]
 
 
-def test_nothing_from_before_a_reset_is_left_whatever_it_was():
+def test_a_reset_removes_all_earlier_contributions_even_nan():
     lstm = small_lstm()
     x, state = random_case(lstm, 7, 2)
     x[1, 0] = np.nan
@@ -410,11 +410,11 @@ def test_the_most_salient_unit_keeps_a_value_that_changes_and_outputs_it():
     assert salience[0] > 4 * max(salience[1:])
     expected = np.tanh(forget * before).std(axis=(0, 1)) * forget.mean(axis=(0, 1)) * output.mean(axis=(0, 1))
     np.testing.assert_allclose(salience, expected, atol=1e-15)
-    assert GateTrace.telling is GateTrace.salience  # its name in version 0.1.0
+    assert GateTrace.telling is GateTrace.salience  # codespell:ignore telling
 
 
 @pytest.mark.parametrize("direction", (0, 1))
-def test_nan_in_x_is_found_where_it_entered(direction):
+def test_nan_in_x_is_found_at_its_step_and_row(direction):
     lstm = LSTM(3, 5, 2, bidirectional=True, seed=1)
     x, state = random_case(lstm, 8, 3)
     assert lstm.trace(x, state, layer=0).nan_source() is None
@@ -422,7 +422,7 @@ def test_nan_in_x_is_found_where_it_entered(direction):
     x[6, 2, 0] = np.nan
     found = lstm.trace(x, state, layer=0, direction=direction).nan_source()
     assert found == ((4, 1, "forget", 0) if direction == 0 else (6, 2, "forget", 0))
-    # what the first layer's other direction made of it reaches the second layer at once
+    # the other direction of the first layer spreads it to all steps of the second layer's input
     assert lstm.trace(x, state, direction=0).nan_source()[:2] == (0, 1)
     short = lstm.trace(x, state, layer=0, direction=direction, lengths=[8, 4, 6])
     assert short.nan_source() is None
@@ -448,14 +448,14 @@ def test_nan_in_the_state_is_found_in_the_cell_or_in_the_gates():
     assert lstm.trace(x, (h, c)).nan_source() == (0, 1, "forget", 0)
 
 
-def test_a_cell_that_overflows_is_found_before_what_it_spoils():
+def test_a_cell_that_overflows_is_found_before_the_values_computed_from_it():
     lstm = LSTM(1, 2, activations=("relu", "relu", "tanh"), forget_bias=0, seed=0)
     lstm.load_state_dict({name: np.full(array.shape, 1e10) for name, array in lstm.parameters.items()})
     step, row, gate, unit = lstm.trace(np.ones((9, 1)) * 1e10).nan_source()
     assert (step, row, gate, unit) == (0, 0, "cell", 0)
 
 
-# Written down
+# Files and the report
 
 
 @pytest.mark.parametrize("options", ({}, {"batch_first": True}, {"reverse": True}), ids=repr)
@@ -476,26 +476,26 @@ def test_round_trip_through_a_file(tmp_path, options):
         trace.to_npz(tmp_path / "trace.json")
 
 
-def test_the_report_says_what_happened():
+def test_the_report_describes_gates_and_units():
     trace = constant(0.5, i=0.25, T=4, B=1, H=2)
     trace.cell[:, 0, 1] = [3, -1, 2, 2]
     trace.candidate[:, 0, 1] = [0, 0, -0.8, 0]
     report = trace.report("ab\nd", units=[1]).splitlines()
     assert report[0] == "4 steps, 2 units"
-    assert "forget gate: on average 0.50 of the cell stays at each step" in report
-    assert "input gate: on average 0.25 of the candidate is written" in report
-    assert "output gate: on average 1.00 of the cell is told" in report
+    assert "forget gate: on average 0.50 of the cell is kept at each step" in report
+    assert "input gate: on average 0.25 of the candidate is added to the cell" in report
+    assert "output gate: on average 1.00 of the cell is output" in report
     assert report[-3] == "unit 1: half-life 1.0, cell from -1.00 to 3.00"
-    assert report[-2] == r"  wrote most at step 2 '\n', -0.20; kept least at step 0 'a', 0.50 of it"
-    assert report[-1] == r"  holds +2.00 in the end: -0.10 of step 2 '\n', +0.06 of the initial cell"
+    assert report[-2] == r"  added most at step 2 '\n': -0.20; kept least at step 0 'a': 0.50 of the cell"
+    assert report[-1] == r"  cell at the end +2.00: -0.10 from step 2 '\n', +0.06 from the initial cell"
 
 
-def test_the_report_names_what_went_wrong():
+def test_the_report_names_the_first_value_that_is_not_finite():
     lstm = small_lstm()
     x = np.ones((4, 2, 3))
     x[2, 1] = np.nan
     report = lstm.trace(x).report()
-    assert report.endswith("went wrong first: forget of unit 0, at step 2 of row 1")
+    assert report.endswith("first value that is not finite: forget of unit 0, at step 2 of row 1")
     assert lstm.trace(x[:, 0], lengths=0).report() == "0 steps, 5 units"
 
 
@@ -503,7 +503,7 @@ def test_the_report_of_a_reverse_direction_ends_at_the_first_step():
     lstm = small_lstm(reverse=True)
     trace = lstm.trace(np.random.default_rng(0).standard_normal((6, 3)), lengths=4)
     report = trace.report("abcd", units=[2])
-    assert f"holds {trace.cell[0, 2]:+.2f} in the end" in report
+    assert f"cell at the end {trace.cell[0, 2]:+.2f}" in report
     assert all(f"step {step} {'abcd'[step]!r}" in report for step in (0,))
     assert "step 4" not in report
 
@@ -513,7 +513,7 @@ def test_the_report_of_a_reverse_direction_ends_at_the_first_step():
 
 @pytest.fixture
 def pictures():
-    """matplotlib without a screen."""
+    """Use Matplotlib without a screen."""
     pytest.importorskip("matplotlib").use("Agg")
 
 
@@ -523,7 +523,7 @@ def trace_of(T, **options):
 
 
 def most_salient(trace, row, count):
-    """The units that a picture shows: by `salience`, and none whose cell follows that of one before it."""
+    """Return the units that a picture shows: by `salience`, without units like an earlier one."""
     valid = trace.valid[:, row] if trace.valid.ndim == 2 else trace.valid
     cell = (trace.cell[:, row] if trace.cell.ndim == 3 else trace.cell)[valid].astype(np.float64)
     alike = np.abs(np.corrcoef(cell.T)) > 0.9
@@ -549,9 +549,9 @@ def test_the_units_shown_are_not_copies_of_each_other(pictures):
         return [label.get_text() for label in trace.plot(units=units).axes[1].get_yticklabels()]
 
     assert set(shown(3)) == {f"unit {best}", "unit 3", "unit 4"}
-    assert set(shown(4)[:3]) == set(shown(3))  # and one more, where there are no others
+    assert set(shown(4)[:3]) == set(shown(3))  # and one that is a copy, for no other is left
     assert set(shown(5)) == {f"unit {unit}" for unit in range(5)}
-    assert shown([0, 1, 2]) == ["unit 0", "unit 1", "unit 2"]  # as asked for
+    assert shown([0, 1, 2]) == ["unit 0", "unit 1", "unit 2"]  # the given units
 
 
 def test_a_trace_without_a_valid_step_still_has_units():
@@ -560,7 +560,7 @@ def test_a_trace_without_a_valid_step_still_has_units():
     assert len(GateTrace(**none)._units(3, 0)) == 3
 
 
-def test_the_picture_shows_itself_in_a_notebook(pictures):
+def test_a_notebook_shows_the_picture(pictures):
     assert trace_of(4).plot()._repr_png_().startswith(b"\x89PNG")
 
 
@@ -572,7 +572,7 @@ def test_a_notebook_shows_a_table_of_the_trace():
     assert "<th>valid steps</th><td>12</td>" in shown
 
 
-def test_a_trace_is_a_record():
+def test_attributes_of_a_trace_cannot_be_set():
     trace = trace_of(4)
     with pytest.raises(AttributeError, match="cell cannot be set"):
         trace.cell = trace.cell[:2]
@@ -591,7 +591,7 @@ def test_a_trace_is_a_record():
         ({"reverse": 1}, TypeError, "reverse: expected True or False"),
     ],
 )
-def test_a_trace_refuses_arrays_that_do_not_fit(changed, error, message):
+def test_the_constructor_refuses_arrays_that_do_not_match(changed, error, message):
     with pytest.raises(error, match=message):
         GateTrace(**trace_of(4).to_dict() | changed)
 
@@ -623,7 +623,7 @@ def test_the_picture_holds_the_gates_of_the_most_salient_units(pictures, tmp_pat
     assert len(words) == 8
 
 
-def test_long_words_stand_upright_and_numbers_without_tokens(pictures):
+def test_long_tokens_are_written_vertically_and_steps_without_tokens_are_numbered(pictures):
     trace, words = trace_of(6), ["one", "two", "three", "four", "five", "six"]
     for tokens, rotation in ((words, 0), ([*words[:5], "electroencephalogram"], 90)):
         labels = trace.plot(tokens).axes[4].get_xticklabels()
@@ -632,7 +632,7 @@ def test_long_words_stand_upright_and_numbers_without_tokens(pictures):
     assert trace.plot().axes[4].get_xlabel() == "step"
 
 
-def test_a_long_trace_is_drawn_as_means_and_says_so(pictures):
+def test_a_long_trace_is_drawn_as_means_and_the_axis_says_so(pictures):
     T = 3 * MOST_COLUMNS + 1
     trace = trace_of(T)
     figure = trace.plot("x" * T, units=4)
@@ -650,14 +650,14 @@ def test_a_long_trace_is_drawn_as_means_and_says_so(pictures):
     assert (edges[0], edges[-1]) == (-0.5, T - 0.5)
 
 
-def test_tokens_stand_one_by_one_as_long_as_they_can_be_read(pictures):
+def test_up_to_most_tokens_every_token_is_written(pictures):
     for T, ticks in ((MOST_TOKENS, MOST_TOKENS), (MOST_TOKENS + 1, 12)):
         axes = trace_of(T).plot("x" * T).axes[4]
         assert len(axes.get_xticks()) == ticks
         assert "mean" not in axes.get_xlabel()
 
 
-def test_only_some_steps(pictures):
+def test_the_picture_of_some_of_the_steps(pictures):
     trace = trace_of(30)
     forget, last = (
         trace.plot("abcdefghijklmnopqrstuvwxyz0123", units=[7, 2], steps=(10, 14)).axes[at] for at in (1, 4)
@@ -667,18 +667,18 @@ def test_only_some_steps(pictures):
     assert [label.get_text() for label in last.get_xticklabels()] == list("klmno")
 
 
-def test_steps_that_are_not_valid_stay_empty(pictures):
+def test_steps_that_are_not_valid_are_empty_in_the_picture(pictures):
     lstm = LSTM(3, 5, seed=1)
     mask = np.ones((8, 1), bool)
     mask[[3, 7]] = False
     x, state = random_case(lstm, 8, 1)
     figure = lstm.trace(x, state, mask=mask).plot()
     values = figure.axes[1].collections[0].get_array()
-    assert values.shape == (5, 7)  # what comes after the last valid step is left out
+    assert values.shape == (5, 7)  # steps after the last valid one are not drawn
     assert np.ma.getmaskarray(np.ma.masked_invalid(values)).any(axis=0).tolist() == [t == 3 for t in range(7)]
 
 
-def test_what_is_not_a_number_stays_empty_too(pictures, tmp_path):
+def test_nan_is_empty_in_the_picture(pictures, tmp_path):
     lstm = LSTM(3, 5, seed=1)
     x, _ = random_case(lstm, 6, 1)
     x[3] = np.nan
@@ -687,7 +687,7 @@ def test_what_is_not_a_number_stays_empty_too(pictures, tmp_path):
     assert np.isnan(np.ma.filled(figure.axes[1].collections[0].get_array(), np.nan)[:, 3:]).all()
 
 
-def test_a_font_that_was_installed_since_matplotlib_listed_them_is_found(pictures, monkeypatch):
+def test_a_font_that_is_not_in_matplotlibs_list_yet_is_found(pictures, monkeypatch):
     from matplotlib import font_manager
 
     path = font_manager.findfont("DejaVu Serif")
@@ -699,13 +699,13 @@ def test_a_font_that_was_installed_since_matplotlib_listed_them_is_found(picture
     def families(tokens):
         return trace_of(3).plot(tokens).axes[4].get_xticklabels()[0].get_fontfamily()
 
-    assert families("abc") == ["DejaVu Sans Mono"]  # nothing to look for
+    assert families("abc") == ["DejaVu Sans Mono"]  # no character needs another font
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DejaVu Serif has no Chinese either
         assert families("门abc"[:3]) == ["DejaVu Sans Mono", "DejaVu Serif"]
 
 
-def test_tokens_in_every_script_that_this_machine_has_a_font_for(pictures):
+def test_the_fonts_of_the_tokens_are_installed(pictures):
     from matplotlib import font_manager
 
     families = trace_of(3).plot("abc").axes[4].get_xticklabels()[0].get_fontfamily()
@@ -713,7 +713,7 @@ def test_tokens_in_every_script_that_this_machine_has_a_font_for(pictures):
     assert set(families) <= set(font_manager.get_font_names())
 
 
-def test_a_reverse_direction_says_so(pictures):
+def test_the_axis_says_that_a_direction_is_reversed(pictures):
     assert "read from right to left" in trace_of(6, reverse=True).plot().axes[4].get_xlabel()
 
 
@@ -736,7 +736,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         trace_of(4).plot()
 
 
-# What is refused
+# Wrong arguments
 
 
 @pytest.mark.parametrize(
@@ -765,12 +765,12 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         (lambda lstm, x: lstm.trace(x, lengths=[2, 0]).report("abcde"), ValueError, "tokens: expected 2 to T = 4"),
     ),
 )
-def test_what_is_refused(call, error, message):
+def test_wrong_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(small_lstm(), np.ones((4, 2, 3)))
 
 
-def test_a_trace_in_a_model_that_masks_is_that_of_a_call():
+def test_a_trace_of_a_model_with_a_mask_agrees_with_a_call():
     tokens = np.array([[1, 0, 2], [0, 3, 4], [5, 5, 0]]).T
     model = Sequential(Embedding(6, 3, mask_zero=True, seed=0), LSTM(3, 4, seed=1), LSTM(4, 5, seed=2), Linear(5, 2))
     first = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[0]
