@@ -21,7 +21,7 @@ import numpy as np
 
 from . import __version__, bench
 from .config import set_num_threads, show_config
-from .decoding import generate, surprise
+from .decoding import generate, negative_log_likelihood
 from .layers import Dropout, Embedding, Linear, Sequential
 from .losses import cross_entropy
 from .lstm import LSTM
@@ -557,7 +557,7 @@ def _perplexity(options: Namespace) -> None:
     tokens = vocabulary.encode(text)
     if len(tokens) < 2:
         raise ValueError(f"the text: expected at least two {vocabulary.unit}s, got {len(tokens)}")
-    nats = surprise(model, tokens, progress=True)
+    nats = negative_log_likelihood(model, tokens, progress=True)
     _say(f"{len(tokens)} {vocabulary.unit}s, {len(set(tokens.tolist()))} of {len(vocabulary)} tokens among them")
     _say(f"perplexity  {np.exp(nats):.3f} a {vocabulary.unit}")
     for unit, count in _sizes(vocabulary, text).items():

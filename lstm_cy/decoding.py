@@ -1,4 +1,4 @@
-"""From what a model says of the next token to tokens and text."""
+"""Decoding: choose tokens, labels and text from the scores of a model."""
 
 from __future__ import annotations
 
@@ -52,28 +52,27 @@ def sample(
     logits : array_like, shape (..., n)
         Scores; their last axis is the vocabulary. An entry of -inf is never drawn. Not changed.
     temperature : float
-        At least 0. Below 1 likely tokens become likelier; 0 takes the likeliest, the first of equals.
+        At least 0. Below 1 likely tokens become likelier; 0 selects the likeliest, the first of equal ones.
     top_k : int, optional
         Draw from the `top_k` likeliest tokens only.
     top_p : float, optional
-        Draw from the likeliest tokens only, as many as it takes to have `top_p` of the probability, in (0, 1], between
-        them (A. Holtzman et al., The Curious Case of Neural Text Degeneration, 2020). Of the probability that `top_k`
-        leaves, where both are given.
+        In (0, 1]. Draw only from the fewest likeliest tokens whose probabilities add up to `top_p` (A. Holtzman et al.,
+        The Curious Case of Neural Text Degeneration, 2020). With both options, `top_p` applies after `top_k`.
     rng : numpy.random.Generator, int or None
-        Where the chance comes from: a generator, the seed of one, or None for a fresh one.
+        A generator, the seed of one, or None for a new one.
 
     Returns
     -------
     int, or ndarray of intp, shape (...)
-        An int for logits of one axis.
+        An int for logits with one axis.
 
     Raises
     ------
     TypeError
-        The logits are no real numbers, or another argument is none.
+        The logits or another argument are not real numbers.
     ValueError
-        NaN or infinity among the logits, no token to draw, a temperature that is negative or not finite, or a top_k or
-        top_p out of range.
+        The logits contain NaN or infinity, there is no token to draw, the temperature is negative or not finite, or
+        top_k or top_p is out of range.
 
     Examples
     --------
@@ -93,7 +92,7 @@ def sample(
     if not np.isfinite(highest).all():
         raise ValueError("logits: expected numbers or -inf with a finite largest one, got NaN or infinity")
     if temperature:
-        with np.errstate(over="ignore"):  # a tiny temperature makes -inf of all but the highest, as it should
+        with np.errstate(over="ignore"):  # a tiny temperature correctly gives -inf for all but the highest
             weights = np.exp((logits - highest) / temperature)
         tokens = _draw(_likeliest(weights, top_k, top_p), rng)
     else:
@@ -102,7 +101,7 @@ def sample(
 
 
 def _choice(temperature: float, top_k: int | None, top_p: float | None) -> tuple[float, int | None, float | None]:
-    """These arguments, checked."""
+    """Return these arguments, checked."""
     return (
         number("temperature", temperature, 0, open_high=True),
         None if top_k is None else positive_int("top_k", top_k),
@@ -111,7 +110,7 @@ def _choice(temperature: float, top_k: int | None, top_p: float | None) -> tuple
 
 
 def _likeliest(weights: Array, top_k: int | None, top_p: float | None) -> Array:
-    """`weights`, with zeros in the place of those that `top_k` and `top_p` leave out; of equal ones the first stay."""
+    """Set the `weights` that `top_k` and `top_p` leave out to zero, and return them; of equal ones the first stay."""
     if top_k is None and top_p is None:
         return weights
     order = np.argsort(-weights, axis=-1, kind="stable")
@@ -126,15 +125,15 @@ def _likeliest(weights: Array, top_k: int | None, top_p: float | None) -> Array:
 
 
 def _draw(weights: Array, rng: np.random.Generator) -> Ints:
-    """Tokens with probabilities as their weights are."""
+    """Draw tokens with probabilities proportional to their weights."""
     cumulative = weights.cumsum(axis=-1)
-    # In (0, total]: the first entry to reach it exists, whatever is rounded, and has a weight above 0.
-    reached = cumulative[..., -1:] * (1 - rng.random((*weights.shape[:-1], 1)))
-    result: Ints = (cumulative >= reached).argmax(axis=-1)
+    # In (0, total]: even after rounding, an entry reaches the threshold, and the first that does has a weight above 0.
+    threshold = cumulative[..., -1:] * (1 - rng.random((*weights.shape[:-1], 1)))
+    result: Ints = (cumulative >= threshold).argmax(axis=-1)
     return result
 
 
-# What `generate` needs of a vocabulary.
+# The attributes of a vocabulary that `generate` uses.
 _VOCABULARY = ("missing", "encode", "pieces", "unknown", "__len__")
 
 
@@ -149,35 +148,35 @@ def generate(
     top_p: float | None = None,
     seed: Seed = None,
 ) -> Iterator[str]:
-    """Let a language model go on with a text.
+    """Continue a text with a language model.
 
     Parameters
     ----------
     model : Sequential
-        Tokens (T,) in, logits (T, n) out, as Sequential(Embedding(n, d), LSTM(d, h), Linear(h, n)).
+        Tokens (T,) in, logits (T, n) out, such as Sequential(Embedding(n, d), LSTM(d, h), Linear(h, n)).
     vocabulary : Vocabulary, Words or Bytes
-        Of n tokens; the unknown symbol is never written.
+        With n tokens; the unknown symbol is never generated.
     prompt : str
-        The text to go on with, which passes through the model in one call. Empty: the beginning of a line.
+        The text to continue, which passes through the model in one call. Empty: the beginning of a line.
     length : int
-        How many characters, words or bytes to write.
+        The number of characters, words or bytes to generate.
     temperature, top_k, top_p :
         See `sample`.
     seed : int, numpy.random.Generator or None
-        The same seed gives the same text; None a new one each time.
+        The same seed gives the same text; None gives a new text each time.
 
     Returns
     -------
     iterator of str
-        What follows the prompt, each character or word as soon as it is drawn, bytes as soon as they make a character
-        (`Bytes` tells what becomes of those that make none); the state is carried from one to the next. Arguments are
-        checked and the prompt is read before it is handed out.
+        The text after the prompt: each character or word as soon as it is drawn, bytes as soon as they form a character
+        (for bytes that form none see `Bytes`). The state is carried from token to token. Arguments are checked and the
+        prompt is read before the iterator is returned.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong, the vocabulary does not cover the prompt, or the model's logits are not as many as the
-        vocabulary's tokens.
+        An argument is wrong, the vocabulary does not cover the prompt, or the number of the model's logits differs from
+        the vocabulary's number of tokens.
 
     Examples
     --------
@@ -201,12 +200,12 @@ def generate(
         raise ValueError(f"prompt: not in the model's vocabulary: {', '.join(map(repr, missing[:10]))}")
     if len(vocabulary) > embedding.num_embeddings:
         raise ValueError(
-            f"vocabulary: expected {embedding.num_embeddings} tokens as the model reads, got {len(vocabulary)}"
+            f"vocabulary: expected {embedding.num_embeddings} tokens as in the model's embedding, got {len(vocabulary)}"
         )
     logits, states = model(vocabulary.encode(prompt or "\n"))
     if logits.shape[-1] != len(vocabulary):
         raise ValueError(
-            f"vocabulary: expected {logits.shape[-1]} tokens as the model has logits, got {len(vocabulary)}"
+            f"vocabulary: expected {logits.shape[-1]} tokens, one for each of the model's logits, got {len(vocabulary)}"
         )
     stepper = model.stepper()
     stepper.state = [(h[:, np.newaxis], c[:, np.newaxis]) for h, c in states]
@@ -214,7 +213,7 @@ def generate(
 
 
 def _embedding_of(model: Sequential) -> Embedding:
-    """The first layer of a model that reads tokens."""
+    """Return the first layer of a model that reads tokens."""
     if not isinstance(model, Sequential):
         raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
     first = model.layers[0]
@@ -228,7 +227,7 @@ def _embedding_of(model: Sequential) -> Embedding:
 def _continue(
     stepper: Stepper, unknown: int | None, logits: Array, length: int, choice: dict[str, Any]
 ) -> Iterator[int]:
-    """`length` tokens, each drawn from what the last one brought about."""
+    """Yield `length` tokens, each drawn from the logits after the one before it."""
     for _ in range(length):
         if unknown is not None:
             logits[unknown] = -np.inf
@@ -237,11 +236,13 @@ def _continue(
         logits = stepper.step(token)
 
 
-def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progress: bool = False) -> float:
-    """How much each token of a text surprises a model that has read all those before it, in the mean.
+def negative_log_likelihood(
+    model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progress: bool = False
+) -> float:
+    """Return the mean negative log-likelihood of the tokens of a text, in nats.
 
-    This is the mean of -ln p(token | the tokens before it), in nats; divided by ln 2 it is in bits, and its exponential
-    is the perplexity. The first token is only read.
+    This is the mean of -ln p(token | the tokens before it). Divided by ln 2 it is in bits; its exponential is the
+    perplexity. The first token is only read. ``surprise`` is the old name of this function.
 
     Parameters
     ----------
@@ -250,8 +251,8 @@ def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progres
     tokens : array_like of int, shape (N,)
         The text, at least two tokens.
     chunk : int
-        So many tokens go through the model in one call, the state carried from call to call: a long text needs no more
-        memory than a short one, and the result is the same.
+        The number of tokens that pass through the model in one call. The state is carried from call to call: a long
+        text needs no more memory than a short one, and the result is the same.
     progress : bool
         Show a bar on standard error.
 
@@ -262,7 +263,7 @@ def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progres
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong, or a token is none of the model's.
+        An argument is wrong, or a token is not one of the model's.
 
     Examples
     --------
@@ -270,7 +271,7 @@ def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progres
     >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
     >>> model = Sequential(Embedding(4, 3), LSTM(3, 5), Linear(5, 4))
     >>> model.load_state_dict({"2.weight": np.zeros((4, 5)), "2.bias": np.zeros(4)}, strict=False)
-    >>> round(float(np.exp(surprise(model, [0, 1, 2, 3, 0]))), 4)  # four tokens, and it knows nothing
+    >>> round(float(np.exp(negative_log_likelihood(model, [0, 1, 2, 3, 0]))), 4)  # four equally likely tokens
     4.0
     """
     _embedding_of(model)
@@ -288,19 +289,23 @@ def surprise(model: Sequential, tokens: ArrayLike, *, chunk: int = 1024, progres
     return total / (len(tokens) - 1)
 
 
+#: the old name of `negative_log_likelihood`
+surprise = negative_log_likelihood
+
+
 class Hypothesis(NamedTuple):
     """A sequence that `beam_search` found.
 
     Attributes
     ----------
     tokens : ndarray of intp
-        Without the start and the end.
+        Without the start token and the end token.
     score : float
-        What it is ranked by: `log_probability` over the length penalty.
+        The ranking criterion: `log_probability` divided by the length penalty.
     log_probability : float
-        The sum over its tokens, the end among them.
+        The sum over its tokens, including the end.
     ended : bool
-        False if it was cut at the longest length, before its end.
+        False if it was cut at `max_length`, before its end.
     """
 
     tokens: Ints
@@ -320,43 +325,43 @@ def beam_search(
     length_penalty: float = 0.0,
     row_axis: int = 1,
 ) -> list[Hypothesis]:
-    """The likeliest sequences that a model can tell the next token of.
+    """Return the likeliest sequences of a model that predicts the next token.
 
     Parameters
     ----------
     step : callable
         ``step(tokens, state) -> (log_probabilities, state)``: tokens (K,) of intp, the last of each of K sequences,
-        and the state before it; log-probabilities (K, V) of the next token, at most 0, -inf for what cannot come.
+        and the state before it; log-probabilities (K, V) of the next token, at most 0, -inf for impossible tokens.
     state : array, or tuples, lists and None with arrays in them
-        The state before `start`, for one row. Between steps its rows are chosen anew, and repeated, to go with the
+        The state before `start`, for one row. Between steps its rows are selected, and repeated, to match the
         sequences; tuples become lists.
     start, end : int
-        The token that `step` is first given; the token, less than V, after which nothing comes.
+        The first token passed to `step`; the token, less than V, that ends a sequence.
     beam_width : int
-        How many sequences are kept at each length, and returned at most. 1, without a penalty, is greedy search.
+        The largest number of sequences kept at each length, and returned. 1, without a penalty, is greedy search.
     max_length : int
-        How many steps are made at most.
+        The largest number of steps.
     length_penalty : float
-        alpha, at least 0: a sequence of n tokens, the end among them, is ranked by its log-probability over
+        alpha, at least 0: a sequence of n tokens, including the end, is ranked by its log-probability divided by
         ((5 + n) / 6)**alpha (Wu et al., Google's neural machine translation system, 2016, equation 14). 0: by its
-        log-probability, which favours short ones.
+        log-probability, which favours short sequences.
     row_axis : int
-        Which axis of the state's arrays is that of the rows: 1 as an LSTM's (h, c) have it.
+        The axis of the rows in the state's arrays: 1 for an LSTM's (h, c).
 
     Returns
     -------
     list of Hypothesis
-        The best first: those that ended before those that did not, each by score; of equals the one found first.
+        The best first: those that ended before those that did not, each by score; equal ones in the order found.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not what is expected, or `step` returns NaN, log-probabilities above 0 or another shape.
+        An argument is wrong, or `step` returns NaN, log-probabilities above 0 or another shape.
 
     Notes
     -----
-    At each length the `beam_width` likeliest continuations are looked at; those among them that end are set aside, and
-    as many others as can be had go on. The search is over when none of these can come among the best.
+    At each length, those of the `beam_width` likeliest continuations that end are stored as results, and the
+    `beam_width` likeliest others are continued. The search stops when none of these can become one of the best.
 
     Examples
     --------
@@ -378,8 +383,8 @@ def beam_search(
     if not callable(step):
         raise TypeError(f"step: expected a callable, got {type(step).__name__}")
 
-    # Of each length: which sequence of the length before each goes on from, and with which token. Sequences are put
-    # together from them at the end, so that a step costs the same however long they are.
+    # For each length: the row of the sequence that each one continues, and its last token. Sequences are assembled from
+    # them at the end, so that the cost of a step does not depend on the length.
     history: list[tuple[Ints, Ints]] = []
     ended: list[
         tuple[float, float, int, int]
@@ -388,18 +393,18 @@ def beam_search(
     for length in range(1, max_length + 1):
         result, state = pair_of("step", step(tokens, state), "(log_probabilities, state)")
         candidates = totals[:, np.newaxis] + _log_probabilities(result, len(tokens), end)
-        # Each row ends in one candidate at most: so many more make sure that `beam_width` are left to go on.
+        # Each row ends in at most one candidate: with this many more, `beam_width` are left to continue.
         best = _best(candidates.reshape(-1), beam_width + len(tokens))
         rows, following = np.unravel_index(best, candidates.shape)
         for row in rows[:beam_width][following[:beam_width] == end]:
             total = float(candidates[row, end])
             ended.append((total / penalty(length), total, length - 1, int(row)))
         ended = sorted(ended, key=lambda found: -found[0])[:beam_width]
-        going_on = np.flatnonzero(following != end)[:beam_width]
-        rows, tokens = rows[going_on], following[going_on]
+        unended = np.flatnonzero(following != end)[:beam_width]
+        rows, tokens = rows[unended], following[unended]
         totals = candidates[rows, tokens]
         history.append((rows, tokens))
-        # What goes on only becomes less likely; at best it is as long as it may be.
+        # Probabilities only decrease, and the largest length has the largest penalty: this bounds every later score.
         if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1][0]):
             break
         name = "state" if length == 1 else "step"
@@ -409,13 +414,13 @@ def beam_search(
             raise ValueError(f"{name}: expected a state nested less deeply") from None
     cut = [(float(total) / penalty(length), float(total), length, row) for row, total in enumerate(totals)]
     return [
-        Hypothesis(_sequence(history[:steps], row), score, total, place < len(ended))
-        for place, (score, total, steps, row) in enumerate((ended + cut)[:beam_width])
+        Hypothesis(_sequence(history[:steps], row), score, total, i < len(ended))
+        for i, (score, total, steps, row) in enumerate((ended + cut)[:beam_width])
     ]
 
 
 def _length_penalty(alpha: float, max_length: int) -> Callable[[int], float]:
-    """What a log-probability is divided by, as a function of a sequence's length."""
+    """Return the divisor of a log-probability as a function of a sequence's length."""
     alpha = number("length_penalty", alpha, 0, open_high=True)
 
     def penalty(length: int) -> float:
@@ -432,17 +437,17 @@ def _length_penalty(alpha: float, max_length: int) -> Callable[[int], float]:
 
 
 def _best(values: Array, most: int) -> Ints:
-    """The places of the `most` largest of `values`, the largest first and of equals the first; none of -inf."""
+    """Return the indices of the `most` largest `values` above -inf, in descending order; of equal ones the first."""
     least = -np.inf
-    if len(values) > most:  # sorts far fewer of them
+    if len(values) > most:  # leaves far fewer values to sort
         least = np.partition(values, len(values) - most)[len(values) - most]
-    places = np.flatnonzero(values >= least if least > -np.inf else values > least)
-    result: Ints = places[np.argsort(-values[places], kind="stable")[:most]]
+    indices = np.flatnonzero(values >= least if least > -np.inf else values > least)
+    result: Ints = indices[np.argsort(-values[indices], kind="stable")[:most]]
     return result
 
 
 def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
-    """What `step` gave, checked, as a float64 array (K, V)."""
+    """Return the checked log-probabilities from `step` as a float64 array (K, V)."""
     array = np.asarray(real_array("step", value, "log-probabilities"), np.float64)
     if array.ndim != 2 or len(array) != rows or array.shape[1] <= end:
         raise ValueError(f"step: expected log-probabilities (K, V) with K = {rows}, V > end = {end}, got {array.shape}")
@@ -452,7 +457,7 @@ def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
 
 
 def _chosen(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
-    """The `rows` of all arrays in `state`, which have `of` rows; `name` is where the state came from."""
+    """Return the `rows` of all arrays in `state`, which have `of` rows; `name` is the argument in error messages."""
     if state is None:
         return None
     if isinstance(state, tuple | list):
@@ -464,31 +469,31 @@ def _chosen(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
 
 
 def _sequence(history: list[tuple[Ints, Ints]], row: int) -> Ints:
-    """The tokens that led to what is in `row` after this history."""
+    """Return the tokens of the sequence that is in `row` after this history."""
     tokens = np.empty(len(history), np.intp)
-    for place in range(len(history) - 1, -1, -1):
-        parents, following = history[place]
-        tokens[place], row = following[row], parents[row]
+    for i in range(len(history) - 1, -1, -1):
+        parents, following = history[i]
+        tokens[i], row = following[row], parents[row]
     return tokens
 
 
 def ctc_greedy(
     scores: ArrayLike, lengths: ArrayLike | None = None, blank: int = 0, *, batch_first: bool = False
 ) -> Any:
-    """The labels of the likeliest class at each step: repetitions merged, then blanks taken out.
+    """Return the labels of the likeliest class at each step, with repetitions merged and then blanks removed.
 
-    That is the likeliest alignment, whose labels need not be the likeliest ones: `ctc_beam` adds alignments up.
+    This is the likeliest alignment. Its labels need not be the likeliest ones: `ctc_beam` sums over alignments.
 
     Parameters
     ----------
     scores : array_like (T, B, V), (B, T, V) with `batch_first`, or (T, V)
-        Of V classes, before or after a softmax, as `lstm_cy.ctc` was given them. Not changed.
+        Scores of V classes, before or after a softmax, in the layout of `lstm_cy.ctc`. Not changed.
     lengths : array_like of integers, (B,), or an integer for one sequence, optional
         Steps at and past a row's length are not read.
     blank : int
-        The class that says nothing, 0 to V - 1.
+        The class that stands for no label, 0 to V - 1.
     batch_first : bool
-        Rows come before steps.
+        The first axis is the rows, the second the steps.
 
     Returns
     -------
@@ -498,8 +503,8 @@ def ctc_greedy(
     Raises
     ------
     TypeError, ValueError
-        The scores are no real numbers, or NaN within a row's length; a shape does not fit; a length or the blank is out
-        of range.
+        The scores are not real numbers, or are NaN within a row's length; a shape does not fit; a length or the blank
+        is out of range.
 
     Notes
     -----
@@ -527,50 +532,49 @@ def ctc_beam(
     language_model: _LanguageModel | None = None,
     max_classes: int | None = None,
 ) -> Any:
-    """The likeliest labels, all alignments that say them added up, by prefix beam search.
+    """Return the likeliest labels, summed over their alignments, by prefix beam search.
 
     Parameters
     ----------
     scores, lengths :
-        As for `ctc_greedy`; the scores are those before a softmax, or logarithms of what comes out of one.
+        As for `ctc_greedy`; the scores are logits, or logarithms of the results of a softmax.
     beam_width : int
-        How many prefixes are followed at a time. One that is given up, but would have become likely, is missed.
+        The number of prefixes followed at a time. A prefix that is dropped, but would become likely later, is missed.
     blank, batch_first :
         As for `ctc_greedy`.
     language_model : callable, optional
-        ``language_model(prefix, label) -> float`` is added where `label`, an int, goes behind `prefix`, a tuple of
-        ints: the logarithm of a weight; -inf rules the label out there, as a lexicon does. It is asked at most once for
-        each such pair of a row.
+        ``language_model(prefix, label) -> float``, the logarithm of a weight, is added to the score when `label`, an
+        int, is appended to `prefix`, a tuple of ints; -inf excludes the label there, as a lexicon does. It is called at
+        most once for each such pair of a row.
     max_classes : int, optional
-        How many of a step's likeliest classes, the blank aside, may go behind a prefix. None: as many as can matter.
-        Without a language model these are the `beam_width` + 1 likeliest, for which the result is that of all classes;
-        with one, which may favour any class, they are all: it is asked for every label behind every prefix, and a
-        vocabulary of thousands of word pieces needs a limit of some tens.
+        The number of a step's likeliest classes, without the blank, that may extend a prefix. None: as many as can
+        matter. Without a language model these are the `beam_width` + 1 likeliest, with the same result as for all
+        classes. With one, which may favour any class, they are all classes: it is called for every label after every
+        prefix, and a vocabulary of thousands of word pieces needs a limit of some tens.
 
     Returns
     -------
     list of B lists of (labels, score), or one such list for one sequence
-        At most `beam_width`, the best first: labels an ndarray of intp (S,), score the logarithm of the probability of
-        all their alignments that were followed, plus what the language model added. Empty where scores and language
-        model of -inf leave nothing.
+        At most `beam_width`, the best first. labels is an ndarray of intp (S,); score is the logarithm of the
+        probability of all their alignments that were followed, plus the sum of the language model's values. Empty if
+        -inf in the scores and from the language model excludes all labels.
 
     Raises
     ------
     TypeError, ValueError
-        As `ctc_greedy`; scores of +inf, or of nothing but -inf in a step; `beam_width` or `max_classes` is not a
-        positive integer; the language model is no callable, or gives what is no number below +inf, or numbers whose sum
-        is none.
+        As for `ctc_greedy`; scores of +inf, or of only -inf in a step; `beam_width` or `max_classes` is not a positive
+        integer; the language model is not a callable, or a value it returns, or their sum, is not a number below +inf.
 
     Notes
     -----
-    A. Graves and N. Jaitly, Towards end-to-end speech recognition with recurrent neural networks, 2014, algorithm 1. Of
-    each prefix, alignments that end in a blank and alignments that end in its last label are kept apart: said once
-    more, that label is a second one behind a blank, but still the first one otherwise. A row's time is proportional to
-    its steps.
+    A. Graves and N. Jaitly, Towards end-to-end speech recognition with recurrent neural networks, 2014, algorithm 1.
+    The alignments of a prefix that end in a blank are summed separately from those that end in its last label: if the
+    next class is this label again, it is a new label after a blank, but a repetition otherwise. The time for a row is
+    proportional to its steps.
 
     Examples
     --------
-    The blank is the likelier class at each step, but only one of four alignments has no label:
+    The blank is the likelier class at each step, but only one of four alignments gives no label:
 
     >>> import numpy as np
     >>> scores = np.log([[0.6, 0.4], [0.6, 0.4]])
@@ -593,7 +597,7 @@ def ctc_beam(
 def _scores_of_rows(
     scores: ArrayLike, lengths: ArrayLike | None, blank: int, batch_first: bool
 ) -> tuple[list[Array], bool]:
-    """The checked scores of each row, (T_b, V), and whether they came as one sequence."""
+    """Return the checked scores of each row, (T_b, V), and whether they were passed as one sequence."""
     scores, batch_first = real_array("scores", scores), flag("batch_first", batch_first)
     if scores.ndim not in (2, 3):
         raise ValueError(
@@ -625,9 +629,9 @@ def _log_softmax(scores: Array, index: int) -> Array:
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():
         raise ValueError(
-            f"scores: expected numbers or -inf with a finite largest one at each step, not so in row {index}"
+            f"scores: expected numbers or -inf with a finite largest one at each step, got none in row {index}"
         )
-    with np.errstate(over="ignore"):  # what is so far below the highest is -inf
+    with np.errstate(over="ignore"):  # a score too far below the highest becomes -inf
         scores -= highest
     scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return scores
@@ -636,18 +640,19 @@ def _log_softmax(scores: Array, index: int) -> Array:
 def _prefix_search(
     scores: Array, width: int, blank: int, most: int | None, language_model: _LanguageModel | None
 ) -> list[tuple[Ints, float]]:
-    """[(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
-    # Why `width` + 1 classes are enough without a language model: behind a prefix that ends in another label, a class
-    # scores what the prefix has plus the class's log-probability; behind one that ends in the class itself, less. So of
-    # a class v that is not among these, `width` other classes behind the same prefix score at least as much, the one
-    # that the prefix ends in left out; so does a prefix that is followed already, where one of them is merged into it,
-    # for its score only grows. Rounding keeps this order, and of equals `_best` takes prefixes that stay and likelier
-    # classes first: v cannot be one of the `width` best.
+    """Return [(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
+    # `width` + 1 classes are enough without a language model. A class appended to a prefix that ends in another label
+    # scores the prefix's score plus the class's log-probability; appended to a prefix that ends in this class, less.
+    # Let v be a class that is not among the `width` + 1 likeliest. At least `width` of these differ from the prefix's
+    # last label, and appended to the same prefix score at least as much as v. If one of them is merged into a prefix
+    # that is already in the beam, that prefix scores at least as much too, because merging only increases its score.
+    # Rounding keeps this order, and of equal scores `_best` takes prefixes that stay and likelier classes first.
+    # Therefore v cannot be one of the `width` best.
     if most is None:
         most = width + 1 if language_model is None else scores.shape[1]
     prefixes = _Prefixes(blank)
     weights = None if language_model is None else _Weights(language_model, prefixes, scores.shape[1])
-    # Of each prefix the alignments that end in a blank, and those that end in its last label; as logarithms.
+    # For each prefix, the log-probabilities of its alignments that end in a blank, and that end in its last label.
     beam, in_blank, in_label = [0], np.zeros(1), np.full(1, -np.inf)
     for step in scores:
         classes, last = _likeliest_classes(step, blank, most), prefixes.last_labels(beam)
@@ -655,12 +660,12 @@ def _prefix_search(
         longer = (
             np.where(last[:, np.newaxis] == classes, in_blank[:, np.newaxis], either[:, np.newaxis]) + step[classes]
         )
-        # Where a prefix with one label more is followed already, what would become it is added to it.
+        # If the extended prefix is already in the beam, the extension is added to it.
         own, parent = prefixes.followed(beam)
         joining = np.where(last[own] == last[parent], in_blank[parent], either[parent]) + step[last[own]]
         if weights is not None:
-            longer = _weighed(longer, weights.behind(beam, classes))
-            joining = _weighed(joining, weights.known([beam[place] for place in parent], last[own]))
+            longer = _weighed(longer, weights.after(beam, classes))
+            joining = _weighed(joining, weights.known([beam[i] for i in parent], last[own]))
         in_blank, in_label = either + step[blank], in_label + step[last]
         in_label[own] = np.logaddexp(in_label[own], joining)
         pair, column = np.nonzero(last[own][:, np.newaxis] == classes)
@@ -678,24 +683,24 @@ def _prefix_search(
     return [(prefixes.labels(number), float(score)) for number, score in zip(beam, sums, strict=True)]
 
 
-def _checked_weights(answers: list[Any]) -> Array:
-    """What a language model answered, as numbers below infinity."""
-    if set(map(type, answers)) == {float}:  # as it mostly is: checked all at once
-        weights = np.array(answers)
+def _checked_weights(values: list[Any]) -> Array:
+    """Return the checked values of a language model, numbers below infinity, as an array."""
+    if set(map(type, values)) == {float}:  # the usual case, checked all at once
+        weights = np.array(values)
         if (weights < np.inf).all():
             return weights
-    return np.array([number("language_model", answer, open_high=True) for answer in answers])
+    return np.array([number("language_model", value, open_high=True) for value in values])
 
 
 def _likeliest_classes(step: Array, blank: int, most: int) -> Ints:
-    """The `most` likeliest classes of a step, the blank aside, the likeliest first."""
+    """Return the `most` likeliest classes of a step without the blank, the likeliest first."""
     scores = step.copy()
     scores[blank] = -np.inf
     return _best(scores, most)
 
 
 def _weighed(scores: Array, weights: Array) -> Array:
-    """Scores with the weights of a language model added."""
+    """Return the scores plus the weights of a language model."""
     with np.errstate(over="ignore"):
         sums = scores + weights
     if (sums == np.inf).any():
@@ -704,9 +709,9 @@ def _weighed(scores: Array, weights: Array) -> Array:
 
 
 class _Prefixes:
-    """The prefixes of a row as a tree: each has a number, a last label, and the number of the prefix before it.
+    """The prefixes of a row as a tree: each has a number, a last label, and the number of its parent prefix.
 
-    A prefix is identified by its number: however long it is, it is neither copied nor compared.
+    A prefix is identified by its number, so that its labels are neither copied nor compared.
     """
 
     def __init__(self, blank: int) -> None:
@@ -717,20 +722,20 @@ class _Prefixes:
         return np.array([self.last[number] for number in beam], np.intp)
 
     def followed(self, beam: list[int]) -> tuple[Ints, Ints]:
-        """The places in the beam of prefixes whose parents are in it too, and the places of these."""
-        places = {number: place for place, number in enumerate(beam)}
-        pairs = [(place, places.get(self.parents[number], -1)) for number, place in places.items()]
+        """Return the beam indices of the prefixes whose parents are in the beam, and the indices of these parents."""
+        indices = {number: i for i, number in enumerate(beam)}
+        pairs = [(i, indices.get(self.parents[number], -1)) for number, i in indices.items()]
         own, parent = np.array([pair for pair in pairs if pair[1] >= 0], np.intp).reshape(-1, 2).T
         return own, parent
 
     def grown(self, beam: list[int], classes: Ints, best: Ints) -> list[int]:
-        """The next beam: `best` are places in this one or, past its end, in a table (beam, classes) of longer ones."""
+        """Return the next beam. `best` are indices in this beam, followed by its extensions, (beam, classes)."""
         labels, result = classes.tolist(), []
-        for place in best.tolist():
-            if place < len(beam):
-                result.append(beam[place])
+        for index in best.tolist():
+            if index < len(beam):
+                result.append(beam[index])
             else:
-                parent, column = divmod(place - len(beam), len(labels))
+                parent, column = divmod(index - len(beam), len(labels))
                 result.append(self._longer(beam[parent], labels[column]))
         return result
 
@@ -742,7 +747,7 @@ class _Prefixes:
         return number
 
     def labels(self, number: int) -> Ints:
-        """All labels of a prefix."""
+        """Return all labels of a prefix."""
         labels = []
         while number:
             labels.append(self.last[number])
@@ -751,29 +756,29 @@ class _Prefixes:
 
 
 class _Weights:
-    """What a language model says of labels behind prefixes: asked at most once for each pair."""
+    """The values of a language model for labels after prefixes; it is called at most once for each pair."""
 
     def __init__(self, language_model: _LanguageModel, prefixes: _Prefixes, classes: int) -> None:
         self._language_model, self._prefixes, self._classes = language_model, prefixes, classes
-        # Of each prefix its labels, and the weights of all classes behind it, NaN where it has not been asked.
+        # For each prefix its labels, and the weights of all classes after it, NaN where not yet computed.
         self._known: dict[int, tuple[tuple[int, ...], Array]] = {}
         self._most = 64
 
-    def behind(self, beam: list[int], classes: Ints) -> Array:
-        """The weights of `classes` behind each prefix of a beam, (beam, classes)."""
+    def after(self, beam: list[int], classes: Ints) -> Array:
+        """Return the weights of `classes` after each prefix of a beam, (beam, classes)."""
         table = np.stack([self._row(prefix, classes) for prefix in beam])
         if len(self._known) > self._most:
-            self._forget(beam)
+            self._drop_unreachable(beam)
         return table
 
     def known(self, beam: list[int], labels: Ints) -> Array:
-        """The weight of a label behind each prefix, for which the model has been asked."""
+        """Return the weight of a label after each prefix; the weight must have been computed before."""
         return np.array([self._known[number][1][label] for number, label in zip(beam, labels, strict=True)])
 
     def _row(self, prefix: int, classes: Ints) -> Array:
         if prefix not in self._known:
-            before = self._prefixes.parents[prefix]
-            labels = (*self._known[before][0], self._prefixes.last[prefix]) if prefix else ()
+            parent = self._prefixes.parents[prefix]
+            labels = (*self._known[parent][0], self._prefixes.last[prefix]) if prefix else ()
             self._known[prefix] = labels, np.full(self._classes, np.nan)
         labels, weights = self._known[prefix]
         new = classes[np.isnan(weights[classes])]
@@ -781,11 +786,11 @@ class _Weights:
             weights[new] = _checked_weights([self._language_model(labels, label) for label in new.tolist()])
         return weights[classes]
 
-    def _forget(self, beam: list[int]) -> None:
-        """Drop the prefixes that cannot come back: neither they nor any that they begin with is in the beam."""
-        alive = set(beam)
-        for prefix in sorted(self._known):  # a prefix has a higher number than those that it begins with
-            if self._prefixes.parents[prefix] in alive:
-                alive.add(prefix)
-        self._known = {prefix: known for prefix, known in self._known.items() if prefix in alive}
+    def _drop_unreachable(self, beam: list[int]) -> None:
+        """Drop the prefixes that cannot return to the beam: neither they nor any of their ancestors is in it."""
+        reachable = set(beam)
+        for prefix in sorted(self._known):  # a prefix has a higher number than its ancestors
+            if self._prefixes.parents[prefix] in reachable:
+                reachable.add(prefix)
+        self._known = {prefix: known for prefix, known in self._known.items() if prefix in reachable}
         self._most = max(64, 2 * len(self._known))

@@ -19,7 +19,7 @@ IGNORE_INDEX = -100  # PyTorch's default
 
 
 class NothingToCount(ValueError):
-    """What a loss raises where there is no element to take the mean over; `fit` passes such a batch over."""
+    """Raised by a loss that has no element to average over; `fit` skips such a batch."""
 
 
 def cross_entropy(
@@ -31,30 +31,30 @@ def cross_entropy(
     ignore_index: int = IGNORE_INDEX,
     weight: ArrayLike | None = None,
 ) -> tuple[float, Array]:
-    """Mean of -log softmax(prediction)[target], in nats.
+    """Return the mean of -log softmax(prediction)[target], in nats, and its gradient.
 
     Parameters
     ----------
     prediction : array_like, float32 or float64, (..., C)
         Scores before the softmax (logits) of C classes.
     target : array_like of integers, (...)
-        The right class of each element, 0 to C - 1, or `ignore_index`.
+        The correct class of each element, 0 to C - 1, or `ignore_index`.
     lengths : array_like of integers, (B,), or an integer, optional
         Steps at and past a row's length are not counted. The prediction is then (T, B, C), or (B, T, C) with
         `batch_first`; for one sequence (T, C) lengths is an integer.
     batch_first : bool
-        Which of the first two axes is time; read only together with `lengths`.
+        Whether axis 1 is time, not axis 0; used only together with `lengths`.
     ignore_index : int
         Elements with this target are not counted.
     weight : array_like (C,), optional
-        How much an element of each class counts; the mean is that of the counted elements with these weights.
+        The weight of each class; the loss is the weighted mean over the counted elements.
 
     Returns
     -------
     loss : float
         The mean over the counted elements, accumulated in float64.
     gradient : ndarray (..., C)
-        In the prediction's dtype; exactly 0 where an element is not counted, whatever the prediction holds
+        In the prediction's dtype; exactly 0 where an element is not counted, for any value of the prediction
         there.
 
     Raises
@@ -70,14 +70,14 @@ def cross_entropy(
     -----
     With z the prediction and k the target of an element, the loss is log(sum_j exp(z_j)) - z_k and its
     gradient softmax(z) - onehot(k) (C. M. Bishop, Pattern Recognition and Machine Learning, 2006,
-    equation 4.109). The largest score is taken off first, so that no score overflows.
+    equation 4.109). The largest score is subtracted first, so that no exponential overflows.
 
     Examples
     --------
     >>> import numpy as np
     >>> from lstm_cy import cross_entropy
     >>> loss, gradient = cross_entropy(np.zeros((2, 4)), [3, 0])
-    >>> round(loss, 4)  # log(4): nothing is known yet
+    >>> round(loss, 4)  # log(4): all four classes are equally likely
     1.3863
     >>> gradient[0].tolist()
     [0.125, 0.125, 0.125, -0.375]
@@ -96,15 +96,15 @@ def cross_entropy(
     classes = prediction.shape[-1]
     wrong = counted & ((target < 0) | (target >= classes))
     if wrong.any():
-        place = tuple(map(int, np.argwhere(wrong)[0]))
+        index = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(
-            f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignored}, got {target[place]} at {place}"
+            f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignored}, got {target[index]} at {index}"
         )
     shares = _shares(weight, classes, target[counted])
     if not shares.any():
         raise NothingToCount("nothing to count: every element is ignored, past its row's length or of weight 0")
 
-    with np.errstate(invalid="ignore", over="ignore"):  # the loss itself tells that it is not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
         scores = prediction[counted]
         scores -= scores.max(axis=1, keepdims=True)
         at_target = np.arange(len(scores)), target[counted]
@@ -123,18 +123,18 @@ def cross_entropy(
 def mse(
     prediction: ArrayLike, target: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
 ) -> tuple[float, Array]:
-    """Mean of (prediction - target)**2.
+    """Return the mean of (prediction - target)**2, and its gradient.
 
     Parameters
     ----------
     prediction : array_like, float32 or float64, any shape
     target : array_like of numbers
-        In exactly the prediction's shape; converted to its dtype.
+        Exactly the prediction's shape; converted to its dtype.
     lengths : array_like of integers, (B,), or an integer, optional
         Steps at and past a row's length are not counted. The prediction is then (T, B, C), or (B, T, C) with
         `batch_first`; for one sequence (T, C) lengths is an integer.
     batch_first : bool
-        Which of the first two axes is time; read only together with `lengths`.
+        Whether axis 1 is time, not axis 0; used only together with `lengths`.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def mse(
         The mean over the counted elements, accumulated in float64.
     gradient : ndarray
         2 (prediction - target) / count, in the prediction's shape and dtype; exactly 0 where an element is
-        not counted, whatever prediction and target hold there.
+        not counted, for any values of prediction and target there.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def mse(
     if count == 0:
         raise NothingToCount("nothing to count: there are no elements, or all are past their row's length")
 
-    with np.errstate(invalid="ignore", over="ignore"):  # the loss itself tells that it is not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
         gradient = np.asarray(prediction - target)
         if counted is not None:
             gradient[~counted] = 0
@@ -188,42 +188,42 @@ def ctc(
     batch_first: bool = False,
     zero_infinity: bool = False,
 ) -> tuple[float, Array]:
-    """Connectionist temporal classification: mean over the rows of -log p(target), in nats.
+    """Return the mean over the rows of -log p(target), in nats, and its gradient.
 
-    For sequences of labels shorter than their inputs where nobody knows which step says which label, as in speech: p is
-    the sum over all alignments, the ways to say one class a step so that the target is left once repetitions are merged
-    and blanks taken out.
+    This is connectionist temporal classification (CTC), for sequences of labels that are shorter than their inputs and
+    not aligned with them, as in speech. p is the sum of the probabilities of all alignments. An alignment has one class
+    per step, and gives the target after repetitions are merged and blanks removed.
 
     Parameters
     ----------
     prediction : array_like, float32 or float64, (T, B, V)
-        Scores before the softmax (logits) of V classes, the blank among them; (B, T, V) with `batch_first`; or one
+        Scores before the softmax (logits) of V classes, including the blank; (B, T, V) with `batch_first`; or one
         sequence (T, V).
     target : array_like of integers (B, S), or list of B arrays (S_b,)
-        Each row's labels, 0 to V - 1 but not the blank; for one sequence (S,). An array's rows end as
-        `target_lengths` says; without it at their first blank: the zeros that `lstm_cy.pad(..., batch_first=True)` puts
-        behind the shorter ones fit the default. No label at all is a target too.
+        Each row's labels, 0 to V - 1 but not the blank; for one sequence (S,). An array's rows have `target_lengths`
+        labels, or without it end at their first blank: the padding of `lstm_cy.pad(..., batch_first=True)`, zeros, fits
+        the default blank. A target may have no labels.
     lengths : array_like of integers, (B,), or an integer for one sequence, optional
-        Steps at and past a row's length do not take part.
+        Steps at and past a row's length are not used.
     target_lengths : array_like of integers, (B,), or an integer for one sequence, optional
-        How many labels each row of an array has.
+        The number of labels in each row of an array.
     blank : int
-        The class that says nothing, 0 to V - 1.
+        The class that stands for no label, 0 to V - 1.
     batch_first : bool
-        Rows come before steps in the prediction.
+        The prediction's first axis is the rows, the second the steps.
     zero_infinity : bool
         A row whose target no alignment can give has loss 0 and gradient 0 (it still counts as a row), as in PyTorch;
-        otherwise a row too short for its target is a ValueError.
+        without this option a row too short for its target is a ValueError.
 
     Returns
     -------
     loss : float
-        The sum of the rows' losses, in float64, over B. It is what ``torch.nn.functional.ctc_loss`` gives for
-        log-softmax(prediction) with ``reduction="sum"``, over B; PyTorch's "mean" divides each row by the length of its
-        target first. Infinite where scores of -inf rule the target out, NaN where a row's scores are not finite.
+        The sum of the rows' losses, in float64, divided by B. It equals ``torch.nn.functional.ctc_loss`` of
+        log-softmax(prediction) with ``reduction="sum"``, divided by B; PyTorch's "mean" first divides each row by the
+        length of its target. Infinite if scores of -inf exclude the target, NaN if a row's scores are not finite.
     gradient : ndarray
         With respect to the scores, in the prediction's shape and dtype; exactly 0 past a row's length; NaN in rows
-        whose loss is not finite, and in no other.
+        whose loss is not finite, and in no others.
 
     Raises
     ------
@@ -231,24 +231,24 @@ def ctc(
         The prediction is not float32 or float64, or the target or lengths are not integers.
     ValueError
         Shapes do not fit, a label, a length or the blank is out of range, or a row has fewer steps than its target
-        needs: one for each label, and one more between two that are alike.
+        needs: one for each label, and one more between two equal labels.
     NothingToCount
-        A ValueError: there is no row.
+        A ValueError: there are no rows.
 
     Notes
     -----
     A. Graves, S. Fernandez, F. Gomez and J. Schmidhuber, Connectionist temporal classification: labelling unsegmented
-    sequence data with recurrent neural networks, 2006, equations 6 to 16; in sums of logarithms. The gradient of a step
-    is softmax(prediction) minus the share of the alignments that say each class there. For `fit`, whose loss this may
-    be, y is the target: one for each row, (B, S), ended by blanks.
+    sequence data with recurrent neural networks, 2006, equations 6 to 16, computed in logarithms. The gradient of a
+    step is softmax(prediction) minus the share of each class in the alignments at this step. As the loss of `fit`, the
+    target is y: one for each row, (B, S), padded with blanks.
 
     Examples
     --------
     >>> import numpy as np
     >>> from lstm_cy import ctc
-    >>> scores = np.zeros((2, 1, 3))  # two steps of one row that could say a blank, 1 or 2
+    >>> scores = np.zeros((2, 1, 3))  # two steps of one row; the classes are the blank, 1 and 2
     >>> loss, gradient = ctc(scores, [[1]])
-    >>> round(float(np.exp(-loss)), 4)  # of 9 alignments three say 1: (1, 1), (1, blank), (blank, 1)
+    >>> round(float(np.exp(-loss)), 4)  # 3 of 9 alignments give the label 1: (1, 1), (1, blank), (blank, 1)
     0.3333
     >>> gradient[0, 0, 1:].round(4).tolist()
     [-0.3333, 0.3333]
@@ -278,14 +278,14 @@ def ctc(
     gradient, losses = np.zeros_like(prediction), np.empty(rows)
     ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, 1 / rows, batch_first)
     if zero_infinity:
-        lost = np.isinf(losses)
-        losses[lost] = 0
-        gradient[lost if batch_first else (slice(None), lost)] = 0
+        infinite = np.isinf(losses)
+        losses[infinite] = 0
+        gradient[infinite if batch_first else (slice(None), infinite)] = 0
     return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
 
 
 def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
-    """How much each element with such a target counts in the mean, in float64."""
+    """Return each element's share of the mean, by the weight of its target, in float64."""
     if weight is None:
         return np.full(len(target), 1.0 / max(len(target), 1))
     weight = float_array("weight", weight, np.float64)
@@ -303,7 +303,7 @@ def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
 
 
 def sum_of_squares(array: Array) -> float:
-    """The sum of the squares of all entries, accumulated in float64 without a copy in float64."""
+    """Return the sum of the squares of all entries, accumulated in float64 without a copy in float64."""
     flat = array.reshape(-1)
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
@@ -317,7 +317,7 @@ def _prediction(value: ArrayLike) -> Array:
 
 
 def _of_one_sequence(name: str, value: ArrayLike) -> Ints:
-    """The length of one sequence as those of a batch of one."""
+    """Return the length of one sequence as the lengths of a batch of one."""
     length = int_array(name, value)
     if length.ndim:
         raise ValueError(f"{name}: expected a number for one sequence (T, V), got an array of shape {length.shape}")
@@ -325,7 +325,7 @@ def _of_one_sequence(name: str, value: ArrayLike) -> Ints:
 
 
 def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
-    """True where a step is within its row's length: bool, `shape` without the last axis; None: no lengths."""
+    """Return bools, `shape` without the last axis, true for steps within their row's length; None: no lengths."""
     flag("batch_first", batch_first)
     if lengths is None:
         return None
@@ -345,13 +345,13 @@ def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_firs
 
 
 def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: int, blank: int) -> tuple[Ints, Ints]:
-    """A checked target: labels (B, S) and how many of them each row has, both C-contiguous."""
+    """Return a checked target: labels (B, S) and the number of labels in each row, both C-contiguous."""
     if non_negative_int("blank", blank) >= classes:
         raise ValueError(f"blank: expected one of the classes 0 to {classes - 1}, got {blank}")
     if hasattr(target, "__array__"):
         target = int_array("target", target)
     elif isinstance(target, Iterable):
-        target = _side_by_side([_labels_of_row(row, labels) for row, labels in enumerate(target)], blank)
+        target = _padded([_labels_of_row(row, labels) for row, labels in enumerate(target)], blank)
     else:
         raise TypeError(f"target: expected an array (B, S) or a list of B arrays, got {type(target).__name__}")
     if target.ndim != 2 or len(target) != rows:
@@ -362,10 +362,10 @@ def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: i
     if target_lengths is None:
         wrong |= ~within & (target != blank)
     if wrong.any():
-        place = tuple(map(int, np.argwhere(wrong)[0]))
+        index = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(
-            f"target: expected labels 0 to {classes - 1}, the blank {blank} only behind them, "
-            f"got {target[place]} at {place}"
+            f"target: expected labels 0 to {classes - 1}, the blank {blank} only after them, "
+            f"got {target[index]} at {index}"
         )
     return target, counts
 
@@ -377,16 +377,16 @@ def _labels_of_row(row: int, labels: ArrayLike) -> Ints:
     return array
 
 
-def _side_by_side(arrays: list[Ints], blank: int) -> Ints:
-    """Vectors of labels as the rows of one array, blanks behind the shorter ones."""
+def _padded(arrays: list[Ints], blank: int) -> Ints:
+    """Return vectors of labels as the rows of one array, padded with blanks."""
     target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
-    for place, array in enumerate(arrays):
-        target[place, : len(array)] = array
+    for row, array in enumerate(arrays):
+        target[row, : len(array)] = array
     return target
 
 
 def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) -> Ints:
-    """How many labels each row of a target has: those before its first blank, if nobody says."""
+    """Return the number of labels in each row of a target: by default those before its first blank."""
     if target_lengths is None:
         result: Ints = np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
         return result
@@ -400,9 +400,9 @@ def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) ->
 
 
 def _check_long_enough(lengths: Ints, target: Ints, counts: Ints) -> None:
-    """Raise unless every row has a step for each label, and one for a blank between two that are alike."""
-    alike = (target[:, 1:] == target[:, :-1]) & (np.arange(1, max(target.shape[1], 1)) < counts[:, np.newaxis])
-    needed = counts + alike.sum(axis=1)
+    """Raise unless every row has a step for each label, and one for a blank between two equal labels."""
+    equal = (target[:, 1:] == target[:, :-1]) & (np.arange(1, max(target.shape[1], 1)) < counts[:, np.newaxis])
+    needed = counts + equal.sum(axis=1)
     short = lengths < needed
     if short.any():
         row = int(short.argmax())

@@ -1,4 +1,4 @@
-"""Optimizers: from gradients to new parameters, step by step, in PyTorch's words and meaning."""
+"""Optimizers: compute new parameters from gradients, with the names and the semantics of PyTorch."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from .layer import Gradients, Layer
     from .typing import Array, ArrayLike, Parameters
 
-# Parameters that together have at most so many numbers are updated together, for calls cost more than they do.
+# Parameters that together have at most this many numbers are updated together: calls cost more than such an update.
 _GROUPED = 1 << 14
-# Up to here a float, which Adam makes of the count, has every integer.
+# Adam converts the count to float64, which represents every integer up to this one.
 _MOST_STEPS = 1 << 53
 
 
 class Optimizer:
-    """What all optimizers share: checked gradients, new parameters in one go, a state that can be saved.
+    """Base class of the optimizers: checks gradients, replaces all parameters at once, saves and loads its state.
 
-    A subclass gives `config` (its constructor's arguments besides the model, as JSON can hold them, lr and
-    weight_decay among them), the names of the arrays it keeps for each parameter (`slots`, which start at
-    zero; `non_negative` those that are never below), and `_update`.
+    A subclass defines `config` (its constructor's arguments except the model, as JSON can hold them, including
+    lr and weight_decay), the names of the arrays it keeps for each parameter (`slots`, which start at zero;
+    `non_negative` names those that are never below zero), and `_update`.
 
     Attributes
     ----------
     model : Layer
         The layer whose parameters are replaced at each step.
     lr : float
-        The learning rate of the next step. Write it to follow a schedule: a finite number of at least 0.
+        The learning rate of the next step. Set it to follow a schedule: a finite number of at least 0.
     weight_decay : float
     steps : int
         Steps made so far.
     config : dict
-        The constructor's arguments; a later change of `lr` does not show here.
+        The constructor's arguments; does not follow later changes of `lr`.
     """
 
     non_negative: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Optimizer:
 
     @property
     def weight_decay(self) -> float:
-        """How much of each parameter is added to its gradient."""
+        """The multiple of each parameter that is added to its gradient."""
         return float(self._config["weight_decay"])
 
     @property
@@ -94,31 +94,30 @@ class Optimizer:
         self._steps = _count("steps", value)
 
     def step(self, grads: Gradients | Mapping[str, ArrayLike]) -> None:
-        """Replace the model's parameters by those one step further.
+        """Make one step: replace the model's parameters by new arrays.
 
         Parameters
         ----------
         grads : Gradients or mapping of str to array_like
-            What `backward` returned, or {name: gradient}: exactly the model's names and shapes. Not changed.
-
+            The result of `backward`, or {name: gradient} with exactly the model's names and shapes. Not changed.
         Raises
         ------
         TypeError, ValueError
             Names or shapes differ from the model's; all differences are listed.
         FloatingPointError
-            A gradient is NaN or infinite, or what the step would make of a parameter or of this optimizer's state.
+            A gradient is NaN or infinite, or a parameter or this optimizer's state would become so.
 
-        Whatever is raised, model and optimizer stay as they were.
+        On any exception, model and optimizer stay as they were.
         """
         old, steps = self.model.parameters, self.steps
         grads = _matching("grads", old, getattr(grads, "parameters", grads))
         new: Parameters = {}
-        # What is kept is not written to before all of the step is done: two sets of arrays take turns.
+        # Two sets of slots alternate, so that the current one is unchanged until the step is complete.
         slots = self._next_slots or {slot: list(map(np.empty_like, flat)) for slot, flat in self._slots.items()}
         self.steps += 1
         try:
-            for place, group in enumerate(self._groups):
-                states = [flat[place] for flat in (*slots.values(), *self._slots.values())]
+            for i, group in enumerate(self._groups):
+                states = [flat[i] for flat in (*slots.values(), *self._slots.values())]
                 new |= self._step_group(group, group.joined(old), group.joined(grads), states)
             self.model.replace_parameters(new)
         except BaseException:
@@ -127,18 +126,18 @@ class Optimizer:
         self._slots, self._next_slots = slots, self._slots
 
     def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array]) -> Parameters:
-        """The new parameters of a group; `states`, its new slots, which are written, and its old ones."""
+        """Return the new parameters of a group; `states` are its new slots, which are written, then its old ones."""
         arrays = {name: np.empty(shape, group.dtype) for name, shape in group.shapes.items()}
         new = group.joined(arrays)
         if not self._update(new, old, grad, *states):
             self._check_finite(group, new, old, grad, states[: len(self._slots)])
-        if len(arrays) > 1:  # of one, `new` is a view
+        if len(arrays) > 1:  # for one array, `new` is a view of it
             for name, part in group.parts.items():
                 arrays[name].reshape(-1)[:] = new[part]
         return arrays
 
     def _check_finite(self, group: _Group, new: Array, old: Array, grad: Array, states: list[Array]) -> None:
-        """Raise where a step makes NaN or infinity of finite numbers."""
+        """Raise if a gradient is not finite, or the step turns finite numbers into NaN or infinity."""
         for name, part in group.parts.items():
             wrong = grad[part][~np.isfinite(grad[part])]
             if wrong.size:
@@ -151,23 +150,23 @@ class Optimizer:
                 raise FloatingPointError(f"grads[{name!r}]: too large, up to {largest:.3g}, for {old.dtype}")
 
     def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
-        """Write `new`, and the first half of `states`, the new slots, from the others; whether all is finite."""
+        """Write `new` and the first half of `states`, the new slots; return whether all numbers are finite."""
         raise NotImplementedError
 
     def state_dict(self) -> Parameters:
-        """Copies of all that later steps depend on.
+        """Return copies of everything that later steps depend on.
 
         Returns
         -------
         dict of str to ndarray
-            Step count and learning rate are the scalars ``"step"`` and ``"lr"``; the rest is named
-            ``"<slot>.<parameter>"``.
+            The step count and the learning rate are the scalars ``"step"`` and ``"lr"``; the other arrays are
+            named ``"<slot>.<parameter>"``.
         """
         state = {"step": np.array(self.steps, np.int64), "lr": np.array(self.lr, np.float64)}
-        return state | {name: array.copy() for name, array in self._kept().items()}
+        return state | {name: array.copy() for name, array in self._slot_arrays().items()}
 
-    def _kept(self) -> Parameters:
-        """{"<slot>.<parameter>": array}, all that is kept for the parameters."""
+    def _slot_arrays(self) -> Parameters:
+        """Return {"<slot>.<parameter>": array}, all arrays kept for the parameters."""
         return {
             f"{slot}.{name}": array
             for slot, flat in self._slots.items()
@@ -176,7 +175,7 @@ class Optimizer:
         }
 
     def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Go on from what `state_dict` gave: the following steps are the same to the bit.
+        """Continue from a result of `state_dict`: the following steps are the same bit for bit.
 
         Parameters
         ----------
@@ -186,14 +185,14 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            Names or shapes differ from this optimizer's, all differences are listed; or a number is not finite or
+            Names or shapes differ from this optimizer's (all differences are listed), or a number is not finite or
             out of range. Nothing is changed.
         """
-        kept = self._kept()
-        state = _matching("state_dict", {"step": np.zeros(()), "lr": np.zeros(()), **kept}, mapping)
+        slots = self._slot_arrays()
+        state = _matching("state_dict", {"step": np.zeros(()), "lr": np.zeros(()), **slots}, mapping)
         steps = _count("state_dict['step']", np.asarray(mapping["step"]).item())
         lr = number("state_dict['lr']", state["lr"].item(), 0.0, open_high=True)
-        for name in kept:
+        for name in slots:
             _check_slot(f"state_dict[{name!r}]", state[name], name.partition(".")[0] in self.non_negative)
         self.lr, self.steps = lr, steps
         self._slots = {
@@ -209,10 +208,10 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum where asked for; the meaning of ``torch.optim.SGD``.
+    """Stochastic gradient descent with optional momentum; the same algorithm as ``torch.optim.SGD``.
 
-    With g the gradient plus `weight_decay` times the parameter (L2 regularisation: the decay is added to the
-    gradient, and so goes through the momentum)::
+    With g the gradient plus `weight_decay` times the parameter (L2 regularisation: the decay is part of the
+    gradient, and therefore of the momentum)::
 
         v = momentum * v + g
         parameter -= lr * (g + momentum * v  if nesterov else  v)
@@ -222,20 +221,20 @@ class SGD(Optimizer):
     model : Layer
         Its parameters are replaced by new arrays at each `step`.
     lr : float
-        Learning rate, at least 0; the attribute `lr` may be written between steps.
+        Learning rate, at least 0; the attribute `lr` may be set between steps.
     momentum : float
-        From 0, none, up to but not including 1 (B. T. Polyak, Some methods of speeding up the convergence of
-        iteration methods, 1964).
+        From 0 (no momentum) up to but not including 1 (B. T. Polyak, Some methods of speeding up the convergence
+        of iteration methods, 1964).
     weight_decay : float
         At least 0.
     nesterov : bool
-        Nesterov's momentum, as I. Sutskever et al., On the importance of initialization and momentum in deep
-        learning, 2013, write it; needs a momentum.
+        Use Nesterov's momentum, in the form of I. Sutskever et al., On the importance of initialization and
+        momentum in deep learning, 2013; needs a momentum.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is no number or out of range, or nesterov is asked for without momentum.
+        An argument is not a number or out of range, or nesterov is given without momentum.
 
     Examples
     --------
@@ -263,12 +262,12 @@ class SGD(Optimizer):
 
     @property
     def momentum(self) -> float:
-        """How much of the last step's direction is kept."""
+        """The factor of the last step's direction in the next one."""
         return float(self._config["momentum"])
 
     @property
     def nesterov(self) -> bool:
-        """Whether the momentum is Nesterov's."""
+        """Whether Nesterov's momentum is used."""
         return bool(self._config["nesterov"])
 
     def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
@@ -278,8 +277,8 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (D. P. Kingma and J. Ba, Adam: A method for stochastic optimization, 2015, algorithm 1).
 
-    The meaning of ``torch.optim.Adam``. With g the gradient plus `weight_decay` times the parameter (L2
-    regularisation: the decay is added to the gradient, and so is scaled like it; this is not AdamW)::
+    The same algorithm as ``torch.optim.Adam``. With g the gradient plus `weight_decay` times the parameter (L2
+    regularisation: the decay is part of the gradient, and therefore scaled with it; this is not AdamW)::
 
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
@@ -290,19 +289,18 @@ class Adam(Optimizer):
     model : Layer
         Its parameters are replaced by new arrays at each `step`.
     lr : float
-        Learning rate, at least 0; the attribute `lr` may be written between steps.
+        Learning rate, at least 0; the attribute `lr` may be set between steps.
     betas : (float, float)
-        How slowly the means of g and of g**2 move; each from 0 up to but not including 1.
+        Decay rates of the running means of g and of g**2; each from 0 up to but not including 1.
     eps : float
-        Keeps the division from zero; at least 0.
+        Prevents a division by zero; at least 0.
     weight_decay : float
         At least 0.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is no number or out of range.
-
+        An argument is not a number or out of range.
     Examples
     --------
     >>> import numpy as np
@@ -310,7 +308,7 @@ class Adam(Optimizer):
     >>> model = Linear(1, 1, bias=False)
     >>> model.load_state_dict({"weight": [[1.0]]})
     >>> Adam(model, lr=0.25).step({"weight": np.array([[8.0]])})
-    >>> round(model.parameters["weight"].item(), 6)  # the first step is lr long, whatever the gradient
+    >>> round(model.parameters["weight"].item(), 6)  # the length of the first step is lr for any gradient
     0.75
     """
 
@@ -336,13 +334,13 @@ class Adam(Optimizer):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """How slowly the means of g and of g**2 move."""
+        """The decay rates of the running means of g and of g**2."""
         first, second = self._config["betas"]
         return first, second
 
     @property
     def eps(self) -> float:
-        """What keeps the division from zero."""
+        """The term that prevents a division by zero."""
         return float(self._config["eps"])
 
     def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
@@ -359,21 +357,21 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
     Parameters
     ----------
     grads : Gradients or mapping of str to ndarray
-        What `backward` returned, or {name: gradient}. Its parameters' gradients are scaled **in place** when
-        their norm is above `max_norm`, and left as they are when it is not, or when it is NaN or infinite.
+        The result of `backward`, or {name: gradient}. The gradients of the parameters are scaled **in place** if
+        their norm is above `max_norm`, and left unchanged if it is not, or if it is NaN or infinite.
     max_norm : float
-        Above 0; infinity only measures.
+        Above 0; with infinity the norm is only computed.
 
     Returns
     -------
     float
         The Euclidean norm of all gradients taken as one vector, before scaling, accumulated in float64. Not
-        finite when a gradient is not: look before you step.
+        finite if a gradient is not: check it before `step`.
 
     Raises
     ------
     TypeError, ValueError
-        max_norm is no number above 0, or a gradient is not a writable float array; nothing is changed.
+        max_norm is not a number above 0, or a gradient is not a writable float array; nothing is changed.
 
     Examples
     --------
@@ -392,7 +390,7 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
             raise TypeError(f"grads[{name!r}]: expected an array of floats, got {shown(array)}")
         if not array.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
-    with np.errstate(over="ignore", invalid="ignore"):  # the norm itself tells
+    with np.errstate(over="ignore", invalid="ignore"):  # the norm shows it
         norm: float = sum(sum_of_squares(np.asarray(array)) for array in arrays.values()) ** 0.5
     if max_norm < norm < np.inf:
         for array in arrays.values():
@@ -401,7 +399,7 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
 
 
 def _count(name: str, value: object) -> int:
-    """`value` as a count of steps."""
+    """Return `value` as a count of steps."""
     steps = non_negative_int(name, value)
     if steps > _MOST_STEPS:
         raise ValueError(f"{name}: expected at most {_MOST_STEPS}, got {shown(value)}")
@@ -409,7 +407,7 @@ def _count(name: str, value: object) -> int:
 
 
 class _Group:
-    """Parameters of one dtype that are updated together, as one vector: several small ones, or one of any size."""
+    """Parameters of one dtype that are updated together as one vector: several small ones, or one of any size."""
 
     def __init__(self, parameters: Parameters) -> None:
         self.shapes = {name: array.shape for name, array in parameters.items()}
@@ -419,19 +417,19 @@ class _Group:
         self.parts = {name: slice(*ends) for name, ends in zip(parameters, pairwise([0, *ends]), strict=True)}
 
     def joined(self, arrays: Mapping[str, Array]) -> Array:
-        """The group's arrays as one C-contiguous vector: a view where it is one such array, else a copy."""
+        """Return the group's arrays as one C-contiguous vector: a view if it is one such array, else a copy."""
         flat = [float_array(name, arrays[name], self.dtype).reshape(-1) for name in self.parts]
         return flat[0] if len(flat) == 1 else np.concatenate(flat)
 
     def split(self, vector: Array) -> Parameters:
-        """{name: array} from the vector: a view of it where it is one array, else copies."""
+        """Return {name: array} from the vector: a view if the group is one array, else copies."""
         if len(self.parts) == 1:
             return {name: vector.reshape(shape) for name, shape in self.shapes.items()}
         return {name: vector[part].reshape(self.shapes[name]).copy() for name, part in self.parts.items()}
 
 
 def _grouped(parameters: Mapping[str, Array]) -> list[_Group]:
-    """Neighbours of one dtype that fit in a block together, as groups."""
+    """Group neighbouring parameters of one dtype, up to `_GROUPED` numbers."""
     runs: list[Parameters] = []
     for name, array in parameters.items():
         run = runs[-1] if runs else {}
@@ -443,7 +441,7 @@ def _grouped(parameters: Mapping[str, Array]) -> list[_Group]:
 
 
 def _check_slot(name: str, array: Array, non_negative: bool) -> None:
-    """Raise unless what an optimizer keeps is finite, and at least 0 where it is a mean of squares."""
+    """Raise unless a slot's array is finite, and at least 0 if it is a mean of squares."""
     fine = np.isfinite(array)
     if non_negative:
         fine &= array >= 0
@@ -459,7 +457,7 @@ def _mapping(argument: str, value: object) -> Mapping[str, Any]:
 
 
 def _matching(argument: str, expected: Parameters, given: Any) -> Parameters:
-    """`given` in the dtypes of `expected`, {name: array}; a ValueError lists all that differ."""
+    """Return `given` in the dtypes of `expected`, {name: array}; a ValueError lists all differences."""
     _mapping(argument, given)
     arrays = {
         name: float_array(f"{argument}[{name!r}]", given[name], array.dtype)

@@ -1,4 +1,4 @@
-"""fit: epochs, validation, truncated back-propagation, early stopping, checkpoints that resume to the bit."""
+"""fit: epochs, validation, truncated back-propagation, early stopping and checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     _Bar = Any
 
 _FORMAT = "lstm_cy checkpoint 1"
-# JSON is unpacked into many times its own size; settings of most models need far less than this.
+# Parsed JSON takes many times the memory of its text; the settings of most models need far less than this.
 _MOST_SETTINGS = 1 << 20
 # How many epochs a History shows in a notebook.
 _MOST_ROWS = 20
@@ -60,12 +60,12 @@ _MOST_NAMED = 50
 
 @dataclass(repr=False)
 class History:
-    """What `fit` saw, epoch by epoch.
+    """The losses and times of each epoch of `fit`.
 
     Attributes
     ----------
     loss : list of float
-        The mean training loss of each epoch, taken while the parameters moved.
+        The mean training loss of each epoch, computed while the parameters changed.
     validation : list of float
         The validation loss after each epoch; empty when there is no validation data.
     seconds : list of float
@@ -86,7 +86,7 @@ class History:
     def best_epoch(self) -> int | None:
         """Index of the epoch with the lowest validation loss, or training loss where there is no validation.
 
-        None before the first epoch. Of equal epochs the first; NaN is worse than any number.
+        None before the first epoch. The first of equal epochs is the best; NaN is worse than any number.
         """
         losses = [math.inf if math.isnan(value) else value for value in self.validation or self.loss]
         return losses.index(min(losses)) if losses else None
@@ -97,7 +97,7 @@ class History:
         return f"History({', '.join([f'epochs={len(self.loss)}', *last, f'best_epoch={self.best_epoch}'])})"
 
     def _repr_html_(self) -> str:
-        """The last epochs, and the best one, as a table."""
+        """Return the last epochs, and the best one, as a table."""
         columns = {name: values for name, values in vars(self).items() if values}
         epochs = list(range(max(len(self.loss) - _MOST_ROWS, 0), len(self.loss)))
         best = self.best_epoch
@@ -124,9 +124,9 @@ class History:
         Raises
         ------
         ImportError
-            There is no Matplotlib: ``pip install matplotlib``.
+            Matplotlib is not installed: ``pip install matplotlib``.
         ValueError
-            There is no epoch yet.
+            The history has no epoch yet.
         """
         if self.best_epoch is None:
             raise ValueError("History.plot: expected at least one epoch, got none")
@@ -152,7 +152,7 @@ class History:
 
 
 def _float(name: str, value: object) -> float:
-    """`value` as a float, NaN and infinity too."""
+    """Return `value` as a float; NaN and infinity are allowed."""
     try:
         if isinstance(value, float | numbers.Real):
             return float(value)
@@ -189,82 +189,82 @@ def fit(
     Parameters
     ----------
     model : LSTM or Sequential
-        Or another `Layer` with their calls (``forward(x, states, *, lengths, rng)``, ...). Its parameters are
-        replaced at each step.
+        Or another `Layer` with the same methods (``forward(x, states, *, lengths, rng)``, ...). Its parameters
+        are replaced at each step.
     data : (x, y), (x, y, lengths) or callable
-        Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x is
-        laid out as the model's input, rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
-        model has no LSTM). y goes to the loss. The model's output says what y is: where it has no time axis
-        (behind a `Readout`) one target per row, axis 0 is B; where it has one, a target per step if y's first
-        two axes are x's, or else one per row, as `ctc` always has it. lengths are integers (B,), 0 to T; a row
-        of length 0 counts nothing, and where targets are per row no loss sees it. Only the rows of one batch
-        are copied at a time.
+        Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x has the
+        layout of the model's input: rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
+        model has no LSTM). y is passed to the loss. If the model's output has no time axis (after a
+        `Readout`), y has one target per row, and its axis 0 is B. If it has one, y has a target per step if
+        its first two axes are those of x, and otherwise one per row; `ctc` always takes one per row. lengths
+        are integers (B,), 0 to T; a row of length 0 does not count, and with targets per row it is not passed
+        to the loss. Only the rows of one batch are copied at a time.
     loss : callable
-        ``loss(prediction, target) -> (float, gradient)``, a mean over what it counts. It is given
+        ``loss(prediction, target) -> (float, gradient)``, a mean over the counted elements. It receives
         ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and
-        the loss has such an argument; where the output has no time axis, `cross_entropy` and `mse` get no
-        lengths, and another loss only if it has such an argument. Where the data has lengths, a batch is cut
-        after its longest row, and the prediction with it. Where a loss finds nothing to count, as
-        `cross_entropy` where all targets are ignored, it raises `lstm_cy.losses.NothingToCount`: the batch or
-        window has weight 0, and training goes on without a step.
+        the loss has such an argument; where the output has no time axis, `cross_entropy` and `mse` receive no
+        lengths, and another loss only if it has such an argument. Where the data has lengths, a batch and its
+        prediction are cut after the longest row. A loss with nothing to count, such as `cross_entropy` with
+        all targets ignored, raises `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and
+        training continues without a step.
     optimizer : Optimizer
-        `SGD` or `Adam`, made for this very model.
+        `SGD` or `Adam`, made for this model object.
     epochs : int
-        How many times through the data, those of a resumed checkpoint included.
+        The number of passes through the data, including those of a resumed checkpoint.
     batch_size : int
-        Rows a step; the last batch of an epoch may be smaller. A callable's batches are taken as they come.
+        Rows per step; the last batch of an epoch may be smaller. A callable's batches are used as they are.
     validation : as `data`, optional
         Its loss is computed after each epoch by the inference call, in batches (and windows) of the same
         size.
     bptt : int, optional
-        Cut each batch along time in windows of this many steps, with one optimizer step for each; the state
-        is carried from window to window, no gradient is. Needs a target per step, and LSTMs that run forward
-        only. A window in which no row has steps left is passed over, without a step.
+        Cut each batch along time into windows of this many steps, with one optimizer step for each. The state
+        is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
+        forward only. A window in which no row has steps left is skipped, without a step.
     clip_norm : float, optional
-        Gradients longer than this are scaled down to it (`clip_grad_norm`).
+        Gradients with a larger norm are scaled down to this norm (`clip_grad_norm`).
     patience : int, optional
-        Stop when the validation loss has not improved for this many epochs. The best parameters are put back
-        at the end, whether stopped or not.
+        Stop when the validation loss has not improved for this many epochs. The best parameters are restored
+        at the end, whether training stopped early or not.
     checkpoint : path ending in .npz, optional
-        After each epoch (and its callbacks) everything needed to go on is written here, and takes the place
-        of the file before it in one move: whenever the process is killed, the newest complete checkpoint is
-        whole.
+        After each epoch (and its callbacks) everything needed to continue is written to this file. It replaces
+        the file before it atomically: if the process is killed at any moment, the newest complete checkpoint
+        is intact.
     resume : bool
-        Go on from `checkpoint`, bit for bit as if never interrupted (on the same data, machine and
-        libraries); `epochs` may be larger than before; where the checkpoint has as many or more, nothing is
-        trained and its history comes back. Where there is no such file yet, start afresh.
+        Continue from `checkpoint`, bit for bit as if never interrupted (on the same data, machine and
+        libraries). `epochs` may be larger than before; if the checkpoint has as many or more, nothing is
+        trained and its history is returned. If there is no such file yet, training starts from the beginning.
     seed : int
         All random choices of an epoch, the order of rows and the dropout masks, come from
         ``numpy.random.default_rng([seed, epoch])``.
     progress : bool
-        Show a bar for each epoch (tqdm where installed, in notebooks its widget; otherwise one line an epoch), on
-        standard error; where that is missing or cannot be written to, training goes on without.
+        Show a bar for each epoch on standard error (tqdm where installed, in notebooks its widget; otherwise one
+        line per epoch). If standard error is missing or cannot be written to, training continues without it.
     callbacks : sequence of callables
-        Each is called after each epoch as ``callback(history)``; training stops when one returns True. One
-        may write ``optimizer.lr``: the rate is part of the checkpoint. What else callbacks keep is not.
+        Each is called after each epoch as ``callback(history)``; training stops when one returns True. A
+        callback may set ``optimizer.lr``: the rate is part of the checkpoint. Other state of callbacks is not.
     parallel : lstm_cy.distributed.DataParallel, optional
         Train together with other processes, each on its share of the rows of every batch.
 
     Returns
     -------
     History
-        An epoch's loss is the mean of its steps' losses, weighted by how much each counted: by steps within
-        the rows' lengths where there is a target per step, otherwise by rows; with `cross_entropy`, also in a
-        ``functools.partial``, by what its `ignore_index` and `weight` let count, so that the loss does not
-        depend on `batch_size`. What another loss leaves out by itself is not known here.
+        An epoch's loss is the weighted mean of its steps' losses. A step's weight is the number of time steps
+        within the rows' lengths where there is a target per step, and otherwise the number of rows. With
+        `cross_entropy`, also in a ``functools.partial``, it is what `ignore_index` and `weight` count, so that
+        the loss does not depend on `batch_size`. Elements that another loss leaves out still count here.
 
     Raises
     ------
     TypeError, ValueError
         An argument or the data is wrong, there is nothing to count in all of the data, or the checkpoint is
-        damaged or does not fit (each difference is named); nothing is changed. What a callable yields, and
-        what a loss returns, is checked when it comes.
+        damaged or does not fit (each difference is named); nothing is changed. The batches of a callable and
+        the results of a loss are checked during training.
     FloatingPointError
-        A loss or a gradient became NaN or infinite, or parameters would; the step is not made.
+        A loss or a gradient became NaN or infinite, or the parameters would; the step is not made.
 
     Notes
     -----
-    KeyboardInterrupt passes through; the checkpoint stays as after the last whole epoch. Truncated
+    KeyboardInterrupt propagates; the checkpoint is that of the last complete epoch. Truncated
     back-propagation with carried state: R. J. Williams and J. Peng, An efficient gradient-based algorithm for
     on-line training of recurrent network trajectories, 1990.
 
@@ -323,7 +323,7 @@ def fit(
 
 
 def read_history(checkpoint: FilePath) -> History:
-    """What a training has seen so far, out of its checkpoint.
+    """Return the history of a training so far, read from its checkpoint.
 
     Parameters
     ----------
@@ -333,12 +333,12 @@ def read_history(checkpoint: FilePath) -> History:
     Returns
     -------
     History
-        An empty one where there is no such file.
+        Empty if there is no such file.
 
     Raises
     ------
     ValueError
-        The file is damaged, or not one that `fit` wrote.
+        The file is damaged, or `fit` did not write it.
     """
     from .weights.native import read_npz
 
@@ -351,7 +351,7 @@ def read_history(checkpoint: FilePath) -> History:
 
 
 def _history(path: Path, arrays: Parameters) -> History:
-    """The history in a checkpoint's arrays."""
+    """Return the history in a checkpoint's arrays."""
     parts = _part(arrays, "history")
     epochs = max(parts.get("loss", np.empty(0)).size, 1)
     for name in parts | {"loss": None, "seconds": None}:
@@ -362,9 +362,9 @@ def _history(path: Path, arrays: Parameters) -> History:
 
 
 class Team:
-    """Those who train together, as one process alone: what `fit` asks, and `DataParallel` answers for several."""
+    """The processes that train together: here a single one, in the subclass `DataParallel` several."""
 
-    #: whether this is the process that shows progress and has the checkpoint
+    #: whether this process shows progress and writes the checkpoint
     first = True
 
     def __enter__(self) -> Self:
@@ -376,49 +376,49 @@ class Team:
     def begin(
         self, settings: dict[str, Any], model: Layer, optimizer: Optimizer, history: History, best: Any
     ) -> tuple[History, Any]:
-        """Let all begin with what the first process has; its (history, best)."""
+        """Give all processes the first one's model and optimizer; return its (history, best)."""
         return history, best
 
     def generator(self, seed: list[int], batch_axis: int) -> np.random.Generator:
-        """What shuffles and drops in an epoch; rows are on `batch_axis` of what is dropped."""
+        """Return an epoch's generator for the row order and dropout; rows are on `batch_axis` of the dropout masks."""
         return np.random.default_rng(seed)
 
     def share(self, rows: int) -> slice:
-        """The part, a slice, of a batch of so many rows that is this process's."""
+        """Return this process's slice of a batch of `rows` rows."""
         return slice(0, rows)
 
     def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
-        """How much of `target` the mean counts that ``loss(prediction, target, **keywords)`` is; None: not known here.
+        """Return the weight of `target` in the mean ``loss(prediction, target, **keywords)``; None: not known here.
 
-        Only ratios matter.
+        Only ratios of weights matter.
         """
         return None
 
     def mean(self, value: float, count: float, gradients: Parameters | None = None) -> tuple[float, float, Any]:
-        """The mean of all processes' losses and gradients, weighted by `count`, and the sum of their counts.
+        """Return the mean of all processes' losses and gradients, weighted by `count`, and the sum of the counts.
 
         Parameters
         ----------
         value, count : float
             The loss of this process's share, and how much it counts.
         gradients : dict, optional
-            {name: array}; where `count` is 0 it is not looked at.
+            {name: array}; ignored if `count` is 0.
 
         Returns
         -------
         value, count : float
-            Both 0 where no process counts anything.
+            Both 0 if every process's count is 0.
         gradients : dict, or None if there were none
         """
         return value, count, gradients
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Return whether `flag` is true in any process."""
         return flag
 
 
 class _Loop:
-    """What is done with each window of each batch, to train or to validate."""
+    """Training and validation on each window of each batch."""
 
     def __init__(
         self, model: Layer, loss: Loss, optimizer: Optimizer, bptt: int | None, clip_norm: float | None, team: Team
@@ -442,14 +442,14 @@ class _Loop:
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
         batch_first = getattr(model, "batch_first", True)
         self.batch_axis = 0 if batch_first else 1
-        # One sequence without an axis of rows, which an LSTM would take, is none of fit's inputs.
+        # An LSTM also takes one sequence without an axis of rows; fit does not.
         self.x_axes = None if not lstms else 2 if isinstance(layers[0], Embedding) else 3
         self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
         self.takes_lengths = _takes(loss, "lengths")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a resumed run must agree with."""
+        """The settings that a resumed run must repeat."""
         return {
             "model": {"type": type(self.model).__name__, **self.model.config},
             "optimizer": {"type": type(self.optimizer).__name__, **self.optimizer.config},
@@ -458,7 +458,7 @@ class _Loop:
         }
 
     def train(self, data: _Batches, epoch: int, rng: np.random.Generator, bar: _Bar) -> float:
-        """One epoch of optimizer steps; the mean loss."""
+        """Make one epoch of optimizer steps; return the mean loss."""
 
         def step(window: _Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
@@ -473,7 +473,7 @@ class _Loop:
         return self._mean(data, epoch, step, rng, bar)
 
     def validate(self, data: _Batches, epoch: int) -> float:
-        """The mean loss of the inference call."""
+        """Return the mean loss of the inference call."""
 
         def step(window: _Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states = self.model(window.x, states, lengths=window.lengths)
@@ -483,7 +483,7 @@ class _Loop:
         return self._mean(data, epoch, step)
 
     def _step(self, grads: Parameters, where: str) -> None:
-        """One step of the optimizer, along bounded gradients."""
+        """Clip the gradients and make one step of the optimizer."""
         if self.clip_norm is not None:
             _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
         try:
@@ -499,7 +499,7 @@ class _Loop:
         rng: np.random.Generator | None = None,
         bar: _Bar | None = None,
     ) -> float:
-        """Call `step` for each window, carrying the states along a batch; the weighted mean of the losses."""
+        """Call `step` for each window, with the states carried along a batch; return the weighted mean loss."""
         total, weights, steps = 0.0, 0.0, 0
         for batch in data.batches(epoch, rng):
             states = None
@@ -516,7 +516,7 @@ class _Loop:
         return total / weights
 
     def _measure(self, prediction: Any, window: _Batch) -> tuple[float, Any, float]:
-        """(loss, its gradient, how much it counts); (0, None, 0) where it counts nothing."""
+        """Return (loss, its gradient, its weight); (0, None, 0) if there is nothing to count."""
         keywords, count = self._keywords(window), self.counts(window)
         if count:
             try:
@@ -526,15 +526,15 @@ class _Loop:
         return 0.0, None, 0.0
 
     def _keywords(self, window: _Batch) -> dict[str, Any]:
-        """What the loss is given besides prediction and target."""
-        # Where the output has no time axis our own losses would take its rows for steps.
+        """Return the keyword arguments of the loss."""
+        # If the output has no time axis, our own losses would treat its rows as steps.
         ended = not window.has_steps and (self.function in (cross_entropy, mse) or not self.takes_lengths)
         if window.lengths is None or ended:
             return self.keywords
         return self.keywords | {"lengths": window.lengths}
 
     def counts(self, window: _Batch) -> float:
-        """How much the loss counts of a window: its weight, where nothing else is known."""
+        """Return the weight of a window's loss: `window.weight` if nothing else is known."""
         if not window.weight:
             return 0.0
         keywords = self._keywords(window)
@@ -548,7 +548,7 @@ class _Loop:
         return _counted(window.y, within, self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight"))
 
     def shape_of_output(self, x: Array) -> tuple[int, ...]:
-        """The shape of what the model gives for x, or of the first of two arrays."""
+        """Return the shape of the model's output for x, or of the first of two arrays."""
         if callable(self.model) and _takes(self.model, "lengths"):
             output = self.model(x, None, lengths=None)[0]
         else:
@@ -560,15 +560,15 @@ class _Batch(NamedTuple):
     x: Array
     y: Array
     lengths: Ints | None
-    #: whether there is a target for each step
+    #: whether each step has a target
     per_step: bool
     #: whether the model's output has a time axis
     has_steps: bool
 
     @property
     def weight(self) -> int:
-        """How much the batch counts in a mean: its steps where there is a target for each, else its rows."""
-        if not self.x.size:  # a row without steps counts nothing
+        """The batch's weight in a mean: its number of steps if each has a target, else its number of rows."""
+        if not self.x.size:  # a row without steps does not count
             return 0
         if not self.per_step:
             return len(self.y)
@@ -576,7 +576,7 @@ class _Batch(NamedTuple):
 
 
 class _Batches:
-    """Checked batches, cut out of arrays or yielded by a callable."""
+    """Checked batches, from arrays or yielded by a callable."""
 
     def __init__(self, name: str, data: Data, batch_size: int, loop: _Loop) -> None:
         self.name, self.batch_size, self.loop = name, batch_size, loop
@@ -589,7 +589,7 @@ class _Batches:
 
     @property
     def steps(self) -> int | None:
-        """How many windows an epoch has, or None where that shows only on the way."""
+        """The number of windows in an epoch, or None if it is not known in advance."""
         if self.whole is None or (self.bptt and self.whole.lengths is not None):
             return None
         batches = -(-self.whole.x.shape[self.batch_axis] // self.batch_size)
@@ -598,13 +598,13 @@ class _Batches:
 
     @property
     def shapes(self) -> list[tuple[int, ...]] | None:
-        """Those of x, y and lengths; None where a callable yields them."""
+        """The shapes of x, y and lengths; None if a callable yields them."""
         return None if self.whole is None else [np.shape(array) for array in self.whole[:3] if array is not None]
 
     def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[_Batch]:
-        """The batches of an epoch, their rows in an order drawn from `rng` if given: this process's share of them.
+        """Yield this process's share of an epoch's batches, with rows in a random order if `rng` is given.
 
-        Those that count nothing are left out.
+        Batches with nothing to count are left out.
         """
         if self.whole is None:
             for batch in map(self._checked, self._yielded(epoch)):
@@ -621,10 +621,11 @@ class _Batches:
             return iter(batches)
         except TypeError:
             kind = type(batches).__name__
-            raise TypeError(f"{self.name}: expected the callable to give batches to iterate over, got {kind}") from None
+            expected = "expected the callable to return an iterable of batches"
+            raise TypeError(f"{self.name}: {expected}, got {kind}") from None
 
     def _part(self, batch: _Batch, chosen: Ints) -> Iterator[_Batch]:
-        """This process's share of the `chosen` rows of `batch`, all as long as the longest; nothing without steps."""
+        """Yield this process's share of the `chosen` rows of `batch`, cut after the longest; nothing without steps."""
         x, y, lengths, per_step, has_steps = batch
         chosen = _with_steps(batch, chosen)
         if not x.size or not len(chosen) or not (lengths is None or lengths[chosen].any()):
@@ -651,7 +652,7 @@ class _Batches:
         has_steps = self._steps_of_output(x, lengths)
         if has_steps and lengths is not None and not self.loop.takes_lengths:
             raise TypeError(
-                f"loss: expected one that takes lengths=, for {self.name} has lengths, got {shown(self.loop.loss)}"
+                f"loss: expected one that takes lengths=, because {self.name} has lengths, got {shown(self.loop.loss)}"
             )
         fits = x.shape[:2] == y.shape[:2] and y.ndim >= 2
         per_step = fits and has_steps and self.loop.function is not ctc
@@ -660,11 +661,11 @@ class _Batches:
         return _Batch(x, y, lengths, per_step, has_steps)
 
     def _arrays(self, value: Any) -> tuple[Array, Array, Any]:
-        """x and y as arrays, and lengths."""
+        """Return x and y as arrays, and lengths."""
         name, axes = self.name, self.loop.x_axes
         if not isinstance(value, tuple | list) or len(value) not in (2, 3):
-            what = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
-            raise TypeError(f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {what}")
+            got = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
+            raise TypeError(f"{name}: expected (x, y), (x, y, lengths) or a callable that yields them, got {got}")
         x = real_array(f"{name}: x", value[0])
         y = _targets(f"{name}: y", value[1])
         if x.ndim <= self.batch_axis or (axes and x.ndim != axes):
@@ -673,28 +674,28 @@ class _Batches:
         return x, y, value[2] if len(value) == 3 else None
 
     def _check_targets(self, x: Array, y: Array, has_steps: bool) -> None:
-        """Raise unless y has a target for each row, and targets for rows can be learnt from."""
+        """Raise unless y has a target for each row, and loss and model can use targets per row."""
         name, rows, steps = self.name, x.shape[self.batch_axis], x.shape[:2]
         if y.shape[:1] != (rows,):
             expected = f"per step, shape {steps} and more, or " if has_steps else ""
-            got = f"got {y.shape}" if has_steps else f"for the model gives one output a row, got {y.shape}"
+            got = f"got {y.shape}" if has_steps else f"because the model gives one output per row, got {y.shape}"
             raise ValueError(f"{name}: y: expected a target {expected}per row, ({rows},) and more, {got}")
         if self.bptt:
             why = "" if has_steps else ", and a model that gives an output for each"
             raise ValueError(f"{name}: y: with bptt expected a target per step, {steps}{why}, got {y.shape}")
         if has_steps and self.loop.function in (cross_entropy, mse):
             raise ValueError(
-                f"{name}: y: expected a target per step, {steps}, for the model gives an output per step, "
-                f"got {y.shape}; for a target per row the model needs a Readout behind its LSTMs"
+                f"{name}: y: expected a target per step, {steps}, because the model gives an output per step, "
+                f"got {y.shape}; for a target per row the model needs a Readout after its LSTMs"
             )
 
     def _steps_of_output(self, x: Array, lengths: Ints | None) -> bool:
-        """Whether the model's output for such an x has a time axis, by what it gives for one row of it."""
+        """Return whether the model's output for such an x has a time axis, from its output for one row."""
         if x.ndim not in self._has_steps:
             steps, row = x.shape[1 - self.batch_axis] if x.ndim > 1 else 1, 0
             if lengths is not None:
                 steps, row = int(lengths.max()), int(lengths.argmax())
-            # As many rows, all alike, as there are no steps: so an axis of the output is one or the other.
+            # The number of (equal) rows differs from the number of steps, so that their axes differ.
             rows = 2 if steps == 1 else 1
             sample = x.take([row] * rows, self.batch_axis)
             if lengths is not None:
@@ -705,7 +706,7 @@ class _Batches:
         return self._has_steps[x.ndim]
 
     def _check_counts(self, whole: _Batch) -> None:
-        """Raise where there is nothing to count in all of the data."""
+        """Raise if all of the data has nothing to count."""
         if whole.lengths is not None and not whole.lengths.any():
             raise ValueError(f"{self.name}: lengths: expected one above 0, got none")
         axis = self.batch_axis if whole.per_step else 0
@@ -722,7 +723,7 @@ class _Batches:
 
 
 def _targets(name: str, value: Any) -> Array:
-    """`value` as an array of whatever the loss takes."""
+    """Return `value` as an array; any dtype that the loss takes is allowed."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # lists of different lengths
@@ -731,12 +732,12 @@ def _targets(name: str, value: Any) -> Array:
 
 
 def _with_steps(batch: _Batch, chosen: Ints) -> Ints:
-    """Those of the `chosen` rows that have steps, where there is a target for each row."""
+    """Return `chosen` without the rows that have no steps, if targets are per row."""
     return chosen if batch.lengths is None or batch.per_step else chosen[batch.lengths[chosen] > 0]
 
 
 def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch]:
-    """Cut `batch` along time in windows of `size` steps (None: in one)."""
+    """Cut `batch` along time into windows of `size` steps (None: one window)."""
     x, y, lengths = batch[:3]
     if size is None and lengths is None:  # such an x need not have a time axis
         yield batch
@@ -750,7 +751,7 @@ def _windows(batch: _Batch, time_axis: int, size: int | None) -> Iterator[_Batch
 
 
 class _Checkpoint:
-    """The file that a training can go on from."""
+    """The file from which training can continue."""
 
     def __init__(self, path: FilePath, settings: dict[str, Any]) -> None:
         self.path = Path(file_path("checkpoint", path))
@@ -760,7 +761,7 @@ class _Checkpoint:
             raise ValueError(f"checkpoint: expected an existing folder, got {str(self.path.parent)!r}")
         if self.path.is_dir() or not os.access(self.path.parent, os.W_OK):
             raise ValueError(f"checkpoint: expected a file that can be written, got {str(path)!r}")
-        # As JSON gives them back, so that what is read can be compared.
+        # As JSON returns them, so that they can be compared with settings read from a file.
         self.content = json.dumps({"format": _FORMAT, "settings": _plain(settings)}, allow_nan=False).encode()
         self.settings = json.loads(self.content)["settings"]
 
@@ -768,12 +769,12 @@ class _Checkpoint:
         from .weights.native import write_npz
 
         arrays = self._arrays(model.parameters, optimizer.state_dict(), best)
-        # Arrays, not JSON, hold the losses: NaN and infinity come back, and every digit.
+        # Arrays, not JSON, hold the losses: they keep NaN, infinity and every digit.
         arrays |= {f"history.{name}": np.array(values, np.float64) for name, values in vars(history).items() if values}
         write_npz(self.path, {"checkpoint": np.frombuffer(self.content, np.uint8), **arrays})
 
     def load(self, model: Layer, optimizer: Optimizer) -> tuple[History, Parameters]:
-        """Bring model and optimizer to where the file was written; its history and best parameters."""
+        """Restore model and optimizer from the file; return its history and best parameters."""
         from .weights.native import read_npz
 
         arrays = read_npz(self.path)
@@ -789,9 +790,9 @@ class _Checkpoint:
             if name.startswith(("parameters.", "best.")) and not np.isfinite(array).all():
                 raise ValueError(f"checkpoint: {self.path}: {name}: expected finite numbers, got NaN or infinity")
         history, steps = _history(self.path, arrays), int(arrays["optimizer.step"])
-        if len(history.loss) > steps >= 0:  # each epoch makes a step at least
+        if len(history.loss) > steps >= 0:  # each epoch makes at least one step
             raise ValueError(
-                f"checkpoint: {self.path}: history.loss: expected at most {steps} epochs, for there were {steps} "
+                f"checkpoint: {self.path}: history.loss: expected at most {steps} epochs, because there were {steps} "
                 f"steps, got {len(history.loss)}"
             )
         try:
@@ -806,7 +807,7 @@ class _Checkpoint:
         return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def _misfits(self, arrays: Parameters, parameters: Parameters, state: Parameters) -> list[str]:
-        """In words, how `arrays` differ in names, shapes and dtypes from what would be written here."""
+        """Describe how `arrays` differ in names, shapes and dtypes from those of this call's checkpoint."""
         validated = self.settings["validation"]
         expected = {
             name: _described(array)
@@ -822,7 +823,7 @@ class _Checkpoint:
 
 
 def _settings(path: Path, array: Any, most: int) -> Any:
-    """The settings in a checkpoint's header, of at most so many bytes."""
+    """Return the settings in a checkpoint's header of at most `most` bytes."""
     try:
         if array.dtype == np.uint8 and array.size <= most:
             header = json.loads(array.tobytes())
@@ -842,7 +843,7 @@ def _described(array: Array | None) -> str:
 
 
 def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
-    """In words, where the settings `saved` and `given` differ."""
+    """Describe the differences between the settings `saved` and `given`."""
     if isinstance(saved, dict) and isinstance(given, dict):
         prefix = f"{name}." if name else ""
         return [d for key in given | saved for d in _differences(saved.get(key), given.get(key), prefix + key)]
@@ -854,7 +855,7 @@ def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with infinite numbers as text: JSON has none."""
+    """Return `value` with infinite numbers as text, because JSON has none."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -863,7 +864,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
-    """The function inside of every ``functools.partial``, and the keywords that it gets."""
+    """Return the function inside all ``functools.partial``, and the keywords that they pass to it."""
     keywords: dict[str, Any] = {}
     while isinstance(loss, functools.partial):
         loss, keywords = loss.func, {**loss.keywords, **keywords}
@@ -871,19 +872,19 @@ def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _counted(target: Array, within: Any, ignore_index: Any, weight: Any) -> float:
-    """How much `cross_entropy` counts of a target; `within`: which of it is, None for all."""
+    """Return the weight of a target in `cross_entropy`; `within` selects its elements, None for all."""
     counted = int_array("target", target) != int_array("ignore_index", ignore_index)
     if within is not None:
         counted &= within
     if weight is None:
         return int(counted.sum())
-    weight = np.abs(float_array("weight", weight, np.float64))  # a negative one is for the loss to refuse
-    # So is what is no class, and a weight of none.
+    weight = np.abs(float_array("weight", weight, np.float64))  # the loss itself refuses negative weights,
+    # targets out of range and an empty weight
     return float(np.take(weight, target[counted], mode="clip").sum()) if weight.size else len(target)
 
 
 def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
-    """What a loss has returned, (value, gradient)."""
+    """Return the checked result of a loss, (value, gradient)."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
     value, gradient = result
@@ -893,7 +894,7 @@ def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
         value = float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"loss: expected a number as the value it returns, got {shown(value)}") from None
-    if isinstance(prediction, tuple):  # of a Readout that does not merge directions
+    if isinstance(prediction, tuple):  # from a Readout that does not merge directions
         if not isinstance(gradient, tuple | list) or len(gradient) != len(prediction):
             raise TypeError(f"loss: expected {len(prediction)} arrays as its gradient, got {shown(gradient)}")
         return value, tuple(map(_checked_gradient, gradient, prediction))
@@ -907,16 +908,16 @@ def _checked_gradient(gradient: Any, prediction: Array) -> Array:
 
 
 def _takes(function: Callable[..., Any], keyword: str) -> bool:
-    """Whether `function` has an argument `keyword`, or takes any."""
+    """Return whether `function` has an argument `keyword`, or takes any keyword."""
     try:
         arguments = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # compiled code need not tell
+    except (TypeError, ValueError):  # compiled code may have no signature
         return True
     return keyword in arguments or any(a.kind is a.VAR_KEYWORD for a in arguments.values())
 
 
 def _exhausted(history: History, patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought nothing better."""
+    """Return whether the last `patience` epochs brought no better loss."""
     best = history.best_epoch  # None where there is no loss yet
     return patience is not None and best is not None and len(history.loss) - 1 - best >= patience
 
@@ -941,13 +942,13 @@ def _checked_callbacks(callbacks: Any) -> Sequence[Callable[[History], object]]:
     return callbacks
 
 
-def _check_finite(what: str, value: float, where: str) -> None:
+def _check_finite(quantity: str, value: float, where: str) -> None:
     if not math.isfinite(value):
-        raise FloatingPointError(f"the {what} is {value} in {where}; that step was not made")
+        raise FloatingPointError(f"the {quantity} is {value} in {where}; that step was not made")
 
 
 def progress_bar(label: str, total: int | None, progress: bool) -> Any:
-    """tqdm's bar, or what stands in for it, on standard error; nothing where there is none to write to."""
+    """Return tqdm's bar, or a replacement, on standard error; one that shows nothing if there is no standard error."""
     if not progress or sys.stderr is None:
         return _Line(None)
     try:
@@ -958,33 +959,33 @@ def progress_bar(label: str, total: int | None, progress: bool) -> Any:
 
 
 class _Forgiving:
-    """A text stream that is no longer written to once it cannot be: full, or closed."""
+    """A text stream that ignores all writes after the first that fails: the disk is full, or the stream is closed."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._fine = stream, True
+        self._stream, self._writable = stream, True
 
     def write(self, text: str) -> int:
-        """Write `text`, where that is possible; how long it is."""
+        """Write `text` if possible; return its length."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Write what is still in the stream's buffer, where that is possible."""
+        """Flush the stream's buffer if possible."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, action: Callable[[], object]) -> None:
-        if self._fine:
+        if self._writable:
             try:
                 action()
-            except (OSError, ValueError):  # the latter from a closed one
-                self._fine = False
+            except (OSError, ValueError):  # a closed stream raises ValueError
+                self._writable = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 class _Line:
-    """As much of tqdm as is used here: one line at the end, if there is a label."""
+    """A replacement for tqdm's bar: prints one line at the end, if it has a label."""
 
     def __init__(self, label: str | None) -> None:
         self.label, self.text = label, ""

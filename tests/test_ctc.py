@@ -280,8 +280,8 @@ ZEROS = np.zeros((3, 2, 4))
         ((ZEROS, np.ones(2, int)), {}, ValueError, r"target: expected shape \(B, S\) with B = 2, got \(2,\)"),
         ((ZEROS, [[1], [4]]), {}, ValueError, r"target: expected labels 0 to 3, .* got 4 at \(1, 0\)"),
         ((ZEROS, [[1], [-1]]), {}, ValueError, r"target: expected labels 0 to 3, .* got -1 at \(1, 0\)"),
-        ((ZEROS, [[1], [0, 2]]), {}, ValueError, r"the blank 0 only behind them, got 2 at \(1, 1\)"),
-        ((ZEROS, [[1], [0, 2]]), {"target_lengths": [1, 2]}, ValueError, r"only behind them, got 0 at \(1, 0\)"),
+        ((ZEROS, [[1], [0, 2]]), {}, ValueError, r"the blank 0 only after them, got 2 at \(1, 1\)"),
+        ((ZEROS, [[1], [0, 2]]), {"target_lengths": [1, 2]}, ValueError, r"only after them, got 0 at \(1, 0\)"),
         (
             (ZEROS, [[1], [1]]),
             {"target_lengths": [1, 2]},

@@ -1,4 +1,4 @@
-"""Sampling, and a character model that goes on with a text."""
+"""Sampling, text generation, beam search and CTC decoding."""
 
 import sys
 import tracemalloc
@@ -10,12 +10,12 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chi2
 
 from lstm_cy import LSTM, Embedding, Linear, Sequential, ctc, ctc_beam, ctc_greedy, decoding
-from lstm_cy.decoding import beam_search, generate, sample, surprise
+from lstm_cy.decoding import beam_search, generate, negative_log_likelihood, sample, surprise
 from lstm_cy.text import Bytes, Vocabulary, Words
 
 
 class Watched(Sequential):
-    """Remembers how many tokens each call was given."""
+    """Records the number of tokens of each call."""
 
     calls = ()
 
@@ -25,7 +25,7 @@ class Watched(Sequential):
 
 
 def character_model(dtype="float32", **keywords):
-    """A model of five tokens, with weights so large that what it read long ago decides what it writes."""
+    """Return a model of five tokens, with weights so large that its output depends on tokens read long ago."""
     model = Watched(
         Embedding(5, 4, dtype=dtype, seed=3),
         LSTM(4, 16, 2, dtype=dtype, seed=13, **keywords),
@@ -36,7 +36,7 @@ def character_model(dtype="float32", **keywords):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_tokens_are_drawn_as_softmax_says(temperature):
+def test_tokens_are_drawn_with_the_probabilities_of_the_softmax(temperature):
     logits = np.array([0.0, 2.0, -1.0, -np.inf, 1.5], np.float32)
     expected = 20_000 * softmax(logits.astype(float) / temperature)
 
@@ -51,11 +51,11 @@ def test_tokens_are_drawn_as_softmax_says(temperature):
     assert distance < chi2.ppf(0.999, df=3)
 
 
-def test_rows_are_drawn_by_themselves():
+def test_rows_are_drawn_independently():
     logits = np.full((4, 4), -np.inf)
     np.fill_diagonal(logits, [-1000.0, 0.0, 3.0, 1e30])
     assert sample(logits, rng=0).tolist() == [0, 1, 2, 3]
-    # two rows of even odds must not always agree
+    # two rows with equal probabilities must not always agree
     pairs = sample(np.zeros((500, 2, 2)), rng=0)
     assert 150 < (pairs[:, 0] == pairs[:, 1]).sum() < 350
 
@@ -66,17 +66,17 @@ def test_large_logits_do_not_overflow(shift):
     assert 270 < sum(tokens) < 330  # three of four
 
 
-def test_temperature_zero_and_next_to_it_take_the_likeliest():
+def test_temperatures_of_zero_and_almost_zero_select_the_likeliest_token():
     assert sample([1.0, 3.0, 3.0], temperature=0) == 1
     assert sample([1.0, 2.0, 3.0], temperature=5e-324, rng=0) == 2
     assert sample([[1.0, 0.0], [0.0, 1.0]], temperature=0).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
-def test_the_ends_of_chance_draw_no_impossible_token(chance):
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_extreme_random_numbers_draw_no_impossible_token(number):
     class Fixed(np.random.Generator):
         def random(self, size):
-            return np.full(size, chance)
+            return np.full(size, number)
 
     logits = np.array([-np.inf, 0.1, -np.inf, 0.3, -np.inf])
     assert sample(logits, rng=Fixed(np.random.PCG64(0))) in (1, 3)
@@ -96,19 +96,19 @@ def test_one_axis_gives_an_int():
         ({"top_k": 3}, [0, 4 / 9, 0, 3 / 9, 2 / 9]),
         ({"top_k": 99}, [0.1, 0.4, 0, 0.3, 0.2]),
         ({"top_p": 0.3}, [0, 1, 0, 0, 0]),
-        ({"top_p": 0.41}, [0, 4 / 7, 0, 3 / 7, 0]),  # the one that goes beyond is in
+        ({"top_p": 0.41}, [0, 4 / 7, 0, 3 / 7, 0]),  # the token that crosses top_p is included
         ({"top_p": 0.69}, [0, 4 / 7, 0, 3 / 7, 0]),
         ({"top_p": 0.71}, [0, 4 / 9, 0, 3 / 9, 2 / 9]),
         ({"top_p": 1.0}, [0.1, 0.4, 0, 0.3, 0.2]),
         ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
         ({"top_k": 3, "top_p": 0.75}, [0, 4 / 7, 0, 3 / 7, 0]),  # 7 / 9 of what top_k leaves
-        # at temperature 1/2 the probabilities are as 1 : 16 : 0 : 9 : 4
+        # at temperature 1/2 the probabilities are proportional to 1 : 16 : 0 : 9 : 4
         ({"temperature": 0.5, "top_p": 0.54}, [0, 16 / 25, 0, 9 / 25, 0]),
         ({"temperature": 0.5, "top_k": 3}, [0, 16 / 29, 0, 9 / 29, 4 / 29]),
         ({"temperature": 0, "top_k": 3, "top_p": 0.9}, [0, 1, 0, 0, 0]),
     ],
 )
-def test_top_k_and_top_p_leave_the_likeliest(options, expected):
+def test_top_k_and_top_p_keep_the_likeliest_tokens(options, expected):
     with np.errstate(divide="ignore"):
         logits = np.log([0.1, 0.4, 0.0, 0.3, 0.2])
     drawn = sample(np.tile(logits, (40, 500, 1)), rng=0, **options)
@@ -121,7 +121,7 @@ def test_top_k_and_top_p_leave_the_likeliest(options, expected):
 
 
 @pytest.mark.parametrize(("top_p", "left"), [(0.25, 1), (0.5, 2), (0.75, 3), (0.76, 4)])
-def test_top_p_takes_no_more_than_it_needs_where_tokens_are_equal(top_p, left):
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p, left):
     drawn = sample(np.zeros((200, 4)), top_p=top_p, rng=0)  # exactly a quarter each
     assert set(drawn.tolist()) == set(range(left))
     with np.errstate(divide="ignore"):
@@ -129,14 +129,14 @@ def test_top_p_takes_no_more_than_it_needs_where_tokens_are_equal(top_p, left):
     assert set(drawn.tolist()) == {0.25: {1}, 0.5: {1}, 0.75: {1, 3}, 0.76: {0, 1, 3}}[top_p]
 
 
-def test_top_k_takes_the_first_of_equals_in_each_row():
+def test_top_k_keeps_the_first_of_equal_tokens_in_each_row():
     logits = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     drawn = sample(np.tile(logits, (200, 1, 1)), top_k=2, rng=0)
     assert set(drawn[:, 0]) == {0, 1}
     assert set(drawn[:, 1]) == {1, 3}
 
 
-def test_the_same_seed_draws_the_same_and_a_generator_goes_on():
+def test_a_seed_repeats_its_tokens_and_a_generator_advances():
     logits = np.zeros((50, 9))
     assert sample(logits, rng=4).tolist() == sample(logits, rng=4).tolist()
     rng = np.random.default_rng(4)
@@ -196,7 +196,7 @@ def test_logits_of_any_real_dtype():
 
 
 def greedy(model, vocabulary, prompt, length):
-    """The likeliest text, by reading the whole of it again for each character."""
+    """Return the likeliest text; the model reads all of it again for each character."""
     tokens = vocabulary.encode(prompt).tolist()
     for _ in range(length):
         logits, _ = model(np.array(tokens))
@@ -209,7 +209,7 @@ def greedy(model, vocabulary, prompt, length):
 def test_the_state_is_carried_through_prompt_and_text(prompt, batch_first):
     model, vocabulary = character_model(dtype="float64", batch_first=batch_first), Vocabulary("abcd")
     expected = greedy(model, vocabulary, prompt, 40)
-    assert len(set(pairwise(expected))) > len(set(expected))  # one character does not tell the next
+    assert len(set(pairwise(expected))) > len(set(expected))  # the next character depends on more than one character
     assert "".join(generate(model, vocabulary, prompt, length=40, temperature=0)) == expected
 
 
@@ -219,7 +219,7 @@ def test_an_empty_prompt_is_the_beginning_of_a_line():
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_the_prompt_is_one_call_and_characters_come_one_by_one():
+def test_the_prompt_is_read_in_one_call_and_each_character_in_one_step():
     model, vocabulary = character_model(), Vocabulary("abcd")
     characters = generate(model, vocabulary, "abcda", length=10**9, seed=0)
     assert model.calls == (5,)
@@ -227,7 +227,7 @@ def test_the_prompt_is_one_call_and_characters_come_one_by_one():
     assert model.calls == (5,)  # what follows is stepped
 
 
-def test_the_same_seed_writes_the_same_text():
+def test_the_same_seed_generates_the_same_text():
     model, vocabulary = character_model(), Vocabulary("abcd")
 
     def text(seed):
@@ -239,7 +239,7 @@ def test_the_same_seed_writes_the_same_text():
     assert text(None) != text(None)
 
 
-def test_the_unknown_symbol_is_never_written():
+def test_the_unknown_symbol_is_never_generated():
     model, vocabulary = character_model(), Vocabulary("abcd")
     bias = np.array([100.0, 0, 0, 0, 0])
     model.load_state_dict({"2.bias": bias}, strict=False)
@@ -271,14 +271,14 @@ def test_pieces_are_the_text_of_tokens_drawn_one_by_one(vocabulary, options):
     assert len(set(tokens)) > 2
 
 
-def test_top_k_and_top_p_reach_the_text():
+def test_generate_uses_top_k_and_top_p():
     model, vocabulary = character_model(), Vocabulary("abcd")
     greedy = "".join(generate(model, vocabulary, "ab", length=40, temperature=0))
     for options in ({"top_k": 1}, {"top_p": 1e-6}):
         assert "".join(generate(model, vocabulary, "ab", length=40, seed=0, **options)) == greedy
 
 
-def test_no_length_is_no_text():
+def test_a_length_of_zero_gives_no_text():
     assert list(generate(character_model(), Vocabulary("abcd"), "a", length=0)) == []
 
 
@@ -287,7 +287,7 @@ def test_no_length_is_no_text():
     [
         ({"model": LSTM(2, 3)}, TypeError, "model: expected a Sequential, got LSTM"),
         ({"vocabulary": Vocabulary("abc")}, ValueError, "vocabulary: expected 5 tokens"),
-        ({"vocabulary": Bytes()}, ValueError, "vocabulary: expected 5 tokens as the model reads, got 256"),
+        ({"vocabulary": Bytes()}, ValueError, "vocabulary: expected 5 tokens as in the model.s embedding, got 256"),
         ({"model": Sequential(Linear(2, 3))}, TypeError, "model: expected a Sequential with an Embedding as its first"),
         ({"vocabulary": 3}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got int"),
         ({"vocabulary": "abcd"}, TypeError, "vocabulary: expected a Vocabulary, Words or Bytes, got str"),
@@ -302,30 +302,34 @@ def test_no_length_is_no_text():
         ({"prompt": "abxcxy"}, ValueError, "prompt: not in the model's vocabulary: 'x', 'y'$"),
     ],
 )
-def test_bad_arguments_of_generate_are_told_before_the_first_character(keywords, error, message):
+def test_generate_checks_its_arguments_before_the_first_character(keywords, error, message):
     with pytest.raises(error, match=message):
         generate(**{"model": character_model(), "vocabulary": Vocabulary("abcd"), "prompt": "a", **keywords})
 
 
-def test_surprise_is_what_the_model_thought_of_each_token():
+def test_negative_log_likelihood_is_the_mean_over_the_tokens():
     model, tokens = character_model(dtype="float64"), np.random.default_rng(0).integers(0, 5, 50)
     logits, _ = model(tokens[:-1])
     p = softmax(logits, axis=-1)[np.arange(49), tokens[1:]]
     expected = -np.log(p).mean()
-    assert surprise(model, tokens) == pytest.approx(expected, rel=1e-12)
-    # in chunks, the state carried on
+    assert negative_log_likelihood(model, tokens) == pytest.approx(expected, rel=1e-12)
+    # in chunks, with the state carried along
     for chunk in (1, 7, 48, 49):
-        assert surprise(model, tokens, chunk=chunk) == pytest.approx(expected, rel=1e-12)
+        assert negative_log_likelihood(model, tokens, chunk=chunk) == pytest.approx(expected, rel=1e-12)
 
 
-def test_surprise_by_hand():
-    """A model that always says a : b = 1 : 3 and has two more tokens that never come."""
+def test_negative_log_likelihood_of_known_probabilities():
+    """The model always gives a : b = 1 : 3, and almost no probability to the other tokens."""
     model = character_model()
     bias = np.log([1e-30, 1, 3, 1e-30, 1e-30])
     model.load_state_dict({"2.weight": np.zeros((5, 16)), "2.bias": bias}, strict=False)
-    assert surprise(model, [2, 1]) == pytest.approx(np.log(4), rel=1e-6)
-    assert surprise(model, [1, 2]) == pytest.approx(np.log(4 / 3), rel=1e-6)
-    assert surprise(model, [0, 1, 2, 2]) == pytest.approx((np.log(4) + 2 * np.log(4 / 3)) / 3, rel=1e-6)
+    assert negative_log_likelihood(model, [2, 1]) == pytest.approx(np.log(4), rel=1e-6)
+    assert negative_log_likelihood(model, [1, 2]) == pytest.approx(np.log(4 / 3), rel=1e-6)
+    assert negative_log_likelihood(model, [0, 1, 2, 2]) == pytest.approx((np.log(4) + 2 * np.log(4 / 3)) / 3, rel=1e-6)
+
+
+def test_surprise_is_an_alias_of_negative_log_likelihood():
+    assert surprise is negative_log_likelihood
 
 
 @pytest.mark.parametrize(
@@ -339,9 +343,9 @@ def test_surprise_by_hand():
         (character_model(), [1, 2], {"chunk": 0}, ValueError, "chunk: expected at least 1"),
     ],
 )
-def test_bad_arguments_of_surprise(model, tokens, keywords, error, message):
+def test_bad_arguments_of_negative_log_likelihood(model, tokens, keywords, error, message):
     with pytest.raises(error, match=message):
-        surprise(model, tokens, **keywords)
+        negative_log_likelihood(model, tokens, **keywords)
 
 
 END = 2
@@ -357,17 +361,17 @@ class Tables:
         rng = np.random.default_rng([self.seed, *history])
         logits = 2 * rng.standard_normal(self.V)
         logits[rng.random(self.V) < self.impossible] = -np.inf
-        logits[rng.integers(self.V)] = 1.0  # something can come
+        logits[rng.integers(self.V)] = 1.0  # at least one token is possible
         return logits - np.log(np.exp(logits).sum())
 
     def step(self, tokens, histories):
-        """The state holds the tokens so far, (1, K, length): rows on axis 1, as an LSTM has them."""
+        """The state holds the tokens so far, (1, K, length): rows on axis 1, as in an LSTM's state."""
         assert tokens.dtype == np.intp
         histories = np.concatenate([histories, tokens[np.newaxis, :, np.newaxis]], axis=2)
         return np.array([self.of(history) for history in histories[0]]), histories
 
     def every_sequence(self, max_length, start=0):
-        """(tokens, log-probability) of all that end with at most `max_length` tokens, the end among them."""
+        """Yield (tokens, log-probability) of all sequences that end, of at most `max_length` tokens with the end."""
         others = [token for token in range(self.V) if token != END]
         for length in range(max_length):
             for tokens in product(others, repeat=length):
@@ -398,7 +402,7 @@ def test_a_full_beam_is_exhaustive_search(V, max_length, alpha, impossible):
         assert [tuple(hypothesis.tokens) for hypothesis in ended] == [tokens for tokens, *_ in every][:width]
         assert np.allclose([h.log_probability for h in ended], [p for _, p, _ in every][:width], rtol=1e-12)
         assert np.allclose([h.score for h in ended], [score for *_, score in every][:width], rtol=1e-12)
-        assert found[: len(ended)] == ended  # what did not end comes last
+        assert found[: len(ended)] == ended  # sequences that did not end come last
 
 
 def test_a_beam_of_one_is_greedy_search():
@@ -419,8 +423,8 @@ def test_a_beam_of_one_is_greedy_search():
     assert len(lengths) > 4
 
 
-def test_a_wider_beam_finds_what_a_narrow_one_misses():
-    # A likely beginning leads nowhere: 0 (0.6) then only rare ends; 1 (0.4) then a certain one.
+def test_a_wider_beam_finds_a_sequence_that_a_narrow_one_misses():
+    # After 0 (0.6) the end is unlikely; after 1 (0.4) it is certain.
     table = {(9,): [0.6, 0.4, 0.0], (9, 0): [0.45, 0.45, 0.1], (9, 1): [0.0, 0.0, 1.0]}
 
     def step(tokens, histories):
@@ -437,7 +441,7 @@ def test_a_wider_beam_finds_what_a_narrow_one_misses():
     assert wide[0].log_probability == pytest.approx(np.log(0.4))
 
 
-def test_ties_go_to_the_first_and_are_the_same_each_time():
+def test_of_equal_sequences_the_first_are_kept_every_time():
     def step(tokens, state):
         return np.full((len(tokens), 4), np.log(0.25)), state
 
@@ -455,7 +459,7 @@ def test_a_length_penalty_favours_longer_sequences():
     assert len(short.tokens) == 0 < len(longer.tokens)
 
 
-def test_what_never_ends_is_cut():
+def test_sequences_that_never_end_are_cut():
     def step(tokens, state):
         return np.log([[0.7, 0.3, 0.0]] * len(tokens)), state
 
@@ -465,7 +469,7 @@ def test_what_never_ends_is_cut():
     assert found[0].score == found[0].log_probability == pytest.approx(3 * np.log(0.7))
 
 
-def test_it_stops_when_nothing_better_can_come():
+def test_the_search_stops_when_no_better_sequence_is_possible():
     steps = []
 
     def step(tokens, state):
@@ -478,7 +482,7 @@ def test_it_stops_when_nothing_better_can_come():
 
 @pytest.mark.parametrize("row_axis", [0, 1])
 def test_states_of_any_nesting_follow_their_rows(row_axis):
-    """A state that adds up its tokens, in two places, tells what a state that holds them all tells."""
+    """A nested state that sums the tokens twice gives the same result as a state that holds all tokens."""
     table = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=50))
 
     def step(tokens, state):
@@ -502,7 +506,7 @@ def test_states_of_any_nesting_follow_their_rows(row_axis):
     assert [h.score for h in found] == [h.score for h in expected]
 
 
-def test_as_many_go_on_as_the_beam_is_wide_whatever_ends():
+def test_sequences_that_end_do_not_reduce_the_number_that_continue():
     rows = []
 
     def step(tokens, state):
@@ -514,8 +518,8 @@ def test_as_many_go_on_as_the_beam_is_wide_whatever_ends():
     assert [h.tokens.tolist() for h in found] == [[], [1]]
 
 
-def test_long_sequences_are_put_together_from_their_steps():
-    """The token after t is surely t + 1, by a state that counts; two that end on the way are among the best."""
+def test_long_sequences_are_assembled_from_their_steps():
+    """The token after t is t + 1 (0.9) or the end (0.1); the state counts the steps."""
 
     def step(tokens, state):
         logs = np.full((len(tokens), 60), -np.inf)
@@ -535,7 +539,7 @@ def test_long_sequences_are_put_together_from_their_steps():
 
 
 def nested(depth):
-    """A list in a list in a list."""
+    """Return lists nested to `depth`."""
     state = []
     for _ in range(depth):
         state = [state]
@@ -543,7 +547,7 @@ def nested(depth):
 
 
 def returns(value):
-    """A step that gives `value`, made for so many rows where it is a function, and the state it got."""
+    """Return a step that returns `value`, or ``value(rows)`` if it is a function, and its state."""
     return lambda tokens, state: (value(len(tokens)) if callable(value) else value, state)
 
 
@@ -612,7 +616,7 @@ def test_bad_arguments_of_beam_search(keywords, error, message):
         beam_search(step, **{"state": np.zeros((1, 1)), "start": 0, "end": 3, **keywords})
 
 
-def test_a_penalty_that_no_length_feels_may_be_any():
+def test_any_penalty_is_allowed_if_max_length_is_1():
     found = beam_search(
         lambda tokens, state: (np.full((len(tokens), 4), -1.4), state),
         None,
@@ -629,7 +633,7 @@ def ctc_scores(*shape, seed=0):
 
 
 def every_labelling(scores, blank, weight=lambda prefix, label: 0.0):
-    """[(labels, score)], the best first, all alignments of scores (T, V) added up one by one."""
+    """Return [(labels, score)], the best first, from a sum over all alignments of scores (T, V)."""
     steps, classes = scores.shape
     logs, found = log_softmax(scores, axis=1), {}
     for path in product(range(classes), repeat=steps):
@@ -658,33 +662,33 @@ def test_a_wide_beam_finds_every_labelling_and_its_probability(steps, blank):
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-def test_a_language_model_weighs_each_label_behind_its_prefix(blank):
+def test_a_language_model_weighs_each_label_after_its_prefix(blank):
     scores = ctc_scores(5, 4, seed=2)
     table = np.random.default_rng(3).normal(size=(6, 4))
-    table[0, 2] = table[1, 1] = -np.inf  # 2 may not come first, nor 1 second
-    asked = []
+    table[0, 2] = table[1, 1] = -np.inf  # 2 must not come first, nor 1 second
+    calls = []
 
     def weight(prefix, label):
-        asked.append((prefix, label))
+        calls.append((prefix, label))
         return table[len(prefix), label]
 
     found = ctc_beam(scores, beam_width=2000, blank=blank, language_model=weight)
-    assert len(set(asked)) == len(asked)
-    assert blank not in {label for _, label in asked}
-    assert {type(part) for pair in asked for part in (pair[1], *pair[0])} == {int}
+    assert len(set(calls)) == len(calls)
+    assert blank not in {label for _, label in calls}
+    assert {type(part) for pair in calls for part in (pair[1], *pair[0])} == {int}
     assert_same_labellings(found, every_labelling(scores, blank, weight))
     nothing = ctc_beam(scores, language_model=lambda prefix, label: -np.inf)
     assert_same_labellings(nothing, [((), log_softmax(scores, axis=1)[:, 0].sum())])
 
 
-def test_what_nothing_can_say_leaves_an_empty_beam():
-    scores = np.array([[-np.inf, 0.0, 0.0], [0.0, 0.0, 0.0]])  # something must be said, and nothing may
+def test_the_beam_is_empty_if_no_labels_are_possible():
+    scores = np.array([[-np.inf, 0.0, 0.0], [0.0, 0.0, 0.0]])  # a blank is impossible, and the model excludes labels
     assert ctc_beam(scores, language_model=lambda prefix, label: -np.inf) == []
 
 
 def plain_prefix_search(scores, width):
-    """The textbook's prefix beam search, blank 0: {prefix: [ends in a blank, ends in its last label]} step by step."""
-    beam = {(): [1.0, 0.0]}
+    """Return the result of the textbook's prefix beam search with blank 0."""
+    beam = {(): [1.0, 0.0]}  # {prefix: [probability of ending in a blank, in its last label]}
     for step in softmax(scores, axis=1):
         grown = {}
         for prefix, (in_blank, in_label) in beam.items():
@@ -708,12 +712,12 @@ def test_a_narrow_beam_keeps_the_best_prefixes_of_each_step(seed, width):
     assert len(found) == width
     assert_same_labellings(found, plain_prefix_search(scores, width))
     for labels, score in found:
-        assert score <= -ctc(scores, labels)[0] + 1e-12  # alignments through what was given up are missed
+        assert score <= -ctc(scores, labels)[0] + 1e-12  # alignments through dropped prefixes are missed
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])
 @pytest.mark.parametrize("kind", ["normal", "ties", "impossible"])
-def test_leaving_out_classes_that_cannot_matter_changes_no_bit(kind, width):
+def test_leaving_out_classes_that_cannot_matter_keeps_every_bit(kind, width):
     rng = np.random.default_rng(width)
     for blank in (0, 4, 29):
         scores = ctc_scores(25, 30, seed=blank)
@@ -727,30 +731,30 @@ def test_leaving_out_classes_that_cannot_matter_changes_no_bit(kind, width):
         assert [(labels.tolist(), score) for labels, score in found] == [(ls.tolist(), score) for ls, score in expected]
 
 
-def test_a_step_looks_at_as_many_prefixes_whatever_the_number_of_classes(monkeypatch):
-    looked_at, best = [], decoding._best
+def test_the_candidates_of_a_step_do_not_depend_on_the_number_of_classes(monkeypatch):
+    sizes, best = [], decoding._best
 
-    def watched(values, most):
-        looked_at.append(len(values))
+    def recorded(values, most):
+        sizes.append(len(values))
         return best(values, most)
 
-    monkeypatch.setattr(decoding, "_best", watched)
+    monkeypatch.setattr(decoding, "_best", recorded)
     ctc_beam(ctc_scores(6, 5000), beam_width=4)
-    assert sorted(set(looked_at) - {5000}) == [1 + 5, 4 + 4 * 5]  # one prefix, then four, with five classes each
+    assert sorted(set(sizes) - {5000}) == [1 + 5, 4 + 4 * 5]  # one prefix, then four, with five classes each
 
 
 def test_max_classes_keeps_the_likeliest_of_a_step_for_the_language_model():
-    scores, asked = ctc_scores(6, 40, seed=5), set()
+    scores, calls = ctc_scores(6, 40, seed=5), set()
 
     def weight(prefix, label):
-        asked.add((prefix, label))
+        calls.add((prefix, label))
         return 0.1 * label
 
     found = ctc_beam(scores, beam_width=5, max_classes=3, language_model=weight)
     likeliest = {int(label) for step in scores for label in 1 + np.argsort(-step[1:])[:3]}
-    assert {label for _, label in asked} <= likeliest
+    assert {label for _, label in calls} <= likeliest
     assert {label for labels, _ in found for label in labels.tolist()} <= likeliest
-    assert len(asked) <= 3 * 5 * 6
+    assert len(calls) <= 3 * 5 * 6
     # by hand: at the only step, 2 and 3 are likelier than 1, which the language model favours
     scores = np.log([[0.1, 0.2, 0.4, 0.3]])
     found = ctc_beam(scores, max_classes=2, language_model=lambda prefix, label: 10.0 if label == 1 else 0.0)
@@ -758,12 +762,12 @@ def test_max_classes_keeps_the_likeliest_of_a_step_for_the_language_model():
     assert np.exp([score for _, score in found]) == pytest.approx([0.4, 0.3, 0.1])
 
 
-def test_a_language_model_is_asked_once_and_its_answers_take_no_more_than_linear_memory():
+def test_a_language_model_is_called_once_per_pair_and_its_values_take_linear_memory():
     def peak(steps):
-        asked = []
+        calls = []
 
         def weight(prefix, label):
-            asked.append(hash((prefix, label)))
+            calls.append(hash((prefix, label)))
             return -0.5
 
         scores = ctc_scores(steps, 12, seed=6)
@@ -773,11 +777,11 @@ def test_a_language_model_is_asked_once_and_its_answers_take_no_more_than_linear
             held = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert len(asked) == len(set(asked))
-        return held - sys.getsizeof(asked) - 36 * len(asked)
+        assert len(calls) == len(set(calls))
+        return held - sys.getsizeof(calls) - 36 * len(calls)
 
     short, long = peak(150), peak(600)
-    assert long < 5 * short  # that of prefixes held as tuples is more than ten times as much
+    assert long < 5 * short  # with prefixes held as tuples it is more than ten times as much
 
 
 def test_greedy_follows_the_likeliest_alignment():
@@ -787,7 +791,7 @@ def test_greedy_follows_the_likeliest_alignment():
     assert ctc_greedy(np.eye(4)[path], 5).tolist() == [1, 1]
     assert ctc_greedy(np.eye(4)[path], 0).tolist() == []
     assert ctc_greedy(np.eye(4)[path]).dtype == np.intp
-    # each step by itself, and still not the likeliest labels: three alignments say 1, one nothing
+    # the likeliest alignment does not give the likeliest labels: three alignments give 1, one gives none
     scores = np.log([[0.6, 0.4], [0.6, 0.4]])
     assert ctc_greedy(scores).tolist() == []
     labels, score = ctc_beam(scores)[0]
@@ -796,7 +800,7 @@ def test_greedy_follows_the_likeliest_alignment():
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_rows_of_a_batch_are_decoded_alone_up_to_their_lengths(batch_first):
+def test_rows_of_a_batch_are_decoded_independently_up_to_their_lengths(batch_first):
     scores, lengths = ctc_scores(7, 4, 5, seed=4), np.array([7, 0, 3, 5], np.uint8)
     alone = [scores[:length, row].copy() for row, length in enumerate(lengths)]
     for row, length in enumerate(lengths):
@@ -838,7 +842,7 @@ def test_ctc_decoding_refuses(decode, arguments, options, error, message):
     ("scores", "options", "error", "message"),
     [
         ([[0.0, np.inf]], {}, ValueError, "scores: expected numbers or -inf with a finite largest one at each step"),
-        ([[0.0, 0.0], [-np.inf] * 2], {}, ValueError, "scores: expected numbers or -inf .* not so in row 0"),
+        ([[0.0, 0.0], [-np.inf] * 2], {}, ValueError, "scores: expected numbers or -inf .* got none in row 0"),
         ([[0.0, 0.0]], {"beam_width": 0}, ValueError, "beam_width: expected at least 1"),
         ([[0.0, 0.0]], {"beam_width": 2.0}, TypeError, "beam_width: expected an integer"),
         ([[0.0, 0.0]], {"max_classes": 0}, ValueError, "max_classes: expected at least 1"),

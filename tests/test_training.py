@@ -342,9 +342,8 @@ def test_a_model_with_steps_of_one_step_only_and_one_without():
 def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(batch_first):
     x, y = arrays(batch_first=batch_first)
     model = reading_out(3, batch_first=batch_first)
-    with pytest.raises(
-        ValueError, match=r"data: y: expected a target per row, \(10,\) and more, for the model gives one output a row"
-    ):
+    expected = r"data: y: expected a target per row, \(10,\) and more, because the model gives one output per row"
+    with pytest.raises(ValueError, match=expected):
         train(model, (x, y[:9]))
     with pytest.raises(
         ValueError, match="y: with bptt expected a target per step, .* and a model that gives an output"
@@ -352,7 +351,7 @@ def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(b
         train(model, (x, np.zeros((ROWS, STEPS))), bptt=3)
     model = model_of(batch_first=batch_first)
     for loss, target in ((mse, np.zeros(ROWS)), (cross_entropy, np.zeros(ROWS, int))):
-        with pytest.raises(ValueError, match="y: expected a target per step, .*needs a Readout behind its LSTMs"):
+        with pytest.raises(ValueError, match="y: expected a target per step, .*needs a Readout after its LSTMs"):
             train(model, (x, target), loss=loss)
 
 
@@ -999,7 +998,7 @@ DAMAGES = {
     "no history": (lambda good: {"history.loss": None, "history.seconds": None}, "history.loss: expected"),
     "more epochs than steps": (
         lambda good: {"history.loss": np.zeros(7), "history.seconds": np.zeros(7)},
-        "history.loss: expected at most 1 epochs, for there were 1 steps, got 7",
+        "history.loss: expected at most 1 epochs, because there were 1 steps, got 7",
     ),
     "steps below 0": (lambda good: {"optimizer.step": np.array(-1)}, "'step'.*expected at least 0, got -1"),
     "too many steps": (lambda good: {"optimizer.step": np.array(2**63 - 1)}, "'step'.*expected at most"),
@@ -1259,8 +1258,8 @@ def test_two_arrays_of_a_readout_need_two_gradients():
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        (None, "data: expected the callable to give batches to iterate over, got NoneType"),
-        (3, "data: expected the callable to give batches to iterate over, got int"),
+        (None, "data: expected the callable to return an iterable of batches, got NoneType"),
+        (3, "data: expected the callable to return an iterable of batches, got int"),
         ("ab", "data: expected .*, got str"),
         ([None], "data: expected .*, got NoneType"),
         ([(X,)], "data: expected .*, got 1 of them"),
@@ -1292,7 +1291,7 @@ def test_targets_that_are_masked_or_of_different_lengths_are_refused():
 
 def test_a_loss_without_lengths_is_refused_where_the_data_have_them():
     model = model_of()
-    with pytest.raises(TypeError, match="loss: expected one that takes lengths=, for data has lengths"):
+    with pytest.raises(TypeError, match="loss: expected one that takes lengths=, because data has lengths"):
         train(model, (X, Y, LENGTHS), loss=lambda prediction, target: mse(prediction, target))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import lstm_cy
 from lstm_cy import LSTM, SGD, Adam, Attention, Dropout, Embedding, Linear, Sequential, StreamPool, reference, weights
-from lstm_cy.decoding import Hypothesis, beam_search, generate, surprise
+from lstm_cy.decoding import Hypothesis, beam_search, generate, negative_log_likelihood
 from lstm_cy.layer import Gradients, Layer
 from lstm_cy.lstm import Tape
 from lstm_cy.quantize import QuantizedLSTM
@@ -108,7 +108,7 @@ def training(model: Sequential) -> None:
 def text(model: Sequential, vocabulary: Vocabulary | Words | Bytes) -> None:
     assert_type(vocabulary.encode("abc"), Ints)
     assert_type(generate(model, vocabulary, "abc", temperature=0.5), Iterator[str])
-    assert_type(surprise(model, tokens), float)
+    assert_type(negative_log_likelihood(model, tokens), float)
 
     def step(tokens: Ints, state: Any) -> tuple[Array, Any]:
         return x, state
