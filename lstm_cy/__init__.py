@@ -1,6 +1,6 @@
 """LSTM for CPUs: arrays in, arrays out, typed Cython kernels.
 
-The names below are loaded when they are first used, so that ``import lstm_cy`` costs little more than NumPy.
+The public names are loaded at their first use, so that ``import lstm_cy`` costs little more than NumPy.
 """
 
 import importlib
@@ -51,7 +51,7 @@ _MODULES = ("reference", "weights")
 __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MODULES]
 
 
-if TYPE_CHECKING:  # the names of _HOME once more, for whoever reads types
+if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from . import reference as reference
     from . import weights as weights
     from .attention import Attention as Attention
@@ -89,7 +89,7 @@ if TYPE_CHECKING:  # the names of _HOME once more, for whoever reads types
     from .weights.keras import from_keras as from_keras
     from .weights.onnx import from_onnx as from_onnx
     from .weights.pytorch import from_torch as from_torch
-else:  # a name that is not there is an error for mypy too
+else:  # hidden from mypy, which then reports unknown names
 
     def __getattr__(name):
         if name in _MODULES:

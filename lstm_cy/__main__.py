@@ -1,15 +1,15 @@
-"""The command line as a process of its own: ``lstm-cy`` and ``python -m lstm_cy``."""
+"""The entry point of the command line: ``lstm-cy`` and ``python -m lstm_cy``."""
 
 import os
 import sys
 
-# OpenBLAS looks when NumPy is loaded. Its threads wait for each other in a loop: where other processes use the cores, a
-# training by them takes several times as long as by one.
+# OpenBLAS reads this when NumPy is loaded. Its threads wait for each other in a busy loop: if other processes use the
+# cores, training with several threads takes several times as long as with one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C ends it with status 130 and one line, while it still imports as well."""
+    """Run the command line; Ctrl-C, also during the imports, ends it with status 130 and one line."""
     try:
         from . import cli
 

@@ -1,4 +1,4 @@
-"""The activations an LSTM can have, by ONNX's names, and what of them the kernels are told."""
+"""The activations of an LSTM by ONNX's names, and their numbers for the kernels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .checks import number, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    #: of the gates, the candidate and the cell when it is told: (name, alpha, beta)
+    #: (name, alpha, beta) of the gate, candidate and cell activations
     _Triple = tuple[tuple[str, float, float], ...]
 
-#: (alpha, beta) where they are not given, as ONNX has them; 0 where the function has none. The order is the kernels'.
+#: ONNX's default (alpha, beta); 0 where the function has none. The order is the kernels'.
 DEFAULTS = {
     "sigmoid": (0.0, 0.0),  # 1 / (1 + exp(-x))
     "tanh": (0.0, 0.0),
@@ -28,29 +28,29 @@ DEFAULTS = {
     "softsign": (0.0, 0.0),  # x / (1 + |x|)
     "softplus": (0.0, 0.0),  # ln(1 + exp(x))
 }
-#: how many of (alpha, beta) a function has; the others have none
+#: how many of (alpha, beta) a function has; functions that are not listed have none
 ARGUMENTS = {"affine": 2, "leakyrelu": 1, "thresholdedrelu": 1, "scaledtanh": 2, "hardsigmoid": 2, "elu": 1}
 _NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
-#: of an LSTM that is told nothing else
+#: the default activations of an LSTM
 PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
 
 def normalized(activations: Sequence[Any], directions: int, largest: float = sys.float_info.max) -> tuple[_Triple, ...]:
-    """The `activations` of an LSTM as a tuple of one triple of (name, alpha, beta) for each direction.
+    """Return the `activations` of an LSTM as one triple of (name, alpha, beta) for each direction.
 
     Parameters
     ----------
     activations : sequence
-        Three entries, for the gates, the candidate and the cell when it is told, or one such triple for each
-        direction. An entry is a name, in any case, or (name, alpha) or (name, alpha, beta).
+        Three entries, for the gates, the candidate and the cell, or one such triple for each direction. An entry is a
+        name, in upper or lower case, or (name, alpha) or (name, alpha, beta).
     directions : int
     largest : float
-        What alpha and beta may be, up to their sign.
+        The largest absolute value of alpha and beta.
 
     Raises
     ------
     TypeError, ValueError
-        Anything else; the message names `activations`.
+        `activations` has another form; the message names it.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def normalized(activations: Sequence[Any], directions: int, largest: float = sys
 
 
 def for_kernels(triple: _Triple) -> tuple[tuple[int, float, float], ...]:
-    """A normalized triple with numbers for names."""
+    """Return a normalized triple with the kernels' numbers in place of names."""
     return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
 
 

@@ -1,4 +1,4 @@
-"""Attention: for each query, how much each step of a memory matters, and the mean of the memory so weighted."""
+"""Attention: for each query the weights of the steps of a memory, and the weighted mean of the memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SCORES = ("general", "dot", "additive")
 
 
 class AttentionGradients(NamedTuple):
-    """What `Attention.backward` returns.
+    """The result of `Attention.backward`.
 
     Attributes
     ----------
     queries, memory : ndarray
-        Gradients with respect to the inputs, in their shapes; the memory's is zero past a row's length.
+        Gradients with respect to the inputs, in their shapes; the memory's is zero from a row's length on.
     parameters : dict
         One array for each parameter, under its name.
     """
@@ -54,12 +54,12 @@ class Attention(Layer):
         translation, 2015; the third of Bahdanau, Cho and Bengio, Neural machine translation by jointly learning to
         align and translate, 2015 (Luong's "concat" is the same function).
     units : None or int
-        A, the size of what is under the tanh of "additive"; None for memory_size. None for the other scores.
+        A, the size of the tanh's argument in "additive"; None for memory_size. None for the other scores.
     batch_first : bool
-        Everything is (B, T, ...) rather than (T, B, ...).
+        All arrays are (B, T, ...) rather than (T, B, ...).
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
-        Where the initial parameters, U(-1/sqrt(n), 1/sqrt(n)) with n what a product sums over, come from.
+        Seed or source of the initial parameters, U(-1/sqrt(n), 1/sqrt(n)), where n is the size of their last axis.
 
     Notes
     -----
@@ -78,7 +78,7 @@ class Attention(Layer):
     >>> context, weights = attention(queries, memory, memory_lengths=[7, 3])
     >>> context.shape, weights.shape
     ((5, 2, 6), (5, 2, 7))
-    >>> bool(weights[:, 1, 3:].any())  # padding has no weight at all
+    >>> bool(weights[:, 1, 3:].any())  # the weight of padding is 0
     False
     """
 
@@ -130,21 +130,21 @@ class Attention(Layer):
     def __call__(
         self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None
     ) -> tuple[Array, Array]:
-        """Look at the memory, for inference.
+        """Return the context and the weights of each query, for inference.
 
         Parameters
         ----------
         queries : array_like (T, B, Hq), (B, T, Hq) with batch_first, or (T, Hq)
-            Who asks, such as the outputs of a decoder.
+            For example the outputs of a decoder.
         memory : array_like (S, B, Hm), (B, S, Hm) with batch_first, or (S, Hm)
-            What is looked at, such as the outputs of an encoder.
+            For example the outputs of an encoder.
         memory_lengths : None or array_like of int (B,), or an integer for one sequence
-            Valid steps of each row of the memory, 0 to S. Past them the memory is not read and has weight zero; a row
-            of length 0 has a context of zeros.
+            Number of valid steps of each row of the memory, 0 to S. The other steps are not read and have weight zero;
+            a row of length 0 has a context of zeros.
 
         Returns
         -------
-        context : ndarray, laid out as queries with Hm in place of Hq
+        context : ndarray, in the layout of queries with Hm in place of Hq
         weights : ndarray (T, B, S), (B, T, S) with batch_first, or (T, S)
             Their sum over S is 1.
 
@@ -158,7 +158,7 @@ class Attention(Layer):
     def forward(
         self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None, rng: Seed = None
     ) -> tuple[tuple[Array, Array], Tape]:
-        """Look at the memory, for training.
+        """Return the context and the weights of each query, for training.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class Attention(Layer):
         tape :
             For `backward`, until the parameters change.
         """
-        # A tape must not see what the caller does to its arrays afterwards.
+        # Copies, because the caller may change its arrays before `backward`.
         queries = self._rows("queries", queries, "T", self.query_size).copy()
         memory = self._rows("memory", memory, "S", self.memory_size).copy()
         batched = queries.ndim == 3
@@ -187,7 +187,7 @@ class Attention(Layer):
         if padding is not None:
             memory[padding] = 0
         parameters = self._parameters
-        with _quietly():
+        with _without_warnings():
             scores, kept = self._scores(parameters, queries, memory)
             weights = _softmax(scores, padding)
             context = weights @ memory
@@ -204,7 +204,7 @@ class Attention(Layer):
         tape :
             From `forward`.
         dcontext, dweights : array_like in the shapes of context and weights, or None
-            Gradients of the loss; not both may be None. `dweights` past a row's length is not read.
+            Gradients of the loss; they may not both be None. `dweights` is not read from a row's length on.
 
         Returns
         -------
@@ -225,58 +225,58 @@ class Attention(Layer):
         shape = (*queries.shape[:2], self.memory_size)
         dcontext = self._gradient("dcontext", dcontext, shape, "the shape of context", batched)
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
-        with _quietly():
+        with _without_warnings():
             dmemory = weights.swapaxes(1, 2) @ dcontext
-            looked = dweights + dcontext @ memory.swapaxes(1, 2)
+            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
             if padding is not None:
-                looked[np.broadcast_to(padding[:, np.newaxis], looked.shape)] = 0
-            dscores = weights * (looked - (weights * looked).sum(axis=2, keepdims=True))
+                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
+            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
             dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
             dmemory += through_scores
         if padding is not None:
             dmemory[padding] = 0
         return AttentionGradients(self._outer(dqueries, batched), self._outer(dmemory, batched), gradients)
 
-    # Inside, all arrays are (B, T, ...): each row is a matrix.
+    # The methods below take and return arrays (B, T, ...): each row is a matrix.
 
     def _scores(self, parameters: Parameters, queries: Array, memory: Array) -> tuple[Array, Array]:
-        """score(q, m) for all pairs, (B, T, S), and what the way back needs besides."""
+        """Return score(q, m) for all pairs, (B, T, S), and an array that `_scores_backward` needs."""
         if self.score == "additive":
             from_queries = queries @ parameters["weight_query"].T
             from_memory = memory @ parameters["weight_memory"].T
-            squashed = from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis]
-            np.tanh(squashed, out=squashed)
-            return squashed @ parameters["vector"], squashed
-        asked = queries @ parameters["weight"] if self.score == "general" else queries
-        return asked @ memory.swapaxes(1, 2), asked
+            hidden = from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis]
+            np.tanh(hidden, out=hidden)
+            return hidden @ parameters["vector"], hidden
+        projected = queries @ parameters["weight"] if self.score == "general" else queries
+        return projected @ memory.swapaxes(1, 2), projected
 
     def _scores_backward(
         self, parameters: Parameters, queries: Array, memory: Array, kept: Array, dscores: Array
     ) -> tuple[Array, Array, Parameters]:
-        """The gradients with respect to queries, memory and parameters."""
+        """Return the gradients with respect to queries, memory and parameters."""
         if self.score == "additive":
-            squashed = kept
-            vector = np.einsum("bts,btsa->bta", dscores, squashed)
-            # in float64, for a long float32 sum loses the low digits of whatever comes late
+            hidden = kept
+            vector = np.einsum("bts,btsa->bta", dscores, hidden)
+            # in float64, because a long float32 sum loses the low digits of its later terms
             gradients = {"vector": vector.sum(axis=(0, 1), dtype=np.float64).astype(self.dtype)}
-            under = squashed * squashed
-            np.subtract(1, under, out=under)
-            under *= parameters["vector"]
-            dqueries = np.einsum("bts,btsa->bta", dscores, under)
-            dmemory = np.einsum("bts,btsa->bsa", dscores, under)
+            slope = hidden * hidden
+            np.subtract(1, slope, out=slope)
+            slope *= parameters["vector"]
+            dqueries = np.einsum("bts,btsa->bta", dscores, slope)
+            dmemory = np.einsum("bts,btsa->bsa", dscores, slope)
             gradients["weight_query"] = _sum_of_products(dqueries, queries)
             gradients["weight_memory"] = _sum_of_products(dmemory, memory)
             dqueries = dqueries @ parameters["weight_query"]
             dmemory = dmemory @ parameters["weight_memory"]
             return dqueries, dmemory, {name: gradients[name] for name in parameters}
-        dasked = dscores @ memory
+        dprojected = dscores @ memory
         dmemory = dscores.swapaxes(1, 2) @ kept
         if self.score == "dot":
-            return dasked, dmemory, {}
-        return dasked @ parameters["weight"].T, dmemory, {"weight": _sum_of_products(queries, dasked)}
+            return dprojected, dmemory, {}
+        return dprojected @ parameters["weight"].T, dmemory, {"weight": _sum_of_products(queries, dprojected)}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """{name: shape} of all parameters."""
+        """Return {name: shape} of all parameters."""
         if self.score == "dot":
             return {}
         if self.score == "general":
@@ -301,7 +301,7 @@ class Attention(Layer):
         return array
 
     def _padding(self, lengths: ArrayLike | None, memory: Array, batched: bool) -> Bools | None:
-        """True where the memory is not valid, (B, S); None where all of it is."""
+        """Return True where the memory is not valid, (B, S); None if all of it is valid."""
         if lengths is None:
             return None
         rows, steps = memory.shape[:2]
@@ -316,14 +316,14 @@ class Attention(Layer):
         return array if self.batch_first else array.swapaxes(0, 1)
 
     def _outer(self, array: Array, batched: bool) -> Array:
-        """A copy of an array (B, T, ...) as the caller lays them out."""
+        """Return a copy of an array (B, T, ...) in the caller's layout."""
         array = np.array(self._inner(array), order="C")
         return array if batched else array.squeeze(self._axis)
 
     def _gradient(
         self, name: str, value: ArrayLike | None, inner_shape: tuple[int, ...], meaning: str, batched: bool
     ) -> Array:
-        """A gradient given by the caller as (B, T, ...); a zero stands for None."""
+        """Return the caller's gradient as (B, T, ...); zeros for None."""
         if value is None:
             return np.zeros(inner_shape, self.dtype)
         value = float_array(name, value, self.dtype)
@@ -333,13 +333,13 @@ class Attention(Layer):
         return self._inner(value if batched else np.expand_dims(value, self._axis))
 
 
-def _quietly() -> AbstractContextManager[object]:
-    """The results themselves tell that something is not finite."""
+def _without_warnings() -> AbstractContextManager[object]:
+    """Suppress NumPy's warnings of infinity and NaN, which the results show."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
 def _softmax(scores: Array, padding: Bools | None) -> Array:
-    """Softmax over the last axis of (B, T, S), exactly zero where `padding` (B, S); written into `scores`."""
+    """Return the softmax over S of (B, T, S), exactly zero where `padding` (B, S); `scores` are overwritten."""
     if padding is not None:
         scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf
     scores -= scores.max(axis=2, keepdims=True, initial=np.finfo(scores.dtype).min)  # there may be no step
@@ -350,5 +350,5 @@ def _softmax(scores: Array, padding: Bools | None) -> Array:
 
 
 def _sum_of_products(left: Array, right: Array) -> Array:
-    """sum over b and t of left[b, t] (outer product) right[b, t]."""
+    """Return the sum over b and t of left[b, t] (outer product) right[b, t]."""
     return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])

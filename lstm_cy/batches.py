@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[Array, Ints]:
-    """Put sequences of different lengths side by side, zeros behind the shorter ones.
+    """Join sequences of different lengths to one batch, padded with zeros at the end.
 
     Parameters
     ----------
     sequences : list of array_like
-        Arrays of real numbers (T_b, ...), one for each row, alike but for T_b, which may be 0; for tokens, vectors
+        Arrays of real numbers (T_b, ...), one for each row, which differ only in T_b; T_b may be 0. Tokens are vectors
         (T_b,).
     batch_first : bool
         Rows first: (B, T, ...) rather than (T, B, ...).
@@ -28,16 +28,16 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
     Returns
     -------
     x : ndarray (T, B, ...) or (B, T, ...)
-        A copy; T is the longest length; the dtype is the one that holds all of them.
+        A copy; T is the longest length; the dtype can hold the values of all sequences.
     lengths : ndarray (B,) of intp
         To pass to a layer or a loss as ``lengths``.
 
     Raises
     ------
     TypeError
-        The sequences are no iterable, or one is no array of real numbers.
+        `sequences` is not iterable, or one of them is not an array of real numbers.
     ValueError
-        There is no sequence, one has no time axis or masked elements, or they differ in more than length.
+        There is no sequence, one has no time axis or has masked elements, or they differ in more than length.
 
     Examples
     --------

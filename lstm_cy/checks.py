@@ -1,4 +1,4 @@
-"""What every entry point asks of its arguments, in one wording: the name, what was expected, what came."""
+"""Checks of arguments, whose messages have one form: the argument's name, the expected value, the given value."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 LONGEST = 80  # characters of a value in a message
-_NO_NUMBERS = (bool, np.timedelta64)  # though Python, or NumPy, takes them for integers
+_NO_NUMBERS = (bool, np.timedelta64)  # refused, although Python or NumPy registers them as integers
 
 
 def shown(value: object) -> str:
-    """`value` as a message shows it: its repr, cut where it is long."""
+    """Return the repr of `value` for a message, cut to a limited length."""
     try:
         text = repr(value)
-    except Exception:  # integers of thousands of digits have none, nor have objects that are made badly
+    except Exception:  # raised for integers of thousands of digits and by faulty classes
         return f"{type(value).__name__} without a representation"
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def dtype_of(dtype: Any) -> np.dtype[Any]:
-    """`dtype` as a NumPy dtype in native byte order; float32 and float64 are the ones there are kernels for."""
+    """Return `dtype` as a NumPy dtype in native byte order; only float32 and float64 have kernels."""
     try:
         name = np.dtype(dtype).name
-    except Exception:  # NumPy parses strings: SyntaxError, UnicodeError and RecursionError come as well as TypeError
+    except Exception:  # NumPy parses strings: besides TypeError it raises SyntaxError, UnicodeError, RecursionError
         name = None
     if name not in DTYPES:
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {shown(dtype)}")
@@ -42,17 +42,17 @@ def dtype_of(dtype: Any) -> np.dtype[Any]:
 
 
 def positive_int(name: str, value: object) -> int:
-    """`value` as an int of at least 1."""
+    """Return `value` as an int of at least 1."""
     return _int(name, value, 1)
 
 
 def non_negative_int(name: str, value: object) -> int:
-    """`value` as an int of at least 0."""
+    """Return `value` as an int of at least 0."""
     return _int(name, value, 0)
 
 
 def int_within(name: str, value: object, low: int, high: int) -> int:
-    """`value` as an int of `low` to `high`."""
+    """Return `value` as an int from `low` to `high`."""
     value = _integral(name, value)
     if not low <= value <= high:
         raise ValueError(f"{name}: expected {low} to {high}, got {shown(value)}")
@@ -83,7 +83,7 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """`value` as a float within [low, high]; an open end excludes its bound. NaN is within nothing."""
+    """Return `value` as a float within [low, high]; an open end excludes its bound. NaN is refused."""
     if not isinstance(value, numbers.Real) or isinstance(value, _NO_NUMBERS):
         raise TypeError(f"{name}: expected a number, got {shown(value)} ({type(value).__name__})")
     try:
@@ -98,14 +98,14 @@ def number(
 
 
 def flag(name: str, value: object) -> bool:
-    """`value` as a bool; anything but True and False is refused, so that a misplaced argument is noticed."""
+    """Return `value` as a bool; only True and False are accepted, so that a misplaced argument is noticed."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {shown(value)} ({type(value).__name__})")
     return bool(value)
 
 
 def one_of(name: str, value: Any, choices: Collection[str | None]) -> Any:
-    """`value`, which is one of the texts of `choices`, or None where that is one of them."""
+    """Return `value` if it is one of `choices`, which are strings or None."""
     if not (value is None or isinstance(value, str)) or value not in choices:
         *others, last = map(repr, choices)
         raise ValueError(f"{name}: expected {', '.join(others)} or {last}, got {shown(value)}")
@@ -113,7 +113,7 @@ def one_of(name: str, value: Any, choices: Collection[str | None]) -> Any:
 
 
 def file_path(name: str, value: object) -> str:
-    """`value`, a str or an os.PathLike, as the str that names a file."""
+    """Return `value`, a str or an os.PathLike, as a str."""
     path = value.__fspath__() if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
         raise TypeError(f"{name}: expected a str or an os.PathLike of str, got {shown(value)} ({type(value).__name__})")
@@ -123,12 +123,12 @@ def file_path(name: str, value: object) -> str:
 
 
 def real_array(name: str, value: object, expected: str = "real numbers") -> Array:
-    """`value` as an aligned array of real numbers of any dtype, in native byte order.
+    """Return `value` as an aligned array of real numbers of any dtype, in native byte order.
 
-    Complex numbers, objects and strings are refused; `expected` is what the message says of the numbers.
+    Complex numbers, objects and strings are refused; `expected` describes the numbers in the message.
     """
     if type(value) is np.ndarray and value.dtype.kind == "f" and value.dtype.isnative and value.flags.aligned:
-        return value  # as it mostly comes
+        return value  # the usual case
     array = _array(name, value, "biuf", expected)
     if array.dtype.isnative and array.flags.aligned:
         return array
@@ -136,16 +136,16 @@ def real_array(name: str, value: object, expected: str = "real numbers") -> Arra
 
 
 def float_array(name: str, value: object, dtype: DTypeLike) -> Array:
-    """`value` as a C-contiguous, aligned array of `dtype`, converted where NumPy's ``same_kind`` rule allows it.
+    """Return `value` as a C-contiguous, aligned array of `dtype`, converted by NumPy's ``same_kind`` rule.
 
-    An array that already is one comes back itself, not a copy. A number too large for `dtype` is refused.
+    An array that already fits is returned itself, not a copy. A number too large for `dtype` is refused.
     """
-    if type(value) is np.ndarray and value.dtype == dtype:  # as it mostly comes
+    if type(value) is np.ndarray and value.dtype == dtype:  # the usual case
         flags = value.flags
-        if flags.carray or (flags.c_contiguous and flags.aligned):  # carray: writeable too
+        if flags.carray or (flags.c_contiguous and flags.aligned):  # carray means writable, too
             return value
     array, dtype = real_array(name, value), np.dtype(dtype)
-    # ascontiguousarray would turn a scalar into a vector of one; asarray keeps the rank.
+    # ascontiguousarray would turn a scalar into a vector of length 1; asarray keeps the rank.
     if array.dtype.itemsize <= dtype.itemsize or array.dtype.kind != "f":
         return np.asarray(array, dtype=dtype, order="C")
     try:
@@ -157,19 +157,19 @@ def float_array(name: str, value: object, dtype: DTypeLike) -> Array:
 
 
 def any_array(name: str, value: object, expected: str) -> Array:
-    """`value` as an array of any dtype but objects; `expected` is what the message says of it."""
+    """Return `value` as an array of any dtype but object; `expected` describes it in the message."""
     return _array(name, value, "biufcmMSU", expected)
 
 
 def flag_array(name: str, value: object) -> Bools:
-    """`value` as a C-contiguous array of bools, always a copy; numbers are refused."""
+    """Return `value` as a C-contiguous array of bools, always a copy; numbers are refused."""
     return np.array(_array(name, value, "b", "bools"), bool, order="C")
 
 
 def int_array(name: str, value: object) -> Ints:
-    """`value` as a C-contiguous intp array; floats, even whole ones, and bools are refused.
+    """Return `value` as a C-contiguous intp array; bools and floats, even whole ones, are refused.
 
-    The array is always a copy: what has been checked cannot be changed by another thread before it is used as an index.
+    The array is always a copy, so that another thread cannot change it between the check and its use as an index.
     """
     if type(value) is np.ndarray and value.dtype == np.intp:
         return value.copy()
@@ -180,34 +180,34 @@ def int_array(name: str, value: object) -> Ints:
 
 
 def _array(name: str, value: object, kinds: str, expected: str) -> Array:
-    """`value` as an array whose dtype's kind is one of `kinds`."""
+    """Return `value` as an array whose dtype's kind is one of `kinds`."""
     try:
         array = np.asanyarray(value)
     except MemoryError:
         raise
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name}: expected an array: {str(error)[:200]}") from None
-    except Exception as error:  # raised by __array__: that of a PyTorch tensor that requires grad, for one
+    except Exception as error:  # raised by __array__, for example of a PyTorch tensor that requires grad
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {str(error)[:200]}") from error
-    if array.dtype.kind not in kinds and (array.size or array.dtype != np.float64):  # that of an empty list
+    if array.dtype.kind not in kinds and (array.size or array.dtype != np.float64):  # an empty list gives float64
         raise TypeError(f"{name}: expected {expected}, got dtype {array.dtype}")
     if type(array) is np.ndarray and not isinstance(value, (list, tuple)):
         return array
     if _is_masked(array) or _is_masked(value):  # NumPy would drop the mask silently
-        raise ValueError(f"{name}: expected no masked elements, got some; x.filled(value) says what they are to be")
+        raise ValueError(f"{name}: expected no masked elements, got some; replace them with x.filled(value)")
     return np.asarray(array)
 
 
 def _is_masked(value: Any) -> bool:
-    """Whether elements are masked in `value`, a masked array or a list that may hold one."""
-    ma = sys.modules.get("numpy.ma")  # where it was never imported nothing is masked
+    """Return whether elements are masked in `value`, a masked array or a list that may hold one."""
+    ma = sys.modules.get("numpy.ma")  # if it was never imported there are no masked arrays
     if ma is None or type(value) is np.ndarray:
         return False
     if isinstance(value, ma.MaskedArray):
         return bool(ma.is_masked(value))
     if not isinstance(value, (list, tuple)):
         return False
-    kinds = set(map(type, value)) - {int, float, np.ndarray}  # which mostly leaves none
+    kinds = set(map(type, value)) - {int, float, np.ndarray}  # usually empty
     return any(issubclass(kind, (list, tuple, ma.MaskedArray)) for kind in kinds) and any(
         _is_masked(part) for part in value if isinstance(part, (list, tuple, ma.MaskedArray))
     )
@@ -220,17 +220,17 @@ def expect_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) 
 
 
 def pair_of(name: str, value: Any, meaning: str) -> tuple[Any, Any]:
-    """`value`, a tuple or list of two; `meaning` names them, such as "(h, c)"."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:  # a union of types takes twice as long
+    """Return the two items of a tuple or list; `meaning` names them, such as "(h, c)"."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:  # isinstance with a union takes twice as long
         raise TypeError(f"{name}: expected a pair {meaning}, got {type(value).__name__}")
     return value[0], value[1]
 
 
 def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: str) -> NoReturn:
-    """Raise why no result of `dtype` and `shape` can be written to `out`."""
+    """Raise the error for an `out` that cannot hold a result of `dtype` and `shape`."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-    if isinstance(out, np.matrix | np.ma.MaskedArray):  # whose shape or elements mean more than what is written
+    if isinstance(out, np.matrix | np.ma.MaskedArray):  # they would change the result's shape or hide elements
         raise TypeError(f"out: expected a plain NumPy array, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
@@ -239,7 +239,7 @@ def refuse_out(out: object, dtype: DTypeLike, shape: tuple[int, ...], meaning: s
 
 
 def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
-    """`lengths` as an intp array (rows,) of 0 to `steps`; for one sequence, `rows` None, a scalar."""
+    """Return `lengths` as an intp array (rows,) of 0 to `steps`; a scalar for one sequence, where `rows` is None."""
     lengths = int_array("lengths", lengths)
     if rows is None and lengths.ndim:
         raise ValueError(f"lengths: expected a number for one sequence, got an array of shape {lengths.shape}")
@@ -252,7 +252,7 @@ def check_lengths(lengths: object, rows: int | None, steps: int) -> Ints:
 
 
 def generator(name: str, value: Any) -> np.random.Generator:
-    """A NumPy Generator from a Generator, an integer seed, or None for a fresh one."""
+    """Return a NumPy Generator from a Generator, an integer seed, or None for a new random seed."""
     if isinstance(value, np.random.Generator):
         return value
     if value is None:
@@ -263,7 +263,7 @@ def generator(name: str, value: Any) -> np.random.Generator:
 
 
 def warn(message: str) -> None:
-    """A UserWarning that names the line outside the package which led here, however deep the call."""
+    """Issue a UserWarning at the line outside the package that called into it, at any call depth."""
     package, level, frame = os.path.dirname(__file__) + os.sep, 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1

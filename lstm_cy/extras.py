@@ -1,9 +1,9 @@
-"""How to install the libraries that only a part of lstm_cy needs."""
+"""Install commands for the libraries that only a part of lstm_cy needs."""
 
 from __future__ import annotations
 
-#: what `pip install` is given for each extra of pyproject.toml: the libraries' own names, for another project may have
-#: the name lstm_cy on an index; in double quotes where a shell would read brackets or signs as its own
+#: the arguments of `pip install` for each extra of pyproject.toml: the libraries' own names, because another project on
+#: an index may have the name lstm_cy; in double quotes if they have brackets or signs with a meaning in a shell
 PACKAGES = {
     "safetensors": "safetensors",
     "onnx": "onnx",
@@ -15,5 +15,5 @@ PACKAGES = {
 
 
 def pip_install(extra: str) -> str:
-    """Return the command that installs what an extra needs."""
+    """Return the command that installs the libraries of an extra."""
     return f"pip install {PACKAGES[extra]}"

@@ -1,4 +1,4 @@
-"""What the layer Activation applies, in NumPy: functions by name, each with what its backward pass needs."""
+"""The functions of the layer Activation in NumPy, by name, each with its derivative."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def _elu_slope(x: Array, alpha: float) -> Array:
 
 def _normal(x: Array) -> Array:
     """The cumulative distribution function of the normal distribution."""
-    from scipy.special import ndtr  # here, so that models without it do without SciPy
+    from scipy.special import ndtr  # here, so that other models do not import SciPy
 
     result: Array = ndtr(x)
     return result
 
 
 def _softmax(x: Array) -> Array:
-    shares = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    result: Array = shares / shares.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 
 
@@ -48,7 +48,7 @@ def _log_softmax(x: Array) -> Array:
     return result
 
 
-#: of each element: {name: (y from (x, alpha, beta), dy/dx from (x, y, alpha, beta))}
+#: functions of one element: {name: (y from (x, alpha, beta), dy/dx from (x, y, alpha, beta))}
 ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sigmoid": (lambda x, a, b: _sigmoid(x), lambda x, y, a, b: y * (1 - y)),
     "tanh": (lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
@@ -72,7 +72,7 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     ),
     "exp": (lambda x, a, b: np.exp(x), lambda x, y, a, b: y),
 }
-#: of the elements of the last axis: {name: (y from x, the gradient of x from (dy, y))}
+#: functions over the last axis: {name: (y from x, the gradient of x from (dy, y))}
 VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {
     "softmax": (_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
     "logsoftmax": (_log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),

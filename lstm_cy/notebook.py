@@ -1,4 +1,4 @@
-"""What objects show in a notebook: tables as HTML, and Matplotlib figures as PNG pictures."""
+"""Display in notebooks: tables as HTML, and Matplotlib figures as PNG pictures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def html_table(title: str, rows: Iterable[tuple[object, ...]], header: tuple[str, ...] = ()) -> str:
-    """An HTML table with a title above it, for ``_repr_html_``; every text is escaped.
+    """Return an HTML table with a title, for ``_repr_html_``; every text is escaped.
 
     Parameters
     ----------
     title : str
     rows : iterable of tuple
-        The cells of each line; the first is set as the line's name.
+        The cells of each line; the first is the line's name.
     header : tuple of str
-        Names of the columns; none for a table of names and values.
+        Names of the columns; empty for a table of names and values.
 
     Returns
     -------
@@ -43,9 +43,9 @@ def html_table(title: str, rows: Iterable[tuple[object, ...]], header: tuple[str
 
 
 def show_as_picture(figure: Figure) -> Figure:
-    """Make `figure` show itself as a picture where a notebook displays it; it is `figure` that comes back.
+    """Make notebooks display `figure` as a picture; return `figure`.
 
-    Only figures made through pyplot do so by themselves, and pyplot keeps those alive.
+    Without this only figures made by pyplot are displayed, and pyplot keeps those alive.
     """
     figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure

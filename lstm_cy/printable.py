@@ -1,22 +1,22 @@
-"""Text from files and users as it can be printed: nothing in it moves a terminal's cursor or reorders a line."""
+"""Makes text from files and users safe to print: it cannot move a terminal's cursor or reorder a line."""
 
 from __future__ import annotations
 
 import re
 
-# C0, delete and C1; what sets the direction of text; separators of lines and paragraphs; lone surrogates.
+# C0, delete and C1; direction marks of text; separators of lines and paragraphs; lone surrogates.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""`text` with control characters as escape sequences.
+    r"""Return `text` with control characters as escape sequences.
 
     Parameters
     ----------
     text : object
-        Its str is taken.
+        `str` is applied to it.
     keep : str
-        Control characters that stay as they are, such as ``"\n"`` in a text of several lines.
+        Control characters that are not escaped, such as ``"\n"`` in a text of several lines.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Narrow weights, bf16 or int8: LSTMs that only run, in less memory and less time, and what that costs in accuracy."""
+"""Narrow weights, bf16 or int8: LSTMs for inference only, in less memory and time, and their loss of accuracy."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from .typing import Array, ArrayLike, Narrow, Parameters
 
 KINDS = ("bf16", "int8")
-#: what stands beside an int8 weight: the scale of each of its rows
+#: suffix of the name of the scales, one for each row of an int8 weight
 SCALE = "_scale"
-#: the parameters that are held narrow, as their names begin
+#: prefixes of the names of the parameters that are stored narrow
 NARROW = ("weight_ih", "weight_hh")
 _LAYER = re.compile(r"_l(\d+)")
 
 
 class QuantizedLSTM(LSTM):
-    """An LSTM with narrow weights: the same calls, but no training. `LSTM.quantize` makes them.
+    """An LSTM with narrow weights, which has the same calls but cannot be trained; made by `LSTM.quantize`.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers :
         As for LSTM.
     weights : {"bf16", "int8"}
-        How the weights are held.
+        How the weights are stored.
     **options
         As for LSTM; the dtype is float32.
 
     Attributes
     ----------
     report : dict or None
-        What `LSTM.quantize` measured; None after loading.
+        The measurements of `LSTM.quantize`; None after loading.
 
     Raises
     ------
@@ -49,14 +49,14 @@ class QuantizedLSTM(LSTM):
 
     Notes
     -----
-    bf16: each weight is the float32 with its lower 16 bits rounded away, to nearest even; everything else is float32.
+    bf16: each weight is the float32 without its lower 16 bits, rounded to nearest even; everything else is float32.
 
     int8: w is round(w / s) * s with s = max(abs(row of w)) / 127, a scale for each row. The layer's input and h are
-    rounded likewise, to round(x / s_x) * s_x with s_x = max(abs(x)) / 127, for each row of the batch and each step (in
-    parts of 4096 where there are more inputs). Products are summed exactly, as integers; biases, states and cell are
-    float32. A row with nothing above 2^-100 counts as zero; one with NaN or infinity in it becomes NaN from there on.
+    also rounded, to round(x / s_x) * s_x with s_x = max(abs(x)) / 127, for each row of the batch and each step (in
+    parts of 4096 if there are more inputs). Products are summed exactly, as integers; biases, states and cell are
+    float32. A row without a value above 2^-100 counts as zero; one with NaN or infinity becomes NaN from that step on.
 
-    `parameters` and `state_dict` give the weights as float32, made anew each time: the layer does not hold them.
+    `parameters` and `state_dict` compute the weights as float32 on each access: the layer does not store them.
 
     Examples
     --------
@@ -79,14 +79,14 @@ class QuantizedLSTM(LSTM):
 
     @property
     def parameters(self) -> Parameters:
-        """{name: read-only float32 array}: what the narrow weights stand for, under PyTorch's names."""
+        """The values of the narrow weights, {name: read-only float32 array}, under PyTorch's names."""
         arrays = self.state_dict()
         for array in arrays.values():
             array.flags.writeable = False
         return arrays
 
     def state_dict(self) -> Parameters:
-        """{name: float32 array}: as `parameters`, writable; an LSTM takes it with `load_state_dict`."""
+        """Return `parameters` as writable arrays; an LSTM takes them with `load_state_dict`."""
         stored = self._parameters
         return {
             name: array.copy() if array.dtype == np.float32 else widened(array, stored.get(name + SCALE))
@@ -120,7 +120,7 @@ class QuantizedLSTM(LSTM):
         self._check_writable()
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """{name: shape} of what is stored."""
+        """Return {name: shape} of the stored arrays."""
         shapes = {}
         for name, shape in super()._shapes().items():
             shapes[name] = shape
@@ -128,8 +128,8 @@ class QuantizedLSTM(LSTM):
                 shapes[name + SCALE] = shape[:1]
         return shapes
 
-    def _initialize(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it knows the dtypes
-        """Zeros: what is there until `restore`."""
+    def _initialize(self, shapes: Any, draw: object) -> None:  # type: ignore[override]  # it sets the dtypes
+        """Set zeros as parameters until `restore`."""
         self.config = self._config | {"weights": self.weights}
         narrow = np.uint16 if self.weights == "bf16" else np.int8
         dtypes = {name: narrow for name in shapes if name.startswith(NARROW) and not name.endswith(SCALE)}
@@ -151,7 +151,7 @@ class QuantizedLSTM(LSTM):
 
 
 def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> QuantizedLSTM:
-    """What `LSTM.quantize` does; see there."""
+    """Quantize an LSTM; see `LSTM.quantize`."""
     one_of("kind", kind, KINDS)
     if lstm.dtype != np.float32:
         raise ValueError(f"quantize: expected a float32 layer, got {lstm.dtype.name}")
@@ -176,9 +176,9 @@ def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> Quant
 
 
 def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
-    """What `Sequential.quantize` does; see there."""
+    """Quantize the LSTMs of a model; see `Sequential.quantize`."""
     layers: list[Layer] = []
-    narrowed: dict[int, QuantizedLSTM] = {}  # a layer with several places becomes one again
+    narrowed: dict[int, QuantizedLSTM] = {}  # a layer that is used several times stays one layer
     report: dict[Any, Any] = {}
     steps = dict.fromkeys(("lengths", "mask", "reset", "threads"))
     for index, layer in enumerate(model.layers):
@@ -199,12 +199,12 @@ def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = N
 
 
 def to_bf16(name: str, weight: Array) -> Array:
-    """A float32 array as bf16, uint16: rounded to nearest, ties to even.
+    """Convert a float32 array to bf16, as uint16, rounded to nearest, ties to even.
 
     Raises
     ------
     ValueError
-        It holds NaN, infinity or a number too large for bf16.
+        `weight` holds NaN, infinity or a number too large for bf16.
     """
     bits = weight.view(np.uint32)
     narrow = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
@@ -214,12 +214,12 @@ def to_bf16(name: str, weight: Array) -> Array:
 
 
 def to_int8(name: str, weight: Array) -> tuple[Array, Array]:
-    """A float32 matrix as (int8 matrix, float32 scale of each row), symmetric: -127 to 127.
+    """Convert a float32 matrix to (int8 matrix, float32 scale of each row), symmetric: -127 to 127.
 
     Raises
     ------
     ValueError
-        It holds NaN or infinity.
+        `weight` holds NaN or infinity.
     """
     if not np.isfinite(weight).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
@@ -229,14 +229,14 @@ def to_int8(name: str, weight: Array) -> tuple[Array, Array]:
 
 
 def widened(narrow: Array, scale: Array | None = None) -> Array:
-    """The float32 array that bf16 (uint16) or int8 numbers with a scale for each row stand for."""
+    """Convert bf16 numbers (uint16), or int8 numbers with a scale for each row, to float32."""
     if scale is None:
         return (narrow.astype(np.uint32) << 16).view(np.float32)
     return narrow * scale[:, None]
 
 
 def _sample(lstm: LSTM, sample: ArrayLike | None) -> tuple[Array, str]:
-    """(x for the layer, words for the report)."""
+    """Return (x for the layer, its description for the report)."""
     if sample is None:
         shape = (1, 100, lstm.input_size) if lstm.batch_first else (100, 1, lstm.input_size)
         return np.random.default_rng(0).standard_normal(shape, np.float32), "standard normal, T = 100, B = 1, seed 0"
@@ -252,7 +252,7 @@ def _sample(lstm: LSTM, sample: ArrayLike | None) -> tuple[Array, str]:
 
 
 def _errors(lstm: LSTM, narrow: LSTM, x: Array) -> list[dict[str, float]]:
-    """For each layer {"largest", "rms"} of the difference of its output, all layers up to it narrow."""
+    """Return for each layer {"largest", "rms"} of its output's error, when it and all layers below it are narrow."""
     errors, x_narrow = [], x
     for layer in range(lstm.num_layers):
         x, _ = _layer_of(lstm, layer)(x)
@@ -263,7 +263,7 @@ def _errors(lstm: LSTM, narrow: LSTM, x: Array) -> list[dict[str, float]]:
 
 
 def _layer_of(lstm: LSTM, layer: int) -> LSTM:
-    """One layer of `lstm` as a layer of its own."""
+    """Return one layer of `lstm` as an LSTM with a single layer."""
     config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
     single = type(lstm).blank(**config)
     own = {name: array for name, array in lstm.stored().items() if int(_LAYER.findall(name)[0]) == layer}

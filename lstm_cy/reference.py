@@ -1,24 +1,24 @@
-"""The LSTM in plain NumPy, forward and backward: the text to read first.
+"""The LSTM in plain NumPy, forward and backward: read this file first.
 
-Think of someone reading a long novel with a notebook at hand. The **cell** C is the notebook: it is carried through the
-whole book and changed only by scaling what stands in it and adding to it. At each sentence x four things happen:
+Think of a reader of a long novel who keeps a notebook. The **cell** C is the notebook: it is carried through the whole
+book, and it changes only when notes in it are scaled or notes are added. At each sentence x four things happen:
 
 ====================  ====================================================  ==========================================
 forget gate           drop what no longer matters                           f = sigmoid(W_f [h, x] + b_f)
-input gate            judge what of the news is worth noting                i = sigmoid(W_i [h, x] + b_i)
-candidate             the note that could be written                        C~ = tanh(W_C [h, x] + b_C)
-output gate           choose what of the notebook to tell now               o = sigmoid(W_o [h, x] + b_o)
+input gate            decide which news is worth noting                     i = sigmoid(W_i [h, x] + b_i)
+candidate             draft the new note                                    C~ = tanh(W_C [h, x] + b_C)
+output gate           choose which notes to use now                         o = sigmoid(W_o [h, x] + b_o)
 ====================  ====================================================  ==========================================
 
-Then the notebook is brought up to date, C = f * C_prev + i * C~, and retold, h = o * tanh(C): the hidden state h is the
-output of the step and the context of the next one.
+Then the notebook is brought up to date, C = f * C_prev + i * C~, and read out, h = o * tanh(C): the hidden state h is
+the output of the step and the context of the next one.
 
-[h, x] with one weight matrix is the same as two: W [h, x] = W_hh h + W_ih x. The arrays here are split that way, and
-the rows of all four gates are stacked in the order i, f, g (the candidate), o, as PyTorch stacks them.
+One weight matrix for [h, x] is the same as two: W [h, x] = W_hh h + W_ih x. The arrays here are split that way, and
+the rows of all four gates are stacked in the order i, f, g (the candidate), o, as in PyTorch.
 
 Shapes: T steps, B rows, I inputs, H hidden units; x (T, B, I), weight_ih (4H, I), weight_hh (4H, H), bias (4H,).
-Any float dtype works; the result has it. Source: Hochreiter and Schmidhuber, Long Short-Term Memory (1997); the forget
-gate: Gers, Schmidhuber and Cummins, Learning to Forget (2000).
+Any float dtype works, and the result has the same. Source: Hochreiter and Schmidhuber, Long Short-Term Memory (1997);
+for the forget gate Gers, Schmidhuber and Cummins, Learning to Forget (2000).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), by way of tanh, which cannot overflow.
+    """Return 1 / (1 + exp(-z)), computed by tanh, which cannot overflow.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def sigmoid(z: Array) -> Array:
 def step(
     x: Array, h_prev: Array, c_prev: Array, weight_ih: Array, weight_hh: Array, bias: Array
 ) -> tuple[Array, Array]:
-    """One step of B rows, the formulas one by one.
+    """Run one step of B rows, formula by formula.
 
     Parameters
     ----------
@@ -66,22 +66,22 @@ def step(
 
     Examples
     --------
-    A gate that is shut forgets everything; one that is open keeps it:
+    A closed forget gate erases the cell; an open one keeps it:
 
     >>> import numpy as np
     >>> zeros = np.zeros((4, 1))
-    >>> shut, open_ = np.array([0, -100.0, 0, 0]), np.array([0, 100.0, 0, 0])
+    >>> closed, open_ = np.array([0, -100.0, 0, 0]), np.array([0, 100.0, 0, 0])
     >>> state = np.zeros((1, 1)), np.full((1, 1), 3.0)
-    >>> step(np.zeros((1, 1)), *state, zeros, zeros, shut)[1].item()
+    >>> step(np.zeros((1, 1)), *state, zeros, zeros, closed)[1].item()
     0.0
     >>> step(np.zeros((1, 1)), *state, zeros, zeros, open_)[1].item()
     3.0
     """
     z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T + bias, 4, axis=-1)
-    i = sigmoid(z_i)  # what of the candidate is written
-    f = sigmoid(z_f)  # what of the old cell stays
-    candidate = np.tanh(z_g)  # what could be written
-    o = sigmoid(z_o)  # what of the new cell is told
+    i = sigmoid(z_i)  # the share of the candidate that is added to the cell
+    f = sigmoid(z_f)  # the share of the old cell that is kept
+    candidate = np.tanh(z_g)  # the new note
+    o = sigmoid(z_o)  # the share of the cell that is output
     c = f * c_prev + i * candidate
     h = o * np.tanh(c)
     return h, c
@@ -124,30 +124,30 @@ def variant_step(
     proj_clip: float = np.inf,
     activations: Sequence[tuple[str, float, float]] = (("sigmoid", 0, 0), ("tanh", 0, 0), ("tanh", 0, 0)),
 ) -> tuple[Array, Array]:
-    """`step` with every option an LSTM of this library has; each line below that `step` has not is one of them.
+    """Run one step with any option of this library's LSTM; each line that `step` does not have is one of them.
 
     Parameters
     ----------
     x, h_prev, c_prev, weight_ih, weight_hh, bias :
         As for `step`; with a projection h_prev is (B, P) and weight_hh (4H, P).
     weight_hr : None or ndarray (P, H)
-        Projects what the cell tells.
+        Weight of the projection of h.
     peephole : None or ndarray (3, H)
-        How i, f and o look at the cell.
+        Weights of the cell in the inputs of i, f and o.
     layer_norm : None or ndarray (4H,)
         Scales of the gates' inputs, normalised over H before the bias is added.
     coupled_gates : None, "f=1-i" or "i=1-f"
     clip, cell_clip, proj_clip : float
-        Bounds of the activations' inputs (but not of the cell's), the cell and the projected output.
+        Bounds of the inputs of the gate and candidate activations, of the cell and of the projected output.
     activations : three of (name, alpha, beta)
-        Of i, f and o; of the candidate; of the cell when it is told. Names as in ACTIVATIONS.
+        Of i, f and o; of the candidate; of the cell in the output. Names as in ACTIVATIONS.
 
     Returns
     -------
     h, c : ndarray (B, P), (B, H)
     """
-    gate, candidate, told = (functools.partial(_activated, entry) for entry in activations)
-    look_i, look_f, look_o = (0, 0, 0) if peephole is None else peephole
+    gate, candidate, cell_activation = (functools.partial(_activated, entry) for entry in activations)
+    peephole_i, peephole_f, peephole_o = (0, 0, 0) if peephole is None else peephole
     scales, biases = None if layer_norm is None else np.split(layer_norm, 4), np.split(bias, 4)
     z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T, 4, axis=-1)
 
@@ -158,15 +158,15 @@ def variant_step(
         result: Array = np.clip(z + biases[index], -clip, clip)
         return result
 
-    i = gate(prepared(z_i + look_i * c_prev, 0))
-    f = gate(prepared(z_f + look_f * c_prev, 1))
+    i = gate(prepared(z_i + peephole_i * c_prev, 0))
+    f = gate(prepared(z_f + peephole_f * c_prev, 1))
     if coupled_gates == "f=1-i":
         f = 1 - i
     elif coupled_gates == "i=1-f":
         i = 1 - f
     c = np.clip(f * c_prev + i * candidate(prepared(z_g, 2)), -cell_clip, cell_clip)
-    o = gate(prepared(z_o + look_o * c, 3))
-    h = o * told(c)
+    o = gate(prepared(z_o + peephole_o * c, 3))
+    h = o * cell_activation(c)
     if weight_hr is not None:
         h = np.clip(h @ weight_hr.T, -proj_clip, proj_clip)
     return h, c
@@ -175,10 +175,10 @@ def variant_step(
 def forward(
     x: Array, h0: Array, c0: Array, weight_ih: Array, weight_hh: Array, bias: Array
 ) -> tuple[Array, Array, Array]:
-    """A whole sequence: all steps' inputs projected in one product, then one product a step.
+    """Run a whole sequence: one product for the inputs of all steps, then one product for each step.
 
-    This is also the baseline that the kernels are measured against, so it wastes nothing that NumPy lets it save: the
-    gates are activated in place, in as few calls as there are.
+    The kernels are measured against this function, so it is as fast as NumPy allows: the gates are activated in place,
+    in as few calls as possible.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def forward(
 def forward_with_tape(
     x: Array, h0: Array, c0: Array, weight_ih: Array, weight_hh: Array, bias: Array
 ) -> tuple[Array, Array, Array, tuple[Array, ...]]:
-    """`forward`, which also returns the tape that `backward` reads.
+    """Run `forward` and also return the tape that `backward` reads.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def forward_with_tape(
     cells = np.empty((T + 1, B, H), gates.dtype)
     cells[0] = c0
     recurrent = np.empty((B, 4 * H), gates.dtype)
-    written = np.empty((B, H), gates.dtype)
+    added = np.empty((B, H), gates.dtype)
     weight_hh = weight_hh.T
     h = h0
     for t in range(T):
@@ -230,9 +230,9 @@ def forward_with_tape(
         np.matmul(h, weight_hh, out=recurrent)
         z += recurrent
         activate(z, H)
-        np.multiply(z[:, H : 2 * H], cells[t], out=c)  # what stays
-        np.multiply(z[:, :H], z[:, 2 * H : 3 * H], out=written)  # what is written
-        c += written
+        np.multiply(z[:, H : 2 * H], cells[t], out=c)  # f * c_prev
+        np.multiply(z[:, :H], z[:, 2 * H : 3 * H], out=added)  # i * candidate
+        c += added
         h = y[t]
         np.tanh(c, out=h)
         h *= z[:, 3 * H :]
@@ -240,7 +240,7 @@ def forward_with_tape(
 
 
 def activate(z: Array, H: int) -> None:
-    """The gates' activations in place: sigmoid on i, f and o, tanh on g.
+    """Activate the gates in place: sigmoid on i, f and o, tanh on g.
 
     Parameters
     ----------
@@ -259,11 +259,10 @@ def activate(z: Array, H: int) -> None:
 def backward(
     tape: tuple[Array, ...], dy: Array, dh_n: Array, dc_n: Array, weight_ih: Array, weight_hh: Array
 ) -> tuple[Array, ...]:
-    """Back-propagation through time: the gradients of a loss, given those of y, h_n and c_n.
+    """Back-propagate through time: return the gradients of a loss, given those of y, h_n and c_n.
 
-    The gradient flows back along the cell as it came, dC_prev = f * dC, only scaled by the forget gate: an open gate
-    carries it over any distance. Everything else passes through weights and activations,
-    sigmoid' = s (1 - s) and tanh' = 1 - t^2.
+    Along the cell the gradient is only scaled by the forget gate, dC_prev = f * dC: an open gate carries it over any
+    distance. All other gradients pass through weights and activations, sigmoid' = s (1 - s) and tanh' = 1 - t^2.
 
     Parameters
     ----------
@@ -286,13 +285,13 @@ def backward(
     dh, dc = dh_n, dc_n
     for t in reversed(range(T)):
         i, f, g, o = np.split(gates[t], 4, axis=-1)
-        told = np.tanh(cells[t + 1])
+        tanh_c = np.tanh(cells[t + 1])
         dh = dh + dy[t]
-        dc = dc + dh * o * (1 - told * told)
+        dc = dc + dh * o * (1 - tanh_c * tanh_c)
         dz[t, :, :H] = dc * g * i * (1 - i)
         dz[t, :, H : 2 * H] = dc * cells[t] * f * (1 - f)
         dz[t, :, 2 * H : 3 * H] = dc * i * (1 - g * g)
-        dz[t, :, 3 * H :] = dh * told * o * (1 - o)
+        dz[t, :, 3 * H :] = dh * tanh_c * o * (1 - o)
         dc = dc * f
         dh = dz[t] @ weight_hh
     h_prev = np.concatenate([h0[np.newaxis], y[:-1]])

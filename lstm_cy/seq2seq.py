@@ -1,4 +1,4 @@
-"""From one sequence of tokens to another: an encoder, a decoder, and attention between them."""
+"""Sequence to sequence: an encoder, a decoder, and attention between them."""
 
 from __future__ import annotations
 
@@ -32,55 +32,55 @@ if TYPE_CHECKING:
     from .layer import Tape
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 
-    #: runs a part by its name
+    #: a function that runs a part, given its name
     _Run = Callable[..., Any]
 
 PADDING = -1
 
 
 class Seq2Seq(Composite):
-    """A bidirectional LSTM that reads, an LSTM that writes, and attention from what is written to what was read.
+    """A bidirectional LSTM encoder, an LSTM decoder, and attention from the decoder's outputs to the encoder's.
 
     ::
 
-        memory, state = encoder(source vectors)                 both directions side by side
-        told          = decoder(target vectors, state)          begins where the encoder ended
-        context       = attention(told, memory)
-        logits        = readout(tanh(combine([context, told])))
+        memory, state = encoder(source vectors)                 both directions concatenated
+        output        = decoder(target vectors, state)          starts from the encoder's final state
+        context       = attention(output, memory)
+        logits        = readout(tanh(combine([context, output])))
 
-    As Luong, Pham and Manning, Effective approaches to attention-based neural machine translation, 2015, equations 5
-    and 6, without input feeding: so a whole target passes through each layer in one call. The score is Bahdanau's.
+    As in Luong, Pham and Manning, Effective approaches to attention-based neural machine translation, 2015, equations 5
+    and 6, but without input feeding, so that each layer runs over a whole target in one call. The score is Bahdanau's.
 
     Parameters
     ----------
     num_tokens : int
         V; source and target share one vocabulary of tokens 0 to V - 1.
     embedding_dim : int
-        Size of a token's vector, one for reading and one for writing.
+        Size of a token's two vectors, one for the source and one for the target.
     hidden_size : int
-        H, an even number: the decoder's size, and that of both directions of the encoder together.
+        H, an even number: the decoder's size, and the size of both directions of the encoder together.
     num_layers : int
-        Of the encoder, and of the decoder.
+        Number of layers of the encoder, and of the decoder.
     dropout : float
-        Between the layers of each; see `LSTM`.
+        Dropout between the layers of each; see `LSTM`.
     score : {"additive", "general", "dot"}
         See `Attention`; "additive" costs a little more and learns in fewer steps.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
-        Where the initial parameters come from.
+        Seed or source of the initial parameters.
 
     Notes
     -----
-    A batch is one array of **pairs** (B, 2, N): `pairs[b, 0]` is the source, `pairs[b, 1]` what the decoder is given,
-    -1 behind each. `teach` makes it from lists, with the targets that `cross_entropy` wants, so that `fit` trains the
-    model with ``loss=cross_entropy`` and batches of ``teach(...)``.
+    A batch is one array of **pairs** (B, 2, N): `pairs[b, 0]` is the source and `pairs[b, 1]` the decoder's input, both
+    padded with -1 at the end. `teach` makes pairs, and the targets for `cross_entropy`, from lists; `fit` then trains
+    the model with ``loss=cross_entropy`` and batches of ``teach(...)``.
 
     Parts: ``source`` and ``target`` (Embedding), ``encoder`` and ``decoder`` (LSTM), ``attention``, ``combine`` and
     ``readout`` (Linear); parameters are named after them: "encoder.weight_ih_l0", ...
 
     Examples
     --------
-    Learn to write backwards what is read; 0 stands for the start and 1 for the end:
+    Learn to reverse the source; token 0 is the start and token 1 the end:
 
     >>> import numpy as np
     >>> from lstm_cy import Adam, Seq2Seq, cross_entropy, fit
@@ -138,23 +138,23 @@ class Seq2Seq(Composite):
     def __call__(
         self, pairs: ArrayLike, states: None = None, *, lengths: None = None, threads: int | None = None
     ) -> tuple[Array, None]:
-        """What would be written next after each token that the decoder is given.
+        """Return the logits of the next token after each token of the decoder's input.
 
         Parameters
         ----------
         pairs : array_like of int (B, 2, N)
             See `teach`.
         states, lengths : None
-            There only because `fit` passes them.
+            Accepted only because `fit` passes them.
         threads : None or int
             As for `LSTM`.
 
         Returns
         -------
         logits : ndarray (B, N, V)
-            Zero where the decoder is given padding.
+            Zero where the decoder's input is padding.
         None
-            There are no states to carry on.
+            There is no state to carry over.
         """
         source, target, size = self._sides(pairs, states, lengths)
         return self._logits(self._runner(threads), source, target, size)[0], None
@@ -175,7 +175,7 @@ class Seq2Seq(Composite):
         pairs, states, lengths, threads :
             As in a call.
         rng : None, int or numpy.random.Generator
-            Where dropout's choices come from; None draws afresh each time.
+            Seed or source of the dropout masks; None for a new random seed.
 
         Returns
         -------
@@ -219,12 +219,12 @@ class Seq2Seq(Composite):
         expect_shape("dy", dy, (rows, dy.shape[1], self.num_tokens), "the shape of the logits")
         dlogits = np.where(_valid(target, lengths), dy[:, :steps].swapaxes(0, 1), 0)
         dcombined = back("readout", dlogits).x * (1 - combined * combined)
-        dcontext, dtold = np.split(back("combine", dcombined).x, [H], axis=-1)
-        looked = back("attention", dcontext)
-        written = back("decoder", dtold + looked.queries)
-        back("target", written.x)
-        read = back("encoder", looked.memory, tuple(map(self._apart, written.state)))
-        back("source", read.x)
+        dcontext, doutput = np.split(back("combine", dcombined).x, [H], axis=-1)
+        attention = back("attention", dcontext)
+        decoder = back("decoder", doutput + attention.queries)
+        back("target", decoder.x)
+        encoder = back("encoder", attention.memory, tuple(map(self._split_directions, decoder.state)))
+        back("source", encoder.x)
         return Gradients(None, None, self._summed(gradients))
 
     def translate(
@@ -237,7 +237,7 @@ class Seq2Seq(Composite):
         max_length: int = 100,
         length_penalty: float = 0.0,
     ) -> list[Hypothesis]:
-        """The likeliest targets of one source.
+        """Return the likeliest targets of one source.
 
         Parameters
         ----------
@@ -254,10 +254,10 @@ class Seq2Seq(Composite):
         memory, state = self._read(run, *self._one("source", source))
 
         def step(tokens: Ints, state: Any) -> tuple[Array, Any]:
-            told, state = run("decoder", run("target", tokens[np.newaxis]), state)
-            # The hypotheses ask as if they were steps of one row, and so share the memory.
-            context, _ = run("attention", told.swapaxes(0, 1), memory)
-            logits = run("readout", self._combined(run, context.swapaxes(0, 1), told))
+            output, state = run("decoder", run("target", tokens[np.newaxis]), state)
+            # Attention gets the hypotheses as steps of one row, so that they share the memory.
+            context, _ = run("attention", output.swapaxes(0, 1), memory)
+            logits = run("readout", self._combined(run, context.swapaxes(0, 1), output))
             return _log_softmax(logits[0]), state
 
         return beam_search(
@@ -271,26 +271,26 @@ class Seq2Seq(Composite):
         )
 
     def align(self, source: ArrayLike, tokens: ArrayLike, *, start: int) -> Array:
-        """What of `source` was looked at when each of `tokens` was written.
+        """Return the attention weights over `source` at each of `tokens`.
 
         Parameters
         ----------
         source, tokens : array_like of int (S,), (T,)
             A source and its translation, as from `translate`.
         start : int
-            The token that the decoder was first given.
+            The first token of the decoder's input.
 
         Returns
         -------
         ndarray (T + 1, S)
-            The attention's weights; the last row belongs to the end.
+            The attention's weights; the last row is for the end token.
         """
         run = self._runner()
         memory, state = self._read(run, *self._one("source", source))
-        written, _ = self._one("tokens", tokens)
-        target = np.concatenate([[[non_negative_int("start", start)]], written])
-        told, _ = run("decoder", run("target", target), state)
-        result: Array = run("attention", told, memory)[1][:, 0]
+        translation, _ = self._one("tokens", tokens)
+        target = np.concatenate([[[non_negative_int("start", start)]], translation])
+        output, _ = run("decoder", run("target", target), state)
+        result: Array = run("attention", output, memory)[1][:, 0]
         return result
 
     def _outputs(self) -> list[str]:
@@ -301,7 +301,7 @@ class Seq2Seq(Composite):
     def _runner(
         self, threads: int | None = None, tapes: dict[str, Any] | None = None, rng: np.random.Generator | None = None
     ) -> _Run:
-        """Runs a part by its name: for inference, or where there are `tapes` for training."""
+        """Return a function that runs a part, given its name: for training if there are `tapes`, else for inference."""
 
         def run(name: str, *inputs: Any, **options: Any) -> Any:
             layer = self._parts[name]
@@ -317,51 +317,51 @@ class Seq2Seq(Composite):
     def _logits(
         self, run: _Run, source: tuple[Ints, Ints], target: tuple[Ints, Ints], size: int
     ) -> tuple[Array, Array]:
-        """(logits (B, size, V), what the readout was given)."""
+        """Return (logits (B, size, V), the readout's input)."""
         memory, state = self._read(run, *source)
-        told, _ = run("decoder", run("target", target[0]), state, lengths=target[1])
-        context, _ = run("attention", told, memory, memory_lengths=source[1])
-        combined = self._combined(run, context, told)
+        output, _ = run("decoder", run("target", target[0]), state, lengths=target[1])
+        context, _ = run("attention", output, memory, memory_lengths=source[1])
+        combined = self._combined(run, context, output)
         logits = run("readout", combined)
         out = np.zeros((logits.shape[1], size, self.num_tokens), self.dtype)
         out[:, : len(logits)] = np.where(_valid(*target), logits, 0).swapaxes(0, 1)
         return out, combined
 
     def _read(self, run: _Run, tokens: Ints, lengths: Ints) -> tuple[Array, tuple[Array, ...]]:
-        """The memory, and the state that the decoder begins with."""
+        """Return the memory and the decoder's initial state."""
         memory, state = run("encoder", run("source", tokens), lengths=lengths)
-        return memory, tuple(map(self._beside, state))
+        return memory, tuple(map(self._join_directions, state))
 
-    def _combined(self, run: _Run, context: Array, told: Array) -> Array:
-        result: Array = np.tanh(run("combine", np.concatenate([context, told], axis=-1)))
+    def _combined(self, run: _Run, context: Array, output: Array) -> Array:
+        result: Array = np.tanh(run("combine", np.concatenate([context, output], axis=-1)))
         return result
 
-    def _beside(self, state: Array) -> Array:
-        """The two directions (2L, B, H/2) side by side, (L, B, H)."""
+    def _join_directions(self, state: Array) -> Array:
+        """Concatenate the two directions of a state (2L, B, H/2) to (L, B, H)."""
         layers, rows, half = state.shape
         return state.reshape(layers // 2, 2, rows, half).swapaxes(1, 2).reshape(layers // 2, rows, 2 * half)
 
-    def _apart(self, state: Array) -> Array:
-        """What `_beside` joined."""
+    def _split_directions(self, state: Array) -> Array:
+        """Undo `_join_directions`."""
         layers, rows, size = state.shape
         return state.reshape(layers, rows, 2, size // 2).swapaxes(1, 2).reshape(2 * layers, rows, size // 2)
 
     def _sides(self, pairs: ArrayLike, states: None, lengths: None) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], int]:
-        """((tokens (S, B), lengths) of the source, the same of the target, N)."""
+        """Return ((tokens (S, B), lengths) of the source, the same of the target, N)."""
         if states is not None or lengths is not None:
-            raise ValueError("states, lengths: expected None; the padding of pairs tells how long they are")
+            raise ValueError("states, lengths: expected None, because the padding of pairs gives the lengths")
         pairs = int_array("pairs", pairs)
         if pairs.ndim != 3 or pairs.shape[1] != 2:
             raise ValueError(f"pairs: expected shape (B, 2, N), got {pairs.shape}")
         return *(self._side(pairs[:, side]) for side in (0, 1)), pairs.shape[2]
 
     def _side(self, tokens: Ints) -> tuple[Ints, Ints]:
-        """Tokens (B, N) as ((n, B), lengths), cut after the longest; 0 stands where the padding was."""
+        """Return tokens (B, N) as ((n, B), lengths), n the longest length; padding becomes token 0."""
         padding = tokens == PADDING
         lengths = tokens.shape[1] - padding.sum(axis=1)
         longest = int(lengths.max(initial=0))
         if not np.array_equal(padding, np.arange(tokens.shape[1]) >= lengths[:, np.newaxis]):
-            raise ValueError(f"pairs: expected padding, {PADDING}, only behind the tokens")
+            raise ValueError(f"pairs: expected padding, {PADDING}, only after the tokens")
         return np.where(padding, 0, tokens)[:, :longest].T, lengths
 
     def _one(self, name: str, tokens: ArrayLike) -> tuple[Ints, Ints]:
@@ -372,12 +372,12 @@ class Seq2Seq(Composite):
 
 
 def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """{name: (type, arguments)} of the layers that a Seq2Seq of this configuration is made of."""
+    """Return {name: (type, arguments)} of the layers of a Seq2Seq with this configuration."""
     V, E, H = config["num_tokens"], config["embedding_dim"], config["hidden_size"]
     dtype = {"dtype": config["dtype"]}
     vectors = {"num_embeddings": V, "embedding_dim": E} | dtype
     layers = config["num_layers"]
-    dropout = config["dropout"] if layers != 1 else 0.0  # between layers; a single one has no place for it
+    dropout = config["dropout"] if layers != 1 else 0.0  # it acts between layers only
     stack = {"input_size": E, "num_layers": layers, "dropout": dropout} | dtype
     return {
         "source": (Embedding, vectors),
@@ -393,26 +393,26 @@ def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
 def teach(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, start: int, end: int
 ) -> tuple[Ints, Ints]:
-    """A batch of pairs, and the targets, for teacher forcing: the decoder is given what it should have written.
+    """Make a batch of pairs and its targets for teacher forcing: the decoder's input is the true target.
 
     Parameters
     ----------
     sources, targets : list of sequences of int
-        Tokens; as many of the one as of the other.
+        Tokens; one target for each source.
     start, end : int
-        The token that goes before each target when the decoder is given it, and the one that it shall write behind.
+        The token before each target in the decoder's input, and the token after each target in `y`.
 
     Returns
     -------
     pairs : ndarray (B, 2, N)
-        For `Seq2Seq`: sources, and targets behind `start`; -1 behind both.
+        For `Seq2Seq`: the sources, and `start` followed by the targets; padded with -1.
     y : ndarray (B, N)
-        For `cross_entropy`: targets before `end`; its default ignore_index behind them.
+        For `cross_entropy`: the targets followed by `end`; padded with its default ignore_index.
 
     Raises
     ------
     ValueError
-        There are none, or not as many sources as targets.
+        There are no sources, or there is another number of targets.
 
     Examples
     --------
@@ -423,18 +423,18 @@ def teach(
     [[9, 1, -100], [4, 4, 1]]
     """
     start, end = non_negative_int("start", start), non_negative_int("end", end)
-    read, written = _rows("sources", sources), _rows("targets", targets)
-    if len(read) != len(written):
-        raise ValueError(f"targets: expected {len(read)}, one for each source, got {len(written)}")
-    sides = read, [[start, *target] for target in written]
-    columns = [[*target, end] for target in written]
+    source_rows, target_rows = _rows("sources", sources), _rows("targets", targets)
+    if len(source_rows) != len(target_rows):
+        raise ValueError(f"targets: expected {len(source_rows)}, one for each source, got {len(target_rows)}")
+    sides = source_rows, [[start, *target] for target in target_rows]
+    columns = [[*target, end] for target in target_rows]
     size = max(map(len, sides[0] + sides[1]), default=0)
     pairs = np.stack([_padded(rows, size, PADDING) for rows in sides], axis=1)
     return pairs, _padded(columns, size, IGNORE_INDEX)
 
 
 def _rows(name: str, sequences: Any) -> list[list[int]]:
-    """Sequences of tokens as lists."""
+    """Return sequences of tokens as lists."""
     try:
         return [[*tokens] for tokens in sequences]
     except TypeError:
@@ -442,7 +442,7 @@ def _rows(name: str, sequences: Any) -> list[list[int]]:
 
 
 def _padded(rows: Sequence[Sequence[int]], size: int, value: int) -> Ints:
-    """Rows of tokens as one array (B, size), `value` behind the shorter ones."""
+    """Return rows of tokens as one array (B, size), padded with `value`."""
     tokens, lengths = pad(rows, batch_first=True)
     padded = np.full((len(rows), size), value)
     valid = np.arange(tokens.shape[1]) < lengths[:, np.newaxis]
@@ -451,7 +451,7 @@ def _padded(rows: Sequence[Sequence[int]], size: int, value: int) -> Ints:
 
 
 def _valid(tokens: Ints, lengths: Ints) -> Bools:
-    """(T, B, 1): True within the rows' lengths."""
+    """Return True within the rows' lengths, (T, B, 1)."""
     return (np.arange(len(tokens))[:, np.newaxis] < lengths)[..., np.newaxis]
 
 

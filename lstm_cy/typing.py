@@ -1,4 +1,4 @@
-"""What the annotations call things: for those who annotate code of their own.
+"""Type aliases of the annotations, for use in other code.
 
 Examples
 --------
@@ -35,25 +35,26 @@ __all__ = [
     "StateLike",
 ]
 
-#: an array whose dtype is the layer's, or told by the text
+#: an array whose dtype is the layer's, or stated in the docstring
 Array: TypeAlias = NDArray[Any]
 Ints: TypeAlias = NDArray[np.intp]
 Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.floating[Any]]
-#: an LSTM's (h, c), as it comes back, and as it may be given
+#: an LSTM's (h, c), as a result
 State: TypeAlias = tuple[Array, Array]
+#: an LSTM's (h, c), as an argument
 StateLike: TypeAlias = tuple[ArrayLike, ArrayLike] | list[Any]
 #: {name: array}
 Parameters: TypeAlias = dict[str, Array]
-#: where random numbers come from; None: fresh ones
+#: seed or source of random numbers; None for a new random seed
 Seed: TypeAlias = int | np.random.Generator | None
 FilePath: TypeAlias = str | os.PathLike[str]
-#: how narrow weights are held
+#: the storage of narrow weights
 Narrow: TypeAlias = Literal["bf16", "int8"]
 Coupling: TypeAlias = Literal["f=1-i", "i=1-f"] | None
 #: three of a name, (name, alpha) or (name, alpha, beta), or one such triple for each direction
 Activations: TypeAlias = Sequence[Any]
-#: (prediction, target, and by name lengths or batch_first where they are told) -> (value, gradient)
+#: (prediction, target, optionally lengths and batch_first by name) -> (value, gradient)
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
-#: what `fit` learns from: (x, y), (x, y, lengths), or of such batches as many as an epoch's number gives
+#: the data of `fit`: (x, y), (x, y, lengths), or a function that yields such batches, given the epoch's number
 Data: TypeAlias = tuple[ArrayLike, ...] | list[Any] | Callable[[int], Iterable[tuple[ArrayLike, ...]]]

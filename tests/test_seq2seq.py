@@ -211,7 +211,7 @@ PAIRS, _ = teach(SOURCES, TARGETS, start=0, end=1)
         (lambda: small_model(dtype="int8"), ValueError, "dtype: expected"),
         (lambda: small_model()(PAIRS[0]), ValueError, "pairs: expected shape \\(B, 2, N\\), got \\(2, 6\\)"),
         (lambda: small_model()(PAIRS * 1.0), TypeError, "pairs: expected integers"),
-        (lambda: small_model()(PAIRS[..., ::-1]), ValueError, "pairs: expected padding, -1, only behind the tokens"),
+        (lambda: small_model()(PAIRS[..., ::-1]), ValueError, "pairs: expected padding, -1, only after the tokens"),
         (lambda: small_model()(PAIRS + 6 * (PAIRS > 0)), ValueError, "tokens: expected 0 to num_embeddings - 1 = 6"),
         (lambda: small_model()(PAIRS, lengths=[1] * 4), ValueError, "states, lengths: expected None"),
         (
