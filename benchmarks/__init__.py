@@ -1,1 +1,1 @@
-"""What asv measures (asv.conf.json), and scripts that compare and inspect."""
+"""Benchmarks for asv (asv.conf.json), and scripts that compare and inspect."""

@@ -2,7 +2,7 @@
 
     python benchmarks/charts.py
 
-Each picture carries the figures it was drawn from, so that a test can tell when a table has moved on.
+Each picture contains the figures it was drawn from, so that a test fails when a table has changed.
 """
 
 import json
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 #: {picture: heading of the section whose first table it shows}
 SECTIONS = {"forward": "Forward", "step": "One step at a time", "training": "Forward and backward"}
-#: a picture of a few rows of each section, for where there is room for one
+#: a picture of a few rows of each section
 OVERVIEW = {
     "forward": ("1x100x32x32", "1x100x64x64", "4x50x128x128", "32x50x256x256"),
     "step": ("1x1x32x32", "1x1x128x128"),
@@ -31,12 +31,12 @@ COLOURS = {
 
 
 def path(picture):
-    """Where a picture is kept."""
+    """Return the path of a picture."""
     return ROOT / "docs" / "images" / f"performance-{picture}.png"
 
 
 def ratios(picture):
-    """{row: {library: its time over ours}}: the numbers in brackets."""
+    """Return {row: {library: its time / ours}}: the numbers in brackets."""
     if picture == "overview":
         return {f"{kind}, {shape}": ratios(kind)[shape] for kind, shapes in OVERVIEW.items() for shape in shapes}
     section = PAGE.read_text().split(f"\n## {SECTIONS[picture]}\n")[1].split("\n## ")[0]
@@ -52,7 +52,7 @@ def ratios(picture):
 
 
 def chart(picture):
-    """A picture, as a matplotlib Figure."""
+    """Return a picture as a matplotlib Figure."""
     from matplotlib.figure import Figure
 
     table = ratios(picture)

@@ -1,4 +1,4 @@
-"""What is measured: a layer beside the same layer in plain NumPy; the shapes, the checks and the clock."""
+"""Shared code of the benchmarks: shapes, a layer and the same layer in plain NumPy, checks, and timing."""
 
 import functools
 import gc
@@ -14,10 +14,10 @@ import numpy as np
 
 from lstm_cy import LSTM, reference
 
-# OpenBLAS looks when NumPy is loaded, and asv's own modules load NumPy before this one: setting it here is too late.
+# OpenBLAS reads this when NumPy is loaded, and asv loads NumPy before this module: setting it here is too late.
 if os.environ.get("OPENBLAS_NUM_THREADS") != os.environ.get("LSTM_CY_NUM_THREADS", "1"):
     raise RuntimeError(
-        "as many threads of BLAS as of lstm_cy are to be measured, and one by default: "
+        "expected as many threads of BLAS as of lstm_cy, by default one: "
         "set OPENBLAS_NUM_THREADS=1 for the whole process"
     )
 
@@ -37,7 +37,7 @@ SHAPES = (
     "64x25x512x512",
     "128x10x1024x1024",
 )
-#: layers out of models in use
+#: layers of models in use
 REAL_SHAPES = (
     "1x48000x1x16",  # guitar amplifiers
     "1x48000x1x24",
@@ -70,7 +70,7 @@ NARROW_SHAPES = (
     "16x50x128x128",
 )
 
-#: how often asv repeats a measurement: at least, at most, and for about how many seconds
+#: asv's repetitions of a measurement: least, most, and about how many seconds
 REPEAT = (5, 500, 1.0)
 
 #: largest difference between two float32 results, as a share of the largest entry
@@ -92,7 +92,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, text):
-        """From "BxTxIxH", followed by " 3 layers" and by " bidirectional" where the layer is so."""
+        """Parse "BxTxIxH", optionally followed by " 3 layers" and by " bidirectional"."""
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)(?: (\d+) layers)?( bidirectional)?", text)
         if not found:
             raise ValueError(f"shape: expected such as '1x100x32x64' or '1x9x8x7 2 layers bidirectional', got {text!r}")
@@ -101,14 +101,14 @@ class Shape(NamedTuple):
 
 
 class Case:
-    """A layer and its input; `run` and `reference` compute the same, {name: array}, by lstm_cy and by NumPy.
+    """A layer and its input; `run` computes {name: array} with lstm_cy, `reference` the same with NumPy.
 
     Parameters
     ----------
     shape : Shape, or str
-        As `Shape.of` takes it.
+        A string is parsed by `Shape.of`.
     **options
-        Of the LSTM.
+        Options of the LSTM.
     """
 
     def __init__(self, shape, **options):
@@ -124,7 +124,7 @@ class Case:
 
 
 class Inference(Case):
-    """A call."""
+    """A call for inference."""
 
     def run(self):
         y, (h_n, c_n) = self.lstm(self.x, self.state)
@@ -148,16 +148,16 @@ class Training(Case):
 
 
 class Direction(NamedTuple):
-    """One direction of a layer as reference.py takes it."""
+    """One direction of a layer, as reference.py takes it."""
 
     suffix: str  # of the parameters' names
-    order: slice  # in which it goes through the steps
-    units: slice  # of y that are its own
+    order: slice  # of the steps
+    units: slice  # its columns of y
     weights: tuple  # weight_ih, weight_hh, bias
 
 
 class Plain:
-    """A layer by lstm_cy.reference, in a dtype or in the layer's own."""
+    """A layer computed by lstm_cy.reference, in the given dtype or in the layer's."""
 
     def __init__(self, lstm, dtype=None):
         self.layers = [
@@ -176,37 +176,37 @@ class Plain:
         return Direction(suffix, order, units, (weight_ih, weight_hh, bias_ih + bias_hh))
 
     def infer(self, x, state):
-        """y, h_n and c_n."""
+        """Return y, h_n and c_n."""
         h_n, c_n = [], []
         for h0, c0, layer in self._with_states(state):
-            told = []
+            outputs = []
             for h, c, direction in zip(h0, c0, layer, strict=True):
                 y, h, c = reference.forward(x[direction.order], h, c, *direction.weights)
-                told.append(y[direction.order])
+                outputs.append(y[direction.order])
                 h_n.append(h)
                 c_n.append(c)
-            x = side_by_side(told)
+            x = concatenated(outputs)
         return {"y": x, "h_n": np.stack(h_n), "c_n": np.stack(c_n)}
 
     def train(self, x, state, dy):
-        """y and every gradient of the sum of dy * y."""
+        """Return y and every gradient of the sum of dy * y."""
         tapes = []
         for h0, c0, layer in self._with_states(state):
-            told = []
+            outputs = []
             for h, c, direction in zip(h0, c0, layer, strict=True):
                 y, _, _, tape = reference.forward_with_tape(x[direction.order], h, c, *direction.weights)
-                told.append(y[direction.order])
+                outputs.append(y[direction.order])
                 tapes.append((direction, tape))
-            x = side_by_side(told)
+            x = concatenated(outputs)
         results = {"y": x}
         d_h0, d_c0 = [], []
-        nothing = np.zeros_like(state[0][0])
+        zeros = np.zeros_like(state[0][0])
         for layer in reversed(self.layers):
             dx = 0
             for _ in layer:
                 direction, tape = tapes.pop()
                 suffix, order, units, weights = direction
-                d_x, h0, c0, *gradients = reference.backward(tape, dy[order, :, units], nothing, nothing, *weights[:2])
+                d_x, h0, c0, *gradients = reference.backward(tape, dy[order, :, units], zeros, zeros, *weights[:2])
                 dx = dx + d_x[order]
                 d_h0.append(h0)
                 d_c0.append(c0)
@@ -217,87 +217,86 @@ class Plain:
         return results | {"x": dy, "h0": np.stack(d_h0[::-1]), "c0": np.stack(d_c0[::-1])}
 
     def _with_states(self, state):
-        """(h0, c0, directions) of each layer."""
+        """Yield (h0, c0, directions) of each layer."""
         count = len(self.layers[0])
         for index, layer in enumerate(self.layers):
             h0, c0 = (part[index * count : (index + 1) * count] for part in state)
             yield h0, c0, layer
 
 
-def side_by_side(told):
-    """The outputs of a layer's directions as one array."""
-    return told[0] if len(told) == 1 else np.concatenate(told, axis=-1)
+def concatenated(outputs):
+    """Return the outputs of a layer's directions as one array."""
+    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1)
 
 
-def difference(what, got, expected):
-    """The largest difference between two results, as a share of each one's largest entry; raise unless all are there.
+def difference(title, got, expected):
+    """Return the largest difference of two results, relative to each array's largest entry; raise for other names.
 
     Returns
     -------
     (float, str)
-        The difference, and the name of the array where it is.
+        The difference, and the name of its array.
     """
     if got.keys() != expected.keys():
-        raise ArithmeticError(f"{what}: got {', '.join(got)}; expected {', '.join(expected)}")
+        raise ArithmeticError(f"{title}: got {', '.join(got)}; expected {', '.join(expected)}")
     worst = 0.0, "nothing"
     for name, array in got.items():
         if array.shape != expected[name].shape:
-            raise ArithmeticError(f"{what}: {name} has shape {array.shape}, expected {expected[name].shape}")
+            raise ArithmeticError(f"{title}: {name} has shape {array.shape}, expected {expected[name].shape}")
         this = float(np.abs(array - expected[name]).max() / np.abs(expected[name]).max())
-        if not this <= worst[0]:  # NaN is worse than any number, and stays
+        if not this <= worst[0]:  # also true for NaN, which is then the result
             worst = this, name
             if np.isnan(this):
                 break
     return worst
 
 
-def check(what, got, expected, tolerance=TOLERANCE):
-    """Raise unless two results agree; return by how much they differ."""
-    off, name = difference(what, got, expected)
+def check(title, got, expected, tolerance=TOLERANCE):
+    """Raise unless two results agree; return their difference."""
+    off, name = difference(title, got, expected)
     if not off <= tolerance:
-        raise ArithmeticError(f"{what}: {name} is {off:.1e} off, more than {tolerance:.0e}")
+        raise ArithmeticError(f"{title}: {name} is {off:.1e} off, more than {tolerance:.0e}")
     return off
 
 
 @functools.cache
 def checked(kind, shape):
-    """An Inference or Training whose results agree with NumPy's.
+    """Return an Inference or Training whose results agree with NumPy's.
 
-    It is made once in a process: asv may repeat `setup` before every single call that it times, and that call
-    should find the caches as the one before left them.
+    It is made once per process: asv may repeat `setup` before every timed call, and the caches should stay as the
+    call before left them.
     """
     case = kind(shape)
-    check(f"lstm_cy beside NumPy at {shape}", case.run(), case.reference())
+    check(f"lstm_cy compared with NumPy at {shape}", case.run(), case.reference())
     return case
 
 
 def turns(calls, seconds, least=5, burst=0.0, pause=0.0):
-    """How long calls take, in seconds, again and again.
+    """Time functions in turns; return the seconds of every call.
 
-    They take turns, so that whatever else the machine does hits all of them alike. One round before those that count
-    is not counted.
+    They take turns so that other load of the machine affects all of them equally. The first round is not counted.
 
     Parameters
     ----------
     calls : list of (function, list of tuples)
-        What is called, and the arguments of successive calls, from the start again when they end.
+        Functions, each with the arguments of its successive calls, which repeat from the start.
     seconds : float
-        For about so long in all.
+        About how long to measure in all.
     least : int
-        But so many rounds at least.
+        The least number of rounds.
     burst : float
-        A turn is as many calls as take about so long, one at least; where it is more than one, the first of a turn
-        is not counted, so that the others find the caches as they left them.
+        A turn is about this many seconds of calls, at least one call; of several calls the first is not counted,
+        so that the others find warm caches.
     pause : float
         Seconds of sleep before each call.
 
     Returns
     -------
     list of lists of float
-        Of each function, less what looking at the clock takes.
+        The times of each function, without the time that reading the clock takes.
     """
     clock = time.perf_counter
-    look = statistics.median(-clock() + clock() for _ in range(1000))
+    overhead = statistics.median(-clock() + clock() for _ in range(1000))
     times = [[] for _ in calls]
     series = []
     for function, arguments in calls:
@@ -319,27 +318,27 @@ def turns(calls, seconds, least=5, burst=0.0, pause=0.0):
                         time.sleep(pause)
                     begin = clock()
                     function(*these)
-                    taken.append(clock() - begin - look)
+                    taken.append(clock() - begin - overhead)
     finally:
         gc.enable()
     return times
 
 
 def medians(functions, seconds=0.5, least=5):
-    """The median time of each function in seconds; they take turns for about so long in all."""
+    """Return the median time of each function in seconds; they take turns for about `seconds` in all."""
     return [statistics.median(taken) for taken in turns([(function, [()]) for function in functions], seconds, least)]
 
 
 def need(function, *names):
-    """Have asv skip a benchmark where this version of lstm_cy is too old for it.
+    """Have asv skip a benchmark if this version of lstm_cy is too old for it.
 
-    asv runs the benchmarks of today with every version that it builds. What a version lacks is no failure of it:
-    NotImplementedError, raised in `setup`, tells the two apart.
+    asv runs today's benchmarks with every version that it builds. For asv a NotImplementedError in `setup` means that
+    a feature is missing; any other error is a failure.
 
     Parameters
     ----------
     function : callable
-        Of lstm_cy.
+        A function of lstm_cy.
     *names : str
         Keywords that it must take.
     """
@@ -349,6 +348,6 @@ def need(function, *names):
 
 
 def speedup_over_numpy(case):
-    """How many times as fast as NumPy."""
+    """Return NumPy's time divided by ours."""
     ours, numpy = medians([case.run, case.reference])
     return round(numpy / ours, 2)

@@ -4,12 +4,12 @@
     python benchmarks/compare.py --quick                                # a few shapes
     python benchmarks/compare.py --kinds streaming --peers numpy torch --shapes 1x1x48x48
 
-Everyone gets the same weights and the same input; a result that is not NumPy's is reported and not timed. At one thread
-they take turns in one process, but for TensorFlow and JAX, each of which has lstm_cy beside it in a process of its own.
-Above one thread everyone has a process of its own, because the threads of one would wait, spinning, on the cores of the
-next; the processes take turns. Figures are medians, in microseconds, of calls that follow each other at once; the
-numbers in brackets say how many times as long a peer takes as lstm_cy. The limit is what the machine's arithmetic and
-memory allow (limits.py), measured in the same run.
+All peers get the same weights and the same input; a peer with a result other than NumPy's is reported and not timed.
+With one thread the peers take turns in one process, except TensorFlow and JAX, each of which shares its own process
+with lstm_cy. With more threads each peer has its own process, because the spinning threads of one peer would occupy the
+cores of the next; the processes take turns. Figures are medians, in microseconds, of calls without pauses; the numbers
+in brackets are the time of a peer / the time of lstm_cy. The limit follows from the machine's arithmetic and memory
+speed (limits.py), measured in the same run.
 """
 
 import argparse
@@ -74,11 +74,13 @@ def arguments(argv):
     parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="such as 'BxTxIxH 2 layers bidirectional'")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of tables (default: all)")
     parser.add_argument("--peers", nargs="+", choices=names, help="(default: all that are installed)")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1], help="one after the other (default: 1)")
-    parser.add_argument("--seconds", type=float, help="spent on each row, about (default: 3; with --quick 1)")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1], help="numbers of threads (default: 1)")
+    parser.add_argument("--seconds", type=float, help="about how long for each row (default: 3; with --quick 1)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of sleep before each call (default: 0)")
     parser.add_argument("--quick", action="store_true", help="a few shapes")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "compare", metavar="DIR", help="for the files")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "build" / "compare", metavar="DIR", help="folder of the files"
+    )
     options = parser.parse_args(argv)
     if min(options.threads) < 1:
         parser.error(f"--threads: expected at least 1, got {min(options.threads)}")
@@ -97,7 +99,7 @@ def arguments(argv):
 
 
 def header(report):
-    """One line: on what was measured, and with what."""
+    """Return one line with the processor, the configuration and the versions."""
     found = report["configuration"]
     kernels = [f"{name} {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS", "BLAS threads")]
     ours = [f"{name} {found[name]}" for name in ("lstm_cy", "Python", "NumPy", "SciPy")]
@@ -106,7 +108,7 @@ def header(report):
 
 
 def processor():
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -115,7 +117,7 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-# Measuring: this process asks, the workers do
+# Measurements: this process sends requests, the workers run them
 
 
 def table(name, threads, limits, options):
@@ -147,7 +149,7 @@ def table(name, threads, limits, options):
 
 
 def groups(asked, threads):
-    """Who shares a process."""
+    """Return the groups of peers that share a process."""
     if threads > 1:
         return [[peer] for peer in asked]
     together = [peer for peer in asked if peer not in peers.APART]
@@ -155,7 +157,7 @@ def groups(asked, threads):
 
 
 def measure(kind, shape, workers, options):
-    """One row: {"kind", "shape", "threads", "pause", "peers": {name: times}, "refused": {name: why}}."""
+    """Return one row: {"kind", "shape", "threads", "pause", "peers": {name: times}, "refused": {name: reason}}."""
     row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause}
     row |= {"peers": {}, "refused": {}}
     checked = [worker.ask("prepare", kind, shape) for worker in workers]
@@ -186,7 +188,7 @@ def percentiles(times):
 
 
 def ratios(row):
-    """{column: value}: the best peer beside lstm_cy, and lstm_cy beside the limit."""
+    """Return {column: value}: the best peer / lstm_cy, and lstm_cy / the limit."""
     found = row["peers"]
     if row["kind"] == "narrow":
         narrow = [peer for peer in peers.NARROW if peer in found and peer.startswith(OURS)]
@@ -203,7 +205,7 @@ def ratios(row):
 
 
 class Worker:
-    """A process in which some peers take turns; what this one has to ask it goes as lines of JSON."""
+    """A process in which some peers take turns; requests and answers are lines of JSON."""
 
     def __init__(self, names, threads):
         self.names, self.threads = names, threads
@@ -246,7 +248,7 @@ def title(peer):
 
 
 def cells(row, asked):
-    """A row of the table."""
+    """Yield the cells of a row of the table."""
     yield row["shape"]
     if row["limit"]:
         yield microseconds(row["limit"])
@@ -257,7 +259,7 @@ def cells(row, asked):
 
 
 def cell(peer, row):
-    """Time, and beside lstm_cy's; two times of a stream; the error where weights are narrow."""
+    """Return the time and its ratio to lstm_cy's; two times for a stream; also the error for narrow weights."""
     times = row["peers"].get(peer)
     if not times:
         return ""
@@ -271,13 +273,13 @@ def cell(peer, row):
 
 
 def microseconds(seconds):
-    """Three digits, or all before the point."""
+    """Return three digits, or all digits before the point."""
     value = 1e6 * seconds
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def chart(rows, path):
-    """A bar for each peer of each row: how many times as long it takes as lstm_cy."""
+    """Draw a bar for each peer of each row: its time / lstm_cy's."""
     if not importlib.util.find_spec("matplotlib"):
         print("\nNo chart: matplotlib is not installed.")
         return
@@ -312,7 +314,7 @@ def chart(rows, path):
     figure.savefig(path, dpi=120)
 
 
-# How accurate lstm_cy is
+# Accuracy of lstm_cy
 
 
 def accuracy():
@@ -327,13 +329,13 @@ def accuracy():
 
 
 def largest_error(dtype):
-    """The largest error of a layer; weights and biases from U(-1/sqrt(H), 1/sqrt(H))."""
+    """Return the largest error of a layer; weights and biases are from U(-1/sqrt(H), 1/sqrt(H))."""
     sizes = [f"2x100x{size}x{size}" for size in ACCURACY_SIZES]
     return max(error(common.Inference(shape, dtype=dtype, forget_bias=0.0)) for shape in sizes)
 
 
 def error(case):
-    """The largest difference between lstm_cy and NumPy at its most precise, from the same weights and input."""
+    """Return the largest difference between lstm_cy and NumPy's long double, for the same weights and input."""
     got = case.run()
     x, *state = (array.astype(LONG) for array in (case.x, *case.state))
     exact = common.Plain(case.lstm, LONG).infer(x, state)

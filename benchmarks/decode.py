@@ -2,7 +2,7 @@
 
     OPENBLAS_NUM_THREADS=1 asv run --python=same --quick -b CtcBeam
 
-The time is that of the processor: a search runs on one thread.
+It measures processor time: a search runs on one thread.
 """
 
 import time
@@ -13,17 +13,17 @@ from lstm_cy import ctc_beam
 
 from .common import REPEAT, need
 
-#: of a step's classes, those that a language model is asked about
+#: the number of classes per step that the language model scores
 LIMIT = 32
 
 
 def log_probability(prefix, label):
-    """A language model that takes no time to speak of."""
+    """Score with a language model that takes almost no time."""
     return -0.001 * label
 
 
 class CtcBeam:
-    """16 prefixes are followed; the time of a step is that of a call over T."""
+    """A search with 16 prefixes; divide the time of a call by T for the time of a step."""
 
     params = ((30, 5000), (50, 800), (False, True))
     param_names = ("classes", "T", "language model")

@@ -1,11 +1,11 @@
-"""Count vector against scalar arithmetic in the built kernels, and list what they call outside.
+"""Count vector and scalar arithmetic in the built kernels, and list the mathematical functions that they import.
 
     python benchmarks/disassemble.py
 
-prints a row for each function of each instruction set: how many floating-point instructions work on whole vectors of
-its precision, how many on one number or in the other precision, and the widest register. Then it names the mathematical
-functions that the module imports, which should be none. Needs objdump and nm (binutils), and kernels that were not
-stripped of their symbols.
+prints a row for each function of each instruction set: the number of floating-point instructions on whole vectors of
+its precision, the number of those on one number or in the other precision, and the widest register. Then it lists the
+mathematical functions that the module imports; there should be none. It needs objdump and nm (binutils), and kernels
+with their symbols.
 """
 
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 import lstm_cy
 
 ARITHMETIC = re.compile(r"^v?(?:f?n?m?(?:add|sub|mul|div)|fn?m(?:add|sub)\d+|max|min|sqrt)([ps])([sd])$")
-# A compiler may make several clones of a tile, one for each number of rows, or put it into what calls it.
+# A compiler may make several clones of a tile, one for each number of rows, or inline it.
 NAMES = "cell_forward|cell_backward|column_sums|tile|tile_of|tile_of_width|tile_at|add_products|add_outer"
 NAMES += "|cell_step|update_rows|multiply_bf16|multiply_int8"
 FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)*>:$")
@@ -25,13 +25,13 @@ LIBM = re.compile(r"^(?:exp|expm1|tanh|fma|log|pow|ldexp|floor|rint|nearbyint|ro
 
 
 def modules():
-    """{instruction set: path of its compiled module}."""
+    """Return {instruction set: path of its compiled module}."""
     folder = Path(lstm_cy.__file__).with_name("_kernels")
     return {path.name.split(".")[0]: path for path in sorted(folder.glob("*.so")) if path.name[:3] in ("bas", "avx")}
 
 
 def count(path):
-    """{(function, precision): (vector instructions, other instructions, widest register)} of a module."""
+    """Return {(function, precision): (vector instructions, other instructions, widest register)} of a module."""
     listing = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
     ).stdout
@@ -55,7 +55,7 @@ def count(path):
 
 
 def libm_calls(path):
-    """The mathematical functions that a module imports."""
+    """Return the mathematical functions that a module imports."""
     listing = subprocess.run(["nm", "-D", "--undefined-only", str(path)], capture_output=True, text=True, check=True)
     names = [line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()]
     return sorted(name for name in names if LIBM.match(name))

@@ -1,4 +1,4 @@
-"""Inference over whole sequences."""
+"""Inference on whole sequences."""
 
 import os
 
@@ -28,7 +28,7 @@ class Forward:
 
 
 class ForwardMemory:
-    """Apart from the others, because memory that setup takes counts too: nothing is checked here."""
+    """A class of its own without a check, because the memory of setup counts too."""
 
     params = (("1x50x512x512", "64x25x512x512"),)
     param_names = ("BxTxIxH",)
@@ -41,7 +41,7 @@ class ForwardMemory:
 
 
 class Ragged:
-    """Rows of lengths drawn uniformly from 1..T: those that have ended should cost nothing."""
+    """Rows of lengths drawn uniformly from 1..T: finished rows should cost nothing."""
 
     params = (("32x50x64x64", "32x50x256x256"),)
     param_names = ("BxTxIxH",)
@@ -64,7 +64,7 @@ class Ragged:
 
 
 class Variants:
-    """What each option costs beside the plain layer, which does not go through any of it."""
+    """The cost of each option, compared with the plain layer, which runs none of its code."""
 
     params = (
         ("1x100x64x64", "32x50x256x256"),
@@ -103,12 +103,12 @@ class Variants:
 
 
 def track_slowdown_by_denormals():
-    """A state that decays through the denormal numbers, beside one that does not: 1 if they cost nothing."""
+    """Compare a state that decays through denormal numbers with one that does not: 1 if they cost nothing."""
     case = checked(Inference, "1x100x64x64")
     state = tuple(np.full_like(part, 1e-39) for part in case.state)
-    nothing = np.zeros_like(case.x)
+    zeros = np.zeros_like(case.x)
     plain, denormal = medians(
-        [lambda: case.lstm(nothing, case.state), lambda: case.lstm(nothing + np.float32(1e-39), state)]
+        [lambda: case.lstm(zeros, case.state), lambda: case.lstm(zeros + np.float32(1e-39), state)]
     )
     return round(denormal / plain, 3)
 
@@ -117,7 +117,7 @@ track_slowdown_by_denormals.unit = "x"
 
 
 def track_memory_drift(calls=100_000):
-    """How much a process has grown after many calls of random lengths."""
+    """Measure the growth of a process after many calls of random lengths."""
     case = checked(Inference, "1x100x32x32")
     steps = np.random.default_rng(0).integers(0, len(case.x) + 1, calls)
     for T in steps[:1000]:

@@ -1,11 +1,11 @@
-"""Tokens a second: a language model that writes, by a Stepper and by PyTorch's step loops.
+"""Measure tokens per second of a language model that generates text: a Stepper and PyTorch's step loops.
 
     python benchmarks/generation.py                 # new weights: 100 tokens, embedding 64, 2 LSTM layers of 256
     python benchmarks/generation.py model.npz       # a model of `lstm-cy train`
 
-All have the same weights and take turns on one thread. "steps" feeds them a text that is there already; "writing" feeds
-each what it drew, by the same function and from the same seed. Logits that are not PyTorch's, or another text, are an
-error, and nothing is timed.
+All have the same weights and take turns on one thread. "steps" reads an existing text; "writing" reads the tokens that
+it draws, by the same function and from the same seed. Logits or a text that differ from PyTorch's are an error, and
+nothing is timed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Ours:
 
 
 class Torch:
-    """What the writers by PyTorch have in common: the layers, with the model's weights."""
+    """The base of PyTorch's writers: the layers, with the model's weights."""
 
     def __init__(self, model):
         import torch
@@ -58,7 +58,7 @@ class Torch:
 
 
 class TorchModule(Torch):
-    """nn.LSTM, one step a call."""
+    """nn.LSTM, one step per call."""
 
     title = "PyTorch nn.LSTM"
 
@@ -100,13 +100,13 @@ class TorchCells(Torch):
 
 
 def stepped(writer, tokens):
-    """The logits after each of the tokens."""
+    """Return the logits after each of the tokens."""
     writer.start()
     return np.array([writer.step(token) for token in tokens])
 
 
 def written(writer, length, seed=0):
-    """`length` tokens, each drawn from what the model says after the one before."""
+    """Return `length` tokens, each drawn from the model's logits after the previous token."""
     writer.start()
     rng, tokens = np.random.default_rng(seed), [0]
     for _ in range(length):
@@ -115,7 +115,7 @@ def written(writer, length, seed=0):
 
 
 def checked(writers, length):
-    """The text that the first one writes, once it is certain that the others say the same of it."""
+    """Return the text of the first writer, after a check that the others give the same logits for it."""
     ours = writers[0]
     tokens = written(ours, length)
     expected = stepped(ours, tokens)
@@ -133,9 +133,9 @@ def new_model():
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", nargs="?", help="of `lstm-cy train`; default: new weights")
+    parser.add_argument("model", nargs="?", help="a model of `lstm-cy train`; default: new weights")
     parser.add_argument("--length", type=int, default=1000, help="tokens written in each turn")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each of the two measurements")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each of the two measurements")
     options = parser.parse_args(argv)
     model = load(options.model) if options.model else new_model()
     writers = [kind(model) for kind in (Ours, TorchModule, TorchCells)]

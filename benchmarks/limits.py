@@ -1,12 +1,13 @@
-"""What the machine can do at most: multiply-adds in a second, and bytes read in a second from where they fit.
+"""Measure the machine's limits: multiply-adds per second, and bytes per second read from the cache that holds them.
 
-Both are measured by a few lines of C, where there is a C compiler; by NumPy's products where there is none, which is
-only a lower bound. A call can then take no less than
+Both are measured by a few lines of C; without a C compiler NumPy's products measure them, which is only a lower bound.
+A call takes at least
 
     T max(8 H H B / multiply-adds, 16 H H / bytes)  +  8 I H B T / multiply-adds
 
-for each direction of each layer in float32: a step waits for the one before, and needs all recurrent weights again; the
-input's products can be made at once. Activations, which are not counted, are what short layers spend their time on.
+for each direction of each layer in float32: a step waits for the previous one and reads all recurrent weights again;
+the products of all inputs can be computed at once. Activations are not counted; narrow layers spend most of their time
+on them.
 """
 
 import ctypes
@@ -33,7 +34,7 @@ enum { LANES = BYTES / 4, CHAINS = 12 };
 typedef float vector __attribute__((vector_size(BYTES)));
 typedef int bits __attribute__((vector_size(BYTES)));
 
-/* Floating-point operations of so many rounds of independent multiply-adds. */
+/* Run rounds of independent multiply-adds; return their number of floating-point operations. */
 double multiply_add(size_t rounds, float *out) {
     vector sums[CHAINS], factor = (vector){0} + 0.5f, term = (vector){0} + 1.0f;
     for (int i = 0; i < CHAINS; i++) sums[i] = (vector){0} + (float)i;
@@ -47,7 +48,7 @@ double multiply_add(size_t rounds, float *out) {
     return 2.0 * LANES * CHAINS * (double)rounds;
 }
 
-/* Bytes read by so many rounds over an array, whose size is a multiple of 8 vectors. */
+/* Read an array, whose size is a multiple of 8 vectors, `rounds` times; return the bytes read. */
 double read_all(size_t rounds, const bits *array, size_t bytes, int *out) {
     bits seen[8] = {0};
     for (size_t n = 0; n < rounds; n++) {
@@ -69,7 +70,7 @@ LEAST_BYTES = 4096
 
 
 class Limits:
-    """The machine's limits with so many threads at once.
+    """The machine's limits for a number of threads.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Limits:
     Attributes
     ----------
     how : str
-        What measured it.
+        The method of measurement.
     """
 
     def __init__(self, threads=1):
@@ -88,7 +89,7 @@ class Limits:
         self.bandwidths = {}
 
     def __str__(self):
-        """A line for each thing measured."""
+        """Return a line with all measured limits."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         read = ", ".join(
             f"{rate / 1e9:.0f} from {size / 1024:.0f} KiB" for size, rate in sorted(self.bandwidths.items())
@@ -96,12 +97,12 @@ class Limits:
         return f"Limits of {threads}, measured by {self.how}: {self.flops / 1e9:.0f} GFLOP/s; GB/s read: {read or '-'}."
 
     def found(self):
-        """What was measured, to be written down."""
+        """Return the measured limits, for a JSON file."""
         return {"flops": self.flops, "bandwidth": dict(sorted(self.bandwidths.items())), "how": self.how}
 
     @functools.cached_property
     def flops(self):
-        """float32 operations in a second, two for each multiply-add, of all threads."""
+        """float32 operations per second of all threads; a multiply-add counts as two."""
         if not self.kernel:
             side = 768
             a = np.ones((side, side), np.float32)
@@ -113,7 +114,7 @@ class Limits:
         return rate(work, self.threads)
 
     def bandwidth(self, size):
-        """Bytes in a second that all threads read, each over and over from its own share of `size` bytes."""
+        """Return the bytes per second that all threads read, each repeatedly from its own share of `size` bytes."""
         if size not in self.bandwidths:
             self.bandwidths[size] = self._bandwidth(size)
         return self.bandwidths[size]
@@ -125,7 +126,7 @@ class Limits:
         def work(rounds):
             if not hasattr(arrays, "mine"):
                 whole = np.zeros(share + 64, np.uint8)
-                whole[:] = 1  # a page that was never written is the same one everywhere
+                whole[:] = 1  # all unwritten pages would be the same physical page
                 arrays.mine = whole[-whole.ctypes.data % 64 :][:share]
                 arrays.floats = arrays.mine.view(np.float32)
             if self.kernel:
@@ -139,14 +140,14 @@ class Limits:
         return rate(work, self.threads)
 
     def seconds(self, shape, kind="inference"):
-        """The least time of a call.
+        """Return the least time of a call.
 
         Parameters
         ----------
         shape : benchmarks.common.Shape
         kind : {"inference", "streaming", "training"}
-            One step of a stream needs all weights of all layers again; training adds as much for the gradients of the
-            states and the inputs as the forward pass takes, and once more the products for those of the weights.
+            One step of a stream reads all weights of all layers again. Training takes twice the forward pass, the
+            second time for the gradients of states and inputs, and the products for the gradients of the weights.
 
         Returns
         -------
@@ -167,12 +168,12 @@ class Limits:
 
 
 def widths(shape):
-    """The inputs of each layer."""
+    """Return the number of inputs of each layer."""
     return [shape.inputs, *[shape.directions * shape.hidden] * (shape.layers - 1)]
 
 
 def rate(work, threads):
-    """What `work(rounds)` says it did, in a second, by so many threads at once: the best of a few times."""
+    """Return the amount of work per second, from the result of `work(rounds)`, of all threads: the best of TRIES."""
     rounds = 1
     while True:
         begin = time.perf_counter()
@@ -204,7 +205,7 @@ def _rate_once(work, rounds, threads):
 
 @functools.cache
 def _compiled():
-    """The functions of SOURCE, or None where they cannot be compiled."""
+    """Return the functions of SOURCE, or None if they cannot be compiled."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         return None

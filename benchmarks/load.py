@@ -1,4 +1,4 @@
-"""What comes before the first call: importing, constructing a layer, saving and loading a model."""
+"""Measure the time before the first call: importing, constructing a layer, saving and loading a model."""
 
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ class Import:
 
 
 def track_import_over_numpy():
-    """The time that importing the layer takes, as a multiple of what importing NumPy does."""
+    """Return the time to import the layer / the time to import NumPy."""
     rounds = [(_import_seconds(LAYER), _import_seconds("import numpy")) for _ in range(7)]
     ours, numpy = (statistics.median(times) for times in zip(*rounds, strict=True))
     return round(ours / numpy, 2)
@@ -38,7 +38,7 @@ track_import_over_numpy.unit = "x"
 
 
 def track_installed_bytes():
-    """What the installed package takes, compiled modules and sources, without Python's caches."""
+    """Return the size of the installed package, compiled modules and sources, without Python's caches."""
     files = (path for path in Path(lstm_cy.__file__).parent.rglob("*") if "__pycache__" not in path.parts)
     return sum(path.stat().st_size for path in files if path.is_file())
 
@@ -53,7 +53,7 @@ def _import_seconds(statement):
 
 
 class Construct:
-    """A layer out of nothing, and the packing of new weights into one that exists."""
+    """The construction of a layer, and the packing of new weights into an existing one."""
 
     params = (("64x64", "512x512"),)
     param_names = ("IxH",)

@@ -1,9 +1,9 @@
-"""A plugin of asv (asv.conf.json): what `asv publish` writes loads nothing that is elsewhere, or is not there.
+"""A plugin of asv (asv.conf.json): the pages of `asv publish` load nothing from other hosts, and no missing file.
 
-asv's pages name JavaScript and style sheets on three hosts of libraries, and go blank where one of them cannot be
-reached. Here npm gets the same versions from its registry, once, and they are published with the pages.
+asv's pages load JavaScript and style sheets from three hosts, and stay blank if one of them cannot be reached. This
+plugin gets the same versions from npm's registry, once, and publishes them with the pages.
 
-They also ask for a graph of every benchmark, measured or not. Those without results are left out.
+The pages also load a graph of every benchmark, measured or not. The plugin leaves out benchmarks without results.
 """
 
 import re
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-#: what asv's addresses end in, npm's package, and the file in it; npm has no older package of stupidtable
+#: the end of asv's address, npm's package, and the file in it; npm has no older package of stupidtable
 LIBRARIES = (
     ("jquery-3.3.1.min.js", "jquery@3.3.1", "dist/jquery.min.js"),
     ("flot/0.8.3/jquery.flot.min.js", "flot@0.8.3", "jquery.flot.js"),
@@ -29,14 +29,14 @@ FOLDER = "libraries"
 
 
 def setup():
-    """What asv calls when it has loaded the plugin; it publishes by every subclass of OutputPublisher there is."""
-    # asv imports every module of the benchmarks where it measures, too, and is not installed there
+    """Define the publisher; asv calls this after loading the plugin, and uses every subclass of OutputPublisher."""
+    # asv also imports every module of the benchmarks in environments for measurements, where asv is not installed
     from asv.console import log
     from asv.publishing import OutputPublisher
 
     class Pages(OutputPublisher):
         name = FOLDER
-        order = -1  # before those that go through the benchmarks
+        order = -1  # before the publishers that use the list of benchmarks
 
         @classmethod
         def publish(cls, conf, repo, benchmarks, graphs, revisions):
@@ -49,23 +49,23 @@ def setup():
             except (OSError, subprocess.CalledProcessError) as error:
                 log.warning(f"the pages will load their libraries from other hosts: npm: {error}")
 
-    global publisher  # whom asv knows by a weak reference only
+    global publisher  # asv keeps only a weak reference to it
     publisher = Pages
 
 
 def installed(folder):
-    """Have npm install the libraries into a folder, unless they are there; return the folder of its packages."""
+    """Install the libraries into a folder with npm, unless they are there; return the folder of the packages."""
     packages = folder / "node_modules"
     if not all((packages / name_of(package) / file).exists() for _, package, file in LIBRARIES):
         folder.mkdir(parents=True, exist_ok=True)
         npm = ["npm", "install", "--prefix", folder, "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
-        wanted = sorted({package for _, package, _ in LIBRARIES})
-        subprocess.run([*npm, *wanted], check=True, stdout=subprocess.DEVNULL)
+        required = sorted({package for _, package, _ in LIBRARIES})
+        subprocess.run([*npm, *required], check=True, stdout=subprocess.DEVNULL)
     return packages
 
 
 def add_libraries(html, packages):
-    """Copy the libraries, and their licences, into a folder of pages, and have its index load those."""
+    """Copy the libraries and their licences into a folder of pages, and change its index to load the copies."""
     index = html / "index.html"
     text = index.read_text()
     for address, package, file in LIBRARIES:
@@ -75,12 +75,12 @@ def add_libraries(html, packages):
         shutil.copy(source / file, target / file)
         for licence in source.glob("LICEN[CS]E*"):
             shutil.copy(licence, target)
-        # a hash of the file at the other address, and what concerns other hosts, go with the address
+        # the attributes for files of other hosts, such as a hash, are removed with the address
         loaded = re.compile(rf'="https://[^"]*/{re.escape(address)}"( (integrity|crossorigin|referrerpolicy)="[^"]*")*')
         text = loaded.sub(f'="{(Path(FOLDER) / name_of(package) / file).as_posix()}"', text)
     index.write_text(text)
 
 
 def name_of(package):
-    """Without its version."""
+    """Return a package's name without the version."""
     return package.partition("@")[0]

@@ -1,14 +1,14 @@
-"""Those who are compared: lstm_cy and, each in a small class, the libraries that compute the same on a CPU.
+"""The peers: lstm_cy and other libraries that compute an LSTM on a CPU, each in a small class.
 
-A peer is made with a number of threads and has three methods, each of which takes a case of `common` and returns a Run
-with the weights of its layer:
+A peer is made with a number of threads and has three methods. Each takes a case of `common` and returns a Run with the
+weights of the case's layer:
 
 - `inference(case)`: whole sequences from given states
-- `streaming(case)`: one step a call, the state carried from call to call
+- `streaming(case)`: one step per call, with the state passed from call to call
 - `training(case)`: a forward and a backward pass
 
-Where a peer has no such thing, the method is None. Each peer gets what suits it: arrays of its own kind and layout made
-beforehand, outputs bound where it can, its graph compiled. Each library is imported when its peer is made.
+A method is None if the peer does not support it. Each peer runs in its fastest form: arrays of its own type and layout
+made beforehand, outputs bound where possible, its graph compiled. A library is imported when its peer is made.
 """
 
 import importlib.util
@@ -28,25 +28,25 @@ NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class Run(NamedTuple):
-    """What is timed, and what comes of it."""
+    """A function to be timed, and its results."""
 
     call: Callable
-    arguments: list  # of tuples, those of successive calls
-    results: Callable  # () -> {name: ndarray}, by calling once, or once for each of `arguments`
+    arguments: list  # of tuples: the arguments of successive calls
+    results: Callable  # () -> {name: ndarray}, by one call, or one for each of `arguments`
 
 
 def whole(call, array=np.asarray):
-    """A Run that takes no arguments and returns {name: what `array` makes a NumPy array of}."""
+    """Return a Run without arguments; `array` converts the values of its result {name: value} to NumPy."""
     return Run(call, [()], lambda: {name: array(value) for name, value in call().items()})
 
 
 def stepping(call, arguments, array=np.asarray):
-    """A Run of steps, each of which returns h."""
+    """Return a Run of steps, each of which returns h."""
     return Run(call, arguments, lambda: {"y": np.stack([np.array(array(call(*these))) for these in arguments])})
 
 
 def split(array, order):
-    """The four gates' rows of one of our arrays, i f g o, in another order, put together again.
+    """Return one of our arrays, with gate rows i f g o, with the gates in another order.
 
     >>> split(np.arange(4), "iofg").tolist()
     [0, 3, 1, 2]
@@ -56,17 +56,17 @@ def split(array, order):
 
 
 def directions(lstm):
-    """For each layer a list of suffixes, one for each direction."""
+    """Return for each layer a list of suffixes, one for each direction."""
     return [[f"_l{layer}", f"_l{layer}_reverse"][: lstm.num_directions] for layer in range(lstm.num_layers)]
 
 
 def weights_of(lstm, suffix):
-    """weight_ih, weight_hh, bias_ih and bias_hh of one direction."""
+    """Return weight_ih, weight_hh, bias_ih and bias_hh of one direction."""
     return [np.array(lstm.parameters[name + suffix]) for name in NAMES]
 
 
 class Ours:
-    """lstm_cy: a Stepper for streams where there is one."""
+    """lstm_cy; a Stepper for streams if this version has one."""
 
     title = "lstm_cy"
     package = "lstm_cy"
@@ -127,13 +127,13 @@ class OursInt8(OursBfloat16):
 
 
 class NumPy:
-    """reference.py; for streams a step that wastes nothing NumPy lets it save."""
+    """reference.py; for streams the fastest step that NumPy allows."""
 
     title = "NumPy"
     package = "numpy"
 
     def __init__(self, threads):
-        pass  # OPENBLAS_NUM_THREADS has said it
+        pass  # OPENBLAS_NUM_THREADS sets them
 
     def inference(self, case):
         return whole(lambda: case.plain.infer(case.x, case.state))
@@ -274,7 +274,7 @@ class PyTorchInt8(PyTorch):
 
 
 class ONNXRuntime:
-    """LSTM nodes; arrays bound to inputs and outputs, those of the states to the next step's inputs."""
+    """LSTM nodes; arrays are bound to inputs and outputs, and the final states to the next step's inputs."""
 
     title = "ONNX Runtime"
     package = "onnxruntime"
@@ -295,7 +295,7 @@ class ONNXRuntime:
         )
 
     def binding(self, session, arrays):
-        """Every input and output of a session bound to the array of its name."""
+        """Bind every input and output of a session to the array of its name."""
         binding = session.io_binding()
         for bind, nodes in (
             (binding.bind_ortvalue_input, session.get_inputs()),
@@ -318,9 +318,9 @@ class ONNXRuntime:
 
     def streaming(self, case):
         session = self.session(onnx_model(case.lstm, 1, case.shape.batch))
-        ways = self.held = there_and_back(case)
+        buffers = self.buffers = alternating_arrays(case)
         run = session.run_with_iobinding
-        turns = itertools.cycle([(arrays["x"], arrays["y"][0], self.binding(session, arrays)) for arrays in ways])
+        turns = itertools.cycle([(arrays["x"], arrays["y"][0], self.binding(session, arrays)) for arrays in buffers])
 
         def step(x):
             read, h, binding = next(turns)
@@ -342,7 +342,7 @@ class ONNXRuntimeInt8(ONNXRuntime):
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantised.onnx"
-            # Without VNNI its sums of two products saturate at 16 bits; with weights of 7 bits they cannot.
+            # Without VNNI its sums of two products saturate at 16 bits; with 7-bit weights they cannot saturate.
             saturates = "avx512vnni" not in config.available_instruction_sets()
             quantize_dynamic(
                 model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8, reduce_range=saturates
@@ -352,7 +352,7 @@ class ONNXRuntimeInt8(ONNXRuntime):
 
 
 class OpenVINO:
-    """The same graph; tensors set beforehand, those of the states to the next step's inputs."""
+    """The same graph; tensors are set beforehand, and the final states are the next step's inputs."""
 
     title = "OpenVINO"
     package = "openvino"
@@ -371,12 +371,12 @@ class OpenVINO:
             "ENABLE_CPU_PINNING": False,
         }
 
-    def requests(self, model, ways):
-        """A request for each dict of arrays, by the names of inputs and outputs."""
+    def requests(self, model, buffers):
+        """Return a request for each dict of arrays, by the names of inputs and outputs."""
         core = self.openvino.Core()
         compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", self.properties)
         found = []
-        for arrays in ways:
+        for arrays in buffers:
             request = compiled.create_infer_request()
             for port in (*compiled.inputs, *compiled.outputs):
                 tensor = self.openvino.Tensor(arrays[port.any_name], shared_memory=True)
@@ -395,9 +395,9 @@ class OpenVINO:
         return Run(call, [()], lambda: joined(case, call()))
 
     def streaming(self, case):
-        ways = self.held = there_and_back(case)
-        requests = self.requests(onnx_model(case.lstm, 1, case.shape.batch), ways)
-        pairs = zip(ways, requests, strict=True)
+        buffers = self.buffers = alternating_arrays(case)
+        requests = self.requests(onnx_model(case.lstm, 1, case.shape.batch), buffers)
+        pairs = zip(buffers, requests, strict=True)
         turns = itertools.cycle([(arrays["x"], arrays["y"][0], request.infer) for arrays, request in pairs])
 
         def step(x):
@@ -410,7 +410,7 @@ class OpenVINO:
 
 
 def arrays_of(case, x):
-    """Arrays for the inputs and outputs of `onnx_model`, the inputs filled."""
+    """Return arrays for the inputs and outputs of `onnx_model`, with the inputs filled."""
     B, _, _, H, L, D = case.shape
     arrays = {"x": x.copy(), "y": np.empty((len(x), B, D * H), np.float32)}
     for name, part in zip("hc", case.state, strict=True):
@@ -420,22 +420,22 @@ def arrays_of(case, x):
     return arrays
 
 
-def there_and_back(case):
-    """Arrays for two steps of `onnx_model`, each of which reads the states that the other writes.
+def alternating_arrays(case):
+    """Return arrays for two steps of `onnx_model`, each of which reads the states that the other writes.
 
-    Hold them as long as they are in use: neither ONNX Runtime nor OpenVINO does.
+    The caller must keep a reference while they are in use: ONNX Runtime and OpenVINO do not.
     """
-    there = arrays_of(case, case.x[:1])
-    back = {name: array.copy() for name, array in there.items()}
-    for one, other in ((there, back), (back, there)):
+    even = arrays_of(case, case.x[:1])
+    odd = {name: array.copy() for name, array in even.items()}
+    for one, other in ((even, odd), (odd, even)):
         for name in "hc":
             for layer in range(case.shape.layers):
                 one[f"{name}n_{layer}"] = other[f"{name}0_{layer}"]
-    return there, back
+    return even, odd
 
 
 def joined(case, arrays):
-    """Our names of the outputs of `onnx_model`."""
+    """Return the outputs of `onnx_model` under our names."""
     results = {"y": arrays["y"].copy()}
     for name in "hc":
         results[f"{name}_n"] = np.concatenate([arrays[f"{name}n_{layer}"] for layer in range(case.shape.layers)])
@@ -443,13 +443,13 @@ def joined(case, arrays):
 
 
 def onnx_model(lstm, steps, batch):
-    """A graph of an LSTM node a layer: x, h0_0, c0_0, ... -> y, hn_0, cn_0, ...; gate rows i, o, f, g."""
+    """Return a graph with an LSTM node per layer: x, h0_0, c0_0, ... -> y, hn_0, cn_0, ...; gate rows i, o, f, g."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     H, D = lstm.hidden_size, lstm.num_directions
     inputs, outputs = {"x": (steps, batch, lstm.input_size)}, {"y": (steps, batch, D * H)}
-    nodes, constants = [], {"side by side": np.array([steps, batch, D * H])}
-    told = "x"
+    nodes, constants = [], {"output shape": np.array([steps, batch, D * H])}
+    output = "x"
     for layer, suffixes in enumerate(directions(lstm)):
         weights = [[split(array, "iofg") for array in weights_of(lstm, suffix)] for suffix in suffixes]
         constants[f"W_{layer}"] = np.stack([weight_ih for weight_ih, _, _, _ in weights])
@@ -458,14 +458,14 @@ def onnx_model(lstm, steps, batch):
         state, final = ([f"{name}{end}_{layer}" for name in "hc"] for end in "0n")
         inputs |= dict.fromkeys(state, (D, batch, H))
         outputs |= dict.fromkeys(final, (D, batch, H))
-        read = [told, f"W_{layer}", f"R_{layer}", f"B_{layer}", "", *state]
+        read = [output, f"W_{layer}", f"R_{layer}", f"B_{layer}", "", *state]
         direction = "bidirectional" if D == 2 else "forward"
-        apart, told = f"apart_{layer}", "y" if layer == lstm.num_layers - 1 else f"y_{layer}"
-        nodes.append(helper.make_node("LSTM", read, [apart, *final], hidden_size=H, direction=direction))
+        separate, output = f"separate_{layer}", "y" if layer == lstm.num_layers - 1 else f"y_{layer}"
+        nodes.append(helper.make_node("LSTM", read, [separate, *final], hidden_size=H, direction=direction))
         if D == 2:  # it is (T, D, B, H)
-            nodes.append(helper.make_node("Transpose", [apart], [f"rows_{layer}"], perm=[0, 2, 1, 3]))
-            apart = f"rows_{layer}"
-        nodes.append(helper.make_node("Reshape", [apart, "side by side"], [told]))
+            nodes.append(helper.make_node("Transpose", [separate], [f"rows_{layer}"], perm=[0, 2, 1, 3]))
+            separate = f"rows_{layer}"
+        nodes.append(helper.make_node("Reshape", [separate, "output shape"], [output]))
     graph = helper.make_graph(
         nodes,
         "lstm",
@@ -481,7 +481,7 @@ def onnx_model(lstm, steps, batch):
 
 
 class TensorFlow:
-    """Keras LSTM layers, compiled by XLA, which was faster here than without."""
+    """Keras LSTM layers, compiled by XLA, which was faster than without XLA."""
 
     title = "TensorFlow"
     package = "tensorflow"
@@ -497,7 +497,7 @@ class TensorFlow:
         self.keras, self.tensorflow = keras, tensorflow
 
     def layers(self, lstm):
-        """Layers that read (B, T, I)."""
+        """Return layers that read (B, T, I)."""
         layers = []
         for suffixes in directions(lstm):
             weights = [keras_weights(lstm, suffix) for suffix in suffixes]
@@ -510,7 +510,7 @@ class TensorFlow:
         return layers
 
     def function(self, layers):
-        """(x, h, c) -> y, h, c, the states as ours, x and y (B, T, ...)."""
+        """Return (x, h, c) -> y, h, c, with our layout of states, and x and y (B, T, ...)."""
         tensorflow = self.tensorflow
 
         def call(x, h, c):
@@ -581,18 +581,18 @@ class TensorFlow:
 
 
 def keras_weights(lstm, suffix):
-    """kernel, recurrent kernel and bias of one direction; Keras has the gates in our order."""
+    """Return kernel, recurrent kernel and bias of one direction; Keras has the gates in our order."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights_of(lstm, suffix)
     return [weight_ih.T, weight_hh.T, bias_ih + bias_hh]
 
 
 def batch_first(array):
-    """(T, B, ...) as (B, T, ...), or back."""
+    """Swap the first two axes: (T, B, ...) to (B, T, ...), or back."""
     return np.ascontiguousarray(np.swapaxes(array, 0, 1))
 
 
 class JAX:
-    """lax.scan over steps, the inputs projected in one product before it; compiled."""
+    """lax.scan over steps, after one product for all inputs; compiled."""
 
     title = "JAX"
     package = "jax"
@@ -604,7 +604,7 @@ class JAX:
         self.jax = jax
 
     def function(self, lstm):
-        """(weights, x, h, c) -> y, h, c; weights {our name: array}, the states as ours."""
+        """Return (weights, x, h, c) -> y, h, c, with weights {our name: array} and our layout of states."""
         jax, suffixes = self.jax, directions(lstm)
         numpy, nn = jax.numpy, jax.nn
 
@@ -623,13 +623,13 @@ class JAX:
         def call(weights, x, h, c):
             states, index = [], 0
             for layer in suffixes:
-                told = []
+                outputs = []
                 for backwards, suffix in enumerate(layer):
                     state, y = direction(weights, suffix, x, h[index], c[index], bool(backwards))
                     index += 1
-                    told.append(y)
+                    outputs.append(y)
                     states.append(state)
-                x = numpy.concatenate(told, axis=-1)
+                x = numpy.concatenate(outputs, axis=-1)
             h, c = (numpy.stack(part) for part in zip(*states, strict=True))
             return x, h, c
 
@@ -673,7 +673,7 @@ class JAX:
         return whole(lambda: wait(both(*arguments)))
 
 
-#: those who are asked for by these names, in the order of the tables' columns; ours is the first
+#: peers by the names of --peers, in the order of the tables' columns; ours is the first
 PEERS = {
     "lstm_cy": Ours,
     "numpy": NumPy,
@@ -683,18 +683,18 @@ PEERS = {
     "tensorflow": TensorFlow,
     "jax": JAX,
 }
-#: those with narrow weights, who are compared beside their full form
+#: peers with narrow weights, compared together with their full form
 NARROW = {
     "lstm_cy bf16": OursBfloat16,
     "lstm_cy int8": OursInt8,
     "torch int8": PyTorchInt8,
     "onnxruntime int8": ONNXRuntimeInt8,
 }
-#: those whose threads cannot be governed well enough beside others: a process of their own even at one thread
+#: peers whose threads cannot be controlled well enough in a shared process: they get their own, even with one thread
 APART = ("tensorflow", "jax")
 
 
 def installed(name):
-    """Whether a peer can be made."""
+    """Return whether a peer's libraries are installed."""
     peer = (PEERS | NARROW)[name]
     return all(importlib.util.find_spec(package) for package in (peer.package, *getattr(peer, "needs", ())))

@@ -1,16 +1,16 @@
-"""What a training step takes on one and on several MPI processes, and what that foretells for more.
+"""Measure a training step with one and with several MPI processes, and predict it for more.
 
     OPENBLAS_NUM_THREADS=1 mpirun -n 2 python benchmarks/scaling.py [--quick] [--shape BxTxIxH]...
 
-All of it is `fit` on a model of one LSTM and a Linear, in float32 with Adam: the whole batch on one rank while the
-others sleep, and a share on each, in turns; the Allreduce alone, for buffers of several sizes; and steps with fewer and
-fewer rows on one rank. With those a step of n ranks is foretold as
+All measurements run `fit` on a model of one LSTM and a Linear, in float32 with Adam: the whole batch on one rank while
+the others sleep, and a share on each rank, in turns; the Allreduce alone, for buffers of several sizes; and steps with
+fewer rows on one rank. The prediction for a step of n ranks is
 
     t(n) = step of one rank with 1/n of the rows + 2 ceil(log2 n) latency + 2 (n - 1)/n bytes / bandwidth
 
-which is what an Allreduce by halves takes (R. Thakur, R. Rabenseifner and W. Gropp, Optimization of collective
-communication operations in MPICH, 2005, section 4.2, its additions left out), where nothing is sent while gradients are
-still computed, every rank has a core and its share of memory to itself, and none is late.
+with the time of an Allreduce by recursive halving (R. Thakur, R. Rabenseifner and W. Gropp, Optimization of collective
+communication operations in MPICH, 2005, section 4.2, without its additions). It assumes that nothing is sent while
+gradients are computed, that every rank has its own core and memory bandwidth, and that no rank is late.
 """
 
 import argparse
@@ -31,14 +31,14 @@ RANKS = (2, 4, 8, 16, 32)
 
 
 def world():
-    """All ranks. MPI begins when mpi4py is imported: not before main, for asv imports every file of this folder."""
+    """Return all ranks. Importing mpi4py starts MPI, so it waits for main: asv imports every file of this folder."""
     from mpi4py import MPI
 
     return MPI.COMM_WORLD
 
 
 def alone():
-    """This rank by itself."""
+    """Return a communicator of this rank only."""
     from mpi4py import MPI
 
     return MPI.COMM_SELF
@@ -50,14 +50,14 @@ class Network(NamedTuple):
     bandwidth: float  # bytes a second
 
 
-#: what such networks are said to reach between two machines, with MPI
+#: typical values between two machines, with MPI
 NETWORKS = (Network("10 Gbit/s Ethernet", 30e-6, 1.1e9), Network("100 Gbit/s InfiniBand", 2e-6, 11e9))
 
 
 def seconds_of_a_step(shape, rows, comm, steps):
-    """The shortest of so many steps of `fit`, the first one left out.
+    """Return the shortest of `steps` steps of `fit`, without the first one.
 
-    Of one rank alone the processor's time, which is all it takes where nobody else wants the core.
+    For a single rank it is processor time, which other load of the core does not change.
     """
     clock = time.thread_time if comm.size == 1 else time.perf_counter
     _, T, I, H = shape
@@ -77,7 +77,7 @@ def seconds_of_a_step(shape, rows, comm, steps):
 
 
 def in_turns(rounds, *measures):
-    """The least of each measure, for what else the machine does only adds; they take turns, all ranks in step."""
+    """Return the least of each measure, because other load only adds time; they take turns, with all ranks in step."""
     found = [[] for _ in measures]
     for _ in range(rounds):
         for seconds, measure in zip(found, measures, strict=True):
@@ -86,8 +86,8 @@ def in_turns(rounds, *measures):
     return [min(seconds) for seconds in found]
 
 
-def asleep_but_one(measure):
-    """`measure` on rank 0, while the others sleep: a barrier would keep their cores busy."""
+def on_rank_0(measure):
+    """Return a function that measures on rank 0 while the others sleep: a barrier would keep their cores busy."""
 
     def turn():
         value = measure() if world().rank == 0 else math.nan
@@ -100,38 +100,38 @@ def asleep_but_one(measure):
 
 
 def allreduce_seconds(elements, rounds):
-    comm, told, sums = world(), np.zeros(elements, np.float32), np.empty(elements, np.float32)
+    comm, values, sums = world(), np.zeros(elements, np.float32), np.empty(elements, np.float32)
     repeat = max(1, min(100, (1 << 18) // elements))
 
     def measure():
-        comm.Allreduce(told, sums)
+        comm.Allreduce(values, sums)
         begin = time.perf_counter()
         for _ in range(repeat):
-            comm.Allreduce(told, sums)
+            comm.Allreduce(values, sums)
         return (time.perf_counter() - begin) / repeat
 
     return in_turns(rounds, measure)[0]
 
 
 class Measured(NamedTuple):
-    """Seconds a step of one model."""
+    """Seconds per step of one model."""
 
     name: str
     bytes: int  # of the gradients
     one: float
     all: float
     allreduce: float
-    fewer: dict[int, float]  # one rank with so many times fewer rows
+    fewer: dict[int, float]  # {n: one rank with 1/n of the rows}
 
 
 def measured(shape, rounds, seconds):
-    """Measure a model; a measurement takes about so many seconds."""
+    """Measure a model; each measurement takes about `seconds`."""
     rows, _, I, H = shape
     size = 4 * (4 * H * (I + H + 2) + H + 1)
     steps = world().bcast(max(1, round(seconds / seconds_of_a_step(shape, rows, alone(), 1))))
 
     def on_one(rows):
-        return asleep_but_one(lambda: seconds_of_a_step(shape, rows, alone(), steps))
+        return on_rank_0(lambda: seconds_of_a_step(shape, rows, alone(), steps))
 
     def on_all():
         return seconds_of_a_step(shape, rows, world(), steps)
@@ -142,8 +142,8 @@ def measured(shape, rounds, seconds):
     return Measured("x".join(map(str, shape)), size, one, all_, allreduce, dict(zip(ranks, times, strict=True)))
 
 
-def foretold(model, ranks, network):
-    """t(n) of the module's docstring."""
+def predicted(model, ranks, network):
+    """Return t(n) of the module's docstring."""
     latency = 2 * math.ceil(math.log2(ranks)) * network.latency
     return model.fewer[ranks] + latency + 2 * (ranks - 1) / ranks * model.bytes / network.bandwidth
 
@@ -159,7 +159,7 @@ def milliseconds(seconds):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small model, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a small model, to test the script")
     parser.add_argument("--shape", action="append", help="BxTxIxH: rows, steps, inputs, hidden units")
     options = parser.parse_args(arguments)
     elements, shapes, rounds, seconds = (ELEMENTS[:2], QUICK, 2, 0.01) if options.quick else (ELEMENTS, SHAPES, 3, 0.1)
@@ -173,12 +173,12 @@ def main(arguments=None):
 
 
 def report(reduced, models):
-    """Print all as Markdown."""
+    """Print all results as Markdown."""
     size = world().size
     print(f"Measured: Allreduce of float32 over {size} ranks of this machine.\n")
     print(table(["elements", "ms", "GB/s"], [[n, milliseconds(t), f"{4e-9 * n / t:.2f}"] for n, t in reduced.items()]))
 
-    print("Measured, milliseconds a step:\n")
+    print("Measured, milliseconds per step:\n")
     header = ["BxTxIxH", "MB of gradients", "1 rank", f"1 rank, 1/{size} of the rows", "Allreduce", f"{size} ranks"]
     rows = [
         [
@@ -192,10 +192,13 @@ def report(reduced, models):
     print(table([*header, "speed-up"], rows))
 
     for network in NETWORKS:
-        print(f"**Foretold**, not measured: speed-up over one rank, one rank a machine, {network.name}", end=" ")
+        print(f"**Predicted**, not measured: speed-up over one rank, one rank per machine, {network.name}", end=" ")
         print(f"({1e6 * network.latency:.0f} us, {1e-9 * network.bandwidth:.1f} GB/s).\n")
         rows = [
-            [model.name, *(f"{model.one / foretold(model, n, network):.1f}" if n in model.fewer else "" for n in RANKS)]
+            [
+                model.name,
+                *(f"{model.one / predicted(model, n, network):.1f}" if n in model.fewer else "" for n in RANKS),
+            ]
             for model in models
         ]
         print(table(["BxTxIxH", *(f"{n} ranks" for n in RANKS)], rows))

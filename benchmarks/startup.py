@@ -1,13 +1,13 @@
-"""What comes before the second result: importing, starting, and the memory that a process with a model takes.
+"""Measure importing, starting up to the first result, and the memory of a process with a model.
 
-    python benchmarks/startup.py                              # beside NumPy, and PyTorch and ONNX Runtime if installed
+    python benchmarks/startup.py                              # NumPy, and PyTorch and ONNX Runtime if installed
     python benchmarks/startup.py --rounds 3 --peers torch
 
-Everyone loads a file with the same weights, a layer of 64 inputs and 128 units, takes one step, tells its result, takes
-99 more and tells the last one. A cold start is the time from starting Python to the first result, as the process that
-started it sees it; the files are in the system's cache, as on any start but the first. Memory is asked after the last
-step: what was resident at most, the proportional share (pages that processes share are divided among them), and what is
-the process's own. Processes run one at a time, in turns; figures are medians. Who tells another result is an error.
+Each peer loads a file with the same weights, a layer of 64 inputs and 128 units, makes one step, writes its result,
+makes 99 more and writes the last one. A cold start is the time from starting Python to the first result, measured by
+the parent process; the files are in the system's cache, as on any start but the first. Memory is read after the last
+step: the peak of the resident memory, the proportional share (shared pages are divided among their processes), and the
+private memory. Processes run one at a time, in turns; figures are medians. A different result is an error.
 """
 
 import argparse
@@ -34,17 +34,17 @@ from benchmarks.common import check
 from lstm_cy import LSTM, save
 
 INPUTS, HIDDEN, STEPS = 64, 128, 100
-# Each program reads its file and defines `step`, which returns h as a list; then comes:
-TELL = f"""
+# Each program reads its file and defines `step`, which returns h as a list. This follows:
+RUN = f"""
 import sys
 from array import array
-def tell(h):
+def write(h):
     sys.stdout.buffer.write(array("f", h).tobytes())
     sys.stdout.flush()
-tell(step())
+write(step())
 for _ in range({STEPS - 1}):
-    told = step()
-tell(told)
+    result = step()
+write(result)
 sys.stdin.read()
 """
 
@@ -100,7 +100,7 @@ def step():
 
 
 class Peer(NamedTuple):
-    """Who is started: a title, the package that it needs, what it imports, and its program."""
+    """A title, the required package, its import statement, and the program."""
 
     title: str
     package: str
@@ -117,7 +117,7 @@ PEERS = {
 
 
 class Started(NamedTuple):
-    """What a process took: seconds until it told a result; bytes, or None where the system does not tell."""
+    """Seconds until a process's first result; its memory in bytes, or None if the system does not provide it."""
 
     seconds: float
     peak: int | None
@@ -154,12 +154,12 @@ def importing(peers, rounds):
     taken = in_turns(statements, import_seconds, rounds)
     found = {name: statistics.median(times) for name, times in taken.items()}
     rows = [[f"`{name}`", f"{1e3 * took:.1f}", f"{took / found['import numpy']:.2f}"] for name, took in found.items()]
-    table("Importing", ["", "ms", "beside NumPy's"], rows)
+    table("Importing", ["", "ms", "/ NumPy"], rows)
     return found
 
 
 def import_seconds(statement):
-    """What the statement takes in a new process, by that process's own clock."""
+    """Return the time of the statement in a new process, measured in that process."""
     code = f"import time; begin = time.perf_counter(); {statement}; print(time.perf_counter() - begin)"
     return float(subprocess.run(**process(code), check=True).stdout)
 
@@ -171,16 +171,16 @@ def starting(peers, rounds):
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), {peer.package for peer in peers})
         expected = in_double()
-        programs = {peer.title: peer.program + TELL for peer in peers}
+        programs = {peer.title: peer.program + RUN for peer in peers}
         taken = in_turns(programs, lambda program: start(program, folder, expected), rounds)
     found = {title: Started(*map(median, zip(*these, strict=True))) for title, these in taken.items()}
     ours = found["lstm_cy"]
     rows = [[title, f"{1e3 * it.seconds:.0f}", f"{it.seconds / ours.seconds:.2f}"] for title, it in found.items()]
-    table("Starting, to the first result", ["", "ms", "beside lstm_cy's"], rows)
+    table("Starting, to the first result", ["", "ms", "/ lstm_cy"], rows)
     if ours.peak is None:
-        print("\nMemory: this system does not tell.")
+        print("\nMemory: not available on this system.")
         return found
-    head = ["", "peak", "proportional", "its own", "proportional, beside lstm_cy's"]
+    head = ["", "peak", "proportional", "private", "proportional / lstm_cy's"]
     rows = [
         [title, *(f"{part / 2**20:.1f}" for part in it[1:]), f"{it.proportional / ours.proportional:.2f}"]
         for title, it in found.items()
@@ -194,7 +194,7 @@ def layer():
 
 
 def write_files(folder, packages):
-    """The weights as each of them likes to read them."""
+    """Write the weights in the format of each peer."""
     lstm = layer()
     weights = lstm.state_dict()
     save(lstm, folder / "lstm_cy.npz")
@@ -211,32 +211,32 @@ def write_files(folder, packages):
 
 
 def in_double():
-    """The first and the last h, by lstm_cy.reference in float64."""
+    """Return the first and the last h, by lstm_cy.reference in float64."""
     weights = {name: array.astype(float) for name, array in layer().parameters.items()}
     bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
     x = np.broadcast_to(np.linspace(-1, 1, INPUTS), (STEPS, 1, INPUTS))
-    nothing = np.zeros((1, HIDDEN))
-    y, _, _ = lstm_cy.reference.forward(x, nothing, nothing, weights["weight_ih_l0"], weights["weight_hh_l0"], bias)
+    zeros = np.zeros((1, HIDDEN))
+    y, _, _ = lstm_cy.reference.forward(x, zeros, zeros, weights["weight_ih_l0"], weights["weight_hh_l0"], bias)
     return y[[0, -1], 0]
 
 
 def start(program, folder, expected):
-    """Run a program until it has told both results; return what that took."""
+    """Run a program until it has written both results; return its time and memory."""
     begin = time.perf_counter()
     with subprocess.Popen(**process(program), cwd=folder, stdin=subprocess.PIPE) as running:
-        told = [running.stdout.read(4 * HIDDEN)]
+        results = [running.stdout.read(4 * HIDDEN)]
         took = time.perf_counter() - begin
-        told.append(running.stdout.read(4 * HIDDEN))
-        if len(told[1]) < 4 * HIDDEN:
-            raise RuntimeError(f"ended before it told its results:\n{program}\n{running.stderr.read().decode()}")
+        results.append(running.stdout.read(4 * HIDDEN))
+        if len(results[1]) < 4 * HIDDEN:
+            raise RuntimeError(f"ended before it wrote its results:\n{program}\n{running.stderr.read().decode()}")
         memory = memory_of(running.pid)
         running.stdin.close()
-    check(program, {"h": np.array([np.frombuffer(h, np.float32) for h in told])}, {"h": expected})
+    check(program, {"h": np.array([np.frombuffer(h, np.float32) for h in results])}, {"h": expected})
     return Started(took, *memory)
 
 
 def memory_of(pid):
-    """(peak, proportional, own) in bytes."""
+    """Return (peak, proportional, own) in bytes."""
     try:
         text = Path(f"/proc/{pid}/status").read_text() + Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -249,7 +249,7 @@ def memory_of(pid):
 
 
 def process(code):
-    """The arguments for a process that runs the code with one thread, and with this lstm_cy."""
+    """Return the arguments for a process that runs the code with one thread, and with this lstm_cy."""
     found = [str(Path(lstm_cy.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     environment = {
         **os.environ,
@@ -265,7 +265,7 @@ def process(code):
 
 
 def in_turns(cases, measure, rounds):
-    """{name: [what measure(case) gave]}; one round before those that count is not counted."""
+    """Return {name: [measure(case), ...]} of all rounds; a first round is not counted."""
     taken = {name: [] for name in cases}
     for _ in range(rounds + 1):
         for name, case in cases.items():

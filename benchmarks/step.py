@@ -1,4 +1,4 @@
-"""One step at a time, the state carried from call to call: by calling the layer, and by a Stepper."""
+"""One step at a time, with the state passed from call to call: by calling the layer, and by a Stepper."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from lstm_cy import LSTM
 from .common import REPEAT, STEP_SHAPES, Inference, checked, medians, speedup_over_numpy
 from .peers import NumPyCell
 
-#: steps of a Stepper that are timed together: one takes little more than reading the clock
+#: steps of a Stepper that are timed together: a single step takes little more time than reading the clock
 TOGETHER = 100
 
 
@@ -31,7 +31,7 @@ class Step:
 
 
 class Streaming(Inference):
-    """A Stepper, beside NumPy steps that allocate nothing either."""
+    """A Stepper, compared with NumPy steps that allocate nothing either."""
 
     def __init__(self, shape):
         super().__init__(shape)

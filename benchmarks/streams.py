@@ -1,4 +1,4 @@
-"""Many callers: streams of a StreamPool beside one batch and beside Steppers one by one, and threads beside one thread.
+"""Compare streams of a StreamPool with one batch and with single Steppers, and several threads with one thread.
 
     python -m benchmarks.streams                # the tables of docs/performance.md
     python -m benchmarks.streams --only pool    # or threads
@@ -28,24 +28,24 @@ from .common import REPEAT
 
 HIDDEN = (64, 128, 512)
 STREAMS = (10, 100, 1000)
-#: of the layers that many threads step; with the GIL held, at the edge, and released
+#: sizes of the layers that several threads step: the GIL is held for small ones and released for large ones
 STEPPED = (32, 64, 128, 256, 384, 512)
 THREADS = (2, 8, 64)
-#: how long threads work in a turn, and how long calls in a row make one, in seconds: 64 threads take a third of a
-#: second until each has had the GIL once more, and ended
+#: seconds of a turn of threads, and of a turn of calls: 64 threads need a third of a second until each has acquired the
+#: GIL once more and ended
 TURN = 1.0
 BURST = 0.001
 
 
 class Streams:
-    """So many streams of one layer, three ways: in a pool, in one Stepper, in a Stepper each."""
+    """Streams of one layer, stepped in three ways: in a pool, in one Stepper, in a Stepper each."""
 
     def __init__(self, hidden, streams):
         rng = np.random.default_rng(0)
         lstm = LSTM(hidden, hidden, seed=0)
         self.pool, self.batch = StreamPool(lstm), lstm.stepper(streams)
         self.steppers = [lstm.stepper() for _ in range(streams)]
-        # in any order: whoever has input is not who came first
+        # in random order: streams with input need not be in the order of joining
         self.ids = rng.permutation([self.pool.join() for _ in range(streams)])
         self.listed = self.ids.tolist()
         self.x = rng.standard_normal((streams, hidden)).astype(np.float32)
@@ -72,10 +72,10 @@ class Streams:
             stepper.step(x, out)
 
     def over_pool(self, calls, seconds):
-        """A step of the pool in seconds, and how many times as long each of the calls takes: medians of rounds.
+        """Return seconds of a step of the pool, and the time of each of the calls / that step: medians of rounds.
 
-        They take turns for about so long in all. It is processor time, as there is one thread: what else runs does not
-        count, though it empties the caches.
+        They take turns for about `seconds` in all. It is processor time of the one thread: other load does not count,
+        though it evicts data from the caches.
         """
         calls, times = (self.in_pool, *calls), []
         end = time.perf_counter() + seconds
@@ -86,7 +86,7 @@ class Streams:
 
 
 def processor_time(call):
-    """Of one call, in seconds: as many in a row as take about a millisecond, after one that brings its data back."""
+    """Return the seconds of one call: the mean of about a millisecond of calls, after one that fills the caches."""
     begin = time.thread_time()
     call()
     repeat = max(1, int(BURST / max(time.thread_time() - begin, 1e-9)))
@@ -119,7 +119,7 @@ class Pool:
 
 
 class Callers:
-    """Threads that have one layer in common."""
+    """Threads that share one layer."""
 
     params = (THREADS,)
     param_names = ("threads",)
@@ -136,14 +136,14 @@ class Callers:
 
 
 def calls_of_a_sequence():
-    """What a thread does again and again, made anew for each: 1x100x128x128, whole."""
+    """Return a factory of the call that a thread repeats: 1x100x128x128, whole."""
     lstm = LSTM(128, 128, seed=0)
     x = np.random.default_rng(0).standard_normal((100, 1, 128)).astype(np.float32)
     return lambda: lambda: lstm(x, threads=1)
 
 
 def steps_of(hidden):
-    """The same with a Stepper."""
+    """Return a factory of a step of a Stepper."""
     lstm = LSTM(hidden, hidden, seed=0)
     x = np.random.default_rng(0).standard_normal(hidden).astype(np.float32)
 
@@ -155,7 +155,7 @@ def steps_of(hidden):
 
 
 class Work(NamedTuple):
-    """Of some threads: calls a second of all, processor time of a call, share of time they waited for each other."""
+    """Calls per second of all threads, processor time of a call, and the share of time spent waiting for each other."""
 
     rate: float
     processor: float
@@ -163,7 +163,7 @@ class Work(NamedTuple):
 
 
 def gain(make, threads, seconds):
-    """The calls a second of so many threads over those of one, the best turn of each: what else runs slows them."""
+    """Return calls per second of several threads / those of one: of the best turn of each, as other load slows both."""
     work(make, threads, TURN)
     best = {1: 0.0, threads: 0.0}
     for _ in range(max(round(seconds / (2 * TURN)), 3)):
@@ -172,7 +172,7 @@ def gain(make, threads, seconds):
 
 
 def work(make, threads, seconds):
-    """Let so many threads call for a while: their Work."""
+    """Run the call in several threads for about `seconds`; return their Work."""
     ready, end, done = threading.Barrier(threads + 1), 0.0, []
 
     def run():
@@ -202,7 +202,7 @@ def work(make, threads, seconds):
 
 
 def scheduled():
-    """Seconds that this thread has run, and that it has waited for a processor, where Linux tells."""
+    """Return the seconds that this thread has run and has waited for a processor, which Linux provides."""
     try:
         ran, queued, _ = Path("/proc/thread-self/schedstat").read_text().split()
     except OSError:
@@ -211,7 +211,7 @@ def scheduled():
 
 
 def pool_table():
-    yield "| H | streams | a step | of the batch's throughput | by a list of ids | over one by one |"
+    yield "| H | streams | us a step | share of the batch's throughput | with a list of ids | over single Steppers |"
     yield "|--:|--:|--:|--:|--:|--:|"
     for hidden, streams in itertools.product(HIDDEN, STREAMS):
         case = Streams(hidden, streams)

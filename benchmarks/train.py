@@ -1,4 +1,4 @@
-"""Forward and backward over whole sequences."""
+"""Forward and backward on whole sequences."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Train:
 
 
 class Step:
-    """An optimizer's step: gradients to new parameters, packed."""
+    """An optimizer's step: from gradients to new, packed parameters."""
 
     params = (("SGD", "Adam"), (16, 256))
     param_names = ("optimizer", "H")
@@ -46,7 +46,7 @@ class Step:
 
 
 class TrainMemory:
-    """Apart from the others, because memory that setup takes counts too: nothing is checked here."""
+    """A class of its own without a check, because the memory of setup counts too."""
 
     params = (("1x50x512x512", "64x25x512x512"),)
     param_names = ("BxTxIxH",)

@@ -1,11 +1,11 @@
-"""A process in which some peers take turns; compare.py starts it, asks, and reads the answers, all as lines of JSON.
+"""A process in which some peers take turns; compare.py starts it; requests and answers are lines of JSON.
 
     python benchmarks/worker.py THREADS PEER...
 
-The environment says how many threads BLAS and OpenMP have. What may be asked:
+Environment variables set the threads of BLAS and OpenMP. Requests and their answers:
 
-- ["prepare", kind, shape]: make everyone ready and check the results; {peer: {"error": share} or {"refused": why}}
-- ["time", seconds, pause]: let those who were not refused take turns; {peer: times in seconds}
+- ["prepare", kind, shape]: prepare all peers, check their results; {peer: {"error": share} or {"refused": reason}}
+- ["time", seconds, pause]: time the peers that were not refused, in turns; {peer: times in seconds}
 """
 
 import functools
@@ -23,13 +23,13 @@ import numpy as np
 from benchmarks import common, peers
 
 OURS = next(iter(peers.PEERS))
-STREAM_STEPS = 64  # different ones, again and again
+STREAM_STEPS = 64  # different steps, repeated
 BURST = 0.002  # seconds of a peer's turn
 POINTS = 1001  # of a distribution of times
 
 
 class Kind(NamedTuple):
-    """A table: what is called, on which shapes, and what is the largest difference from NumPy's result."""
+    """A table: its title, the peers' method, the shapes, and the largest difference from NumPy's result."""
 
     title: str
     method: str
@@ -75,31 +75,33 @@ KINDS = {
 
 
 def serve(names, threads):
-    """Answer until there is no more to answer; libraries may print what they like."""
+    """Answer requests until they end."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    os.dup2(2, 1)  # so that output of libraries does not mix with the answers
     if set(names) & set(peers.APART) and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    everyone = {name: (peers.PEERS | peers.NARROW)[name](threads) for name in names}
+    served = {name: (peers.PEERS | peers.NARROW)[name](threads) for name in names}
     runs = {}
     for line in sys.stdin:
         what, *rest = json.loads(line)
         if what == "prepare":
             runs.clear()
-            answer = {name: prepared(name, peer, runs, *rest) for name, peer in everyone.items() if can(peer, rest[0])}
+            answer = {
+                name: prepared(name, peer, runs, *rest) for name, peer in served.items() if supports(peer, rest[0])
+            }
         else:
             answer = timed(runs, *rest)
         print(json.dumps(answer), file=answers, flush=True)
     return 0
 
 
-def can(peer, kind):
+def supports(peer, kind):
     return getattr(peer, KINDS[kind].method) is not None
 
 
 @functools.lru_cache(1)
 def case_of(kind, shape):
-    """The case and what is expected of everyone."""
+    """Return the case and the results expected of all peers."""
     sizes = common.Shape.of(shape)
     case = KINDS[kind].case(sizes._replace(steps=STREAM_STEPS) if kind == "streaming" else sizes)
     expected = case.reference()
@@ -107,19 +109,19 @@ def case_of(kind, shape):
 
 
 def prepared(name, peer, runs, kind, shape):
-    """Add to `runs` what a peer is to run; return how far its results are off, or why it does not run."""
+    """Add a peer's Run to `runs`; return the error of its results, or the reason why it is refused."""
     case, expected = case_of(kind, shape)
     try:
         run = getattr(peer, KINDS[kind].method)(case)
         error = common.check(peer.title, run.results(), expected, KINDS[kind].tolerance)
-    except Exception as reason:  # whatever a library raises: the others go on
+    except Exception as reason:  # any error of a library: the other peers continue
         return {"refused": f"{type(reason).__name__}: {reason}"}
     runs[name] = run
     return {"error": error}
 
 
 def timed(runs, seconds, pause):
-    """{name: times in seconds, or as many points of their distribution}."""
+    """Return {name: times in seconds, at most POINTS of their distribution}."""
     calls = [(run.call, run.arguments) for run in runs.values()]
     times = common.turns(calls, seconds, least=2, burst=0 if pause else BURST, pause=pause)
     return {name: thinned(taken) for name, taken in zip(runs, times, strict=True)}

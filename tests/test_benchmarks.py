@@ -1,4 +1,4 @@
-"""The benchmarks run, and refuse wrong results. Nothing here asserts how long anything takes."""
+"""The benchmarks run, and refuse wrong results. No test asserts a duration."""
 
 import importlib
 import importlib.util
@@ -50,6 +50,7 @@ BENCHMARKS = {
     "train": {
         "Train.time_forward_and_backward",
         "Train.track_speedup_over_numpy",
+        "Step.time_step",
         "TrainMemory.peakmem_forward_and_backward",
     },
     "decode": {"CtcBeam.time_search"},
@@ -68,7 +69,7 @@ EVERY_BENCHMARK = [(module, name) for module, names in BENCHMARKS.items() for na
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    """Import a module of the benchmarks by name; as asv does, without their parent folder on the path."""
+    """Return an import function for modules of the benchmarks, with their parent not on the path, as in asv."""
     folder = ROOT / "benchmarks"
     spec = importlib.util.spec_from_file_location(
         "benchmarks", folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -84,14 +85,14 @@ def benchmarks():
 
 @pytest.fixture
 def common(benchmarks):
-    """What they share, its memory of cases checked before wiped out."""
+    """Return the module that they share, with an empty cache of checked cases."""
     module = benchmarks("common")
     module.checked.cache_clear()
     return module
 
 
 def found_in(module):
-    """The names of a module's benchmarks, by asv's rule."""
+    """Yield the names of a module's benchmarks, by asv's rule."""
     for name, member in vars(module).items():
         if inspect.isclass(member):
             yield from (f"{name}.{method}" for method in vars(member) if method.startswith(PREFIXES))
@@ -99,8 +100,8 @@ def found_in(module):
             yield name
 
 
-def smallest(benchmark):
-    """The arguments that asv would call a benchmark class with first."""
+def first_arguments(benchmark):
+    """Return the first arguments that asv calls a benchmark class with."""
     assert len(benchmark.params) == len(benchmark.param_names)
     return [values[0] for values in benchmark.params]
 
@@ -120,7 +121,7 @@ def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
 def test_benchmark_runs(benchmarks, module, name):
     owner, _, method = name.rpartition(".")
     holder = getattr(benchmarks(module), owner)() if owner else benchmarks(module)
-    arguments = smallest(holder) if owner else []
+    arguments = first_arguments(holder) if owner else []
     function = getattr(holder, method)
     if hasattr(holder, "setup"):
         holder.setup(*arguments)
@@ -134,8 +135,8 @@ def test_benchmark_runs(benchmarks, module, name):
         holder.teardown(*arguments)
 
 
-def test_versions_that_lack_something_are_skipped(benchmarks, monkeypatch):
-    """asv takes NotImplementedError in setup for "n/a", anything else for a failure."""
+def test_versions_without_a_feature_are_skipped(benchmarks, monkeypatch):
+    """For asv NotImplementedError in setup means "n/a", and any other error a failure."""
 
     class Old:
         def __init__(self, input_size, hidden_size, *, seed=None, bidirectional=False):
@@ -159,7 +160,7 @@ def test_versions_that_lack_something_are_skipped(benchmarks, monkeypatch):
 
 
 def test_speedups_have_titles(benchmarks):
-    """By which they are found on the pages."""
+    """The titles by which they are found on the pages."""
     found = {}
     for module, names in BENCHMARKS.items():
         for name in names:
@@ -179,14 +180,14 @@ def test_more_than_one_thread_is_refused(benchmarks, monkeypatch):
         runpy.run_path(common.__file__)
 
 
-def test_setup_is_made_once(common):
+def test_a_checked_case_is_made_once(common):
     first, second = (common.checked(common.Inference, "1x2x3x4") for _ in range(2))
     assert first is second
 
 
 @pytest.mark.parametrize("shape", ("1x1x3x4", "3x5x2x7", "2x3x4x5 bidirectional", "2x3x4x5 2 layers bidirectional"))
 @pytest.mark.parametrize("kind", ("Inference", "Training"))
-def test_shapes_are_as_they_say(common, kind, shape):
+def test_arrays_have_the_sizes_of_the_shape(common, kind, shape):
     case = getattr(common, kind)(shape)
     results = case.run()
     B, T, inputs, H = map(int, shape.split()[0].split("x"))
@@ -240,7 +241,7 @@ def test_check_refuses_nan_and_other_shapes_and_names(common):
 
 
 @pytest.mark.parametrize("text", ("1x2x3", "1x2x3x4 bidirectional 2 layers", "1x2x3x4 layers", "axbxcxd", "1x2x3x-4"))
-def test_shapes_that_are_none(common, text):
+def test_invalid_shapes_are_refused(common, text):
     with pytest.raises(ValueError, match=f"shape: expected .*, got {text!r}"):
         common.Shape.of(text)
 
@@ -252,11 +253,11 @@ def test_medians_take_turns(common):
     assert len(medians) == 2
 
 
-def test_turns_go_through_the_arguments_again_and_again(common, monkeypatch):
+def test_turns_repeat_the_arguments(common, monkeypatch):
     monkeypatch.setattr(common, "MOST_CALLS", 4)
     calls = []
     times = common.turns([(calls.append, [(1,), (2,), (3,)]), (calls.append, [("a",)])], 0, least=2, burst=1)
-    first, then = [1, "a"], [1, 1, 2, 3, 1, *"aaaaa"]  # the first of a turn is made twice: once to find the caches
+    first, then = [1, "a"], [1, 1, 2, 3, 1, *"aaaaa"]  # the first call of a turn runs twice: once to fill the caches
     assert calls == first + 2 * then
     assert [len(taken) for taken in times] == [8, 8]
 
@@ -279,7 +280,7 @@ def test_asv_configuration():
     (plugin,) = configuration["plugins"]
     assert plugin.startswith(".")
     assert ROOT.joinpath(*plugin[1:].split(".")).with_suffix(".py").is_file()
-    # more is better there, which asv would take for a regression
+    # for these more is better, which asv would report as a regression
     (excluded,) = configuration["regressions_first_commits"].items()
     names = {f"{module}.{name}" for module, name in EVERY_BENCHMARK}
     assert {name for name in names if re.match(excluded[0], name)} == {name for name in names if "speedup" in name}
@@ -313,13 +314,13 @@ def test_peer_has_the_same_weights(benchmarks, name, kind):
         assert all(time > 0 for time in times[name])
 
 
-def test_every_peer_is_tested_in_all_it_can(benchmarks):
+def test_every_kind_of_every_peer_is_tested(benchmarks):
     peers = benchmarks("peers")
-    everyone = {
+    supported = {
         name: tuple(kind for kind in KINDS if getattr(peer, kind))
         for name, peer in (peers.PEERS | peers.NARROW).items()
     }
-    assert everyone == PEERS
+    assert supported == PEERS
 
 
 def test_gates_in_another_order(benchmarks):
@@ -329,7 +330,7 @@ def test_gates_in_another_order(benchmarks):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_peer_that_is_wrong_is_not_timed(benchmarks, kind):
+def test_a_peer_with_wrong_results_is_not_timed(benchmarks, kind):
     peers, worker = benchmarks("peers"), benchmarks("worker")
 
     class Wrong(peers.NumPy):
@@ -362,8 +363,8 @@ def test_peer_that_is_wrong_is_not_timed(benchmarks, kind):
     assert answers["Broken"]["refused"] == "OSError: no such library"
 
 
-def test_stream_carries_the_state(benchmarks):
-    """A step made alone from zero states would give something else."""
+def test_a_stream_keeps_its_state(benchmarks):
+    """The same input gives another result at the second step."""
     peers, worker = benchmarks("peers"), benchmarks("worker")
     for peer in (peers.Ours, peers.NumPy):
         runs = {}
@@ -373,7 +374,7 @@ def test_stream_carries_the_state(benchmarks):
 
 
 def test_limits(benchmarks):
-    """The formula, from rates that are given: 1 operation and 1 byte in a second, but 4 bytes of small arrays."""
+    """The formula, for given rates: 1 operation and 1 byte per second, but 4 bytes from small arrays."""
     limits, Shape = benchmarks("limits").Limits(), benchmarks("common").Shape
     limits.flops = 1.0
     limits.bandwidth = lambda size: 4.0 if size <= 64 else 1.0
@@ -403,7 +404,7 @@ def test_limits_are_measured(benchmarks, monkeypatch, threads):
 
 @pytest.mark.parametrize("threads", (1, 2))
 def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}  # which the script is to overrule
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}  # the script must override it
     shapes = ["1x2x3x4", "2x3x3x5 2 layers bidirectional"]
     names = ["numpy"] + ["torch"] * bool(importlib.util.find_spec("torch"))
     titles = [benchmarks("peers").PEERS[name].title for name in names]
@@ -431,7 +432,7 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
             numbers = [float(number) for cell in row[1:] for number in re.findall(r"[\d.]+", cell)]
             assert len(numbers) == 4 + 2 * len(names)
             assert all(number >= 0 for number in numbers)
-    assert [row[0] for row in streaming[1:]] == shapes[:1]  # what runs backwards has no stream
+    assert [row[0] for row in streaming[1:]] == shapes[:1]  # a bidirectional layer has no stream
     assert re.fullmatch(r"[\d.]+ / [\d.]+ \([\d.]+\)", streaming[1][3])
     assert [row[0] for row in narrow[1:]] == shapes
     errors = dict(re.findall(r"^- (float\d+): .* (\S+)$", done.stdout, re.MULTILINE))
@@ -472,17 +473,17 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
         (["--peers", "lstm_cy"], "--peers: invalid choice: 'lstm_cy'"),
     ),
 )
-def test_compare_says_what_is_wrong_with_its_arguments(benchmarks, capsys, arguments, message):
+def test_compare_explains_errors_in_its_arguments(benchmarks, capsys, arguments, message):
     with pytest.raises(SystemExit):
         benchmarks("compare").main(arguments)
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_compare_tells_why_a_worker_ended(benchmarks):
+def test_compare_shows_why_a_worker_ended(benchmarks):
     compare = benchmarks("compare")
     with (
-        pytest.raises(RuntimeError, match=r"the process of nobody ended .*\n(.|\n)*KeyError: 'nobody'"),
-        compare.Worker(["nobody"], 1) as worker,
+        pytest.raises(RuntimeError, match=r"the process of unknown ended .*\n(.|\n)*KeyError: 'unknown'"),
+        compare.Worker(["unknown"], 1) as worker,
     ):
         worker.ask("prepare", "inference", "1x2x3x4")
 

@@ -1,4 +1,4 @@
-"""What the compiler made of the kernels: vector arithmetic, no library calls. Reads benchmarks/disassemble.py."""
+"""The compiled kernels have vector arithmetic and no library calls, by benchmarks/disassemble.py."""
 
 import importlib.util
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "disassemble.py"
 WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm"}
-# sums of products of whole numbers, for int8
+# the instruction for sums of integer products, for int8
 PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd", "avx512vnni": "vpdpbusd"}
 
 pytestmark = pytest.mark.skipif(
@@ -45,7 +45,7 @@ def test_kernels_are_vector_code(disassemble, isa):
         assert widest == WIDEST[isa], (function, precision)
 
 
-def test_nothing_calls_the_mathematical_library(disassemble):
+def test_no_kernel_calls_the_mathematical_library(disassemble):
     modules = disassemble.modules()
     assert "base" in modules
     for isa, path in modules.items():

@@ -533,12 +533,12 @@ def test_extras_that_are_missing(monkeypatch):
         DataParallel()
 
 
-def test_the_benchmark_tells_what_is_measured_and_what_is_foretold():
+def test_the_benchmark_marks_results_as_measured_or_predicted():
     done = mpirun(2, Path(__file__).parents[1] / "benchmarks" / "scaling.py", "--quick")
     assert done.returncode == 0, done.stderr
     blocks = [block.splitlines() for block in done.stdout.strip().split("\n\n")]
     assert [block[0].partition(":")[0].partition(",")[0] for block in blocks[::2]] == ["Measured"] * 2 + [
-        "**Foretold**"
+        "**Predicted**"
     ] * 2
     for lines in blocks[1::2]:
         assert len({line.count("|") for line in lines}) == 1
