@@ -45,6 +45,8 @@ NOT_RUN = {
 }
 # and of others
 TOOLS = {
+    "python -m venv": "tests/slow/pages.py makes an environment for each page",
+    ". .venv/bin/activate": "tests/slow/pages.py makes an environment for each page",
     "python -m pip": "tests/slow/pages.py runs what installs something",
     "pip": "tests/slow/pages.py runs what installs something",
     "apt-get": "changes the machine",
