@@ -69,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, with one line on standard error. Bad usage leaves by SystemExit with status 2, and
-        --help with 0.
+        0, or 1 after an error, with one line on standard error. Bad usage raises SystemExit with status 2, and --help
+        with 0.
     """
     options = _parsed(sys.argv[1:] if argv is None else list(argv))
-    if hasattr(sys.stdout, "reconfigure"):  # a model's characters must not end a command in an ASCII terminal
+    if hasattr(sys.stdout, "reconfigure"):  # a model's characters must not raise an error in an ASCII terminal
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
-    except BrokenPipeError:  # the reader, such as head, has enough; leave nothing to be flushed at exit
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
@@ -91,15 +91,15 @@ def _one_line(error: BaseException) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and which command or flag may have been meant; --help shows the usage."""
+    """A parser whose errors are one line and suggest a similar command or flag; --help shows the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
-    def refuse(self, what: str, given: str, known: Iterable[str]) -> NoReturn:
-        """End with `what`, and with those of `known` that look like what was `given`."""
+    def refuse(self, message: str, given: str, known: Iterable[str]) -> NoReturn:
+        """End with `message` and the one of the `known` names that is most similar to `given`."""
         similar = difflib.get_close_matches(given, known, n=1)
-        self.error(what + (f"; did you mean {similar[0]}?" if similar else "; --help shows what there is"))
+        self.error(message + (f"; did you mean {similar[0]}?" if similar else "; see --help"))
 
     @property
     def flags(self) -> list[str]:
@@ -107,18 +107,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults that say something, and examples line by line."""
+    """Shows the defaults other than None, bools and empty strings, and examples line by line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default is None or isinstance(action.default, bool) or action.default == ""
-        return action.help if silent else super()._get_help_string(action)
+        hidden = action.default is None or isinstance(action.default, bool) or action.default == ""
+        return action.help if hidden else super()._get_help_string(action)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
 
 
-_THREADS = "how many to compute with, to the same bits; default: as `lstm-cy info` shows"
-#: for each command, lines that can be tried
+_THREADS = "number of threads; the results are the same bit for bit; default: see `lstm-cy info`"
+#: examples for the help of each command
 _EXAMPLES = {
     "demo": ("lstm-cy demo --quick", "lstm-cy demo --text book.txt --output book.npz"),
     "train": (
@@ -146,22 +146,22 @@ _EXAMPLES = {
 
 
 def _parsed(arguments: Sequence[str]) -> Namespace:
-    """What the command line asks for; without arguments, for help."""
+    """Return the parsed options; without arguments, show the help and exit."""
     parser, commands = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         parser.refuse(f"no command {arguments[0]!r}", arguments[0], commands)
     options, unknown = parser.parse_known_args(arguments or ["--help"])
-    asked = getattr(options, "parser", parser)
+    selected = getattr(options, "parser", parser)
     if unknown:
         given = unknown[0].partition("=")[0]
-        asked.refuse(f"unrecognized arguments: {' '.join(unknown)}", given, {*asked.flags, *parser.flags})
-    if asked is parser:
+        selected.refuse(f"unrecognized arguments: {' '.join(unknown)}", given, {*selected.flags, *parser.flags})
+    if selected is parser:
         parser.error(f"expected a command: {', '.join(commands)}")
     return options
 
 
 def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
-    """The parser of the whole line, and that of each command."""
+    """Return the parser of the whole command line, and the parser of each command."""
     parser = _Parser(
         prog="lstm-cy",
         description="LSTM for CPUs: arrays in, arrays out.",
@@ -200,61 +200,61 @@ def _add_command(commands: Any, name: str, function: Callable[[Namespace], None]
 
 
 def _add_demo(commands: Any) -> None:
-    add = _add_command(commands, "demo", _demo, "train a small model here and now, and measure it")
+    add = _add_command(commands, "demo", _demo, "train a small model and measure its speed")
     add("--quick", action="store_true", help="a smaller model, in a quarter of the time")
-    add("--text", metavar="FILE", help="learn from this file (UTF-8) instead of Python's standard library")
+    add("--text", metavar="FILE", help="train on this file (UTF-8) instead of Python's standard library")
     add("--output", metavar="MODEL", default="lstm_cy-demo.npz", help="where to save the model")
 
 
 def _add_bench(commands: Any) -> None:
-    add = _add_command(commands, "bench", _bench, "measure this machine: lstm_cy beside what is installed")
-    add("--seconds", type=_positive, default=1.0, help="spent on each shape, about")
+    add = _add_command(commands, "bench", _bench, "compare lstm_cy with the installed frameworks on this machine")
+    add("--seconds", type=_positive, default=1.0, help="approximate time for each shape")
 
 
 def _add_train(commands: Any) -> None:
     add = _add_command(commands, "train", _train, "train a language model on a text")
-    add("--text", metavar="FILE", help="what to learn from (UTF-8; any file as bytes); default: Python's own sources")
-    add("--level", choices=LEVELS, default="characters", help="what the text is read as")
-    add("--limit-characters", type=_positive_int, metavar="N", help="use the first N characters (or bytes) only")
-    add("--min-count", type=_positive_int, default=5, help="rarer characters or words are taken for unknown ones")
-    add("--vocabulary", type=_positive_int, metavar="N", help="tokens at most; default: 10000 words, or all characters")
-    add("--output", metavar="MODEL", default="model.npz", help="where to save it: .npz or .safetensors")
+    add("--text", metavar="FILE", help="the text (UTF-8; any file for level bytes); default: Python's standard library")
+    add("--level", choices=LEVELS, default="characters", help="the kind of token")
+    add("--limit-characters", type=_positive_int, metavar="N", help="use only the first N characters (or bytes)")
+    add("--min-count", type=_positive_int, default=5, help="rarer characters or words become the unknown token")
+    add("--vocabulary", type=_positive_int, metavar="N", help="most tokens; default: 10000 words, or all characters")
+    add("--output", metavar="MODEL", default="model.npz", help="the file to write: .npz or .safetensors")
     add("--embedding", type=_positive_int, default=64, help="size of a token's vector")
     add("--hidden", type=_positive_int, default=256, help="hidden size")
     add("--layers", type=_positive_int, default=1, help="number of LSTM layers")
     add("--dropout", type=_share, default=0.0, help="share of the LSTM's outputs dropped in training")
-    add("--epochs", type=_positive_int, default=5, help="times through the text")
-    add("--minutes", type=_positive, help="instead of --epochs: for so long, while the rate falls to zero")
+    add("--epochs", type=_positive_int, default=5, help="passes through the text")
+    add("--minutes", type=_positive, help="instead of --epochs: the time to train; the learning rate falls to zero")
     add(
         "--threads",
         type=_positive_int,
         help=_THREADS,
     )
-    add("--batch-size", type=_positive_int, default=32, help="columns the text is cut into")
-    add("--bptt", type=_positive_int, default=64, help="steps that gradients go back")
-    add("--lr", type=_positive, default=3e-3, help="learning rate at the beginning")
-    add("--clip-norm", type=_positive, default=1.0, help="longest gradient")
-    add("--seed", type=_natural, default=0, help="of all chance in training")
-    add("--checkpoint", metavar="FILE", help="write here after each epoch, or minute (.npz)")
-    add("--resume", action="store_true", help="go on from the checkpoint if there is one")
+    add("--batch-size", type=_positive_int, default=32, help="number of columns into which the text is cut")
+    add("--bptt", type=_positive_int, default=64, help="steps of truncated back-propagation through time")
+    add("--lr", type=_positive, default=3e-3, help="initial learning rate")
+    add("--clip-norm", type=_positive, default=1.0, help="largest norm of the gradients")
+    add("--seed", type=_natural, default=0, help="seed of all random choices in training")
+    add("--checkpoint", metavar="FILE", help="file (.npz) written after each epoch, or minute")
+    add("--resume", action="store_true", help="continue from the checkpoint if it exists")
 
 
 def _add_generate(commands: Any) -> None:
-    add = _add_command(commands, "generate", _generate, "let a trained model write")
+    add = _add_command(commands, "generate", _generate, "generate text with a trained model")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
-    add("--prompt", default="", help="the text to go on with; -: what comes in")
-    add("--length", type=_natural, default=500, help="how many characters, words or bytes to write")
-    add("--temperature", type=_non_negative, default=0.8, help="0: always the likeliest; 1: as learned")
-    add("--top-k", type=_positive_int, metavar="K", help="draw from the K likeliest only")
-    add("--top-p", type=_share_of_all, metavar="P", help="draw from the likeliest that have P of the probability")
-    add("--seed", type=_natural, help="the same seed writes the same text")
+    add("--prompt", default="", help="the text to continue; -: standard input")
+    add("--length", type=_natural, default=500, help="number of characters, words or bytes to generate")
+    add("--temperature", type=_non_negative, default=0.8, help="0: always the likeliest token; 1: as learned")
+    add("--top-k", type=_positive_int, metavar="K", help="draw only from the K likeliest tokens")
+    add("--top-p", type=_share_of_all, metavar="P", help="draw only from the likeliest with a total probability of P")
+    add("--seed", type=_natural, help="the same seed gives the same text")
 
 
 def _add_perplexity(commands: Any) -> None:
-    add = _add_command(commands, "perplexity", _perplexity, "tell how well a trained model foresees a text")
+    add = _add_command(commands, "perplexity", _perplexity, "measure how well a trained model predicts a text")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
-    add("--text", metavar="FILE", help="the text (UTF-8; any file for a model of bytes); default: Python's own sources")
-    add("--held-out", action="store_true", help="only the part of that text that was held out from the training")
+    add("--text", metavar="FILE", help="the text (UTF-8; any file for level bytes); default: Python's standard library")
+    add("--held-out", action="store_true", help="only the part of the text that was held out from the training")
     add(
         "--threads",
         type=_positive_int,
@@ -263,44 +263,42 @@ def _add_perplexity(commands: Any) -> None:
 
 
 def _add_trace(commands: Any) -> None:
-    add = _add_command(commands, "trace", _trace, "see what every gate did while a model read a text")
+    add = _add_command(commands, "trace", _trace, "show the gates while a model reads a text")
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
-    add("--text", required=True, help="the text to read, itself")
-    add("--png", metavar="FILE", help="draw the gates here; needs matplotlib")
-    add("--npz", metavar="FILE", help="write the gates here, as arrays")
-    add("--report", action="store_true", help="say it in plain text; so it does where neither file is asked for")
-    add("--layer", type=int, default=-1, help="of the model's LSTM layers, from 0; -1 is the last")
-    add("--units", type=_positive_int, default=8, help="how many of the most salient units are shown")
+    add("--text", required=True, help="the text to read (not a file)")
+    add("--png", metavar="FILE", help="write a picture of the gates; needs matplotlib")
+    add("--npz", metavar="FILE", help="write the gates as arrays")
+    add("--report", action="store_true", help="print a report; default without --png and --npz")
+    add("--layer", type=int, default=-1, help="index among the model's LSTM layers, from 0; -1 is the last")
+    add("--units", type=_positive_int, default=8, help="number of units to show, the most salient ones")
 
 
 def _add_convert(commands: Any) -> None:
-    add = _add_command(commands, "convert", _convert, "make one kind of model file of another")
-    add("input", metavar="IN", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
-    add("output", metavar="OUT", help=".npz, .safetensors or .onnx; replaced if it is there")
-    add("--name", help="which LSTM to take of several: a prefix or a node, as `lstm-cy inspect` shows it")
-    add("--partial", action="store_true", help="take the LSTM alone out of a larger model; what is left is listed")
-    add("--batch-first", action="store_true", help="of PyTorch's tensors, which do not tell: x is (B, T, I)")
+    add = _add_command(commands, "convert", _convert, "convert a model file to another format")
+    add("input", metavar="IN", help="a file of lstm_cy, PyTorch, Keras or ONNX; its suffix gives the format")
+    add("output", metavar="OUT", help="the file to write: .npz, .safetensors or .onnx; replaced if it exists")
+    add("--name", help="the LSTM to take if there are several: a prefix or a node, as `lstm-cy inspect` shows it")
+    add("--partial", action="store_true", help="take only the LSTM from a larger model; the rest is listed")
+    add("--batch-first", action="store_true", help="x is (B, T, I); for PyTorch's tensors, which do not record it")
     add("--states", action="store_true", help="the initial states become inputs of the .onnx file")
     add("--lengths", action="store_true", help="the rows' lengths become an input of the .onnx file")
-    check = (
-        "run both files on random input, by their frameworks where these are installed, and tell the largest difference"
-    )
-    add("--check", action="store_true", help=f"{check}; the status is 1 where it is above {conversion.LIMIT:g}")
+    check = "run both files on random input, in their frameworks where installed, and print the largest difference"
+    add("--check", action="store_true", help=f"{check}; the exit status is 1 if it is above {conversion.LIMIT:g}")
 
 
 def _add_inspect(commands: Any) -> None:
-    add = _add_command(commands, "inspect", _inspect, "tell what is in a model file")
-    add("file", metavar="FILE", help="of lstm_cy, PyTorch, Keras or ONNX, as its suffix says")
+    add = _add_command(commands, "inspect", _inspect, "show the contents of a model file")
+    add("file", metavar="FILE", help="a file of lstm_cy, PyTorch, Keras or ONNX; its suffix gives the format")
 
 
-def _number(kind: type[_N], accept: Callable[[_N], bool], wanted: str) -> Callable[[str], _N]:
+def _number(kind: type[_N], accept: Callable[[_N], bool], expected: str) -> Callable[[str], _N]:
     def parse(text: str) -> _N:
         try:
             value = kind(text)
         except ValueError:
             value = None
         if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
         return value
 
     parse.metavar = "N" if kind is int else "X"  # type: ignore[attr-defined]
@@ -325,9 +323,9 @@ def _info(options: Namespace) -> None:
     show_config()
 
 
-# What train and demo have in common
+# Shared by train and demo
 
-_MOST_HELD_OUT = 100_000  # characters: enough to be sure of the second decimal
+_MOST_HELD_OUT = 100_000  # characters: enough for two reliable decimals of the loss
 
 
 class _Corpus(NamedTuple):
@@ -339,7 +337,7 @@ class _Corpus(NamedTuple):
 
 
 def _text(path: str | None, level: str, limit: int | None = None) -> str | bytes:
-    """The text of a file, or of the standard library: a str, or bytes at that level."""
+    """Return the text of a file, or of the standard library: a str, or bytes at level bytes."""
     if path and level == "bytes":
         return read_bytes(path)[:limit]
     text = read_text(path)[:limit] if path else standard_library_text(limit)
@@ -349,7 +347,7 @@ def _text(path: str | None, level: str, limit: int | None = None) -> str | bytes
 def _corpus(
     text: str | bytes, batch_size: int, min_count: int, level: str = "characters", size: int | None = None
 ) -> _Corpus:
-    """The text as tokens; its last twentieth is held out, and the vocabulary is that of the rest."""
+    """Return the text as tokens; the last twentieth is held out, and the vocabulary is made from the rest."""
     unit = "bytes" if level == "bytes" else "characters"
     cut = len(text) - max(min(len(text) // 20, _MOST_HELD_OUT), batch_size + 1)
     if cut <= batch_size:
@@ -377,7 +375,7 @@ def _language_model(
 
 
 def _try_output(model: Sequential, path: str, metadata: dict[str, Any]) -> None:
-    """Raise now, not after the training, what saving the model would raise."""
+    """Save the model to a temporary file, so that errors are raised before the training and not after it."""
     target = Path(path)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lstm_cy-") as folder:
         save(model, Path(folder, target.name), metadata)
@@ -389,13 +387,13 @@ def _report(history: History, corpus: _Corpus) -> None:
     _say(f"unigram entropy  {unigram:.3f} nats a {unit} ({unigram / math.log(2):.3f} bits)")
     if loss >= unigram:
         _say(
-            f"WARNING: the model predicts the held-out text no better than how often each {unit} occurs in it; "
+            f"WARNING: the model predicts the held-out text no better than the frequencies of its {unit}s do; "
             "train it for more epochs, on more text, or with more units"
         )
-    _tell_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
+    _say_unknown(corpus.vocabulary, corpus.held_out, corpus.held_out_text)
 
 
-def _tell_unknown(vocabulary: Any, tokens: Ints, text: str | bytes) -> None:
+def _say_unknown(vocabulary: Any, tokens: Ints, text: str | bytes) -> None:
     missing = vocabulary.missing(text)
     if missing:
         count = np.count_nonzero(tokens == vocabulary.unknown)
@@ -448,16 +446,16 @@ def _train(options: Namespace) -> None:
     _say(f"saved to {options.output}; next: lstm-cy generate {options.output}")
 
 
-_WINDOWS = 8  # windows that share a learning rate, and through which the state is carried
+_WINDOWS = 8  # consecutive windows with one learning rate and a carried state
 
 
 def _timed(
     x: Array, y: Array, optimizer: Optimizer, options: Namespace
 ) -> Callable[[int], Iterator[tuple[Array, Array]]]:
-    """fit's data for a training of `options.minutes`, validation included, each of whose epochs takes a minute.
+    """Return fit's data for a training of `options.minutes`, including validation, with epochs of one minute.
 
-    The columns x and y are read on and on from where the optimizer's steps have got to. Time and steps of a checkpoint
-    that is resumed count, so that the rate falls on from where it was.
+    The columns x and y are read repeatedly, from the position given by the optimizer's number of steps. Time and steps
+    of a resumed checkpoint count, so that the learning rate continues where it was.
     """
     seconds, epochs, piece = 60 * options.minutes, math.ceil(options.minutes), _WINDOWS * options.bptt
     begin = None
@@ -480,12 +478,12 @@ def _timed(
 
 
 def _falling(rate: float, done: float) -> float:
-    """The learning rate when the share `done` of a training is over: it falls to zero along half a cosine."""
+    """Return the learning rate after the share `done` of a training: it falls to zero along half a cosine."""
     return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 def _load_text_model(path: str) -> tuple[Sequential, Any]:
-    """The model in a file, and the vocabulary that was saved with it."""
+    """Return the model in a file, and the vocabulary saved with it."""
     model = load(path)
     if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
         raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
@@ -493,12 +491,12 @@ def _load_text_model(path: str) -> tuple[Sequential, Any]:
 
 
 def _generate(options: Namespace) -> None:
-    """Let a trained language model go on with a text, and show it as it comes."""
+    """Continue a text with a trained language model, and show each token as it is drawn."""
     model, vocabulary = _load_text_model(options.model)
     prompt = options.prompt
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    if isinstance(vocabulary, Bytes) and hasattr(sys.stdout, "reconfigure"):  # what is no UTF-8 comes out as it is
+    if isinstance(vocabulary, Bytes) and hasattr(sys.stdout, "reconfigure"):  # to write bytes that are not UTF-8
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     pieces = generate(
         model,
@@ -510,7 +508,7 @@ def _generate(options: Namespace) -> None:
         top_p=options.top_p,
         seed=options.seed,
     )
-    # What a model writes must not move a terminal's cursor; a file gets it as it is.
+    # Generated text must not control the terminal; a file receives it unchanged.
     show = partial(printable, keep="\n\t") if sys.stdout.isatty() else str
     for piece in itertools.chain([prompt], pieces):
         print(show(piece), end="", flush=True)
@@ -518,7 +516,7 @@ def _generate(options: Namespace) -> None:
 
 
 def _trace(options: Namespace) -> None:
-    """See what every gate of a trained language model did while it read a text."""
+    """Show the gates of a trained language model while it reads a text."""
     model, vocabulary = _load_text_model(options.model)
     if not options.text:
         raise ValueError(f"--text: expected at least one {vocabulary.unit}, got none")
@@ -533,21 +531,21 @@ def _trace(options: Namespace) -> None:
         _say(f"picture in {options.png}")
         messages = {str(warning.message) for warning in found}
         if any("missing from font" in message for message in messages):
-            _say("it lacks characters that no font here has; for Chinese install Noto Sans CJK, and draw it again")
+            _say("it lacks characters that no installed font has; for Chinese install Noto Sans CJK and draw it again")
         for message in sorted(message for message in messages if "missing from font" not in message):
             _say(message)
     if options.npz:
         trace.to_npz(options.npz)
         _say(f"arrays in {options.npz}")
     if options.report or not (options.png or options.npz):
-        _tell_unknown(vocabulary, tokens, options.text)
+        _say_unknown(vocabulary, tokens, options.text)
         _say(trace.report(symbols, units=options.units))
 
 
 def _perplexity(options: Namespace) -> None:
-    """Tell how well a trained language model foresees a text: perplexity, and bits for what the text is made of.
+    """Measure how well a trained language model predicts a text: perplexity, and bits per token, character and byte.
 
-    The model reads the text from its beginning to its end; the first character, word or byte is not counted.
+    The model reads the text from beginning to end; the first character, word or byte is not counted.
     """
     _use_threads(options)
     model, vocabulary = _load_text_model(options.model)
@@ -562,20 +560,20 @@ def _perplexity(options: Namespace) -> None:
     _say(f"perplexity  {np.exp(nats):.3f} a {vocabulary.unit}")
     for unit, count in _sizes(vocabulary, text).items():
         _say(f"bits        {nats / math.log(2) * (len(tokens) - 1) / count:.3f} a {unit}")
-    _tell_unknown(vocabulary, tokens, text)
+    _say_unknown(vocabulary, tokens, text)
 
 
 def _held_out(text: str | bytes, path: str, metadata: dict[str, Any]) -> str | bytes:
     first, last = metadata.get("held_out", (None, None))
     if first is None:
-        raise ValueError(f"{path}: does not tell what was held out; `lstm-cy train` writes models that do")
+        raise ValueError(f"{path}: does not record the held-out text; `lstm-cy train` writes models that do")
     if len(text) < last:
-        raise ValueError(f"the text: expected the one of the training, {last} long at least, got {len(text)}")
+        raise ValueError(f"the text: expected the text of the training, of length {last} or more, got {len(text)}")
     return text[first:last]
 
 
 def _sizes(vocabulary: Any, text: str | bytes) -> dict[str, int]:
-    """{unit: how many of them the text has after its first token}, the vocabulary's own unit first."""
+    """Return {unit: number of units after the first token of the text}, the vocabulary's own unit first."""
     counted = vocabulary.split(text)[1:]
     sizes = {vocabulary.unit: len(counted)}
     if isinstance(counted, bytes):
@@ -584,11 +582,11 @@ def _sizes(vocabulary: Any, text: str | bytes) -> dict[str, int]:
     return sizes | {"character": len(counted), "byte": len(counted.encode("utf-8", "surrogatepass"))}
 
 
-# Files of others
+# Files of other frameworks
 
 
 def _convert(options: Namespace) -> None:
-    """Make a model file of another, of lstm_cy, PyTorch, Keras or ONNX."""
+    """Convert a model file of lstm_cy, PyTorch, Keras or ONNX to another format."""
     model, comparison, left = conversion.read(
         options.input, options.name, batch_first=options.batch_first, partial=options.partial
     )
@@ -601,7 +599,7 @@ def _convert(options: Namespace) -> None:
 
 
 def _check(comparisons: Sequence[conversion.Comparison]) -> None:
-    """Tell how far each is from the model; raise if one is too far."""
+    """Print how far each is from the model; raise if one is too far."""
     wrong = []
     for comparison in comparisons:
         try:
@@ -617,7 +615,7 @@ def _check(comparisons: Sequence[conversion.Comparison]) -> None:
 
 
 def _inspect(options: Namespace) -> None:
-    """Tell what is in a model file: layers, shapes, options, the order of the gates, tensors, what is not supported."""
+    """Show the contents of a model file: layers, shapes, options, gate order, tensors, unsupported parts."""
     for line in describe(options.file):
         _say(line)
 
@@ -630,10 +628,10 @@ class _Plan(NamedTuple):
     embedding: int
     hidden: int
     epochs: int  # parts of the text, each with a line of progress
-    seconds: float  # of training, at most
+    seconds: float  # most time for the training
     lr: float
     batch_size: int = 32
-    bptt: int = 32  # short windows make more steps, and the time is short
+    bptt: int = 32  # short windows give more steps in the short time
 
 
 _FULL = _Plan(characters=4_000_000, embedding=32, hidden=192, epochs=32, seconds=55, lr=1e-2)
@@ -641,7 +639,7 @@ _QUICK = _Plan(characters=600_000, embedding=24, hidden=96, epochs=10, seconds=8
 
 
 def _demo(options: Namespace) -> None:
-    """Train a character model on real text, show what it learned, and measure it beside plain NumPy."""
+    """Train a character model on real text, show samples of its text, and compare its speed with plain NumPy."""
     plan = _QUICK if options.quick else _FULL
     corpus = _corpus(_text(options.text, "characters", plan.characters), plan.batch_size, min_count=5)
     model = _language_model(len(corpus.vocabulary), plan.embedding, plan.hidden)
@@ -693,16 +691,16 @@ def _demo_training(model: Sequential, corpus: _Corpus, plan: _Plan) -> History:
 
 
 def _pieces(x: Array, y: Array, plan: _Plan, epoch: int) -> Iterator[tuple[Array, Array]]:
-    """An epoch's part of the columns, in pieces of a few windows so that time can be kept."""
+    """Yield an epoch's part of the columns, in pieces of a few windows so that the time can be checked often."""
     part, piece = plan.characters // (plan.batch_size * plan.epochs), 8 * plan.bptt
-    begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read over and over
+    begin = epoch * part % max(1, len(x) - part + 1)  # a shorter text is read repeatedly
     end = min(begin + part, len(x))
     for first in range(begin, end, piece):
         yield x[first : min(first + piece, end)], y[first : min(first + piece, end)]
 
 
 def _compare(lstm: Any) -> None:
-    """Print a table: the forward pass of `lstm` beside the same weights in plain NumPy."""
+    """Print a table that compares the forward pass of `lstm` with plain NumPy and the same weights."""
     _say("\nforward pass, same weights        NumPy      lstm_cy      ratio  largest difference")
     for steps, rows in [(1, 1), (100, 1), (50, 32)]:
         x = np.random.default_rng(0).standard_normal((steps, rows, lstm.input_size), dtype=np.float32)
@@ -714,17 +712,17 @@ def _compare(lstm: Any) -> None:
 
 
 def _bench(options: Namespace) -> None:
-    """Measure this library beside plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.
+    """Compare the speed with plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.
 
-    All take turns with the same weights, and the results are compared first. The repository's benchmarks/compare.py
-    does it at length.
+    All alternate with the same weights, after their results have been compared. The repository's benchmarks/compare.py
+    measures more shapes and options.
     """
-    if os.environ.get(_BLAS_THREADS) != "1":  # NumPy's BLAS looks when it is loaded
+    if os.environ.get(_BLAS_THREADS) != "1":  # NumPy's BLAS reads it only when it is loaded
         command = [sys.executable, "-m", "lstm_cy", "bench", "--seconds", str(options.seconds)]
-        ended = subprocess.run(command, env=os.environ | {_BLAS_THREADS: "1"})
-        raise SystemExit(ended.returncode)
+        done = subprocess.run(command, env=os.environ | {_BLAS_THREADS: "1"})
+        raise SystemExit(done.returncode)
     peers = [name for name in bench.installed() if name != "lstm_cy"]
-    _say("medians in microseconds; in brackets how many times as long as lstm_cy")
+    _say("medians in microseconds; in brackets the ratio to lstm_cy")
     _say(f"{'':<10}{'BxTxIxH':<16}{'lstm_cy':>10}" + "".join(f"{name:>20}" for name in peers))
     for row in bench.rows(seconds=options.seconds):
         ours = row.seconds["lstm_cy"]

@@ -1,4 +1,4 @@
-"""Text as tokens: vocabularies of characters, words and bytes, and texts to learn from."""
+"""Text as tokens: vocabularies of characters, words and bytes, and texts for training."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PACKAGES = ("asyncio", "collections", "email", "http", "importlib", "json", "lo
 
 
 class _Tokens:
-    """What the vocabularies have in common."""
+    """Base class of the vocabularies."""
 
     unknown: Any = 0
 
-    if TYPE_CHECKING:  # what each of them has
+    if TYPE_CHECKING:  # defined by each of them
 
         def __len__(self) -> int: ...
         def split(self, text: Any) -> Any: ...
@@ -36,7 +36,7 @@ class _Tokens:
         def decode(self, tokens: ArrayLike) -> str: ...
 
     def missing(self, text: Any) -> list[str]:
-        """What a text has that the vocabulary has not.
+        """Return the characters or words of a text that are not in the vocabulary.
 
         Parameters
         ----------
@@ -45,13 +45,13 @@ class _Tokens:
         Returns
         -------
         list of str
-            Characters or words, each once, as they come.
+            Each once, in the order of the text.
         """
         symbols = self.split(text)
         return list(dict.fromkeys(symbols[i] for i in np.flatnonzero(self.encode(text) == self.unknown)))
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of tokens as they come.
+        """Decode tokens one by one.
 
         Parameters
         ----------
@@ -73,10 +73,10 @@ class _Tokens:
 
 
 class Vocabulary(_Tokens):
-    """The characters a model knows, and a number for each.
+    """The characters that a model knows, with a number for each.
 
-    Token 0 is the unknown symbol: every character that is not in the vocabulary, written as U+FFFD. The
-    others are numbered from 1 in the order of their code points: the same characters give the same numbers.
+    Token 0 is the unknown symbol: it stands for every character outside the vocabulary, and is decoded as U+FFFD.
+    The others are numbered from 1 in the order of their code points: the same characters give the same numbers.
 
     Parameters
     ----------
@@ -103,15 +103,15 @@ class Vocabulary(_Tokens):
 
     @classmethod
     def from_text(cls, text: str, min_count: int = 1, size: int | None = None) -> Self:
-        """The vocabulary of the characters of a text.
+        """Return the vocabulary of the characters of a text.
 
         Parameters
         ----------
         text : str
         min_count : int
-            How often a character must occur.
+            Only characters that occur at least this often.
         size : int, optional
-            How many tokens there are at most, the unknown symbol among them: those of the most frequent characters.
+            The largest number of tokens, including the unknown symbol; the most frequent characters are taken.
 
         Returns
         -------
@@ -126,7 +126,7 @@ class Vocabulary(_Tokens):
 
     @staticmethod
     def split(text: str) -> str:
-        """Cut a text into the pieces that are tokens.
+        """Split a text into the pieces that become tokens.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class Vocabulary(_Tokens):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`.
+        """Return the vocabulary whose `to_json` returned `value`.
 
         Parameters
         ----------
@@ -154,33 +154,33 @@ class Vocabulary(_Tokens):
         Raises
         ------
         ValueError
-            It is of another kind.
+            It does not describe such a vocabulary.
         """
         if not isinstance(value, dict) or not isinstance(value.get("characters"), str):
             raise ValueError(f"vocabulary: expected {{'characters': str}}, got {shown(value)}")
         return cls(value["characters"])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes, at home in a model's metadata.
+        """Return a dict for `from_json`, which a model's metadata can hold.
 
         Returns
         -------
         dict
-            As JSON can hold it.
+            Only values that JSON can hold.
         """
         return {"characters": self.characters}
 
     @property
     def characters(self) -> str:
-        """The known characters in the order of their tokens, which begin at 1."""
+        """The known characters in the order of their tokens, which start at 1."""
         return _from_code_points(self._codes[1:])
 
     def __len__(self) -> int:
-        """The number of tokens, the unknown symbol among them."""
+        """Return the number of tokens, including the unknown symbol."""
         return len(self._codes)
 
     def encode(self, text: str) -> Ints:
-        """The tokens of a text.
+        """Return the tokens of a text.
 
         Parameters
         ----------
@@ -193,12 +193,12 @@ class Vocabulary(_Tokens):
         """
         _check_str("text", text)
         codes = _code_points(text)
-        # the first code is out of order: search the others, and compare with what was found
+        # the first code is out of order: search the others, and compare the codes found
         tokens = np.searchsorted(self._codes[1:], codes, side="right")
         return np.where(self._codes[tokens] == codes, tokens, self.unknown)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of tokens.
+        """Return the text of tokens.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ class Vocabulary(_Tokens):
         Raises
         ------
         ValueError
-            There is no such token.
+            A token is out of range.
         """
         return _from_code_points(self._codes[self._checked(tokens)])
 
@@ -225,18 +225,18 @@ class Vocabulary(_Tokens):
         return f"Vocabulary({self.characters!r})"
 
 
-# In this order: a word with the space before it, another visible character likewise, white space up to that space.
+# In this order: a word with the space before it, another visible character with that space, white space up to it.
 _WORD = re.compile(r" ?[^\W\u3040-\u30ff\u3400-\u9fff]+| ?\S|\s+(?!\S)|\s")
 
 
 class Words(_Tokens):
-    """The words a model knows, and a number for each.
+    """The words that a model knows, with a number for each.
 
-    A word is a run of letters, digits and underscores, or one other visible character, in either case with the one
-    space before it, if there is one; or a run of white space up to that space. Chinese characters and Japanese kana
-    are words of their own. Joined, the words of a text are the text.
+    A word is a run of letters, digits and underscores, or one other visible character, in both cases with one space
+    before it if there is one; or a run of white space up to that space. Each Chinese character and each Japanese kana
+    is a word. Joined, the words of a text are the text.
 
-    Token 0 is the unknown word, written as U+FFFD; the others are numbered from 1 in the order of their code points.
+    Token 0 is the unknown word, decoded as U+FFFD; the others are numbered from 1 in the order of their code points.
 
     Parameters
     ----------
@@ -267,16 +267,16 @@ class Words(_Tokens):
 
     @classmethod
     def from_text(cls, text: str, min_count: int = 1, size: int | None = 10_000) -> Self:
-        """The vocabulary of the words of a text.
+        """Return the vocabulary of the words of a text.
 
         Parameters
         ----------
         text : str
         min_count : int
-            How often a word must occur.
+            Only words that occur at least this often.
         size : int or None
-            How many tokens there are at most, the unknown word among them: those of the most frequent words, and of
-            equally frequent ones those that come first in the text. None: as many as there are.
+            The largest number of tokens, including the unknown word; the most frequent words are taken, and of equally
+            frequent ones those that come first in the text. None: no limit.
 
         Returns
         -------
@@ -289,7 +289,7 @@ class Words(_Tokens):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`.
+        """Return the vocabulary whose `to_json` returned `value`.
 
         Parameters
         ----------
@@ -302,7 +302,7 @@ class Words(_Tokens):
         Raises
         ------
         ValueError
-            It is of another kind.
+            It does not describe such a vocabulary.
         """
         words = value.get("words") if isinstance(value, dict) else None
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -310,27 +310,27 @@ class Words(_Tokens):
         return cls(words)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes, at home in a model's metadata.
+        """Return a dict for `from_json`, which a model's metadata can hold.
 
         Returns
         -------
         dict
-            As JSON can hold it.
+            Only values that JSON can hold.
         """
         return {"words": self.words}
 
     @property
     def words(self) -> list[str]:
-        """The known words in the order of their tokens, which begin at 1."""
+        """The known words in the order of their tokens, which start at 1."""
         return self._words[1:]
 
     def __len__(self) -> int:
-        """The number of tokens, the unknown word among them."""
+        """Return the number of tokens, including the unknown word."""
         return len(self._words)
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """Cut a text into the pieces that are tokens.
+        """Split a text into the pieces that become tokens.
 
         Parameters
         ----------
@@ -339,13 +339,13 @@ class Words(_Tokens):
         Returns
         -------
         list of str
-            Joined they are the text.
+            Joined, they are the text.
         """
         _check_str("text", text)
         return _WORD.findall(text)
 
     def encode(self, text: str) -> Ints:
-        """The tokens of a text.
+        """Return the tokens of a text.
 
         Parameters
         ----------
@@ -359,7 +359,7 @@ class Words(_Tokens):
         return np.array([self._tokens.get(word, self.unknown) for word in self.split(text)], np.intp)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of tokens.
+        """Return the text of tokens.
 
         Parameters
         ----------
@@ -372,7 +372,7 @@ class Words(_Tokens):
         Raises
         ------
         ValueError
-            There is no such token.
+            A token is out of range.
         """
         return "".join([self._words[token] for token in self._checked(tokens)])
 
@@ -387,10 +387,10 @@ class Words(_Tokens):
 
 
 class Bytes(_Tokens):
-    """The 256 bytes, each its own number: nothing is unknown, and any file can be read.
+    """The 256 bytes, each with its value as its number: no byte is unknown, and any file can be read.
 
-    Texts are UTF-8. What is not UTF-8 is kept in a str as lone surrogates, as `os.fsdecode` does (PEP 383), so that
-    ``decode(encode(data)).encode("utf-8", "surrogateescape")`` is `data`, whatever it holds.
+    Texts are UTF-8. Bytes that are not UTF-8 become lone surrogates in a str, as with `os.fsdecode` (PEP 383), so that
+    ``decode(encode(data)).encode("utf-8", "surrogateescape")`` is `data` for any bytes.
 
     Examples
     --------
@@ -398,7 +398,7 @@ class Bytes(_Tokens):
     array([110, 195, 169])
     >>> Bytes().decode([110, 195, 169, 255])
     'né\\udcff'
-    >>> list(Bytes().pieces([110, 195, 169]))  # é comes when both of its bytes are there
+    >>> list(Bytes().pieces([110, 195, 169]))  # é is yielded after its second byte
     ['n', 'é']
     """
 
@@ -407,7 +407,7 @@ class Bytes(_Tokens):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary whose `to_json` gave `value`.
+        """Return the vocabulary whose `to_json` returned `value`.
 
         Parameters
         ----------
@@ -420,19 +420,19 @@ class Bytes(_Tokens):
         Raises
         ------
         ValueError
-            It is of another kind.
+            It does not describe such a vocabulary.
         """
         if value != {"bytes": 256}:
             raise ValueError(f"vocabulary: expected {{'bytes': 256}}, got {shown(value)}")
         return cls()
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes, at home in a model's metadata.
+        """Return a dict for `from_json`, which a model's metadata can hold.
 
         Returns
         -------
         dict
-            As JSON can hold it.
+            Only values that JSON can hold.
         """
         return {"bytes": 256}
 
@@ -441,7 +441,7 @@ class Bytes(_Tokens):
 
     @staticmethod
     def split(text: str | bytes) -> bytes:
-        """Cut a text into the pieces that are tokens.
+        """Split a text into the pieces that become tokens.
 
         Parameters
         ----------
@@ -456,12 +456,12 @@ class Bytes(_Tokens):
         _check_str("text", text)
         try:
             return text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:  # a surrogate that stands for no byte
+        except UnicodeEncodeError as error:  # a surrogate that represents no byte
             wrong = text[error.start]
             raise ValueError(f"text: expected characters or bytes, got {wrong!a} at {error.start}") from None
 
     def encode(self, text: str | bytes) -> Ints:
-        """The tokens of a text.
+        """Return the tokens of a text.
 
         Parameters
         ----------
@@ -475,7 +475,7 @@ class Bytes(_Tokens):
         return np.frombuffer(self.split(text), np.uint8).astype(np.intp)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The text of tokens.
+        """Return the text of tokens.
 
         Parameters
         ----------
@@ -488,12 +488,12 @@ class Bytes(_Tokens):
         Raises
         ------
         ValueError
-            There is no such token.
+            A token is out of range.
         """
         return self._checked(tokens).astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
 
     def missing(self, text: str | bytes) -> list[str]:
-        """What a text has that the vocabulary has not: nothing.
+        """Return an empty list, because no byte is unknown.
 
         Parameters
         ----------
@@ -502,12 +502,11 @@ class Bytes(_Tokens):
         Returns
         -------
         list
-            An empty one.
         """
         return []
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of tokens as they come.
+        """Decode tokens one by one.
 
         Parameters
         ----------
@@ -516,7 +515,7 @@ class Bytes(_Tokens):
         Yields
         ------
         str
-            A character when its last byte is there.
+            A character after its last byte.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         for token in _iterable("tokens", tokens):
@@ -535,12 +534,12 @@ class Bytes(_Tokens):
         return "Bytes()"
 
 
-#: the levels a text can be read at
+#: the vocabulary of each level
 LEVELS: dict[str, Any] = {"characters": Vocabulary, "words": Words, "bytes": Bytes}
 
 
 def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
-    """The vocabulary, of whichever level, whose ``to_json`` gave `value`.
+    """Return the vocabulary, of any level, whose ``to_json`` returned `value`.
 
     Parameters
     ----------
@@ -562,8 +561,8 @@ def vocabulary_from_json(value: Any) -> Vocabulary | Words | Bytes:
     raise ValueError(f"vocabulary: expected one of {', '.join(LEVELS)}, got {shown(value)}")
 
 
-# How many symbols a vocabulary of `size` tokens knows.
 def _known(size: int | None) -> int | None:
+    """Return the number of known symbols in a vocabulary of `size` tokens."""
     return None if size is None else positive_int("size", size) - 1
 
 
@@ -579,8 +578,8 @@ def _check_str(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
 
 
-# Whole texts as arrays of code points; lone surrogates, which os.fsdecode makes, pass through.
 def _code_points(text: str) -> Array:
+    """Return the code points of a text as an array, including lone surrogates, which os.fsdecode makes."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.intp)
 
 
@@ -589,7 +588,7 @@ def _from_code_points(codes: Array) -> str:
 
 
 def read_text(path: FilePath) -> str:
-    """The text of a file, in UTF-8.
+    """Return the text of a file in UTF-8.
 
     Parameters
     ----------
@@ -604,19 +603,19 @@ def read_text(path: FilePath) -> str:
     OSError
         The file cannot be read.
     ValueError
-        It is empty or not UTF-8; the message names the file and the first byte that is wrong.
+        It is empty or not UTF-8; the message names the file and the first wrong byte.
     """
     try:
         text = Path(file_path("path", path)).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; as bytes any file can be read"
+            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; any file can be read as bytes"
         ) from None
     return _filled(path, text)
 
 
 def read_bytes(path: FilePath) -> bytes:
-    """The content of a file.
+    """Return the content of a file as bytes.
 
     Parameters
     ----------
@@ -643,23 +642,23 @@ def _filled(path: FilePath, content: AnyStr) -> AnyStr:
 
 
 def standard_library_text(limit: int | None = None) -> str:
-    """The sources of Python's own standard library, a text found on every machine.
+    """Return the sources of Python's standard library, a text that every machine has.
 
     Parameters
     ----------
     limit : int, optional
-        At most so many characters.
+        The largest number of characters.
 
     Returns
     -------
     str
         The public top-level modules in the order of their names, then those of a few packages without their
-        tests; the same text each time on the same Python. Files that are not UTF-8 are passed over.
+        tests; the same text each time on the same Python. Files that are not UTF-8 are skipped.
 
     Raises
     ------
     FileNotFoundError
-        This Python has no sources beside it.
+        The sources of this Python's standard library are not installed.
     """
     limit = None if limit is None else positive_int("limit", limit)
     parts, length = [], 0
@@ -678,7 +677,7 @@ def standard_library_text(limit: int | None = None) -> str:
 
 def _standard_library_files() -> Iterator[Path]:
     folder = Path(sysconfig.get_path("stdlib"))
-    # names that begin with _ are left out: some of those files are written when Python is built
+    # names that start with _ are left out: some of those files are generated when Python is built
     yield from sorted(folder.glob("[a-z]*.py"))
     for package in _PACKAGES:
         for path in sorted(folder.joinpath(package).rglob("*.py")):
@@ -687,10 +686,10 @@ def _standard_library_files() -> Iterator[Path]:
 
 
 def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
-    """A continuous text cut into `batch_size` columns that are read side by side.
+    """Cut a continuous text into `batch_size` columns that are read in parallel.
 
-    Column b + 1 goes on where column b ends, so that truncated back-propagation, which carries the state from
-    one window of steps to the next, carries it along the text.
+    Column b + 1 continues where column b ends. Truncated back-propagation, which carries the state from one window
+    of steps to the next, therefore carries it along the text.
 
     Parameters
     ----------
@@ -702,7 +701,7 @@ def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
     Returns
     -------
     x, y : ndarray of intp, shape (T, B), T = (N - 1) // B
-        Tokens and, for each, the token that follows it. Fresh arrays; up to B tokens at the end are not used.
+        The tokens, and for each the token that follows it. New arrays; up to B tokens at the end are not used.
 
     Raises
     ------
@@ -729,9 +728,9 @@ def columns(tokens: ArrayLike, batch_size: int) -> tuple[Ints, Ints]:
 
 
 def unigram_entropy(tokens: ArrayLike) -> float:
-    """The entropy of one token drawn from `tokens`.
+    """Return the entropy of one token drawn from `tokens`.
 
-    No model that looks at single tokens only can have a smaller loss on them.
+    This is the smallest possible loss on them for a model that ignores the context.
 
     Parameters
     ----------

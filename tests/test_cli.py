@@ -1,4 +1,4 @@
-"""The command line, in this process and in one of its own."""
+"""The command line, in this process and in processes of its own."""
 
 import io
 import itertools
@@ -43,7 +43,7 @@ SMALL = ["--hidden=12", "--embedding=5", "--batch-size=8", "--bptt=16", "--epoch
 
 
 @pytest.fixture(autouse=True)
-def threads_as_before(monkeypatch):
+def restored_threads(monkeypatch):
     monkeypatch.setattr(config, "_num_threads", config.get_num_threads())
 
 
@@ -56,7 +56,7 @@ def text(tmp_path):
 
 @pytest.fixture
 def train(tmp_path, text, capsys):
-    """Train a small model in this process; its path, and what was printed."""
+    """Train a small model in this process; return its path and the output."""
 
     def run(*arguments, output="model.npz"):
         path = tmp_path / output
@@ -67,7 +67,7 @@ def train(tmp_path, text, capsys):
 
 
 def command(*arguments, cwd, **keywords):
-    """`python -m lstm_cy` in a process of its own, in a folder that is not the sources'."""
+    """Start `python -m lstm_cy` in a separate process, in a folder without the sources."""
     environment = os.environ | {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", **keywords.pop("environment", {})}
     line = [sys.executable, "-m", "lstm_cy", *map(str, arguments)]
@@ -76,14 +76,14 @@ def command(*arguments, cwd, **keywords):
 
 
 def finished(*arguments, cwd, **keywords):
-    """Status, output and errors of a command."""
+    """Run a command to its end; return its status, output and errors."""
     process = command(*arguments, cwd=cwd, **keywords)
     out, err = process.communicate(timeout=120)
     return process.returncode, out.decode(), err.decode()
 
 
 def failure(arguments, capsys):
-    """The one line that a command in this process left on standard error, ending with status 1."""
+    """Run a command that fails with status 1 in this process; return its line on standard error."""
     assert cli.main(list(map(str, arguments))) == 1
     err = capsys.readouterr().err
     assert err.startswith("lstm-cy: error: ")
@@ -95,13 +95,13 @@ def failure(arguments, capsys):
 # train
 
 
-def test_train_tells_the_loss_of_the_held_out_text(train):
+def test_train_prints_the_loss_of_the_held_out_text(train):
     path, out = train()
     model = load(path)
     vocabulary = Vocabulary.from_json(model.metadata["vocabulary"])
     assert vocabulary.characters == "".join(sorted(set(TEXT[:7600])))
 
-    # the last twentieth, in eight columns, the state carried down each of them
+    # the last twentieth, in eight columns, with the state carried along each of them
     tokens = vocabulary.encode(TEXT[7600:8000])
     steps = (len(tokens) - 1) // 8
     x = tokens[: 8 * steps].reshape(8, steps).T
@@ -116,7 +116,7 @@ def test_train_tells_the_loss_of_the_held_out_text(train):
     assert loss < entropy
 
 
-def test_train_makes_the_model_that_was_asked_for(train):
+def test_the_options_of_train_set_up_the_model(train):
     model = load(train("--layers=2", "--dropout=0.2", "--epochs=1")[0])
     tokens = len(Vocabulary.from_json(model.metadata["vocabulary"]))
     embedding, lstm, dropout, linear = model.layers
@@ -129,7 +129,7 @@ def test_train_makes_the_model_that_was_asked_for(train):
     assert (model.layers[1].dropout, model.layers[2].config["p"]) == (0.0, 0.2)
 
 
-def test_the_options_reach_fit(text, tmp_path, monkeypatch):
+def test_train_passes_its_options_to_fit(text, tmp_path, monkeypatch):
     def fit(model, data, *, loss, optimizer, **keywords):
         assert optimizer.lr == 0.5
         assert data[0].shape == (7600 // 7, 7)
@@ -162,13 +162,13 @@ def test_the_same_seed_trains_the_same_model(train):
     assert first == second != third
 
 
-def test_train_goes_on_from_a_checkpoint(train, tmp_path):
-    straight = train(output="straight.npz")[0].read_bytes()
+def test_train_continues_from_a_checkpoint(train, tmp_path):
+    uninterrupted = train(output="uninterrupted.npz")[0].read_bytes()
     checkpoint = f"--checkpoint={tmp_path / 'checkpoint.npz'}"
     first, _ = train(checkpoint, "--resume", "--epochs=1")
-    assert first.read_bytes() != straight
-    again, _ = train(checkpoint, "--resume")
-    assert again.read_bytes() == straight
+    assert first.read_bytes() != uninterrupted
+    resumed, _ = train(checkpoint, "--resume")
+    assert resumed.read_bytes() == uninterrupted
 
 
 def test_limit_characters_and_min_count(train):
@@ -178,15 +178,15 @@ def test_limit_characters_and_min_count(train):
     assert characters == "".join(sorted(c for c in set(TEXT) if TEXT[:3800].count(c) >= 50))
 
 
-def test_train_reads_the_standard_library_by_itself(tmp_path, capsys):
+def test_train_reads_the_standard_library_by_default(tmp_path, capsys):
     path = tmp_path / "model.npz"
     assert cli.main(["train", f"--output={path}", "--limit-characters=5000", *SMALL, "--epochs=1"]) == 0
     assert "5000 characters of text" in capsys.readouterr().out
     assert load(path).metadata["vocabulary"]
 
 
-def test_the_output_is_tried_before_the_training(tmp_path, text, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "fit", lambda *arguments, **keywords: pytest.fail("trained in vain"))
+def test_the_output_file_is_checked_before_the_training(tmp_path, text, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "fit", lambda *arguments, **keywords: pytest.fail("fit was called"))
     for output, message in [
         ("model.txt", "expected a file ending in .npz, .safetensors or .onnx"),
         ("missing/model.npz", "No such file or directory"),
@@ -201,7 +201,7 @@ def test_the_output_is_tried_before_the_training(tmp_path, text, capsys, monkeyp
 
 @pytest.fixture
 def binary(tmp_path, text):
-    """A text of two bytes that are not UTF-8 in each line."""
+    """A text with two bytes that are not UTF-8 in each line."""
     text.write_bytes(TEXT[:6000].encode("latin-1").replace(b"green", b"gr\xfc\xdfn"))
     return text
 
@@ -233,9 +233,9 @@ def test_train_reads_bytes(train, binary, tmp_path):
     assert process.communicate(timeout=60) == (b"7 gr" + expected.encode("utf-8", "surrogateescape") + b"\n", b"")
 
 
-def test_what_is_not_text_needs_the_level_of_bytes(tmp_path, binary, capsys):
+def test_files_that_are_not_utf8_need_the_level_bytes(tmp_path, binary, capsys):
     arguments = ["train", "--text", binary, "--output", tmp_path / "m.npz"]
-    assert "not UTF-8 text: invalid start byte at byte 4; as bytes any file can be read" in failure(arguments, capsys)
+    assert "not UTF-8 text: invalid start byte at byte 4; any file can be read as bytes" in failure(arguments, capsys)
     binary.write_bytes(b"")
     for level in ("characters", "words", "bytes"):
         assert f"{binary}: the file is empty" in failure([*arguments, "--level", level], capsys)
@@ -248,7 +248,7 @@ def test_train_reads_the_standard_library_as_bytes(tmp_path, capsys):
     assert "5000 bytes of text" in capsys.readouterr().out
 
 
-def test_threads_are_those_asked_for(text, tmp_path, monkeypatch):
+def test_the_option_threads_sets_the_number_of_threads(text, tmp_path, monkeypatch):
     def fit(*arguments, **keywords):
         seen.append(config.get_num_threads())
         raise KeyboardInterrupt
@@ -262,14 +262,14 @@ def test_threads_are_those_asked_for(text, tmp_path, monkeypatch):
     assert seen == [2, 5]
 
 
-@pytest.mark.parametrize("asked", [None, "3"])
-def test_the_command_gives_blas_one_thread_unless_told(tmp_path, asked):
+@pytest.mark.parametrize("threads", [None, "3"])
+def test_the_command_line_gives_blas_one_thread_by_default(tmp_path, threads):
     code = "import lstm_cy.__main__, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     environment |= {"PYTHONPATH": str(Path(lstm_cy.__file__).parents[1])}
-    environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}
+    environment |= {"OPENBLAS_NUM_THREADS": threads} if threads else {}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, cwd=tmp_path)
-    assert out.stdout.decode().strip() == (asked or "1")
+    assert out.stdout.decode().strip() == (threads or "1")
 
 
 def timed(optimizer, rows=100, **options):
@@ -287,7 +287,7 @@ def test_the_rate_falls_to_zero_as_time_passes(monkeypatch):
             assert (y == x + 1).all()
             parts[-1].append((x[0, 0], len(x), optimizer.lr))
             optimizer.steps += math.ceil(len(x) / 4)
-    # the clock tells 1 to 60 s in the first part, then 61 to 120
+    # the clock shows 1 to 60 s in the first part, then 61 to 120 s
     seconds = [*range(1, 60), *range(61, 120)]
     assert [len(part) for part in parts] == [59, 59]
     firsts, sizes, rates = zip(*parts[0], *parts[1], strict=True)
@@ -296,14 +296,14 @@ def test_the_rate_falls_to_zero_as_time_passes(monkeypatch):
     assert sizes == tuple(itertools.islice(itertools.cycle([32, 32, 32, 4]), 118))
 
 
-def test_a_part_that_begins_late_still_makes_a_step(monkeypatch):
+def test_a_part_that_starts_late_still_makes_a_step(monkeypatch):
     monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=itertools.count(step=500.0).__next__))
     optimizer = SimpleNamespace(lr=0.5, steps=0)
     assert len(list(timed(optimizer, checkpoint=None)(0))) == 1
     assert optimizer.lr == 0
 
 
-def test_time_used_before_counts(monkeypatch):
+def test_the_time_of_the_checkpoint_counts(monkeypatch):
     monkeypatch.setattr(cli, "time", ticking())
     monkeypatch.setattr(cli, "read_history", lambda path: {"c.npz": History(seconds=[60.0, 10.0])}[path])
     optimizer = SimpleNamespace(lr=0.5, steps=7)
@@ -312,7 +312,7 @@ def test_time_used_before_counts(monkeypatch):
     assert optimizer.lr == pytest.approx(0.5 * math.cos(math.pi * 71 / 240) ** 2)
 
 
-def test_train_for_some_minutes_and_go_on(train, tmp_path, monkeypatch):
+def test_train_for_some_minutes_and_resume(train, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "time", ticking())
     checkpoint = tmp_path / "checkpoint.npz"
     first, out = train("--minutes=0.1", f"--checkpoint={checkpoint}")
@@ -321,7 +321,7 @@ def test_train_for_some_minutes_and_go_on(train, tmp_path, monkeypatch):
     second, _ = train("--minutes=1.05", f"--checkpoint={checkpoint}", "--resume", output="second.npz")
     assert len(read_history(checkpoint).loss) == 2
     assert first.read_bytes() != second.read_bytes()
-    # nothing is left to do
+    # no time is left
     third, _ = train("--minutes=1.05", f"--checkpoint={checkpoint}", "--resume", output="third.npz")
     assert second.read_bytes() == third.read_bytes()
     assert read_history(tmp_path / "none.npz") == History()
@@ -330,7 +330,7 @@ def test_train_for_some_minutes_and_go_on(train, tmp_path, monkeypatch):
 # generate
 
 
-def test_generate_writes_the_prompt_and_the_same_text_for_the_same_seed(train, capsys):
+def test_generate_prints_the_prompt_and_the_same_text_for_the_same_seed(train, capsys):
     path, _ = train()
 
     def generated(*arguments):
@@ -379,7 +379,7 @@ def test_ctrl_c_ends_with_one_line_and_130(train, tmp_path):
     assert err == b"lstm-cy: interrupted\n"
 
 
-def test_ctrl_c_while_it_still_imports(monkeypatch, capsys):
+def test_ctrl_c_during_the_imports(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
@@ -388,7 +388,7 @@ def test_ctrl_c_while_it_still_imports(monkeypatch, capsys):
     assert capsys.readouterr().err == "lstm-cy: interrupted\n"
 
 
-def test_a_reader_that_has_enough_is_no_error(train, tmp_path):
+def test_a_closed_pipe_ends_generate_without_a_message(train, tmp_path):
     path, _ = train()
     process = command("generate", path, "--length", 10**9, cwd=tmp_path)
     process.stdout.read(10)
@@ -398,7 +398,7 @@ def test_a_reader_that_has_enough_is_no_error(train, tmp_path):
     process.stderr.close()
 
 
-def test_an_ascii_terminal_is_no_error(tmp_path, train, text):
+def test_an_ascii_terminal_shows_escapes(tmp_path, train, text):
     text.write_text("äöü\n" * 2000, encoding="utf-8")
     path, _ = train()
     status, out, err = finished(
@@ -408,7 +408,7 @@ def test_an_ascii_terminal_is_no_error(tmp_path, train, text):
     assert "\\xe4" in out
 
 
-def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
+def test_a_model_without_a_vocabulary_is_refused(tmp_path, capsys):
     path = tmp_path / "model.npz"
     lstm_cy.save(lstm_cy.Sequential(lstm_cy.Embedding(3, 2), lstm_cy.LSTM(2, 3)), path)
     assert f"{path}: holds no vocabulary" in failure(["generate", path], capsys)
@@ -418,7 +418,7 @@ def test_a_model_without_a_vocabulary_cannot_write(tmp_path, capsys):
 # trace
 
 
-def test_trace_reports_draws_and_writes_what_the_model_did(train, tmp_path, capsys, monkeypatch):
+def test_trace_prints_a_report_and_writes_a_picture_and_arrays(train, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     path, _ = train("--layers=2")
@@ -436,7 +436,7 @@ def test_trace_reports_draws_and_writes_what_the_model_did(train, tmp_path, caps
     assert capsys.readouterr().out == "arrays in gates.npz\n" + report
 
 
-def test_trace_says_what_the_model_does_not_know(train, capsys):
+def test_trace_prints_the_share_of_unknown_characters(train, capsys):
     path, _ = train()
     assert cli.main(["trace", str(path), "--text=green€€"]) == 0
     assert "2 of 7 characters (28.57%) are not in the vocabulary" in capsys.readouterr().out
@@ -451,7 +451,7 @@ def test_trace_names_the_tokens_of_each_level(train, capsys, level, symbols):
     assert capsys.readouterr().out.endswith(model.trace(tokens).report(symbols, units=8) + "\n")
 
 
-def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch):
+def test_trace_reports_characters_without_a_font(train, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("lstm_cy.trace._FONTS", ())
     path, _ = train()
@@ -462,7 +462,7 @@ def test_trace_says_what_the_picture_lacks(train, tmp_path, capsys, monkeypatch)
     assert "lacks" not in capsys.readouterr().out
     assert cli.main([*line, "--text=green风"]) == 0
     captured = capsys.readouterr()
-    assert "it lacks characters that no font here has" in captured.out
+    assert "it lacks characters that no installed font has" in captured.out
     assert not captured.err
 
 
@@ -474,7 +474,7 @@ def test_trace_refuses(train, tmp_path, capsys):
     assert "missing.npz" in failure(["trace", tmp_path / "missing.npz", "--text=a"], capsys)
 
 
-def test_generate_draws_from_the_likeliest(train, capsys):
+def test_generate_draws_from_the_likeliest_tokens(train, capsys):
     path, _ = train()
 
     def generated(*arguments):
@@ -488,7 +488,7 @@ def test_generate_draws_from_the_likeliest(train, capsys):
             cli.main(["generate", str(path), wrong])
 
 
-def test_the_prompt_may_come_in(train, capsys, tmp_path):
+def test_the_prompt_may_be_standard_input(train, capsys, tmp_path):
     path, _ = train()
     assert cli.main(["generate", str(path), "--prompt=7 green\n", "--length=30", "--seed=1"]) == 0
     expected = capsys.readouterr().out
@@ -496,7 +496,7 @@ def test_the_prompt_may_come_in(train, capsys, tmp_path):
     assert process.communicate(b"7 green\n", timeout=60) == (expected.encode(), b"")
 
 
-def test_a_prompt_that_the_vocabulary_does_not_cover(train, capsys):
+def test_characters_of_the_prompt_outside_the_vocabulary_are_an_error(train, capsys):
     path, _ = train("--epochs=1")
     err = failure(["generate", path, "--prompt", "7 größe"], capsys)
     assert "prompt: not in the model's vocabulary: 'ö', 'ß'" in err
@@ -510,7 +510,7 @@ def shown_perplexity(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_perplexity_is_what_the_model_thought_of_the_text(train, text, capsys):
+def test_perplexity_is_that_of_the_model_on_the_text(train, text, capsys):
     path, _ = train()
     out = shown_perplexity(capsys, path, "--text", text, "--held-out")
     model = load(path)
@@ -527,7 +527,7 @@ def test_perplexity_is_what_the_model_thought_of_the_text(train, text, capsys):
     assert shown_perplexity(capsys, path, "--text", text) == out
 
 
-def test_perplexity_tells_what_is_unknown_and_bits_of_each_unit(train, text, capsys):
+def test_perplexity_prints_unknown_characters_and_bits_per_unit(train, text, capsys):
     path, _ = train()
     text.write_text("7 grüne 瓶瓶\n", encoding="utf-8")
     out = shown_perplexity(capsys, path, "--text", text)
@@ -561,19 +561,19 @@ def test_perplexity_of_the_standard_library(tmp_path, capsys):
     assert shown_perplexity(capsys, path, "--held-out", "--threads=1").startswith("250 characters")
 
 
-def test_perplexity_cannot_be_told(train, text, tmp_path, capsys):
+def test_errors_of_perplexity(train, text, tmp_path, capsys):
     path, _ = train("--epochs=1")
     other = tmp_path / "other.txt"
     for content, arguments, message in [
         (b"", [], "other.txt: the file is empty"),
         (b"a", [], "the text: expected at least two characters, got 1"),
         (b"\xff\xff", [], "not UTF-8 text"),
-        (b"abc", ["--held-out"], "the text: expected the one of the training, 8000 long at least, got 3"),
+        (b"abc", ["--held-out"], "the text: expected the text of the training, of length 8000 or more, got 3"),
     ]:
         other.write_bytes(content)
         assert message in failure(["perplexity", path, "--text", other, *arguments], capsys)
     save(load(path), path, {"vocabulary": load(path).metadata["vocabulary"]})
-    assert "does not tell what was held out" in failure(["perplexity", path, "--text", text, "--held-out"], capsys)
+    assert "does not record the held-out text" in failure(["perplexity", path, "--text", text, "--held-out"], capsys)
     save(LSTM(2, 3), path)
     assert f"{path}: holds no vocabulary" in failure(["perplexity", path, "--text", text], capsys)
 
@@ -611,7 +611,7 @@ def test_demo_trains_saves_and_measures(small_demo, capsys):
     assert cli.main(["generate", "lstm_cy-demo.npz", "--length=5"]) == 0
 
 
-def test_demo_goes_through_the_text_while_the_rate_falls(small_demo, monkeypatch):
+def test_demo_reads_the_text_in_order_while_the_rate_falls(small_demo, monkeypatch):
     def fit(model, data, *, optimizer, epochs, **keywords):
         for epoch in range(epochs):
             pieces, rates = [], []
@@ -628,7 +628,7 @@ def test_demo_goes_through_the_text_while_the_rate_falls(small_demo, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         cli.main(small_demo)
 
-    # 5700 characters are 178 steps of 32 columns; ten parts of 18 steps, the last of which begins anew
+    # 5700 characters are 178 steps of 32 columns; ten parts of 18 steps, the last of which starts from the beginning
     tokens = Vocabulary.from_text(TEXT[:5700], 5).encode(TEXT[:5700])
     columns = tokens[: 178 * 32].reshape(32, 178).T
     assert len(seen) == 10
@@ -661,7 +661,7 @@ def test_demo_shows_no_ratio_where_the_outputs_differ(small_demo, capsys, monkey
 
 
 def ticking():
-    """A clock that is a second later each time it is asked, and a working one for the table."""
+    """Return a clock that advances by a second per call, with the real clock for the table."""
     return SimpleNamespace(monotonic=itertools.count(step=1.0).__next__, perf_counter=time.perf_counter)
 
 
@@ -669,7 +669,7 @@ def test_demo_stops_when_its_time_is_up(small_demo, capsys, monkeypatch):
     monkeypatch.setattr(cli, "time", ticking())
     assert cli.main(small_demo) == 0
     out = capsys.readouterr().out
-    # a part is one piece here: the clock is asked before it, after it and by the callback
+    # a part is one piece here: the clock is read before it, after it and by the callback
     assert "time was up in part 3 of 10" in out
     assert "held-out loss" in out
 
@@ -686,7 +686,7 @@ def test_demo_stops_within_a_part_too(small_demo, monkeypatch):
     monkeypatch.setattr(cli, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
         cli.main(small_demo)
-    assert len(pieces) == 3  # of thirty: the clock is asked before and after each
+    assert len(pieces) == 3  # of thirty: the clock is read before and after each
 
 
 # bench
@@ -705,7 +705,7 @@ def test_bench_shows_every_shape_and_library(capfd, monkeypatch):
     assert all(row.count("x)") >= len(names) - 1 for row in rows)  # ONNX Runtime does not train
 
 
-def test_bench_starts_anew_with_one_thread_of_blas(monkeypatch):
+def test_bench_restarts_with_one_blas_thread(monkeypatch):
     seen = []
 
     def run(command, env):
@@ -723,7 +723,7 @@ def test_bench_starts_anew_with_one_thread_of_blas(monkeypatch):
 
 
 def shown(capsys, *arguments):
-    """What a command that succeeds in this process prints."""
+    """Run a command that succeeds in this process; return the lines of its output."""
     assert cli.main(list(map(str, arguments))) == 0
     return capsys.readouterr().out.splitlines()
 
@@ -761,17 +761,17 @@ def test_convert_to_onnx_and_back(folder, capsys, options):
     lines = shown(capsys, "convert", "a.npz", "a.onnx", "--check", *options)
     assert beginnings(lines) == ["a.onnx", "ONNX Runtime", "lstm_cy, reading it again"]
     graph = load("a.onnx")
-    asked = {"--states": {"h0", "c0"}, "--lengths": {"lengths"}}
-    assert {value.name for value in graph.inputs} == {"x"}.union(*(asked[option] for option in options))
+    inputs = {"--states": {"h0", "c0"}, "--lengths": {"lengths"}}
+    assert {value.name for value in graph.inputs} == {"x"}.union(*(inputs[option] for option in options))
     assert graph.metadata == {"unit": "mm"}
     lines = shown(capsys, "convert", "a.onnx", "b.npz", "--check")
     assert beginnings(lines) == ["b.npz", "ONNX Runtime", "lstm_cy, reading it again"]
-    assert load("b.npz").config == LSTM(3, 5, bidirectional=True).config  # time comes first inside our graphs
+    assert load("b.npz").config == LSTM(3, 5, bidirectional=True).config  # time is the first axis inside our graphs
 
 
 @pytest.mark.parametrize("model", [stacked, lambda: LSTM(2, 3, reverse=True, dtype="float64")])
 def test_check_finds_gates_in_the_wrong_order(folder, capsys, monkeypatch, model):
-    """A fault on the way out and back in again, which only another implementation can see."""
+    """Writing and reading have the same fault, which only another implementation can detect."""
     pytest.importorskip("onnxruntime")
     save(model(), "a.npz")
     monkeypatch.setattr(gate_order, "ONNX", gate_order.ORDER)
@@ -781,13 +781,13 @@ def test_check_finds_gates_in_the_wrong_order(folder, capsys, monkeypatch, model
     assert err.endswith("the outputs are more than 0.0001 apart: ONNX Runtime\n")
 
 
-def test_check_does_not_take_nan_for_small(folder, capsys, monkeypatch):
+def test_check_treats_nan_as_a_difference(folder, capsys, monkeypatch):
     save(LSTM(1, 1), "a.npz")
     monkeypatch.setattr(conversion, "_again", lambda path, model: math.nan)
     assert "more than 0.0001 apart" in failure(["convert", "a.npz", "b.npz", "--check"], capsys)
 
 
-def test_check_tells_what_is_not_installed(folder, capsys, monkeypatch):
+def test_check_prints_which_framework_is_not_installed(folder, capsys, monkeypatch):
     pytest.importorskip("onnx")
     save(LSTM(1, 1), "a.npz")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -796,7 +796,7 @@ def test_check_tells_what_is_not_installed(folder, capsys, monkeypatch):
     assert lines[2].startswith("lstm_cy, reading it again: largest difference ")
 
 
-def test_check_tells_that_a_framework_cannot_run_it(folder, capsys, monkeypatch):
+def test_check_reports_a_framework_that_cannot_run_the_file(folder, capsys, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
 
     def fail(*arguments, **keywords):
@@ -830,7 +830,7 @@ def test_convert_from_pytorch(folder, capsys):
 
 @pytest.mark.parametrize("name", ["LSTM", "LSTMCell"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
-def test_pytorch_reads_the_file_itself_to_compare(folder, capsys, name, suffix):
+def test_check_lets_pytorch_read_the_file(folder, capsys, name, suffix):
     torch = pytest.importorskip("torch")
     tensors = getattr(torch.nn, name)(3, 5).state_dict()
     if suffix == ".safetensors":
@@ -882,7 +882,7 @@ def test_convert_takes_a_node_of_a_graph(folder, capsys):
         ([LSTM(3, 5), Activation("relu")], "1 Relu"),
     ],
 )
-def test_what_a_graph_has_besides_an_lstm_is_left_behind_only_when_asked(folder, capsys, layers, left):
+def test_other_nodes_of_a_graph_are_left_behind_only_with_partial(folder, capsys, layers, left):
     pytest.importorskip("onnx")
     save(Sequential(*layers), "a.onnx")
     assert f"would be left behind: {left}. " in failure(["convert", "a.onnx", "a.npz"], capsys)
@@ -892,7 +892,7 @@ def test_what_a_graph_has_besides_an_lstm_is_left_behind_only_when_asked(folder,
 
 
 def test_a_node_is_compared_without_the_rest_of_its_graph(folder, capsys):
-    """Nodes that leave outputs out, as exporters do, and that its weights are not made of."""
+    """The LSTM nodes omit outputs, as exporters do, and a Transpose computes the weight of one."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     save(stacked(), "a.npz")
@@ -914,7 +914,7 @@ def test_a_node_is_compared_without_the_rest_of_its_graph(folder, capsys):
 
 
 def test_a_node_with_layout_1_is_compared(folder, capsys):
-    """ONNX Runtime refuses it; what is compared is the same node with the axes turned."""
+    """ONNX Runtime refuses layout 1; the same node with transposed axes is compared."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     save(LSTM(3, 5, reverse=True, seed=0), "a.npz")
@@ -962,7 +962,7 @@ def test_inspect_every_kind_of_layer(folder, capsys):
     assert shown(capsys, "inspect", "a.npz")[2].startswith("  Seq2Seq(")
 
 
-def test_inspect_shows_what_it_can(folder, capsys):
+def test_inspect_shows_the_tensors_of_a_file_that_is_not_read(folder, capsys):
     arrays = LSTM(3, 5).state_dict()
     np.savez("a.npz", **arrays | {"weight_hh_l0": np.ones((7, 5))}, head=np.ones(2))
     lines = shown(capsys, "inspect", "a.npz")
@@ -1067,7 +1067,7 @@ def test_files_that_cannot_be_converted(folder, capsys, arguments, message):
     assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "damaged.npz"]
 
 
-# info, and what goes wrong
+# info, help and errors
 
 
 def test_info(tmp_path):
@@ -1086,7 +1086,7 @@ def test_help_names_every_command(capsys):
     assert all(name in out for name in ("demo", "train", "generate", "convert", "inspect", "bench", "info"))
 
 
-def test_without_arguments_it_shows_help(capsys):
+def test_without_arguments_the_help_is_shown(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([])
     out = capsys.readouterr().out
@@ -1104,7 +1104,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize("name", cli._parser()[1])
-def test_the_help_of_a_command_has_examples_that_it_accepts(name, capsys):
+def test_the_examples_in_the_help_of_a_command_are_accepted(name, capsys):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     out = capsys.readouterr().out
@@ -1116,12 +1116,12 @@ def test_the_help_of_a_command_has_examples_that_it_accepts(name, capsys):
         assert cli._parsed(arguments).parser.prog == f"lstm-cy {name}", example
 
 
-def test_defaults_that_say_something_are_shown(capsys):
+def test_the_help_shows_defaults_that_are_not_empty(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "of all chance in training (default: 0)" in out
-    assert "go on from the checkpoint if there is one examples" in out
+    assert "seed of all random choices in training (default: 0)" in out
+    assert "continue from the checkpoint if it exists examples" in out
 
 
 @pytest.mark.parametrize(
@@ -1129,9 +1129,9 @@ def test_defaults_that_say_something_are_shown(capsys):
     [
         (["paint"], "lstm-cy: error: no command 'paint'; did you mean train?"),
         (["tarin", "--hidden=3"], "lstm-cy: error: no command 'tarin'; did you mean train?"),
-        (["xyz\x1b[31m"], "lstm-cy: error: no command 'xyz\\x1b[31m'; --help shows what there is"),
+        (["xyz\x1b[31m"], "lstm-cy: error: no command 'xyz\\x1b[31m'; see --help"),
         (["--verson"], "lstm-cy: error: unrecognized arguments: --verson; did you mean --version?"),
-        (["--"], "lstm-cy: error: unrecognized arguments: --; --help shows what there is"),
+        (["--"], "lstm-cy: error: unrecognized arguments: --; see --help"),
         (["train", "--hiden", "3"], "lstm-cy train: error: unrecognized arguments: --hiden 3; did you mean --hidden?"),
         (
             ["train", "--hidden=0"],
@@ -1182,7 +1182,7 @@ def test_an_error_is_one_line_and_status_1(arguments, message, tmp_path, text, m
     assert message in failure(arguments, capsys)
 
 
-def test_an_error_in_a_process_of_its_own(tmp_path):
+def test_an_error_in_a_separate_process(tmp_path):
     status, out, err = finished("generate", "missing.npz", cwd=tmp_path)
     assert (status, out) == (1, "")
     assert err == "lstm-cy: error: [Errno 2] No such file or directory: 'missing.npz'\n"

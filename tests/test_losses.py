@@ -19,7 +19,7 @@ def classes(shape, count, seed=1):
 
 
 def central_differences(function, at, step=1e-3):
-    """The gradient of a function of one array, to fourth order."""
+    """Return the gradient of a function of one array, to fourth order."""
     gradient = np.zeros_like(at)
     for place in np.ndindex(at.shape):
         move = np.zeros_like(at)
@@ -33,7 +33,7 @@ def central_differences(function, at, step=1e-3):
 
 
 def torch_loss(name, prediction, target, **options):
-    """(loss, gradient) of torch.nn.functional's loss; the classes stand last, as ours do."""
+    """Return (loss, gradient) of torch.nn.functional's loss; the classes are the last axis, as in ours."""
     torch = pytest.importorskip("torch")
     p = torch.tensor(prediction, requires_grad=True)
     t = torch.tensor(target)
@@ -51,7 +51,7 @@ def assert_same(ours, theirs, dtype):
 
 @both_dtypes
 @pytest.mark.parametrize("shape", [(5,), (1, 1), (7, 3), (6, 4, 9), (2, 3, 4, 5)])
-def test_cross_entropy_is_pytorchs(shape, dtype):
+def test_cross_entropy_equals_pytorch(shape, dtype):
     prediction, target = scores(*shape, dtype=dtype), classes(shape[:-1], shape[-1])
     loss, gradient = cross_entropy(prediction, target)
     assert type(loss) is float
@@ -72,7 +72,7 @@ def test_cross_entropy_ignores_as_pytorch_does(ignore_index, dtype):
 
 @both_dtypes
 @pytest.mark.parametrize("shape", [(), (4,), (6, 4, 9)])
-def test_mse_is_pytorchs(shape, dtype):
+def test_mse_equals_pytorch(shape, dtype):
     prediction, target = scores(*shape, dtype=dtype), scores(*shape, dtype=dtype, seed=5)
     loss, gradient = mse(prediction, target)
     assert type(loss) is float
@@ -80,7 +80,7 @@ def test_mse_is_pytorchs(shape, dtype):
     assert_same((loss, gradient), torch_loss("mse_loss", prediction, target), dtype)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     lengths = [3, 0, 2]
     prediction, target = scores(4, 3, 5), classes((4, 3), 5)
     target[0, 0] = -100
@@ -106,21 +106,21 @@ def test_values_by_hand():
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("loss", [cross_entropy, mse])
-def test_lengths_leave_out_the_padding_whatever_it_holds(loss, batch_first):
+def test_lengths_leave_out_any_padding(loss, batch_first):
     lengths = np.array([4, 0, 1, 3], dtype=np.uint8)
-    prediction = scores(4, 4, 6)  # T = B: only the order of the axes tells them apart
+    prediction = scores(4, 4, 6)  # T = B: only the order of the axes distinguishes them
     target = classes((4, 4), 6) if loss is cross_entropy else scores(4, 4, 6, seed=3)
     steps = [(row, step) if batch_first else (step, row) for row in range(4) for step in range(lengths[row])]
-    kept = tuple(np.array(steps).T)
-    expected, expected_gradient = loss(prediction[kept], target[kept])
+    valid = tuple(np.array(steps).T)
+    expected, expected_gradient = loss(prediction[valid], target[valid])
 
     padding = np.ones((4, 4), dtype=bool)
-    padding[kept] = False
+    padding[valid] = False
     prediction[padding] = np.nan
     target[padding] = 1000 if loss is cross_entropy else np.inf
     value, gradient = loss(prediction, target, lengths=lengths, batch_first=batch_first)
     assert value == pytest.approx(expected, rel=1e-14)
-    np.testing.assert_allclose(gradient[kept], expected_gradient, rtol=1e-14)
+    np.testing.assert_allclose(gradient[valid], expected_gradient, rtol=1e-14)
     assert not gradient[padding].any()
 
 
@@ -141,38 +141,38 @@ def test_cross_entropy_of_huge_scores_neither_overflows_nor_loses_the_loss(dtype
     loss, gradient = cross_entropy(np.array([[huge, -huge], [1e4, 0.0]], dtype), [0, 1])
     assert loss == 5e3
     assert gradient.tolist() == [[0.0, 0.0], [0.5, -0.5]]
-    loss, gradient = cross_entropy(np.array([[-np.inf, 0.0]], dtype), [1])  # a class that is ruled out
+    loss, gradient = cross_entropy(np.array([[-np.inf, 0.0]], dtype), [1])  # an impossible class
     assert loss == 0.0
     assert gradient.tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_and_counted_shows_in_the_loss(bad):
+def test_counted_elements_that_are_not_finite_make_the_loss_so(bad):
     assert not np.isfinite(cross_entropy(np.array([[bad, 0.0]]), [1])[0])
     assert not np.isfinite(mse(np.array([bad]), [1.0])[0])
     assert not np.isfinite(mse(np.array([np.inf]), [np.inf])[0])
 
 
 def test_the_loss_is_accumulated_in_float64():
-    # in float32, 1 added to 2**24 is lost
+    # float32 rounds 2**24 + 1 to 2**24
     prediction = np.ones(2**16 + 1, np.float32)
     prediction[0] = 2.0**14
     assert mse(prediction, np.zeros(2**16 + 1))[0] == (2.0**28 + 2**16) / (2**16 + 1)
-    # as is 32 added to 2**29
+    # and 2**29 + 32 to 2**29
     assert cross_entropy(np.array([[0, 2.0**29], [0, 32]], np.float32), [0, 0])[0] == (2.0**29 + 32) / 2
 
 
 def test_layouts_and_inputs():
     prediction, target = scores(4, 3, 5), classes((4, 3), 5)
     expected = cross_entropy(prediction, target)
-    kept = prediction.copy(), target.copy()
+    copies = prediction.copy(), target.copy()
     prediction.flags.writeable = target.flags.writeable = False
     for p in (prediction, np.asfortranarray(prediction), prediction[::-1][::-1], prediction.tolist()):
         value, gradient = cross_entropy(p, target.astype(np.int8))
         assert value == expected[0]
         np.testing.assert_array_equal(gradient, expected[1])
-    np.testing.assert_array_equal(prediction, kept[0])
-    np.testing.assert_array_equal(target, kept[1])
+    np.testing.assert_array_equal(prediction, copies[0])
+    np.testing.assert_array_equal(target, copies[1])
     assert mse(np.ones(3, np.float32), [1, 2, 3])[1].dtype == np.float32  # the target follows the prediction
 
 
@@ -269,13 +269,13 @@ def test_cross_entropy_weighs_classes_as_pytorch_does():
 
 
 @both_dtypes
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("layout", range(5))
 @pytest.mark.parametrize("loss", [cross_entropy, mse])
-def test_any_byte_order_and_strides_of_any_argument(loss, place, dtype):
+def test_any_byte_order_and_strides_of_any_argument(loss, layout, dtype):
     prediction, lengths = scores(4, 3, 5, dtype=dtype), np.array([3, 0, 4])
     target = classes((4, 3), 5) if loss is cross_entropy else scores(4, 3, 5, seed=3)
     expected, expected_gradient = loss(prediction, target, lengths=lengths)
-    given = [other_layouts(array)[place] for array in (prediction, target, lengths)]
+    given = [other_layouts(array)[layout] for array in (prediction, target, lengths)]
     value, gradient = loss(given[0], given[1], lengths=given[2])
     assert value == expected
     assert gradient.dtype == dtype and gradient.dtype.isnative
@@ -293,7 +293,7 @@ def test_any_byte_order_and_strides_of_any_argument(loss, place, dtype):
         (lambda masked: cross_entropy(np.zeros((2, 2)), [0, 0], weight=masked), "weight"),
     ],
 )
-def test_masks_are_not_dropped(call, message):
+def test_masked_elements_are_refused(call, message):
     with pytest.raises(ValueError, match=f"^{message}: expected no masked elements"):
         call(np.ma.masked_array([0.0, 1.0], [False, True]))
 
@@ -316,19 +316,19 @@ def test_masks_are_not_dropped(call, message):
         (lambda: mse(np.zeros(1, ">f2"), [0]), TypeError, "prediction: expected float32 or float64, got dtype float16"),
     ],
 )
-def test_odd_arguments_are_refused_by_name(call, error, message):
+def test_errors_name_the_wrong_argument(call, error, message):
     with pytest.raises(error, match=f"^{message}"):
         call()
 
 
 def test_lengths_of_rows_without_time_are_explained():
-    """What a classifier's loss gets where it reads only the last step: (B, C) is no sequence (T, C)."""
+    """The prediction of a classifier that uses only the last step is (B, C), not a sequence (T, C)."""
     message = r"lengths: expected a number for one sequence \(T, C\) = \(3, 2\), got an array of shape \(3,\)"
     with pytest.raises(ValueError, match=message):
         cross_entropy(np.zeros((3, 2)), [0, 1, 0], lengths=[4, 2, 1])
 
 
-def test_weights_whose_sum_overflows_are_shares_all_the_same():
+def test_weights_whose_sum_overflows_give_correct_shares():
     prediction, target = scores(6, 3), classes((6,), 3)
     expected = cross_entropy(prediction, target, weight=[1.0, 0.5, 1.0])
     loss, gradient = cross_entropy(prediction, target, weight=np.array([1.0, 0.5, 1.0]) * 2.0**1023)

@@ -45,7 +45,7 @@ def parameters_as_bytes(model):
     ],
 )
 @pytest.mark.parametrize("grouped", [0, 60, 1000])  # each parameter alone, small ones together, all together
-def test_twenty_steps_are_pytorchs(kind, options, dtype, grouped, monkeypatch):
+def test_twenty_steps_equal_pytorch(kind, options, dtype, grouped, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(optimizers, "_GROUPED", grouped)
     model = model_of(dtype)
@@ -103,18 +103,18 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9, nesterov=True), lambda m: Adam(m, 0.1)])
-def test_a_step_makes_new_read_only_arrays_and_leaves_the_gradients(make):
+def test_a_step_makes_new_read_only_arrays_and_keeps_the_gradients(make):
     model = model_of()
-    before, kept = model.parameters, model.state_dict()
+    before, copies = model.parameters, model.state_dict()
     grads = gradients_of(model, 0)
-    given = {name: array.copy() for name, array in grads.items()}
+    grads_before = {name: array.copy() for name, array in grads.items()}
     make(model).step(Gradients(None, None, grads))
     for name, array in model.parameters.items():
         assert not np.may_share_memory(array, before[name])
         assert not array.flags.writeable
-        np.testing.assert_array_equal(before[name], kept[name])
-        np.testing.assert_array_equal(grads[name], given[name])
-        assert not np.array_equal(array, kept[name])
+        np.testing.assert_array_equal(before[name], copies[name])
+        np.testing.assert_array_equal(grads[name], grads_before[name])
+        assert not np.array_equal(array, copies[name])
 
 
 def test_gradients_in_any_layout_and_of_another_dtype():
@@ -126,7 +126,7 @@ def test_gradients_in_any_layout_and_of_another_dtype():
 
 
 @pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9), lambda m: Adam(m, 0.1)])
-def test_state_dict_goes_on_to_the_bit(make):
+def test_an_optimizer_continues_bit_for_bit_from_a_state_dict(make):
     whole, interrupted = model_of("float32"), model_of("float32")
     optimizer = make(whole)
     first = make(interrupted)
@@ -137,7 +137,7 @@ def test_state_dict_goes_on_to_the_bit(make):
     state = first.state_dict()
     second = make(interrupted)
     second.load_state_dict(state)
-    for array in state.values():  # copies, there and back
+    for array in state.values():  # both calls copy
         array[...] = 0
     for name, array in first.state_dict().items():
         np.testing.assert_array_equal(array, second.state_dict()[name])
@@ -159,12 +159,12 @@ def test_differences_of_gradients_are_listed_and_nothing_changes():
     grads["stranger"] = np.zeros(1)
     with pytest.raises(ValueError) as error:
         optimizer.step(grads)
-    for words in (
+    for text in (
         "missing: 0.weight (7, 3)",
         "unknown: stranger",
         "misshaped: 2.bias: expected (2,), got (3,)",
     ):
-        assert words in str(error.value)
+        assert text in str(error.value)
     with pytest.raises(TypeError, match=r"grads\['0.weight'\]: expected real numbers"):
         optimizer.step(gradients_of(model, 0) | {"0.weight": np.zeros((7, 3), complex)})
     with pytest.raises(TypeError, match="grads: expected a mapping"):
@@ -185,12 +185,12 @@ def test_differences_of_a_state_are_listed_and_nothing_changes():
     bad["momentum_buffer.bias"] = np.zeros(3)
     with pytest.raises(ValueError) as error:
         optimizer.load_state_dict(bad)
-    for words in (
+    for text in (
         "missing: exp_avg_sq.weight (3, 2)",
         "unknown: momentum_buffer.bias",
         "misshaped: exp_avg.bias: expected (3,), got (4,)",
     ):
-        assert words in str(error.value)
+        assert text in str(error.value)
     with pytest.raises(TypeError, match="step"):
         optimizer.load_state_dict(state | {"step": np.array(1.5)})
     with pytest.raises(ValueError, match="step"):
@@ -225,7 +225,7 @@ def test_options_refused(make, error, message):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_clip_grad_norm_is_pytorchs(dtype):
+def test_clip_grad_norm_equals_pytorch(dtype):
     torch = pytest.importorskip("torch")
     grads = gradients_of(model_of(dtype), 0)
     tensors = [torch.nn.Parameter(torch.tensor(array)) for array in grads.values()]
@@ -240,7 +240,7 @@ def test_clip_grad_norm_is_pytorchs(dtype):
         np.testing.assert_allclose(array, tensor.grad.numpy(), rtol=1e-6)  # PyTorch adds 1e-6 to the norm
 
 
-def test_clip_grad_norm_leaves_what_is_short_or_not_finite():
+def test_clip_grad_norm_does_not_change_short_gradients_or_any_that_are_not_finite():
     grads = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
     assert clip_grad_norm(grads, 5.0) == 5.0
     assert clip_grad_norm(grads, float("inf")) == 5.0
@@ -267,12 +267,12 @@ def test_clip_grad_norm_takes_matrices():
 
 
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
-def test_clip_grad_norm_refuses_what_is_longer_than_float64():
+def test_clip_grad_norm_refuses_long_double():
     with pytest.raises(TypeError, match=r"grads\['a'\]: expected an array of floats"):
         clip_grad_norm({"a": np.ones(2, np.longdouble)}, 1.0)
 
 
-def test_clip_grad_norm_refuses_and_changes_nothing():
+def test_clip_grad_norm_changes_nothing_when_it_raises():
     frozen = np.array([4.0])
     frozen.flags.writeable = False
     for bad, error, message in [
@@ -291,15 +291,15 @@ def test_clip_grad_norm_refuses_and_changes_nothing():
             clip_grad_norm({}, bad)
 
 
-# what would spoil a training
+# values that would corrupt a training
 
 
 def state_as_bytes(optimizer):
     return {name: array.tobytes() for name, array in optimizer.state_dict().items()}
 
 
-def assert_unspoilt(optimizer, error, message, act):
-    """`act` raises so, and leaves model, rate, count and state as they were."""
+def assert_unchanged(optimizer, error, message, act):
+    """Assert that `act` raises, and does not change model, rate, count and state."""
     before = parameters_as_bytes(optimizer.model), state_as_bytes(optimizer), optimizer.lr, optimizer.steps
     with pytest.raises(error, match=message):
         act()
@@ -322,13 +322,13 @@ def test_models_refused(make, model):
         *(("steps", value, ValueError) for value in (-1, 2**53 + 1, 10**400)),
     ],
 )
-def test_values_refused_when_written(name, value, error):
+def test_attributes_refuse_invalid_values(name, value, error):
     optimizer = Adam(model_of())
     optimizer.step(gradients_of(optimizer.model, 0))
-    assert_unspoilt(optimizer, error, f"{name}: expected", lambda: setattr(optimizer, name, value))
+    assert_unchanged(optimizer, error, f"{name}: expected", lambda: setattr(optimizer, name, value))
 
 
-def test_values_taken_when_written():
+def test_attributes_accept_valid_values():
     optimizer = Adam(model_of())
     for value in (0, 1, np.float32(0.5), np.float64(0.25), np.int64(2)):
         optimizer.lr = value
@@ -338,7 +338,7 @@ def test_values_taken_when_written():
 
 
 @pytest.mark.parametrize("make", [Adam, lambda model: SGD(model, 0.1, momentum=0.5)])
-def test_what_a_checkpoint_compares_cannot_be_written(make):
+def test_settings_that_a_checkpoint_compares_cannot_be_set(make):
     optimizer = make(model_of())
     for name in ("model", "config", "weight_decay", *(set(optimizer.config) - {"lr"})):
         with pytest.raises(AttributeError):
@@ -360,20 +360,20 @@ MAKERS = [
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_gradients_that_are_not_finite_make_no_step(make, bad, dtype, monkeypatch):
-    monkeypatch.setattr(optimizers, "_GROUPED", 5)  # the bad one comes when some pieces are done
+    monkeypatch.setattr(optimizers, "_GROUPED", 5)  # several groups are updated before the bad gradient
     model = model_of(dtype)
     optimizer = make(model)
     optimizer.step(gradients_of(model, 0))
     grads = gradients_of(model, 1)
     grads["2.weight"][1, 3] = bad
-    assert_unspoilt(
+    assert_unchanged(
         optimizer,
         FloatingPointError,
         r"grads\['2.weight'\]: expected finite numbers, got",
         lambda: optimizer.step(grads),
     )
     optimizer.lr = 0.0
-    assert_unspoilt(optimizer, FloatingPointError, r"grads\['2.weight'\]", lambda: optimizer.step(grads))
+    assert_unchanged(optimizer, FloatingPointError, r"grads\['2.weight'\]", lambda: optimizer.step(grads))
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -382,7 +382,7 @@ def test_a_rate_beyond_the_dtype_makes_no_step(make):
     optimizer = make(model)
     optimizer.step(gradients_of(model, 0))
     optimizer.lr = 1e308
-    assert_unspoilt(
+    assert_unchanged(
         optimizer,
         FloatingPointError,
         r"parameters\['.*'\]: a step with lr = 1e\+308 gives",
@@ -394,7 +394,7 @@ def test_a_rate_beyond_the_dtype_makes_no_step(make):
 
 def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step():
     optimizer = Adam(Linear(1, 1, bias=False))
-    assert_unspoilt(
+    assert_unchanged(
         optimizer,
         FloatingPointError,
         r"grads\['weight'\]: too large, up to 1e\+30, for float32",
@@ -402,7 +402,7 @@ def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step():
     )
 
 
-def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
+def test_a_step_whose_parameters_cannot_be_replaced_is_not_counted(monkeypatch):
     model = model_of()
     optimizer = Adam(model)
     optimizer.step(gradients_of(model, 0))
@@ -413,7 +413,7 @@ def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "replace_parameters", interrupt)
-    assert_unspoilt(optimizer, KeyboardInterrupt, None, lambda: optimizer.step(gradients_of(model, 1)))
+    assert_unchanged(optimizer, KeyboardInterrupt, None, lambda: optimizer.step(gradients_of(model, 1)))
     monkeypatch.undo()
     for each in (optimizer, whole):
         each.step(gradients_of(model, 2))
@@ -425,7 +425,7 @@ def test_a_step_that_cannot_be_taken_over_is_not_counted(monkeypatch):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_state_that_would_spoil_the_training_is_refused(make):
+def test_a_state_with_invalid_values_is_refused(make):
     optimizer = make(model_of())
     optimizer.step(gradients_of(optimizer.model, 0))
     state = optimizer.state_dict()
@@ -439,7 +439,7 @@ def test_a_state_that_would_spoil_the_training_is_refused(make):
         *((name, -abs(state[name]) - 1, ValueError) for name in arrays if name.startswith("exp_avg_sq")),
     ]
     for name, value, error in cases:
-        assert_unspoilt(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))
+        assert_unchanged(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))
     optimizer.load_state_dict(state | {"step": np.int32(3), "lr": 1})
     assert (optimizer.steps, optimizer.lr) == (3, 1.0)
 
@@ -456,10 +456,10 @@ def test_shared_layers_get_the_sum_of_their_gradients():
 
     y, _, tape = model.forward(x)
     SGD(model, 1.0).step(model.backward(tape, y))
-    taken = before["0.weight_hh_l0"] - model.parameters["0.weight_hh_l0"]
-    for place in ((0, 0), (5, 2), (11, 1)):
+    gradient = before["0.weight_hh_l0"] - model.parameters["0.weight_hh_l0"]
+    for index in ((0, 0), (5, 2), (11, 1)):
         moved = [before["0.weight_hh_l0"].copy() for _ in range(2)]
-        moved[0][place] += 1e-6
-        moved[1][place] -= 1e-6
+        moved[0][index] += 1e-6
+        moved[1][index] -= 1e-6
         slope = (loss(**{"0.weight_hh_l0": moved[0]}) - loss(**{"0.weight_hh_l0": moved[1]})) / 2e-6
-        assert taken[place] == pytest.approx(slope, rel=1e-6)
+        assert gradient[index] == pytest.approx(slope, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Vocabularies, and texts to learn from."""
+"""Vocabularies, and texts for training."""
 
 import json
 import math
@@ -23,12 +23,12 @@ from lstm_cy.text import (
     vocabulary_from_json,
 )
 
-any_text = st.text(st.characters(codec=None), max_size=50)  # lone surrogates and NUL among them
+any_text = st.text(st.characters(codec=None), max_size=50)  # with lone surrogates and NUL
 
 
 @given(any_text, any_text, st.integers(1, 3))
 @example("a\ufffdb\ufffd", "\ufffe", 1)  # the unknown symbol itself
-def test_tokens_are_those_of_a_dict(text, other, min_count):
+def test_tokens_equal_those_of_a_dict(text, other, min_count):
     counts = Counter(text)
     known = sorted(c for c, n in counts.items() if n >= min_count and c != "\ufffd")
     token = {c: 1 + i for i, c in enumerate(known)}
@@ -44,7 +44,7 @@ def test_tokens_are_those_of_a_dict(text, other, min_count):
 
 
 @given(any_text)
-def test_a_vocabulary_comes_back_from_json(text):
+def test_a_vocabulary_round_trips_through_json(text):
     vocabulary = Vocabulary(text)
     again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
     assert again == vocabulary
@@ -57,19 +57,19 @@ def test_order_and_repetition_do_not_matter():
     assert Vocabulary("abc") != "abc"
 
 
-def test_an_empty_vocabulary_knows_nothing():
+def test_empty_vocabularies_texts_and_tokens():
     assert Vocabulary("").encode("ab").tolist() == [0, 0]
     assert Vocabulary("ab").encode("").shape == (0,)
     assert Vocabulary("ab").decode([]) == ""
 
 
 @pytest.mark.parametrize("tokens", [[3], [-1], [0, 1, 2, 99]])
-def test_a_token_that_there_is_not(tokens):
+def test_tokens_out_of_range_are_refused(tokens):
     with pytest.raises(ValueError, match=r"tokens: expected 0 to 2, got"):
         Vocabulary("ab").decode(tokens)
 
 
-def test_vocabulary_refuses_what_is_not_text():
+def test_vocabulary_refuses_wrong_types():
     with pytest.raises(TypeError, match="characters: expected a str, got list"):
         Vocabulary(["a"])
     with pytest.raises(TypeError, match="text: expected a str, got bytes"):
@@ -135,7 +135,7 @@ def test_words_round_trip(text, other):
 def test_the_most_frequent_words_are_known():
     text = "x y z y z z w \ufffd\ufffd\ufffd\ufffd"
     assert Words.from_text(text, size=3).words == [" y", " z"]
-    assert Words.from_text(text, size=4).words == [" y", " z", "x"]  # of those that come once, the first
+    assert Words.from_text(text, size=4).words == [" y", " z", "x"]  # of words that occur once, the first
     assert Words.from_text(text, min_count=2).words == [" y", " z"]
     assert len(Words.from_text(" ".join(map(str, range(20_000))))) == 10_000
 
@@ -156,28 +156,28 @@ def test_bytes_round_trip(data):
     assert vocabulary.missing(data) == []
 
 
-def test_a_character_comes_when_its_last_byte_is_there():
-    said = []
+def test_a_character_is_yielded_after_its_last_byte():
+    passed = []
 
     def tokens():
         for token in "aé中\U0001f600".encode() + b"\xe4z\xc3":
-            said.append(token)
+            passed.append(token)
             yield token
 
-    seen = [(piece, len(said)) for piece in Bytes().pieces(tokens())]
+    seen = [(piece, len(passed)) for piece in Bytes().pieces(tokens())]
     assert seen == [
         *(("a", 1), ("é", 3), ("中", 6), ("\U0001f600", 10)),
         *(("\udce4z", 12), ("\udcc3", 13)),
     ]
 
 
-def test_missing_tells_what_a_vocabulary_does_not_cover():
+def test_missing_returns_the_symbols_outside_the_vocabulary():
     assert Vocabulary("abc").missing("xaybxcz") == ["x", "y", "z"]
     assert Words(["a", " b"]).missing("a b c d c") == [" c", " d"]
     assert Vocabulary("abc").missing("cab") == Words(["a"]).missing("a") == []
 
 
-def test_words_and_bytes_refuse_what_is_not_theirs():
+def test_words_and_bytes_refuse_wrong_types_and_tokens():
     with pytest.raises(TypeError, match="words: expected a str, got int"):
         Words([1])
     with pytest.raises(TypeError, match="text: expected a str, got bytes"):
@@ -192,7 +192,7 @@ def test_words_and_bytes_refuse_what_is_not_theirs():
 
 
 @pytest.mark.parametrize("value", [None, "words", [], {}, {"words": "ab"}, {"words": [1]}, {"bytes": 8}])
-def test_json_of_no_level_is_refused(value):
+def test_json_of_an_unknown_level_is_refused(value):
     with pytest.raises(ValueError, match="vocabulary: expected"):
         vocabulary_from_json(value)
     for kind in LEVELS.values():
@@ -200,7 +200,7 @@ def test_json_of_no_level_is_refused(value):
             kind.from_json(value)
 
 
-def test_vocabularies_of_files_written_before_there_were_levels():
+def test_vocabularies_from_files_of_versions_without_levels():
     assert vocabulary_from_json({"characters": "abc"}) == Vocabulary("abc")
 
 
@@ -236,7 +236,7 @@ def test_standard_library_text_is_the_same_source_each_time():
         assert file.read() in text
 
 
-def test_standard_library_text_leaves_out_tests_and_what_is_not_utf8(tmp_path, monkeypatch):
+def test_standard_library_text_leaves_out_tests_and_files_that_are_not_utf8(tmp_path, monkeypatch):
     files = {"b.py": b"two\n", "a.py": b"one\n", "_c.py": b"no\n", "d.py": b"\xff", "e.txt": b"no\n"}
     files |= {"json/z.py": b"three\n", "json/test/t.py": b"no\n", "site-packages/s.py": b"no\n"}
     for name, content in files.items():
@@ -254,7 +254,7 @@ def test_a_python_without_sources(tmp_path, monkeypatch):
 
 
 @given(st.integers(2, 40), st.integers(1, 12))
-def test_each_column_goes_on_where_the_one_before_ends(n, batch_size):
+def test_each_column_continues_where_the_one_before_ends(n, batch_size):
     tokens = np.arange(n) * 7
     steps = (n - 1) // batch_size
     if steps == 0:
@@ -281,14 +281,14 @@ def test_unigram_entropy():
 
 
 @pytest.mark.parametrize("function", [unigram_entropy, lambda tokens: columns(tokens, 2)])
-def test_tokens_are_integers_in_a_row(function):
+def test_tokens_must_be_integers_on_one_axis(function):
     with pytest.raises(ValueError, match=r"tokens: expected shape \(N,\), got \(2, 2\)"):
         function([[1, 2], [3, 4]])
     with pytest.raises(TypeError, match="tokens: expected integers"):
         function([0.5, 1.5, 2.5])
 
 
-def test_no_tokens_have_no_entropy():
+def test_unigram_entropy_needs_a_token():
     with pytest.raises(ValueError, match="tokens: expected at least one"):
         unigram_entropy([])
 

@@ -1,4 +1,4 @@
-"""training.py against the loop written out by hand, and against itself when it is killed."""
+"""fit against a training loop written out by hand; runs that are killed and resumed against runs that are not."""
 
 import functools
 import importlib.util
@@ -44,7 +44,7 @@ def model_of(*, batch_first=False, dropout=0.0, dtype="float64", size=5):
 
 
 def arrays(*, batch_first=False, rows=ROWS, seed=0):
-    """x (T, B, 2) and y (T, B, 3), or rows first."""
+    """Return x (T, B, 2) and y (T, B, 3), or rows first."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(STEPS, rows, 2)), rng.normal(size=(STEPS, rows, 3))
     return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if batch_first else (x, y)
@@ -55,13 +55,13 @@ def bits(arrays):
 
 
 def train(model, data, **options):
-    """fit with what a test is not about."""
+    """Call fit with default options."""
     options = {"loss": mse, "optimizer": Adam(model, 0.01), "epochs": 1, "progress": False} | options
     return fit(model, data, **options)
 
 
 class Recorder:
-    """A loss that keeps what it was given."""
+    """A loss that records its arguments."""
 
     def __init__(self):
         self.calls = []
@@ -75,7 +75,7 @@ class Recorder:
 
 
 def by_hand(model, x, y, lengths, *, batch_first, bptt, epochs, clip_norm, seed):
-    """What fit is documented to do, with the rows first."""
+    """Train as fit is documented to do; x and y have the rows first."""
     optimizer, history = Adam(model, 0.05), []
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
@@ -104,7 +104,7 @@ def by_hand(model, x, y, lengths, *, batch_first, bptt, epochs, clip_norm, seed)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("bptt", [None, 3, 7, 100])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_fit_is_the_loop_written_by_hand(batch_first, bptt, ragged):
+def test_fit_equals_the_loop_written_by_hand(batch_first, bptt, ragged):
     x, y = arrays(batch_first=True)
     lengths = LENGTHS if ragged else np.full(ROWS, STEPS)
     options = {"bptt": bptt, "epochs": 3, "clip_norm": 0.2, "seed": 11}
@@ -131,7 +131,7 @@ def test_windows_carry_the_state_and_no_gradient():
     assert [len(target) for _, target, _ in seen.calls] == [3, 3, 1]
 
 
-def test_every_row_comes_once_an_epoch_in_an_order_of_its_own():
+def test_each_epoch_has_every_row_once_in_an_order_of_its_own():
     x, y = np.zeros((STEPS, ROWS, 2)), np.broadcast_to(np.arange(ROWS)[:, None], (STEPS, ROWS, 3))
     orders = []
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_rows_of_x_y_and_lengths_stay_together():
     marks = np.arange(ROWS) / ROWS
     x = np.broadcast_to(marks[:, None], (STEPS, ROWS, 2))
     seen = Recorder()
-    model = LSTM.from_gates(  # tells tanh(tanh(x)) and forgets it
+    model = LSTM.from_gates(  # its output is tanh(tanh(x)) of the current step
         forget=(np.zeros((2, 4)), [-50.0] * 2),
         input=(np.zeros((2, 4)), [50.0] * 2),
         output=(np.zeros((2, 4)), [50.0] * 2),
@@ -166,7 +166,7 @@ def test_rows_of_x_y_and_lengths_stay_together():
 
 
 @pytest.mark.parametrize("bptt", [None, 2])
-def test_what_stands_past_the_lengths_has_no_say(bptt):
+def test_values_past_the_lengths_have_no_effect(bptt):
     x, y = arrays()
     clean, dirty = model_of(), model_of()
     histories = [train(clean, (x, y, LENGTHS), bptt=bptt, epochs=2, batch_size=3)]
@@ -187,7 +187,7 @@ def test_batches_are_cut_after_their_longest_row():
     assert sorted(keywords["lengths"]) == sorted(lengths)
 
 
-def test_windows_without_steps_are_passed_over():
+def test_windows_without_steps_are_skipped():
     seen = Recorder()
     x, y = arrays()
     lengths = np.array([1, 4, 0, 0, 2, 0, 0, 0, 0, 0])
@@ -197,7 +197,7 @@ def test_windows_without_steps_are_passed_over():
 
 @pytest.mark.parametrize("bptt", [None, 3])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_the_losses_are_the_means_over_all_that_counts(ragged, bptt):
+def test_the_losses_are_means_over_all_counted_steps(ragged, bptt):
     data = (*arrays(), LENGTHS) if ragged else arrays()
     held_out = (*arrays(rows=6, seed=1), LENGTHS[:6]) if ragged else arrays(rows=6, seed=1)
     model = model_of()
@@ -219,7 +219,7 @@ def test_validation_of_ragged_rows_in_both_directions():
     np.testing.assert_allclose([*history.loss, *history.validation], [expected] * 2, rtol=1e-12)
 
 
-def test_validation_is_inference_and_leaves_training_alone():
+def test_validation_uses_inference_and_does_not_affect_training():
     with_validation, without = model_of(dropout=0.4), model_of(dropout=0.4)
     held_out = arrays(rows=5, seed=1)
     history = train(with_validation, arrays(), epochs=3, batch_size=4, validation=held_out)
@@ -230,7 +230,7 @@ def test_validation_is_inference_and_leaves_training_alone():
 
 
 def last_step(prediction, target, batch_first=False):
-    """Cross entropy of each row's last step."""
+    """Return the cross entropy of each row's last step, and its gradient."""
     last = np.s_[:, -1] if batch_first else np.s_[-1]
     gradient = np.zeros_like(prediction)
     loss, gradient[last] = cross_entropy(prediction[last], target)
@@ -238,21 +238,21 @@ def last_step(prediction, target, batch_first=False):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_one_target_a_row(batch_first):
+def test_one_target_per_row(batch_first):
     x, _ = arrays(batch_first=batch_first, rows=40)
     y = (x[:, -1] if batch_first else x[-1]).argmax(-1)
     model = model_of(batch_first=batch_first)
     history = train(model, (x, y), loss=last_step, optimizer=Adam(model, 0.03), epochs=30, validation=(x, y))
-    assert history.validation[-1] < 0.2  # log 2 = 0.69 is what knowing nothing costs
+    assert history.validation[-1] < 0.2  # a model that has learned nothing has log 2 = 0.69
     still = train(model, (x, y), loss=last_step, optimizer=SGD(model, 0.0), batch_size=13)
     assert still.loss[0] == pytest.approx(last_step(model(x)[0], y, batch_first)[0], rel=1e-12)
 
 
-# what a target is of, and what counts
+# targets per row and per step, and the elements that count
 
 
 class Last(Layer):
-    """A layer of a user's own, which drops the time axis."""
+    """A user-defined layer that removes the time axis."""
 
     def __init__(self, axis):
         self.axis, self.config, self.dtype, self._parameters = axis, {"axis": axis}, None, {}
@@ -278,7 +278,7 @@ def reading_out(outputs, *, batch_first=False, own=False):
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("options", [{}, {"batch_size": 4}, {"validation": True}, {"data": "callable"}])
-def test_as_many_targets_a_row_as_steps_and_rows(options, batch_first, own):
+def test_targets_per_row_with_as_many_columns_as_steps_and_rows(options, batch_first, own):
     size = 6
     x, y = np.random.default_rng(0).normal(size=(size, size, 2)), np.arange(36.0).reshape(size, size)
     options = dict(options)
@@ -299,7 +299,7 @@ def test_as_many_targets_a_row_as_steps_and_rows(options, batch_first, own):
     assert still.loss[0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_as_many_targets_a_row_as_steps_with_lengths():
+def test_targets_per_row_with_as_many_columns_as_steps_and_lengths():
     x, y = np.random.default_rng(0).normal(size=(3, 6, 2)), np.arange(18.0).reshape(3, 6)
     model, seen = reading_out(6, batch_first=True), Recorder()
     train(model, (x, y, [2, 4, 3]), loss=seen)
@@ -308,7 +308,7 @@ def test_as_many_targets_a_row_as_steps_with_lengths():
     assert sorted(keywords["lengths"]) == [2, 3, 4]
 
 
-def test_a_model_of_tokens_whose_targets_are_as_many_as_steps_and_rows():
+def test_a_model_of_tokens_with_as_many_targets_as_steps_and_rows():
     tokens = np.random.default_rng(0).integers(9, size=(4, 4))
     y = np.arange(16.0).reshape(4, 4)
     layers = Embedding(9, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1)
@@ -322,14 +322,14 @@ def test_a_model_of_tokens_whose_targets_are_as_many_as_steps_and_rows():
     assert (np.diff(target, axis=0) == 4).all()
 
 
-def test_labels_of_ctc_are_of_rows_even_where_they_are_as_many_as_steps_and_rows():
+def test_targets_of_ctc_are_per_row_even_if_as_many_as_steps_and_rows():
     x, y = np.random.default_rng(0).normal(size=(3, 3, 2)), np.array([[1, 2, 1], [2, 1, 0], [2, 0, 0]])
     model = Sequential(LSTM(2, 4, dtype="float64", seed=0), Linear(4, 3, dtype="float64", seed=1))
     still = train(model, (x, y), loss=ctc, optimizer=SGD(model, 0.0), batch_size=1)
     assert still.loss[0] == pytest.approx(ctc(model(x)[0], y)[0], rel=1e-12)
 
 
-def test_a_model_with_steps_of_one_step_only_and_one_without():
+def test_one_step_of_models_with_and_without_a_time_axis():
     x = np.ones((1, 1, 2))
     for model, y, per_step in ((model_of(), np.ones((1, 1, 3)), True), (reading_out(1), np.ones((1, 1)), False)):
         seen = Recorder()
@@ -339,7 +339,7 @@ def test_a_model_with_steps_of_one_step_only_and_one_without():
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(batch_first):
+def test_targets_that_do_not_fit_the_output_are_refused_before_the_first_step(batch_first):
     x, y = arrays(batch_first=batch_first)
     model = reading_out(3, batch_first=batch_first)
     expected = r"data: y: expected a target per row, \(10,\) and more, because the model gives one output per row"
@@ -356,7 +356,7 @@ def test_targets_that_do_not_suit_the_output_are_refused_before_the_first_step(b
 
 
 class Own(Layer):
-    """A model of a user's own, which has what training needs and no more."""
+    """A user-defined model that has only the methods that training needs."""
 
     dtype = np.dtype("float64")
 
@@ -375,9 +375,9 @@ class Own(Layer):
         self.inner.replace_parameters(arrays)
 
 
-def test_a_model_of_ones_own_needs_no_call_to_be_trained():
+def test_a_user_defined_model_needs_no_call_method_for_training():
     x, y = arrays(batch_first=True)
-    with pytest.raises(ValueError, match="y: expected a target per row"):  # its output has the steps first
+    with pytest.raises(ValueError, match="y: expected a target per row"):  # axis 0 of its output is the steps
         train(Own(), (x, y[:7]))
     seen = Recorder()
     train(Own(), (x, y[:, 0]), loss=lambda p, t: seen(p, t))
@@ -385,7 +385,7 @@ def test_a_model_of_ones_own_needs_no_call_to_be_trained():
     assert prediction.shape == (STEPS, ROWS, 3) and target.shape == (ROWS, 3)
 
 
-def test_padding_that_is_no_token_is_not_looked_at():
+def test_padding_may_hold_values_that_are_not_tokens():
     tokens = np.array([[1, 2], [3, -1], [-1, -1]])
     model = Sequential(Embedding(4, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1), Readout())
     train(model, (tokens, np.zeros((2, 4)), [2, 1]), batch_size=1)
@@ -419,7 +419,7 @@ weighted = functools.partial(cross_entropy, weight=[0.5, 2.0, 1.0])
     ],
 )
 def test_the_loss_does_not_depend_on_how_rows_are_batched(per_step, loss, batch_first):
-    """Nor on rows of length 0, whose targets would be wrong for the loss."""
+    """It does not depend on rows of length 0 either, whose targets would be invalid for the loss."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(STEPS, ROWS, 2))
     shape = (STEPS, ROWS) if per_step else (ROWS,)
@@ -445,12 +445,12 @@ def test_the_loss_does_not_depend_on_how_rows_are_batched(per_step, loss, batch_
     assert losses[0] < 100
     rows = np.flatnonzero(LENGTHS)
     axis = int(not batch_first)
-    there = x.take(rows, axis), y.take(rows, axis if per_step and loss is not ctc else 0)
-    alone = train(model, (*there, LENGTHS[rows]), loss=loss, optimizer=SGD(model, 0.0))
+    not_empty = x.take(rows, axis), y.take(rows, axis if per_step and loss is not ctc else 0)
+    alone = train(model, (*not_empty, LENGTHS[rows]), loss=loss, optimizer=SGD(model, 0.0))
     assert alone.loss[0] == pytest.approx(losses[0], rel=1e-12)
 
 
-def test_rows_of_length_0_do_not_move_the_parameters():
+def test_rows_of_length_0_do_not_affect_the_parameters():
     x, y, models = arrays()[0], arrays()[1][0], [reading_out(3), reading_out(3)]
     train(models[0], (x, y, LENGTHS), optimizer=SGD(models[0], 0.1), batch_size=ROWS)
     rows = np.flatnonzero(LENGTHS)
@@ -467,7 +467,7 @@ def own_cross_entropy(prediction, target):
     "loss", [cross_entropy, functools.partial(cross_entropy, ignore_index=-100), own_cross_entropy]
 )
 @pytest.mark.parametrize("bptt", [None, 2])
-def test_batches_and_windows_with_nothing_to_count_are_passed_over(bptt, loss, capsys):
+def test_batches_and_windows_with_nothing_to_count_are_skipped(bptt, loss, capsys):
     x = arrays()[0]
     y = np.random.default_rng(0).integers(3, size=(STEPS, ROWS))
     y[:, ::3] = -100
@@ -488,7 +488,7 @@ def test_batches_and_windows_with_nothing_to_count_are_passed_over(bptt, loss, c
         if (y[:, row] != -100).any():
             losses.append(cross_entropy(model(x[:, [row]])[0], y[:, [row]])[0])
             counts.append(int((y[:, row] != -100).sum()))
-    if loss is not own_cross_entropy:  # which does not say how much it counts
+    if loss is not own_cross_entropy:  # fit does not know the weights of this loss
         np.testing.assert_allclose([*still.loss, *still.validation], np.average(losses, weights=counts), rtol=1e-12)
 
 
@@ -507,7 +507,7 @@ def test_a_window_with_nothing_to_count_carries_the_state():
     np.testing.assert_allclose(np.concatenate(seen), model(x)[0][:, rows], rtol=0, atol=1e-14)
 
 
-def test_weights_of_0_are_passed_over():
+def test_batches_whose_classes_have_weight_0_are_skipped():
     x, y = arrays()[0], np.zeros((STEPS, ROWS), int)
     y[:, 4] = 1
     model = model_of()
@@ -519,7 +519,7 @@ def test_weights_of_0_are_passed_over():
     assert np.isfinite(history.loss[0])
 
 
-def test_callables_may_give_batches_with_nothing_to_count():
+def test_callables_may_yield_batches_with_nothing_to_count():
     x, y = arrays()
     nothing = [(x[:, :0], y[:, :0]), (x[:0], y[:0]), (x, y, 0 * LENGTHS)]
     models = model_of(), model_of()
@@ -532,7 +532,7 @@ def test_callables_may_give_batches_with_nothing_to_count():
         train(model_of(), (x, y), validation=lambda epoch: nothing)
 
 
-def given_up(prediction, target):
+def uncountable(prediction, target):
     raise NothingToCount("nothing to count")
 
 
@@ -552,7 +552,7 @@ def given_up(prediction, target):
         ),
         ((arrays()[0][:0], np.zeros((0, ROWS, 3))), mse, "y: expected at least one target to count"),
         ((*arrays(), 0 * LENGTHS), mse, "lengths: expected one above 0"),
-        (arrays(), given_up, "expected at least one step to count in epoch 1"),
+        (arrays(), uncountable, "expected at least one step to count in epoch 1"),
     ],
 )
 def test_data_with_nothing_to_count_are_refused_before_the_first_step(data, loss, message):
@@ -561,7 +561,7 @@ def test_data_with_nothing_to_count_are_refused_before_the_first_step(data, loss
     with pytest.raises(ValueError, match="data: " + message):
         train(model, data, loss=loss)
     assert bits(model.parameters) == before
-    if loss is not given_up:
+    if loss is not uncountable:
         x, y = data[0], data[1] * 0 if data[1].dtype.kind == "i" else arrays()[1]
         with pytest.raises(ValueError, match="validation: " + message):
             train(model, (arrays()[0], y) if len(x) else arrays(), loss=loss, validation=data)
@@ -569,7 +569,7 @@ def test_data_with_nothing_to_count_are_refused_before_the_first_step(data, loss
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_the_loss_gets_the_keywords_it_needs(batch_first):
+def test_the_loss_receives_the_keywords_it_needs(batch_first):
     x, y = arrays(batch_first=batch_first)
     order = {"batch_first": True} if batch_first else {}
     seen = Recorder()
@@ -582,7 +582,7 @@ def test_the_loss_gets_the_keywords_it_needs(batch_first):
     assert history.loss == train(model_of(batch_first=batch_first), (x, y)).loss
 
 
-def test_callables_give_the_batches():
+def test_callables_yield_the_batches():
     x, y = arrays()
     called = []
 
@@ -598,11 +598,11 @@ def test_callables_give_the_batches():
     assert [target.shape[:2] for _, target, _ in seen.calls] == [(7, 3), (4, 2)] * 4
     assert ["lengths" in keywords for *_, keywords in seen.calls] == [False, True] * 4
 
-    cut, given = model_of(), model_of()
+    from_arrays, from_callable = model_of(), model_of()
     order = [np.random.default_rng([0, epoch]).permutation(ROWS) for epoch in range(2)]
-    train(cut, (x, y), epochs=2, batch_size=5)
-    train(given, lambda epoch: ((x[:, r], y[:, r]) for r in np.split(order[epoch], 2)), epochs=2)
-    assert bits(cut.parameters) == bits(given.parameters)
+    train(from_arrays, (x, y), epochs=2, batch_size=5)
+    train(from_callable, lambda epoch: ((x[:, r], y[:, r]) for r in np.split(order[epoch], 2)), epochs=2)
+    assert bits(from_arrays.parameters) == bits(from_callable.parameters)
 
 
 def test_an_lstm_alone_and_a_model_without_one():
@@ -629,26 +629,26 @@ def test_a_character_model_learns():
     x, y = text[:-1].reshape(1, -1), text[1:].reshape(1, -1)
     model = Sequential(Embedding(4, 4, seed=0), LSTM(4, 12, batch_first=True, seed=1), Linear(12, 4, seed=2))
     history = train(model, (x, y), loss=cross_entropy, optimizer=Adam(model, 0.03), epochs=8, bptt=20, clip_norm=1.0)
-    assert history.loss[-1] < 0.1  # whether 3 or 1 follows a 2 shows only from what came before
+    assert history.loss[-1] < 0.1  # whether 3 or 1 follows a 2 depends on the character before the 2
 
 
 def test_the_data_is_not_changed_and_may_be_read_only_or_lists():
     x, y = arrays()
-    kept = x.copy(), y.copy()
+    copies = x.copy(), y.copy()
     x.flags.writeable = y.flags.writeable = False
     one, other = model_of(), model_of()
     train(one, (x, y), epochs=2)
     train(other, [x.tolist(), y.tolist()], epochs=2)
     assert bits(one.parameters) == bits(other.parameters)
-    np.testing.assert_array_equal(x, kept[0])
-    np.testing.assert_array_equal(y, kept[1])
+    np.testing.assert_array_equal(x, copies[0])
+    np.testing.assert_array_equal(y, copies[1])
 
 
 # when to stop
 
 
 class Scripted:
-    """A loss that tells given validation losses, one an epoch; the validation data are the single row."""
+    """A loss with given validation losses, one per epoch; data of a single row are the validation data."""
 
     def __init__(self, *values):
         self.values = iter(values)
@@ -661,7 +661,7 @@ class Scripted:
 @pytest.mark.parametrize(
     ("values", "patience", "epochs", "best"),
     [
-        ([3.0, 2.0, 2.0, 2.5, 1.0], 2, 4, 1),  # as good is not better
+        ([3.0, 2.0, 2.0, 2.5, 1.0], 2, 4, 1),  # an equal loss is not an improvement
         ([3.0, 2.0, 2.5, 1.0, 1.5], 2, 5, 3),
         ([3.0, np.nan, 2.0, np.nan, np.nan], 2, 5, 2),
         ([np.nan, np.nan, 2.0, 1.0, 0.5], 1, 2, 0),
@@ -669,7 +669,7 @@ class Scripted:
         ([1.0, 2.0, 3.0, 4.0, 5.0], 9, 5, 0),
     ],
 )
-def test_patience_stops_and_puts_the_best_parameters_back(values, patience, epochs, best):
+def test_patience_stops_and_restores_the_best_parameters(values, patience, epochs, best):
     model, after = model_of(), []
     history = train(
         model,
@@ -695,7 +695,7 @@ def test_without_patience_the_last_parameters_stay():
     assert bits(model.parameters) == after[1]
 
 
-def test_callbacks_see_the_history_and_may_stop():
+def test_callbacks_receive_the_history_and_may_stop_the_training():
     seen = []
     history = train(
         model_of(),
@@ -707,7 +707,7 @@ def test_callbacks_see_the_history_and_may_stop():
     assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_history_in_words():
+def test_repr_of_a_history():
     assert repr(History()) == "History(epochs=0, best_epoch=None)"
     assert repr(History([2.0, 1.0], [], [0.1, 0.1])) == "History(epochs=2, loss=1, best_epoch=1)"
     history = History([2.0, 1.0], [0.5, 0.75], [0.1, 0.1])
@@ -718,7 +718,7 @@ def test_history_in_words():
 
 
 def long_run(path, *, epochs=6, loss=mse, resume=False, patience=None, **others):
-    """A training with a bit of everything; returns the model, its optimizer and the history."""
+    """Train with many options; return the model, its optimizer and the history."""
     model = model_of(dropout=0.2, dtype="float32")
     optimizer = Adam(model, 0.02, weight_decay=0.01)
 
@@ -742,7 +742,7 @@ def long_run(path, *, epochs=6, loss=mse, resume=False, patience=None, **others)
 
 
 def interrupting(error, call):
-    """A loss that raises at its call-th call."""
+    """Return a loss that raises `error` at the call with number `call`."""
     calls = itertools.count(1)
 
     def loss(*arguments, **keywords):
@@ -767,7 +767,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("calls", [(1,), (40,), (12, 30), (25, 1, 2, 30)])
-def test_an_interrupted_training_resumes_to_the_bit(calls, path):
+def test_an_interrupted_training_resumes_bit_for_bit(calls, path):
     whole = long_run(path.with_name("whole.npz"))
     for call in calls:
         with pytest.raises(KeyboardInterrupt):
@@ -777,7 +777,7 @@ def test_an_interrupted_training_resumes_to_the_bit(calls, path):
 
 
 def blocked_run(path):
-    """In a process of its own: says so in the middle of the fourth epoch, and hangs there."""
+    """Print a line in the middle of the fourth epoch, and wait there for ever; runs in a separate process."""
     done, calls = [], itertools.count(1)
 
     def loss(*arguments, **keywords):
@@ -789,7 +789,7 @@ def blocked_run(path):
     long_run(path, loss=loss, callbacks=[done.append])
 
 
-def test_a_killed_training_resumes_to_the_bit(path):
+def test_a_killed_training_resumes_bit_for_bit(path):
     program = f"import test_training; test_training.blocked_run({str(path)!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     with subprocess.Popen(
@@ -803,7 +803,7 @@ def test_a_killed_training_resumes_to_the_bit(path):
     assert_same_run(resumed, long_run(path.with_name("whole.npz"), callbacks=()))
 
 
-def test_resuming_a_finished_run_goes_on_only_for_more_epochs(path):
+def test_resuming_a_finished_run_trains_only_if_epochs_is_larger(path):
     done = long_run(path)
     again = long_run(path, loss=interrupting(AssertionError, 1), resume=True)
     assert_same_run(again, done)
@@ -812,7 +812,7 @@ def test_resuming_a_finished_run_goes_on_only_for_more_epochs(path):
     assert len(fewer[2].loss) == 9
 
 
-def test_without_resume_or_without_a_file_training_starts_afresh(path):
+def test_without_resume_or_without_a_file_training_starts_from_the_beginning(path):
     fresh = long_run(path, resume=True)
     assert path.exists()
     assert_same_run(long_run(path.with_name("other.npz")), fresh)
@@ -834,21 +834,21 @@ def test_patience_counts_across_an_interruption(path):
     history = train(models[1], arrays(), loss=Scripted(*values[3:]), **options, resume=True)
     assert history.validation == values[:4]
     assert bits(models[0].parameters) == bits(models[1].parameters)
-    # and once it has stopped, it stays so
+    # a run that patience has stopped trains no more when it is resumed
     models = models[0], model_of()
     history = train(models[1], arrays(), loss=Scripted(), **options, resume=True)
     assert history.validation == values[:4]
     assert bits(models[0].parameters) == bits(models[1].parameters)
 
 
-def test_losses_that_are_not_finite_and_infinite_settings_survive(path):
+def test_a_checkpoint_keeps_losses_and_settings_that_are_not_finite(path):
     options = {"validation": arrays(rows=1), "checkpoint": path, "clip_norm": float("inf")}
     train(model_of(), arrays(), loss=Scripted(np.nan, np.inf, -np.inf), epochs=3, **options)
     history = train(model_of(), arrays(), loss=Scripted(0.5), epochs=4, resume=True, **options)
     np.testing.assert_array_equal(history.validation, [np.nan, np.inf, -np.inf, 0.5])
 
 
-def test_a_checkpoint_holds_no_pickle_and_its_settings_in_json(path):
+def test_a_checkpoint_holds_its_settings_as_json_and_no_pickle(path):
     long_run(path)
     with np.load(path, allow_pickle=False) as file:
         contents = {name: file[name] for name in file}
@@ -862,7 +862,7 @@ def test_a_checkpoint_holds_no_pickle_and_its_settings_in_json(path):
 
 
 def unchanged(path, message, *, kind=ValueError, **options):
-    """Resuming from `path` fails, in such words, and leaves model and optimizer alone."""
+    """Check that resuming from `path` fails with `message` and changes nothing; return the whole message."""
     model = options.pop("model", None) or model_of()
     optimizer = options.pop("optimizer", Adam)(model, options.pop("lr", 0.01))
     before, state = bits(model.parameters), bits(optimizer.state_dict())
@@ -875,7 +875,7 @@ def unchanged(path, message, *, kind=ValueError, **options):
 
 def test_a_checkpoint_that_does_not_fit_names_every_difference(path):
     train(model_of(), arrays(), checkpoint=path, bptt=3)
-    words = unchanged(
+    text = unchanged(
         path,
         "does not fit this call",
         model=model_of(size=6, dropout=0.5),
@@ -897,12 +897,12 @@ def test_a_checkpoint_that_does_not_fit_names_every_difference(path):
         "seed: the checkpoint has 0, this call 4",
         "validation: the checkpoint has False, this call True",
     ):
-        assert difference in words
-    assert words.count("the checkpoint has") == 10
-    words = unchanged(path, "does not fit", bptt=3, optimizer=SGD)
-    assert "optimizer.type: the checkpoint has 'Adam', this call 'SGD'" in words
-    words = unchanged(path, "does not fit", bptt=3, model=LSTM(2, 3, dtype="float64"))
-    assert "model.type: the checkpoint has 'Sequential', this call 'LSTM'" in words
+        assert difference in text
+    assert text.count("the checkpoint has") == 10
+    text = unchanged(path, "does not fit", bptt=3, optimizer=SGD)
+    assert "optimizer.type: the checkpoint has 'Adam', this call 'SGD'" in text
+    text = unchanged(path, "does not fit", bptt=3, model=LSTM(2, 3, dtype="float64"))
+    assert "model.type: the checkpoint has 'Sequential', this call 'LSTM'" in text
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused_by_name(path):
@@ -955,7 +955,7 @@ def test_a_checkpoint_with_other_arrays_is_refused(path):
             "history.seconds": np.zeros(2),
         },
     )
-    words = unchanged(path, re.escape(f"{path} does not fit this call"))
+    text = unchanged(path, re.escape(f"{path} does not fit this call"))
     for difference in (
         "parameters.2.bias: expected <f8 (3,), got no array",
         "optimizer.exp_avg.2.bias: expected <f8 (3,), got <f8 (4,)",
@@ -963,8 +963,8 @@ def test_a_checkpoint_with_other_arrays_is_refused(path):
         "best.2.bias: expected no array, got <f8 (3,)",
         "history.seconds: expected <f8 (1,), got <f8 (2,)",
     ):
-        assert difference in words
-    assert words.count("expected") == 5
+        assert difference in text
+    assert text.count("expected") == 5
     write_npz(path, good | {"optimizer.step": np.array(-1)})
     unchanged(path, re.escape(str(path)) + r".*step.*expected at least 0, got -1")
 
@@ -979,14 +979,10 @@ def deep(levels):
     return {"checkpoint": np.frombuffer(content, np.uint8)}
 
 
-def every(array, value):
-    return np.full_like(array, value)
-
-
 DAMAGES = {
     "not settings": (lambda good: header(3), "is not one that fit has written"),
     "settings in a list": (lambda good: header([{}]), "is not one that fit has written"),
-    "settings without end": (lambda good: deep(100_000), "is not one that fit has written"),
+    "endlessly nested settings": (lambda good: deep(100_000), "is not one that fit has written"),
     "deep settings": (lambda good: deep(900), "model: the checkpoint has .*, this call"),
     "many settings": (lambda good: header({"x": "y" * (1 << 20)}), "is not one that fit has written"),
     "strange settings": (lambda good: header({f"\x1b[31m{n}": n for n in range(99)}), r"\\x1b\[31m0: .*and \d+ more"),
@@ -1006,30 +1002,30 @@ DAMAGES = {
     "a rate below 0": (lambda good: {"optimizer.lr": np.array(-1.0)}, "'lr'.*got -1.0"),
     "an infinite rate": (lambda good: {"optimizer.lr": np.array(np.inf)}, "'lr'.*got inf"),
     "weights of NaN": (
-        lambda good: {"parameters.2.weight": every(good["parameters.2.weight"], np.nan)},
+        lambda good: {"parameters.2.weight": np.full_like(good["parameters.2.weight"], np.nan)},
         "parameters.2.weight: expected finite numbers",
     ),
     "infinite weights": (
-        lambda good: {"parameters.2.bias": every(good["parameters.2.bias"], -np.inf)},
+        lambda good: {"parameters.2.bias": np.full_like(good["parameters.2.bias"], -np.inf)},
         "parameters.2.bias: expected finite numbers",
     ),
     "best weights of NaN": (
-        lambda good: {"best.2.bias": every(good["best.2.bias"], np.nan)},
+        lambda good: {"best.2.bias": np.full_like(good["best.2.bias"], np.nan)},
         "best.2.bias: expected finite numbers",
     ),
     "means of NaN": (
-        lambda good: {"optimizer.exp_avg.2.bias": every(good["optimizer.exp_avg.2.bias"], np.nan)},
+        lambda good: {"optimizer.exp_avg.2.bias": np.full_like(good["optimizer.exp_avg.2.bias"], np.nan)},
         "exp_avg.2.bias.*expected finite numbers",
     ),
     "squares below 0": (
-        lambda good: {"optimizer.exp_avg_sq.2.bias": every(good["optimizer.exp_avg_sq.2.bias"], -1)},
+        lambda good: {"optimizer.exp_avg_sq.2.bias": np.full_like(good["optimizer.exp_avg_sq.2.bias"], -1)},
         "exp_avg_sq.2.bias.*expected finite numbers of at least 0, got -1.0",
     ),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_numbers_and_settings_of_a_checkpoint_are_not_taken_on_trust(name, path):
+def test_numbers_and_settings_of_a_checkpoint_are_checked(name, path):
     damage, message = DAMAGES[name]
     train(model_of(), arrays(), checkpoint=path, validation=arrays())
     good = read_npz(path)
@@ -1037,11 +1033,11 @@ def test_numbers_and_settings_of_a_checkpoint_are_not_taken_on_trust(name, path)
     if name == "more epochs than steps":
         changed["history.validation"] = np.zeros(7)
     write_npz(path, {name: array for name, array in changed.items() if array is not None})
-    words = unchanged(path, "checkpoint: " + re.escape(str(path)) + f"(?s:.*){message}", validation=arrays())
-    assert words.isprintable() and len(words) < 20_000
+    text = unchanged(path, "checkpoint: " + re.escape(str(path)) + f"(?s:.*){message}", validation=arrays())
+    assert text.isprintable() and len(text) < 20_000
 
 
-def test_what_read_history_reads(path):
+def test_read_history(path):
     assert read_history(path).loss == []
     history = train(model_of(), arrays(), checkpoint=path, epochs=2, validation=arrays())
     found = read_history(str(path))
@@ -1059,7 +1055,7 @@ def test_what_read_history_reads(path):
             read_history(bad)
 
 
-# what goes wrong
+# errors
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -1128,7 +1124,7 @@ def test_data_refused(data, error, message):
     with pytest.raises(error, match=message):
         train(model, data)
     assert bits(model.parameters) == before
-    if data is not None and not callable(data):  # validation data are held to the same, before the first step
+    if data is not None and not callable(data):  # validation data are checked like data, before the first step
         with pytest.raises(error, match=message.replace("data:", "validation:")):
             train(model, (X, Y), validation=data)
         assert bits(model.parameters) == before
@@ -1217,7 +1213,7 @@ def test_bptt_needs_lstms_that_run_forward(option):
     ],
 )
 @pytest.mark.parametrize("validation", [False, True])
-def test_what_a_loss_returns_is_checked(result, error, message, validation):
+def test_the_result_of_a_loss_is_checked(result, error, message, validation):
     def loss(prediction, target):
         if validation and target.shape[1] != 1:
             return mse(prediction, target)
@@ -1234,13 +1230,13 @@ def test_what_a_loss_returns_is_checked(result, error, message, validation):
     assert validation or bits(model.parameters) == before
 
 
-def test_values_of_a_loss_may_be_any_number():
+def test_the_value_of_a_loss_may_be_any_kind_of_number():
     for number in (1, np.float32(1), np.array(1.0), np.int64(1), True):
         history = train(model_of(), (X, Y), loss=lambda p, t, number=number: (number, np.zeros_like(p).tolist()))
         assert history.loss == [1.0] and type(history.loss[0]) is float
 
 
-def test_two_arrays_of_a_readout_need_two_gradients():
+def test_a_readout_with_two_outputs_needs_two_gradients():
     lstm = LSTM(2, 3, bidirectional=True, dtype="float64", seed=0)
     model = Sequential(lstm, Readout(bidirectional=True, merge_mode=None))
 
@@ -1269,7 +1265,7 @@ def test_two_arrays_of_a_readout_need_two_gradients():
         ([(X.astype(str), Y)], "data: x: expected real numbers, got dtype"),
     ],
 )
-def test_what_a_callable_yields_is_checked(batches, message):
+def test_the_batches_of_a_callable_are_checked(batches, message):
     model = model_of()
     before = bits(model.parameters)
     with pytest.raises(TypeError, match=message):
@@ -1289,14 +1285,14 @@ def test_targets_that_are_masked_or_of_different_lengths_are_refused():
         train(model_of(), (X, [[1.0], [1.0, 2.0]]))
 
 
-def test_a_loss_without_lengths_is_refused_where_the_data_have_them():
+def test_a_loss_without_lengths_is_refused_if_the_data_has_lengths():
     model = model_of()
     with pytest.raises(TypeError, match="loss: expected one that takes lengths=, because data has lengths"):
         train(model, (X, Y, LENGTHS), loss=lambda prediction, target: mse(prediction, target))
 
 
 @pytest.mark.parametrize(("value", "error"), [(np.nan, ValueError), (-1, ValueError), ("x", TypeError)])
-def test_a_callback_that_spoils_the_rate_is_told_so_at_once(value, error, path):
+def test_a_callback_that_sets_an_invalid_rate_raises_at_once(value, error, path):
     model = model_of()
     optimizer = Adam(model, 0.01)
     with pytest.raises(error, match="lr: expected a number"):
@@ -1304,7 +1300,7 @@ def test_a_callback_that_spoils_the_rate_is_told_so_at_once(value, error, path):
     assert optimizer.lr == 0.01 and optimizer.steps == 1
 
 
-def test_a_callback_may_say_true_as_numpy_does_and_cannot_make_training_endless():
+def test_a_callback_stops_with_a_bool_of_numpy_and_cannot_make_training_endless():
     history = train(model_of(), (X, Y), epochs=9, callbacks=[lambda history: np.bool_(len(history.loss) == 2)])
     assert len(history.loss) == 2
     for answer in (1, "stop", [0], np.array([True, False])):
@@ -1328,7 +1324,7 @@ def test_models_refused():
 # progress
 
 
-def test_plain_lines_where_tqdm_is_not(capsys, monkeypatch):
+def test_plain_lines_without_tqdm(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     history = train(model_of(), (X, Y), epochs=2, validation=(X, Y), progress=True)
     out, err = capsys.readouterr()
@@ -1352,11 +1348,11 @@ def test_plain_lines_where_tqdm_is_not(capsys, monkeypatch):
         ((X, Y), {}, "3/3"),
         ((X, Y), {"bptt": 3}, "9/9"),
         ((X, Y, LENGTHS), {}, "3/3"),
-        ((X, Y, np.full(ROWS, 6)), {"bptt": 3}, "6step"),  # how many windows there are shows on the way
+        ((X, Y, np.full(ROWS, 6)), {"bptt": 3}, "6step"),  # the number of windows is not known in advance
         (lambda epoch: [(X, Y)] * 5, {}, "5step"),
     ],
 )
-def test_a_bar_where_tqdm_is(data, options, total, capsys):
+def test_a_bar_with_tqdm(data, options, total, capsys):
     history = train(model_of(), data, batch_size=4, progress=True, **options)
     out, err = capsys.readouterr()
     assert out == ""
@@ -1383,7 +1379,7 @@ class Broken:
 
 @pytest.mark.parametrize("stream", [None, Broken(OSError(28, "full")), Broken(ValueError("closed"))])
 @pytest.mark.parametrize("bar", [True, False])
-def test_training_goes_on_where_standard_error_does_not(stream, bar, monkeypatch, capsys):
+def test_training_continues_without_a_working_standard_error(stream, bar, monkeypatch, capsys):
     if not bar:
         monkeypatch.setitem(sys.modules, "tqdm", None)
     quiet = model_of(), model_of()
@@ -1397,7 +1393,7 @@ def test_training_goes_on_where_standard_error_does_not(stream, bar, monkeypatch
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("bar", ["", "sys.modules['tqdm'] = None"])
-def test_training_goes_on_where_the_disk_of_standard_error_is_full(bar):
+def test_training_continues_if_the_disk_of_standard_error_is_full(bar):
     program = (
         f"import sys; {bar}\nimport test_training as t\nprint(t.train(t.model_of(), (t.X, t.Y), progress=True).loss)"
     )
