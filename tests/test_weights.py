@@ -288,7 +288,7 @@ def test_members_that_share_bytes_are_refused(tmp_path):
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = archive(tmp_path / "a.npz", [("w.npy", npy()), ("w.npy", npy())])
-    assert_refused(path, "member 'w' is there twice")
+    assert_refused(path, "member 'w' occurs twice")
 
 
 def test_a_member_that_is_no_array_is_refused(tmp_path):

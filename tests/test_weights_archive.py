@@ -130,7 +130,7 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
     [
         (two(place=0), "member 'b': damaged: its header has another name"),
         (two(place=5), "member 'b': damaged: its header is not where the directory says"),
-        (two(place=10**6), "member 'b': its place, 1000000, is not in the file"),
+        (two(place=10**6), "member 'b': its offset, 1000000, is not in the file"),
         (two(size=10**6), "sizes add up to more than the file"),
         (two(stored=3), "member 'b': compressed"),
         (two(method=8), "member 'b': compressed"),
@@ -138,14 +138,14 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
         (two(method=14), "member 'b': compressed"),
         (two(flags=1), "member 'b': encrypted"),
         (two(flags=64), "member 'b': encrypted"),
-        (two(crc=1), "its checksum is another"),
+        (two(crc=1), "its checksum does not match"),
         (two(size=2**32 - 1, stored=2**32 - 1), "a size is not in its ZIP directory"),
         (two(place=2**32 - 1), "a size is not in its ZIP directory"),
         (two(place=2**32 - 1, extra=struct.pack("<HHQ", 1, 8, 2**64 - 1)), "is not in the file"),
         (two(size=2**32 - 1, stored=64, extra=struct.pack("<HHQ", 1, 8, 65)), "member 'b': compressed"),
         (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)], count=2), "1 members where there should be 2"),
         (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)[:-1]]), "ends within an entry|another name"),
-        (finished(b"", [b"PK\1\3" + bytes(42)]), "an entry of its ZIP directory is none"),
+        (finished(b"", [b"PK\1\3" + bytes(42)]), "its ZIP directory has an entry without a signature"),
         (b"x" + two(), "its ZIP directory is not before its end"),
         (two() + b"x", "truncated, or not an archive"),
         (two()[1:], "its ZIP directory is not before its end"),
@@ -157,7 +157,7 @@ def test_directories_that_are_not_so(content, message):
 
 @pytest.mark.parametrize("name", ["../a", "/a", "b/../../a", "b\\a", "a\0b"])
 def test_names_that_lead_out_of_the_archive(name):
-    assert_refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "a name that leads out of the archive")
+    assert_refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "its name is a path out of the archive")
 
 
 def test_numbers_of_64_bits_are_read():

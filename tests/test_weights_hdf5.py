@@ -133,8 +133,8 @@ REFUSED = {
     lambda file: file.create_dataset("b", data="text"): "'b': expected numbers",
     lambda file: file.create_dataset("b", data=h5py.Empty("f4")): "'b': expected an array",
     lambda file: file.__setitem__("b", np.dtype("f4")): "'b': neither a group nor an array",
-    cycle: "two ways lead to",
-    twice: "two ways lead to",
+    cycle: "two references to",
+    twice: "two references to",
     number_for_text: "attribute 'text': expected one text",
     texts_for_text: "attribute 'text': expected one text",
 }

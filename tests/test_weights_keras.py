@@ -405,7 +405,7 @@ def test_models_that_are_no_chain(keras):
         (keras.Model(start, told), "lstm: return_state"),
         (keras.Model(start, h), "expected one, got"),
         (keras.Model(start, [L.LSTM(3)(start), L.LSTM(3)(start)]), "output_layers: expected one"),
-        (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|no chain"),
+        (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|not a chain"),
         (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop' is called with training"),
         (nested, "inner: a mask that enters"),
         (keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(mask))), "soft: a layer Softmax"),
@@ -708,9 +708,9 @@ def test_functional_graphs_that_are_refused(tmp_path):
 
     start = {**layer("in", kind="InputLayer"), "config": {"name": "in"}}
     for layers, message in (
-        ([start, layer("a", "b"), layer("b", "a")], "no chain"),
-        ([start, layer("b", "b")], "no chain"),
-        ([{**layer("in", "b", kind="InputLayer"), "config": {"name": "in"}}, layer("b", "in")], "no chain"),
+        ([start, layer("a", "b"), layer("b", "a")], "not a chain"),
+        ([start, layer("b", "b")], "not a chain"),
+        ([{**layer("in", "b", kind="InputLayer"), "config": {"name": "in"}}, layer("b", "in")], "not a chain"),
         ([start, layer("b", "missing")], "'missing': expected one use"),
         ([start, layer("b", "in", "in")], "'b': expected one input"),
         ([start, layer("b", "in"), layer("c", "in")], "these stand aside: c"),

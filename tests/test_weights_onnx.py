@@ -1080,7 +1080,7 @@ def test_external_data_beside_the_model_are_read(external, monkeypatch):
             lstm.parameters["weight_ih_l0"], gate_order.reorder(weights["W"][0], gate_order.ONNX)
         )
     from_onnx(path)
-    with pytest.raises(ValueError, match="tensor 'W': its data are in another file; give the path"):
+    with pytest.raises(ValueError, match="tensor 'W': its data are in another file; pass the path"):
         lstms(path.read_bytes())
 
 
@@ -1218,7 +1218,7 @@ def test_graphs_that_are_none():
     assert_refused(model([relu], outputs=["b"]), r"node 'relu' \(Relu\): its input 'a' is given by nothing")
     assert_refused(model([relu, relu], ["a"], ["b"]), "value 'b' is given twice")
     assert_refused(model([relu], ["a", "a"], ["b"]), "value 'a' is given twice")
-    assert_refused(model([relu], ["a"], ["c"]), "output 'c' is given by no node")
+    assert_refused(model([relu], ["a"], ["c"]), "no node gives output 'c'")
     assert_refused(model([], ["a"], ["a"], opset=6), "operators of version 6; versions 7 to 25")
     assert_refused(model([], ["a"], ["a"], opset=99), "operators of version 99; versions 7 to 25")
     assert_refused(model([node("Relu", ["a"] * 1000)], ["a"]), "expected 1 to 1 inputs")
@@ -1285,7 +1285,7 @@ def test_folding_takes_no_more_than_it_may(nodes, weights):
     proto = model([*nodes, plain_lstm("WR")], ["x"], weights=weights)
 
     def assert_refused_by_one():
-        with pytest.raises(ValueError, match="W = 'W': not constant, or not within what folding may take"):
+        with pytest.raises(ValueError, match="W = 'W': not constant, or over the limit of constant folding"):
             lstms(proto)
 
     assert guarded(assert_refused_by_one) < 100 << 20
@@ -1444,7 +1444,7 @@ def test_functions_in_the_place_of_operators():
     proto.functions.append(
         helper.make_function("", "Relu", ["x"], ["y"], [node("Neg", ["x"])], [helper.make_opsetid("", 17)])
     )
-    assert_refused(proto, "functions in the place of ONNX's operators: Relu")
+    assert_refused(proto, "functions that replace ONNX's operators: Relu")
 
 
 def test_an_lstm_inside_a_function_is_not_passed_over():

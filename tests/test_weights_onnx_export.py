@@ -220,7 +220,7 @@ def test_float64_outside_the_lstms(session):
     double = {"dtype": "float64", "seed": 1}
     model = Sequential(Linear(3, 4, **double), LSTM(4, 5, 2, **double), Linear(5, 2, **double))
     for made, inputs in [(model, 3), (LSTM(2, 3, 2, bidirectional=True, **double), 2)]:
-        with pytest.warns(UserWarning, match="ONNX Runtime's LSTM knows float32 only") as caught:
+        with pytest.warns(UserWarning, match="ONNX Runtime's LSTM supports float32 only") as caught:
             run = session(to_onnx(made, states=True, lengths=True))
         assert caught[0].filename == __file__
         assert_same_numbers(run, made, states=True, lengths=True, inputs=inputs)
@@ -362,18 +362,18 @@ def test_bad_arguments(call, error, message):
 def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
     options = {"proj_size": 2, "layer_norm": True, "cell_clip": 1.0, "proj_clip": 2.0, "coupled_gates": "i=1-f"}
     said = ["proj_size=2", "layer_norm=True", "cell_clip=1.0", "proj_clip=2.0", "coupled_gates='i=1-f'"]
-    with pytest.raises(ValueError, match=f"ONNX has no words for {', '.join(said)}; .npz and .safetensors"):
+    with pytest.raises(ValueError, match=f"ONNX cannot express {', '.join(said)}; .npz and .safetensors"):
         save(LSTM(3, 4, **options), tmp_path / "a.onnx")
     model = Sequential(LSTM(3, 4, proj_size=2), LSTM(2, 4), LSTM(4, 4, layer_norm=True))
-    with pytest.raises(ValueError, match="no words for 0.proj_size=2, 2.layer_norm=True;"):
+    with pytest.raises(ValueError, match="cannot express 0.proj_size=2, 2.layer_norm=True;"):
         save(model, tmp_path / "a.onnx")
     model = Sequential(
         Embedding(3, 4, mask_zero=True), LSTM(4, 4, bidirectional=True), Masking(), Readout(merge_mode=None)
     )
     said = ["0.mask_zero=True", "2.Masking", "3.Readout\\(merge_mode=None\\)"]
-    with pytest.raises(ValueError, match=f"no words for {', '.join(said)};"):
+    with pytest.raises(ValueError, match=f"cannot express {', '.join(said)};"):
         save(model, tmp_path / "a.onnx")
-    with pytest.raises(ValueError, match="no words for 1.Readout with lengths;"):
+    with pytest.raises(ValueError, match="cannot express 1.Readout with lengths;"):
         to_onnx(Sequential(LSTM(3, 4), Readout()), lengths=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -381,7 +381,7 @@ def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
 def test_narrow_weights_are_refused_with_advice(kind, tmp_path):
     narrow = character_model().quantize(kind)
-    with pytest.raises(ValueError, match=rf"no words for 1.narrow weights \({kind}; .* can load their state_dict"):
+    with pytest.raises(ValueError, match=rf"cannot express 1.narrow weights \({kind}; .* can load their state_dict"):
         save(narrow, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 

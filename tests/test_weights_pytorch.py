@@ -348,15 +348,15 @@ def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
         (tensor(count=-6), "its record holds 24"),
         (tensor(count=2**62), "its record holds 24"),
         (tensor(kind="torch DoubleStorage"), "6 elements of float64 take 48 bytes, its record holds 24"),
-        (tensor(count="6"), "a persistent id that is no tensor's storage"),
-        (tensor(key=0), "a persistent id that is no tensor's storage"),
+        (tensor(count="6"), "a persistent id that is not a tensor's storage"),
+        (tensor(key=0), "a persistent id that is not a tensor's storage"),
         (tensor(key="1"), "record 'data/1' is missing"),
         (tensor(key="../data.pkl"), "record 'data/../data.pkl' is missing"),
         (tensor(key="x" * 9999), "record 'data/xxx.* is missing"),
         (tensor(kind="torch QInt8Storage"), "torch.QInt8Storage is not among the names"),
         (tensor(kind="torch ComplexFloatStorage"), "torch.ComplexFloatStorage is not among the names"),
         (mapping(a=tensor(), b=tensor(kind="torch IntStorage")), "tensors of float32 and of int32 share it"),
-        (dumps("storage") + b"Q", "a persistent id that is no tensor's storage"),
+        (dumps("storage") + b"Q", "a persistent id that is not a tensor's storage"),
         (storage(), "a storage where a value should be"),
         (b"ctorch\nFloatStorage\n", "torch.FloatStorage where a value should be"),
         (b"ccollections\nOrderedDict\n", "collections.OrderedDict where a value should be"),
@@ -365,11 +365,11 @@ def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
         (b"ctorch._utils\n_rebuild_parameter\n)R", "with other arguments than a parameter's"),
         (b"ctorch\nSize\n)R", "with other arguments than a size"),
         (b"ctorch\ndevice\n)R", "with other arguments than a device"),
-        (b"ctorch\nFloatStorage\n)R", "a call of what cannot be called"),
+        (b"ctorch\nFloatStorage\n)R", "a call of a value that cannot be called"),
         (b"c_codecs\nencode\n" + dumps(("a", "rot13")) + b"R", "with other arguments than bytes"),
         (b"ccollections\nOrderedDict\n" + dumps(([],)) + b"R", "OrderedDict with arguments"),
-        (dumps("os.system") + b")R", "a call of what cannot be called"),
-        (b"N)R", "a call of what cannot be called"),
+        (dumps("os.system") + b")R", "a call of a value that cannot be called"),
+        (b"N)R", "a call of a value that cannot be called"),
     ],
 )
 def test_a_pickle_that_lies_about_tensors(tmp_path, opcodes, message):
@@ -421,18 +421,18 @@ def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
         (b"\xff", "unknown"),
         (b"\x8c\x02os\x8c\x06system\x93", "os.system is not among the names"),
         (b"NN\x93", "a name that is not a string"),
-        (b"Nr\xff\xff\xff\xffh\x01", "BINGET at byte 8 finds nothing there"),
-        (b"q\x01", "BINPUT at byte 2 finds nothing there"),
-        (b"\x94", "MEMOIZE at byte 2 finds nothing there"),
-        (b"t", "TUPLE at byte 2 finds nothing there"),
-        (b"N\x86", "TUPLE2 at byte 3 finds nothing there"),
-        (b"N(\x85", "TUPLE1 at byte 4 finds nothing there"),
-        (b"s", "SETITEM at byte 2 finds nothing there"),
-        (b"}(Nu", "SETITEMS at byte 5 finds nothing there"),
+        (b"Nr\xff\xff\xff\xffh\x01", "BINGET at byte 8 refers to a missing value"),
+        (b"q\x01", "BINPUT at byte 2 refers to a missing value"),
+        (b"\x94", "MEMOIZE at byte 2 refers to a missing value"),
+        (b"t", "TUPLE at byte 2 refers to a missing value"),
+        (b"N\x86", "TUPLE2 at byte 3 refers to a missing value"),
+        (b"N(\x85", "TUPLE1 at byte 4 refers to a missing value"),
+        (b"s", "SETITEM at byte 2 refers to a missing value"),
+        (b"}(Nu", "SETITEMS at byte 5 refers to a missing value"),
         (b"", "STOP|unfinished"),
         (b"NN", "unfinished"),
         (b"(N", "unfinished"),
-        (b"Na", "APPEND at byte 3 finds nothing there"),
+        (b"Na", "APPEND at byte 3 refers to a missing value"),
         (b"NNa", "expected a list to add to, got a NoneType"),
         (b"]NNs", "expected a dict to add to, got a list"),
         (b"N}b", "expected a dict to add to, got a NoneType"),
@@ -554,9 +554,9 @@ def test_archives_that_are_hostile(tmp_path):
         write(path, tensor(), {"0": os.urandom(24)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed files"
     )
     for name in ("../x", "../../etc/passwd", "data/..", "\\..\\x"):
-        assert_refused(write(path, tensor(), **{name: b"x"}), "member .*: a name that leads out of the archive")
+        assert_refused(write(path, tensor(), **{name: b"x"}), "member .*: its name is a path out of the archive")
     assert_refused(write(path, tensor(), folder="/a/"), "expected one folder")
-    assert_refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' is there twice")
+    assert_refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' occurs twice")
 
 
 def test_members_within_members_are_refused(tmp_path):
@@ -689,7 +689,7 @@ def without(*names, **changes):
             ["parametrizations.weight_hh_l0.original0 looks like", "rnn.weight_hr_l0_v looks like"],
         ),
         (LSTM(3, 5, peepholes=True, layer_norm=True).state_dict(), ["peephole_l0 looks like", "layer_norm_l0 looks"]),
-        ({**state(), "weight_ih": np.ones((20, 3))}, ["both those of an LSTM and those of an LSTMCell"]),
+        ({**state(), "weight_ih": np.ones((20, 3))}, ["tensors of both an LSTM and an LSTMCell"]),
         ({"g.weight_ih_l0": np.ones((15, 3)), "g.weight_hh_l0": np.ones((15, 5))}, ["g.weight_hh_l0 has", "of a GRU"]),
         ({"weight_ih_l0": np.ones((5, 3)), "weight_hh_l0": np.ones((5, 5))}, ["that of a plain RNN"]),
         (
@@ -927,7 +927,7 @@ def test_the_state_dict_is_a_copy():
 def test_what_pytorch_does_not_have_is_named(options, named):
     layer = LSTM(3, 5, seed=0, **options)
     for model in (layer, Sequential(layer)):
-        with pytest.raises(ValueError, match="expected what torch.nn.LSTM has too, got") as caught:
+        with pytest.raises(ValueError, match="expected only options of torch.nn.LSTM, got") as caught:
             to_state_dict(model)
         assert all(name in str(caught.value) for name in named)
 

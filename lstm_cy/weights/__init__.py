@@ -1,6 +1,6 @@
-"""Saving and loading models, by the file's suffix.
+"""Functions that save and load models; the file's suffix selects the format.
 
-The modules of the other formats, `pytorch`, `keras` and `onnx`, are loaded when they are first used.
+The modules of other formats, `pytorch`, `keras` and `onnx`, are imported at their first use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MODULES = ("keras", "onnx", "pytorch")
 
 
-if not TYPE_CHECKING:  # a name that is not there is an error for mypy too
+if not TYPE_CHECKING:  # so that mypy reports unknown names
 
     def __getattr__(name):
         if name in _MODULES:
@@ -47,23 +47,23 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
     Parameters
     ----------
     model : LSTM, Sequential or Seq2Seq
-        What to save.
+        The model.
     path : str or os.PathLike
-        Where to; the suffix decides on the format: .npz, or .safetensors or .onnx, which are extras. A file there is
-        replaced when the new one is complete and on the disk, and else stays as it was.
+        The file; its suffix selects the format: .npz, or .safetensors or .onnx, which are extras. An existing file is
+        replaced when the new one is complete and on the disk; it is unchanged if an error occurs.
     metadata : dict, optional
-        Anything JSON can hold, such as a vocabulary's `to_json`. None: the model's own `metadata`, if `load`
-        gave it some.
+        Anything JSON can hold, such as a vocabulary's `to_json`. None: the model's own `metadata`, if `load` has
+        set it.
 
     Raises
     ------
     ValueError
-        Another suffix, a layer of a type that cannot be saved, or metadata that JSON would not give back; for .onnx,
-        what `weights.onnx.to_onnx` refuses.
+        The suffix is another one, a layer's type cannot be saved, or JSON would change the metadata; for .onnx, as
+        `weights.onnx.to_onnx`.
     TypeError
-        `model` is no model, or `metadata` is no dict that JSON can hold.
+        `model` is not a model, or `metadata` is not a dict that JSON can hold.
     ImportError
-        The suffix asks for an extra that is not installed.
+        The format needs an extra that is not installed.
     OSError
         The file cannot be written.
 
@@ -84,32 +84,32 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
 
 
 def load(path: FilePath, strict: bool = False) -> Any:
-    """Load a model: one that `save` wrote, or one of another library.
+    """Load a model that `save` or another library wrote.
 
-    No code from the file is executed, and no memory is taken on the word of its header.
+    No code from the file is executed. Sizes in the file are checked before memory is allocated.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The suffix tells what it is: .npz or .safetensors, written by `save` or holding the tensors of exactly one LSTM
-        under PyTorch's names; .pt, .pth, .ckpt or .bin, such tensors saved by PyTorch; .keras, .h5 or .hdf5, a model
-        saved by Keras; .onnx.
+        The suffix determines the format: .npz or .safetensors, written by `save` or with the tensors of exactly one
+        LSTM under PyTorch's names; .pt, .pth, .ckpt or .bin, such tensors saved by PyTorch; .keras, .h5 or .hdf5, a
+        model saved by Keras; .onnx.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
 
     Returns
     -------
     LSTM, Sequential, Seq2Seq or OnnxModel
-        The model as it was saved, to the bit; `model.metadata` holds the metadata, {} if there were none. Of a file
-        with PyTorch's tensors an LSTM, of Keras a Sequential, of .onnx, whoever wrote it, an OnnxModel.
+        The model as it was saved, bit for bit; `model.metadata` holds the metadata, {} if there are none. An LSTM for
+        a file with PyTorch's tensors, a Sequential for a file of Keras, an OnnxModel for every .onnx file.
 
     Raises
     ------
     ValueError
-        Another suffix, or a file that is truncated, damaged, of another format version or no model, or that holds
+        The suffix is another one, or the file is truncated, damaged, of another format version, not a model, or holds
         more than one LSTM; the message names the file and the fault.
     ImportError
-        The suffix asks for an extra that is not installed.
+        The format needs an extra that is not installed.
     OSError
         The file cannot be read.
 
@@ -166,7 +166,7 @@ _READERS = {
 
 
 def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
-    """The entry of `table` for a file, which ends in one of its suffixes."""
+    """Return the entry of `table`, a dict by suffixes, for a file name."""
     name = file_path("path", path)
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in table:

@@ -1,7 +1,7 @@
-"""ZIP archives of uncompressed members, read without trust: .npz files and PyTorch's are such.
+"""A reader of untrusted ZIP archives of uncompressed members, such as .npz files and PyTorch's files.
 
-The directory is read here, entry by entry, as far as the file's budget goes; members are read from their place in the
-file straight into memory of their size, which the file has been seen to hold.
+The directory is read entry by entry within the file's budget. The size of a member is compared with the bytes in
+the file before an array is allocated for it.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from ..typing import Array
     from .budget import Budget
 
-#: objects that a member is drawn as: its entry, its header, and the array it becomes
+#: cost of a member in objects: its entry, its header, and the array it becomes
 MEMBER_COST = 64
 _CHUNK = 1 << 20
-# A directory is unpacked into many times its own size; a model needs far less than this.
+# In memory a directory takes many times its own size; a model needs far less than this.
 _MAX_DIRECTORY = 4 << 20
 _LOCAL_HEADER = struct.Struct("<4s22x2H")
-# signature, flags, method, checksum, stored and real size, lengths of name, extra and comment, place of the header
+# signature, flags, method, checksum, stored and real size, lengths of name, extra and comment, offset of the header
 _ENTRY = struct.Struct("<4s4x2H4x3I3H8xI")
 _END = struct.Struct("<4s6xH2I2x")
 _END64 = struct.Struct("<4s28x3Q")
 _LOCATOR = struct.Struct("<4s4xQ4x")
 _NAME_IS_UTF8, _SIZES_FOLLOW = 0x800, 0x8
-# What stands in a field of 32 bits if the number is in one of 64 elsewhere.
-_ELSEWHERE = 0xFFFFFFFF
+# The value of a 32-bit field if the number is in a 64-bit field of the extra data.
+_IN_EXTRA_FIELD = 0xFFFFFFFF
 
 
 class ForeignFile(ValueError):
-    """A file that is whole as far as it was read, but not of the kind that the caller reads."""
+    """A file that shows no damage so far, but is not of the kind that the caller reads."""
 
 
 @contextlib.contextmanager
-def naming(place: object) -> Iterator[None]:
-    """Whatever a damaged file makes the block raise becomes a ValueError that begins with `place`."""
+def naming(name: object) -> Iterator[None]:
+    """Turn errors that a damaged file causes in the block into a ValueError that begins with `name`."""
     try:
         yield
     except (LimitExceeded, ForeignFile):  # the first names the file itself, the second is for the caller
         raise
     except RecursionError:
-        raise ValueError(f"{printable(place)}: nested too deep to be read here") from None
+        raise ValueError(f"{printable(name)}: nested too deep to be read here") from None
     except (zipfile.BadZipFile, EOFError, OverflowError, ValueError) as error:
-        raise ValueError(f"{printable(place)}: {shortened(error)}") from None
+        raise ValueError(f"{printable(name)}: {shortened(error)}") from None
 
 
 def members(
@@ -62,26 +62,26 @@ def members(
     suffix: str = "",
     check: Callable[[list[str]], object] | None = None,
 ) -> dict[str, Member]:
-    """The members of an archive, in order: {name: Member}.
+    """Return the members of an archive in order, {name: Member}.
 
     Parameters
     ----------
     file : binary file
-        Open for reading; it must stay open as long as the members are read.
+        Open for reading; it must stay open while members are read.
     budget : Budget
-        Of the file.
+        The file's budget.
     kind : str
-        What the file should be, for messages, such as "an .npz file".
+        The expected kind of file for messages, such as "an .npz file".
     suffix : str
-        Left off the names.
+        Removed from the names.
     check : callable, optional
-        Called with the list of names before anything else is looked at, to raise for an archive of another kind.
+        Called with the list of names before all other checks, to raise for an archive of another kind.
 
     Raises
     ------
     ValueError, zipfile.BadZipFile, ...
-        What `naming` catches: no archive, a damaged one, or one whose members are compressed, encrypted, there twice,
-        share bytes, or would leave the folder they are in.
+        Errors that `naming` catches: the file is not an archive or is damaged, or members are compressed, encrypted,
+        duplicated, share bytes, or have a path out of the archive.
     """
     start, end, count = _directory(file, budget.size, kind)
     budget.bytes(end - start, "its ZIP directory")
@@ -91,11 +91,11 @@ def members(
         check([entry.name for entry in entries])
     if len(entries) != count:
         raise ValueError(f"damaged: {len(entries)} members where there should be {count}")
-    for entry in entries:  # before their sizes, for this is the fault that an honest file may have
+    for entry in entries:  # before their sizes, because a valid file may have this fault
         if entry.method != zipfile.ZIP_STORED or entry.stored != entry.size:
             name = entry.name.removesuffix(suffix)
             raise ValueError(
-                f"member {name!r:.200}: compressed; only uncompressed files are read: save it again without"
+                f"member {name!r:.200}: compressed; only uncompressed files are read: save it without compression"
             )
     # members that share bytes would let a small file fill the memory
     if sum(entry.size for entry in entries) > budget.size:
@@ -104,7 +104,7 @@ def members(
     for entry in entries:
         name = entry.name.removesuffix(suffix)
         if name in found:
-            raise ValueError(f"member {name!r:.200} is there twice")
+            raise ValueError(f"member {name!r:.200} occurs twice")
         try:
             found[name] = Member(file, entry, budget.size)
         except (ValueError, EOFError) as error:
@@ -114,7 +114,7 @@ def members(
 
 
 def _directory(file: BufferedReader, size: int, kind: str) -> tuple[int, int, int]:
-    """(start, end, number of entries) of the directory, which stands before the archive's end."""
+    """Return (start, end, number of entries) of the directory, which is before the archive's end record."""
     tail_size = _END64.size + _LOCATOR.size + _END.size
     file.seek(max(0, size - tail_size))
     tail = file.read(tail_size).rjust(tail_size, b"\0")
@@ -122,11 +122,11 @@ def _directory(file: BufferedReader, size: int, kind: str) -> tuple[int, int, in
     if signature != b"PK\5\6":
         raise ValueError(f"truncated, or not {kind}: it does not end in a ZIP directory")
     end = size - _END.size
-    signature, place = _LOCATOR.unpack_from(tail, _END64.size)
-    if signature == b"PK\6\7":  # past 4 GiB a second record, which overrides the first, stands before it
+    signature, offset = _LOCATOR.unpack_from(tail, _END64.size)
+    if signature == b"PK\6\7":  # beyond 4 GiB a second record before the first one overrides it
         end = size - tail_size
         signature, count, length, start = _END64.unpack_from(tail)
-        if place != end or signature != b"PK\6\6":
+        if offset != end or signature != b"PK\6\6":
             raise ValueError("damaged: its ZIP64 record is not before its end")
     if length > _MAX_DIRECTORY:
         raise ValueError(f"a ZIP directory of {length} bytes; at most {_MAX_DIRECTORY} are read")
@@ -136,7 +136,7 @@ def _directory(file: BufferedReader, size: int, kind: str) -> tuple[int, int, in
 
 
 class _Entry(NamedTuple):
-    """A member as the directory describes it."""
+    """A member's entry in the directory."""
 
     name: str
     raw_name: bytes
@@ -145,7 +145,7 @@ class _Entry(NamedTuple):
     checksum: int
     stored: int
     size: int
-    place: int
+    offset: int
 
 
 def _entries(directory: bytes, budget: Budget) -> Iterator[_Entry]:
@@ -154,15 +154,15 @@ def _entries(directory: bytes, budget: Budget) -> Iterator[_Entry]:
         budget.objects(MEMBER_COST, "its members")
         if at + _ENTRY.size > len(directory):
             raise ValueError("damaged: its ZIP directory ends within an entry")
-        signature, flags, method, checksum, stored, size, *lengths, place = _ENTRY.unpack_from(directory, at)
+        signature, flags, method, checksum, stored, size, *lengths, offset = _ENTRY.unpack_from(directory, at)
         if signature != b"PK\1\2":
-            raise ValueError("damaged: an entry of its ZIP directory is none")
+            raise ValueError("damaged: its ZIP directory has an entry without a signature")
         at += _ENTRY.size
         raw, extra, _ = (directory[at + sum(lengths[:i]) : at + sum(lengths[: i + 1])] for i in range(3))
         at += sum(lengths)
-        if _ELSEWHERE in (size, stored, place):
-            size, stored, place = _zip64(extra, size, stored, place)
-        yield _Entry(_decoded(raw, flags), raw, flags, method, checksum, stored, size, place)
+        if _IN_EXTRA_FIELD in (size, stored, offset):
+            size, stored, offset = _zip64(extra, size, stored, offset)
+        yield _Entry(_decoded(raw, flags), raw, flags, method, checksum, stored, size, offset)
 
 
 def _decoded(name: bytes, flags: int) -> str:
@@ -170,7 +170,7 @@ def _decoded(name: bytes, flags: int) -> str:
 
 
 def _zip64(extra: bytes, *numbers: int) -> Iterator[int]:
-    """The numbers, those that need more than 32 bits from the extra field that has them."""
+    """Yield the numbers; those that need more than 32 bits are read from the extra field."""
     content, at = b"", 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -178,7 +178,7 @@ def _zip64(extra: bytes, *numbers: int) -> Iterator[int]:
             content = extra[at + 4 : at + 4 + length]
         at += 4 + length
     for number in numbers:
-        if number == _ELSEWHERE:
+        if number == _IN_EXTRA_FIELD:
             if len(content) < 8:
                 raise ValueError("damaged: a size is not in its ZIP directory")
             (number,) = struct.unpack_from("<Q", content)
@@ -197,35 +197,35 @@ def _check_overlaps(found: dict[str, Member], end: int) -> None:
 
 
 class Member:
-    """One member of an archive, whose bytes are read in order; the checksum is compared when the last is there.
+    """One member of an archive, read in order; the checksum is compared after the last byte.
 
     Attributes
     ----------
     filename : str
     size : int
-        Its bytes.
+        Number of bytes.
     start, end : int
-        The places in the file where its header begins and its data end.
+        Offsets in the file of the beginning of its header and the end of its data.
     """
 
     def __init__(self, file: BufferedReader, entry: _Entry, file_size: int) -> None:
-        if entry.place >= file_size:
-            raise ValueError(f"its place, {entry.place}, is not in the file")
+        if entry.offset >= file_size:
+            raise ValueError(f"its offset, {entry.offset}, is not in the file")
         if entry.flags & ~(_NAME_IS_UTF8 | _SIZES_FOLLOW):
             raise ValueError("encrypted, or of an unknown kind")
         if ".." in entry.name.split("/") or entry.name.startswith("/") or "\\" in entry.name or "\0" in entry.name:
-            raise ValueError("a name that leads out of the archive")
+            raise ValueError("its name is a path out of the archive")
         self._file = file
         self._checksum = entry.checksum
         self.filename = entry.name
         self.size = entry.size
-        self.start = entry.place
-        self._place = self._data_start(entry)
-        self.end = self._place + self.size
-        self._seen = zlib.crc32(b"")
+        self.start = entry.offset
+        self._offset = self._data_start(entry)
+        self.end = self._offset + self.size
+        self._crc = zlib.crc32(b"")
 
     def _data_start(self, entry: _Entry) -> int:
-        """Where the data begin: behind the member's own header, which repeats the name."""
+        """Return the offset of the data, after the member's own header, which repeats the name."""
         self._file.seek(self.start)
         signature, name_length, extra_length = _LOCAL_HEADER.unpack(self._exactly(_LOCAL_HEADER.size))
         if signature != b"PK\3\4":
@@ -242,33 +242,33 @@ class Member:
         return content
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes, fewer at the end."""
-        self._file.seek(self._place)
-        content = self._exactly(min(count, self.end - self._place))
+        """Return the next `count` bytes, fewer at the end."""
+        self._file.seek(self._offset)
+        content = self._exactly(min(count, self.end - self._offset))
         self._advance(content)
         return content
 
     def fill(self, array: Array) -> None:
         """Fill a C-contiguous array with the next bytes."""
         target = memoryview(array.data).cast("B") if array.size else memoryview(b"")
-        if target.nbytes > self.end - self._place:
+        if target.nbytes > self.end - self._offset:
             raise EOFError("truncated")
-        self._file.seek(self._place)
-        for start in range(0, target.nbytes, _CHUNK):  # in pieces, so that the checksum finds each in the cache
+        self._file.seek(self._offset)
+        for start in range(0, target.nbytes, _CHUNK):  # in pieces, so that each is in the cache for the checksum
             piece = target[start : start + _CHUNK]
             if self._file.readinto(piece) < piece.nbytes:
                 raise EOFError("truncated")
             self._advance(piece)
 
     def check(self) -> int:
-        """The place of the data in the file, once their checksum has been compared."""
-        place = self._place
-        while self._place < self.end:
+        """Return the offset of the data in the file after the checksum has been compared."""
+        offset = self._offset
+        while self._offset < self.end:
             self.read(_CHUNK)
-        return place
+        return offset
 
     def _advance(self, content: bytes | memoryview) -> None:
-        self._seen = zlib.crc32(content, self._seen)
-        self._place += len(content)
-        if self._place == self.end and self._seen != self._checksum:
-            raise zipfile.BadZipFile("damaged: its checksum is another")
+        self._crc = zlib.crc32(content, self._crc)
+        self._offset += len(content)
+        if self._offset == self.end and self._crc != self._checksum:
+            raise zipfile.BadZipFile("damaged: its checksum does not match")

@@ -1,8 +1,8 @@
-"""What a file may cost: one budget of bytes, objects and depth for each file that is read.
+"""Limits for reading a file: one budget of bytes, objects and depth for each file.
 
-A reader makes one `Budget` when it has opened a file and draws on it before it allocates anything because of what the
-file says. A file that asks for more is refused with an error that names it: a small file can then take neither much
-memory nor much time.
+A reader makes one `Budget` when it opens a file and charges it before it allocates memory that depends on the file's
+content. A file that exceeds its budget is refused with an error that names it, so a small file can take
+neither much memory nor much time.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from ..printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: bytes that reading may take besides those that the file has
+#: bytes that reading may take besides the file's size
 SPARE_BYTES = 88 << 20
-#: objects of any file, of a file without content, and for each of its bytes
+#: most objects of any file, objects of an empty file, and objects for each byte
 LARGEST_OBJECTS, SMALLEST_OBJECTS, OBJECTS_PER_BYTE = 800_000, 50_000, 8
-#: bytes that an object is taken to need
+#: assumed bytes of an object
 OBJECT_BYTES = 64
-#: how deep groups, lists, dicts, graphs and layers may be inside each other
+#: most nested levels of groups, lists, dicts, graphs and layers
 LARGEST_DEPTH = 64
-#: how deep metadata may be, which Python's json reads without a stack of ours
+#: most nested levels of JSON, which Python's json reads without recursion in this library
 LARGEST_JSON_DEPTH = 920
 
-#: the names that a message lists, and the characters that it may have
+#: most names in a message, and most characters of it
 LISTED, LONGEST = 50, 10_000
 _CHUNK = 1 << 20
 
 
 class LimitExceeded(ValueError):
-    """A file asks for more than its budget; the message begins with the file's name."""
+    """A file exceeds its budget; the message begins with the file's name."""
 
 
 class Budget:
-    """What reading one file may still take.
+    """The rest of what reading one file may take.
 
-    An object counts as one where it costs about a microsecond and `OBJECT_BYTES`, as a number in a list does; what
-    costs more, such as a node or a layer, is drawn as several. Objects draw on the bytes too.
+    One object stands for about a microsecond and `OBJECT_BYTES`, as for a number in a list; something that costs more,
+    such as a node or a layer, counts as several objects. Objects are charged to the bytes too.
 
     Parameters
     ----------
     name : object
-        What errors call the file: its path.
+        The file's name in errors: its path.
     size : int
-        Its bytes.
+        Bytes of the file.
     times : int
-        How often its bytes may be held, besides the spare.
+        How many times the file's size may be allocated, besides `SPARE_BYTES`.
     """
 
     def __init__(self, name: object, size: int, times: int = 1) -> None:
@@ -63,23 +63,23 @@ class Budget:
 
     @classmethod
     def of(cls, file: Any, name: object) -> Budget:
-        """That of a file that is open."""
+        """Return the budget of an open file."""
         return cls(name, os.fstat(file.fileno()).st_size)
 
     def bytes(self, count: int, what: str = "its content") -> None:
-        """Draw memory for `what`, a noun that the error names."""
+        """Charge memory for `what`, a noun for the error message."""
         if count > self._bytes:
             self._refuse(what, f"more than {self._most_bytes} bytes of memory")
         self._bytes -= count
 
     def extend(self, size: int) -> None:
-        """Another file of so many bytes, which belongs to this one, has been read."""
+        """Extend the budget by another file of `size` bytes that belongs to this one."""
         self.size += size
         self._most_bytes += self._times * size
         self._bytes += self._times * size
 
     def objects(self, count: int = 1, what: str = "its content") -> None:
-        """Draw objects for `what`, a noun that the error names."""
+        """Charge objects for `what`, a noun for the error message."""
         if count > self._objects:
             self._refuse(what, f"more than {self._most_objects} objects")
         self._objects -= count
@@ -87,7 +87,7 @@ class Budget:
 
     @contextlib.contextmanager
     def nested(self, what: str = "its content") -> Iterator[None]:
-        """One level deeper while the block runs."""
+        """Count one more nested level while the block runs."""
         self.check_depth(LARGEST_DEPTH - self._depth + 1, what)
         self._depth -= 1
         try:
@@ -96,19 +96,19 @@ class Budget:
             self._depth += 1
 
     def check_depth(self, levels: int, what: str = "its content") -> None:
-        """Raise if `what` is so many levels deep, which a reader without recursion counts itself."""
+        """Raise if `levels`, counted by a reader without recursion, is more than `LARGEST_DEPTH`."""
         if levels > LARGEST_DEPTH:
             raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_DEPTH} levels")
 
     def json(self, content: Any, what: str = "its header") -> Any:
-        """The value that a JSON text, bytes or str, describes; drawn before it is made.
+        """Return the value of a JSON text, bytes or str; its cost is charged before it is parsed.
 
         Raises
         ------
         ValueError
-            It is not JSON.
+            The text is not JSON.
         LimitExceeded
-            It asks for too much.
+            The value would exceed the budget.
         """
         text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
         objects, depth, width = _json_cost(text)
@@ -118,7 +118,7 @@ class Budget:
             raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_JSON_DEPTH} levels")
         try:
             return json.loads(content)
-        except RecursionError:  # the caller is deep in calls itself
+        except RecursionError:  # the caller's own stack is deep
             raise LimitExceeded(f"{printable(self.name)}: {what}: nested too deep to be read here") from None
         except ValueError as error:
             raise ValueError(f"{what} is not JSON: {error}") from None
@@ -130,9 +130,9 @@ class Budget:
 
 
 def _json_cost(text: bytes) -> tuple[int, int, int]:
-    """(objects, depth, bytes of a character) of a JSON text, without making any.
+    """Return (objects, depth, bytes of a character) of a JSON text without parsing it.
 
-    Objects are values, keys and, once more, lists and dicts.
+    Values and keys count as one object, lists and dicts as two.
     """
     width = 1 if text.isascii() else 4
     if b"\\" in text:  # without escapes each quote begins or ends a string
@@ -154,19 +154,19 @@ def _json_cost(text: bytes) -> tuple[int, int, int]:
 
 
 def listed(names: Iterable[object], most: int = LISTED, separator: str = ", ") -> str:
-    """Names from a file for a message: safe to print, and not too many."""
+    """Return names from a file for a message: safe to print, and not too many."""
     names = [*names]
     texts = [shortened(name, 200) for name in names[:most]]
     return separator.join([*texts, f"and {len(names) - most} more"] if len(names) > most else texts)
 
 
 def shortened(text: object, most: int = LONGEST) -> str:
-    """Text from a file for a message: safe to print, and not too long."""
+    """Return text from a file for a message: safe to print, and not too long."""
     text = str(text)
     more = f"... ({len(text) - most} more characters)" if len(text) > most else ""
     return printable(text[:most]) + more
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, such as "1 byte" or "2 bytes"."""
+    """Return a number with its noun, such as "1 byte" or "2 bytes"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""One file made of another, and how far the result is from the frameworks whose files they are, on random input."""
+"""Conversion of one file into another, and comparison of both with their frameworks on random input."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ..layers import Sequential
     from ..typing import Array, FilePath
 
-#: a conversion that is further off than this is wrong
+#: largest difference of a correct conversion
 LIMIT = 1e-4
 _STEPS, _ROWS = 9, 3
 
 
 class Comparison(NamedTuple):
-    """With what a model is compared, and a function that does it.
+    """A label of the framework that a model is compared with, and a function that compares.
 
-    It returns the largest difference. It raises ImportError where the framework is not installed, and ValueError where
-    the framework cannot run the model.
+    The function returns the largest difference. It raises ImportError if the framework is not installed, and ValueError
+    if the framework cannot run the model.
     """
 
     label: str
@@ -43,15 +43,15 @@ class Comparison(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What `read` has taken from a file.
+    """The result of `read`.
 
     Attributes
     ----------
     model : LSTM, Sequential or Seq2Seq
     comparison : Comparison or None
-        With the framework whose file it is, which reads the file itself; None for files of this library.
+        Comparison with the framework of the file's format, which reads the file itself; None for files of this library.
     left : list of str
-        What is in the file besides: tensors, or nodes by their operators.
+        The other contents of the file: tensors, or nodes by their operators.
     """
 
     model: Layer
@@ -60,19 +60,19 @@ class Source(NamedTuple):
 
 
 def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, partial: bool = False) -> Source:
-    """The model in a file, or the LSTM of that name in it.
+    """Read the model in a file, or one LSTM by its name.
 
     Parameters
     ----------
     path : str or os.PathLike
-        Any file that `load` reads; of an .onnx file an LSTM node is taken.
+        Any file that `load` reads; for an .onnx file an LSTM node is read.
     name : str, optional
-        A prefix of PyTorch's names, with or without the dot behind it, or the name of an ONNX node. It may be left out
-        where the file holds one LSTM and nothing else, or one LSTM node.
+        A prefix of PyTorch's names, with or without the final dot, or the name of an ONNX node. Optional if the file
+        holds one LSTM and nothing else, or one LSTM node.
     batch_first : bool
-        For an LSTM under PyTorch's names, which do not tell.
+        Option of an LSTM under PyTorch's names, which do not determine it.
     partial : bool
-        If True, an LSTM is taken out of a larger model; else what would be left behind is an error.
+        If True, an LSTM may be extracted from a larger model; otherwise remaining contents are an error.
 
     Returns
     -------
@@ -81,11 +81,11 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
     Raises
     ------
     ValueError, ImportError, OSError
-        As `load`; or there is no LSTM of that name; or the file holds more, without `partial`.
+        As `load`; or there is no LSTM of this name; or the file holds more and `partial` is False.
     """
     source: Any = by_suffix(path, _SOURCES)(file_path("path", path), name, batch_first)
     if batch_first and not source.model.batch_first:
-        raise ValueError(f"{path}: batch_first is for files with PyTorch's names; other files tell it themselves")
+        raise ValueError(f"{path}: batch_first is only for files with PyTorch's names; other files contain this option")
     if source.left and not partial:
         raise ValueError(
             f"{printable(path)}: holds more than this LSTM, which would be left behind: {listed(source.left)}. With "
@@ -95,24 +95,24 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
 
 
 def write(model: Layer, path: str, *, states: bool = False, lengths: bool = False) -> list[Comparison]:
-    """Save `model`, with options as `weights.onnx.to_onnx` has them; returns [Comparison with what has been saved]."""
+    """Save `model` with the options of `weights.onnx.to_onnx`; return a list of Comparison with the saved file."""
     path = file_path("path", path)
     is_onnx = path.lower().endswith(".onnx")
     if not is_onnx:
         if states or lengths:
-            raise ValueError(f"states and lengths are inputs of .onnx files, and {path!r} is none")
+            raise ValueError(f"states and lengths are inputs of .onnx files; {path!r} is not one")
         save(model, path)
-        return [Comparison("lstm_cy, reading it again", lambda: _again(path, model))]
+        return [Comparison("lstm_cy, reading it again", lambda: _reread_difference(path, model))]
     from .onnx.export import write_model
 
     write_model(model, path, None, states=states, lengths=lengths)
     return [
-        Comparison("ONNX Runtime", lambda: _onnxruntime(path, model)),
-        Comparison("lstm_cy, reading it again", lambda: _onnx_again(path, model)),
+        Comparison("ONNX Runtime", lambda: _onnxruntime_difference(path, model)),
+        Comparison("lstm_cy, reading it again", lambda: _onnx_reread_difference(path, model)),
     ]
 
 
-def _own_or_foreign(path: str, name: str | None, batch_first: bool) -> Source:
+def _from_own_or_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     model: Layer
     try:
         model, model.metadata = native.read_model(path, strict=False)
@@ -137,7 +137,7 @@ def _from_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
     (lstm,) = found.layers(False, [prefix], batch_first=batch_first).values()
     left = [f"{name} {found.tensors[name].shape}" for name in found.others(prefix)]
-    return Source(lstm, Comparison("PyTorch", lambda: _pytorch(path, prefix, lstm)), left)
+    return Source(lstm, Comparison("PyTorch", lambda: _pytorch_difference(path, prefix, lstm)), left)
 
 
 def _from_onnx(path: str, name: str | None, batch_first: bool) -> Source:
@@ -147,17 +147,39 @@ def _from_onnx(path: str, name: str | None, batch_first: bool) -> Source:
     if name is None and len(found) == 1:
         (name,) = found
     name = _chosen(path, found, name)
-    comparison = Comparison("ONNX Runtime", lambda: _onnxruntime_node(path, list(found).index(name), found[name]))
+    comparison = Comparison(
+        "ONNX Runtime", lambda: _onnxruntime_node_difference(path, list(found).index(name), found[name])
+    )
     return Source(found[name], comparison, _other_nodes(path))
 
 
-# Operators that compute nothing, but bring an array into another form, or choose among its parts.
-_FORMS = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape"}
-_FORMS |= {"Equal", "ReverseSequence", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+# Operators that compute nothing: they change an array's form or select parts of it.
+_LAYOUT_OPERATORS = {
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Reshape",
+}
+_LAYOUT_OPERATORS |= {
+    "Equal",
+    "ReverseSequence",
+    "Shape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
 
 
 def _other_nodes(path: str) -> list[str]:
-    """What a graph computes besides one of its LSTM nodes: operators, and how many nodes each has."""
+    """Return the operators of a graph besides one of its LSTM nodes, each with its number of nodes."""
     from .onnx.fold import Graph
     from .onnx.proto import Source as Proto
     from .onnx.proto import naming
@@ -165,28 +187,28 @@ def _other_nodes(path: str) -> list[str]:
     proto = Proto(path)
     with naming(path):
         graph = Graph(proto, proto.proto.graph)
-    counts = Counter(node.op_type for node in graph.nodes if not _is_form(node, graph.constants))
-    counts["LSTM"] -= 1  # the one that is taken
-    foreign = [f"{count} {kind}" for kind, count in graph.foreign]
-    return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + foreign
+    counts = Counter(node.op_type for node in graph.nodes if not _computes_nothing(node, graph.constants))
+    counts["LSTM"] -= 1  # the converted node
+    unsupported = [f"{count} {kind}" for kind, count in graph.unsupported]
+    return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + unsupported
 
 
-def _is_form(node: Any, constants: dict[str, Any]) -> bool:
-    """Whether a node computes nothing; to gather from an array of numbers, as an embedding does, is something."""
+def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
+    """Return whether a node computes nothing; Gather from an array of floats is an embedding, which computes."""
     if node.op_type == "Gather":
         table = constants.get(node.inputs[0])
         return table is None or table.dtype.kind != "f"
-    return node.op_type in _FORMS
+    return node.op_type in _LAYOUT_OPERATORS
 
 
 def _from_keras(path: str, name: str | None, batch_first: bool) -> Source:
     _refuse_name(path, name)
     model = load(path)
-    return Source(model, Comparison("Keras", lambda: _keras(path, model)), [])
+    return Source(model, Comparison("Keras", lambda: _keras_difference(path, model)), [])
 
 
 def _chosen(path: str, lstms: Any, name: str | None) -> str:
-    """A name, or a prefix with or without the dot behind it."""
+    """Return the key of `lstms` for a name, or for a prefix with or without the final dot."""
     for candidate in (name, f"{name}."):
         if candidate in lstms:
             return str(candidate)
@@ -200,7 +222,7 @@ def _refuse_name(path: str, name: str | None) -> None:
 
 
 _SOURCES = {
-    **dict.fromkeys((".npz", ".safetensors"), _own_or_foreign),
+    **dict.fromkeys((".npz", ".safetensors"), _from_own_or_pytorch),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _from_pytorch),
     **dict.fromkeys((".keras", ".h5", ".hdf5"), _from_keras),
     ".onnx": _from_onnx,
@@ -235,7 +257,7 @@ def _case(model: Any, steps: int = _STEPS) -> _Case:
 
 
 def _inputs(model: Layer) -> int:
-    """How many features a model takes: those of its first layer that says so."""
+    """Return the number of input features of a model: that of its first layer with such an attribute."""
     for layer in getattr(model, "layers", [model]):
         for name in ("input_size", "in_features"):
             if hasattr(layer, name):
@@ -245,12 +267,12 @@ def _inputs(model: Layer) -> int:
 
 
 def _sizes(lstm: LSTM) -> tuple[int, int]:
-    """Of h and of c."""
+    """Return the sizes of h and of c."""
     return lstm.output_size // lstm.num_directions, lstm.hidden_size
 
 
-def _called(model: Any, case: _Case, states: bool = False, lengths: bool = False) -> list[Array]:
-    """What a call gives, as one list of arrays."""
+def _results(model: Any, case: _Case, states: bool = False, lengths: bool = False) -> list[Array]:
+    """Return the results of a call as one list of arrays."""
     given: dict[str, Any] = {"lengths": case.lengths} if lengths else {}
     if isinstance(model, LSTM):
         y, final = model(case.x, case.states[0] if states else None, **given)
@@ -270,42 +292,44 @@ def _largest(got: Sequence[Array], expected: Sequence[Array]) -> float:
 
 @contextlib.contextmanager
 def _running(framework: str) -> Iterator[None]:
-    """Whatever a framework raises becomes a ValueError that names it; what it warns of is its own affair."""
+    """Turn errors of a framework into a ValueError that names it; ignore its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except ImportError:
         raise
-    except Exception as error:  # of many kinds
+    except Exception as error:  # frameworks raise many types
         raise ValueError(f"{framework} cannot run it: {shortened(error)}") from error
 
 
-def _again(path: str, model: Layer) -> float:
+def _reread_difference(path: str, model: Layer) -> float:
     case = _case(model)
-    return _largest(_called(load(path), case, states=True), _called(model, case, states=True))
+    return _largest(_results(load(path), case, states=True), _results(model, case, states=True))
 
 
-def _graph(model: Layer, names: list[str], run: Callable[[dict[str, Array]], list[Array]]) -> float:
-    """The largest difference of a graph that `to_onnx` made, with inputs of these names."""
+def _graph_difference(model: Layer, names: list[str], run: Callable[[dict[str, Array]], list[Array]]) -> float:
+    """Return the largest difference of a graph that `to_onnx` made, with inputs of these names."""
     case = _case(model)
     states, lengths = any(name.endswith("h0") for name in names), "lengths" in names
     values = [case.x, *(part for pair in case.states for part in pair)] if states else [case.x]
     feeds = dict(zip([name for name in names if name != "lengths"], values, strict=True))
     if lengths:
         feeds["lengths"] = case.lengths
-    return _largest(run(feeds), _called(model, case, states, lengths))
+    return _largest(run(feeds), _results(model, case, states, lengths))
 
 
-def _onnx_again(path: str, model: Layer) -> float:
+def _onnx_reread_difference(path: str, model: Layer) -> float:
     read = load(path)
-    return _graph(model, [value.name for value in read.inputs], read.run)
+    return _graph_difference(model, [value.name for value in read.inputs], read.run)
 
 
-def _onnxruntime(path: str, model: Layer) -> float:
+def _onnxruntime_difference(path: str, model: Layer) -> float:
     with _running("ONNX Runtime"):
         session = _session(path)
-        return _graph(model, [value.name for value in session.get_inputs()], lambda feeds: session.run(None, feeds))
+        return _graph_difference(
+            model, [value.name for value in session.get_inputs()], lambda feeds: session.run(None, feeds)
+        )
 
 
 def _session(model: str | bytes) -> Any:
@@ -316,15 +340,15 @@ def _session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _onnxruntime_node(path: str, index: int, lstm: LSTM) -> float:
-    """One LSTM node of a graph, cut out with what its weights are made of."""
+def _onnxruntime_node_difference(path: str, index: int, lstm: LSTM) -> float:
+    """Return the largest difference of one LSTM node, extracted with the nodes that its weights depend on."""
     import onnx
-    import onnxruntime  # noqa: F401 (whether it is installed)
+    import onnxruntime  # noqa: F401 (raises if it is not installed)
 
     model = onnx.load(path)
     nodes = [node for node in model.graph.node if node.op_type == "LSTM"]
     if index >= len(nodes):
-        raise ValueError("ONNX Runtime cannot run it: a node inside another cannot be cut out")
+        raise ValueError("ONNX Runtime cannot run it: a node of an inner graph cannot be extracted")
     case = _case(lstm)
     x = case.x.swapaxes(0, 1) if lstm.batch_first else case.x
     arrays = x, *case.states[0]
@@ -333,23 +357,23 @@ def _onnxruntime_node(path: str, index: int, lstm: LSTM) -> float:
     with _running("ONNX Runtime"):
         Y, h_n, c_n = _session(model.SerializeToString()).run(None, feeds)
     y = Y.swapaxes(1, 2).reshape(*x.shape[:2], -1)
-    return _largest([y.swapaxes(0, 1) if lstm.batch_first else y, h_n, c_n], _called(lstm, case, states=True))
+    return _largest([y.swapaxes(0, 1) if lstm.batch_first else y, h_n, c_n], _results(lstm, case, states=True))
 
 
 def _cut_out(onnx: Any, model: Any, node: Any, feeds: dict[str, Array]) -> None:
-    """Leave of a graph one node, which takes `feeds` and gives all its outputs, and what its weights are made of."""
+    """Reduce a graph to one node with inputs `feeds` and all its outputs, and the nodes that its weights depend on."""
     graph, (X, *states) = model.graph, feeds
     inputs = [*node.input, *[""] * (8 - len(node.input))]
     inputs[0], inputs[4:7] = X, ["", *states]
     node.input[:] = inputs
     node.output[:] = outputs = ["lstm_cy.Y", "lstm_cy.Y_h", "lstm_cy.Y_c"]
     for attribute in node.attribute:
-        if attribute.name == "layout":  # which ONNX Runtime refuses; the weights are the same
+        if attribute.name == "layout":  # ONNX Runtime refuses layout 1; the weights do not depend on it
             attribute.i = 0
     needed = set(outputs)
     kept: list[Any] = []
     for other in reversed(graph.node):
-        if needed.intersection(filter(None, other.output)):  # "" is what is left out
+        if needed.intersection(filter(None, other.output)):  # "" stands for an omitted output
             kept.insert(0, onnx.NodeProto.FromString(other.SerializeToString()))
             needed.update(other.input)
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
@@ -359,7 +383,7 @@ def _cut_out(onnx: Any, model: Any, node: Any, feeds: dict[str, Array]) -> None:
         values.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names)
 
 
-def _pytorch(path: str, prefix: str, lstm: LSTM) -> float:
+def _pytorch_difference(path: str, prefix: str, lstm: LSTM) -> float:
     import torch
 
     with _running("PyTorch"):
@@ -367,13 +391,13 @@ def _pytorch(path: str, prefix: str, lstm: LSTM) -> float:
         sizes = (lstm.input_size, lstm.hidden_size, lstm.num_layers)
         names = ("bias", "bidirectional", "proj_size", "batch_first")
         options = {name: getattr(lstm, name) for name in names}
-        twin = torch.nn.LSTM(*sizes, **options, dtype=getattr(torch, lstm.dtype.name))
-        twin.load_state_dict({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
+        module = torch.nn.LSTM(*sizes, **options, dtype=getattr(torch, lstm.dtype.name))
+        module.load_state_dict({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
         case = _case(lstm)
         with torch.no_grad():
-            y, final = twin(torch.from_numpy(case.x), tuple(map(torch.from_numpy, case.states[0])))
+            y, final = module(torch.from_numpy(case.x), tuple(map(torch.from_numpy, case.states[0])))
         got = [part.numpy() for part in (y, *final)]
-    return _largest(got, _called(lstm, case, states=True))
+    return _largest(got, _results(lstm, case, states=True))
 
 
 def _loaded_by_pytorch(torch: Any, path: str) -> Any:
@@ -386,17 +410,17 @@ def _loaded_by_pytorch(torch: Any, path: str) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _keras(path: str, model: Sequential) -> float:
+def _keras_difference(path: str, model: Sequential) -> float:
     with _running("Keras"):
-        theirs = _keras_library().saving.load_model(path, compile=False)
-        case = _case(model, theirs.inputs[0].shape[1] or _STEPS)
-        got = theirs.predict_on_batch(case.x)
+        keras_model = _keras_library().saving.load_model(path, compile=False)
+        case = _case(model, keras_model.inputs[0].shape[1] or _STEPS)
+        got = keras_model.predict_on_batch(case.x)
     got = got if isinstance(got, list | tuple) else [got]
-    return _largest(got, _called(model, case)[: len(got)])
+    return _largest(got, _results(model, case)[: len(got)])
 
 
 def _keras_library() -> Any:
-    """Keras, on a backend that is installed if none is asked for."""
+    """Import Keras, with an installed backend if KERAS_BACKEND is not set."""
     import importlib.util
 
     if "KERAS_BACKEND" not in os.environ:

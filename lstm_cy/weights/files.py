@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a reader meets the old content or the new one, never a half."""
+"""Atomic replacement of files: a reader sees the complete old content or the complete new content."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from ..typing import FilePath
 
 _TEMPORARY = re.compile(r"\.lstm_cy-[0-9a-f]{16}\.tmp")
-# Without locks a file of this age, in seconds, is taken for one that nobody writes any more.
+# On systems without locks, a temporary file older than this, in seconds, counts as abandoned.
 _OLD = 24 * 3600
-# To look at a file, and not to follow a link nor to wait for what a pipe brings.
-_LOOK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# Open a file without following a link and without waiting for the data of a pipe.
+_INSPECT = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextlib.contextmanager
 def replacing(path: FilePath) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends without an error, and leaves no trace if not.
+    """Give a binary file that becomes `path` when the block ends without an error and is deleted otherwise.
 
-    The bytes are on the disk before the name changes, and the name before the block is left: after a crash
-    `path` holds the old content or the new one, whole. A file that is replaced keeps its permissions. What a process
-    that was killed has left in the folder is removed.
+    The data are on the disk before the file is renamed, and the new name is on the disk before the block ends: after a
+    crash `path` holds the complete old or the complete new content. A replaced file keeps its permissions. Temporary
+    files that killed processes have left in the folder are removed.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def replacing(path: FilePath) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is not None:  # renamed while it is locked, so that nobody takes it for one left behind
+                if fcntl is not None:  # rename it while it is locked, so that no other process removes it
                     os.replace(temporary, target)
             if fcntl is None:
                 os.replace(temporary, target)
@@ -64,7 +64,7 @@ def replacing(path: FilePath) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _naming(path: FilePath) -> Iterator[None]:
-    """An OSError of the system names the file that was asked for."""
+    """Make an OSError of the system name `path`, not the temporary file."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,7 @@ def _naming(path: FilePath) -> Iterator[None]:
 
 
 def _permissions(target: str) -> int | None:
-    """Of the file that is there; None if there is none."""
+    """Return the permissions of an existing file; None if there is none."""
     try:
         return stat.S_IMODE(os.stat(target).st_mode) & 0o777
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def _permissions(target: str) -> int | None:
 
 
 def _created(folder: str, permissions: int | None) -> tuple[str, Any]:
-    """(name, file) of a new file, locked where the system has locks."""
+    """Create a temporary file, locked if the system has locks; return (name, file)."""
     mode = 0o666 if permissions is None else permissions
     while True:
         name = os.path.join(folder, f".lstm_cy-{os.urandom(8).hex()}.tmp")
@@ -91,17 +91,17 @@ def _created(folder: str, permissions: int | None) -> tuple[str, Any]:
             locked = _locked(file.fileno())
         except OSError:  # a file system without locks
             locked = True
-        if not locked or not os.path.exists(name):  # another process has taken it for one left behind
+        if not locked or not os.path.exists(name):  # another process is removing it
             file.close()
             continue
         if permissions is not None and hasattr(os, "fchmod"):
-            with contextlib.suppress(PermissionError):  # of file systems without permissions
+            with contextlib.suppress(PermissionError):  # file systems without permissions
                 os.fchmod(file.fileno(), permissions)
         return name, file
 
 
 def _locked(descriptor: int) -> bool:
-    """Lock a file until it is closed or the process ends; False where another has locked it."""
+    """Lock a file until it is closed or the process ends; return False if another process has locked it."""
     if fcntl is None:
         return True
     try:
@@ -112,11 +112,11 @@ def _locked(descriptor: int) -> bool:
 
 
 def _remove_left_behind(folder: str) -> None:
-    """Remove the files that processes which do not live any more were writing in a folder."""
+    """Remove temporary files of ended processes from a folder."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         names = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
         for name in names:
-            with contextlib.suppress(OSError):  # not ours, or gone already
+            with contextlib.suppress(OSError):  # no permission, or already removed
                 if _is_left_behind(name):
                     os.unlink(name)
 
@@ -124,7 +124,7 @@ def _remove_left_behind(folder: str) -> None:
 def _is_left_behind(name: str) -> bool:
     if fcntl is None:
         return time.time() - os.lstat(name).st_mtime > _OLD
-    descriptor = os.open(name, _LOOK)
+    descriptor = os.open(name, _INSPECT)
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode) and _locked(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""The order of the gates: i, f, g, o everywhere inside; every other order is converted here and nowhere else."""
+"""Gate orders: the library uses i, f, g, o; this module alone converts from and to other orders."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from ..typing import Array
 
-#: the gates' rows in every weight array of this library, by the names of `LSTM.from_gates`
+#: order of the gates' rows in every weight array of this library, with the names of `LSTM.from_gates`
 ORDER = ("input", "forget", "candidate", "output")
 KERAS = ("input", "forget", "candidate", "output")
 ONNX = ("input", "output", "forget", "candidate")
 
-#: the rows of a peephole here, and in ONNX
+#: order of the rows of a peephole in this library and in ONNX
 PEEPHOLES = ("input", "forget", "output")
 ONNX_PEEPHOLES = ("input", "output", "forget")
 
 
 def stack(gates: Mapping[str, Array]) -> Array:
-    """One array of gate rows from those of each gate.
+    """Concatenate the rows of each gate into one array.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def stack(gates: Mapping[str, Array]) -> Array:
     Raises
     ------
     TypeError, ValueError
-        `gates` is no dict of these names, or its arrays have no or different axes.
+        `gates` is not a dict with these names, an array has no axes, or their shapes differ beyond axis 0.
     """
     if not isinstance(gates, Mapping):
         raise TypeError(f"gates: expected a dict, got {shown(gates)}")
@@ -55,13 +55,13 @@ def stack(gates: Mapping[str, Array]) -> Array:
 
 
 def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -> Array:
-    """Equal blocks along axis 0, brought from one order into another.
+    """Reorder equal blocks along axis 0.
 
     Parameters
     ----------
     rows : ndarray
     source, target : sequence of str
-        The order that they are in, and the one that is wanted.
+        The present order of the blocks and the new one.
 
     Returns
     -------
@@ -70,18 +70,18 @@ def reorder(rows: Array, source: Sequence[str], target: Sequence[str] = ORDER) -
     Raises
     ------
     TypeError, ValueError
-        A name of `source` is there twice, `target` has others, or the rows cannot be cut into as many blocks.
+        `source` has a name twice, `target` has other names, or the number of rows is not a multiple of the blocks'.
     """
     rows, names = real_array("rows", rows), _names("source", source)
-    wanted = _names("target", target)
+    target_names = _names("target", target)
     if len(set(names)) != len(names):
         raise ValueError(f"source: expected each name once, got {shown(names)}")
-    if not set(wanted) <= set(names):
-        raise ValueError(f"target: expected names of source, {shown(names)}, got {shown(wanted)}")
+    if not set(target_names) <= set(names):
+        raise ValueError(f"target: expected names of source, {shown(names)}, got {shown(target_names)}")
     if rows.ndim == 0 or len(rows) % len(names):
         raise ValueError(f"rows: expected a multiple of {len(names)} along axis 0, got shape {rows.shape}")
     blocks = dict(zip(names, np.split(rows, len(names)), strict=True))
-    return np.concatenate([blocks[name] for name in wanted])
+    return np.concatenate([blocks[name] for name in target_names])
 
 
 def _names(argument: str, names: Any) -> list[str]:

@@ -1,7 +1,7 @@
-"""Keras's models, from .keras and .h5 files or live ones: a Sequential here, without Keras or TensorFlow.
+"""Conversion of Keras's models, from .keras and .h5 files or live, to a Sequential, without Keras or TensorFlow.
 
-The architecture is read from the configuration, in which classes are names to look up in a table. Weights are found by
-their place (.keras) or name (.h5, live), and each must be used.
+The architecture is read from the configuration; class names in it are looked up in a table. Weights are found by their
+path (.keras) or name (.h5, live), and each must be used.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     #: the arguments of Activation
     _Function = tuple[Any, ...]
     _Build = Callable[["_Chain"], list[Layer]]
-    _Reader = Callable[["_Options", "_Place", Any], _Build]
+    _Reader = Callable[["_Options", "_Location", Any], _Build]
 
-# JSON is unpacked into many times its own size; a layer takes a kilobyte or three.
+# In memory JSON takes many times its own size; a layer's configuration has one to three kilobytes.
 _MAX_JSON = 1 << 20
-# Objects that a layer is drawn as.
+# Cost of a layer in objects.
 _LAYER_COST = 60
-# What of a configuration is told in messages.
+# Shortened values of a configuration for messages.
 _repr = reprlib.Repr()
 _repr.maxstring = 80
 _short = _repr.repr
@@ -47,12 +47,12 @@ _short = _repr.repr
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 _MODELS = ("Sequential", "Functional", "Model")
-# What may stand in a layer's configuration without a bearing on what the layer gives: names, and what acts in training.
-_NO_BEARING = re.compile(
+# Options that do not affect a layer's output at inference: names, and options for training.
+_IGNORED_OPTIONS = re.compile(
     "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
     "l1|l2|noise_shape|stateful|unroll|implementation|use_cudnn|batch_input_shape|batch_shape|input_shape|input_length"
 )
-# Activations by Keras's names, as Activation takes them.
+# Arguments of Activation by Keras's names.
 _FUNCTIONS = {
     "linear": ("affine", 1.0, 0.0),
     "sigmoid": ("sigmoid",),
@@ -85,13 +85,13 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     Returns
     -------
     Sequential
-        With `batch_first`; see docs/formats.md for what becomes of each layer.
+        With `batch_first`; docs/formats.md lists the result for each layer.
 
     Raises
     ------
     ValueError
-        The file is truncated, damaged or none of Keras's; or it holds layers or options that are not read, all of which
-        are listed; or weights that no layer uses.
+        The file is truncated, damaged or not Keras's; or it holds weights that no layer uses, or layers or options
+        that are not supported, all of which are listed.
     OSError
         The file cannot be read.
     """
@@ -99,21 +99,21 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = _read(file, budget)
-        model = _converted(spec, version, weights, budget)
+        model = _convert(spec, version, weights, budget)
     check_finite(path, model.parameters, strict)
     return model
 
 
 class Contents(NamedTuple):
-    """What a file holds, whether its model is read or not.
+    """The contents of a file, also if its model is not supported.
 
     Attributes
     ----------
     model : Sequential or None
     problem : str
-        Why there is no model.
+        The reason if `model` is None.
     layers, unsupported : list of (str, str)
-        Names of layers with their classes, and with what in them is not read.
+        Names of layers with their classes, and with the reasons why they are not supported.
     arrays : dict of str to ndarray
     """
 
@@ -125,7 +125,7 @@ class Contents(NamedTuple):
 
 
 def contents(path: FilePath) -> Contents:
-    """What a file of Keras holds; raises as `read_model` does for one that is damaged, but not for its layers."""
+    """Return the contents of a Keras file; raise as `read_model` for a damaged file, but not for unsupported layers."""
     path = file_path("path", path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
@@ -134,28 +134,28 @@ def contents(path: FilePath) -> Contents:
         unsupported: list[tuple[str, str]] = []
         model, problem = None, ""
         try:
-            model = _converted(spec, version, weights, budget)
+            model = _convert(spec, version, weights, budget)
         except LimitExceeded:
             raise
         except ValueError as error:
             problem = shortened(error)
-            _flatten(spec, _Place("", "", "", ()), _major(version), [], unsupported, budget)
+            _flatten(spec, _Location("", "", "", ()), _major(version), [], unsupported, budget)
         layers = [(_name(layer), shortened(layer.get("class_name"), 80)) for layer in _layers_of(spec)]
         return Contents(model, problem, layers, unsupported, arrays)
 
 
-def _read(file: Any, budget: Budget) -> tuple[Any, Any, _ByPlace | _ByName]:
-    """(configuration, version of Keras, weights) of a file."""
+def _read(file: Any, budget: Budget) -> tuple[Any, Any, _WeightsByPath | _WeightsByName]:
+    """Return (configuration, version of Keras, weights) of a file."""
     return _read_zip(file, budget) if file.read(2) == b"PK" else _read_h5(file, budget)
 
 
 def from_keras(model: Any) -> Sequential:
-    """The Sequential that a live Keras model is, its weights copied.
+    """Convert a live Keras model to a Sequential; the weights are copied.
 
     Parameters
     ----------
     model : keras.Sequential, or a functional keras.Model
-        A chain of layers with one input and one output each; docs/formats.md lists those that are read.
+        A chain of layers with one input and one output each; docs/formats.md lists the supported layers.
 
     Returns
     -------
@@ -165,26 +165,26 @@ def from_keras(model: Any) -> Sequential:
     Raises
     ------
     TypeError
-        `model` is no Keras model, or one of a class of its own.
+        `model` is not a Keras model, or is of a custom class.
     ValueError
-        It has no weights yet, or holds layers or options that are not read; all of them are listed.
+        It has no weights yet, or holds layers or options that are not supported; all of them are listed.
 
     Examples
     --------
-    With Keras at hand::
+    With Keras installed::
 
         model = lstm_cy.from_keras(keras_model)
         out, states = model(x)
 
-    Anything else is refused:
+    Other arguments are refused:
 
     >>> from_keras("model.keras")
     Traceback (most recent call last):
     TypeError: model: expected a Sequential or functional model of Keras, got str
     """
     kind = type(model).__name__
-    home = type(model).__module__.split(".")[0]
-    if home not in ("keras", "tf_keras") or kind not in _MODELS:
+    package = type(model).__module__.split(".")[0]
+    if package not in ("keras", "tf_keras") or kind not in _MODELS:
         raise TypeError(f"model: expected a Sequential or functional model of Keras, got {kind}")
     if not model.built:
         raise ValueError("model: expected one that has its weights; call it once, or give it an Input")
@@ -193,23 +193,23 @@ def from_keras(model: Any) -> Sequential:
     for layer in model.layers:
         paths = [getattr(weight, "path", weight.name) for weight in layer.weights]
         arrays[layer.name] = dict(zip(paths, layer.get_weights(), strict=True))
-    version = getattr(sys.modules.get(home), "__version__", None)
-    # as a file has it: lists for tuples, plain numbers for NumPy's
+    version = getattr(sys.modules.get(package), "__version__", None)
+    # in the form of a file: lists for tuples, Python's numbers for NumPy's
     text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
     size = sum(array.nbytes for inside in arrays.values() for array in inside.values())
     with archive.naming("model"):
         budget = Budget("model", len(text) + size)
-        return _converted(budget.json(text, "its configuration"), version, _ByName(arrays, budget), budget)
+        return _convert(budget.json(text, "its configuration"), version, _WeightsByName(arrays, budget), budget)
 
 
 def _check_uses(model: Any) -> None:
-    """Raise where a layer is there twice: Keras's own configuration and files have it once."""
+    """Raise if a layer is used twice: Keras's configuration and files describe it once."""
     seen: set[int] = set()
     for layer in model.layers:
         if id(layer) in seen:
             raise ValueError(f"model: not supported: {layer.name}: expected one use of it, got several")
         seen.add(id(layer))
-        if hasattr(layer, "layers"):  # a model inside
+        if hasattr(layer, "layers"):  # a nested model
             _check_uses(layer)
 
 
@@ -217,8 +217,8 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
-def _read_zip(file: Any, budget: Budget) -> tuple[Any, Any, _ByPlace]:
-    """(configuration, version of Keras, weights) of a .keras file."""
+def _read_zip(file: Any, budget: Budget) -> tuple[Any, Any, _WeightsByPath]:
+    """Return (configuration, version of Keras, weights) of a .keras file."""
     members = archive.members(file, budget, "a .keras file", check=_check_members)
     metadata, spec = (_json(members[name].read(_MAX_JSON + 1), budget) for name in _MEMBERS[:2])
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
@@ -227,7 +227,7 @@ def _read_zip(file: Any, budget: Budget) -> tuple[Any, Any, _ByPlace]:
     weights = members[_MEMBERS[2]]
     start = weights.check()
     arrays, names = hdf5.read(file, budget, start=start, size=weights.size, skip=_OPTIMIZERS, texts=["name"])
-    return spec, version, _ByPlace(arrays, names)
+    return spec, version, _WeightsByPath(arrays, names)
 
 
 def _check_members(names: list[str]) -> None:
@@ -235,11 +235,11 @@ def _check_members(names: list[str]) -> None:
         raise ValueError(f"expected the members {', '.join(_MEMBERS)}, got {listed(names)}")
 
 
-def _read_h5(file: Any, budget: Budget) -> tuple[Any, Any, _ByName]:
-    """(configuration, version of Keras, weights) of an .h5 file."""
+def _read_h5(file: Any, budget: Budget) -> tuple[Any, Any, _WeightsByName]:
+    """Return (configuration, version of Keras, weights) of an .h5 file."""
     arrays, texts = hdf5.read(file, budget, skip=_OPTIMIZERS, texts=["model_config", "keras_version"])
     if ("", "model_config") not in texts:
-        raise ValueError("holds no architecture (model_config), so it is no whole model; save it with model.save")
+        raise ValueError("holds no architecture (model_config), so it is not a whole model; save it with model.save")
     by_layer: dict[str, Parameters] = {}
     for path, array in arrays.items():
         top, _, rest = path.partition("/")
@@ -247,7 +247,7 @@ def _read_h5(file: Any, budget: Budget) -> tuple[Any, Any, _ByName]:
         if top != "model_weights" or not name:
             raise ValueError(f"weights that no layer uses: {shortened(path, 200)}")
         by_layer.setdefault(layer, {})[name] = array
-    return _json(texts["", "model_config"], budget), texts.get(("", "keras_version")), _ByName(by_layer, budget)
+    return _json(texts["", "model_config"], budget), texts.get(("", "keras_version")), _WeightsByName(by_layer, budget)
 
 
 def _json(text: str | bytes, budget: Budget) -> Any:
@@ -257,105 +257,107 @@ def _json(text: str | bytes, budget: Budget) -> Any:
 
 
 class _Unsupported(Exception):
-    """What in a layer is not read."""
+    """A part of a layer is not supported; the message names it."""
 
 
-class _Place(NamedTuple):
-    """Where a layer and its weights are to be found."""
+class _Location(NamedTuple):
+    """The location of a layer and its weights in a model."""
 
-    name: str  # its name in the model, which error messages give
-    path: str  # in a .keras file
-    group: str  # of the outermost layer it is in: in an .h5 file
-    inside: tuple[str, ...]  # names of the layers between that and this one
+    name: str  # its name in the model, used in error messages
+    path: str  # its path in a .keras file
+    group: str  # its group in an .h5 file, that of the outermost layer that contains it
+    inside: tuple[str, ...]  # names of the layers from that one down to this one
 
 
-class _ByPlace:
-    """The weights of a .keras file: numbered, in a group for each layer."""
+class _WeightsByPath:
+    """The weights of a .keras file: numbered, in one group for each layer."""
 
     def __init__(self, arrays: Parameters, names: dict[tuple[str, str], str]) -> None:
         self._arrays, self._names = arrays, names
 
-    def take(self, place: _Place, kinds: list[str], path: str, among: Collection[str]) -> Parameters:
-        """{kind: array} of the weights `kinds`, which are numbered in this order."""
-        name = self._names.get((f"{place.path}/vars", "name"), place.name)
-        if name != place.name:
-            raise ValueError(f"{place.path}: expected the weights of {place.name}, got those of {shortened(name, 200)}")
-        numbered = {kind: f"{place.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
+    def take(self, location: _Location, kinds: list[str], path: str, layer_names: Collection[str]) -> Parameters:
+        """Remove the weights `kinds`, which are numbered in this order, and return them as {kind: array}."""
+        name = self._names.get((f"{location.path}/vars", "name"), location.name)
+        if name != location.name:
+            raise ValueError(
+                f"{location.path}: expected the weights of {location.name}, got those of {shortened(name, 200)}"
+            )
+        numbered = {kind: f"{location.path}{path}/vars/{number}" for number, kind in enumerate(kinds)}
         missing = [f"{name} ({kind})" for kind, name in numbered.items() if name not in self._arrays]
         if missing:
-            raise ValueError(f"{place.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
+            raise ValueError(f"{location.name}: expected {', '.join(kinds)}, found no {', '.join(missing)}")
         return {kind: self._arrays.pop(name) for kind, name in numbered.items()}
 
     def arrays(self) -> Parameters:
-        """Those that are left, by name."""
+        """Return the remaining arrays by name."""
         return dict(self._arrays)
 
     def unused(self) -> list[str]:
         return [name for name in self._arrays if "seed_generator" not in name.split("/")]
 
 
-class _ByName:
-    """The weights of an .h5 file or a live model: {outermost layer: {"lstm/lstm_cell/kernel" or the like: array}}."""
+class _WeightsByName:
+    """The weights of an .h5 file or a live model: {outermost layer: {name such as "lstm/lstm_cell/kernel": array}}."""
 
     def __init__(self, arrays: dict[str, Parameters], budget: Budget) -> None:
         self._budget = budget
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
-        # {(group, a layer within or None, kind): names}
-        self._places: dict[tuple[str, str | None, str], list[str]] = {}
+        # {(group, an inner layer or None, kind): names}
+        self._names: dict[tuple[str, str | None, str], list[str]] = {}
         for group, name in self._arrays:
             *layers, last = name.split("/")
             for layer in {None, *layers}:
-                self._places.setdefault((group, layer, last.partition(":")[0]), []).append(name)
+                self._names.setdefault((group, layer, last.partition(":")[0]), []).append(name)
 
-    def take(self, place: _Place, kinds: list[str], path: str, among: Collection[str]) -> Parameters:
-        """{kind: array} of the weights whose names end in `kinds` and tell of all layers they are in.
+    def take(self, location: _Location, kinds: list[str], path: str, layer_names: Collection[str]) -> Parameters:
+        """Remove the weights whose names end in `kinds` and contain all enclosing layers; return them as {kind: array}.
 
-        `among` is the possible names of a layer between, if there is one.
+        `layer_names` are the possible names of one more layer in between, if there is one.
         """
         found = {}
         for kind in kinds:
-            names = self._places.get((place.group, place.inside[-1] if place.inside else None, kind), [])
+            names = self._names.get((location.group, location.inside[-1] if location.inside else None, kind), [])
             self._budget.objects(1 + len(names), "its weights")
-            names = [name for name in names if _tells(name.split("/"), place.inside, among)]
-            if len(names) != 1 or (place.group, names[0]) not in self._arrays:
-                raise ValueError(f"{place.name}: expected one {kind}, got {listed(names) or 'none'}")
-            found[kind] = self._arrays.pop((place.group, names[0]))
+            names = [name for name in names if _matches(name.split("/"), location.inside, layer_names)]
+            if len(names) != 1 or (location.group, names[0]) not in self._arrays:
+                raise ValueError(f"{location.name}: expected one {kind}, got {listed(names) or 'none'}")
+            found[kind] = self._arrays.pop((location.group, names[0]))
         return found
 
     def arrays(self) -> Parameters:
-        """Those that are left, by name."""
+        """Return the remaining arrays by name."""
         return {f"{group}/{name}": array for (group, name), array in self._arrays.items()}
 
     def unused(self) -> list[str]:
         return [f"{group}: {name}" for group, name in self._arrays if "seed_generator" not in name.split("/")]
 
 
-def _tells(parts: list[str], inside: tuple[str, ...], among: Collection[str]) -> bool:
-    return set(inside) <= set(parts) and (not among or not set(among).isdisjoint(parts))
+def _matches(parts: list[str], inside: tuple[str, ...], layer_names: Collection[str]) -> bool:
+    return set(inside) <= set(parts) and (not layer_names or not set(layer_names).isdisjoint(parts))
 
 
 class _Chain:
-    """What is known of the data on their way through the layers."""
+    """Properties of the data between two layers."""
 
-    def __init__(self, weights: _ByPlace | _ByName) -> None:
+    def __init__(self, weights: _WeightsByPath | _WeightsByName) -> None:
         self.weights = weights
-        self.features: Any = None  # how many come to the next layer
-        self.mask: tuple[Any, float, bool] | None = None  # which mask does, as `_mask` tells it
+        self.features: Any = None  # number of features
+        self.mask: tuple[Any, float, bool] | None = None  # the mask, in the form of `_mask`
 
 
-def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName, budget: Budget) -> Sequential:
-    """The Sequential that a model's configuration and weights are."""
+def _convert(spec: Any, version: Any, weights: _WeightsByPath | _WeightsByName, budget: Budget) -> Sequential:
+    """Convert a model's configuration and weights to a Sequential."""
     unsupported: list[tuple[str, str]] = []
-    parts: list[tuple[_Place, Any, _Build]] = []
-    _flatten(spec, _Place("", "", "", ()), _major(version), parts, unsupported, budget)
+    parts: list[tuple[_Location, Any, _Build]] = []
+    _flatten(spec, _Location("", "", "", ()), _major(version), parts, unsupported, budget)
     if unsupported:
         texts = [f"{name}: {reason}" for name, reason in unsupported]
         raise ValueError(f"not supported: {listed(texts, 100, '; ')}")
     chain = _Chain(weights)
     layers = []
-    for place, mask, build in parts:
+    for location, mask, build in parts:
         if mask is not None and mask != chain.mask:
-            raise ValueError(f"not supported: {place.name}: a mask of its own")
+            raise ValueError(f"not supported: {location.name}: a mask of its own")
         layers += build(chain)
     unused = weights.unused()
     if unused:
@@ -364,25 +366,25 @@ def _converted(spec: Any, version: Any, weights: _ByPlace | _ByName, budget: Bud
 
 
 def _major(version: Any) -> str | None:
-    """Of Keras's version."""
+    """Return the major version of Keras."""
     return version.split(".")[0] if isinstance(version, str) else None
 
 
 def _flatten(
     spec: Any,
-    place: _Place,
+    location: _Location,
     major: str | None,
-    parts: list[tuple[_Place, Any, _Build]],
+    parts: list[tuple[_Location, Any, _Build]],
     unsupported: list[tuple[str, str]],
     budget: Budget,
 ) -> None:
-    """Add (place, mask, builder) of each layer of a model to `parts`, or what is wrong with it to `unsupported`."""
+    """Add (location, mask, builder) of each layer of a model to `parts`, or its problem to `unsupported`."""
     seen: dict[str, Any] = {}
     try:
-        layers = _in_order(spec)
+        layers = _chain_of(spec)
         budget.objects(_LAYER_COST * len(layers), "its layers")
     except _Unsupported as error:
-        unsupported += [(place.name or "the model", str(error)), *_unknown(spec)]
+        unsupported += [(location.name or "the model", str(error)), *_unknown_layers(spec)]
         return
     for layer, source, mask in layers:
         name = _name(layer)
@@ -392,13 +394,13 @@ def _flatten(
             folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
             seen[folder] = seen.get(folder, -1) + 1
             folder += f"_{seen[folder]}" if seen[folder] else ""
-            path = f"{place.path}/layers/{folder}" if place.path else f"layers/{folder}"
-            inner = _Place(name, path, place.group or name, place.inside + ((name,) if place.group else ()))
+            path = f"{location.path}/layers/{folder}" if location.path else f"layers/{folder}"
+            inner = _Location(name, path, location.group or name, location.inside + ((name,) if location.group else ()))
             if kind in _MODELS:
-                parts.append((inner, mask, _border(inner)))
+                parts.append((inner, mask, _nested_model_boundary(inner)))
                 with budget.nested("models inside models"):
                     _flatten(layer, inner, major, parts, unsupported, budget)
-                parts.append((inner, None, _border(inner)))
+                parts.append((inner, None, _nested_model_boundary(inner)))
                 continue
             if kind not in _READERS:
                 raise _Unsupported(f"layer {kind}")
@@ -412,8 +414,8 @@ def _flatten(
             unsupported.append((name, str(error)))
 
 
-def _unknown(spec: Any) -> Iterator[tuple[str, str]]:
-    """What besides is not read of a model that is no chain."""
+def _unknown_layers(spec: Any) -> Iterator[tuple[str, str]]:
+    """Yield the unsupported layers of a model that is not a chain."""
     for layer in _layers_of(spec):
         kind = layer.get("class_name")
         if isinstance(kind, str) and kind not in _READERS and kind not in _MODELS:
@@ -421,30 +423,30 @@ def _unknown(spec: Any) -> Iterator[tuple[str, str]]:
 
 
 def _layers_of(spec: Any) -> list[Any]:
-    """The configurations of a model's layers, as far as there are any."""
+    """Return the configurations of a model's layers; an empty list if there are none."""
     config = spec.get("config") if isinstance(spec, dict) else None
     layers = config.get("layers") if isinstance(config, dict) else config
     return [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
 
 
-def _border(place: _Place) -> _Build:
-    """What stands for the border of a model inside another: Keras destroys masks there, or not, by circumstances."""
+def _nested_model_boundary(location: _Location) -> _Build:
+    """Return a builder that refuses masks at the boundary of a nested model, where Keras keeps only some of them."""
 
     def build(chain: _Chain) -> list[Layer]:
         if chain.mask is not None:
-            raise ValueError(f"not supported: {place.name}: a mask that enters or leaves a model inside another")
+            raise ValueError(f"not supported: {location.name}: a mask that enters or leaves a model inside another")
         return []
 
     return build
 
 
 def _split(spec: Any) -> tuple[str, dict[str, Any]]:
-    """(class name, configuration) of a layer of Keras's own; of another the name is told."""
+    """Return (class name, configuration) of a Keras layer; raise with the class name for a custom layer."""
     if not isinstance(spec, dict) or not isinstance(spec.get("class_name"), str):
         raise _Unsupported(f"expected a layer's configuration, got {_short(spec)}")
     kind, module, registered = spec["class_name"], spec.get("module"), spec.get("registered_name")
-    ours = module is None or (isinstance(module, str) and module.split(".")[0] == "keras")
-    if not ours or registered not in (None, kind):
+    is_keras = module is None or (isinstance(module, str) and module.split(".")[0] == "keras")
+    if not is_keras or registered not in (None, kind):
         raise _Unsupported(f"custom class {_short(registered or kind)} of {_short(module)}")
     config = spec.get("config")
     if isinstance(config, list) and kind == "Sequential":  # before Keras 2.2
@@ -455,7 +457,7 @@ def _split(spec: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _name(spec: Any) -> str:
-    """A layer's name, for messages."""
+    """Return a layer's name for messages."""
     config = spec.get("config") if isinstance(spec, dict) else None
     name = config.get("name") if isinstance(config, dict) else None
     return shortened(name, 80) if isinstance(name, str) else "?"
@@ -468,8 +470,8 @@ def _text(config: dict[str, Any], key: str) -> str:
     return value
 
 
-def _in_order(spec: Any) -> list[tuple[Any, Any, Any]]:
-    """[(layer's configuration, name of the layer before, mask it is given), ...] of a model that is a chain."""
+def _chain_of(spec: Any) -> list[tuple[Any, Any, Any]]:
+    """Return [(configuration, name of the previous layer, mask argument), ...] for each layer of a chain."""
     kind, config = _split(spec)
     if kind not in _MODELS:
         raise _Unsupported(f"expected a Sequential or functional model, got {kind}")
@@ -480,7 +482,7 @@ def _in_order(spec: Any) -> list[tuple[Any, Any, Any]]:
         return [(layer, None, None) for layer in layers]
     by_name = {_text(layer, "name"): layer for layer in layers if isinstance(layer, dict)}
     if len(by_name) != len(layers):
-        raise _Unsupported("expected layers of different names")
+        raise _Unsupported("expected layers with different names")
     name, outputs = _ends(config, "output_layers")
     last = by_name.get(name, {}).get("config")
     if outputs != (2 if isinstance(last, dict) and last.get("merge_mode", "") is None else 1):
@@ -493,29 +495,29 @@ def _in_order(spec: Any) -> list[tuple[Any, Any, Any]]:
             break
         name = node[0]
     if (name, 1) != _ends(config, "input_layers") or chain[name][1] is not None:
-        raise _Unsupported("it is no chain of layers from one input to one output")
+        raise _Unsupported("it is not a chain of layers from one input to one output")
     besides = [other for other in by_name if other not in chain]
     masks = {other: _mask(by_name, other) for other in besides}
-    aside = [other for other in besides if masks[other] is None]
-    if aside:
-        raise _Unsupported(f"it is no chain, for these stand aside: {listed(aside)}")
+    others = [other for other in besides if masks[other] is None]
+    if others:
+        raise _Unsupported(f"it is not a chain of layers; not in it: {listed(others)}")
     return [(layer, source, masks.get(mask, mask)) for layer, source, mask in reversed(chain.values())]
 
 
 def _ends(config: dict[str, Any], key: str) -> Any:
-    """The name of the one input or output layer: of ["name", 0, 0], or of a list of its outputs in that form."""
+    """Return (name, outputs) of the one input or output layer; each output is given as ["name", 0, index]."""
     ends = config.get(key)
     ends = ends if isinstance(ends, list) and all(isinstance(end, list) for end in ends) else [ends]
     name = ends[0][0] if ends and _is_list(ends[0], 3) else None
     if not isinstance(name, str) or [end[:1] + end[2:] for end in ends] != [
-        [name, place] for place in range(len(ends))
+        [name, index] for index in range(len(ends))
     ]:
         raise _Unsupported(f"{key}: expected one, got {_short(ends)}")
     return name, len(ends)
 
 
 def _node(by_name: dict[str, Any], name: str) -> tuple[Any, Any]:
-    """(name of the layer whose output `name` takes, name of the mask it is given); None for what there is not."""
+    """Return (name of the layer whose output `name` takes, name of its mask argument), None for an absent one."""
     nodes = by_name.get(name, {}).get("inbound_nodes")
     if nodes == []:
         return None, None
@@ -541,7 +543,7 @@ def _is_list(value: Any, length: int) -> TypeGuard[list[Any]]:
 
 
 def _tensor(value: Any) -> str:
-    """The name of the layer whose first output `value` is."""
+    """Return the name of the layer whose first output is `value`."""
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
         value = value["config"].get("keras_history")
     if not isinstance(value, list) or len(value) < 3 or not isinstance(value[0], str) or value[2] != 0:
@@ -550,7 +552,7 @@ def _tensor(value: Any) -> str:
 
 
 def _mask(by_name: dict[str, Any], name: Any) -> tuple[str, float, bool] | None:
-    """What Keras 3 computes a mask with: (source, value, whether any feature may differ); None for another layer."""
+    """Return the mask of a Keras 3 layer, (source, value, whether any feature may differ); None if it is no mask."""
     layer = by_name.get(name, {})
     some = layer.get("class_name") == "Any" and isinstance(layer.get("config"), dict)
     if some and layer["config"].get("axis") == -1:
@@ -565,7 +567,7 @@ def _mask(by_name: dict[str, Any], name: Any) -> tuple[str, float, bool] | None:
 
 
 class _Options:
-    """A layer's configuration, from which each option is taken once."""
+    """A layer's configuration; each option is taken once."""
 
     def __init__(self, config: dict[str, Any], major: str | None) -> None:
         self._left, self.major = dict(config), major
@@ -580,7 +582,7 @@ class _Options:
         return positive_int(key, self.take(key))
 
     def dtype(self) -> Any:
-        """Of the weights, as the policy says; what is computed in half precision is computed in float32 here."""
+        """Return the weights' dtype by the policy; computations in half precision become float32."""
         policy = self.take("dtype", "float32")
         if isinstance(policy, dict):
             named = policy.get("config") if policy.get("class_name") in ("DTypePolicy", "Policy") else None
@@ -592,26 +594,28 @@ class _Options:
         raise _Unsupported(f"dtype {_short(policy)}")
 
     def function(self, key: str) -> _Function:
-        """An activation, as the arguments of Activation; Keras always writes it, and it is never guessed."""
+        """Return the arguments of Activation for an option; Keras always writes it, so there is no default."""
         if key not in self._left:
             raise _Unsupported(f"no {key}")
         return _function(self.take(key), self.major)
 
     def finish(self) -> None:
-        """Raise if there are options that might have a bearing on what the layer gives."""
-        left = {key: value for key, value in self._left.items() if not _NO_BEARING.fullmatch(key)}
+        """Raise if there are remaining options that may affect the layer's output."""
+        left = {key: value for key, value in self._left.items() if not _IGNORED_OPTIONS.fullmatch(key)}
         words = [f"{key}={_short(value)}" for key, value in left.items() if value is not None and value is not False]
         if words:
             raise _Unsupported(", ".join(words))
 
 
 def _function(spec: Any, major: str | None) -> _Function:
-    """The arguments of Activation for an activation in a configuration: a name, or a layer that is one."""
+    """Return the arguments of Activation for an activation in a configuration: a name or an activation layer."""
     if spec is None:
         spec = "linear"
     if spec == "hard_sigmoid":
         if major not in _HARD_SIGMOID:
-            raise _Unsupported("activation 'hard_sigmoid' of an unknown version of Keras: there are two of them")
+            raise _Unsupported(
+                "activation 'hard_sigmoid' of an unknown version of Keras: its definition depends on the version"
+            )
         return _HARD_SIGMOID[major]
     if isinstance(spec, str) and spec in _FUNCTIONS:
         return _FUNCTIONS[spec]
@@ -628,7 +632,7 @@ def _function(spec: Any, major: str | None) -> _Function:
     raise _Unsupported(f"activation {_short(spec)}")
 
 
-def _leaky(options: _Options) -> _Function:
+def _leaky_relu(options: _Options) -> _Function:
     slope = options.take("negative_slope", options.take("alpha"))
     return "leakyrelu", number("negative_slope", slope)
 
@@ -648,18 +652,18 @@ def _softmax(options: _Options) -> _Function:
 
 _ACTIVATION_LAYERS = {
     "Activation": lambda options: options.function("activation"),
-    "LeakyReLU": _leaky,
+    "LeakyReLU": _leaky_relu,
     "ReLU": _relu,
     "ELU": lambda options: ("elu", number("alpha", options.take("alpha", 1.0))),
     "Softmax": _softmax,
 }
 
 
-# Readers: from a layer's options, its place, and the name of the layer before it, to a function that makes what it is
-# here when the chain has come to it.
+# Readers: each takes a layer's options, its location and the name of the previous layer, and returns a function that
+# makes the layers of this library after the previous ones are made.
 
 
-def _input(options: _Options, place: _Place, source: Any) -> _Build:
+def _input(options: _Options, location: _Location, source: Any) -> _Build:
     shape = options.take("batch_shape", options.take("batch_input_shape", options.take("shape")))
 
     def build(chain: _Chain) -> list[Layer]:
@@ -670,20 +674,20 @@ def _input(options: _Options, place: _Place, source: Any) -> _Build:
     return build
 
 
-def _embedding(options: _Options, place: _Place, source: Any) -> _Build:
+def _embedding(options: _Options, location: _Location, source: Any) -> _Build:
     dtype, sizes = options.dtype(), (options.size("input_dim"), options.size("output_dim"))
     mask_zero = options.flag("mask_zero")
 
     def build(chain: _Chain) -> list[Layer]:
-        weight = _taken(chain, place, {"embeddings": sizes})["embeddings"]
+        weight = _take_weights(chain, location, {"embeddings": sizes})["embeddings"]
         chain.features = sizes[1]
         chain.mask = (source, 0.0, False) if mask_zero else None
-        return [_loaded(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
+        return [_load_weights(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
 
     return build
 
 
-def _masking(options: _Options, place: _Place, source: Any) -> _Build:
+def _masking(options: _Options, location: _Location, source: Any) -> _Build:
     dtype, value = options.dtype(), number("mask_value", options.take("mask_value", 0.0))
 
     def build(chain: _Chain) -> list[Layer]:
@@ -693,7 +697,7 @@ def _masking(options: _Options, place: _Place, source: Any) -> _Build:
     return build
 
 
-def _dense(options: _Options, place: _Place, source: Any, path: str = "") -> _Build:
+def _dense(options: _Options, location: _Location, source: Any, path: str = "") -> _Build:
     dtype, units, bias = options.dtype(), options.size("units"), options.flag("use_bias", True)
     function = options.function("activation")
 
@@ -701,32 +705,32 @@ def _dense(options: _Options, place: _Place, source: Any, path: str = "") -> _Bu
         shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)}
         if bias:
             shapes["bias"] = (units,)
-        arrays = _taken(chain, place, shapes, path)
+        arrays = _take_weights(chain, location, shapes, path)
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
         linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
         chain.features = units
-        return [_loaded(linear, parameters), *_activation(function)]
+        return [_load_weights(linear, parameters), *_activation(function)]
 
     return build
 
 
-def _time_distributed(options: _Options, place: _Place, source: Any) -> _Build:
+def _time_distributed(options: _Options, location: _Location, source: Any) -> _Build:
     kind, config = _split(options.take("layer"))
     if kind != "Dense":
         raise _Unsupported(f"TimeDistributed of {kind}")
     inner = _Options(config, options.major)
-    build = _dense(inner, place, source, "/layer")
+    build = _dense(inner, location, source, "/layer")
     inner.finish()
     return build
 
 
 def _function_layer(kind: str) -> _Reader:
-    def read(options: _Options, place: _Place, source: Any) -> _Build:
+    def read(options: _Options, location: _Location, source: Any) -> _Build:
         function = _ACTIVATION_LAYERS[kind](options)
 
         def build(chain: _Chain) -> list[Layer]:
             if kind == "Softmax" and chain.mask is not None:
-                raise ValueError(f"not supported: {place.name}: a layer Softmax that a mask comes to")
+                raise ValueError(f"not supported: {location.name}: a layer Softmax with a masked input")
             return _activation(function)
 
         return build
@@ -738,13 +742,13 @@ def _activation(function: _Function) -> list[Layer]:
     return [] if function == _FUNCTIONS["linear"] else [Activation(*function)]
 
 
-def _dropout(options: _Options, place: _Place, source: Any) -> _Build:
+def _dropout(options: _Options, location: _Location, source: Any) -> _Build:
     p = number("rate", options.take("rate"), 0.0, 1.0)
-    whole = options.take("noise_shape") is None
-    return lambda chain: [Dropout(p)] if whole else []
+    full = options.take("noise_shape") is None
+    return lambda chain: [Dropout(p)] if full else []
 
 
-def _no_bearing(options: _Options, place: _Place, source: Any) -> _Build:
+def _left_out(options: _Options, location: _Location, source: Any) -> _Build:
     return lambda chain: []
 
 
@@ -778,27 +782,31 @@ class _Direction(NamedTuple):
             options.flag("zero_output_for_mask"),
         )
 
-    def parameters(self, chain: _Chain, place: _Place, path: str, among: Collection[str], suffix: str) -> Parameters:
-        """{name: array} of our LSTM; Keras has one bias, which stands for the sum of both."""
+    def parameters(
+        self, chain: _Chain, location: _Location, path: str, layer_names: Collection[str], suffix: str
+    ) -> Parameters:
+        """Return the parameters of an LSTM, {name: array}; Keras's one bias is the sum of both biases."""
         units = self.units
         shapes = {"kernel": (chain.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
-        arrays = _taken(chain, place, shapes | ({"bias": (4 * units,)} if self.bias else {}), path, among)
-        ours = {
+        arrays = _take_weights(
+            chain, location, shapes | ({"bias": (4 * units,)} if self.bias else {}), path, layer_names
+        )
+        parameters = {
             "weight_ih": arrays["kernel"].T,
             "weight_hh": arrays["recurrent_kernel"].T,
             "bias_ih": arrays.get("bias", np.zeros(4 * units, np.float32)),
         }
-        ours = {name + suffix: gate_order.reorder(array, gate_order.KERAS) for name, array in ours.items()}
-        return ours | {f"bias_hh{suffix}": np.zeros(4 * units, np.float32)}
+        parameters = {name + suffix: gate_order.reorder(array, gate_order.KERAS) for name, array in parameters.items()}
+        return parameters | {f"bias_hh{suffix}": np.zeros(4 * units, np.float32)}
 
 
-def _lstm(options: _Options, place: _Place, source: Any) -> _Build:
+def _lstm(options: _Options, location: _Location, source: Any) -> _Build:
     one = _Direction.read(options)
 
     def build(chain: _Chain) -> list[Layer]:
-        parameters = one.parameters(chain, place, "/cell", (), "_l0")
-        layers: list[Layer] = [_made(one, parameters, reverse=one.go_backwards)]
-        # a mask may come from the caller, too
+        parameters = one.parameters(chain, location, "/cell", (), "_l0")
+        layers: list[Layer] = [_make_lstm(one, parameters, reverse=one.go_backwards)]
+        # the caller may pass a mask too
         if not one.return_sequences or one.go_backwards or not one.zero_output_for_mask:
             layers.append(
                 Readout(
@@ -814,34 +822,34 @@ def _lstm(options: _Options, place: _Place, source: Any) -> _Build:
     return build
 
 
-def _bidirectional(options: _Options, place: _Place, source: Any) -> _Build:
+def _bidirectional(options: _Options, location: _Location, source: Any) -> _Build:
     merge = options.take("merge_mode", "concat")
     if merge not in ("concat", "sum", "mul", "ave", None):
         raise _Unsupported(f"merge_mode {_short(merge)}")
     specs = [options.take("layer"), options.take("backward_layer")]
-    ways = []
+    directions = []
     for spec in specs if specs[1] is not None else specs[:1]:
         kind, config = _split(spec)
         if kind != "LSTM":
             raise _Unsupported(f"Bidirectional of {kind}")
         inner = _Options(config, options.major)
-        ways.append(_Direction.read(inner))
+        directions.append(_Direction.read(inner))
         inner.finish()
-    one = ways[0]
-    other = ways[1] if len(ways) > 1 else one._replace(go_backwards=not one.go_backwards)
+    one = directions[0]
+    other = directions[1] if len(directions) > 1 else one._replace(go_backwards=not one.go_backwards)
     if one.go_backwards or not other.go_backwards:
         raise _Unsupported("Bidirectional whose first direction goes backwards")
     if (one.units, one.return_sequences, one.dtype) != (other.units, other.return_sequences, other.dtype):
         raise _Unsupported("Bidirectional of different directions")
     plain = one.name.removeprefix("forward_")
-    names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(ways) > 1 else set())
+    names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(directions) > 1 else set())
 
     def build(chain: _Chain) -> list[Layer]:
-        parameters = one.parameters(chain, place, "/forward_layer/cell", names[0], "_l0")
-        parameters |= other.parameters(chain, place, "/backward_layer/cell", names[1], "_l0_reverse")
-        layers: list[Layer] = [_made(one, parameters, other, bidirectional=True)]
+        parameters = one.parameters(chain, location, "/forward_layer/cell", names[0], "_l0")
+        parameters |= other.parameters(chain, location, "/backward_layer/cell", names[1], "_l0_reverse")
+        layers: list[Layer] = [_make_lstm(one, parameters, other, bidirectional=True)]
         if not one.return_sequences or merge != "concat":
-            # Keras sets zero_output_for_mask within a Bidirectional that tells every step.
+            # Keras sets zero_output_for_mask inside a Bidirectional that returns every step.
             readout = {"return_sequences": one.return_sequences, "zero_output_for_mask": one.return_sequences}
             layers.append(Readout(bidirectional=True, merge_mode=merge, batch_first=True, **readout))
         _pass_lstm(chain, one.return_sequences, one.units * (2 if merge == "concat" else 1))
@@ -850,9 +858,9 @@ def _bidirectional(options: _Options, place: _Place, source: Any) -> _Build:
     return build
 
 
-def _made(one: _Direction, parameters: Parameters, other: _Direction | None = None, **options: Any) -> LSTM:
-    """Our LSTM of one direction, or two."""
-    functions = [way.functions for way in (one, other) if way is not None]
+def _make_lstm(one: _Direction, parameters: Parameters, other: _Direction | None = None, **options: Any) -> LSTM:
+    """Make an LSTM of one direction or two."""
+    functions = [direction.functions for direction in (one, other) if direction is not None]
     lstm = LSTM.blank(
         parameters["weight_ih_l0"].shape[1],
         one.units,
@@ -862,7 +870,7 @@ def _made(one: _Direction, parameters: Parameters, other: _Direction | None = No
         dtype=one.dtype,
         **options,
     )
-    return _loaded(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})
+    return _load_weights(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})
 
 
 def _pass_lstm(chain: _Chain, return_sequences: bool, features: int | None) -> None:
@@ -871,29 +879,33 @@ def _pass_lstm(chain: _Chain, return_sequences: bool, features: int | None) -> N
         chain.mask = None
 
 
-def _loaded(layer: _L, parameters: Parameters) -> _L:
+def _load_weights(layer: _L, parameters: Parameters) -> _L:
     layer.load_state_dict(parameters)
     return layer
 
 
-def _taken(
-    chain: _Chain, place: _Place, shapes: dict[str, tuple[int | None, ...]], path: str = "", among: Collection[str] = ()
+def _take_weights(
+    chain: _Chain,
+    location: _Location,
+    shapes: dict[str, tuple[int | None, ...]],
+    path: str = "",
+    layer_names: Collection[str] = (),
 ) -> Parameters:
-    """{kind: array} of a layer's weights, in `shapes`, in which None is any size."""
-    arrays = chain.weights.take(place, list(shapes), path, among)
+    """Take a layer's weights, {kind: array}, and check their `shapes`, in which None is any size."""
+    arrays = chain.weights.take(location, list(shapes), path, layer_names)
     for kind, shape in shapes.items():
         array = arrays[kind]
         if array.dtype.kind != "f":
-            raise ValueError(f"{place.name}: {kind}: expected floats, got {array.dtype}")
+            raise ValueError(f"{location.name}: {kind}: expected floats, got {array.dtype}")
         fits = array.ndim == len(shape) and all(
-            want in (None, has) for want, has in zip(shape, array.shape, strict=True)
+            expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
         )
         if not fits or 0 in array.shape:
-            raise ValueError(f"{place.name}: {kind}: expected shape {shape}, got {array.shape}")
+            raise ValueError(f"{location.name}: {kind}: expected shape {shape}, got {array.shape}")
     return arrays
 
 
-# What a configuration may ask for. Nothing else is ever looked up by a name from a file.
+# The supported layers. No other object is looked up by a name from a file.
 _READERS = {
     "InputLayer": _input,
     "Embedding": _embedding,
@@ -904,5 +916,5 @@ _READERS = {
     "LSTM": _lstm,
     "Bidirectional": _bidirectional,
     **{kind: _function_layer(kind) for kind in _ACTIVATION_LAYERS},
-    **dict.fromkeys(["SpatialDropout1D", "GaussianDropout", "GaussianNoise", "ActivityRegularization"], _no_bearing),
+    **dict.fromkeys(["SpatialDropout1D", "GaussianDropout", "GaussianNoise", "ActivityRegularization"], _left_out),
 }

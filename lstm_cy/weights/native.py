@@ -1,7 +1,7 @@
-"""The library's own files: .npz and .safetensors, with the architecture and the user's metadata inside.
+"""The library's own .npz and .safetensors files, which contain the architecture and the user's metadata.
 
-Files are written aside and renamed, so that a reader meets the old file or the new one, never a half. They
-are read without pickle, and no memory is taken on a header's word.
+Files are replaced atomically: a reader sees the complete old file or the complete new one. They are read without
+pickle, and sizes in a header are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
 
-#: of files in general, and of those in which a layer stands at several places
+#: the version of files in general, and of files in which a layer occurs several times
 FORMAT_VERSION, SHARING_VERSION = 1, 2
-#: where a file holds the header: among the tensors, as bytes (.npz), or among the metadata (.safetensors).
+#: the header's name: an array of bytes (.npz), or an entry of the metadata (.safetensors)
 HEADER = "lstm_cy"
-# What a file may ask for, and the module that has it, imported where it is needed. Nothing else is ever looked up by a
-# name from a file.
+# The layers that a file may contain, and their modules, which are imported when needed. No other object is looked up
+# by a name from a file.
 _LAYERS = {
     "LSTM": "lstm",
     **dict.fromkeys(("Linear", "Embedding", "Dropout", "Activation", "Masking", "Readout"), "layers"),
@@ -49,12 +49,12 @@ _LAYERS = {
     "QuantizedLSTM": "quantize",
 }
 
-# A JSON text is unpacked into many times its own size; a model needs far less than this.
+# In memory JSON takes many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
 _MAX_AXES = 32
-# Objects that a layer, one layer of an LSTM, a tensor and an entry of the metadata of a .safetensors file are drawn as.
+# Costs in objects: a layer, one layer of an LSTM, a tensor and a metadata entry of a .safetensors file.
 _LAYER_COST, _LSTM_COST, _TENSOR_COST, _PROPERTY_COST = 24, 300, 32, 4
-# What NumPy writes for an array of plain numbers; anything else (objects, records, strings) does not match.
+# NumPy's header of an array of plain numbers; headers of other arrays (objects, records, strings) do not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
@@ -62,7 +62,7 @@ _NPY_HEADER = re.compile(
 
 
 class _Changed(ValueError):
-    """Metadata that JSON changes."""
+    """JSON would change the metadata."""
 
 
 def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
@@ -71,14 +71,14 @@ def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
     Parameters
     ----------
     path : str or os.PathLike
-        Where to; a file there is replaced when the new one is complete.
+        The file; an existing one is replaced when the new one is complete.
     arrays : mapping of str to array_like
         Numbers and bools, of any shape.
 
     Raises
     ------
     TypeError
-        An array is of another kind (objects, strings, records, complex); nothing is written.
+        An array is of another kind (objects, strings, records, complex); no file is written.
 
     Examples
     --------
@@ -102,8 +102,8 @@ def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
 def read_npz(path: FilePath) -> Parameters:
     """Read an uncompressed .npz file of plain numbers: {name: array}.
 
-    Nothing in the file is taken on trust: no pickle is read, and every size is compared with the bytes that
-    are there before memory is taken, which is never much more than the file's size.
+    The file is not trusted: no pickle is read, and every size is compared with the bytes in the file before memory is
+    allocated, so the memory is never much more than the file's size.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def read_npz(path: FilePath) -> Parameters:
     Returns
     -------
     dict of str to ndarray
-        Fresh, writable arrays.
+        New, writable arrays.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def read_npz(path: FilePath) -> Parameters:
 
 
 def read_npz_within(path: FilePath, needed: str | None = None) -> tuple[Parameters, Budget]:
-    """(what `read_npz` gives, what is left of the file's budget); ForeignFile where there is no array `needed`."""
+    """Return (arrays as `read_npz`, rest of the file's budget); raise ForeignFile if there is no array `needed`."""
     path = file_path("path", path)
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
@@ -161,7 +161,7 @@ def _read_member(member: archive.Member, budget: Budget) -> Array:
 
 
 def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
-    """(dtype, order, shape) from the text NumPy writes before an array's bytes."""
+    """Return (dtype, order, shape) from the text that NumPy writes before an array's bytes."""
     match = _NPY_HEADER.fullmatch(header)
     if match is None:
         raise ValueError(f"not an array of plain numbers: its header is {header[:80]!r}")
@@ -185,14 +185,14 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -
 
 
 def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
-    """(model, metadata) from a file that `write_model` wrote; see `weights.load`."""
+    """Return (model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = file_path("path", path)
     header, arrays, budget = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
         config, metadata = unpack_header(header, budget)
         needed, held = _least_size(config), sum(array.size for array in arrays.values())
-        if needed > held:  # found out before anything of that size is made
+        if needed > held:  # checked before arrays of that size are allocated
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
         budget.objects(_cost(config), "its layers")
         model = build(config)
@@ -202,25 +202,25 @@ def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     except RecursionError:
         raise ValueError(f"{printable(path)}: its layers are nested too deep to be read here") from None
     except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
-        # of many kinds, for a configuration may hold anything
+        # many types, because a configuration may hold any values
         raise ValueError(f"{printable(path)}: {shortened(error.args[0] if error.args else error)}") from None
     return model, metadata
 
 
 def build(config: Any) -> Any:
-    """The layer that `config` describes, blank: `restore` must give it its weights.
+    """Make the layer that `config` describes, without weights; `restore` must set them.
 
     Parameters
     ----------
     config : dict
-        {"type": name, **arguments} as a layer's `config` holds them; the types are LSTM, Linear, Embedding,
+        {"type": name, **arguments}, with the arguments of a layer's `config`; the types are LSTM, Linear, Embedding,
         Dropout, Activation, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is
-        {"layers": [config, ...]}; in it {"type": "Shared", "layer": place} is the layer at that place once more.
+        {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the layer at that index.
 
     Raises
     ------
     ValueError, TypeError
-        A type there is not, or arguments that it does not take.
+        The type is unknown, or does not take the arguments.
 
     Examples
     --------
@@ -237,18 +237,17 @@ def build(config: Any) -> Any:
     return getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind).blank(**arguments)
 
 
-def _shared(config: Any, places: int) -> int | None:
-    """The place of the layer that stands once more where `config` is, the one behind `places` others; None for a layer
-    of its own."""
+def _shared(config: Any, count: int) -> int | None:
+    """Return the index of the layer that `config`, which follows `count` layers, repeats; None if it is a new layer."""
     if not isinstance(config, dict) or config.get("type") != "Shared":
         return None
     if config.keys() != {"type", "layer"}:
         raise ValueError("Shared: expected the number of a layer and nothing else")
-    return int_within("Shared: layer", config["layer"], 0, places - 1)
+    return int_within("Shared: layer", config["layer"], 0, count - 1)
 
 
 def _split(config: Any) -> tuple[str, dict[str, Any]]:
-    """(type, arguments) of a layer's configuration, of which nothing is known yet."""
+    """Return (type, arguments) of a layer's unchecked configuration."""
     if not isinstance(config, dict):
         raise ValueError(f"expected the configuration of a layer, got {config!r:.80}")
     arguments = dict(config)
@@ -259,36 +258,36 @@ def _split(config: Any) -> tuple[str, dict[str, Any]]:
     elif not isinstance(kind, str) or kind not in _LAYERS:
         known = ", ".join([*_LAYERS, "Sequential"])
         raise ValueError(f"unknown type of layer {kind!r:.80}; known are {known}")
-    if arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy takes more, and some of it is costly
+    if arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy accepts others, and some are costly
         raise ValueError(f"{kind}: dtype: expected one of {', '.join(DTYPES)}, got {arguments['dtype']!r:.80}")
     return kind, arguments
 
 
 def _cost(config: Any) -> int:
-    """How many objects the layer `config` describes is drawn as."""
+    """Return the cost in objects of the layer that `config` describes."""
     kind, arguments = _split(config)
     if kind == "Sequential":
-        places = arguments["layers"]
-        own = (layer for place, layer in enumerate(places) if _shared(layer, place) is None)
-        return _LAYER_COST * len(places) + sum(map(_cost, own))
+        layers = arguments["layers"]
+        distinct = (layer for index, layer in enumerate(layers) if _shared(layer, index) is None)
+        return _LAYER_COST * len(layers) + sum(map(_cost, distinct))
     if kind == "Seq2Seq":
         return sum(map(_cost, _inside(arguments)))
     return _LSTM_COST * int(arguments.get("num_layers", 1)) if kind.endswith("LSTM") else _LAYER_COST
 
 
 def _inside(arguments: dict[str, Any]) -> list[Any]:
-    """The configurations of a Seq2Seq's parts."""
+    """Return the configurations of a Seq2Seq's parts."""
     from ..seq2seq import parts
 
     return [{"type": layer.__name__, **of_layer} for layer, of_layer in parts(arguments).values()]
 
 
 def _least_size(config: Any) -> int:
-    """How many weights, biases aside, the layer `config` describes has; worked out without making it."""
+    """Return the number of weights, without biases, of the layer that `config` describes, without making it."""
     kind, arguments = _split(config)
     if kind == "Sequential":
-        places = arguments["layers"]
-        return sum(_least_size(layer) for place, layer in enumerate(places) if _shared(layer, place) is None)
+        configs = arguments["layers"]
+        return sum(_least_size(layer) for index, layer in enumerate(configs) if _shared(layer, index) is None)
     if kind in ("Dropout", "Activation", "Masking", "Readout"):
         return 0
 
@@ -320,14 +319,14 @@ def _least_size(config: Any) -> int:
 
 
 def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
-    """Architecture and metadata (None: the model's own) as JSON in UTF-8, once it is certain that it can be read."""
+    """Return architecture and metadata (None: the model's own) as JSON in UTF-8; raise if `load` could not read it."""
     if metadata is None:
         metadata = getattr(model, "metadata", {})
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
     held = sum(array.nbytes for array in model.stored().values())
-    Budget("model", held).objects(_cost(config), "its layers")  # raises for a layer of a type that is not known, too
+    Budget("model", held).objects(_cost(config), "its layers")  # also raises for an unknown type of layer
     header = {"format": HEADER, "version": version_of(model), "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
@@ -345,13 +344,13 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
 
 
 def version_of(model: Layer) -> int:
-    """The version of the format that a file with this model has."""
+    """Return the format version of a file with this model."""
     shares = any(layer["type"] == "Shared" for layer in model.config.get("layers", ()))
     return SHARING_VERSION if shares else FORMAT_VERSION
 
 
 def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, Any]]:
-    """(configuration, metadata) from the header's JSON."""
+    """Return (configuration, metadata) from the header's JSON."""
     if len(content) > _MAX_JSON:
         raise ValueError(f"a header of {len(content)} bytes; at most {_MAX_JSON} are read")
     header = budget.json(content)
@@ -368,7 +367,7 @@ def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, 
 
 
 def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
-    """The metadata of a file of another format, {name: str}; those that `save` was given, where it wrote the file."""
+    """Return the metadata of an .onnx file: those given to `save` if it wrote the file, else `properties`."""
     if HEADER not in properties:
         return properties
     header = properties[HEADER]
@@ -377,7 +376,7 @@ def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
 
 
 def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
-    """Warn of NaN and infinity among `arrays`, {name: array}; with `strict` raise ValueError. `path` is named."""
+    """Warn of NaN and infinity in `arrays`, {name: array}; raise ValueError if `strict`. The message names `path`."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:
         return
@@ -388,7 +387,7 @@ def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
 
 
 def _numbers(array: Array) -> Array:
-    """What an array stands for; uint16 is bf16."""
+    """Return an array's values; uint16 is bf16."""
     return widened(array) if array.dtype == np.uint16 else array
 
 
@@ -404,23 +403,23 @@ def _read_safetensors(path: FilePath) -> tuple[str, Parameters, Budget]:
     with safetensors_file(path, HEADER) as file:
         header: str = file.library.metadata()[HEADER]
         for name, entry in file.entries.items():
-            if entry["dtype"] not in ("F32", "F64", "U16", "I8"):  # there are some that NumPy does not know
+            if entry["dtype"] not in ("F32", "F64", "U16", "I8"):  # NumPy does not have all types
                 kind = shortened(entry["dtype"], 200)
                 raise ValueError(f"{path}: {shortened(name, 200)}: expected F32, F64, U16 or I8, got {kind}")
         return header, {name: file.library.get_tensor(name) for name in file.entries}, file.budget
 
 
 class SafetensorsFile(NamedTuple):
-    """A .safetensors file that is open.
+    """An open .safetensors file.
 
     Attributes
     ----------
     library : safetensors.safe_open
-        What reads the tensors.
+        Reads the tensors.
     entries : dict
         {name: {"dtype": ..., "shape": ..., "data_offsets": ...}}.
     start : int
-        Where the tensors' bytes begin, from which offsets count.
+        Offset of the tensors' bytes in the file; their data_offsets are relative to it.
     budget : Budget
     """
 
@@ -432,9 +431,9 @@ class SafetensorsFile(NamedTuple):
 
 @contextlib.contextmanager
 def safetensors_file(path: FilePath, needed: str | None = None) -> Iterator[SafetensorsFile]:
-    """Open a .safetensors file, once it is certain that its header, which the library unpacks whole, is small.
+    """Open a .safetensors file after a check that its header, which the library parses as a whole, is small.
 
-    ForeignFile where there is no metadata entry `needed`.
+    Raise ForeignFile if there is no metadata entry `needed`.
     """
     library = safetensors_library()
     with open(path, "rb") as file, archive.naming(path):
@@ -454,12 +453,14 @@ def safetensors_file(path: FilePath, needed: str | None = None) -> Iterator[Safe
 
 
 def _safetensors_entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any], int]:
-    """({name: entry}, where the tensors' bytes begin); what does not fit together the library finds."""
+    """Return ({name: entry}, offset of the tensors' bytes); the library checks that offsets and shapes agree."""
     beginning = file.read(8)
     (length,) = struct.unpack("<Q", beginning.ljust(8, b"\0"))
     if len(beginning) < 8 or length > budget.size - 8:
-        raise ValueError(f"truncated, or not a safetensors file: a header of {length} bytes, {budget.size} are there")
-    if length > 3 * _MAX_JSON:  # in which a header of ours is a text, with its quotes escaped
+        raise ValueError(
+            f"truncated, or not a safetensors file: a header of {length} bytes in a file of {budget.size} bytes"
+        )
+    if length > 3 * _MAX_JSON:  # the header of lstm_cy is a string in it, with escaped quotes
         raise ValueError(f"a header of {length} bytes; at most {3 * _MAX_JSON} are read")
     budget.bytes(length, "its header")
     header = budget.json(file.read(length))
@@ -480,7 +481,7 @@ def _is_safetensors(path: FilePath) -> bool:
 
 
 def safetensors_library() -> Any:
-    """The safetensors module; an ImportError that says what to install where it is missing."""
+    """Import safetensors; if it is missing, raise an ImportError with the command that installs it."""
     try:
         import safetensors.numpy
     except ImportError:

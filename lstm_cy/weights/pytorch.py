@@ -1,7 +1,7 @@
-"""LSTMs from PyTorch and back: files, state dicts and live modules.
+"""Conversion of LSTMs from and to PyTorch: files, state dicts and live modules.
 
-Names and the order of the gates are PyTorch's here too, so nothing is reordered. Nothing in this module imports torch:
-tensors and modules are those that the caller has.
+This library uses PyTorch's names and order of the gates, so nothing is reordered. This module does not import torch:
+the caller passes tensors and modules.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
     _L = TypeVar("_L", bound=Layer)
 
-# A tensor of nn.LSTM, or, without a layer's number, of nn.LSTMCell.
+# The name of a tensor of nn.LSTM, or, without a layer's number, of nn.LSTMCell.
 _TENSOR = re.compile(
     r"(?P<prefix>.*?)(?P<part>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
     r"(?:_l(?P<layer>0|[1-9]\d{0,4})(?P<reverse>_reverse)?)?",
     re.DOTALL,
 )
-# What is named much like one, and must not be passed over: weights with a norm or a mask of their own, and the like.
+# Similar names, which must not be ignored, such as weights with a norm or a mask.
 _SIMILAR = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)(?![a-z])|(?:^|\.)(?:peephole|layer_norm)_l\d+(?:_reverse)?$")
-# Where PyTorch keeps what it has quantized, packed in an object of its own.
+# Names of PyTorch's packed quantized weights.
 _QUANTIZED = re.compile(r"(?:^|\.)(?:_all_weight_values\.\d+\.param|_packed_weight_(?:ih|hh))$")
 _CONTAINERS = (dict, list, tuple, Mapping)
 _PLAIN = (str, bytes, int, float, type(None))
 _FLOATS = ("float32", "float64", "float16")
-# What safetensors hands to NumPy; bfloat16, which NumPy does not know, is read here.
+# Types that safetensors converts to NumPy; bfloat16, which NumPy does not have, is read in this module.
 _SAFETENSORS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-# Objects that one layer of an LSTM is drawn as.
+# Cost in objects of one layer of an LSTM.
 _LSTM_COST = 300
-# Options that torch.nn.LSTM does not have, and what they are without.
-_OURS = {
+# Options that torch.nn.LSTM does not have, and their defaults.
+_OWN_OPTIONS = {
     "reverse": False,
     "peepholes": False,
     "coupled_gates": None,
@@ -64,36 +64,37 @@ _OURS = {
 
 
 def read(path: FilePath) -> Any:
-    """The arrays of a file of tensors, by name, without PyTorch and without executing anything in the file.
+    """Read the arrays of a file by name, without PyTorch and without executing code from the file.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A .safetensors file, a .npz file, or, with any other suffix, one that torch.save wrote in its ZIP format (.pt,
-        .pth, .ckpt, .bin).
+        A .safetensors file, a .npz file, or, with any other suffix, a file of torch.save in its ZIP format (.pt, .pth,
+        .ckpt, .bin).
 
     Returns
     -------
-    dict, or what was saved
-        Nested as saved: dicts (an OrderedDict too), lists, tuples, numbers, strings, bytes, None; tensors as ndarrays,
-        bfloat16 as float32; torch.Size as tuple; a device or a dtype as string, such as "cuda:0", "torch.float16".
+    dict, or another saved value
+        Nested as saved: dicts (also for an OrderedDict), lists, tuples, numbers, strings, bytes, None; tensors as
+        ndarrays, bfloat16 as float32; torch.Size as tuple; a device or a dtype as string, such as "cuda:0" or
+        "torch.float16".
         Tensors that share memory in PyTorch share it here.
 
     Raises
     ------
     ValueError
-        The file is truncated, damaged or of another kind, or holds anything but such values: whole modules, quantized
-        or sparse tensors. The message names the file and what is refused.
+        The file is truncated, damaged or of another kind, or holds other values, such as whole modules, quantized or
+        sparse tensors. The message names the file and the refused value.
     ImportError
-        A .safetensors file, and safetensors is not installed.
+        The file is a .safetensors file and safetensors is not installed.
     OSError
         The file cannot be read.
 
     Notes
     -----
-    Of a file by torch.save, the pickle may have up to 8 MiB and 400,000 steps, which is some 12,000 tensors; keys of
-    dicts are strings, integers, bools or None; tensors may share their bytes, but not take more than eight times what
-    the file holds.
+    The pickle in a file of torch.save may have up to 8 MiB and 400,000 steps, which is about 12,000 tensors. Keys of
+    dicts are strings, integers, bools or None. Tensors may share bytes, but may together not take more than eight times
+    the bytes of the file's tensors.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def read(path: FilePath) -> Any:
 
 
 def _read(path: FilePath) -> tuple[Any, Budget]:
-    """(what `read` gives, what is left of the file's budget)."""
+    """Return (result of `read`, rest of the file's budget)."""
     path = file_path("path", path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
@@ -120,15 +121,15 @@ def _read(path: FilePath) -> tuple[Any, Budget]:
 
 
 def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, strict: bool = False) -> dict[str, LSTM]:
-    """Every LSTM in a file, a state dict or a checkpoint: layers, directions, projection and bias from the tensors.
+    """Return every LSTM in a file, a state dict or a checkpoint, with options found from the tensors.
 
     Parameters
     ----------
     source : str, os.PathLike, or mapping
-        A file that `read` takes; or a state dict: {name: ndarray, or a tensor of PyTorch or another library}. Dicts,
-        lists and tuples in it are searched too, so that a whole checkpoint will do, whatever its state dict is called.
+        A file that `read` takes; or a state dict: {name: ndarray, or a tensor of PyTorch or another library}. Nested
+        dicts, lists and tuples are searched too, so a whole checkpoint is accepted under any key.
     batch_first : bool
-        For the layers that are made; state dicts do not tell.
+        Option of the new layers; state dicts do not contain it.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
 
@@ -136,15 +137,16 @@ def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, st
     -------
     dict of str to LSTM
         By prefix, the part of the names before "weight_ih_l0": "encoder.rnn.", or "" for the state dict of a bare
-        nn.LSTM. Where state dicts in different places of a checkpoint have the same prefix, the place stands before it:
-        "ema/encoder.rnn.". The dtype is float64 if a weight is, else float32 (float16 and bfloat16 too). An
-        nn.LSTMCell is an LSTM of one layer. Other tensors are passed over.
+        nn.LSTM. If several state dicts of a checkpoint have the same prefix, their keys in the checkpoint come before
+        it: "ema/encoder.rnn.". The dtype is float64 if a weight is float64, else float32 (also for float16 and
+        bfloat16). An nn.LSTMCell is an LSTM of one layer. Other tensors are ignored.
 
     Raises
     ------
     ValueError
-        Tensors that look like parts of an LSTM and do not make up one: missing or misshaped ones, those of a GRU or a
-        plain RNN, weights under a norm or a mask. All of them are named. Or the file cannot be read, see `read`.
+        Tensors look like parts of an LSTM but do not form one: tensors are missing or have a wrong shape, or belong to
+        a GRU or a plain RNN, or weights have a norm or a mask. All of them are named. Or the file cannot be read, see
+        `read`.
     TypeError
         `source` is neither a path nor a mapping.
 
@@ -165,33 +167,31 @@ def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, st
     """
     flag("batch_first", batch_first)
     if isinstance(source, Mapping):
-        return _layers("source", _planned("source", _places(source)), strict, batch_first=batch_first)
+        return _layers("source", _plan_or_raise("source", _locations(source)), strict, batch_first=batch_first)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: expected a path or a mapping, got {type(source).__name__}")
     found = read_lstms(source)
     if found.problem:
-        raise ValueError(
-            f"{printable(found.path)}: {found.problem}. Where others are meant, give lstms a dict of those"
-        )
+        raise ValueError(f"{printable(found.path)}: {found.problem}. To read other tensors, pass lstms a dict of them")
     return found.layers(strict, batch_first=batch_first)
 
 
 class Lstms(NamedTuple):
-    """What is found in a file of tensors.
+    """The LSTMs and other tensors of a file.
 
     Attributes
     ----------
     path : str
     tensors : dict of str to ndarray
-        All that the file holds, with the places in its dicts and lists before the names.
+        All tensors of the file; keys and indices of nested dicts and lists come before the names.
     own : dict of str to set of str
-        For each prefix the names, in `tensors`, of those that make up an LSTM.
+        For each prefix the names in `tensors` that belong to its LSTM.
     plans : dict
-        For each prefix how its LSTM is made.
+        For each prefix the plan of its LSTM.
     problem : str
-        What does not make up an LSTM, though it looks like one; then there are no plans.
+        Describes tensors that look like an LSTM but do not form one; then `plans` is empty.
     budget : Budget
-        What is left.
+        Rest of the file's budget.
     """
 
     path: str
@@ -202,26 +202,26 @@ class Lstms(NamedTuple):
     budget: Budget
 
     def layers(self, strict: bool, prefixes: Collection[str] | None = None, **options: Any) -> dict[str, LSTM]:
-        """{prefix: LSTM}, of all or of some prefixes; they may take the tensors over."""
+        """Make the LSTMs of all or some prefixes, {prefix: LSTM}; they may use the arrays of `tensors` uncopied."""
         plans = {prefix: plan for prefix, plan in self.plans.items() if prefixes is None or prefix in prefixes}
         for plan in plans.values():
             self.budget.objects(_LSTM_COST * plan.options["num_layers"], "its LSTMs")
         return _layers(self.path, plans, strict, copy=False, **options)
 
     def others(self, prefix: str | None = None) -> list[str]:
-        """The tensors that belong to no LSTM, or not to that of `prefix`."""
+        """Return the tensors that belong to no LSTM, or not to that of `prefix`."""
         owned = self.own.values() if prefix is None else [self.own[prefix]]
         inside = set().union(*owned)
         return [name for name in self.tensors if name not in inside]
 
 
 def read_lstms(path: FilePath) -> Lstms:
-    """The LSTMs in a file of tensors, which are yet to be made, and what else is there."""
+    """Return the LSTMs of a file, which are not made yet, and its other tensors."""
     path = file_path("path", path)
     value, budget = _read(path)
-    places = _places(value)
-    plans, problem = _plans(places)
-    tensors = {"/".join((*place, name)): tensor for place, found in places for name, tensor in found.items()}
+    locations = _locations(value)
+    plans, problem = _plans(locations)
+    tensors = {"/".join((*location, name)): tensor for location, found in locations for name, tensor in found.items()}
     own: dict[str, set[str]] = {prefix: set() for prefix in plans}
     of_tensor = {id(tensor): prefix for prefix, plan in plans.items() for tensor in plan.tensors.values()}
     for name, tensor in tensors.items():
@@ -231,7 +231,7 @@ def read_lstms(path: FilePath) -> Lstms:
 
 
 def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LSTM:
-    """The LSTM in a file of tensors that holds one and nothing else; see `weights.load`."""
+    """Return the LSTM of a file that holds one LSTM and nothing else; see `weights.load`."""
     found = read_lstms(path)
     if found.problem:
         raise ValueError(f"{printable(found.path)}: {found.problem}")
@@ -247,29 +247,28 @@ def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LS
 
 
 def from_torch(module: Any) -> Any:
-    """The layer or model that a live PyTorch module is in evaluation; the weights are copied.
+    """Convert a live PyTorch module to the layer or model that it is in evaluation; the weights are copied.
 
     Parameters
     ----------
     module : torch.nn.Module
-        An LSTM, LSTMCell, Linear, Embedding or Dropout of torch.nn, or a Sequential of them, in which a layer behind an
-        LSTM takes the LSTM's output (in PyTorch it would get a tuple, and such a Sequential does not run).
+        An LSTM, LSTMCell, Linear, Embedding or Dropout of torch.nn, or a Sequential of them, in which the layer after
+        an LSTM takes the LSTM's output (in PyTorch it would get a tuple, and such a Sequential does not run).
 
     Returns
     -------
     LSTM, Linear, Embedding, Dropout or Sequential
         With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16
-        become float32. An LSTMCell is an LSTM of one layer; a Sequential in a Sequential is one with it. What an
-        Embedding has for training (padding_idx, scale_grad_by_freq, sparse) is left behind: it does not change what
-        comes out.
+        become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one. An Embedding's options for
+        training (padding_idx, scale_grad_by_freq, sparse) are left out: they do not change the output.
 
     Raises
     ------
     TypeError
-        `module` is no torch.nn.Module, or one of another type is in it; all of them are named.
+        `module` is not a torch.nn.Module, or contains one of another type; all of them are named.
     ValueError
-        An Embedding with max_norm, which changes its weights when it is called; hooks, which may change anything;
-        weights under a norm or a mask; a Sequential that `Sequential` does not take.
+        An Embedding has max_norm, which changes its weights when it is called; a module has hooks, which may change the
+        output; weights have a norm or a mask; or `Sequential` does not take the layers.
 
     Warns
     -----
@@ -286,44 +285,47 @@ def from_torch(module: Any) -> Any:
     nn = getattr(sys.modules.get("torch"), "nn", None)
     if nn is None or not isinstance(module, nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
-    modules = dict(_flat(nn, module, "module"))
-    converters = {place: _converter(nn, part) for place, part in modules.items()}
-    refused = [f"{place} ({type(modules[place]).__name__})" for place, found in converters.items() if found is None]
+    modules = dict(_flat_modules(nn, module, "module"))
+    converters = {location: _converter(nn, part) for location, part in modules.items()}
+    refused = [
+        f"{location} ({type(modules[location]).__name__})" for location, found in converters.items() if found is None
+    ]
     if refused:
         names = ", ".join(_CONVERTERS)
         raise TypeError(f"module: expected {names} of torch.nn, or a Sequential of them, got {', '.join(refused)}")
-    hooked = [place for place, part in modules.items() if part._forward_hooks or part._forward_pre_hooks]
+    hooked = [location for location, part in modules.items() if part._forward_hooks or part._forward_pre_hooks]
     if hooked:
-        raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {', '.join(hooked)}")
-    made: dict[int, Any] = {}  # a module at several places becomes one layer at them all
-    for place, part in modules.items():
+        raise ValueError(f"module: expected no forward hooks, because they may change the output; {', '.join(hooked)}")
+    made: dict[int, Any] = {}  # a module that occurs several times becomes one layer
+    for location, part in modules.items():
         if id(part) not in made:
-            made[id(part)] = converters[place](place, part)  # type: ignore[misc]  # none is None
+            made[id(part)] = converters[location](location, part)  # type: ignore[misc]  # none is None
     layers = [made[id(part)] for part in modules.values()]
     return Sequential(*layers) if type(module) is nn.Sequential else layers[0]
 
 
 def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
-    """The weights under the names that PyTorch's modules take.
+    """Return the weights under the names of PyTorch's modules.
 
     Parameters
     ----------
     model : LSTM, Linear, Embedding or Sequential
-        A Sequential gives the names of a torch.nn.Sequential of the same layers, of all places of a layer with several.
+        A Sequential gives the names of a torch.nn.Sequential of the same layers; a repeated layer has the names of each
+        position.
     prefix : str
         Put before each name.
 
     Returns
     -------
     dict of str to ndarray
-        Copies. ``{name: torch.from_numpy(array) for name, array in ...}`` is what load_state_dict takes.
+        Copies. load_state_dict takes ``{name: torch.from_numpy(array) for name, array in ...}``.
 
     Raises
     ------
     ValueError
         An LSTM has options that torch.nn.LSTM does not have; they are named.
     TypeError
-        `model` is no layer, or `prefix` no string.
+        `model` is not a layer, or `prefix` is not a string.
 
     Examples
     --------
@@ -336,38 +338,38 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
     if not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a string, got {type(prefix).__name__}")
     layers = model.layers if isinstance(model, Sequential) else [model]
-    ours = [f"{name}={getattr(layer, name)!r}" for layer in layers for name in _options_of_ours(layer)]
-    if ours:
-        raise ValueError(f"model: expected what torch.nn.LSTM has too, got {', '.join(ours)}")
+    unsupported = [f"{name}={getattr(layer, name)!r}" for layer in layers for name in _own_options(layer)]
+    if unsupported:
+        raise ValueError(f"model: expected only options of torch.nn.LSTM, got {', '.join(unsupported)}")
     if not isinstance(model, Sequential):
         return {prefix + name: array for name, array in model.state_dict().items()}
     return {
-        f"{prefix}{place}.{name}": array
-        for place, layer in enumerate(model.layers)
+        f"{prefix}{index}.{name}": array
+        for index, layer in enumerate(model.layers)
         for name, array in layer.state_dict().items()
     }
 
 
-def _options_of_ours(layer: Layer) -> Iterator[str]:
-    """The options of a layer that torch.nn has not."""
+def _own_options(layer: Layer) -> Iterator[str]:
+    """Yield the options of a layer that torch.nn does not have."""
     if not isinstance(layer, LSTM):
         return
-    for name, absent in _OURS.items():
+    for name, absent in _OWN_OPTIONS.items():
         if getattr(layer, name) != absent:
             yield name
     if any([name for name, *_ in triple] != ["sigmoid", "tanh", "tanh"] for triple in layer.activations):
         yield "activations"
 
 
-def _flat(nn: Any, module: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """(place, module) of each part of a Sequential, or of the one module there is."""
+def _flat_modules(nn: Any, module: Any, location: str) -> Iterator[tuple[str, Any]]:
+    """Yield (location, module) of each part of a Sequential, or of a single module."""
     if type(module) is not nn.Sequential:
-        yield place, module
+        yield location, module
         return
     if module._forward_hooks or module._forward_pre_hooks:
-        raise ValueError(f"module: expected no forward hooks, for they may change what comes out; {place}")
-    for name, part in module._modules.items():  # named_children leaves out what has been there
-        yield from _flat(nn, part, f"{place}[{name}]")
+        raise ValueError(f"module: expected no forward hooks, because they may change the output; {location}")
+    for name, part in module._modules.items():  # named_children leaves out repeated modules
+        yield from _flat_modules(nn, part, f"{location}[{name}]")
 
 
 def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
@@ -377,19 +379,21 @@ def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
     return None
 
 
-def _from_lstm(place: str, module: Any) -> LSTM:
+def _from_lstm(location: str, module: Any) -> LSTM:
     options = {name: getattr(module, name) for name in ("batch_first", "dropout") if hasattr(module, name)}
-    (layer,) = _layers(place, _planned(place, _places(module.state_dict())), False, **options).values()
+    (layer,) = _layers(location, _plan_or_raise(location, _locations(module.state_dict())), False, **options).values()
     return layer
 
 
-def _from_linear(place: str, module: Any) -> Linear:
+def _from_linear(location: str, module: Any) -> Linear:
     return _filled(Linear, module, module.in_features, module.out_features, bias=module.bias is not None)
 
 
-def _from_embedding(place: str, module: Any) -> Embedding:
+def _from_embedding(location: str, module: Any) -> Embedding:
     if module.max_norm is not None:
-        raise ValueError(f"{place}: expected no max_norm, which changes the weights when called, got {module.max_norm}")
+        raise ValueError(
+            f"{location}: expected no max_norm, which changes the weights when called, got {module.max_norm}"
+        )
     return _filled(Embedding, module, module.num_embeddings, module.embedding_dim)
 
 
@@ -400,7 +404,7 @@ def _filled(kind: type[_L], module: Any, *sizes: int, **options: Any) -> _L:
     return layer
 
 
-def _from_dropout(place: str, module: Any) -> Dropout:
+def _from_dropout(location: str, module: Any) -> Dropout:
     return Dropout(module.p)
 
 
@@ -413,45 +417,45 @@ _CONVERTERS = {
 }
 
 
-#: the place of a dict or list, and the tensors in it
-_Found = tuple[tuple[str, ...], dict[str, Any]]
+#: the keys and indices that lead to a dict or list, and the tensors in it
+_Location = tuple[tuple[str, ...], dict[str, Any]]
 
 
 class _Plan(NamedTuple):
-    """An LSTM that is to be made: the arguments, and the tensors under its parameters' names."""
+    """The arguments of an LSTM, and its tensors under its parameters' names."""
 
     options: dict[str, Any]
     tensors: dict[Any, Any]
 
 
-def _planned(source: str, places: list[_Found]) -> dict[str, _Plan]:
-    """{prefix: _Plan} of the LSTMs among `places`; raises for what does not make up one."""
-    plans, problem = _plans(places)
+def _plan_or_raise(source: str, locations: list[_Location]) -> dict[str, _Plan]:
+    """Return {prefix: _Plan} of the LSTMs in `locations`; raise for tensors that do not form one."""
+    plans, problem = _plans(locations)
     _refuse(source, problem)
     return plans
 
 
 def _refuse(source: str, problem: str) -> None:
     if problem:
-        raise ValueError(f"{printable(source)}: {problem}. Where others are meant, give lstms a dict of those")
+        raise ValueError(f"{printable(source)}: {problem}. To read other tensors, pass lstms a dict of them")
 
 
-def _plans(places: list[_Found]) -> tuple[dict[str, _Plan], str]:
-    """({prefix: _Plan} of the LSTMs among `places`, all that does not fit)."""
+def _plans(locations: list[_Location]) -> tuple[dict[str, _Plan], str]:
+    """Return ({prefix: _Plan} of the LSTMs in `locations`, a text with all problems)."""
     groups: dict[Any, Any] = {}
     problems: list[str] = []
-    for place, tensors in places:
+    for location, tensors in locations:
         for name, tensor in tensors.items():
             if match := _TENSOR.fullmatch(name):
                 layer = None if match["layer"] is None else int(match["layer"])
                 key = match["part"], layer, match["reverse"] is not None
-                groups.setdefault((place, match["prefix"]), {})[key] = tensor
+                groups.setdefault((location, match["prefix"]), {})[key] = tensor
             elif _SIMILAR.search(name):
                 problems.append(f"{name} looks like part of an LSTM, but is not one of PyTorch's tensors")
     plans, uses = {}, Counter(prefix for _, prefix in groups)
-    for (place, prefix), tensors in groups.items():
+    for (location, prefix), tensors in groups.items():
         if uses[prefix] > 1:
-            prefix = "/".join((*place, prefix))
+            prefix = "/".join((*location, prefix))
         if prefix in plans:
             problems.append(f"two LSTMs would be called {prefix!r}")
         options, order, wrong = _fit(tensors)
@@ -463,12 +467,12 @@ def _plans(places: list[_Found]) -> tuple[dict[str, _Plan], str]:
     return plans, ""
 
 
-def _places(value: Any) -> list[_Found]:
-    """[(place, {name: tensor}), ...] of each dict or list with tensors in it, however deep."""
-    found: list[_Found] = []
+def _locations(value: Any) -> list[_Location]:
+    """Return [(location, {name: tensor}), ...] for each nested dict or list with tensors in it."""
+    found: list[_Location] = []
     quantized: list[str] = []
 
-    def visit(value: Any, place: tuple[str, ...]) -> None:
+    def visit(value: Any, location: tuple[str, ...]) -> None:
         inside: list[tuple[Any, Any]] = []
         tensors: Parameters = {}
         for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -480,9 +484,9 @@ def _places(value: Any) -> list[_Found]:
             elif not isinstance(part, _PLAIN) and _is_tensor(part):
                 tensors[str(key)] = part
         if tensors:
-            found.append((place, tensors))
+            found.append((location, tensors))
         for key, part in inside:
-            visit(part, (*place, str(key)))
+            visit(part, (*location, str(key)))
 
     if isinstance(value, _CONTAINERS):
         visit(value, ())
@@ -499,16 +503,16 @@ def _is_tensor(value: object) -> bool:
 
 
 def _name(part: str, layer: int | None, reverse: bool) -> str:
-    """PyTorch's name of a parameter; of an LSTMCell's if `layer` is None."""
+    """Return PyTorch's name of a parameter, of an LSTMCell if `layer` is None."""
     return part if layer is None else f"{part}_l{layer}{'_reverse' * reverse}"
 
 
 def _fit(tensors: dict[Any, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
-    """(options of the LSTM that has `tensors`, their keys in its order, what is wrong); `tensors` as in `_plans`."""
+    """Return (options of the LSTM with `tensors`, their keys in its order, problems); `tensors` as in `_plans`."""
     shapes = {key: tuple(int(size) for size in tensor.shape) for key, tensor in tensors.items()}
     layers = {layer for _, layer, _ in shapes}
     if None in layers and len(layers) > 1:
-        return {}, [], ["weight_ih and the like: both those of an LSTM and those of an LSTMCell"]
+        return {}, [], ["weight_ih etc.: tensors of both an LSTM and an LSTMCell"]
     first = None if None in layers else 0
     keys = [(part, first, False) for part in ("weight_ih", "weight_hh", "weight_hr")]
     ih, hh, hr = (shapes.get(key, ()) for key in keys)
@@ -535,7 +539,7 @@ def _fit(tensors: dict[Any, Any]) -> tuple[dict[str, Any], list[Any], list[str]]
         "proj_size": P if hr else 0,
     }
     if len(layers) < options["num_layers"]:
-        wrong.append(f"weight_ih_l{max(layers)} and the like: of the layers up to it only {sorted(layers)} are there")
+        wrong.append(f"weight_ih_l{max(layers)} etc.: of the layers up to it only {sorted(layers)} exist")
     expected = _shapes(layers, options)
     wrong += [f"{_name(*key)} {shape} is missing" for key, shape in expected.items() if key not in shapes]
     wrong += [
@@ -547,7 +551,7 @@ def _fit(tensors: dict[Any, Any]) -> tuple[dict[str, Any], list[Any], list[str]]
 
 
 def _shapes(layers: Any, options: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
-    """{key: shape} of all tensors that these layers of an LSTM should have."""
+    """Return {key: shape} of all tensors that these layers of an LSTM should have."""
     H, P = options["hidden_size"], options["proj_size"] or options["hidden_size"]
     directions = (False, True) if options["bidirectional"] else (False,)
     shapes: dict[Any, tuple[int, ...]] = {}
@@ -566,7 +570,7 @@ def _shapes(layers: Any, options: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
 def _layers(
     source: Any, plans: dict[str, _Plan], strict: bool, *, copy: bool = True, **options: Any
 ) -> dict[str, LSTM]:
-    """{prefix: LSTM} as planned; without `copy` the layers may take arrays over."""
+    """Make the planned LSTMs, {prefix: LSTM}; without `copy` they may use the given arrays."""
     arrays = {
         prefix: {name: _array(tensor, f"{source}: {prefix}{name}") for name, tensor in plan.tensors.items()}
         for prefix, plan in plans.items()
@@ -581,7 +585,7 @@ def _layers(
 
 
 def _array(tensor: Any, name: str) -> Array:
-    """A tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not know, as float32."""
+    """Return a tensor as an ndarray, which may share its memory; bfloat16, which NumPy does not have, as float32."""
     if not hasattr(tensor, "detach"):
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()
@@ -593,7 +597,7 @@ def _array(tensor: Any, name: str) -> Array:
 
 
 def _dtype(arrays: Collection[Array]) -> np.dtype[Any]:
-    """Of the layer that holds these."""
+    """Return the dtype of a layer with these weights."""
     return np.dtype("float64" if any(array.dtype.name == "float64" for array in arrays) else "float32")
 
 
@@ -602,7 +606,9 @@ def _layer(options: dict[str, Any], arrays: Parameters, copy: bool) -> LSTM:
     own = {}
     for name, array in arrays.items():
         own[name] = float_array(name, array, dtype)
-        part = isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes  # which would keep the whole
+        part = (
+            isinstance(array.base, np.ndarray) and array.base.nbytes > array.nbytes
+        )  # a view would keep the whole array alive
         if (copy or part) and np.may_share_memory(own[name], array):
             own[name] = own[name].copy()
     layer = LSTM.blank(**options, dtype=dtype)
@@ -611,7 +617,7 @@ def _layer(options: dict[str, Any], arrays: Parameters, copy: bool) -> LSTM:
 
 
 def shapes_of(tensors: Mapping[str, Any]) -> str:
-    """Names and shapes for a message."""
+    """Return names and shapes for a message."""
     return listed(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "none"
 
 
@@ -630,7 +636,7 @@ def _read_safetensors(path: FilePath) -> tuple[Parameters, Budget]:
 
 
 def _read_bfloat16(path: FilePath, entry: Any, start: int) -> Array:
-    """A float32 array; the file is one that safetensors has found to be whole."""
+    """Read a bfloat16 tensor as float32; safetensors has checked the file before."""
     array = np.empty(entry["shape"], "<u2")
     with open(path, "rb") as file:
         file.seek(start + entry["data_offsets"][0])

@@ -1,4 +1,4 @@
-"""What is in a model file, told line by line."""
+"""Description of a model file, in lines of text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))
 
 
 def describe(path: FilePath) -> list[str]:
-    """Lines that tell what a file holds: layers and their options, tensors, the order of the gates, what is not read.
+    """Describe a file in lines: layers and their options, tensors, the order of the gates, unsupported parts.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def describe(path: FilePath) -> list[str]:
     Raises
     ------
     ValueError, ImportError, OSError
-        As `load`. But what a file holds besides LSTMs, more than one of them, or layers and tensors that are not
-        read, is no error: the lines say so.
+        As `load`, except that several LSTMs, other contents, and layers and tensors that are not supported are no
+        errors: the lines mention them.
 
     Examples
     --------
@@ -63,20 +63,20 @@ def describe(path: FilePath) -> list[str]:
     return [printable(line) for line in (f"{os.fspath(path)}: {size}, {first}", *lines)]
 
 
-def words(layer: Layer) -> str:
-    """A layer as the call that makes it, without the options that are as usual.
+def call_of(layer: Layer) -> str:
+    """Return the call that makes a layer, without options that have their default.
 
     Examples
     --------
     >>> from lstm_cy import LSTM
-    >>> words(LSTM(3, 5, 2, batch_first=True))
+    >>> call_of(LSTM(3, 5, 2, batch_first=True))
     'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
     """
     arguments = ", ".join(f"{name}={value!r}" for name, value in layer._arguments().items())
     return f"{type(layer).__name__}({arguments})"
 
 
-def _own_or_foreign(path: FilePath) -> list[str]:
+def _describe_own_or_pytorch(path: FilePath) -> list[str]:
     try:
         model, metadata = native.read_model(path, strict=False)
     except native.ForeignFile:
@@ -97,7 +97,7 @@ def _pytorch(path: FilePath) -> list[str]:
     try:
         if found.problem:
             raise ValueError(found.problem)
-        layers = [(prefix or "(no prefix)", words(lstm)) for prefix, lstm in found.layers(strict=False).items()]
+        layers = [(prefix or "(no prefix)", call_of(lstm)) for prefix, lstm in found.layers(strict=False).items()]
     except ValueError as error:
         layers = [("not read", _reason(path, error))]
     own = set().union(*found.own.values())
@@ -111,26 +111,26 @@ def _pytorch(path: FilePath) -> list[str]:
 
 
 def _reason(path: FilePath, error: ValueError) -> str:
-    """What an error says, without the file's name."""
+    """Return the message of an error without the file's name."""
     return shortened(str(error).removeprefix(f"{printable(os.fspath(path))}: "))
 
 
-def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, tensor) of what a file of tensors holds, with the places in its dicts and lists before the names."""
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, tensor) for nested dicts and lists; keys and indices come before the names."""
     if hasattr(value, "shape"):
-        yield place, value
+        yield prefix, value
     elif isinstance(value, dict | list | tuple):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from flat(inner, f"{place}/{key}" if place else str(key))
+            yield from flat(inner, f"{prefix}/{key}" if prefix else str(key))
 
 
 def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
     """{parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from what `flat` gives."""
     own = {}
-    for place, tensor in tensors.items():
-        for name in (place, place.rpartition("/")[2]):
+    for path, tensor in tensors.items():
+        for name in (path, path.rpartition("/")[2]):
             part = name.removeprefix(prefix)
-            for parameter in (part, f"{part}_l0"):  # without a number: an LSTMCell's
+            for parameter in (part, f"{part}_l0"):  # an LSTMCell's parameters have no number
                 if name.startswith(prefix) and parameter in lstm.parameters:
                     own[parameter] = tensor
     return own
@@ -139,16 +139,21 @@ def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
 def _keras(path: FilePath) -> list[str]:
     from . import keras
 
-    inside = keras.contents(path)
-    if inside.model is not None:
-        native.check_finite(path, inside.arrays, False)
-        return ["a model of Keras", *_layers(inside.model), _gates(gate_order.KERAS), *_tensors(inside.model.stored())]
+    contents = keras.contents(path)
+    if contents.model is not None:
+        native.check_finite(path, contents.arrays, False)
+        return [
+            "a model of Keras",
+            *_layers(contents.model),
+            _gates(gate_order.KERAS),
+            *_tensors(contents.model.stored()),
+        ]
     return [
         "a model of Keras that is not read",
-        *_table("layers", inside.layers),
+        *_table("layers", contents.layers),
         _gates(gate_order.KERAS),
-        *_table("not supported", inside.unsupported or [("", inside.problem)]),
-        *_tensors(inside.arrays),
+        *_table("not supported", contents.unsupported or [("", contents.problem)]),
+        *_tensors(contents.arrays),
     ]
 
 
@@ -162,18 +167,18 @@ def _onnx(path: FilePath) -> list[str]:
         graph = Graph(source, source.proto.graph)
     counts = Counter(map(str, _operators(source.proto.graph)))
     try:
-        layers = [(name, words(lstm)) for name, lstm in lstms(path).items()]
-    except ValueError as error:  # such as weights that are not constant; the rest can be told all the same
+        layers = [(name, call_of(lstm)) for name, lstm in lstms(path).items()]
+    except ValueError as error:  # such as weights that are not constant; the rest can still be described
         layers = [("not read", _reason(path, error))]
     producer = " ".join(filter(None, (source.proto.producer_name, source.proto.producer_version)))
     return [
-        f"an ONNX graph, operators of version {source.opset}, by {producer or 'nobody named'}",
+        f"an ONNX graph, operators of version {source.opset}, by {producer or 'an unnamed producer'}",
         *_table("inputs", [(value.name, _type(value)) for value in graph.inputs]),
         *_table("outputs", [(value.name, _type(value)) for value in graph.outputs]),
         *_table("LSTM nodes", layers),
         _gates(gate_order.ONNX),
         f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
-        *(_table("not supported", graph.foreign) if graph.foreign else ["not supported: none"]),
+        *(_table("not supported", graph.unsupported) if graph.unsupported else ["not supported: none"]),
         *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
         _onnx_metadata(path, {entry.key: entry.value for entry in source.proto.metadata_props}),
     ]
@@ -187,7 +192,7 @@ def _onnx_metadata(path: FilePath, properties: dict[str, str]) -> str:
 
 
 def _operators(graph: Any) -> Iterator[str]:
-    """The operators of a graph and of those inside it, each as often as it is there."""
+    """Yield the operator of each node of a graph and of its inner graphs."""
     for node in graph.node:
         yield node.op_type
         for attribute in node.attribute:
@@ -196,7 +201,7 @@ def _operators(graph: Any) -> Iterator[str]:
 
 
 def _type(value: Any) -> str:
-    """Element type and shape of an input or output."""
+    """Return the element type and shape of an input or output."""
     from .onnx.proto import DTYPES
 
     tensor = value.type.tensor_type
@@ -209,16 +214,16 @@ def _type(value: Any) -> str:
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of names and what is told of each, under a title."""
-    rows = [(printable(name), told) for name, told in rows]
+    """Return lines of names and their descriptions, under a title."""
+    rows = [(printable(name), text) for name, text in rows]
     width = max((len(name) for name, _ in rows), default=0)
-    return [title if rows else f"{title}: none", *(f"  {name:{width}}  {told}" for name, told in rows)]
+    return [title if rows else f"{title}: none", *(f"  {name:{width}}  {text}" for name, text in rows)]
 
 
 def _layers(model: Layer) -> list[str]:
     if not isinstance(model, Sequential):
-        return ["layers", f"  {words(model)}"]
-    return _table("layers", [(str(place), words(layer)) for place, layer in enumerate(model.layers)])
+        return ["layers", f"  {call_of(model)}"]
+    return _table("layers", [(str(index), call_of(layer)) for index, layer in enumerate(model.layers)])
 
 
 def _gates(order: Sequence[str]) -> str:
@@ -238,7 +243,7 @@ def _metadata(metadata: Mapping[str, Any]) -> str:
 
 
 _DESCRIBERS = {
-    **dict.fromkeys((".npz", ".safetensors"), _own_or_foreign),
+    **dict.fromkeys((".npz", ".safetensors"), _describe_own_or_pytorch),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _pytorch),
     **dict.fromkeys((".keras", ".h5", ".hdf5"), _keras),
     ".onnx": _onnx,

@@ -1,8 +1,8 @@
-"""PyTorch's files (.pt, .pth), read without PyTorch and without executing the pickle in them.
+"""A reader of PyTorch's files (.pt, .pth) that needs no PyTorch and does not execute the pickle in them.
 
-Such a file is a ZIP archive: ``data.pkl`` tells how dicts, lists and tensors are nested; ``data/0``, ``data/1``, ...
-are the tensors' bytes. The pickle's opcodes are decoded and interpreted here: those that plain values need, and of
-names only those in `_NAMES`. Each step takes a little memory at most, and the number of steps is limited.
+Such a file is a ZIP archive: ``data.pkl`` describes how dicts, lists and tensors are nested; ``data/0``, ``data/1`` and
+so on are the tensors' bytes. This module decodes and interprets the opcodes that plain values need, and only the names
+in `_NAMES`. Each step takes little memory, and the number of steps is limited.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from .archive import Member
 
     _T = TypeVar("_T")
-    #: from (pickle, place) to (argument, the place behind it)
+    #: from (pickle, offset) to (argument, next offset)
     _Decode = Callable[[bytes, int], tuple[Any, int]]
 
-# A pickle is unpacked into many times its own size; a model, even with a vocabulary, needs far less than this.
+# In memory a pickle takes many times its own size; a model, even with a vocabulary, needs far less than this.
 _MAX_PICKLE = 8 << 20
 _MAX_DEPTH = 64
-# Objects that a step and a tensor are drawn as, and how many steps or values are drawn on the budget at once.
+# Costs in objects of a step and a tensor; number of steps or values that are charged at once.
 _STEP_COST, _TENSOR_COST, _BATCH = 2, 16, 1000
-# Tensors may share their bytes; read one by one they may take up to so many times the bytes in the file.
+# Tensors may share bytes; the sum of their sizes may be this many times the bytes in the file.
 _MAX_SHARING = 8
 _MAX_AXES = 32
 _LARGEST = 2**63 - 1
 
-# What PyTorch wrote before version 1.6 begins with this number, pickled.
+# Files of PyTorch before version 1.6 begin with this number, pickled.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _BEGINNING = 2 + 9 + len(_LEGACY_MAGIC)
 _VERSIONS = range(1, 11)
@@ -62,7 +62,7 @@ _STORAGES = {
 
 
 def read(path: FilePath) -> tuple[Any, Budget]:
-    """(what a PyTorch file holds, what is left of its budget); see `weights.pytorch.read`."""
+    """Return (contents of a PyTorch file, rest of its budget); see `weights.pytorch.read`."""
     with open(path, "rb") as file, archive.naming(path):
         budget = Budget.of(file, path)
         _check_beginning(file.read(_BEGINNING))
@@ -76,7 +76,7 @@ def read(path: FilePath) -> tuple[Any, Budget]:
 
 
 def _check_beginning(content: bytes) -> None:
-    if content.startswith(b"\x80") and _LEGACY_MAGIC in content[:_BEGINNING]:  # behind a FRAME since protocol 4
+    if content.startswith(b"\x80") and _LEGACY_MAGIC in content[:_BEGINNING]:  # after a FRAME since protocol 4
         raise ValueError(
             "in PyTorch's legacy format; only its ZIP format is read: load it in PyTorch, and torch.save it again with "
             "_use_new_zipfile_serialization=True, which is the default since version 1.6"
@@ -86,10 +86,10 @@ def _check_beginning(content: bytes) -> None:
 
 
 def _folder(names: Iterable[str]) -> str:
-    """The folder that all members are in, with a slash; raises for an archive that is none of PyTorch's."""
+    """Return the folder of all members, with a slash; raise for an archive that is not PyTorch's."""
     folder, *others = {name.partition("/")[0] + "/" for name in names} or [""]
     if others or folder + "data.pkl" not in names:
-        raise ValueError("a ZIP archive, but none of PyTorch: expected one folder with data.pkl in it")
+        raise ValueError("a ZIP archive, but not of PyTorch: expected one folder with data.pkl in it")
     if folder + "constants.pkl" in names:
         raise ValueError(
             "a TorchScript archive, which holds code; load it in PyTorch with torch.jit.load and torch.save its "
@@ -99,7 +99,7 @@ def _folder(names: Iterable[str]) -> str:
 
 
 class _Records:
-    """The members of the archive, by their names within its folder; each array is read once.
+    """The members of the archive, by their names in its folder; each array is read once.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class _Records:
         self._byteorder: Literal["<", ">"] = "<" if order == b"little" else ">"
 
     def bytes(self, name: str, most: int) -> Any:
-        """A record as bytes, if there are not more than `most`."""
+        """Return a record's bytes; raise if there are more than `most`."""
         member = self._members[name]
         if member.size > most:
             raise ValueError(f"{name} has {member.size} bytes; at most {most} are read")
@@ -128,19 +128,21 @@ class _Records:
         return member.read(member.size)
 
     def size(self, key: str) -> int:
-        """The bytes of a storage."""
+        """Return the number of bytes of a storage."""
         name = f"data/{key}"
         if name not in self._members:
             raise ValueError(f"record {name!r:.80} is missing")
         return self._members[name].size
 
     def array(self, key: str, kind: str) -> Array:
-        """A storage's elements, all of them, as an array of one axis."""
+        """Return all elements of a storage as an array of one axis."""
         if key not in self._arrays:
             stored = _BYTES_OF[kind].newbyteorder(self._byteorder)
             if self.size(key) % stored.itemsize:
-                raise ValueError(f"storage {key!r:.80}: its record of {self.size(key)} bytes is none of {kind}")
-            # bfloat16 is widened, and what has another order of bytes is turned
+                raise ValueError(
+                    f"storage {key!r:.80}: its record of {self.size(key)} bytes is not a multiple of {kind}"
+                )
+            # bfloat16 becomes float32; another byte order is converted
             self._budget.bytes(self.size(key) * (3 if kind == "bfloat16" else 1), "its tensors")
             array = np.empty(self.size(key) // stored.itemsize, stored)
             with archive.naming(f"record {key!r:.80}"):
@@ -158,7 +160,7 @@ class _Records:
 
 
 class _Storage:
-    """What a tensor's bytes are to be taken from."""
+    """The source of a tensor's bytes."""
 
     name = "a storage"
 
@@ -168,7 +170,7 @@ class _Storage:
 
 
 class _Name:
-    """A name that a pickle refers to: one of those that tensors need."""
+    """A name in a pickle that tensors need."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -180,33 +182,33 @@ class _Machine:
     def __init__(self, records: _Records, budget: Budget) -> None:
         self._records, self._budget = records, budget
         self._stack: list[Any] = []
-        self._marked: list[list[Any]] = []  # the stacks that MARK has set aside
+        self._marked: list[list[Any]] = []  # the stacks that MARK has saved
         self._memo: dict[int, Any] = {}
 
     def run(self, content: bytes) -> Any:
-        """The value that the pickle describes."""
-        place, steps, drawn, end = 0, 0, 0, len(content)
-        while place < end:
-            if steps == drawn:
+        """Return the value that the pickle describes."""
+        offset, steps, charged, end = 0, 0, 0, len(content)
+        while offset < end:
+            if steps == charged:
                 self._budget.objects(_STEP_COST * _BATCH, "its pickle")
-                drawn += _BATCH
+                charged += _BATCH
             steps += 1
-            opcode = content[place]
+            opcode = content[offset]
             if opcode == _STOP:
                 if len(self._stack) != 1 or self._marked:
                     raise ValueError("damaged: it ends with an unfinished value")
                 return self._stack.pop()
             if opcode not in _BY_CODE:
                 raise ValueError(f"{_opcode_name(opcode)} is not among those that tensors need, and is refused")
-            name, decode, act = _BY_CODE[opcode]
-            argument, after = None, place + 1
+            name, decode, action = _BY_CODE[opcode]
+            argument, next_offset = None, offset + 1
             if decode is not None:
-                argument, after = decode(content, after)
+                argument, next_offset = decode(content, next_offset)
             try:
-                act(self, argument)
+                action(self, argument)
             except (IndexError, KeyError):  # an empty stack, an unknown entry of the memo
-                raise ValueError(f"damaged: {name} at byte {place} finds nothing there") from None
-            place = after
+                raise ValueError(f"damaged: {name} at byte {offset} refers to a missing value") from None
+            offset = next_offset
         raise ValueError("damaged: exhausted before seeing STOP")
 
     def ignore(self, argument: object) -> None:
@@ -220,12 +222,12 @@ class _Machine:
         self._stack = []
 
     def _items(self) -> list[Any]:
-        """What is above the mark, which is taken away."""
+        """Remove and return the items above the mark."""
         items, self._stack = self._stack, self._marked.pop()
         return items
 
     def _top(self, kind: type[_T]) -> _T:
-        """The top of the stack, which has to be of this type."""
+        """Return the top of the stack; raise if it is not of this type."""
         value = self._stack[-1]
         if type(value) is not kind:
             raise ValueError(f"damaged: expected a {kind.__name__} to add to, got a {type(value).__name__}")
@@ -263,7 +265,7 @@ class _Machine:
         if len(items) % 2:
             raise IndexError
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # other keys would let a file choose hashes, or make hash() dig too deep
+            # with other keys a file could choose hashes, or make hash() recurse too deeply
             if not isinstance(key, (str, bool, type(None))) and not (type(key) is int and abs(key) < 2**60):
                 raise ValueError(f"a dict's key is a {type(key).__name__}; only strings and integers are read")
             target[key] = value
@@ -297,32 +299,32 @@ class _Machine:
         else:
             raise ValueError(
                 f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where "
-                "a whole module was saved, save its state_dict() instead: dense tensors, none quantized"
+                "a whole module was saved, save its state_dict() instead: dense tensors, not quantized"
             )
 
     def storage(self, _: object) -> None:
-        """BINPERSID: how PyTorch refers to the bytes beside the pickle."""
+        """BINPERSID: PyTorch's reference to a storage, a record of the archive."""
         match self._stack.pop():
             case ("storage", _Name(name=name), str(key), str(), int(count)) if name in _STORAGES:
                 kind = _STORAGES[name]
-                taken, found = count * _BYTES_OF[kind].itemsize, self._records.size(key)
-                if taken != found:
+                needed, found = count * _BYTES_OF[kind].itemsize, self._records.size(key)
+                if needed != found:
                     raise ValueError(
-                        f"storage {key!r:.80}: {count} elements of {kind} take {taken} bytes, its record holds {found}"
+                        f"storage {key!r:.80}: {count} elements of {kind} take {needed} bytes, its record holds {found}"
                     )
                 self.push(_Storage(key, kind))
             case _:
-                raise ValueError("a persistent id that is no tensor's storage is refused")
+                raise ValueError("a persistent id that is not a tensor's storage is refused")
 
     def call(self, _: object) -> None:
-        """REDUCE: not a call of what the name says, but the counterpart here."""
+        """REDUCE: call this module's counterpart of a name, not the named function."""
         arguments, name = self._stack.pop(), self._stack.pop()
         if not isinstance(name, _Name) or name.name not in _NAMES or type(arguments) is not tuple:
-            raise ValueError("damaged: a call of what cannot be called")
+            raise ValueError("damaged: a call of a value that cannot be called")
         self.push(_NAMES[name.name](self, arguments))
 
     def build(self, _: object) -> None:
-        """BUILD: attributes, which a state_dict has: the versions of its modules. They are passed over."""
+        """BUILD: the attributes of a state_dict, the versions of its modules. They are ignored."""
         state = self._stack.pop()
         if type(state) is not dict:
             raise ValueError(f"damaged: attributes in a {type(state).__name__}")
@@ -342,7 +344,7 @@ class _Machine:
         raise ValueError("damaged: torch._utils._rebuild_tensor_v2 with other arguments than a tensor's")
 
     def untyped_tensor(self, arguments: Any) -> Array:
-        """torch._utils._rebuild_tensor_v3: the same with the dtype behind the hooks."""
+        """torch._utils._rebuild_tensor_v3: the same, with the dtype after the hooks."""
         match arguments:
             case (_Storage() as storage, offset, size, stride, _, _, str(dtype), *metadata) if dtype in _DTYPES:
                 self._check_metadata(metadata)
@@ -354,24 +356,25 @@ class _Machine:
             raise ValueError("a tensor that is conjugated, negated or has other metadata is not read")
 
     def _tensor(self, key: str, kind: Any, offset: Any, size: Any, stride: Any) -> Array:
-        place = f"storage {key!r:.80}"
+        storage = f"storage {key!r:.80}"
         if type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
-            raise ValueError(f"{place}: expected size and stride of a tensor, two tuples of one length")
+            raise ValueError(f"{storage}: expected size and stride of a tensor, two tuples of one length")
         self._budget.objects(_TENSOR_COST, "its tensors")
         if len(size) > _MAX_AXES:
-            raise ValueError(f"{place}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
+            raise ValueError(f"{storage}: a tensor of {len(size)} axes; at most {_MAX_AXES} are read")
         if not all(type(number) is int and 0 <= number <= _LARGEST for number in (offset, *size, *stride)):
-            raise ValueError(f"{place}: expected an offset, sizes and strides of 0 to {_LARGEST}")
+            raise ValueError(f"{storage}: expected an offset, sizes and strides of 0 to {_LARGEST}")
         flat = self._records.array(key, kind)
         if math.prod(size) == 0:
             return np.empty(size, flat.dtype)
         last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
         if last >= flat.size:
             raise ValueError(
-                f"{place}: offset {offset}, size {size} and stride {stride} lead to element {last}; it has {flat.size}"
+                f"{storage}: offset {offset}, size {size} and stride {stride} lead to element {last}; "
+                f"it has {flat.size}"
             )
         step = flat.itemsize
-        # an axis of one has a stride that is never taken, and may be too large for NumPy
+        # the stride of an axis of size 1 is not used, and may be too large for NumPy
         strides = [step * count if length > 1 else step for length, count in zip(size, stride, strict=True)]
         return np.ndarray(size, flat.dtype, flat, offset * step, strides)
 
@@ -396,7 +399,7 @@ class _Machine:
         raise ValueError("damaged: torch.device with other arguments than a device")
 
     def encode(self, arguments: Any) -> bytes:
-        """_codecs.encode: how protocol 2 writes bytes."""
+        """_codecs.encode: bytes in protocol 2."""
         match arguments:
             case (str(text), "latin1"):
                 return text.encode("latin1")
@@ -416,26 +419,26 @@ _NAMES = {
 
 
 def _fixed(form: str) -> _Decode:
-    """A number of fixed size."""
+    """Return a decoder of a number of fixed size."""
     unpack, size = struct.Struct(form).unpack_from, struct.calcsize(form)
 
-    def decode(content: bytes, place: int) -> tuple[Any, int]:
-        if place + size > len(content):
-            raise ValueError(f"damaged: truncated, {size} bytes are expected at byte {place}")
-        return unpack(content, place)[0], place + size
+    def decode(content: bytes, offset: int) -> tuple[Any, int]:
+        if offset + size > len(content):
+            raise ValueError(f"damaged: truncated, {size} bytes are expected at byte {offset}")
+        return unpack(content, offset)[0], offset + size
 
     return decode
 
 
 def _counted(form: str, convert: Callable[[bytes], Any]) -> _Decode:
-    """Bytes, before which their number stands."""
+    """Return a decoder of bytes that follow their count."""
     count = _fixed(form)
 
-    def decode(content: bytes, place: int) -> tuple[Any, int]:
-        size, place = count(content, place)
-        if not 0 <= size <= len(content) - place:
-            raise ValueError(f"damaged: expected {size} bytes at byte {place}, where {len(content) - place} remain")
-        return convert(content[place : place + size]), place + size
+    def decode(content: bytes, offset: int) -> tuple[Any, int]:
+        size, offset = count(content, offset)
+        if not 0 <= size <= len(content) - offset:
+            raise ValueError(f"damaged: expected {size} bytes at byte {offset}, where {len(content) - offset} remain")
+        return convert(content[offset : offset + size]), offset + size
 
     return decode
 
@@ -448,16 +451,16 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8", "surrogatepass")
 
 
-def _two_lines(content: bytes, place: int) -> tuple[str, int]:
-    """Two lines, with a space between."""
-    module = content.find(b"\n", place)
+def _two_lines(content: bytes, offset: int) -> tuple[str, int]:
+    """Decode two lines and join them with a space."""
+    module = content.find(b"\n", offset)
     name = content.find(b"\n", module + 1)
     if module < 0 or name < 0:
-        raise ValueError(f"damaged: truncated, two lines are expected at byte {place}")
-    return content[place:name].decode("utf-8").replace("\n", " "), name + 1
+        raise ValueError(f"damaged: truncated, two lines are expected at byte {offset}")
+    return content[offset:name].decode("utf-8").replace("\n", " "), name + 1
 
 
-# What is read of a pickle, by the names of Python's pickletools: how the argument is decoded, and what is done.
+# The supported opcodes by their names in pickletools: code, decoder of the argument, action.
 _STOP = ord(".")
 _OPCODES: dict[str, tuple[int, _Decode | None, Callable[..., None]]] = {
     "PROTO": (0x80, _fixed("B"), _Machine.ignore),
@@ -474,7 +477,7 @@ _OPCODES: dict[str, tuple[int, _Decode | None, Callable[..., None]]] = {
     "SHORT_BINBYTES": (ord("C"), _counted("B", bytes), _Machine.push),
     "BINBYTES": (ord("B"), _counted("<I", bytes), _Machine.push),
     "BINBYTES8": (0x8E, _counted("<Q", bytes), _Machine.push),
-    "NONE": (ord("N"), None, _Machine.push),  # which has no argument: None
+    "NONE": (ord("N"), None, _Machine.push),  # pushes the missing argument, None
     "NEWTRUE": (0x88, None, lambda machine, _: machine.push(True)),
     "NEWFALSE": (0x89, None, lambda machine, _: machine.push(False)),
     "EMPTY_TUPLE": (ord(")"), None, lambda machine, _: machine._stack.append(())),
@@ -500,18 +503,18 @@ _OPCODES: dict[str, tuple[int, _Decode | None, Callable[..., None]]] = {
     "REDUCE": (ord("R"), None, _Machine.call),
     "BUILD": (ord("b"), None, _Machine.build),
 }
-_BY_CODE = {code: (name, decode, act) for name, (code, decode, act) in _OPCODES.items()}
+_BY_CODE = {code: (name, decode, action) for name, (code, decode, action) in _OPCODES.items()}
 
 
 def _opcode_name(code: int) -> str:
     import pickletools
 
-    names = {ord(known.code): known.name for known in pickletools.opcodes}
+    names = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
     return f"opcode {names[code]}" if code in names else f"unknown opcode {code:#04x}"
 
 
 def _check_result(value: Any, total: int, budget: Budget) -> None:
-    """Raise for what is no plain value, for cycles, and for parts shared so often that they fill the memory."""
+    """Raise for values that are not plain, for cycles, and for parts shared so often that they fill the memory."""
     nodes = size = 0
 
     def visit(value: Any, depth: int) -> None:
@@ -528,13 +531,13 @@ def _check_result(value: Any, total: int, budget: Budget) -> None:
         elif isinstance(value, dict):
             for part in value.values():
                 visit(part, depth + 1)
-        elif isinstance(value, (list, tuple)):  # a union of types takes twice as long
+        elif isinstance(value, (list, tuple)):  # isinstance with a union of types takes twice as long
             for part in value:
                 visit(part, depth + 1)
 
     visit(value, 0)
     if size > _MAX_SHARING * total + (1 << 20):
         raise ValueError(
-            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes there are: tensors that "
-            "are expanded or shared so often are not read"
+            f"its tensors take {size} bytes, more than {_MAX_SHARING} times the {total} bytes in the file: tensors "
+            "that are expanded or shared so often are not read"
         )

@@ -1,5 +1,5 @@
-"""ONNX files: their LSTMs as layers, whole graphs as models, and models written. The library `onnx` is an extra, loaded
-where it is used.
+"""Functions for ONNX files: LSTM nodes as layers, graphs as models, and export. The library `onnx` is an extra that is
+imported when it is used.
 """
 
 from .export import to_onnx

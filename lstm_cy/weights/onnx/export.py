@@ -1,4 +1,4 @@
-"""Models as ONNX graphs, which ONNX Runtime runs to the same numbers."""
+"""Export of models as ONNX graphs; ONNX Runtime computes the same numbers from them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     _Names = TypeVar("_Names", str, list[str])
 
-#: operator sets in which every operator used here means the same
+#: operator sets in which every operator used here has the same meaning
 OPSETS = range(13, 25)
-_LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less what stands round the weights
-# How ONNX writes the functions that are not "Sigmoid" of "sigmoid".
-_SPELLING = {
+_LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less a reserve for the rest of the graph
+# ONNX's names of the functions that are not just capitalized, as "Sigmoid" is.
+_ONNX_NAMES = {
     "logsoftmax": "LogSoftmax",
     "leakyrelu": "LeakyRelu",
     "thresholdedrelu": "ThresholdedRelu",
@@ -44,44 +44,45 @@ def to_onnx(
     opset: int = 17,
     metadata: dict[str, Any] | None = None,
 ) -> Any:
-    """A model as an ONNX graph, for any number of steps and rows.
+    """Export a model as an ONNX graph for any number of steps and rows.
 
     Parameters
     ----------
     model : LSTM or Sequential
-        With at least one LSTM; of the other layers all but Masking. Dropout is left out.
+        At least one LSTM, and other layers except Masking. Dropout is left out.
     states : bool
-        Whether the initial states are inputs; else they are zeros.
+        If True, the initial states are inputs; otherwise they are zeros.
     lengths : bool
-        Whether the rows' lengths are an input; else all rows are as long as x.
+        If True, the rows' lengths are an input; otherwise all rows are as long as x.
     opset : int
-        The version of ONNX's operators, 13 to 24, if the library onnx knows it.
+        The version of ONNX's operators, 13 to 24, if the library onnx supports it.
     metadata : dict, optional
         Anything JSON can hold; None: the model's own. With the architecture it becomes the entry "lstm_cy" of the
-        graph's metadata_props, in the form that the files of `save` have.
+        graph's metadata_props, in the same form as in other files of `save`.
 
     Returns
     -------
     onnx.ModelProto
-        Inputs, in this order: ``x`` (T, B, I), or ``tokens`` (T, B), int64, where the model begins with an Embedding;
+        Inputs, in this order: ``x`` (T, B, I), or ``tokens`` (T, B), int64, if the model begins with an Embedding;
         with `lengths` ``lengths`` (B,), int32; with `states` ``h0`` and ``c0`` (L*D, B, H). Outputs: ``y``, ``h_n``
-        and ``c_n``. In a model of several LSTMs the names of the states carry the layer's place, as its parameters
-        do: ``1.h0``. With batch_first x, tokens and y are (B, T, ...); behind a Readout of the last step y is (B, ...).
+        and ``c_n``. In a model of several LSTMs the names of the states begin with the layer's index, like its
+        parameters: ``1.h0``. With batch_first x, tokens and y are (B, T, ...); after a Readout of the last step y is
+        (B, ...).
 
     Raises
     ------
     ValueError
-        The model has what ONNX has no words for (all of it is named), no LSTM, or more than 2 GiB of weights.
+        The model has options that ONNX cannot express (all are named), no LSTM, or more than 2 GiB of weights.
     TypeError
-        An argument is not what is expected; the message names it.
+        An argument has a wrong type; the message names it.
     ImportError
         The library onnx is not installed.
 
     Warns
     -----
     UserWarning
-        A float64 model: ONNX Runtime's LSTM knows float32 only, so the model is rounded to that; inputs and outputs
-        stay float64.
+        The model is float64: ONNX Runtime's LSTM supports float32 only, so the model is rounded to float32; inputs and
+        outputs stay float64.
 
     Examples
     --------
@@ -101,19 +102,19 @@ def to_onnx(
     layers = _layers(model, lengths)
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
-        warn("ONNX Runtime's LSTM knows float32 only: the model is rounded to it")
+        warn("ONNX Runtime's LSTM supports float32 only: the model is rounded to it")
     graph = _Graph(onnx, np.dtype(model.dtype))
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
-    made = onnx.helper.make_model(
+    exported = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "lstm_cy", graph.inputs, graph.outputs, graph.constants),
         opset_imports=opsets,
-        ir_version=onnx.helper.find_min_ir_version_for(opsets),  # old runtimes refuse what they do not know
+        ir_version=onnx.helper.find_min_ir_version_for(opsets),  # old runtimes refuse unknown versions
         producer_name="lstm_cy",
         producer_version=__version__,
     )
-    onnx.helper.set_model_props(made, {native.HEADER: header.decode()})
-    return made
+    onnx.helper.set_model_props(exported, {native.HEADER: header.decode()})
+    return exported
 
 
 def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, **options: Any) -> None:
@@ -124,7 +125,7 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, *
 
 
 def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
-    """[(prefix of its names, layer)], without Dropout, once it is certain that ONNX can say all of them."""
+    """Return [(prefix of its names, layer)] without Dropout; raise if ONNX cannot express a layer."""
     if isinstance(model, Sequential):
         layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
     elif isinstance(model, LSTM):
@@ -133,17 +134,17 @@ def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
     if not any(isinstance(layer, LSTM) for _, layer in layers):
         raise ValueError("model: expected one with an LSTM in it, got none")
-    refused = [prefix + text for prefix, layer in layers for text in _without_words(layer, lengths)]
+    refused = [prefix + text for prefix, layer in layers for text in _inexpressible(layer, lengths)]
     if refused:
-        raise ValueError(f"ONNX has no words for {', '.join(refused)}; .npz and .safetensors files hold every model")
+        raise ValueError(f"ONNX cannot express {', '.join(refused)}; .npz and .safetensors files hold every model")
     size = sum(array.nbytes for array in model.parameters.values())
     if size > _LARGEST:
         raise ValueError(f"an .onnx file holds less than 2 GiB, the weights take {size} bytes")
     return layers
 
 
-def _without_words(layer: Layer, lengths: bool) -> list[str]:
-    """What of a layer ONNX's operators cannot say, as words."""
+def _inexpressible(layer: Layer, lengths: bool) -> list[str]:
+    """Return descriptions of the options of a layer that ONNX's operators cannot express."""
     found = []
     if isinstance(layer, LSTM):
         options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
@@ -163,7 +164,7 @@ def _without_words(layer: Layer, lengths: bool) -> list[str]:
 
 
 class _Graph:
-    """Nodes, constants, inputs and outputs as they are added; values go by their names, and all floats are float32."""
+    """A graph under construction; values are referred to by their names, and all floats in it are float32."""
 
     def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
         self.onnx = onnx
@@ -176,7 +177,7 @@ class _Graph:
         self._weights: set[str] = set()
 
     def weight(self, prefix: str, layer: Layer, name: str, array: Any) -> str:
-        """A constant of a layer; one at several places has it once, under the first place's name."""
+        """Add a constant of a layer; a repeated layer has it once, under the first name."""
         name = self._first.setdefault(id(layer), prefix) + name
         if name in self._weights:
             return name
@@ -184,7 +185,7 @@ class _Graph:
         return self.constant(name, array)
 
     def input(self, name: str, shape: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
-        """An input of the model's dtype, or of integers."""
+        """Add an input, of the model's dtype or of integers."""
         self.inputs.append(self._described(name, dtype or self.wide, shape))
         return name if dtype else self._cast(name, self.narrow)
 
@@ -197,7 +198,7 @@ class _Graph:
         self.outputs.append(self._described(name, self.wide, shape))
 
     def constant(self, name: str, array: Any) -> str:
-        """A constant, of integers or of what becomes float32."""
+        """Add a constant; floats become float32."""
         array = np.asarray(array, order="C")
         if array.dtype.kind == "f":
             array = array.astype(self.narrow, copy=False)
@@ -207,7 +208,7 @@ class _Graph:
     def node(
         self, operator: str, inputs: Sequence[str], outputs: _Names, name: str | None = None, **attributes: Any
     ) -> _Names:
-        """Add an operator, which is called as its output if not by `name`; `outputs`, one or a list, comes back."""
+        """Add an operator and return `outputs`, one or a list; its name is `name` or that of its first output."""
         names: list[str] = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
         return outputs
@@ -225,17 +226,17 @@ class _Graph:
 
 
 def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states: bool, lengths: Any) -> None:
-    """The whole graph; inside it time comes first, whatever the model's layout."""
+    """Add the whole graph; inside it the time axis is always first."""
     axes = ["B", "T"] if model.batch_first else ["T", "B"]
     first = layers[0][1]
     if isinstance(first, Embedding):
         features: Any = None
-        x, turned = graph.input("tokens", axes, np.int64), [1, 0]
+        x, order = graph.input("tokens", axes, np.int64), [1, 0]
     else:
-        features = next(_inputs_of(layer) for _, layer in layers if not isinstance(layer, Activation))
-        x, turned = graph.input("x", [*axes, features]), [1, 0, 2]
+        features = next(_input_size(layer) for _, layer in layers if not isinstance(layer, Activation))
+        x, order = graph.input("x", [*axes, features]), [1, 0, 2]
     if model.batch_first:
-        x = graph.node("Transpose", [x], "time_first", perm=turned)
+        x = graph.node("Transpose", [x], "time_first", perm=order)
     lstms = _named_lstms(layers)
     initial = {prefix: _add_states(graph, name, lstm) if states else None for prefix, (name, lstm) in lstms.items()}
     lengths = graph.input("lengths", ["B"], np.int32) if lengths else ""
@@ -261,12 +262,12 @@ def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states:
             graph.output(value, name + part, _state_shape(lstm))
 
 
-def _inputs_of(layer: Any) -> int:
+def _input_size(layer: Any) -> int:
     return layer.input_size if isinstance(layer, LSTM) else layer.in_features
 
 
 def _named_lstms(layers: list[tuple[str, Layer]]) -> dict[str, tuple[str, LSTM]]:
-    """{prefix: (prefix of its states' names, LSTM)}: a single LSTM's states need no place in their names."""
+    """Return {prefix: (prefix of its states' names, LSTM)}; a single LSTM's states have no prefix."""
     found = {prefix: layer for prefix, layer in layers if isinstance(layer, LSTM)}
     return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
 
@@ -309,29 +310,28 @@ def _add_activation(graph: _Graph, prefix: str, layer: Activation, x: str) -> st
         return node("Mul", [node("Tanh", [scaled], "tanh"), number("alpha", layer.alpha)], "product")
     if layer.name == "silu":
         return node("Mul", [x, node("Sigmoid", [x], "sigmoid")], "product")
-    if (
-        layer.name == "gelu"
-    ):  # x times the normal distribution's (1 + erf(x / sqrt 2)) / 2; as one operator it is too new
+    if layer.name == "gelu":  # x * (1 + erf(x / sqrt 2)) / 2; ONNX's operator Gelu is newer than most opsets
         erf = node("Erf", [node("Mul", [x, number("root", 0.5**0.5)], "scaled")], "erf")
         half = node("Mul", [x, number("half", 0.5)], "half_of")
         return node("Mul", [half, node("Add", [erf, number("one", 1.0)], "twice")], "product")
     attributes = {name: getattr(layer, name) for name in ("alpha", "beta") if getattr(layer, name) is not None}
     if layer.name.endswith("softmax"):
         attributes["axis"] = -1
-    return node(_spelled(layer.name), [x], layer.name, **attributes)
+    return node(_onnx_name(layer.name), [x], layer.name, **attributes)
 
 
 def _add_readout(graph: _Graph, prefix: str, layer: Readout, y: str, features: int) -> tuple[str, int]:
-    """(value, how many features it has)."""
+    """Add a Readout; return (value, number of features)."""
     if not layer.bidirectional:
-        return _told(graph, prefix, layer, y, layer.go_backwards), features
+        return _selected_steps(graph, prefix, layer, y, layer.go_backwards), features
     if layer.merge_mode == "concat" and layer.return_sequences:
         return y, features
     sizes = graph.constant(f"{prefix}sizes", np.full(2, features // 2))
     halves = graph.node("Split", [y, sizes], [f"{prefix}forward", f"{prefix}reverse"], axis=-1)
     if not layer.return_sequences:
         halves = [
-            _told(graph, half, layer, half, backwards) for half, backwards in zip(halves, (False, True), strict=True)
+            _selected_steps(graph, half, layer, half, backwards)
+            for half, backwards in zip(halves, (False, True), strict=True)
         ]
     if layer.merge_mode == "concat":
         return graph.node("Concat", halves, f"{prefix}merged", axis=-1), features
@@ -341,22 +341,22 @@ def _add_readout(graph: _Graph, prefix: str, layer: Readout, y: str, features: i
     return merged, features // 2
 
 
-def _told(graph: _Graph, prefix: str, layer: Readout, y: str, backwards: bool) -> str:
-    """The last step that was taken, or all steps in the order in which they were taken."""
+def _selected_steps(graph: _Graph, prefix: str, layer: Readout, y: str, backwards: bool) -> str:
+    """Add the selection of the last computed step, or of all steps in the order of computation."""
     if not layer.return_sequences:
         last = graph.constant(f"{prefix}.last", np.array(0 if backwards else -1))
-        return graph.node("Gather", [y, last], f"{prefix}.told", axis=0)
+        return graph.node("Gather", [y, last], f"{prefix}.selected", axis=0)
     if not backwards:
         return y
     ends = {"from": -1, "to": np.iinfo(np.int64).min, "axis": 0, "step": -1}
     values = [graph.constant(f"{prefix}.{name}", np.array([value])) for name, value in ends.items()]
-    return graph.node("Slice", [y, *values], f"{prefix}.told")
+    return graph.node("Slice", [y, *values], f"{prefix}.selected")
 
 
 def _add_lstm(
     graph: _Graph, prefix: str, lstm: LSTM, x: str, state: Sequence[str] | None, lengths: str
 ) -> tuple[str, list[str]]:
-    """One node for each layer: (y, (h_n, c_n))."""
+    """Add one node for each layer; return (y, [h_n, c_n])."""
     L = lstm.num_layers
     initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
     finals: tuple[list[str], list[str]] = [], []
@@ -368,14 +368,14 @@ def _add_lstm(
             inputs.pop()
         outputs = [f"{name}Y", f"{name}Y_h", f"{name}Y_c"]
         y, *final = graph.node("LSTM", inputs, outputs, f"{prefix}l{layer}", **_attributes(lstm))
-        x = _beside(graph, name, lstm, y)
+        x = _join_directions(graph, name, lstm, y)
         for kept, value, before in zip(finals, final, initial, strict=True):
-            kept.append(_of_empty_rows(graph, value, before[layer], lengths))
+            kept.append(_keep_initial_states(graph, value, before[layer], lengths))
     return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
 
 
 def _split(graph: _Graph, prefix: str, lstm: LSTM, state: str) -> list[str]:
-    """The states (L*D, B, H) as one value for each layer."""
+    """Split the states (L*D, B, H) into one value for each layer."""
     L = lstm.num_layers
     if L == 1:
         return [state]
@@ -383,17 +383,17 @@ def _split(graph: _Graph, prefix: str, lstm: LSTM, state: str) -> list[str]:
     return graph.node("Split", [state, sizes], [f"{state}.{layer}" for layer in range(L)], axis=0)
 
 
-def _beside(graph: _Graph, name: str, lstm: LSTM, y: str) -> str:
-    """Y, (T, D, B, H) as ONNX has it, as (T, B, D*H)."""
+def _join_directions(graph: _Graph, name: str, lstm: LSTM, y: str) -> str:
+    """Convert ONNX's Y, (T, D, B, H), to (T, B, D*H)."""
     if lstm.num_directions == 1:
         return graph.node("Squeeze", [y, graph.constant(f"{name}axis", np.array([1]))], f"{name}y")
-    y = graph.node("Transpose", [y], f"{name}Y_turned", perm=[0, 2, 1, 3])
-    shape = np.array([0, 0, 2 * lstm.hidden_size])  # 0: as it is
+    y = graph.node("Transpose", [y], f"{name}Y_transposed", perm=[0, 2, 1, 3])
+    shape = np.array([0, 0, 2 * lstm.hidden_size])  # 0 keeps the size
     return graph.node("Reshape", [y, graph.constant(f"{name}shape", shape)], f"{name}y")
 
 
-def _of_empty_rows(graph: _Graph, final: str, initial: str, lengths: str) -> str:
-    """The final state, which of rows of length 0 is the initial one; ONNX Runtime says zeros."""
+def _keep_initial_states(graph: _Graph, final: str, initial: str, lengths: str) -> str:
+    """Set the final state of rows of length 0 to the initial one, where ONNX Runtime gives zeros."""
     if not initial or not lengths:
         return final
     none = graph.constant(f"{final}.none", np.array(0, np.int32))
@@ -403,7 +403,7 @@ def _of_empty_rows(graph: _Graph, final: str, initial: str, lengths: str) -> str
 
 
 def _add_weights(graph: _Graph, prefix: str, lstm: LSTM, layer: int) -> dict[str, str]:
-    """{"W", "R", "B", "P": constant, directions first and gates in ONNX's order; "" where the layer has none}."""
+    """Add the weights in ONNX's order of gates; return {"W", "R", "B", "P": constant, or "" if there is none}."""
     parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
         own: dict[str, Any] = {
@@ -425,7 +425,7 @@ def _add_weights(graph: _Graph, prefix: str, lstm: LSTM, layer: int) -> dict[str
 
 
 def _attributes(lstm: LSTM) -> dict[str, Any]:
-    """The attributes of a layer's node."""
+    """Return the attributes of a layer's node."""
     direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
     attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
     if lstm.coupled_gates is not None:
@@ -438,16 +438,16 @@ def _attributes(lstm: LSTM) -> dict[str, Any]:
 
 
 def _activations(lstm: LSTM) -> dict[str, Any]:
-    """Alpha and beta stand in lists of their own, with an entry for each activation that takes one."""
+    """Return the activations; alpha and beta are separate lists, with an entry for each activation that takes one."""
     entries = [entry for triple in lstm.activations for entry in triple]
     takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
     lists = {
-        "activations": [_spelled(name) for name, _, _ in entries],
+        "activations": [_onnx_name(name) for name, _, _ in entries],
         "activation_alpha": [alpha for (_, alpha, _), count in zip(entries, takes, strict=True) if count >= 1],
         "activation_beta": [beta for (_, _, beta), count in zip(entries, takes, strict=True) if count == 2],
     }
     return {name: values for name, values in lists.items() if values}
 
 
-def _spelled(name: str) -> str:
-    return _SPELLING.get(name, name.capitalize())
+def _onnx_name(name: str) -> str:
+    return _ONNX_NAMES.get(name, name.capitalize())

@@ -1,4 +1,4 @@
-"""Graphs with their constants worked out: a weight is a constant, however many operators an exporter put before it."""
+"""Constant folding of graphs: a weight is a constant, also after any number of an exporter's operators."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ..budget import Budget
     from .proto import Source
 
-#: how often the bytes of a result are drawn, for what an operator needs while it works
+#: factor for the bytes of a result, to cover an operator's temporary arrays
 SCRATCH_FACTOR = 2
-#: what a folded value is drawn as, besides its bytes
+#: cost of a folded value in objects, besides its bytes
 VALUE_OBJECTS = 8
-#: what each pair of its axes is drawn as: NumPy's pad looks at all axes for each
+#: cost in objects of each pair of axes: NumPy's pad visits all axes for each axis
 AXIS_OBJECTS = 4
 
-# What stands between a weight and its node; other operators wait until the graph is run.
+# Operators that are folded because exporters put them between a weight and its node; others are left for the run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
 _FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}
 _FOLDED |= {"Transpose", "Unsqueeze"}
@@ -39,7 +39,7 @@ class Node:
     ----------
     name, op_type : str
     inputs, outputs : tuple of str
-        Names of values; empty where one is left out.
+        Names of values; empty for an omitted one.
     attributes : dict
     opset : int
     """
@@ -50,39 +50,41 @@ class Node:
         self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.attributes = source.attributes(proto)
-        self._budget: Budget | None = None  # while it is folded
+        self._budget: Budget | None = None  # set while the node is folded
 
     def __str__(self) -> str:
         return _describe(self.name, self.op_type, self.outputs)
 
     def get(self, attribute: str, default: Any = None) -> Any:
-        """The value of an attribute; a default is as exact as the file could have it."""
+        """Return the value of an attribute; a float default is rounded to float32, like values in a file."""
         if attribute in self.attributes:
             return self.attributes[attribute]
         return float(np.float32(default)) if isinstance(default, float) else default
 
     def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
-        """Raise where there is no room for a result of this shape, made of such inputs."""
+        """Raise if a result of this shape, computed from these inputs, exceeds the limits."""
         check_rank(shape)
         size = math.prod(shape) * dtype.itemsize
         if self._budget is not None:
             self._budget.objects(AXIS_OBJECTS * len(shape) ** 2)
             self._budget.bytes(SCRATCH_FACTOR * size)
         elif size > LARGEST_RESULT and size > owned_bytes(inputs):
-            raise ValueError(f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are taken")
+            raise ValueError(
+                f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are allowed"
+            )
 
     def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
-        """The outputs, as a tuple, from the inputs, of which those left out are None."""
+        """Compute the outputs, a tuple, from the inputs; omitted inputs are None."""
         with naming(self):
             return self._results(inputs)
 
     def fold(self, inputs: Sequence[Array | None], budget: Budget) -> tuple[Array, ...] | None:
-        """What `run` gives, read-only, or None where it would take too much."""
+        """Return the results of `run`, read-only, or None if they exceed the budget."""
         self._budget = budget
         with naming(self):
             try:
                 budget.objects(len(self.inputs) + VALUE_OBJECTS * len(self.outputs))
-                with np.errstate(all="ignore"):  # infinity and NaN are answers too
+                with np.errstate(all="ignore"):  # infinity and NaN are valid results
                     results = self._results(inputs)
             except LimitExceeded:
                 return None
@@ -105,36 +107,36 @@ class Node:
 
 
 def owned_bytes(arrays: Iterable[Array | None]) -> int:
-    """The memory that arrays take together: that of views, and of what is there twice, counts once."""
+    """Return the memory of arrays; memory that several arrays share counts once."""
     roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
     return sum(roots.values())
 
 
 def owner(array: Any) -> Any:
-    """The array whose memory an array shows: itself, unless it is a view."""
+    """Return the array that owns an array's memory: itself, unless it is a view."""
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array
 
 
 class Graph:
-    """A graph, or a graph inside another, with its constants worked out.
+    """A graph, or a graph inside another, with folded constants.
 
     Attributes
     ----------
     constants : dict
-        {name: read-only array}, of this graph's own.
+        {name: read-only array} of this graph.
     nodes : list of Node
-        Those that are not folded, of known operators, in the graph's order.
-    foreign : list of (str, str)
-        What is not known, of this graph and of those inside it, and how many nodes there are of each kind.
+        Nodes of known operators that are not folded, in the graph's order.
+    unsupported : list of (str, str)
+        Unsupported operators of this graph and its inner graphs, with their numbers of nodes.
     graphs : list of Graph
-        Those inside its nodes.
+        The inner graphs of its nodes.
 
     Raises
     ------
     ValueError
-        A value that nothing gives, or two do; more nodes or depth than any real graph has.
+        A value has no source, or two; or the graph exceeds the limits of nodes or depth.
     """
 
     def __init__(self, source: Source, proto: Any, outer: Graph | None = None) -> None:
@@ -144,7 +146,7 @@ class Graph:
         self._known: set[str] = set()
         self.constants: dict[str, Array] = {}
         self.nodes: list[Node] = []
-        self._foreign: list[tuple[str, str]] = []  # (kind, node)
+        self._unsupported: list[tuple[str, str]] = []  # (kind, node)
         self.graphs: list[Graph] = []
         for tensor in proto.initializer:
             self._define(tensor.name)
@@ -158,33 +160,33 @@ class Graph:
         self.outputs = list(proto.output)
         for value in self.outputs:
             if not self.knows(value.name):
-                raise ValueError(f"output {quoted(value.name)} is given by no node")
+                raise ValueError(f"no node gives output {quoted(value.name)}")
 
     def knows(self, name: str) -> bool:
-        """Whether a value of this name is there so far, in this graph or round it."""
+        """Return whether a value of this name is defined so far, in this graph or an enclosing one."""
         return name in self._known or (self._outer is not None and self._outer.knows(name))
 
     def constant(self, name: str) -> Array | None:
-        """The array that a value is, or None if it is not constant."""
+        """Return the array of a constant value, or None if it is not constant."""
         if name in self._known or self._outer is None:
             return self.constants.get(name)
         return self._outer.constant(name)
 
     @property
-    def foreign(self) -> list[tuple[str, str]]:
+    def unsupported(self) -> list[tuple[str, str]]:
         kinds: dict[str, list[str]] = {}
-        for kind, label in self._all_foreign():
+        for kind, label in self._all_unsupported():
             kinds.setdefault(kind, []).append(label)
         return [(kind, f"{len(of)}, {'such as ' if len(of) > 1 else ''}{of[0]}") for kind, of in kinds.items()]
 
-    def count_foreign(self) -> int:
-        """How many nodes are not known, here and in the graphs inside."""
-        return sum(1 for _ in self._all_foreign())
+    def count_unsupported(self) -> int:
+        """Return the number of unsupported nodes of this graph and its inner graphs."""
+        return sum(1 for _ in self._all_unsupported())
 
-    def _all_foreign(self) -> Iterator[tuple[str, str]]:
-        yield from self._foreign
+    def _all_unsupported(self) -> Iterator[tuple[str, str]]:
+        yield from self._unsupported
         for graph in self.graphs:
-            yield from graph._all_foreign()
+            yield from graph._all_unsupported()
 
     def _define(self, name: str) -> None:
         if not name or name in self._known:
@@ -204,15 +206,15 @@ class Graph:
         with naming(label):
             for name in filter(None, proto.output):
                 self._define(name)
-            reason = _foreign(proto, source.opset)
+            reason = _unsupported(proto, source.opset)
         if reason is not None:
-            self._foreign.append((_kind(proto.op_type, reason), label))
+            self._unsupported.append((_kind(proto.op_type, reason), label))
             return
         with naming(label):
             node = Node(source, proto)
         reason = _unknown_values(node)
         if reason:
-            self._foreign.append((_kind(proto.op_type, reason), label))
+            self._unsupported.append((_kind(proto.op_type, reason), label))
         elif not self._fold(node, source.budget):
             self.nodes.append(node)
 
@@ -230,7 +232,7 @@ class Graph:
 
 
 def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
-    """What errors call a node."""
+    """Return the name of a node for errors."""
     op_type = shortened(op_type, LONGEST_NAME)
     return (
         f"node {quoted(name)} ({op_type})"
@@ -240,17 +242,17 @@ def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
 
 
 def _kind(op_type: str, reason: str) -> str:
-    """What is not supported: an operator, or some use of it."""
+    """Return a text for an unsupported operator, or an unsupported use of it."""
     return shortened(op_type, LONGEST_NAME) + (f" ({reason})" if reason else "")
 
 
-def _foreign(proto: Any, opset: int) -> str | None:
-    """What is not known about a NodeProto, "" where it is the operator itself, or None.
+def _unsupported(proto: Any, opset: int) -> str | None:
+    """Return why a NodeProto is not supported, "" for an unknown operator, or None if it is supported.
 
     Raises
     ------
     ValueError
-        The operator is known, but this use of it is not what ONNX defines.
+        The operator is known, but its use is not valid in ONNX.
     """
     if not is_onnx(proto.domain) or (proto.op_type not in OPERATORS and proto.op_type != "LSTM"):
         return "" if is_onnx(proto.domain) else f"domain {quoted(proto.domain)}"
@@ -266,16 +268,16 @@ def _foreign(proto: Any, opset: int) -> str | None:
     least, most = form.inputs
     if not least <= len(proto.input) <= most:
         raise ValueError(f"expected {least} to {most} inputs, got {len(proto.input)}")
-    for place, name in enumerate(proto.input):
-        if not name and form.needs(place):
-            raise ValueError(f"input {place} is left out, which this operator needs")
+    for index, name in enumerate(proto.input):
+        if not name and form.needs(index):
+            raise ValueError(f"input {index} is left out, which this operator needs")
     if len(proto.output) > form.outputs:
         raise ValueError(f"expected at most {form.outputs} outputs, got {len(proto.output)}")
     return None
 
 
 def _unknown_values(node: Node) -> str | None:
-    """What there is no implementation for, or None."""
+    """Return the part of a node that is not implemented, or None."""
     for name, values in ATTRIBUTES.get(node.op_type, {}).items():
         if name in node.attributes and node.attributes[name] not in values:
             return f"{name}={shortened(repr(node.attributes[name]), LONGEST_NAME)}"
@@ -285,7 +287,7 @@ def _unknown_values(node: Node) -> str | None:
 
 
 class _Form:
-    """What ONNX says about an operator: its attributes with their types, and how many inputs and outputs."""
+    """ONNX's definition of an operator: attributes with types, numbers of inputs and outputs."""
 
     def __init__(self, schema: Any) -> None:
         self.attributes = {name: int(entry.type.value) for name, entry in schema.attributes.items()}
@@ -294,9 +296,9 @@ class _Form:
         self._options = [entry.option.name for entry in schema.inputs]
         self.outputs = schema.max_output
 
-    def needs(self, place: int) -> bool:
-        """Whether the input at a place may not be left out; the last may stand for any number of them."""
-        option: str = self._options[min(place, len(self._options) - 1)]
+    def needs(self, index: int) -> bool:
+        """Return whether an input is required; the last definition may stand for any number of inputs."""
+        option: str = self._options[min(index, len(self._options) - 1)]
         return option != "Optional"
 
 

@@ -1,4 +1,4 @@
-"""Whole ONNX graphs, run with NumPy and this library's LSTM."""
+"""ONNX graphs as models that run with NumPy and this library's LSTM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...checks import one_of, real_array, shown
 from ..budget import LimitExceeded, counted
 from ..native import check_finite
 from .fold import Graph, owned_bytes, owner
-from .nodes import WEIGHTS, Layers, LstmNode, given, layer_bytes
+from .nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, quoted, type_name
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ...typing import Array, ArrayLike
     from .fold import Node
 
-#: unsupported operators that an error names
+#: most unsupported operators in an error
 LARGEST_LIST = 20
-#: all results of a run that are alive may take so many bytes, or so many times what the run was given
+#: most bytes of all live results of a run, or this many times the bytes of its inputs and constants
 LARGEST_RUN, RUN_FACTOR = 2 * LARGEST_RESULT, 16
-#: a layer may take so many times what its weights do
+#: a layer may take this many times the bytes of its weights
 LAYER_FACTOR = 6
-# What exporters write for a size that has no name.
+# Names that exporters write for a size without a name.
 _UNNAMED = {"", "?", "-1", "None"}
 
 
@@ -37,8 +37,8 @@ class Value(NamedTuple):
     ----------
     name : str
     shape : tuple of int, str or None; or None
-        A size, or the name of one that may change from call to call, or None for one without a name (as exporters
-        write it: nothing, -1, "?" or "None"). None for the whole: any shape.
+        A fixed size, the name of a variable size, or None for a variable size without a name (exporters write
+        nothing, -1, "?" or "None"). None instead of a tuple: any shape.
     dtype : numpy.dtype
         object for strings.
     """
@@ -49,12 +49,12 @@ class Value(NamedTuple):
 
 
 def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
-    """A model from an ONNX graph of LSTMs and of what exporters put round them.
+    """Make a model from an ONNX graph of LSTMs and the operators that exporters add to them.
 
     Parameters
     ----------
     model : str, os.PathLike, bytes or onnx.ModelProto
-        A file, its content, or what `onnx` made of it.
+        A file, its content, or its parsed protobuf.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
 
@@ -65,7 +65,7 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
     Raises
     ------
     ValueError
-        The file is truncated or damaged, or there are nodes that cannot be run; all of them are listed.
+        The file is truncated or damaged, or there are unsupported nodes; all of them are listed.
     ImportError
         `onnx` is not installed.
     OSError
@@ -94,14 +94,15 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
     source = Source(model)
     with naming(source.name):
         graph = Graph(source, source.proto.graph)
-        count, kinds = graph.count_foreign(), graph.foreign
+        count, kinds = graph.count_unsupported(), graph.unsupported
         if count:
-            told = [f"{kind}: {nodes}" for kind, nodes in kinds[:LARGEST_LIST]]
-            told += [f"and {counted(len(kinds) - LARGEST_LIST, 'other operator')}"] if len(kinds) > LARGEST_LIST else []
+            texts = [f"{kind}: {nodes}" for kind, nodes in kinds[:LARGEST_LIST]]
+            if len(kinds) > LARGEST_LIST:
+                texts.append(f"and {counted(len(kinds) - LARGEST_LIST, 'other operator')}")
             verb = "is" if count == 1 else "are"
-            raise ValueError(f"{counted(count, 'node')} {verb} not supported: {'; '.join(told)}")
+            raise ValueError(f"{counted(count, 'node')} {verb} not supported: {'; '.join(texts)}")
         floats = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
-        first = {id(owner(array)): name for name, array in reversed(floats.items())}  # views need no look of their own
+        first = {id(owner(array)): name for name, array in reversed(floats.items())}  # views are not checked again
         weights = {name: array for name, array in floats.items() if first[id(owner(array))] == name}
         made = OnnxModel(graph, Layers(source.budget))
         made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
@@ -110,14 +111,14 @@ def from_onnx(model: Any, strict: bool = False) -> OnnxModel:
 
 
 class OnnxModel:
-    """An ONNX graph that runs here; `from_onnx` makes it.
+    """A model that runs an ONNX graph; made by `from_onnx`.
 
-    Any number of threads may call `run` at once.
+    Several threads may call `run` at the same time.
 
     Attributes
     ----------
     inputs, outputs : tuple of Value
-        What `run` takes and gives, in the graph's order.
+        The inputs and outputs of `run`, in the graph's order.
     properties : dict of str to str
         The file's metadata_props.
     """
@@ -128,7 +129,9 @@ class OnnxModel:
     def __init__(self, graph: Graph, layers: Layers) -> None:
         self.inputs = tuple(_value(value) for value in graph.inputs)
         self.outputs = tuple(_value(value) for value in graph.outputs)
-        self._steps = [_lstm(node, graph.constants, layers) if node.op_type == "LSTM" else node for node in graph.nodes]
+        self._steps = [
+            _lstm_step(node, graph.constants, layers) if node.op_type == "LSTM" else node for node in graph.nodes
+        ]
         used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
         self._constants = {name: array for name, array in graph.constants.items() if name in used}
         self._constant_bytes = owned_bytes(self._constants.values())
@@ -144,42 +147,45 @@ class OnnxModel:
         Parameters
         ----------
         inputs : mapping of str to array_like
-            One for each of `self.inputs`, in its shape, converted to its dtype where NumPy's ``same_kind`` rule allows
-            it. Sizes of one name must agree. They are not changed.
+            One array for each of `self.inputs`, of its shape; it is converted to its dtype if NumPy's ``same_kind``
+            rule allows it. Sizes with the same name must be equal. The arrays are not changed.
         outputs : None or sequence of str
-            The names of those that are wanted; None for all. Only what they need is computed.
+            The names of the outputs to compute; None for all. Nodes that they do not need are not run.
 
         Returns
         -------
         list of ndarray
-            In the order of `outputs`, or of the graph; they are the caller's.
+            New arrays, in the order of `outputs` or of the graph.
 
         Raises
         ------
         TypeError, ValueError
-            Inputs are missing, unknown or of another shape or dtype; a node's inputs do not fit each other, or its
-            result takes more than 2 GiB, much of little. The message names the input or node.
+            Inputs are missing, unknown or of another shape or dtype; a node's inputs do not match, or its result is
+            larger than its inputs and takes more than 2 GiB. The message names the input or node.
         """
-        names = self._wanted(outputs)
+        names = self._output_names(outputs)
         values = self._given(inputs)
-        arrays_given = [*values.values()]  # which stay, so that no result gets the id of one
-        seen = {id(array) for array in arrays_given}
-        alive = sum(array.nbytes for array in arrays_given)
-        most = max(LARGEST_RUN, RUN_FACTOR * (alive + self._constant_bytes))
-        with np.errstate(all="ignore"):  # infinity and NaN are ONNX's answers too
-            for step, ended in self._everything if outputs is None else self._plan(names):
+        arrays_given = [*values.values()]  # kept, so that no result gets the id of an input
+        returned_ids = {id(array) for array in arrays_given}
+        live_bytes = sum(array.nbytes for array in arrays_given)
+        limit = max(LARGEST_RUN, RUN_FACTOR * (live_bytes + self._constant_bytes))
+        with np.errstate(all="ignore"):  # infinity and NaN are valid results in ONNX
+            for step, unused in self._everything if outputs is None else self._plan(names):
                 arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
                 results = step.run(arrays)
                 made = {name: array for name, array in zip(step.outputs, results, strict=False) if name}
                 values |= made
-                alive += sum(array.nbytes for array in made.values())
-                if alive > most < owned_bytes(values.values()):  # the sum first: it counts views too, but is at hand
-                    raise ValueError(f"{step}: with its results those that are needed take more than {most} bytes")
-                for name in ended & values.keys():
-                    alive -= values.pop(name).nbytes
-        return [_own(self._constants.get(name, values.get(name)), seen) for name in names]
+                live_bytes += sum(array.nbytes for array in made.values())
+                # the sum first: it also counts views, but is fast
+                if live_bytes > limit < owned_bytes(values.values()):
+                    raise ValueError(
+                        f"{step}: its results and the others that are still needed take more than {limit} bytes"
+                    )
+                for name in unused & values.keys():
+                    live_bytes -= values.pop(name).nbytes
+        return [_exclusive(self._constants.get(name, values.get(name)), returned_ids) for name in names]
 
-    def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
+    def _output_names(self, outputs: Sequence[str] | None) -> list[str]:
         known = [value.name for value in self.outputs]
         if outputs is None:
             return known
@@ -188,7 +194,7 @@ class OnnxModel:
         return [one_of("outputs", name, known) for name in outputs]
 
     def _given(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
-        """{name: array} of the inputs, checked."""
+        """Check the inputs and return {name: array}."""
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs: expected a mapping of names to arrays, got {type(inputs).__name__}")
         known = [value.name for value in self.inputs]
@@ -205,31 +211,31 @@ class OnnxModel:
         return values
 
     def _plan(self, names: list[str]) -> list[tuple[Node | _LstmStep, set[str]]]:
-        """The steps that these outputs need, each with the values that nobody needs after it."""
+        """Return the steps that these outputs need, each with the values that no later step needs."""
         needed, plan = set(names), []
         for step in reversed(self._steps):
             if needed.isdisjoint(step.outputs):
                 continue
-            ended = {name for name in (*step.inputs, *step.outputs) if name not in needed}
+            unused = {name for name in (*step.inputs, *step.outputs) if name not in needed}
             needed.update(step.inputs)
-            plan.append((step, ended))
+            plan.append((step, unused))
         return plan[::-1]
 
 
 class _LstmStep:
-    """An LSTM node, with its layer where the weights are constant and the layer is no more than may be taken."""
+    """An LSTM node, with its layer if the weights are constant and the layer is within the budget."""
 
     def __init__(self, node: Node, constants: dict[str, Any], layers: Layers) -> None:
         self._node = node
         self._lstm = LstmNode(node)
         self._layer: LSTM | None = None
         self.inputs, self.outputs = node.inputs, node.outputs
-        names = [given(node.inputs, place) for place in WEIGHTS]
+        names = [input_name(node.inputs, index) for index in WEIGHTS]
         if all(name in constants for name in names if name):
             with contextlib.suppress(LimitExceeded):
                 self._layer = layers.get(self._lstm, [constants.get(name) for name in names])
         if self._layer is not None:
-            self.inputs = tuple("" if place in WEIGHTS else name for place, name in enumerate(node.inputs))
+            self.inputs = tuple("" if index in WEIGHTS else name for index, name in enumerate(node.inputs))
 
     def __str__(self) -> str:
         return str(self._node)
@@ -237,7 +243,7 @@ class _LstmStep:
     def _packed(self, *weights: Array | None) -> LSTM:
         size = layer_bytes(weights)
         if size > max(LARGEST_RESULT, LAYER_FACTOR * owned_bytes(weights)):
-            raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are taken")
+            raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are allowed")
         return self._lstm.layer(*weights)
 
     def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
@@ -246,18 +252,18 @@ class _LstmStep:
             X, W, R, B, lengths, initial_h, initial_c, P = filled
             layer = self._layer or self._packed(W, R, B, P)
             if X.ndim == 3:
-                rows = [max(size, 1) for size in X.shape[:2]]  # no steps still give states, no rows still take time
+                rows = [max(size, 1) for size in X.shape[:2]]  # T = 0 still gives states, B = 0 still takes time
                 self._node.room((*rows, layer.output_size), X.dtype, X)
             return self._lstm.run(layer, X, lengths, initial_h, initial_c)
 
 
-def _lstm(node: Node, constants: dict[str, Array], layers: Layers) -> _LstmStep:
+def _lstm_step(node: Node, constants: dict[str, Array], layers: Layers) -> _LstmStep:
     with naming(node):
         return _LstmStep(node, constants, layers)
 
 
 def _value(proto: Any) -> Value:
-    """A Value from a ValueInfoProto."""
+    """Return the Value of a ValueInfoProto."""
     tensor = proto.type.tensor_type
     dtypes = {**DTYPES, STRING: STRINGS}
     if not proto.type.HasField("tensor_type") or tensor.elem_type not in dtypes:
@@ -270,14 +276,14 @@ def _value(proto: Any) -> Value:
 
 
 def _size(proto: Any) -> int | str | None:
-    """A fixed size, or the name of one that may change, or None; some exporters write -1 for that."""
+    """Return a fixed size, the name of a variable size, or None, for which some exporters write -1."""
     if proto.HasField("dim_value"):
         return proto.dim_value if proto.dim_value >= 0 else None
     return None if proto.dim_param.strip() in _UNNAMED else proto.dim_param
 
 
 def _array(value: Value, given: ArrayLike) -> Array:
-    """What was given for an input, of its kind."""
+    """Return the array given for an input; raise if its kind is wrong."""
     if value.dtype != STRINGS:
         array = real_array(value.name, given)
         if not np.can_cast(array.dtype, value.dtype, "same_kind"):
@@ -290,7 +296,7 @@ def _array(value: Value, given: ArrayLike) -> Array:
 
 
 def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    """Raise unless a shape is as declared; `sizes` holds those of the names met so far."""
+    """Raise unless a shape is as declared; `sizes` holds the named sizes of previous inputs."""
     fits = len(shape) == len(value.shape)
     for expected, found in zip(value.shape, shape, strict=False):
         fits &= (
@@ -301,9 +307,9 @@ def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> N
         raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
 
 
-def _own(array: Any, seen: set[int]) -> Any:
-    """The array itself if it is nobody else's, else a copy."""
-    if id(array) in seen or not array.flags.owndata or not array.flags.writeable:
+def _exclusive(array: Any, returned_ids: set[int]) -> Any:
+    """Return an array that no other object uses: the array itself or a copy."""
+    if id(array) in returned_ids or not array.flags.owndata or not array.flags.writeable:
         return array.copy()
-    seen.add(id(array))
+    returned_ids.add(id(array))
     return array

@@ -1,4 +1,4 @@
-"""LSTM nodes of ONNX graphs, as layers."""
+"""Conversion of LSTM nodes of ONNX graphs to layers."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
     from ..budget import Budget
     from .fold import Graph, Node
 
-# What is meant where these are not given runtimes do not agree about.
-_UNSETTLED = ("affine", "scaledtanh", "thresholdedrelu")
+# Activations for whose default alpha and beta runtimes differ.
+_WITHOUT_COMMON_DEFAULTS = ("affine", "scaledtanh", "thresholdedrelu")
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
-#: units that the kernels' panels have at most, to which a layer's are rounded up
+#: most units of a kernel's panel; a layer's units are rounded up to a multiple
 PANEL_UNITS = 16
-#: what a layer is drawn as, besides its weights
+#: cost of a layer in objects, besides its weights
 LAYER_OBJECTS = 500
-#: the places among a node's inputs of W, R, B and P
+#: the indices of W, R, B and P among a node's inputs
 WEIGHTS = (1, 2, 3, 7)
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
 def lstms(model: Any) -> dict[str, LSTM]:
-    """Every LSTM node of an ONNX model, those inside If, Loop and Scan included.
+    """Return every LSTM node of an ONNX model as a layer, including nodes inside If, Loop and Scan.
 
     Parameters
     ----------
     model : str, os.PathLike, bytes or onnx.ModelProto
-        A file, its content, or what `onnx` made of it.
+        A file, its content, or its parsed protobuf.
 
     Returns
     -------
     dict of str to LSTM
-        One for each node, in the graph's order, under the node's name; a node without a name, or with one that is there
-        already, gets one made of its outputs' or its own. Nodes with the same weights and attributes get layers that
-        share them until one gets others. layout 1 is batch_first. Initial states and lengths belong
-        to a call and not to a layer: a node with constant initial states other than zeros gives a warning.
+        One for each node, in the graph's order, under the node's name. A node without a name gets that of its first
+        output; a repeated name gets a number. Nodes with the same weights and attributes give layers that share the
+        weights until one of them gets others. layout 1 becomes batch_first. Initial states and lengths are arguments of
+        a call and not part of a layer: a node with constant initial states other than zeros gives a warning.
 
     Raises
     ------
     ValueError
-        The file is truncated or damaged; weights are not constant, or do not fit; the message names file and node.
+        The file is truncated or damaged, or weights are not constant or have a wrong shape; the message names file and
+        node.
     ImportError
         `onnx` is not installed.
     OSError
@@ -94,7 +95,7 @@ def lstms(model: Any) -> dict[str, LSTM]:
                 weights = _constant_weights(graph, node)
                 found[name] = copy.copy(layers.get(LstmNode(node), weights))
             _warn_of_states(source.name, graph, node)
-            arrays |= {f"{name}: {_INPUTS[place]}": array for place, array in zip(WEIGHTS, weights, strict=True)}
+            arrays |= {f"{name}: {_INPUTS[index]}": array for index, array in zip(WEIGHTS, weights, strict=True)}
     check_finite(source.name, {name: array for name, array in arrays.items() if array is not None}, False)
     return found
 
@@ -114,47 +115,47 @@ def _unique(name: str, taken: Any) -> str:
 
 
 def _constant_weights(graph: Graph, node: Node) -> list[Any]:
-    names = [given(node.inputs, place) for place in WEIGHTS]
+    names = [input_name(node.inputs, index) for index in WEIGHTS]
     arrays = [graph.constant(name) if name else None for name in names]
-    changing = [
-        f"{_INPUTS[place]} = {quoted(name)}"
-        for place, name, array in zip(WEIGHTS, names, arrays, strict=True)
+    variable = [
+        f"{_INPUTS[index]} = {quoted(name)}"
+        for index, name, array in zip(WEIGHTS, names, arrays, strict=True)
         if name and array is None
     ]
-    if changing:
-        raise ValueError(f"{', '.join(changing)}: not constant, or not within what folding may take")
+    if variable:
+        raise ValueError(f"{', '.join(variable)}: not constant, or over the limit of constant folding")
     return arrays
 
 
 def _warn_of_states(path: str, graph: Graph, node: Node) -> None:
-    for place in (5, 6):
-        array = graph.constant(given(node.inputs, place))
+    for index in (5, 6):
+        array = graph.constant(input_name(node.inputs, index))
         if array is not None and array.any():
-            message = f"{path}: {node}: its {_INPUTS[place]} is constant and not zero; a layer takes it as `state`"
-            warnings.warn(message, stacklevel=4)  # 4: who called lstms
+            message = f"{path}: {node}: its {_INPUTS[index]} is constant and not zero; a layer takes it as `state`"
+            warnings.warn(message, stacklevel=4)  # 4: the caller of lstms
 
 
-def given(inputs: Sequence[str], place: int) -> str:
-    """The input of a node at a place, or "" where it is left out."""
-    return inputs[place] if place < len(inputs) else ""
+def input_name(inputs: Sequence[str], index: int) -> str:
+    """Return the name of a node's input by its index, or "" if it is omitted."""
+    return inputs[index] if index < len(inputs) else ""
 
 
 class Layers:
-    """The layers of one file's nodes: those with the same weights and options are made once, within a budget."""
+    """The layers of a file's nodes; nodes with the same weights and options share one layer. A budget limits them."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._made: dict[Any, LSTM] = {}
 
     def get(self, node: LstmNode, weights: list[Array | None]) -> LSTM:
-        """The layer of a node with these weights.
+        """Return the layer of a node with these weights.
 
         Raises
         ------
         LimitExceeded
-            It is more than may be taken.
+            The layer exceeds the budget.
         """
-        key = repr(node.options), *map(_place, weights)
+        key = repr(node.options), *map(_memory_key, weights)
         if key not in self._made:
             self._budget.objects(LAYER_OBJECTS, "its layers")
             self._budget.bytes(layer_bytes(weights), "its layers")
@@ -162,15 +163,15 @@ class Layers:
         return self._made[key]
 
 
-def _place(array: Array | None) -> Any:
-    """Where an array stands in memory, and how."""
+def _memory_key(array: Array | None) -> Any:
+    """Return a key of an array's memory: address, shape, strides and dtype; False for None."""
     return array is not None and (array.ctypes.data, array.shape, array.strides, array.dtype)
 
 
 def layer_bytes(weights: Sequence[Array | None]) -> int:
-    """What a layer of these weights takes at most: parameters, a copy on the way, and what the kernels make of them."""
+    """Return the most bytes of a layer with these weights: parameters, a temporary copy, and packed weights."""
     W, R = weights[:2]
-    if W is None or R is None or W.ndim != 3 or R.ndim != 3:  # which the layer refuses
+    if W is None or R is None or W.ndim != 3 or R.ndim != 3:  # the layer refuses these
         return 0
     (D, _, I), H = W.shape, R.shape[-1]
     panels = -(-H // PANEL_UNITS) * PANEL_UNITS
@@ -205,7 +206,7 @@ class LstmNode:
             self.options["coupled_gates"] = "f=1-i"
 
     def _activations(self, node: Node) -> Any:
-        """One (f, g, h) for each direction; alphas and betas go in order to the activations that take one."""
+        """Return (f, g, h) for each direction; alphas and betas belong in order to the activations that take one."""
         names = [name.lower() for name in node.get("activations", ["sigmoid", "tanh", "tanh"] * self.directions)]
         if len(names) != 3 * self.directions:
             raise ValueError(f"activations: expected {3 * self.directions}, got {names}")
@@ -218,17 +219,19 @@ class LstmNode:
             for numbers, default in zip(
                 lists[: activations.ARGUMENTS.get(name, 0)], activations.DEFAULTS[name], strict=False
             ):
-                if not numbers and name in _UNSETTLED:
-                    raise ValueError(f"activations: {name} without its alpha and beta, about which runtimes disagree")
+                if not numbers and name in _WITHOUT_COMMON_DEFAULTS:
+                    raise ValueError(
+                        f"activations: {name} without its alpha and beta, for which runtimes have different defaults"
+                    )
                 values.append(numbers.pop(0) if numbers else default)
             entries.append((name, *values))
         if any(lists):
             raise ValueError("activation_alpha, activation_beta: more values than there are activations that take one")
-        triples = tuple(tuple(entries[place : place + 3]) for place in range(0, len(entries), 3))
+        triples = tuple(tuple(entries[index : index + 3]) for index in range(0, len(entries), 3))
         return triples if self.directions == 2 else triples[0]
 
     def layer(self, W: Any, R: Any, B: Array | None = None, P: Array | None = None) -> LSTM:
-        """The layer with these weights, as ONNX lays them out; they are copied."""
+        """Make the layer from copies of weights in ONNX's layout."""
         D = self.directions
         H = R.shape[-1] if R.ndim else 0
         I = W.shape[-1] if W.ndim else 0
@@ -267,7 +270,7 @@ class LstmNode:
         initial_h: Array | None = None,
         initial_c: Array | None = None,
     ) -> tuple[Array, ...]:
-        """ONNX's outputs Y, Y_h and Y_c."""
+        """Compute ONNX's outputs Y, Y_h and Y_c."""
         if X.ndim != 3:
             raise ValueError(f"X: expected three axes, got shape {X.shape}")
         dtypes = {array.dtype for array in (X, initial_h, initial_c) if array is not None}
@@ -285,7 +288,7 @@ class LstmNode:
         return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))
 
     def _state(self, layer: LSTM, X: Array, part: Array | None) -> Array:
-        """An initial state as the layer takes it; zeros for the one that is left out."""
+        """Return an initial state in the layer's layout; zeros for an omitted one."""
         if part is None:
             return np.zeros((self.directions, X.shape[0 if self.batch_first else 1], layer.hidden_size), layer.dtype)
         if part.ndim != 3:

@@ -1,7 +1,9 @@
-"""ONNX's operators in NumPy: those that exporters put round an LSTM.
+"""NumPy implementations of the ONNX operators that exporters use with an LSTM.
 
-Each is a function of a `fold.Node`, for its attributes and version, and of the inputs, None where one is left out. What
-could take more memory than its inputs asks `node.room` first. Source: ONNX's Operators.md and Changelog.md.
+Each is a function of a `fold.Node`, for its attributes and version, and of the inputs, with None for an omitted one. A
+function whose result may be larger than its inputs calls `node.room` first.
+
+Source: ONNX's Operators.md and Changelog.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 #: {name: function}
 OPERATORS: dict[str, _Operator] = {}
 
-#: values of attributes, and numbers of outputs, that there is an implementation for; others are unsupported
+#: implemented values of attributes, and numbers of outputs; others are unsupported
 ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
     "Cast": {"to": tuple(DTYPES)},
@@ -34,7 +36,7 @@ ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
 }
 OUTPUTS = {"BatchNormalization": 1}
-#: operators that take strings too; the others are defined for numbers alone
+#: operators that also take strings; the others take only numbers
 OF_STRINGS = {"Concat", "Equal", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"}
 OF_STRINGS |= {
     "ReverseSequence",
@@ -68,7 +70,7 @@ def _same_dtype(*arrays: Array) -> None:
 
 
 def _elementwise(function: _Operator) -> _Operator:
-    """Of one input, in its dtype; the function may take the node too."""
+    """Make an operator of one input that keeps its dtype; `function` takes the node and the input."""
 
     def apply(node: Node, x: Array) -> Array:
         return np.asarray(function(node, x), dtype=x.dtype)
@@ -81,7 +83,7 @@ def _plain(function: Callable[[Array], Any]) -> _Operator:
 
 
 def _broadcasting(function: Callable[..., Any]) -> _Operator:
-    """Of one or more inputs of one dtype."""
+    """Make an operator of one or more inputs with the same dtype."""
 
     def apply(node: Node, *arrays: Array) -> Array:
         _same_dtype(*arrays)
@@ -100,9 +102,8 @@ def _divide(a: Array, b: Array) -> Array:
     if (b == 0).any():
         raise ZeroDivisionError("an integer is divided by zero")
     quotient = np.floor_divide(a, b)
-    result: Array = (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(
-        a.dtype
-    )  # ONNX rounds towards zero
+    # ONNX rounds towards zero
+    result: Array = (quotient + ((quotient * b != a) & ((a < 0) != (b < 0)))).astype(a.dtype)
     return result
 
 
@@ -172,7 +173,7 @@ OPERATORS |= {
 @operator("Pow")
 def _pow(node: Node, x: Array, exponent: Array) -> Array:
     node.room(np.broadcast_shapes(x.shape, exponent.shape), x.dtype, x)
-    if exponent.dtype.kind == "i" and (exponent < 0).any():  # 1 / x, cut to an integer where x is one
+    if exponent.dtype.kind == "i" and (exponent < 0).any():  # 1 / x, truncated for integers
         exponent = exponent.astype(np.float64)
     return np.asarray(np.power(x, exponent)).astype(x.dtype, copy=False)
 
@@ -308,7 +309,7 @@ def _log_softmax(node: Node, x: Array) -> Array:
 
 
 def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
-    """x, at least float32, and the axis to sum over; until version 13 all axes from the given one on count as one."""
+    """Return x, at least float32, and the axis to sum over; before version 13 the axes from `axis` on are merged."""
     wide = x.astype(np.promote_types(x.dtype, np.float32), copy=False)
     if node.opset >= 13:
         return wide, _axis(node.get("axis", -1), x.ndim)
@@ -320,7 +321,7 @@ def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
 
 
 def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operator:
-    """Over axes that are an attribute before that version, then an input."""
+    """Make a reduction; its axes are an attribute before version `axes_are_an_input`, then an input."""
 
     def apply(node: Node, x: Array, axes: Any = None) -> Array:
         axes = node.get("axes") if node.opset < axes_are_an_input or axes is None else _integers("axes", axes)
@@ -334,7 +335,7 @@ def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> _Operato
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:
-    """What is below every other number."""
+    """Return the lowest value of a dtype."""
     return False if dtype.kind == "b" else -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
@@ -351,7 +352,7 @@ def _prod(x: Array, **options: Any) -> Any:
 
 
 def _mean(x: Array, **options: Any) -> Any:
-    """NaN of nothing, without NumPy's warning; of no integers, which have no NaN, 0."""
+    """Return the mean; for an empty array NaN without NumPy's warning, or 0 for integers, which have no NaN."""
     if x.size == 0:
         return np.sum(x, **options) * (np.nan if x.dtype.kind == "f" else 0)
     return np.mean(x, **options)
@@ -368,7 +369,7 @@ OPERATORS |= {
 
 def _arg(function: Callable[..., Any]) -> _Operator:
     def apply(node: Node, x: Array) -> Array:
-        axis = _axis(node.get("axis", 0), x.ndim or 1)  # a number counts as a vector of one
+        axis = _axis(node.get("axis", 0), x.ndim or 1)  # a scalar counts as a vector of length 1
         shape = x.shape[:axis] + x.shape[axis + 1 :]
         node.room(shape, np.dtype(np.int64), x)
         if math.prod(shape) == 0:
@@ -389,7 +390,7 @@ OPERATORS |= {"ArgMax": _arg(np.argmax), "ArgMin": _arg(np.argmin)}
 
 
 def _integers(name: str, array: Array) -> list[int]:
-    """The numbers of a vector of integers, as Python's."""
+    """Return the values of a vector of integers as Python integers."""
     if array.dtype.kind not in "iu" or array.ndim > 1:
         raise ValueError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
     result: list[int] = np.atleast_1d(array).tolist()
@@ -404,7 +405,7 @@ def _sizes(name: str, array: Array) -> tuple[int, ...]:
 
 
 def _shape_of(name: str, array: Array) -> tuple[int, ...]:
-    """Sizes of as many axes as an array can have."""
+    """Return the sizes in `array`; raise if there are more than an array can have axes."""
     with naming(name):
         check_rank(np.atleast_1d(array))
     return _sizes(name, array)
@@ -455,7 +456,7 @@ def _constant_of_shape(node: Node, shape: Any) -> Array:
 @operator("Expand")
 def _expand(node: Node, x: Array, shape: Any) -> Array:
     shape = np.broadcast_shapes(x.shape, _shape_of("shape", shape))
-    node.room(shape, x.dtype)  # a view, but whoever reads it may not leave it at that
+    node.room(shape, x.dtype)  # the result is a view, but later operators may copy it
     return np.broadcast_to(x, shape)
 
 
@@ -489,8 +490,8 @@ def _pad(node: Node, x: Array, pads: Any = None, value: Any = None, axes: Any = 
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
         raise ValueError(f"pads: expected two for each axis of {list(axes)}, got {pads}")
     widths, kept = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
-    for place, axis in enumerate(axes):
-        kept[axis], widths[axis] = _pad_axis(x.shape[axis], pads[place], pads[place + len(axes)])
+    for index, axis in enumerate(axes):
+        kept[axis], widths[axis] = _pad_axis(x.shape[axis], pads[index], pads[index + len(axes)])
     x = x[tuple(kept)]
     node.room([size + low + high for size, (low, high) in zip(x.shape, widths, strict=True)], x.dtype)
     mode = node.get("mode", "constant")
@@ -498,12 +499,12 @@ def _pad(node: Node, x: Array, pads: Any = None, value: Any = None, axes: Any = 
 
 
 def _pad_axis(size: int, low: int, high: int) -> tuple[slice, tuple[int, int]]:
-    """What of an axis stays, and what is added before and behind it; a negative pad takes away, of the other too."""
+    """Return (kept part, (pads before, after)) of an axis; a negative pad removes elements, also of the other pad."""
     if size + low + high < 0:
-        raise ValueError(f"pads: {low} and {high} take more than there is of an axis of size {size}")
+        raise ValueError(f"pads: {low} and {high} remove more than an axis of size {size} has")
     first, end = min(size, max(0, -low)), size - min(size, max(0, -high))
-    before, behind = max(0, low) - max(0, -high - size), max(0, high) - max(0, -low - size)
-    return slice(first, end), (max(0, before), max(0, behind))
+    before, after = max(0, low) - max(0, -high - size), max(0, high) - max(0, -low - size)
+    return slice(first, end), (max(0, before), max(0, after))
 
 
 @operator("Reshape")
@@ -516,7 +517,7 @@ def _reshape(node: Node, x: Array, shape: Any) -> Array:
     if min(shape, default=0) < -1 or shape.count(-1) > 1 or copied[-1:] > [x.ndim - 1]:
         raise ValueError(f"shape: {shape} does not fit an input of shape {x.shape}")
     new = [x.shape[axis] if axis in copied else size for axis, size in enumerate(shape)]
-    if -1 in new:  # worked out without the axes that are copied, which may be empty
+    if -1 in new:  # computed without the copied axes, which may be empty
         others = math.prod(size for axis, size in enumerate(shape) if size != -1 and axis not in copied)
         new[new.index(-1)] = math.prod(size for axis, size in enumerate(x.shape) if axis not in copied) // (others or 1)
     if not x.flags.c_contiguous:
@@ -551,7 +552,7 @@ def _unsqueeze(node: Node, x: Array, axes: Any = None) -> Array:
 
 
 def _axes(node: Node, axes: Array | None) -> Any:
-    """The axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
+    """Return the axes of Squeeze and Unsqueeze: an attribute before version 13, then an input."""
     found = node.get("axes") if node.opset < 13 else None if axes is None else _integers("axes", axes)
     check_rank(found or ())
     return found
@@ -579,7 +580,7 @@ def _split(node: Node, x: Array, split: Any = None) -> tuple[Array, ...]:
         if count != node.get("num_outputs", count) or (node.opset < 18 and size % count):
             raise ValueError(f"{size} is not split evenly into {count}")
         part = -(-size // count)
-        split = [max(0, min(part, size - place * part)) for place in range(count)]
+        split = [max(0, min(part, size - index * part)) for index in range(count)]
     if len(split) != count or sum(split) != size:
         raise ValueError(f"split: expected {count} sizes that add up to {size}, got {split}")
     return tuple(np.split(x, np.cumsum(split[:-1], dtype=np.intp), axis))
@@ -613,10 +614,10 @@ def _gather(node: Node, x: Array, indices: Array) -> Array:
 def _gather_elements(node: Node, x: Array, indices: Array) -> Array:
     axis = _axis(node.get("axis", 0), x.ndim)
     sizes = zip(indices.shape, x.shape, strict=False)
-    if indices.ndim != x.ndim or any(part > size for place, (part, size) in enumerate(sizes) if place != axis):
+    if indices.ndim != x.ndim or any(part > size for index, (part, size) in enumerate(sizes) if index != axis):
         raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
     node.room(indices.shape, x.dtype)
-    parts = tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))
+    parts = tuple(slice(None if index == axis else size) for index, size in enumerate(indices.shape))
     return np.take_along_axis(x[parts], indices, axis)
 
 
@@ -629,7 +630,7 @@ def _gather_nd(node: Node, x: Array, indices: Array) -> Array:
     if indices.ndim == 0 or not 1 <= indices.shape[-1] <= x.ndim - batch:
         raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
     node.room(indices.shape[:-1] + x.shape[batch + indices.shape[-1] :], x.dtype)
-    rows = np.ogrid[tuple(slice(size) for size in indices.shape[:-1])][:batch]  # each batch looks into its own
+    rows = np.ogrid[tuple(slice(size) for size in indices.shape[:-1])][:batch]  # each batch indexes its own part
     result: Array = x[(*rows, *np.moveaxis(indices, -1, 0))]
     return result
 
@@ -642,6 +643,6 @@ def _reverse_sequence(node: Node, x: Array, lengths: Array) -> Array:
     x = x.swapaxes(0, time)  # (T, B, ...)
     T, B = x.shape[:2]
     if lengths.shape != (B,) or (lengths < 0).any() or (lengths > T).any():
-        raise ValueError(f"sequence_lens: expected {B} of 0 to {T}, got {lengths}")
+        raise ValueError(f"sequence_lens: expected {B} lengths of 0 to {T}, got {lengths}")
     steps = np.arange(T)[:, np.newaxis]
     return x[np.where(steps < lengths, lengths - 1 - steps, steps), np.arange(B)].swapaxes(0, time)

@@ -1,4 +1,4 @@
-"""What the protobuf of an ONNX file holds, as NumPy arrays and Python values; nothing in it is taken on trust."""
+"""Conversion of an untrusted ONNX protobuf to NumPy arrays and Python values."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
     from ...typing import Array
 
-#: operator sets in which every operator read here is known; what is newer than 22 only admits more types
+#: operator sets in which every operator read here is known; sets after 22 only add types
 OPSETS = range(7, 26)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
-#: characters of an error, besides the file's name, and of a name in it
+#: most characters of an error, besides the file's name, and of a name in it
 LONGEST_MESSAGE, LONGEST_NAME = 2000, 100
-#: bytes of one result, of the operators that can make much of little, when a graph is run
+#: most bytes of a result that is larger than its inputs, when a graph is run
 LARGEST_RESULT = 1 << 31
-#: as NumPy has it
+#: NumPy's limit
 LARGEST_RANK = 64
-#: how many times the file's bytes constants and packed weights may take, besides what any file may
+#: constants and packed weights may take this many times the file's bytes, besides the limit for any file
 BUDGET_FACTOR = 6
 
-# TensorProto.DataType, as far as NumPy has it
+# the types of TensorProto.DataType that NumPy has
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("float32"),
     2: np.dtype("uint8"),
@@ -53,22 +53,22 @@ DTYPES: dict[int, np.dtype[Any]] = {
     12: np.dtype("uint32"),
     13: np.dtype("uint64"),
 }
-#: how arrays of strings are held
+#: the dtype of arrays of strings
 STRINGS = np.dtype(object)
 STRING = 8
-# Where a tensor without raw data keeps the numbers; what is not named is in int32_data.
+# The field with the numbers of a tensor without raw data; other types are in int32_data.
 _FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
-# AttributeProto.AttributeType: where the value is
+# AttributeProto.AttributeType: the field with the value
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 10: "graphs"}
 _EXTERNAL = 1
-# To read bytes of a file, and not to follow a link nor to wait for what a pipe brings, where the system has that.
+# Read a file without following a link and without waiting for the data of a pipe, if the system has these flags.
 _READ = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
     _READ |= getattr(os, _flag, 0)
 
 
 def import_onnx() -> Any:
-    """The `onnx` library, an extra."""
+    """Import the `onnx` library, an extra."""
     try:
         import onnx
     except ImportError:
@@ -78,7 +78,7 @@ def import_onnx() -> Any:
 
 @contextlib.contextmanager
 def naming(name: object) -> Iterator[None]:
-    """Errors that arise inside begin with `name`; what a file has in it makes none of them long."""
+    """Turn errors in the block into a ValueError that begins with `name`, shortened to a limit."""
     try:
         yield
     except LimitExceeded:  # names the file already
@@ -88,12 +88,12 @@ def naming(name: object) -> Iterator[None]:
 
 
 def quoted(name: str) -> str:
-    """A name from a file, in quotes."""
+    """Return a name from a file, in quotes."""
     return repr(name) if len(name) <= LONGEST_NAME else f"'{shortened(name, LONGEST_NAME)}'"
 
 
 class Source:
-    """A model's protobuf and where it came from.
+    """A model's protobuf and its source.
 
     Parameters
     ----------
@@ -103,11 +103,11 @@ class Source:
     ----------
     proto : onnx.ModelProto
     name : str
-        What errors call it: the path, or "model".
+        Its name in errors: the path, or "model".
     size : int
         Bytes of the protobuf.
     budget : Budget
-        What may still be taken because of it.
+        Rest of what reading it may take.
     opset : int
         Version of ONNX's own operators.
     """
@@ -116,7 +116,7 @@ class Source:
         onnx = import_onnx()
         folder, self.name = None, "model"
         if isinstance(model, onnx.ModelProto):
-            self._sized(model.ByteSize())
+            self._set_size(model.ByteSize())
             self.proto = model
         elif isinstance(model, bytes | bytearray | memoryview):
             self.proto = self._read(onnx, io.BytesIO(model), len(model))
@@ -127,7 +127,7 @@ class Source:
                 status = os.fstat(file.fileno())
                 if stat.S_ISREG(status.st_mode):
                     self.proto = self._read(onnx, file, status.st_size)
-                else:  # such as a pipe, which has no size and no places
+                else:  # such as a pipe, which has no size and no offsets
                     content = file.read(LARGEST_FILE + 1)
                     self.proto = self._read(onnx, io.BytesIO(content), len(content))
         else:
@@ -136,24 +136,24 @@ class Source:
         with naming(self.name):
             self.opset = self._opset()
 
-    def _sized(self, size: int) -> None:
+    def _set_size(self, size: int) -> None:
         if size > LARGEST_FILE:
             raise ValueError(f"{printable(self.name)}: {size} bytes; an ONNX file has at most {LARGEST_FILE}")
         self.size, self.budget = size, Budget(self.name, size, BUDGET_FACTOR)
 
     def _read(self, onnx: Any, file: BinaryIO, size: int) -> Any:
-        """The ModelProto in a file, once it is certain that it does not cost too much."""
-        from google.protobuf.message import DecodeError  # what onnx itself stands on
+        """Parse the ModelProto in a file, after a check of its cost."""
+        from google.protobuf.message import DecodeError  # a dependency of onnx
 
-        self._sized(size)
+        self._set_size(size)
         if file.read(8)[4:] == b"ORTM":
             raise ValueError(
-                f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; take the "
-                ".onnx file that it was made of"
+                f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; use the "
+                ".onnx file that it was made from"
             )
         file.seek(0)
         try:
-            wire.draw(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
+            wire.charge(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
             file.seek(0)
             return onnx.load_model_from_string(file.read(size))
         except LimitExceeded:
@@ -168,19 +168,19 @@ class Source:
         version: int = versions.pop()
         if version not in OPSETS:
             raise ValueError(f"operators of version {version}; versions {OPSETS[0]} to {OPSETS[-1]} are read")
-        # A function may take the place of an operator.
+        # A function may replace an operator.
         hidden = [function.name for function in self.proto.functions if is_onnx(function.domain)]
         if hidden:
-            raise ValueError(f"functions in the place of ONNX's operators: {listed(hidden)}")
+            raise ValueError(f"functions that replace ONNX's operators: {listed(hidden)}")
         return version
 
     def array(self, tensor: Any) -> Array:
-        """A read-only array of what a TensorProto holds.
+        """Return a read-only array of a TensorProto.
 
         Raises
         ------
         ValueError
-            A type NumPy does not have, or a size that is not that of the bytes that are there.
+            NumPy does not have the type, or the shape does not match the bytes.
         """
         name = f"tensor {quoted(tensor.name)}"
         array: Array
@@ -207,7 +207,7 @@ class Source:
             array = np.frombuffer(raw, np.uint8) != 0
         elif raw is not None:
             array = np.frombuffer(raw, dtype.newbyteorder("<"))
-        elif dtype.name == "float16":  # its bits stand in integers
+        elif dtype.name == "float16":  # its bits are stored in integers
             array = np.fromiter(tensor.int32_data, np.uint16, count).view(dtype)
         else:
             array = np.fromiter(getattr(tensor, field), dtype, count)
@@ -216,11 +216,11 @@ class Source:
         return array
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """{name: value} of a NodeProto: numbers, str, lists of them, arrays; graphs as they are."""
+        """Return {name: value} of a NodeProto: numbers, str, lists of them, arrays; graphs unchanged."""
         values = {}
         for attribute in node.attribute:
             if attribute.name in values:
-                raise ValueError(f"attribute {quoted(attribute.name)} is there twice")
+                raise ValueError(f"attribute {quoted(attribute.name)} occurs twice")
             if attribute.type not in _ATTRIBUTES or attribute.ref_attr_name:
                 raise ValueError(f"attribute {quoted(attribute.name)} is of a type that is not supported")
             value = getattr(attribute, _ATTRIBUTES[attribute.type])
@@ -237,13 +237,13 @@ class Source:
 
 
 def check_rank(shape: Sized) -> None:
-    """Raise where there are more sizes than an array can have; what is made of so many takes long."""
+    """Raise if there are more sizes than an array can have; long lists of sizes take time."""
     if len(shape) > LARGEST_RANK:
         raise ValueError(f"{len(shape)} dimensions; at most {LARGEST_RANK} are read")
 
 
 def check_empty(shape: Sequence[int], itemsize: int) -> None:
-    """Raise where a shape is empty along one axis and beyond all bounds along others, of which sums would be made."""
+    """Raise if a shape is empty along one axis and too large along others: sums along the empty axis have that size."""
     size = math.prod(filter(None, shape)) * itemsize
     if 0 in shape and size > LARGEST_RESULT:
         raise ValueError(f"shape {tuple(shape)}: its other axes would take {size} bytes, at most {LARGEST_RESULT}")
@@ -259,10 +259,10 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def _strings(tensor: Any) -> Array:
-    """A read-only array of str from a TensorProto."""
+    """Return a read-only array of str from a TensorProto."""
     shape = _shape(tensor)
     if tensor.data_location == _EXTERNAL or tensor.HasField("raw_data"):
-        raise ValueError("strings stand in string_data")
+        raise ValueError("expected strings in string_data")
     if math.prod(shape) != len(tensor.string_data):
         raise ValueError(f"shape {shape} does not fit its {counted(len(tensor.string_data), 'string')}")
     array = np.empty(len(tensor.string_data), STRINGS)
@@ -273,9 +273,9 @@ def _strings(tensor: Any) -> Array:
 
 
 class _External:
-    """Reads the tensors that a model keeps in files of their own, which must lie beside it.
+    """Reads tensors from external data files, which must be in the model's folder.
 
-    Each byte is read once, and what tensors share they share here too, so that a small file cannot fill the memory.
+    Each byte is read once, and tensors that share bytes share them here too, so a small file cannot fill the memory.
     """
 
     def __init__(self, folder: str | None, budget: Budget) -> None:
@@ -285,7 +285,7 @@ class _External:
         self._left: dict[str, int] = {}
 
     def read(self, tensor: Any, size: int) -> bytes:
-        """The bytes of a tensor, of which `size` are expected."""
+        """Return the bytes of a tensor; raise if there are not `size`."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.pop("location", "")
         offset, length = entries.pop("offset", "0"), entries.pop("length", str(size))
@@ -294,7 +294,7 @@ class _External:
         if entries or not numbers or int(length) != size:
             raise ValueError(f"external data of {length} bytes at {offset}, {size} are expected; {entries}")
         if self._folder is None:
-            raise ValueError("its data are in another file; give the path of the model")
+            raise ValueError("its data are in another file; pass the path of the model")
         if location in ("", os.curdir, os.pardir) or re.search(r"[/\\:\0]", location):
             raise ValueError(f"its data are in {quoted(location)}; only files in the model's own folder are read")
         key = location, int(offset), size
@@ -331,12 +331,12 @@ class _External:
 
 
 def is_onnx(domain: str) -> bool:
-    """Whether these are ONNX's own operators."""
+    """Return whether a domain is that of ONNX's own operators."""
     return domain in ("", "ai.onnx")
 
 
 def type_name(number: int) -> str:
-    """What ONNX calls an element type."""
+    """Return ONNX's name of an element type."""
     try:
         result: str = import_onnx().TensorProto.DataType.Name(number)
         return result

@@ -1,4 +1,4 @@
-"""Protobuf as it stands in a file: what reading it would cost, counted before anything is made of it."""
+"""The cost of parsing a protobuf message, counted before it is parsed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     from ..budget import Budget
 
-#: objects that a message of a type is drawn as: about as many as it takes microseconds
+#: costs of messages in objects, about one for each microsecond of parsing
 COSTS = {"NodeProto": 40, "TensorProto": 24, "ValueInfoProto": 8, "AttributeProto": 4, "GraphProto": 16}
 _MESSAGE_COST = 2
-#: bytes for each number of a tensor: as protobuf holds it, as an array, and the array's copy
+#: bytes for each number of a tensor: in protobuf, in an array, and in a copy of the array
 _NUMBER_BYTES = 20
 # wire types
 _VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5
 _LONGEST_VARINT = 10
 _SKIPPED = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]")
 _WINDOW, _CHUNK = 1 << 16, 1 << 20
-#: objects that a packed field of numbers is drawn as, besides the numbers
+#: cost of a packed field of numbers in objects, besides the numbers
 _PIECE_COST = 8
-_DRAWN_AT_ONCE = 1000
+_CHARGED_AT_ONCE = 1000
 
 
 class _Message:
-    """What is known about a type of message: what it costs, and {field number: what is there} of its fields."""
+    """A type of message: its cost, and its fields by number."""
 
     __slots__ = ("cost", "fields")
 
@@ -40,11 +40,11 @@ class _Message:
 
 
 class _Text:
-    """A field of text that is read, which must be UTF-8."""
+    """A field of text, which must be UTF-8."""
 
 
 class _Numbers(NamedTuple):
-    """A packed field of numbers: the bytes of each, 0 where that varies, and whether each becomes an object."""
+    """A packed field of numbers: bytes of each number (0: variable), and whether each becomes an object."""
 
     size: int
     as_objects: bool
@@ -52,7 +52,7 @@ class _Numbers(NamedTuple):
 
 @functools.cache
 def _message(descriptor: Any) -> _Message:
-    """The table of a protobuf descriptor and, inside it, of all that its messages may have inside."""
+    """Return the table of a protobuf descriptor, with the tables of its inner messages."""
     return _with_fields(descriptor, {})
 
 
@@ -71,37 +71,37 @@ def _with_fields(descriptor: Any, known: dict[str, _Message]) -> _Message:
     return message
 
 
-def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
-    """Draw what a message costs once it is parsed; the bytes of its tensors are passed over.
+def charge(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
+    """Charge the cost of parsing a message to the budget; the bytes of its tensors are not counted.
 
     Parameters
     ----------
     file : binary file
-        From whose begin the message goes on.
+        The message starts at offset 0.
     size : int
         Bytes of the message.
     descriptor
-        Of its type.
+        Descriptor of its type.
     budget : Budget
 
     Raises
     ------
     ValueError
-        Not this message, or truncated.
+        The file is not such a message, or is truncated.
     LimitExceeded
-        It would cost too much.
+        The message exceeds the budget.
     """
-    window, start, at = b"", 0, 0  # bytes of the file, the place of the first, and how far they are read
-    drawn = 0
+    window, start, at = b"", 0, 0  # bytes of the file, the offset of the first, and the number of bytes read
+    cost = 0
     end, fields = size, _message(descriptor).fields
-    outside: list[tuple[int, dict[int, _Message | _Text | _Numbers]]] = []
+    enclosing: list[tuple[int, dict[int, _Message | _Text | _Numbers]]] = []
     while True:
         if start + at >= end:
             if start + at > end:
                 raise ValueError("it ends too early")
-            if not outside:
+            if not enclosing:
                 break
-            end, fields = outside.pop()
+            end, fields = enclosing.pop()
             continue
         if at + 2 * _LONGEST_VARINT > len(window):
             start, at = start + at, 0
@@ -110,7 +110,7 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
         before = at
         tag, at = _varint(window, at)
         number, kind = tag >> 3, tag & 7
-        drawn += 2 * (at - before) - 1  # numbers written in many bytes take time, however small they are
+        cost += 2 * (at - before) - 1  # long encodings take time, also of small numbers
         if number == 0:
             raise ValueError("a field without a number")
         if kind == _VARINT:
@@ -121,24 +121,24 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
         elif kind == _LENGTH:
             before = at
             length, at = _varint(window, at)
-            drawn += (at - before) // 4 + 2
+            cost += (at - before) // 4 + 2
             inside = start + at + length
             if inside > end:
                 raise ValueError("it ends too early")
             field = fields.get(number)
             if isinstance(field, _Message):
-                outside.append((end, fields))
+                enclosing.append((end, fields))
                 end, fields = inside, field.fields
-                drawn += field.cost
+                cost += field.cost
             else:
                 if field is not None and at + length > len(window):
                     file.seek(start + at)
-                    _look(file, length, field, budget)
-                elif isinstance(field, _Text):  # by far the most, so without further calls
+                    _charge_field(file, length, field, budget)
+                elif isinstance(field, _Text):  # the most frequent case, so without a call
                     window[at : at + length].decode()
                 elif field is not None:
-                    drawn += _PIECE_COST
-                    _look(io.BytesIO(window[at : at + length]), length, field, budget)
+                    cost += _PIECE_COST
+                    _charge_field(io.BytesIO(window[at : at + length]), length, field, budget)
                 at += length
         elif kind == _FOUR:
             at += 4
@@ -146,28 +146,28 @@ def draw(file: BinaryIO, size: int, descriptor: Any, budget: Budget) -> None:
             at += 8
         else:
             raise ValueError(f"a field of type {kind}")
-        if drawn >= _DRAWN_AT_ONCE:
-            budget.objects(drawn, "its nodes and tensors")
-            drawn = 0
-    budget.objects(drawn, "its nodes and tensors")
+        if cost >= _CHARGED_AT_ONCE:
+            budget.objects(cost, "its nodes and tensors")
+            cost = 0
+    budget.objects(cost, "its nodes and tensors")
 
 
 def _varint(window: bytes, at: int) -> tuple[int, int]:
-    """(number, place behind it)."""
-    if at < len(window) and window[at] < 128:  # nearly all
+    """Return (number, next position)."""
+    if at < len(window) and window[at] < 128:  # the most frequent case
         return window[at], at + 1
     value = shift = 0
-    for place in range(at, min(at + _LONGEST_VARINT, len(window))):
-        byte = window[place]
+    for index in range(at, min(at + _LONGEST_VARINT, len(window))):
+        byte = window[index]
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, place + 1
+            return value, index + 1
         shift += 7
     raise ValueError("it ends too early, or a number is too long")
 
 
-def _look(file: BinaryIO, length: int, field: _Text | _Numbers, budget: Budget) -> None:
-    """Draw the text or numbers of a field, whose bytes come next in `file`."""
+def _charge_field(file: BinaryIO, length: int, field: _Text | _Numbers, budget: Budget) -> None:
+    """Charge the text or numbers of a field, whose bytes are next in `file`."""
     if isinstance(field, _Text):
         budget.bytes(2 * length, "its texts")
         file.read(length).decode()
@@ -176,7 +176,7 @@ def _look(file: BinaryIO, length: int, field: _Text | _Numbers, budget: Budget) 
         part = min(_CHUNK, length - start)
         if field.size:
             count = part // field.size
-        else:  # each ends at a byte below 128
+        else:  # each number ends at a byte below 128
             count = int(np.count_nonzero(np.frombuffer(file.read(part), np.uint8) < 128))
         if field.as_objects:
             budget.objects(count, "its numbers")
