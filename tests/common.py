@@ -1,4 +1,4 @@
-"""What several test modules share: the implementations, random cases, and twins to compare with."""
+"""Helpers of several test modules: the implementations, random cases, and reference implementations."""
 
 import contextlib
 import os
@@ -14,22 +14,22 @@ SIZES = (1, 3, 17, 33, 127)
 DTYPES = ("float32", "float64")
 IMPLEMENTATIONS = [(isa, engine) for isa in config.available_instruction_sets() for engine in config.ENGINES]
 PACKED = [pair for pair in IMPLEMENTATIONS if pair[1] == "packed"]
-# seconds that another thread may take to come: it is woken late on a busy machine, and all is slow where it is watched
+# Seconds to wait for another thread, which starts late on a busy machine and is slow under instrumentation.
 PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
 
-# With the fixture `chosen` of conftest.py, these run a test with layers of each kind.
+# With the fixture `chosen` of conftest.py these run a test for each implementation.
 every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
 every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def bits(*arrays):
-    """What two results have in common if they are the same to the bit."""
+    """Return the bytes of arrays; they are equal if two results are the same to the bit."""
     return [np.asarray(array).tobytes() for array in arrays]
 
 
 def random_case(lstm, T, B, seed=0, scale=1.0):
-    """x, (h0, c0) for a layer, from a seed."""
+    """Return random x, (h0, c0) for a layer."""
     rng = np.random.default_rng(seed)
     shape = (B, T, lstm.input_size) if lstm.batch_first else (T, B, lstm.input_size)
     layers = lstm.num_layers * lstm.num_directions
@@ -39,14 +39,14 @@ def random_case(lstm, T, B, seed=0, scale=1.0):
 
 
 def directions(lstm):
-    """(layer, direction, runs backwards, suffix of the parameters' names) of a layer, in order."""
+    """Yield (layer, direction, whether it runs backwards, suffix of its parameters' names) in order."""
     for layer in range(lstm.num_layers):
         for direction in range(lstm.num_directions):
             yield layer, direction, lstm.reverse or direction == 1, f"_l{layer}" + "_reverse" * direction
 
 
 def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None):
-    """The layer by lstm_cy.reference in float64, row by row: (y, h_n, c_n)."""
+    """Run a layer by lstm_cy.reference in float64, row by row; return (y, h_n, c_n)."""
     parameters = {name: array.astype(np.float64) for name, array in lstm.parameters.items()}
     x, mask, reset = (
         array if array is None or not lstm.batch_first else np.swapaxes(array, 0, 1)
@@ -77,7 +77,7 @@ def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None):
 
 
 def reference_step(lstm, parameters, direction, suffix):
-    """(x, h, c) -> (h, c) of one direction of one layer, by lstm_cy.reference."""
+    """Return the function (x, h, c) -> (h, c) of one direction of one layer, by lstm_cy.reference."""
     bias = np.zeros(4 * lstm.hidden_size)
     if lstm.bias:
         bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix]
@@ -91,13 +91,13 @@ def reference_step(lstm, parameters, direction, suffix):
 
 
 def only_layout(lstm):
-    """The options of a layer that do not change its cell."""
+    """Return the options of a layer that do not change its cell."""
     names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "reverse", "dtype")
     return {name: lstm.config[name] for name in names}
 
 
 def torch_twin(torch, lstm):
-    """A torch.nn.LSTM with the layer's parameters."""
+    """Return a torch.nn.LSTM with the layer's parameters."""
     twin = torch.nn.LSTM(
         lstm.input_size,
         lstm.hidden_size,
@@ -113,26 +113,26 @@ def torch_twin(torch, lstm):
 
 
 def largest_error(got, expected):
-    """The largest difference, as a share of the largest expected entry."""
+    """Return the largest difference, relative to the largest expected entry."""
     expected = np.asarray(expected)
     return np.abs(np.asarray(got) - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-300)
 
 
 def every_gradient(gradients):
-    """{name: array} of an LSTM's Gradients, with x and the states among them."""
+    """Return {name: array} of an LSTM's Gradients, including those of x and the states."""
     return {"x": gradients.x, "h0": gradients.state[0], "c0": gradients.state[1], **gradients.parameters}
 
 
 def small_lstm(**options):
-    """A layer whose options are what a test is about."""
+    """Return a small layer with these options."""
     return LSTM(3, 5, seed=1, **options)
 
 
 @contextlib.contextmanager
-def again_and_again(step):
-    """(counts, end): a thread calls `step` all the time, also where it is refused; `end()` stops it.
+def repeated_calls(step):
+    """Call `step` in a thread until `end()`, ignoring RuntimeError; yield (counts, end).
 
-    `counts` has a 1 for each call that went through.
+    `counts` has a 1 for each call that succeeded.
     """
     counts, stop = [], threading.Event()
 
@@ -157,7 +157,7 @@ def again_and_again(step):
 
 
 def other_layouts(array):
-    """The same values in the other byte order, strided, reversed, unaligned and read-only."""
+    """Return the same values in the other byte order, strided, reversed, unaligned and read-only."""
     unaligned = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
     read_only = array.copy()
     read_only.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Where LSTM_CY_REQUIRE_TORCH is set, tests against PyTorch must run: without PyTorch nothing does."""
+"""Settings and fixtures of all tests. If LSTM_CY_REQUIRE_TORCH is set, no test runs without PyTorch."""
 
 import importlib.util
 import os
@@ -9,17 +9,17 @@ import pytest
 
 from lstm_cy import config
 
-# The same bits, which many tests ask for, are the promise of engine "packed", which is not chosen where there are no
-# vector kernels. Tests of both engines choose for themselves.
+# Many tests require the same bits, which only engine "packed" guarantees. It is not the default without vector kernels.
+# Tests of both engines choose the engine themselves.
 os.environ.setdefault("LSTM_CY_ENGINE", "packed")
 
-# No example has a deadline: on a loaded machine any of them may take long.
+# Examples have no deadline, because any of them may take long on a loaded machine.
 hypothesis.settings.register_profile("lstm_cy", deadline=None)
 hypothesis.settings.load_profile("lstm_cy")
 
 
 def pytest_configure():
-    # In the background of a shell Ctrl-C is ignored, also by the processes that tests start and interrupt.
+    # A background job of a shell ignores Ctrl-C, and so do the processes that tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("LSTM_CY_REQUIRE_TORCH") and not importlib.util.find_spec("torch"):
         pytest.exit("LSTM_CY_REQUIRE_TORCH is set, but PyTorch is not installed", returncode=1)
@@ -27,12 +27,12 @@ def pytest_configure():
 
 @pytest.fixture
 def chosen(isa, engine):
-    """Layers built in the test use this instruction set and engine."""
+    """Use this instruction set and engine for the layers that the test builds."""
     with config.using(isa=isa, engine=engine):
         yield
 
 
 @pytest.fixture
 def eight_processors(monkeypatch):
-    """As many threads as the test asks for: a call takes no more than there are processors."""
+    """Report eight processors, because a call uses at most one thread for each processor."""
     monkeypatch.setattr(config, "processors", lambda: 8)

@@ -1,7 +1,7 @@
-"""mypy's stubtest of the whole package: python tests/stubtest.py
+"""Run mypy's stubtest on the whole package: python tests/stubtest.py
 
-stubtest imports every module. The kernels of an instruction set that this processor lacks would end the process where
-they are imported, so they are left out; `stubtest.txt` has what else is.
+stubtest imports every module. Importing the kernels of an instruction set that this processor lacks would end the
+process, so they are excluded; `stubtest.txt` lists the other exclusions.
 """
 
 import sys
@@ -19,7 +19,7 @@ KERNELS = {f"lstm_cy._kernels.{name}" for name in ("base", "avx2", "avx512", "av
 UNAVAILABLE = KERNELS - {f"lstm_cy._kernels.{name}" for name in cpu.instruction_sets()}
 
 
-class LeftOut(MetaPathFinder):
+class ExcludedKernels(MetaPathFinder):
     """Refuses to import the kernels that this processor cannot run."""
 
     def find_spec(self, name, path, target=None):
@@ -28,7 +28,7 @@ class LeftOut(MetaPathFinder):
 
 
 def main():
-    sys.meta_path.insert(0, LeftOut())
+    sys.meta_path.insert(0, ExcludedKernels())
     with tempfile.TemporaryDirectory() as folder:
         allowed = Path(folder) / "allowed.txt"
         allowed.write_text("\n".join(sorted(UNAVAILABLE)))

@@ -1,4 +1,4 @@
-"""Attention against finite differences and PyTorch's formulas; padding, shapes, errors."""
+"""Attention: comparison with finite differences and PyTorch, padding, shapes, errors."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ LENGTHS = [7, 1, 0, 4]
 
 
 def attention_of(score, **options):
-    """A layer of odd sizes; "dot" wants equal ones."""
+    """Return a layer of odd sizes, which are equal for "dot"."""
     sizes = (5, 5) if score == "dot" else (5, 3)
     units = {"units": 9} if score == "additive" else {}
     return Attention(*sizes, score=score, seed=0, **units, **{"dtype": "float64", **options})
 
 
 def random_case(layer, seed=0, steps=T, memory_steps=S, rows=B):
-    """queries, memory, dcontext, dweights."""
+    """Return random queries, memory, dcontext and dweights."""
     rng = np.random.default_rng(seed)
     shapes = (
         (steps, rows, layer.query_size),
@@ -38,7 +38,7 @@ def every_gradient(gradients):
 
 
 def in_torch(torch, layer, queries, memory, lengths, parameters):
-    """(context, weights) from the papers' formulas, row by row, pair by pair; everything (T, B, ...) tensors."""
+    """Return (context, weights) by the papers' formulas, pair by pair; all tensors are (T, B, ...)."""
     contexts, weights = [], []
     for row in range(queries.shape[1]):
         length = memory.shape[0] if lengths is None else lengths[row]
@@ -89,7 +89,7 @@ def test_agrees_with_pytorch(score, lengths, batch_first):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", ((1, 1, 1, 1), (1, 9, 33, 2), (13, 1, 1, 3), (3, 127, 17, 1), (40, 31, 7, 5)))
-def test_odd_sizes_give_what_the_formulas_say(sizes, dtype):
+def test_odd_sizes_agree_with_the_formulas(sizes, dtype):
     steps, memory_steps, size, rows = sizes
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, memory_steps + 1, rows)
@@ -135,7 +135,7 @@ def test_gradients_against_finite_differences(score, lengths, given):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_in_the_padding_does_not_matter(score, dtype):
+def test_the_contents_of_padding_have_no_effect(score, dtype):
     layer = attention_of(score, dtype=dtype)
     queries, memory, dcontext, dweights = random_case(layer)
     padding = np.arange(S)[:, np.newaxis] >= LENGTHS  # (S, B)
@@ -171,7 +171,7 @@ def test_nan_in_one_row_stays_there(score):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layouts_are_the_same_computation(score, dtype):
+def test_both_layouts_agree(score, dtype):
     layer, rows_first = attention_of(score, dtype=dtype), attention_of(score, dtype=dtype, batch_first=True)
     queries, memory, dcontext, dweights = random_case(layer)
     (context, weights), tape = layer.forward(queries, memory, memory_lengths=LENGTHS)
@@ -195,7 +195,7 @@ def test_layouts_are_the_same_computation(score, dtype):
         assert np.abs(of_one.memory - gradients.memory[:, 3]).max() < tolerance
 
 
-def test_a_case_worked_out_by_hand():
+def test_an_example_computed_by_hand():
     layer = Attention(2, 2, score="dot", dtype="float64")
     memory = np.array([[np.log(3.0), 0.0], [0.0, 1.0], [9.0, 9.0]])
     context, weights = layer([[1.0, 0.0], [0.0, 0.0]], memory, memory_lengths=2)
@@ -205,7 +205,7 @@ def test_a_case_worked_out_by_hand():
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("empty", ("queries", "memory", "rows"))
-def test_nothing_to_look_at_and_nobody_who_looks(score, empty):
+def test_empty_queries_memory_and_batches(score, empty):
     sizes = {"queries": {"steps": 0}, "memory": {"memory_steps": 0}, "rows": {"rows": 0}}[empty]
     layer = attention_of(score)
     queries, memory, dcontext, dweights = random_case(layer, **sizes)
@@ -225,14 +225,14 @@ def test_large_scores_do_not_overflow(score):
     assert np.allclose(weights.sum(axis=2), [1, 1, 0, 1])
 
 
-def test_a_tape_keeps_its_input_and_knows_its_age():
+def test_a_tape_copies_its_input_and_is_refused_after_a_change_of_parameters():
     layer = attention_of("general")
     queries, memory, dcontext, _ = random_case(layer)
     before = bits(queries, memory)
     (context, weights), tape = layer.forward(queries, memory, memory_lengths=LENGTHS)
     assert bits(queries, memory) == before
     expected = bits(*every_gradient(layer.backward(tape, dcontext)).values())
-    for array in (queries, memory, context, weights):  # all are the caller's
+    for array in (queries, memory, context, weights):  # the caller may change all of them
         array[:] = 0
     assert bits(*every_gradient(layer.backward(tape, dcontext)).values()) == expected
     Adam(layer).step({"weight": np.ones((5, 3))})
@@ -241,7 +241,7 @@ def test_a_tape_keeps_its_input_and_knows_its_age():
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_config_builds_it_anew_and_a_file_keeps_it(score, tmp_path):
+def test_config_and_files_rebuild_the_layer(score, tmp_path):
     layer = attention_of(score, dtype="float32")
     twin = type(layer)(**layer.config)
     twin.load_state_dict(layer.state_dict())
@@ -326,7 +326,7 @@ def test_errors(call, error, message):
         call(attention_of("general"))
 
 
-def test_a_header_that_promises_too_much_is_refused(tmp_path):
+def test_a_file_header_with_too_large_sizes_is_refused(tmp_path):
     layer = attention_of("additive", dtype="float32")
     layer._config["units"] = 10**12
     write_model(layer, tmp_path / "a.npz", {})

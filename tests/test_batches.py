@@ -4,7 +4,7 @@ import pytest
 from lstm_cy import LSTM, pad
 
 
-def test_pad_puts_zeros_behind_the_shorter_ones():
+def test_pad_fills_shorter_sequences_with_zeros():
     sequences = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.empty((0, 2))]
     x, lengths = pad(sequences)
     assert x.shape == (3, 3, 2)
@@ -18,7 +18,7 @@ def test_pad_puts_zeros_behind_the_shorter_ones():
     assert x.flags.c_contiguous
 
 
-def test_pad_feeds_a_layer():
+def test_a_layer_takes_the_result_of_pad():
     lstm = LSTM(2, 3, dtype="float64", seed=0)
     sequences = [np.random.default_rng(n).standard_normal((n, 2)) for n in (4, 2, 7)]
     x, lengths = pad(sequences)
@@ -68,7 +68,7 @@ def test_pad_errors(sequences, message):
         (np.array(1.0), TypeError, "sequences: expected a list of arrays, got ndarray"),
     ),
 )
-def test_pad_refuses_what_is_no_array_of_numbers(sequences, error, message):
+def test_pad_refuses_sequences_that_are_not_numbers(sequences, error, message):
     with pytest.raises(error, match=f"^{message}"):
         pad(sequences)
 

@@ -1,4 +1,4 @@
-"""What checks.py accepts, what it refuses, and that no message lacks the argument's name."""
+"""The arguments that checks.py accepts and refuses; every message names the argument."""
 
 import fractions
 import functools
@@ -16,7 +16,7 @@ VALUES = np.arange(24.0).reshape(2, 3, 4)
 
 
 def layouts(array):
-    """The same values in every layout, and as what is no plain array."""
+    """Return the same values in every layout, and as a masked array and a list."""
     masked = np.ma.masked_array(array, np.zeros(array.shape, bool))
     others = other_layouts(array)
     assert not (others[0].dtype.isnative or others[1].flags.c_contiguous or others[3].flags.aligned)
@@ -24,7 +24,7 @@ def layouts(array):
 
 
 class Raises:
-    """An object whose conversion to an array ends in an error."""
+    """An object whose conversion to an array raises an error."""
 
     def __init__(self, error):
         self.error = error
@@ -34,7 +34,7 @@ class Raises:
 
 
 def arrays_without_numbers():
-    """[(value, error)] of what no check of arrays takes."""
+    """Return [(value, error)] of values that every check of arrays refuses."""
     masked = np.ma.masked_array([1, 2], [False, True])
     return [
         ("a", TypeError),
@@ -71,7 +71,7 @@ CHECKS_OF_ARRAYS = [
 
 @pytest.mark.parametrize("check", CHECKS_OF_ARRAYS, ids=["real", "float", "int", "flag"])
 @pytest.mark.parametrize(("value", "error"), arrays_without_numbers())
-def test_no_array_of_numbers_is_refused_by_name(check, value, error):
+def test_values_that_are_not_numbers_are_refused_by_name(check, value, error):
     with pytest.raises((TypeError, ValueError), match="^it: expected ") as raised:
         check("it", value)
     if check is not checks.flag_array and check is not checks.int_array:
@@ -94,7 +94,7 @@ def test_any_layout_and_byte_order_gives_the_same_array(place):
 
 @pytest.mark.parametrize("place", range(9))
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.intp, np.uint64])
-def test_integers_of_any_layout_come_as_a_copy(dtype, place):
+def test_integers_of_any_layout_are_copied(dtype, place):
     values = np.arange(24).reshape(2, 3, 4)
     kinds = [np.int16 if dtype is np.int8 else dtype]  # a byte has no order
     array = layouts(values.astype(kinds[0]))[place]
@@ -104,7 +104,7 @@ def test_integers_of_any_layout_come_as_a_copy(dtype, place):
     np.testing.assert_array_equal(found, values)
 
 
-def test_flags_come_as_a_copy_too():
+def test_flags_are_copied():
     flags = np.array([[True, False], [False, False]])
     for array in (flags, np.asfortranarray(flags), np.broadcast_to(flags, (3, 2, 2))[1], flags.tolist()):
         found = checks.flag_array("it", array)
@@ -113,7 +113,7 @@ def test_flags_come_as_a_copy_too():
         np.testing.assert_array_equal(found, flags)
 
 
-def test_a_float_array_that_is_one_comes_back_itself():
+def test_a_float_array_that_fits_is_returned_itself():
     for array in (np.zeros((2, 3)), np.broadcast_to(np.zeros(3), (1, 3))):
         assert checks.float_array("it", array, np.dtype("float64")) is array
 
@@ -125,7 +125,7 @@ def test_integers_beyond_int64_do_not_wrap_around(value):
     assert checks.int_array("it", np.uint64(2**63 - 1)) == 2**63 - 1
 
 
-def test_numbers_beyond_the_dtype_are_no_infinity():
+def test_numbers_too_large_for_the_dtype_are_refused():
     for value in (1e300, [0.0, -1e39], np.array([[1e300, np.nan]], ">f8")):
         with pytest.raises(ValueError, match=r"^it: expected numbers that float32 can hold, got 1e\+3"):
             checks.float_array("it", value, np.dtype("float32"))
@@ -134,13 +134,13 @@ def test_numbers_beyond_the_dtype_are_no_infinity():
     np.testing.assert_array_equal(found, np.array([np.inf, -np.inf, np.nan, 0, 3e38], np.float32))
 
 
-def test_an_empty_list_is_an_empty_array_of_anything():
+def test_an_empty_list_is_an_empty_array_of_any_kind():
     assert checks.int_array("it", []).dtype == np.intp
     assert checks.flag_array("it", []).dtype == bool
     assert checks.real_array("it", [[], []]).shape == (2, 0)
 
 
-def test_tensors_that_require_grad_are_to_be_detached():
+def test_tensors_that_require_grad_are_refused():
     torch = pytest.importorskip("torch")
     tensor = torch.ones(3, requires_grad=True)
     for check in CHECKS_OF_ARRAYS:
@@ -149,7 +149,7 @@ def test_tensors_that_require_grad_are_to_be_detached():
     assert checks.float_array("it", tensor.detach(), np.dtype("float32")).tolist() == [1, 1, 1]
 
 
-def test_lack_of_memory_is_no_wrong_argument():
+def test_memory_errors_are_not_converted():
     for check in CHECKS_OF_ARRAYS:
         with pytest.raises(MemoryError):
             check("it", Raises(MemoryError()))
@@ -228,7 +228,7 @@ def test_scalars_are_refused_by_name_in_a_short_message(check, value, error):
     assert len(str(raised.value)) < 200
 
 
-def test_an_integer_within_bounds():
+def test_integers_outside_bounds_are_refused():
     for value in (-(10**5000), -4, 5, 10**5000):
         with pytest.raises(ValueError, match="^it: expected -3 to 4, got ") as raised:
             checks.int_within("it", value, -3, 4)
@@ -237,13 +237,13 @@ def test_an_integer_within_bounds():
     assert checks.positive_int("it", sys.maxsize) == sys.maxsize
 
 
-def test_lengths_of_one_sequence_are_a_number():
+def test_the_length_of_one_sequence_must_be_a_scalar():
     with pytest.raises(ValueError, match=r"lengths: expected a number for one sequence, got an array of shape \(2,\)"):
         checks.check_lengths([1, 2], None, 3)
     assert checks.check_lengths(2, None, 3).shape == ()
 
 
-def test_checked_lengths_are_not_the_callers():
+def test_checked_lengths_are_a_copy():
     lengths = np.array([3, 2])
     found = checks.check_lengths(lengths, 2, 3)
     lengths[0] = 10**9
@@ -259,17 +259,17 @@ def test_checked_lengths_are_not_the_callers():
         ("a\0.npz", ValueError, "path: expected a path without a null character"),
     ],
 )
-def test_paths_that_are_none(value, error, message):
+def test_invalid_paths_are_refused(value, error, message):
     with pytest.raises(error, match=message):
         checks.file_path("path", value)
 
 
-def test_paths():
+def test_valid_paths_are_returned_as_str():
     assert checks.file_path("path", "a.npz") == checks.file_path("path", Path("a.npz")) == "a.npz"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compiled_calls_see_no_array_through_its_mask(dtype):
+def test_compiled_calls_refuse_masked_arrays(dtype):
     lstm = LSTM(2, 3, dtype=dtype, seed=0)
     stepper, pool = lstm.stepper(), StreamPool(lstm)
     ids = [pool.join()]
@@ -286,13 +286,13 @@ def test_compiled_calls_see_no_array_through_its_mask(dtype):
         assert kept.any()
 
 
-def test_a_number_as_an_array_of_a_subclass():
+def test_a_scalar_array_of_a_subclass_is_accepted():
     number = np.array(3).view(type("Array", (np.ndarray,), {}))
     assert checks.int_array("n", number) == 3
     assert checks.real_array("n", number) == 3
 
 
-def test_an_object_that_is_an_array_but_no_sequence():
+def test_an_object_with_an_array_method_is_accepted():
     class Array:
         def __array__(self, dtype=None, copy=None):
             return np.arange(3)

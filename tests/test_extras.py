@@ -1,4 +1,4 @@
-"""What is said to install: the libraries by their own names, never what an index has under the name of this project."""
+"""Install commands name the libraries themselves, never this project's name on an index."""
 
 import re
 import shlex
@@ -20,18 +20,18 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("extra", extras.PACKAGES)
-def test_an_extra_is_installed_by_the_names_of_its_libraries(extra):
-    """With the names that pyproject.toml has, as a shell reads them."""
+def test_extras_are_installed_by_the_names_of_their_libraries(extra):
+    """Compare the names with those of pyproject.toml, as a shell reads them."""
     pip, install, *packages = shlex.split(extras.pip_install(extra))
     assert (pip, install) == ("pip", "install")
-    wanted = [re.match(r"[\w\[\],-]+", requirement)[0] for requirement in OPTIONAL[extra]]
-    assert [re.match(r"[\w\[\],-]+", package)[0] for package in packages] == wanted
+    expected = [re.match(r"[\w\[\],-]+", requirement)[0] for requirement in OPTIONAL[extra]]
+    assert [re.match(r"[\w\[\],-]+", package)[0] for package in packages] == expected
     for package, requirement in zip(packages, OPTIONAL[extra], strict=True):
         assert package == requirement or re.fullmatch(r"[\w\[\],-]+", package), package
 
 
-def test_no_index_is_asked_for_lstm_cy():
-    """`pip install lstm_cy` would take whatever an index has under that name; '.' and paths are this project."""
+def test_no_command_installs_lstm_cy_from_an_index():
+    """`pip install lstm_cy` would install any project that has this name on an index; '.' and paths are this one."""
     for path in TEXTS:
         commands = re.findall(r"\bpip\s+install\b[^\n`#&|;]*", path.read_text(encoding="utf-8"))
         named = [command for command in commands if re.search(r"[\s\"']lstm[-_]cy\b(?![/.])", command)]

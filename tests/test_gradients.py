@@ -1,4 +1,4 @@
-"""Gradients against finite differences in float64: fourth-order central, every option; long float32 sums."""
+"""Gradients compared with fourth-order central finite differences in float64; long float32 sums."""
 
 import functools
 
@@ -13,7 +13,7 @@ BOUND = 1e-9  # of the largest entry
 
 
 def finite_difference(function, array, size=STEP):
-    """The gradient of a scalar function of `array`, which is changed by `size` and put back entry by entry."""
+    """Return the gradient of a scalar function of `array`; each entry is changed by `size` and restored."""
     gradient = np.empty_like(array)
     flat, out = array.reshape(-1), gradient.reshape(-1)
     for k in range(flat.size):
@@ -46,7 +46,7 @@ def assert_close(got, expected, name):
     ids=repr,
 )
 @pytest.mark.parametrize("lengths", (None, [4, 0, 1, 5]), ids=repr)
-def test_lstm(options, lengths):
+def test_gradients_of_an_lstm(options, lengths):
     T, B = 5, 4
     lstm = LSTM(2, 3, dtype="float64", seed=0, **options)
     x, (h0, c0) = random_case(lstm, T, B)
@@ -66,7 +66,7 @@ def test_lstm(options, lengths):
 
 
 @pytest.mark.parametrize("missing", ("dy", "dh", "dc", "dstate"))
-def test_lstm_with_some_gradients_absent(missing):
+def test_absent_gradients_count_as_zeros(missing):
     lstm = LSTM(2, 3, 2, dtype="float64", seed=0)
     x, state = random_case(lstm, 4, 3)
     y, (h_n, c_n), tape = lstm.forward(x, state)
@@ -101,7 +101,7 @@ def test_one_sequence_without_a_batch_axis():
         assert np.array_equal(got.parameters[name], expected.parameters[name])
 
 
-def test_a_whole_model():
+def test_gradients_of_a_model():
     model = Sequential(
         Embedding(6, 2, dtype="float64", seed=0),
         Dropout(0.3),
@@ -130,8 +130,8 @@ def test_a_whole_model():
         assert_close(named[name], finite_difference(lambda: run()[0], array), name)
 
 
-# Of many nearly equal shares, which one float32 sum rounds in the same direction again and again: it ends 1e-4 to 4e-3
-# off. The parts of the sums, added up without what their addition rounds off, end 2e-5 off.
+# Sums of many nearly equal terms. A plain float32 sum rounds in the same direction each time, and its error is 1e-4 to
+# 4e-3. Partial sums that are added with compensation of their rounding have an error of 2e-5.
 
 
 def long_sequence(dtype):
@@ -181,7 +181,7 @@ def in_float64(name):
 
 @pytest.mark.parametrize("name", LONG_SUMS)
 @every_implementation
-def test_gradients_over_very_many_rows_and_steps_keep_their_digits(chosen, name):
+def test_gradients_summed_over_many_rows_and_steps_are_accurate(chosen, name):
     got = LONG_SUMS[name]("float32")
     for parameter, expected in in_float64(name).items():
         assert largest_error(got[parameter], expected) <= 1e-5, parameter

@@ -1,4 +1,4 @@
-"""No test with examples has a time limit for one of them: it would fail where the machine is busy."""
+"""No test has a deadline for an example, because it would fail on a busy machine."""
 
 import re
 from pathlib import Path

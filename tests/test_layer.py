@@ -1,4 +1,4 @@
-"""What every layer has: options that cannot be changed, parameters that are checked, tapes that are its own."""
+"""The base class of layers: read-only options, checks of parameters, and tapes that belong to one layer."""
 
 import copy
 import math
@@ -40,8 +40,8 @@ every_layer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 DERIVED = {"LSTM": ("num_directions", "output_size"), "Embedding": ("masks",), "Sequential": ("batch_first",)}
 
 
-def ways_to_write(layer, name):
-    """What Python has to change an attribute."""
+def attempts_to_write(layer, name):
+    """Yield functions that try to change an attribute."""
     yield lambda: setattr(layer, name, 1)
     yield lambda: setattr(layer, name, getattr(layer, name))
     yield lambda: delattr(layer, name)
@@ -51,10 +51,11 @@ def ways_to_write(layer, name):
 def test_sizes_and_options_cannot_be_written(make):
     layer = make()
     names = [*layer.config, "config", "dtype", "masks", "parameters", *DERIVED.get(type(layer).__name__, ())]
+    kind = type(layer).__name__
     before = {name: getattr(layer, name) for name in names if name != "parameters"}
     for name in names:
-        for write in ways_to_write(layer, name):
-            with pytest.raises(AttributeError, match=f"{name}: read-only, because this {type(layer).__name__} was built"):
+        for write in attempts_to_write(layer, name):
+            with pytest.raises(AttributeError, match=f"{name}: read-only, because this {kind} was built"):
                 write()
     assert {name: getattr(layer, name) for name in before} == before
 
@@ -73,7 +74,7 @@ def test_every_option_can_be_read(make):
 
 
 @every_layer
-def test_a_constructor_leaves_nothing_that_can_be_written(make):
+def test_attributes_set_by_a_constructor_are_read_only(make):
     layer = make()
     made = {*layer._read_only, *layer.config, "report"}
     assert vars(layer).keys() <= made
@@ -123,7 +124,7 @@ def test_building_twice_is_refused(make):
         assert np.array_equal(array, before[name])
 
 
-def test_metadata_report_and_attributes_of_ones_own_can_be_written(tmp_path):
+def test_metadata_report_and_user_attributes_are_writable(tmp_path):
     lstm = LSTM(3, 4, seed=0)
     lstm.metadata, lstm.report, lstm.note = {"a": 1}, {"b": 2}, ["mine"]
     for other in (copy.copy(lstm), copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm))):
@@ -148,7 +149,7 @@ class Counting(LSTM):
         return super().__call__(*arguments, **keywords)
 
 
-def test_a_subclass_has_attributes_of_its_own():
+def test_a_subclass_may_have_more_attributes():
     lstm = Counting(3, 4, seed=0)
     x = np.ones((2, 3))
     expected = LSTM(3, 4, seed=0)(x)[0]
@@ -165,14 +166,14 @@ def test_a_subclass_has_attributes_of_its_own():
 
 
 class Stack(Sequential):
-    """A model whose constructor takes something else than layers."""
+    """A model whose constructor does not take layers."""
 
     def __init__(self, count):
         super().__init__(*(LSTM(3, 3, seed=seed) for seed in range(count)))
         self.count = count
 
 
-def test_a_model_with_a_constructor_of_its_own_is_copied():
+def test_a_model_with_another_constructor_is_copied():
     model = Stack(2)
     x = np.ones((4, 3))
     for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -184,7 +185,7 @@ def test_a_model_with_a_constructor_of_its_own_is_copied():
 
 
 class Scale(Layer):
-    """A user's layer from scratch."""
+    """A layer that a user defines."""
 
     dtype = None
 
@@ -205,7 +206,7 @@ class Scale(Layer):
         return Gradients(self.factor * dy, None, {})
 
 
-def test_a_layer_from_scratch_works_in_a_model():
+def test_a_user_defined_layer_works_in_a_model():
     model = Sequential(LSTM(3, 4, seed=0), Scale(2.0), Linear(4, 2, seed=1))
     y, _, tape = model.forward(np.ones((5, 2, 3)))
     assert np.array_equal(y, model(np.ones((5, 2, 3)))[0])
@@ -218,7 +219,7 @@ def test_a_layer_from_scratch_works_in_a_model():
 
 
 @every_layer
-def test_parameters_that_are_handed_out_cannot_be_written(make):
+def test_returned_parameters_are_read_only(make):
     layer = make()
     if isinstance(layer, LSTM) and type(layer) is not LSTM:
         return  # computed on each access
@@ -258,7 +259,7 @@ def test_parameters_that_are_handed_out_cannot_be_written(make):
     ),
 )
 @pytest.mark.parametrize("inside", (False, True))
-def test_replace_parameters_checks_what_it_gets(arrays, error, message, inside):
+def test_replace_parameters_checks_its_arguments(arrays, error, message, inside):
     lstm = LSTM(2, 3, seed=0)
     layer = Sequential(lstm) if inside else lstm
     if inside and isinstance(arrays, dict):
@@ -271,7 +272,7 @@ def test_replace_parameters_checks_what_it_gets(arrays, error, message, inside):
     assert np.array_equal(lstm(np.ones((4, 2)))[0], y)
 
 
-def test_replace_parameters_takes_some_and_copies_what_it_could_not_own():
+def test_replace_parameters_takes_some_names_and_copies_arrays_it_cannot_own():
     lstm = LSTM(2, 3, seed=0)
     plain = np.full((12, 3), 0.1, "f4")
     lstm.replace_parameters({"weight_hh_l0": plain})
@@ -290,13 +291,13 @@ def test_replace_parameters_takes_some_and_copies_what_it_could_not_own():
 
 
 @pytest.mark.parametrize("strict", ("False", 0, None, 1))
-def test_strict_is_true_or_false(strict):
+def test_strict_must_be_a_bool(strict):
     with pytest.raises(TypeError, match="strict: expected True or False"):
         LSTM(2, 3, seed=0).load_state_dict({}, strict=strict)
 
 
 @pytest.mark.parametrize("mapping", (None, 3, [], "weights"))
-def test_a_state_dict_is_a_mapping(mapping):
+def test_a_state_dict_must_be_a_mapping(mapping):
     with pytest.raises(TypeError, match=r"state_dict: expected a mapping \{name: array\}, got"):
         Linear(2, 3, seed=0).load_state_dict(mapping)
 
@@ -308,7 +309,7 @@ def test_a_number_too_large_for_the_dtype_is_refused(value):
     with pytest.raises(ValueError, match="weight: expected numbers that float32 can hold, got"):
         linear.load_state_dict({**before, "weight": [[value], [1.0]]})
     assert np.array_equal(linear.parameters["weight"], before["weight"])
-    linear.load_state_dict({**before, "weight": [[np.inf], [np.nan]]})  # as they are in some files
+    linear.load_state_dict({**before, "weight": [[np.inf], [np.nan]]})  # some files have them
     assert np.isinf(linear.parameters["weight"][0, 0])
     double = Linear(1, 2, dtype="float64")
     double.load_state_dict({**before, "weight": np.array([[1e300], [1.0]])})
@@ -335,7 +336,7 @@ def test_options_too_large_for_the_dtype_are_refused(make, message):
         make()
 
 
-def test_a_message_of_many_faults_ends():
+def test_a_message_of_many_faults_has_limited_length():
     lstm = LSTM(1, 1, num_layers=2000, seed=0)
     with pytest.raises(KeyError, match="missing: weight_ih_l0 .*and 7000 more") as error:
         lstm.load_state_dict({})
@@ -379,7 +380,7 @@ with_parameters = ("LSTM", "Linear", "Embedding", "Attention", "Sequential", "Se
 
 
 def made(kind):
-    """(a layer, its tape, a gradient of its result)"""
+    """Return (a layer, its tape, a gradient of its result)."""
     make, inputs = CASES[kind]
     layer = make()
     out, *_, tape = layer.forward(*inputs)
@@ -388,7 +389,7 @@ def made(kind):
 
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("wrong", (None, (), (1, 2), [], 3, "tape", {}))
-def test_what_is_no_tape_is_refused(kind, wrong):
+def test_objects_other_than_tapes_are_refused(kind, wrong):
     layer, _, dy = made(kind)
     with pytest.raises(TypeError, match=f"tape: expected what {kind}.forward returned, got {type(wrong).__name__}"):
         layer.backward(wrong, dy)
@@ -463,7 +464,7 @@ def test_a_tape_is_copied_by_reference_and_not_pickled(kind):
         pickle.dumps(tape)
 
 
-def test_what_a_tape_shows_is_a_copy():
+def test_saved_arrays_of_a_tape_are_copies():
     lstm = LSTM(3, 4, seed=0)
     y, _, tape = lstm.forward(X)
     expected = lstm.backward(tape, np.ones_like(y)).x
@@ -481,19 +482,19 @@ def test_what_a_tape_shows_is_a_copy():
         for dy in (None, "1", object(), 1j, np.ones((9, 9, 9)), np.ones((5, 2, 4), complex), np.ones(()), [[1], [2, 3]])
     ],
 )
-def test_a_gradient_of_another_kind_is_refused(kind, dy):
+def test_invalid_gradients_are_refused(kind, dy):
     layer, tape, _ = made(kind)
     with pytest.raises((TypeError, ValueError), match="dy|dcontext"):
         layer.backward(tape, dy)
 
 
-def test_gradients_of_masking_have_the_shape_of_y():
+def test_masking_refuses_a_gradient_of_another_shape():
     layer, tape, dy = made("Masking")
     with pytest.raises(ValueError, match=r"dy: expected shape the shape of y = \(5, 2, 3\), got \(5, 2, 1\)"):
         layer.backward(tape, dy[..., :1])
 
 
-def test_two_gradients_of_a_readout_of_two_arrays():
+def test_a_readout_of_two_arrays_takes_two_gradients():
     layer = Readout(bidirectional=True, merge_mode=None)
     out, tape = layer.forward(np.ones((5, 2, 4), "f4"))
     assert layer.backward(tape, out).x.shape == (5, 2, 4)
@@ -502,7 +503,7 @@ def test_two_gradients_of_a_readout_of_two_arrays():
             layer.backward(tape, dy)
 
 
-# What a model says of itself
+# Repr and summary
 
 
 @pytest.mark.parametrize(
@@ -543,12 +544,12 @@ def test_repr_of_many_layers_has_a_line_for_each():
 
 
 @pytest.mark.parametrize("activations", ("relu", ("hardsigmoid", 0.3), "tanh"), ids=lambda value: str(value))
-def test_repr_of_activations_can_be_read_back(activations):
+def test_repr_of_activations_can_be_evaluated(activations):
     lstm = LSTM(3, 5, activations=("sigmoid", activations, "tanh"), clip=2.0)
     assert eval(repr(lstm)).config == lstm.config
 
 
-def test_summary_counts_what_is_there(capsys):
+def test_summary_counts_each_parameter_once(capsys):
     shared = LSTM(8, 8, seed=0)
     model = Sequential(Embedding(10, 8), shared, Dropout(), shared, Readout(), Linear(8, 10))
     assert model.summary() is None
@@ -592,13 +593,13 @@ def test_summary_of_any_layer(make, output, numbers, size, capsys):
     assert lines[-1].split() == ["total", f"{numbers:,}", f"{size:,}"]
 
 
-class Shouting(Scale):
+class WithMarkupInRepr(Scale):
     def __repr__(self):
         return "<b>\x1b[31m</b>"
 
 
 def test_html_and_summary_are_escaped(capsys):
-    model = Sequential(LSTM(3, 4), Shouting(2.0))
+    model = Sequential(LSTM(3, 4), WithMarkupInRepr(2.0))
     page = model._repr_html_()
     assert page.startswith("<table><caption>Sequential</caption>")
     assert "LSTM(3, 4)" in page
@@ -609,7 +610,7 @@ def test_html_and_summary_are_escaped(capsys):
     assert "<td>LSTM(3, 4)</td><td>(T, B, 4)</td>" in LSTM(3, 4)._repr_html_()
 
 
-# Warnings and mistakes
+# Warnings and errors
 
 
 @pytest.mark.parametrize(
@@ -620,10 +621,11 @@ def test_html_and_summary_are_escaped(capsys):
         lambda: Counting(3, 4, dropout=0.5),
     ),
 )
-def test_dropout_without_a_place_is_a_warning(make, tmp_path):
-    with pytest.warns(UserWarning, match="dropout: it acts between layers, so 0.5 has no effect with num_layers=1") as caught:
+def test_dropout_in_a_single_layer_is_a_warning(make, tmp_path):
+    message = "dropout: it acts between layers, so 0.5 has no effect with num_layers=1"
+    with pytest.warns(UserWarning, match=message) as caught:
         layer = make()
-    assert [warning.filename for warning in caught] == [__file__]  # once, and where the layer is made
+    assert [warning.filename for warning in caught] == [__file__]  # one warning, at the line that makes the layer
     again = pickle.loads(pickle.dumps(layer))  # warnings are errors here
     assert copy.deepcopy(layer).config == copy.copy(layer).config == again.config
     assert layer.dropout == 0.5
@@ -698,13 +700,13 @@ def test_dropout_without_a_place_is_a_warning(make, tmp_path):
         (lambda: LSTM(2, 3).backward(LSTM(2, 3).forward(np.ones((3, 2)))[2], None, 3), ValueError, "tape: expected"),
     ),
 )
-def test_mistakes_are_named(make, error, message):
+def test_error_messages_name_the_argument(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
 @pytest.mark.parametrize("dstate", (3, "no", (None,), (1, 2, 3)))
-def test_a_gradient_of_the_state_is_a_pair(dstate):
+def test_a_gradient_of_the_state_must_be_a_pair(dstate):
     lstm = LSTM(2, 3, seed=0)
     _, _, tape = lstm.forward(np.ones((3, 2)))
     with pytest.raises(TypeError, match=r"dstate: expected a pair \(dh_n, dc_n\), got"):
@@ -712,7 +714,7 @@ def test_a_gradient_of_the_state_is_a_pair(dstate):
 
 
 @pytest.mark.parametrize("name", ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hr_l0"))
-def test_every_weight_is_held_to_the_sizes(name):
+def test_weights_of_other_shapes_are_refused(name):
     lstm = LSTM(2, 4, proj_size=3, seed=0)
     state = lstm.state_dict()
     for shape in ((1, 1), (16, 400), (0,), (), (4, 4, 4)):

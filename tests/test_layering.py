@@ -1,4 +1,4 @@
-"""Which module may import which: every import and cimport of the package, inside functions too, level by level."""
+"""The modules that each module may import: checks every import and cimport of the package, also inside functions."""
 
 import ast
 import functools
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-# The sources, for an installed package has none of what is compiled.
+# The source tree, because an installed package has no Cython sources.
 PACKAGE = Path(__file__).parents[1] / "lstm_cy"
 
-#: From the ground up: a module imports modules of lower levels only. A name stands for all modules of its package;
-#: inside a package the order is free, but for cycles.
+#: A module imports modules of lower levels only; the first level is the lowest. A name stands for all modules of its
+#: package; inside a package only cycles are forbidden.
 LEVELS = (
     {
         "_kernels",
@@ -36,9 +36,9 @@ LEVELS = (
     {"cli"},
     {"__main__"},
 )
-#: Imports that go up all the same, each inside a function. The list only gets shorter.
+#: Exceptions: imports of higher levels, each inside a function. The list may only get shorter.
 UPWARD = {
-    # methods that make what works with the layer
+    # methods that return objects made from the layer
     ("layers", "quantize"),
     ("layers", "stepper"),
     ("layers", "trace"),
@@ -51,16 +51,16 @@ UPWARD = {
     # shared layers of a file
     ("weights", "seq2seq"),
 }
-#: Modules that import each other in a circle, by those imports. The list only gets shorter.
+#: Import cycles that these exceptions cause. The list may only get shorter.
 CYCLES = [
     {"layers", "lstm", "quantize", "stepper", "trace"},
     {"decoding", "seq2seq", "training", "weights.native"},
 ]
-#: who imports by a name that is computed, and why
+#: modules that import by a computed name, and the reason
 COMPUTED = {
-    "__init__": "public names, when they are asked for",
+    "__init__": "public names, at their first use",
     "config": "the kernels of an instruction set",
-    "weights": "the formats, when they are asked for",
+    "weights": "the formats, at their first use",
     "weights.native": "the layer types that a file may name",
 }
 #: libraries beyond NumPy, and the only modules that may import them; all but scikit-learn inside functions
@@ -80,7 +80,7 @@ LIBRARIES = {
     "torch": {"bench", "weights.conversion"},
     "tqdm": {"training"},
 }
-#: what the kernels may cimport besides each other
+#: modules that the kernels may cimport besides each other
 CIMPORTS = {"cpython", "cython", "libc", "numpy"}
 
 
@@ -96,7 +96,7 @@ def module_name(path, package=PACKAGE):
 
 
 def sources():
-    """{module: [(path, text), ...]}: a compiled module has several files."""
+    """Return {module: [(path, text), ...]}; a compiled module has several files."""
     found = {}
     for path in sorted(PACKAGE.rglob("*")):
         if path.suffix in (".py", ".pyx", ".pxd", ".pxi"):
@@ -105,7 +105,7 @@ def sources():
 
 
 def imports(path, text, known):
-    """The imports of a file; `known` are the modules of the package."""
+    """Yield the imports of a file; `known` are the modules of the package."""
     statements = python_imports(text) if path.suffix == ".py" else cython_imports(text)
     for level, module, names, inside in statements:
         parts = module.split(".") if module else []
@@ -119,7 +119,7 @@ def imports(path, text, known):
 
 
 def nearest(parts, known):
-    """The module that a dotted name is, or is in."""
+    """Return the module that a dotted name names or is in."""
     while parts and ".".join(parts) not in known:
         parts = parts[:-1]
     return ".".join(parts) or "__init__"
@@ -127,7 +127,7 @@ def nearest(parts, known):
 
 @functools.cache
 def python_imports(text):
-    """(level, module, names, whether inside a function) of every import statement that can be executed."""
+    """Return (level, module, names, whether inside a function) of every import statement that can be executed."""
 
     def walk(node, inside):
         for child in ast.iter_child_nodes(node):
@@ -144,7 +144,7 @@ def python_imports(text):
 
 @functools.cache
 def cython_imports(text):
-    """The same of Cython's source, cimports among them, by its lines: nothing here parses Cython."""
+    """Return the same for Cython source, including cimports, by regular expressions on its lines."""
     found = []
     text = re.sub(r'"""(?s:.*?)"""', "", text).replace("\\\n", "")
     text = re.sub(r"\(([^()]*)\)", lambda match: match.group().replace("\n", " "), text)
@@ -159,7 +159,7 @@ def cython_imports(text):
 
 
 def graph(files):
-    """{module: its imports}."""
+    """Return {module: its imports}."""
     return {
         name: list(chain.from_iterable(imports(path, text, files) for path, text in texts))
         for name, texts in files.items()
@@ -171,12 +171,12 @@ def group(module):
 
 
 def level(module):
-    """The number of a module's level; None where it is on none."""
+    """Return the number of a module's level, or None."""
     return next((number for number, names in enumerate(LEVELS) if group(module) in names), None)
 
 
 def wrong(files):
-    """In words, everything about the imports of `files` that may not be."""
+    """Return a description of every forbidden import of `files`."""
     found = graph(files)
     return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *wrong_computed(files)]
 
@@ -197,7 +197,7 @@ def wrong_levels(found):
 
 def wrong_cycles(found):
     reach = {name: {to.module for to in its if to.ours} - {"__init__", name} for name, its in found.items()}
-    for middle in reach:  # what can be reached in any number of steps
+    for middle in reach:  # the transitive closure
         for its in reach.values():
             if middle in its:
                 its |= reach[middle]
@@ -224,7 +224,7 @@ def wrong_libraries(found):
 
 
 def wrong_computed(files):
-    """Imports by a name that is no constant: the rules above cannot see them."""
+    """Yield imports by a computed name, which the rules above cannot see."""
     dynamic = {
         name for name, its in files.items() if any(re.search(r"import_module|__import__", text) for _, text in its)
     }
@@ -232,7 +232,7 @@ def wrong_computed(files):
     yield from (f"COMPUTED: {name} is gone" for name in set(COMPUTED) - dynamic)
 
 
-def test_every_import_is_of_something_below():
+def test_every_import_is_from_a_lower_level():
     assert wrong(sources()) == []
 
 
@@ -268,14 +268,14 @@ def test_every_import_is_of_something_below():
         ("losses.py", "import importlib\nimportlib.import_module('x')", "losses imports by a computed name"),
     ],
 )
-def test_what_is_planted_is_found(file, line, message):
+def test_planted_imports_are_found(file, line, message):
     files, path = sources(), Path(file)
     files.setdefault(module_name(path, Path()), []).append((path, line + "\n"))
     found = [text for text in wrong(files) if not text.startswith("CYCLES:")]
     assert found == [] if message is None else message in found
 
 
-def test_the_lists_have_nothing_that_is_gone():
+def test_the_lists_have_no_stale_entries():
     files = sources()
     files["lstm"] = [(path, text.replace("from .trace import", "from .batches import")) for path, text in files["lstm"]]
     found = wrong(files)

@@ -35,7 +35,7 @@ def test_linear_agrees_with_pytorch(dtype, bias, shape):
 @pytest.mark.parametrize(("isa", "engine"), PACKED)
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 @pytest.mark.parametrize("sizes", ((3, 1), (64, 64), (40, 128), (33, 100), (300, 129)))
-def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, sizes):
+def test_linear_gives_a_row_the_same_bits_in_any_batch(isa, engine, dtype, sizes):
     with config.using(isa=isa, engine=engine):
         linear = Linear(*sizes, dtype=dtype, seed=0)
     x = np.random.default_rng(0).standard_normal((2000, sizes[0])).astype(dtype)
@@ -52,7 +52,7 @@ def test_linear_gives_a_row_the_same_bits_in_any_company(isa, engine, dtype, siz
 @pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 @pytest.mark.parametrize("sizes", ((1, 1, 1), (7, 3, 17), (1100, 33, 1000), (300, 127, 33), (20000, 5, 40)))
-def test_linear_goes_backward_on_every_processor_in_blocks_of_rows(isa, engine, dtype, sizes):
+def test_linear_backward_agrees_with_numpy_in_float64(isa, engine, dtype, sizes):
     rows, inputs, outputs = sizes
     with config.using(isa=isa, engine=engine):
         linear = Linear(inputs, outputs, dtype=dtype, seed=0)
@@ -62,7 +62,7 @@ def test_linear_goes_backward_on_every_processor_in_blocks_of_rows(isa, engine, 
     wide = x.astype("float64"), dy.astype("float64"), linear.parameters["weight"].astype("float64")
     expected = wide[1] @ wide[2], wide[1].T @ wide[0], wide[1].sum(axis=0)
     got = gradients.x, gradients.parameters["weight"], gradients.parameters["bias"]
-    tolerance = (8 + np.sqrt(max(sizes))) * np.finfo(dtype).eps  # rounding errors of a sum grow with its root
+    tolerance = (8 + np.sqrt(max(sizes))) * np.finfo(dtype).eps  # rounding errors grow with the root of the size
     for ours, reference in zip(got, expected, strict=True):
         assert ours.dtype == dtype
         assert np.abs(ours - reference).max() < tolerance * np.abs(reference).max()
@@ -91,7 +91,7 @@ def test_embedding_agrees_with_pytorch():
     assert np.abs(gradients.parameters["weight"] - twin.weight.grad.numpy()).max() < 1e-13
 
 
-def test_embedding_of_nothing_and_of_one():
+def test_embedding_of_empty_and_scalar_tokens():
     embedding = Embedding(3, 2, seed=0)
     assert embedding(7 % 3).shape == (2,)
     y, tape = embedding.forward(np.empty((0, 4), int))
@@ -99,7 +99,7 @@ def test_embedding_of_nothing_and_of_one():
     assert not embedding.backward(tape, y).parameters["weight"].any()
 
 
-def test_dropout_drops_a_share_and_scales():
+def test_dropout_zeroes_a_fraction_and_scales_the_rest():
     x = np.ones((200, 200), np.float32)
     layer = Dropout(0.3)
     y, tape = layer.forward(x, rng=0)
@@ -114,7 +114,7 @@ def test_dropout_drops_a_share_and_scales():
 
 
 @pytest.mark.parametrize("layer", (Linear(3, 2, seed=0), Embedding(3, 2, seed=0)), ids=("Linear", "Embedding"))
-def test_a_tape_knows_its_age_and_keeps_its_input(layer):
+def test_a_tape_copies_its_input_and_is_refused_after_a_change_of_parameters(layer):
     x = np.array([[0, 1, 2]])
     y, tape = layer.forward(x)
     expected = layer.backward(tape, y).parameters["weight"]
@@ -165,7 +165,7 @@ def test_activation_agrees_with_pytorch(arguments):
     assert Activation(**layer.config).config == layer.config
 
 
-def test_activation_keeps_its_tape_and_takes_extremes():
+def test_activation_copies_its_input_and_accepts_extreme_values():
     x = np.array([-1e4, -1.0, 0.0, 1.0, 1e4])
     for name in ("sigmoid", "tanh", "elu", "selu", "softplus", "softmax", "logsoftmax"):
         layer = Activation(name)
@@ -180,7 +180,7 @@ def test_activation_keeps_its_tape_and_takes_extremes():
     assert Activation("relu")([1, -1]).dtype == np.float32
 
 
-def test_masking_finds_whole_steps():
+def test_masking_masks_steps_whose_features_all_match():
     x = np.array([[[0.1, 2], [0.1, 0.1]], [[3, np.nan], [0.1, 0.1]]])
     layer = Masking(0.1)  # compared as float32
     assert layer.valid(x).tolist() == [[True, False], [True, False]]
@@ -194,13 +194,13 @@ def test_masking_finds_whole_steps():
 
 
 def read_out(y, mask, layer):
-    """A Readout, step by step as Keras runs: y (T, H) of one row and direction, in the order of time."""
+    """Apply a Readout step by step, as Keras does, to y (T, H) of one row and direction, in the order of time."""
     order = range(len(y))[::-1] if layer.go_backwards else range(len(y))
-    told, last = [], np.zeros(y.shape[1])
+    outputs, last = [], np.zeros(y.shape[1])
     for step in order:
         last = y[step] if mask[step] else np.zeros(y.shape[1]) if layer.zero_output_for_mask else last
-        told.append(last)
-    return np.array(told) if layer.return_sequences else last
+        outputs.append(last)
+    return np.array(outputs) if layer.return_sequences else last
 
 
 FLAGS = tuple(itertools.product((False, True), repeat=3))
@@ -230,7 +230,7 @@ def test_readout_of_one_direction(return_sequences, zero_output_for_mask, batch_
         assert np.array_equal(layer(y[2], mask=mask[2]), read_out(y[2], mask[2], layer).reshape(layer(y[2]).shape))
 
 
-def test_readout_takes_lengths_as_masks():
+def test_readout_treats_lengths_as_a_mask():
     y = np.random.default_rng(0).standard_normal((5, 3, 4))
     lengths = np.array([5, 2, 0])
     mask = np.arange(5)[:, None] < lengths
@@ -279,10 +279,10 @@ def test_readout_gradients(options):
 
     gradient = layer.backward(tape, dys if isinstance(out, tuple) else dys[0]).x
     expected = np.zeros_like(y)
-    for place in np.ndindex(y.shape):
+    for index in np.ndindex(y.shape):
         step = np.zeros_like(y)
-        step[place] = 1e-6
-        expected[place] = (loss(y + step) - loss(y - step)) / 2e-6
+        step[index] = 1e-6
+        expected[index] = (loss(y + step) - loss(y - step)) / 2e-6
     assert np.abs(gradient - expected).max() < 1e-8
 
 
@@ -298,11 +298,11 @@ def masked_model(**options):
     )
 
 
-def test_a_mask_goes_through_a_model():
+def test_a_mask_is_passed_through_a_model():
     model = masked_model()
     tokens = np.array([[1, 0, 2, 3, 0], [0, 4, 5, 0, 1]]).T
     out, states = model(tokens)
-    for row, expected in zip(tokens.T, out, strict=True):  # what is masked might as well not be there
+    for row, expected in zip(tokens.T, out, strict=True):  # masked steps have no effect
         assert np.abs(model(row[row > 0])[0] - expected).max() < 1e-12
         assert np.abs(model(row)[0] - expected).max() < 1e-12
     assert np.abs(masked_model(batch_first=True)(tokens.T)[0] - out).max() < 1e-12
@@ -321,14 +321,14 @@ def test_gradients_of_a_masked_model():
     gradients = model.backward(tape, dy).parameters
     saved = model.state_dict()
     assert not gradients["0.weight"][0].any()
-    for name, place in (("0.weight", (4, 1)), ("1.weight_hh_l0_reverse", (3, 2)), ("3.weight_ih_l0", (7, 1))):
+    for name, index in (("0.weight", (4, 1)), ("1.weight_hh_l0_reverse", (3, 2)), ("3.weight_ih_l0", (7, 1))):
         losses = []
         for step in (1e-6, -1e-6):
             changed = {key: array.copy() for key, array in saved.items()}
-            changed[name][place] += step
+            changed[name][index] += step
             model.load_state_dict(changed)
             losses.append((model(tokens)[0] * dy).sum())
-        assert abs((losses[0] - losses[1]) / 2e-6 - gradients[name][place]) < 1e-8
+        assert abs((losses[0] - losses[1]) / 2e-6 - gradients[name][index]) < 1e-8
 
 
 def test_a_masked_model_is_saved_and_cannot_step(tmp_path):
@@ -353,7 +353,7 @@ def model_of(**options):
     )
 
 
-def test_sequential_is_its_layers_in_a_row():
+def test_sequential_equals_its_layers_applied_in_order():
     model = model_of()
     tokens = np.random.default_rng(0).integers(0, 6, (7, 3))
     lengths = [7, 2, 0]
@@ -380,7 +380,7 @@ def test_sequential_carries_states():
     assert np.abs(np.concatenate([first, second]) - whole).max() < 1e-6
 
 
-def test_sequential_parameters_by_place():
+def test_sequential_names_parameters_by_index():
     model = model_of()
     names = list(model.parameters)
     assert names[0] == "0.weight"
@@ -397,7 +397,7 @@ def test_sequential_parameters_by_place():
     assert "Embedding" in repr(model)
 
 
-def test_sequential_ending_in_an_lstm_learns_from_final_states():
+def test_sequential_ending_in_an_lstm_has_gradients_from_final_states():
     model = Sequential(Embedding(6, 3, dtype="float64", seed=0), LSTM(3, 4, dtype="float64", seed=1))
     _, [(h_n, _)], tape = model.forward(np.zeros((5, 2), int))
     gradients = model.backward(tape, dstates=[(np.ones_like(h_n), None)])

@@ -1,4 +1,4 @@
-"""The layer: against PyTorch, and what it does with every kind of argument."""
+"""The LSTM layer: comparison with PyTorch, and every kind of argument."""
 
 import concurrent.futures
 import contextlib
@@ -130,7 +130,7 @@ def test_any_ragged_batch_equals_its_rows(T, B, I, H, layers, batch_first, direc
         assert not rows[2][row, length:].any()
 
 
-def test_reverse_reads_backwards_and_writes_in_place():
+def test_reverse_reads_from_the_end_and_keeps_the_order_of_y():
     forward, backward = small_lstm(), small_lstm(reverse=True)
     x, state = random_case(forward, 6, 4)
     y, final = forward(x[::-1], state)
@@ -151,7 +151,7 @@ def test_reverse_reads_backwards_and_writes_in_place():
     ),
     ids=("Fortran", "every other", "negative stride", "float64", "big-endian", "list"),
 )
-def test_any_layout_of_the_input(form):
+def test_every_input_layout_gives_the_same_result(form):
     lstm = small_lstm()
     x, state = random_case(lstm, 6, 4)
     expected, _ = lstm(x, state)
@@ -171,7 +171,7 @@ def test_narrow_and_integer_input(dtype):
     assert np.array_equal(y, lstm(x.astype(np.float32))[0])
 
 
-def test_read_only_input_and_untouched_states():
+def test_read_only_inputs_are_accepted_and_results_are_writable():
     lstm = small_lstm(num_layers=2)
     x, state = random_case(lstm, 6, 4)
     for array in (x, *state):
@@ -210,7 +210,7 @@ def test_padding_and_chunking_agree_to_rounding():
     assert np.abs(np.subtract(carried, final)).max() < 1e-6
 
 
-def test_dropout_drops_between_layers_and_scales():
+def test_dropout_acts_between_layers_and_scales():
     lstm = LSTM(3, 64, 2, dropout=0.25, dtype="float64", seed=0)
     x, _ = random_case(lstm, 30, 8)
     inference, _ = lstm(x)
@@ -220,17 +220,17 @@ def test_dropout_drops_between_layers_and_scales():
     assert np.array_equal(y, again)
     assert not np.array_equal(y, other)
     assert not np.array_equal(y, inference)
-    seen = tape.saved[1][0]  # what the second layer saw
-    told = LSTM(3, 64, dtype="float64")
-    told.load_state_dict({name: array for name, array in lstm.parameters.items() if "l0" in name})
-    expected = told(x)[0].reshape(seen.shape)
-    kept = seen != 0
+    inputs = tape.saved[1][0]  # of the second layer
+    first_layer = LSTM(3, 64, dtype="float64")
+    first_layer.load_state_dict({name: array for name, array in lstm.parameters.items() if "l0" in name})
+    expected = first_layer(x)[0].reshape(inputs.shape)
+    kept = inputs != 0
     assert abs(kept.mean() - 0.75) < 0.02
-    assert np.allclose(seen[kept], expected[kept] / 0.75, rtol=1e-12)
-    assert np.array_equal(lstm(x)[0], inference), "inference never drops"
+    assert np.allclose(inputs[kept], expected[kept] / 0.75, rtol=1e-12)
+    assert np.array_equal(lstm(x)[0], inference), "inference has no dropout"
 
 
-def test_dropout_of_everything():
+def test_dropout_with_probability_one():
     lstm = LSTM(3, 5, 2, dropout=1.0, seed=0)
     x, _ = random_case(lstm, 4, 2)
     y, _, tape = lstm.forward(x)
@@ -239,14 +239,14 @@ def test_dropout_of_everything():
     assert not lstm.backward(tape, y).x.any()
 
 
-def test_a_tape_serves_twice_and_knows_its_age():
+def test_a_tape_can_be_used_twice_and_is_refused_after_a_change_of_parameters():
     lstm = small_lstm()
     x, state = random_case(lstm, 4, 2)
     y, _, tape = lstm.forward(x, state)
     first, second = lstm.backward(tape, y), lstm.backward(tape, y)
     for name, array in every_gradient(first).items():
         assert np.array_equal(array, every_gradient(second)[name])
-    x[:] = 0  # the caller's buffer may be used again
+    x[:] = 0  # the caller may reuse its buffer
     for name, array in every_gradient(lstm.backward(tape, y)).items():
         assert np.array_equal(array, every_gradient(first)[name])
     lstm.load_state_dict(lstm.state_dict())
@@ -254,7 +254,7 @@ def test_a_tape_serves_twice_and_knows_its_age():
         lstm.backward(tape, y)
 
 
-def test_from_gates_is_the_textbook():
+def test_from_gates_agrees_with_the_textbook_formulas():
     rng = np.random.default_rng(0)
     H, I = 4, 3
     gates = {
@@ -302,7 +302,7 @@ def test_initial_parameters():
 
 
 @pytest.mark.parametrize("forget_bias", (1.0, -2, np.arange(16.0), list(range(16))), ids=("1.0", "-2", "array", "list"))
-def test_forget_bias_adds_to_the_forget_rows_alone(forget_bias):
+def test_forget_bias_adds_to_the_forget_rows_only(forget_bias):
     plain = LSTM(2, 16, 2, seed=0, forget_bias=0).parameters
     biased = LSTM(2, 16, 2, seed=0, forget_bias=forget_bias).parameters
     for name, array in plain.items():
@@ -315,7 +315,7 @@ def test_forget_bias_adds_to_the_forget_rows_alone(forget_bias):
 
 
 def test_chrono_forget_bias():
-    # the same draws in another order: compare the distribution, not the numbers
+    # Compare the distribution, because the draws have another order.
     added = LSTM(2, 4000, seed=0, forget_bias=("chrono", 101)).parameters["bias_ih_l0"][4000:8000].astype(np.float64)
     assert -0.02 <= added.min() < 1.5
     assert 4.5 < added.max() <= np.log(100) + 0.02
@@ -324,16 +324,16 @@ def test_chrono_forget_bias():
 
 def test_state_dict_round_trip_and_snapshots():
     lstm = small_lstm(num_layers=2)
-    handed_out = lstm.parameters["weight_ih_l0"]
-    before = handed_out.copy()
+    snapshot = lstm.parameters["weight_ih_l0"]
+    before = snapshot.copy()
     with pytest.raises(ValueError, match="read-only"):
-        handed_out[0, 0] = 1
+        snapshot[0, 0] = 1
     copies = lstm.state_dict()
     copies["weight_ih_l0"][:] = 0
     lstm.load_state_dict(copies)
     copies["weight_ih_l0"][:] = 7
     assert not lstm.parameters["weight_ih_l0"].any()
-    assert np.array_equal(handed_out, before), "what was handed out earlier is a snapshot"
+    assert np.array_equal(snapshot, before), "parameters that were read earlier do not change"
 
 
 def test_load_state_dict_lists_all_faults_and_changes_nothing():
@@ -479,7 +479,7 @@ def test_many_threads_share_one_layer():
 
 @contextlib.contextmanager
 def running_python(code, **options):
-    """A Python process that runs `code`, killed at the end if it still runs."""
+    """Start a Python process that runs `code`; kill it at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
@@ -501,13 +501,13 @@ def test_ctrl_c_ends_a_long_call(engine):
         import signal
         import numpy as np
         from lstm_cy import LSTM
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have it ignored
-        lstm, x = LSTM(64, 512, 2, seed=0), np.zeros((20_000, 64, 64), np.float32)  # a minute or so
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
+        lstm, x = LSTM(64, 512, 2, seed=0), np.zeros((20_000, 64, 64), np.float32)  # about a minute
         try:
             print("running", flush=True)
             lstm(x)
         except KeyboardInterrupt:
-            y, _ = lstm(x[:2])  # the layer is still whole
+            y, _ = lstm(x[:2])  # the layer still works
             print(np.isfinite(y).all(), flush=True)
     """
     with running_python(code, env={**os.environ, "LSTM_CY_ENGINE": engine}) as process:

@@ -1,4 +1,4 @@
-"""What notebooks show."""
+"""Display in notebooks."""
 
 import pickle
 
@@ -15,7 +15,7 @@ def test_tables_escape_what_they_show():
     )
 
 
-def test_figures_show_themselves_and_can_be_pickled():
+def test_figures_display_as_png_and_can_be_pickled():
     figure = show_as_picture(pytest.importorskip("matplotlib.figure").Figure())
     figure.subplots().plot([1, 2])
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What comes from files is printed without effect on a terminal."""
+"""Text from files is printed without effect on a terminal."""
 
 import pytest
 
@@ -22,5 +22,5 @@ def test_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
 
 
-def test_what_is_kept():
+def test_kept_characters_are_not_escaped():
     assert printable("a\n\x1b", keep="\n\t") == "a\n\\x1b"

@@ -1,4 +1,4 @@
-"""Narrow weights: against an emulation of exactly the stated arithmetic, and against themselves for the same bits."""
+"""Narrow weights: comparison with an exact emulation of the documented arithmetic, and tests of the same bits."""
 
 import json
 import pickle
@@ -37,7 +37,7 @@ def chosen(isa):
 
 
 def int8_product(a, weight, scale):
-    """a (rows, K) float32 times the int8 weight (N, K) transposed, in the arithmetic of QuantizedLSTM's notes."""
+    """Multiply a (rows, K) float32 by the int8 weight (N, K) transposed, as QuantizedLSTM's notes say."""
     total = np.zeros((len(a), len(weight)))
     for first in range(0, a.shape[1], 4096):
         part = a[:, first : first + 4096]
@@ -52,7 +52,7 @@ def int8_product(a, weight, scale):
 
 
 def int8_step(narrow, x, h, c):
-    """One step of a layer of one direction: (h, c) in float64."""
+    """Run one step of a layer of one direction; return (h, c) in float64."""
     stored = narrow.stored()
     z = int8_product(x, stored["weight_ih_l0"], stored["weight_ih_l0_scale"])
     z += int8_product(h, stored["weight_hh_l0"], stored["weight_hh_l0_scale"])
@@ -65,7 +65,7 @@ def int8_step(narrow, x, h, c):
 
 
 def assert_int8_steps(narrow, x, state):
-    """Each step against the emulation of it, begun from the layer's own state before it."""
+    """Compare each step with its emulation, started from the layer's own state before the step."""
     h, c = state
     for x_t in x:
         _, (h_next, c_next) = narrow(x_t[None], (h, c))
@@ -75,7 +75,7 @@ def assert_int8_steps(narrow, x, state):
         h, c = h_next, c_next
 
 
-# The arithmetic is what is stated
+# The documented arithmetic
 
 
 @every_set
@@ -109,7 +109,7 @@ def test_int8_takes_wide_inputs_in_segments(chosen, I):
 @every_set
 @pytest.mark.parametrize("scale", (1e-36, 1e-20, 1e-3, 30.0, 1e30))
 def test_int8_scales_rather_than_saturates(chosen, scale):
-    """States beyond [-1, 1], and inputs of any size: what is largest in a row decides."""
+    """Test states beyond [-1, 1] and inputs of any size: the scale comes from the largest value of a row."""
     narrow = LSTM(33, 17, seed=0).quantize("int8")
     x, (h, c) = random_case(narrow, 3, 5)
     h *= 40
@@ -117,7 +117,7 @@ def test_int8_scales_rather_than_saturates(chosen, scale):
 
 
 @every_set
-def test_int8_rows_of_zeros_and_of_all_but_nothing(chosen):
+def test_int8_rows_of_zeros_and_of_tiny_values(chosen):
     narrow = LSTM(33, 17, seed=0).quantize("int8")
     x, (h, c) = random_case(narrow, 2, 4)
     x[:, 0], h[:, 0] = 0, 0
@@ -143,7 +143,7 @@ def test_int8_with_and_without_vnni_agree_to_the_bit():
 @every_kind
 @pytest.mark.parametrize("extreme", (-127, 127))
 def test_extreme_products_do_not_saturate(chosen, kind, extreme):
-    """Every product as large as it can be: instructions that saturate in 16 bits would fail here."""
+    """Test the largest products, with which instructions that saturate in 16 bits would fail."""
     lstm = LSTM(1024, 17, bias=False, seed=0)
     weight = np.full((68, 1024), extreme / 127 / 1024)  # a power of two: bf16 holds it
     lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((68, 17))})
@@ -159,11 +159,11 @@ def test_extreme_products_do_not_saturate(chosen, kind, extreme):
 @every_kind
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 @pytest.mark.parametrize("lengths", (None, [7, 0, 1, 9, 7, 3], [0] * 6), ids=repr)
-def test_every_option_is_made_of_single_directions(chosen, kind, options, lengths):
-    """Layers, directions and lengths are those of float32: here put together from one-way layers, row by row."""
+def test_every_option_equals_its_single_directions(chosen, kind, options, lengths):
+    """Compare layers, directions and lengths with single-direction layers that run row by row."""
     narrow = LSTM(5, 17, seed=3, **options).quantize(kind)
     x, (h0, c0) = random_case(narrow, 9, 6)
-    if lengths is not None:  # what stands in the padding must not matter
+    if lengths is not None:  # the contents of padding must have no effect
         rows = x if narrow.batch_first else x.swapaxes(0, 1)
         for row, length in zip(rows, lengths, strict=True):
             row[length:] = np.nan
@@ -182,8 +182,8 @@ def test_every_option_is_made_of_single_directions(chosen, kind, options, length
         index = layer * narrow.num_directions + direction
         for row, length in enumerate([9] * 6 if lengths is None else lengths):
             one = np.s_[index : index + 1, row : row + 1]
-            told, (h, c) = single(inputs[:length, row : row + 1], (h0[one], c0[one]))
-            expected[layer][:length, row, direction * 17 : (direction + 1) * 17] = told[:, 0]
+            output, (h, c) = single(inputs[:length, row : row + 1], (h0[one], c0[one]))
+            expected[layer][:length, row, direction * 17 : (direction + 1) * 17] = output[:, 0]
             assert bits(h_n[one], c_n[one]) == bits(h, c)
     assert bits(y.swapaxes(0, 1) if narrow.batch_first else y) == bits(expected[-1])
 
@@ -247,7 +247,9 @@ def test_same_bits_alone_in_a_batch_and_padded(chosen, kind, B):
 @every_kind
 @pytest.mark.parametrize("threads", (2, 3))
 @pytest.mark.parametrize(
-    ("B", "options"), [(1, {}), (1, {"bidirectional": True}), (24, {"num_layers": 2})], ids=("team", "ways", "rows")
+    ("B", "options"),
+    [(1, {}), (1, {"bidirectional": True}), (24, {"num_layers": 2})],
+    ids=("team", "directions", "rows"),
 )
 def test_same_bits_with_several_threads(chosen, kind, threads, B, options):
     narrow = LSTM(100, 165, seed=0, **options).quantize(kind)
@@ -266,15 +268,15 @@ def test_same_bits_in_a_stepper_and_in_its_pickle(chosen, kind, B):
     x = np.random.default_rng(0).standard_normal((9, B, 5)).astype(np.float32)
     y, _ = model(x)
     stepper = model.stepper(B)
-    told = [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[:5]]
+    outputs = [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[:5]]
     stepper = pickle.loads(pickle.dumps(stepper))
-    told += [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[5:]]
-    assert bits(np.stack(told)) == bits(y)
+    outputs += [np.reshape(stepper.step(x_t if B > 1 else x_t[0]), (B, 4)) for x_t in x[5:]]
+    assert bits(np.stack(outputs)) == bits(y)
 
 
 @every_kind
-def test_blas_is_not_asked(kind):
-    """Engine "blas" has no product for narrow weights: they are the same on both engines."""
+def test_both_engines_give_the_same_bits(kind):
+    """Engine "blas" has no products for narrow weights, so both engines use the same kernels."""
     lstm = LSTM(5, 17, seed=0)
     results = []
     for engine in config.ENGINES:
@@ -343,7 +345,7 @@ def test_the_report_and_its_errors(kind, H):
 
 
 @every_kind
-def test_without_a_sample_it_is_standard_normal(kind):
+def test_the_default_sample_is_standard_normal(kind):
     for options in ({}, {"batch_first": True}, {"num_layers": 11}):
         lstm = LSTM(4, 6, seed=0, **options)
         report = lstm.quantize(kind).report
@@ -357,7 +359,7 @@ def test_without_a_sample_it_is_standard_normal(kind):
 
 @every_kind
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
-def test_the_parameters_are_what_the_weights_stand_for(kind, options):
+def test_parameters_are_the_widened_weights(kind, options):
     lstm = LSTM(5, 9, seed=0, **options)
     narrow = lstm.quantize(kind)
     assert narrow.parameters.keys() == lstm.parameters.keys()
@@ -369,10 +371,10 @@ def test_the_parameters_are_what_the_weights_stand_for(kind, options):
         largest = np.abs(array).max()
         assert np.abs(got - array).max() <= (0 if name.startswith("bias") else bound * largest)
     state = narrow.state_dict()
-    state["weight_ih_l0"][:] = 0  # the caller's to change
+    state["weight_ih_l0"][:] = 0  # a copy, which the caller may change
     assert narrow.parameters["weight_ih_l0"].any()
     twin = LSTM(5, 9, **options)
-    twin.load_state_dict(narrow.state_dict())  # and a way back to float32
+    twin.load_state_dict(narrow.state_dict())  # conversion back to float32
     assert bits(*twin.parameters.values()) == bits(*narrow.parameters.values())
     assert type(narrow)(**narrow.config).config == narrow.config
     assert repr(narrow).startswith("QuantizedLSTM(5, ")
@@ -386,7 +388,7 @@ def test_float32_weights_are_not_kept(kind):
 
 
 @every_kind
-def test_the_float32_layer_stays_as_it_was(kind):
+def test_a_narrow_layer_is_independent_of_the_float32_layer(kind):
     lstm = LSTM(5, 9, seed=0)
     before = bits(*lstm.parameters.values())
     y = lstm(np.ones((2, 5)))[0]
@@ -397,7 +399,7 @@ def test_the_float32_layer_stays_as_it_was(kind):
 
 
 @every_kind
-def test_nothing_can_be_trained(kind):
+def test_training_of_narrow_weights_is_refused(kind):
     x = np.ones((3, 2, 5), np.float32)
     narrow = LSTM(5, 9, seed=0).quantize(kind)
     model = Sequential(Linear(5, 5, seed=0), LSTM(5, 9, seed=0)).quantize(kind)
@@ -418,7 +420,7 @@ def test_nothing_can_be_trained(kind):
     assert bits(*narrow.stored().values(), *model.stored().values()) == before
 
 
-def test_what_is_refused():
+def test_errors_of_quantize():
     lstm = LSTM(3, 5, seed=0)
     with pytest.raises(ValueError, match="kind: expected 'bf16' or 'int8', got 'int4'"):
         lstm.quantize("int4")
@@ -451,14 +453,14 @@ def text_model():
 
 
 @every_kind
-def test_a_model_gets_narrow_lstms_and_keeps_the_rest(kind):
+def test_a_model_gets_narrow_lstms_and_keeps_the_other_layers(kind):
     model = text_model()
     tokens = np.arange(40).reshape(20, 2) % 7
     narrow = model.quantize(kind, tokens)
     assert [type(layer) for layer in narrow.layers] == [Embedding, QuantizedLSTM, Dropout, QuantizedLSTM, Linear]
     assert narrow.layers[0] is model.layers[0]
     assert list(narrow.report) == [1, 3]
-    assert [narrow.report[place]["sample"] for place in (1, 3)] == ["given, (20, 2, 5)", "given, (20, 2, 9)"]
+    assert [narrow.report[index]["sample"] for index in (1, 3)] == ["given, (20, 2, 5)", "given, (20, 2, 9)"]
     out, states = narrow(tokens)
     exact, exact_states = model(tokens)
     assert 0 < np.abs(out - exact).max() < 0.02
@@ -492,7 +494,7 @@ def test_narrow_weights_come_back_from_a_file(kind, suffix, make, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
-def test_nan_in_a_narrow_file_is_told(suffix, tmp_path):
+def test_nan_in_a_narrow_file_is_a_warning(suffix, tmp_path):
     if suffix == ".safetensors":
         pytest.importorskip("safetensors")
     narrow = LSTM(5, 9, seed=0).quantize("bf16")
@@ -507,7 +509,7 @@ def test_nan_in_a_narrow_file_is_told(suffix, tmp_path):
 
 
 @every_kind
-def test_arrays_of_another_kind_are_refused(kind):
+def test_arrays_of_another_dtype_are_refused(kind):
     lstm = LSTM(5, 9, seed=0)
     narrow = lstm.quantize(kind)
     before = bits(*narrow.stored().values())
@@ -523,10 +525,9 @@ def test_arrays_of_another_kind_are_refused(kind):
     assert bits(*narrow.stored().values()) == before
 
 
-def test_a_model_that_masks_is_measured_on_what_reaches_its_layers():
+def test_quantize_measures_each_lstm_on_its_masked_input():
     tokens = np.array([[1, 0, 2, 3], [0, 3, 4, 0]]).T
     model = Sequential(Embedding(6, 3, mask_zero=True, seed=0), LSTM(3, 4, seed=1), LSTM(4, 5, seed=2))
-    reaches = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[0]
-    assert (
-        model.quantize("int8", tokens).report[2]["layers"] == model.layers[2].quantize("int8", reaches).report["layers"]
-    )
+    inputs = model.layers[1](model.layers[0](tokens), mask=tokens != 0)[0]
+    expected = model.layers[2].quantize("int8", inputs).report["layers"]
+    assert model.quantize("int8", tokens).report[2]["layers"] == expected

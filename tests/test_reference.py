@@ -1,4 +1,4 @@
-"""The readable reference: against PyTorch, against its own formulas, and against finite differences."""
+"""The NumPy reference, compared with PyTorch and with its formulas."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def case(T=6, B=3, I=4, H=5):
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-def test_forward_is_its_step_repeated():
+def test_forward_equals_repeated_steps():
     x, h, c, *weights = case()
     y, h_n, c_n = reference.forward(x, h, c, *weights)
     for t in range(len(x)):
@@ -22,7 +22,7 @@ def test_forward_is_its_step_repeated():
     assert np.abs(c_n - c).max() < 1e-14
 
 
-def test_step_is_the_formulas():
+def test_step_agrees_with_the_formulas():
     x, h, c, weight_ih, weight_hh, bias = case(T=1, B=1)
     W = np.concatenate([weight_hh, weight_ih], axis=1)
     z = W @ np.concatenate([h[0], x[0, 0]]) + bias

@@ -1,4 +1,4 @@
-"""Seq2Seq: gradients, padding, translation against reading everything again, training by fit, files."""
+"""Seq2Seq: gradients, padding, translation compared with calls of the whole model, training by fit, files."""
 
 import json
 
@@ -22,7 +22,7 @@ def small_model(**options):
 
 
 def sharp_model(**options):
-    """With weights so large that everything matters."""
+    """Return a model with weights so large that every input changes the output."""
     model = small_model(hidden_size=16, **options)
     model.load_state_dict({name: 4 * array for name, array in model.parameters.items()})
     return model
@@ -51,15 +51,15 @@ def test_gradients(options):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_a_pair_is_the_same_in_any_company(score):
+def test_a_pair_gives_the_same_result_in_any_batch(score):
     model = sharp_model(score=score, num_layers=2)
     pairs, _ = teach(SOURCES, TARGETS, start=0, end=1)
     logits, _ = model(pairs)
     assert logits.shape == (4, 6, V)
     assert bits(model.forward(pairs)[0]) == bits(logits)
-    for row, (source, written) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        alone, _ = model(teach([source], [written], start=0, end=1)[0])
-        steps = len(written) + 1
+    for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
+        alone, _ = model(teach([source], [target], start=0, end=1)[0])
+        steps = len(target) + 1
         assert np.abs(logits[row, :steps] - alone[0, :steps]).max() < 1e-12
         assert not logits[row, steps:].any()
     wider = np.pad(pairs, ((0, 0), (0, 0), (0, 3)), constant_values=-1)
@@ -70,12 +70,12 @@ def test_a_pair_is_the_same_in_any_company(score):
     expected = model.backward(tape, dy).parameters
     dy[:, 6:] = np.nan
     dy[1, 6:] = np.nan
-    for name, array in model.backward(tape, dy).parameters.items():  # what belongs to padding is not read
+    for name, array in model.backward(tape, dy).parameters.items():  # gradients of padding are not read
         assert np.array_equal(array, expected[name])
 
 
-def by_reading_again(model, source, length):
-    """The likeliest tokens, each from the whole model."""
+def greedy_by_the_whole_model(model, source, length):
+    """Return the likeliest tokens, each from a call of the whole model."""
     tokens = []
     for _ in range(length):
         logits, _ = model(teach([source], [tokens], start=0, end=1)[0])
@@ -86,7 +86,7 @@ def by_reading_again(model, source, length):
 
 @pytest.mark.parametrize("num_layers", (1, 2))
 @pytest.mark.parametrize("score", SCORES)
-def test_translate_goes_on_as_the_whole_model_would(score, num_layers):
+def test_translate_agrees_with_the_whole_model(score, num_layers):
     model = sharp_model(score=score, num_layers=num_layers)
     bias = model.parameters["readout.bias"].copy()
     bias[1] = -np.inf  # never ends
@@ -94,13 +94,13 @@ def test_translate_goes_on_as_the_whole_model_would(score, num_layers):
     scores = set()
     for source in ([2, 3, 4, 5, 6], [6, 5], [3] * 9):
         (best,) = model.translate(source, start=0, end=1, beam_width=1, max_length=12)
-        assert best.tokens.tolist() == by_reading_again(model, source, 12)
+        assert best.tokens.tolist() == greedy_by_the_whole_model(model, source, 12)
         assert not best.ended
         scores.add(round(best.score, 6))
     assert len(scores) == 3
 
 
-def test_scores_of_a_beam_are_those_of_the_whole_model():
+def test_scores_of_a_beam_agree_with_the_whole_model():
     model = sharp_model()
     found = model.translate([2, 3, 4], start=0, end=1, beam_width=6, max_length=5)
     assert len(found) == 6
@@ -112,7 +112,7 @@ def test_scores_of_a_beam_are_those_of_the_whole_model():
         assert -mean * counted == pytest.approx(hypothesis.log_probability, rel=1e-9)
 
 
-def test_align_tells_where_the_decoder_looked():
+def test_align_returns_the_attention_weights():
     model = sharp_model()
     weights = model.align([2, 3, 4], [5, 6], start=0)
     assert weights.shape == (3, 3)
@@ -121,7 +121,7 @@ def test_align_tells_where_the_decoder_looked():
     assert model.align([2, 3, 4], [], start=0).shape == (1, 3)
 
 
-def test_fit_trains_it_and_resumes(tmp_path):
+def test_fit_trains_and_resumes(tmp_path):
     rng = np.random.default_rng(0)
     words = [rng.integers(2, V, rng.integers(1, 5)).tolist() for _ in range(600)]
     data = teach(words, [word[::-1] for word in words], start=0, end=1)
@@ -151,7 +151,7 @@ def test_fit_trains_it_and_resumes(tmp_path):
     assert bits(read(data[0])[0]) == bits(model(data[0])[0])
 
 
-def test_a_header_that_promises_too_much_is_refused(tmp_path):
+def test_a_file_header_with_too_large_sizes_is_refused(tmp_path):
     model = small_model()
     model._config["hidden_size"] = 10**7
     save(model, tmp_path / "model.npz")
@@ -173,7 +173,7 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
     ),
     ids=repr,
 )
-def test_a_hostile_configuration_is_one_error(change, message, tmp_path):
+def test_a_hostile_configuration_raises_one_error(change, message, tmp_path):
     model = small_model(dtype="float32")
     config = {"type": "Seq2Seq", **model.config}
     if isinstance(change, str):
@@ -186,7 +186,7 @@ def test_a_hostile_configuration_is_one_error(change, message, tmp_path):
         load(tmp_path / "model.npz")
 
 
-def test_initial_parameters_come_from_the_seed_and_config_builds_it_anew():
+def test_initial_parameters_come_from_the_seed_and_config_rebuilds_the_model():
     assert bits(*small_model().parameters.values()) == bits(*small_model().parameters.values())
     assert bits(*small_model().parameters.values()) != bits(*small_model(seed=1).parameters.values())
     model = small_model(num_layers=2, score="general")
@@ -247,7 +247,7 @@ def test_errors(call, error, message):
         call()
 
 
-def test_a_tape_knows_its_age():
+def test_a_tape_is_refused_after_a_change_of_parameters():
     model = small_model()
     logits, _, tape = model.forward(PAIRS)
     model.load_state_dict(model.state_dict())

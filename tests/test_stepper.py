@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from common import (
     TOLERANCE,
-    again_and_again,
     bits,
     every_dtype,
     every_implementation,
     every_packed,
     random_case,
+    repeated_calls,
     small_lstm,
 )
 
@@ -488,7 +488,7 @@ def busy():
     """(stepper, x, counts): a thread steps all the time, long steps without the GIL; `counts` of them are done."""
     lstm = LSTM(64, 256, seed=0)
     stepper, x = lstm.stepper(64), np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    with again_and_again(lambda: stepper.step(x)) as (counts, end):
+    with repeated_calls(lambda: stepper.step(x)) as (counts, end):
         yield lstm, stepper, x, counts, end
 
 

@@ -10,11 +10,11 @@ import pytest
 from common import (
     PATIENCE,
     TOLERANCE,
-    again_and_again,
     bits,
     every_dtype,
     every_implementation,
     every_packed,
+    repeated_calls,
     small_lstm,
 )
 
@@ -482,7 +482,7 @@ def busy():
     ids = [pool.join() for _ in range(64)]
     assert pool.join() == SPARE
     x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    with again_and_again(lambda: pool.step(ids, x)) as (counts, end):
+    with repeated_calls(lambda: pool.step(ids, x)) as (counts, end):
         yield pool, ids, x, counts, end
 
 

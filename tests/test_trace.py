@@ -15,7 +15,7 @@ from common import (
     reference_step,
     small_lstm,
 )
-from test_variants import begins, every_option, holes, lively
+from test_variants import every_option, random_mask, random_resets, with_large_weights
 
 from lstm_cy import LSTM, Dropout, Embedding, GateTrace, Linear, Masking, Readout, Sequential, reference
 from lstm_cy.trace import FIELDS, MOST_COLUMNS, MOST_TOKENS, visible
@@ -90,9 +90,9 @@ def steps_of(kind, lstm, T, B):
     if "lengths" in kind:
         steps["lengths"] = [T, 0, 3, T, 1, 5, T - 1][:B]
     if "mask" in kind:
-        steps["mask"] = holes(T, B, lstm.batch_first)
+        steps["mask"] = random_mask(T, B, lstm.batch_first)
     if "reset" in kind and forwards:
-        steps["reset"] = begins(T, B, lstm.batch_first)
+        steps["reset"] = random_resets(T, B, lstm.batch_first)
     return steps
 
 
@@ -104,7 +104,7 @@ every_kind_of_steps = pytest.mark.parametrize(
 @every_option
 @every_kind_of_steps
 def test_every_field_agrees_with_the_reference(options, kind):
-    assert_like_reference(lively(LSTM(5, 9, dtype="float64", seed=0, **options)), kind)
+    assert_like_reference(with_large_weights(LSTM(5, 9, dtype="float64", seed=0, **options)), kind)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def assert_identities(trace):
 @every_kind_of_steps
 def test_contributions_sum_to_the_cell(options, kind):
     options = {name: value for name, value in options.items() if name != "cell_clip"}
-    lstm = lively(LSTM(5, 9, dtype="float64", seed=0, **options))
+    lstm = with_large_weights(LSTM(5, 9, dtype="float64", seed=0, **options))
     x, state = random_case(lstm, 9, 7)
     for direction in range(lstm.num_directions):
         trace = lstm.trace(x, state, direction=direction, **steps_of(kind, lstm, 9, 7))
@@ -181,7 +181,7 @@ def test_contributions_sum_to_the_cell(options, kind):
 
 
 def test_contributions_with_cell_clip_sum_to_the_cell_without_clipping():
-    lstm = lively(LSTM(5, 9, dtype="float64", seed=0, cell_clip=0.5))
+    lstm = with_large_weights(LSTM(5, 9, dtype="float64", seed=0, cell_clip=0.5))
     x, state = random_case(lstm, 9, 7)
     trace = lstm.trace(x, state)
     before = np.concatenate([trace.initial_cell[None], trace.cell[:-1]])
@@ -199,7 +199,7 @@ def test_contributions_with_cell_clip_sum_to_the_cell_without_clipping():
 @every_option
 @pytest.mark.parametrize("kind", ("all", "lengths", "mask reset"))
 def test_a_trace_has_the_bits_of_a_call_and_of_forward(chosen, dtype, options, kind):
-    assert_bits(lively(LSTM(5, 33, dtype=dtype, seed=0, **options)), kind)
+    assert_bits(with_large_weights(LSTM(5, 33, dtype=dtype, seed=0, **options)), kind)
 
 
 @every_implementation
@@ -295,7 +295,7 @@ def test_a_trace_of_a_model_agrees_with_its_layers():
     model = Sequential(Embedding(9, 4, seed=0), LSTM(4, 6, 2, seed=0), Dropout(0.5), LSTM(6, 5, seed=1), Linear(5, 3))
     tokens = np.random.default_rng(0).integers(0, 9, (7, 3))
     states = [(h + 0.5, c - 0.5) for h, c in model(tokens)[1]]
-    steps = {"lengths": [7, 0, 3], "reset": begins(7, 3)}
+    steps = {"lengths": [7, 0, 3], "reset": random_resets(7, 3)}
     out, ends = model(tokens, states, **steps)
     hidden = [model.trace(tokens, states, layer=layer, **steps).hidden for layer in range(3)]
     assert [array.shape[-1] for array in hidden] == [6, 6, 5]

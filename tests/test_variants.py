@@ -1,6 +1,6 @@
 """Projection, peepholes, coupled gates, normalised gates, bounds, activations, mask and reset.
 
-That they mean what PyTorch, ONNX and Keras mean is also tested where their models are read.
+The tests of the file readers also compare them with PyTorch, ONNX and Keras.
 """
 
 import numpy as np
@@ -55,22 +55,22 @@ OPTIONS = (
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options))
 
 
-def lively(lstm):
-    """The layer with larger weights, so that bounds bind and gates differ; scales of normalised gates are not all 1."""
+def with_large_weights(lstm):
+    """Give a layer large random parameters, so that bounds are reached and gates differ; return it."""
     rng = np.random.default_rng(7)
     lstm.load_state_dict({name: 2 * rng.uniform(-1, 1, array.shape) for name, array in lstm.parameters.items()})
     return lstm
 
 
-def holes(T, B, batch_first=False):
-    """A mask with holes at the beginning, in the middle and at the end, and rows without and with nothing else."""
+def random_mask(T, B, batch_first=False):
+    """Return a mask that is False at some steps; row 0 is all True, the last row all False."""
     mask = np.random.default_rng(3).random((T, B)) < 0.6
     mask[:, 0] = True
     mask[:, -1] = False
     return mask.T if batch_first else mask
 
 
-def begins(T, B, batch_first=False):
+def random_resets(T, B, batch_first=False):
     reset = np.random.default_rng(4).random((T, B)) < 0.3
     reset[0, 0] = reset[-1, 0] = True
     return reset.T if batch_first else reset
@@ -80,7 +80,7 @@ def begins(T, B, batch_first=False):
 @every_dtype
 @every_option
 def test_every_option_agrees_with_the_reference(chosen, dtype, options):
-    lstm = lively(LSTM(5, 9, dtype=dtype, seed=0, **options))
+    lstm = with_large_weights(LSTM(5, 9, dtype=dtype, seed=0, **options))
     x, state = random_case(lstm, 12, 7)
     got = lstm(x, state)
     for array, expected in zip((got[0], *got[1]), reference_lstm(lstm, x, state), strict=True):
@@ -88,7 +88,7 @@ def test_every_option_agrees_with_the_reference(chosen, dtype, options):
 
 
 def step_options(draw):
-    """Which steps count, by what a call takes."""
+    """Draw T, B and the arguments of a call that choose valid steps and resets."""
     T, B = draw(st.integers(0, 6)), draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     steps = {}
@@ -104,7 +104,7 @@ def step_options(draw):
 
 @st.composite
 def cases(draw):
-    """(lstm, T, B, steps): any combination of options."""
+    """Draw (lstm, T, B, steps) with any combination of options."""
     directions = draw(st.sampled_from(("forward", "reverse", "bidirectional")))
     D = 2 if directions == "bidirectional" else 1
     T, B, steps = step_options(draw)
@@ -145,7 +145,7 @@ def test_any_combination_agrees_with_the_reference(case):
     y, (h_n, c_n) = lstm(x, state, **steps)
     with np.errstate(over="ignore", invalid="ignore"):
         exact = reference_lstm(lstm, x, state, **steps)
-    assume(all((np.abs(array) < 1e6).all() for array in exact))  # some layers blow up, and rounding with them
+    assume(all((np.abs(array) < 1e6).all() for array in exact))  # some layers overflow, and their rounding errors grow
     for array, expected in zip((y, h_n, c_n), exact, strict=True):
         assert largest_error(array, expected) <= 1e-11
     kept = lstm.forward(x, state, **steps)
@@ -153,7 +153,7 @@ def test_any_combination_agrees_with_the_reference(case):
 
 
 def assert_gradients(lstm, T, B, bound=1e-8, **steps):
-    """Against finite differences, where no value comes near a corner of a function."""
+    """Compare gradients with finite differences; no value is near a kink of a function."""
     x, (h0, c0) = random_case(lstm, T, B, seed=2)
     rng = np.random.default_rng(1)
     y, (h_n, c_n), tape = lstm.forward(x, (h0, c0), **steps)
@@ -169,7 +169,7 @@ def assert_gradients(lstm, T, B, bound=1e-8, **steps):
         return (y * dy).sum() + (h_n * dh).sum() + (c_n * dc).sum()
 
     for name, array in {"x": x, "h0": h0, "c0": c0, **parameters}.items():
-        expected = finite_difference(loss, array, 1e-5)  # small, for there are corners
+        expected = finite_difference(loss, array, 1e-5)  # small, because functions have kinks
         assert largest_error(got[name], expected) <= bound or np.abs(got[name] - expected).max() <= 1e-10, name
 
 
@@ -181,16 +181,16 @@ def test_gradients_against_finite_differences(options, steps):
     lstm = LSTM(2, 4, dtype="float64", seed=5, **options)
     valid = {"lengths": [4, 0, 3]} if steps == "lengths" else {}
     if steps == "mask":
-        valid = {"mask": holes(4, 3, lstm.batch_first)}
+        valid = {"mask": random_mask(4, 3, lstm.batch_first)}
     assert_gradients(lstm, 4, 3, **valid)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-@pytest.mark.parametrize("place", (0, 1, 2))
-def test_the_slope_of_every_activation(name, place):
+@pytest.mark.parametrize("index", (0, 1, 2))
+def test_gradient_of_every_activation(name, index):
     activations = ["sigmoid", "tanh", "tanh"]
-    # numbers of their own, and none at whose corner a case below stands
-    activations[place] = (name, *(0.61, 0.37)[: ARGUMENTS.get(name, 0)])
+    # different numbers, with which no value of the cases below is at a kink
+    activations[index] = (name, *(0.61, 0.37)[: ARGUMENTS.get(name, 0)])
     lstm = LSTM(2, 4, dtype="float64", seed=5, activations=activations)
     assert_gradients(lstm, 4, 3)
 
@@ -199,28 +199,28 @@ def test_the_slope_of_every_activation(name, place):
 @pytest.mark.parametrize("options", ({}, {"proj_size": 2, "num_layers": 2}, {"peepholes": True}), ids=repr)
 def test_gradients_with_resets(options, steps):
     lstm = LSTM(2, 4, dtype="float64", seed=5, **options)
-    valid = {"lengths": [5, 0, 3]} if steps == "lengths" else {"mask": holes(5, 3)} if steps == "mask" else {}
-    assert_gradients(lstm, 5, 3, reset=begins(5, 3), **valid)
+    valid = {"lengths": [5, 0, 3]} if steps == "lengths" else {"mask": random_mask(5, 3)} if steps == "mask" else {}
+    assert_gradients(lstm, 5, 3, reset=random_resets(5, 3), **valid)
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @every_dtype
 @pytest.mark.parametrize("options", ({}, {"bidirectional": True, "num_layers": 2}, {"bias": False}), ids=repr)
-def test_projection_is_that_of_pytorch(dtype, options):
+def test_projection_agrees_with_pytorch(dtype, options):
     torch = pytest.importorskip("torch")
     lstm = LSTM(7, 13, proj_size=5, dtype=dtype, seed=0, **options)
     twin = torch_twin(torch, lstm)
     x, state = random_case(lstm, 9, 4)
     y, (h_n, c_n), tape = lstm.forward(x, state)
-    x_there = torch.tensor(x, requires_grad=True)
-    y_there, (h_there, c_there) = twin(x_there, tuple(map(torch.tensor, state)))
+    torch_x = torch.tensor(x, requires_grad=True)
+    torch_y, (torch_h, torch_c) = twin(torch_x, tuple(map(torch.tensor, state)))
     tolerance = 2e-6 if dtype == "float32" else 1e-13
-    for got, expected in zip((y, h_n, c_n), (y_there, h_there, c_there), strict=True):
+    for got, expected in zip((y, h_n, c_n), (torch_y, torch_h, torch_c), strict=True):
         assert np.abs(got - expected.detach().numpy()).max() <= tolerance
     dy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
-    (y_there * torch.tensor(dy)).sum().backward()
+    (torch_y * torch.tensor(dy)).sum().backward()
     gradients = lstm.backward(tape, dy)
-    assert largest_error(gradients.x, x_there.grad) <= 5 * tolerance
+    assert largest_error(gradients.x, torch_x.grad) <= 5 * tolerance
     for name, parameter in twin.named_parameters():
         assert largest_error(gradients.parameters[name], parameter.grad) <= 5 * tolerance
 
@@ -228,7 +228,7 @@ def test_projection_is_that_of_pytorch(dtype, options):
 @every_dtype
 @pytest.mark.parametrize("entry", ACTIVATIONS, ids=str)
 def test_activations_over_the_whole_range(dtype, entry):
-    """A layer whose output is the activation of its input."""
+    """Test each activation by a layer whose output is the activation of its input."""
     identity = ("affine", 1, 0)
     lstm = LSTM(1, 1, bias=False, activations=(("affine", 0, 1), identity, entry), dtype=dtype)
     weights = {name: np.zeros(array.shape) for name, array in lstm.parameters.items()}
@@ -246,9 +246,9 @@ def test_activations_over_the_whole_range(dtype, entry):
 @every_packed
 @every_dtype
 @every_option
-def test_same_bits(chosen, dtype, options):
-    """Alone or in a batch, padded or not, on several threads, whole or in chunks or by steps."""
-    lstm = lively(LSTM(5, 33, dtype=dtype, seed=0, **options))
+def test_batching_padding_threads_and_steps_give_the_same_bits(chosen, dtype, options):
+    """Compare a row alone and in a batch, with padding, on several threads, in chunks and by steps."""
+    lstm = with_large_weights(LSTM(5, 33, dtype=dtype, seed=0, **options))
     T, B = 9, 7
     x, state = random_case(lstm, T, B)
     y, final = lstm(x, state)
@@ -276,19 +276,19 @@ def test_same_bits(chosen, dtype, options):
 
 
 @every_implementation
-def test_a_bound_that_never_binds_changes_no_bit(chosen):
+def test_a_bound_that_is_never_reached_changes_no_bit(chosen):
     plain, bounded = (LSTM(5, 33, 2, seed=0, clip=clip) for clip in (None, 1e30))
     x, state = random_case(plain, 9, 7)
     assert bits(plain(x, state)[0]) == bits(bounded(x, state)[0])
 
 
 @every_option
-def test_mask_holds_the_state_and_zeroes_the_output(options):
+def test_mask_keeps_the_state_and_zeroes_the_output(options):
     lstm = LSTM(3, 9, dtype="float64", seed=1, **options)
     T, B = 9, 5
     x, state = random_case(lstm, T, B)
-    mask = holes(T, B, lstm.batch_first)
-    x = np.where(mask[..., None], x, np.nan)  # what is masked is never read
+    mask = random_mask(T, B, lstm.batch_first)
+    x = np.where(mask[..., None], x, np.nan)  # masked steps are never read
     y, (h_n, c_n) = lstm(x, state, mask=mask)
     assert not y[~mask].any()
     if lstm.batch_first:
@@ -297,13 +297,13 @@ def test_mask_holds_the_state_and_zeroes_the_output(options):
         valid = mask[:, row]
         own = [part[:, row : row + 1] for part in state]
         alone = x[valid, row][:, None]
-        told, final = lstm(alone.swapaxes(0, 1) if lstm.batch_first else alone, own)
-        assert np.array_equal(y[valid, row], told.reshape(-1, lstm.output_size))
+        output, final = lstm(alone.swapaxes(0, 1) if lstm.batch_first else alone, own)
+        assert np.array_equal(y[valid, row], output.reshape(-1, lstm.output_size))
         for got, expected in zip((h_n, c_n), final, strict=True):
             assert np.array_equal(got[:, row], expected[:, 0])
 
 
-def test_left_padding_is_a_mask():
+def test_a_mask_supports_left_padding():
     lstm = small_lstm()
     x, _ = random_case(lstm, 6, 2)
     mask = np.ones((6, 2), bool)
@@ -316,7 +316,7 @@ def test_left_padding_is_a_mask():
 
 @pytest.mark.parametrize("options", ({}, {"num_layers": 2}, {"proj_size": 2}, {"peepholes": True}), ids=repr)
 @pytest.mark.parametrize("threads", (1, 2))
-def test_reset_begins_a_row_anew(options, threads):
+def test_reset_restarts_a_row_from_a_zero_state(options, threads):
     lstm = LSTM(3, 9, seed=1, **options)
     x, state = random_case(lstm, 9, 3)
     reset = np.zeros((9, 3), bool)
@@ -324,12 +324,12 @@ def test_reset_begins_a_row_anew(options, threads):
     y, (h_n, c_n) = lstm(x, state, reset=reset, threads=threads)
     assert bits(y[:, 0]) == bits(lstm(x[:, 0], [part[:, 0] for part in state])[0])
     assert bits(y[:4, 1]) == bits(lstm(x[:4, 1], [part[:, 1] for part in state])[0])
-    anew, (h_anew, c_anew) = lstm(x[4:, 1])
-    assert bits(y[4:, 1], h_n[:, 1], c_n[:, 1]) == bits(anew, h_anew, c_anew)
+    fresh, (h_fresh, c_fresh) = lstm(x[4:, 1])
+    assert bits(y[4:, 1], h_n[:, 1], c_n[:, 1]) == bits(fresh, h_fresh, c_fresh)
     assert bits(y[:, 2]) == bits(lstm(x[:, 2])[0])
 
 
-def test_reset_on_steps_that_are_masked_takes_effect_later():
+def test_reset_on_masked_steps_takes_effect_at_the_next_valid_step():
     lstm = small_lstm()
     x, state = random_case(lstm, 5, 2)
     mask = np.array([[1, 1], [0, 1], [1, 0], [1, 0], [1, 0]], bool)
@@ -341,7 +341,7 @@ def test_reset_on_steps_that_are_masked_takes_effect_later():
     assert not c_n[:, 1].any()
 
 
-def test_one_sequence_takes_flags_without_rows():
+def test_one_sequence_takes_flags_without_a_batch_axis():
     lstm = small_lstm()
     x = random_case(lstm, 5, 1)[0][:, 0]
     mask = np.array([True, False, True, True, False])
@@ -350,19 +350,19 @@ def test_one_sequence_takes_flags_without_rows():
     assert np.array_equal(y[2:4], lstm(x[2:4])[0])
 
 
-def test_steps_that_all_count_change_no_bit():
+def test_a_mask_of_true_and_no_resets_change_no_bit():
     lstm = small_lstm(num_layers=2)
     x, state = random_case(lstm, 6, 3)
     flags = np.ones((6, 3), bool)
     assert bits(lstm(x, state, mask=flags, reset=~flags)[0]) == bits(lstm(x, state)[0])
 
 
-def test_a_sequential_passes_them_on():
+def test_a_sequential_passes_mask_and_reset_to_its_lstms():
     lstm = small_lstm(num_layers=2)
     head = Linear(5, 2, seed=0)
     model = Sequential(lstm, head)
     x, _ = random_case(lstm, 6, 3)
-    steps = {"mask": holes(6, 3), "reset": begins(6, 3)}
+    steps = {"mask": random_mask(6, 3), "reset": random_resets(6, 3)}
     expected = head(lstm(x, **steps)[0])
     assert np.array_equal(model(x, **steps)[0], expected)
     assert np.array_equal(model.forward(x, **steps)[0], expected)
@@ -370,7 +370,7 @@ def test_a_sequential_passes_them_on():
 
 @pytest.mark.parametrize("kind", ("bf16", "int8"))
 @every_option
-def test_narrow_weights(kind, options):
+def test_narrow_weights_with_every_option(kind, options):
     lstm = LSTM(5, 33, seed=0, **options)
     narrow = lstm.quantize(kind)
     x, state = random_case(lstm, 9, 3)
@@ -378,7 +378,7 @@ def test_narrow_weights(kind, options):
     assert 0 < np.abs(y - got).max() < 0.2 * np.abs(y).max()
 
 
-def test_gates_of_a_coupled_layer_that_are_not_computed_are_ignored():
+def test_weights_of_a_gate_that_coupling_replaces_are_ignored():
     for coupled, row in (("f=1-i", 1), ("i=1-f", 0)):
         lstm = small_lstm(coupled_gates=coupled, peepholes=True)
         x, _ = random_case(lstm, 4, 2)
@@ -390,7 +390,7 @@ def test_gates_of_a_coupled_layer_that_are_not_computed_are_ignored():
         assert np.array_equal(before, lstm(x)[0])
 
 
-def test_the_configuration_builds_the_layer_anew():
+def test_the_configuration_rebuilds_the_layer():
     for options in OPTIONS:
         lstm = LSTM(5, 9, seed=0, **options)
         again = LSTM(**lstm.config)
@@ -400,7 +400,7 @@ def test_the_configuration_builds_the_layer_anew():
         assert bits(again(x, state)[0]) == bits(lstm(x, state)[0])
 
 
-def test_from_gates_takes_what_changes_the_cell():
+def test_from_gates_takes_cell_options():
     gates = {name: (np.ones((2, 5)), np.zeros(2)) for name in ("forget", "input", "candidate", "output")}
     lstm = LSTM.from_gates(**gates, coupled_gates="f=1-i", cell_clip=0.5)
     assert (lstm.coupled_gates, lstm.cell_clip) == ("f=1-i", 0.5)

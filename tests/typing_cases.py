@@ -1,6 +1,6 @@
-"""What mypy makes of public calls. Nobody runs this file: `mypy` checks it with the package.
+"""Public calls with the types that mypy must infer. This file is not run: `mypy` checks it with the package.
 
-A call that must be refused has an ignore, which mypy reports where there is nothing to ignore.
+A call that mypy must refuse has an ignore comment; mypy reports an ignore comment that is not needed.
 """
 
 from collections.abc import Iterator
