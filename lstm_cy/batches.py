@@ -69,7 +69,7 @@ def pad(sequences: Iterable[ArrayLike], *, batch_first: bool = False) -> tuple[A
     if not arrays:
         raise ValueError("sequences: expected at least one, got none")
     lengths = np.array([len(array) for array in arrays], dtype=np.intp)
-    filled = [array for array in arrays if len(array)] or arrays  # an empty list has no dtype of its own
+    filled = [array for array in arrays if len(array)] or arrays  # the dtype of an empty list has no meaning
     x = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), np.result_type(*filled))
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array

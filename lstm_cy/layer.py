@@ -237,7 +237,7 @@ class Layer:
         return given
 
     def replace_parameters(self, arrays: Mapping[str, Array]) -> None:
-        """Replace parameters by the given arrays themselves, without a copy where it is safe; for optimizers.
+        """Replace parameters by the given arrays, without a copy if that is safe; for optimizers.
 
         Parameters
         ----------
@@ -315,7 +315,7 @@ class Layer:
             array.flags.writeable = False
             views[name] = array.view()  # a view cannot be made writable, because its base is not
         parameters = {**self._parameters, **views}
-        # In one operation: a thread that copies the layer meanwhile gets parameters and packed weights that match.
+        # One operation, so that a thread that copies the layer meanwhile gets matching parameters and packed weights.
         self.__dict__.update(_parameters=parameters, **self._packed(parameters))
 
     def _packed(self, parameters: Parameters) -> dict[str, Any]:
@@ -330,16 +330,16 @@ class Layer:
         """Return a tape's content; raise unless this layer made it with `current`, the layer's present `made_with`."""
         name = type(self).__name__
         if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected what {name}.forward returned, got {type(tape).__name__}")
+            raise TypeError(f"tape: expected a tape of {name}.forward, got {type(tape).__name__}")
         kind, config, made_with, content = tape._held
         if kind is not type(self):
-            raise TypeError(f"tape: expected what {name}.forward returned, got that of {kind.__name__}")
+            raise TypeError(f"tape: expected a tape of {name}.forward, got one of {kind.__name__}.forward")
         if made_with is not current and config is self._config:
             raise RuntimeError(
                 "tape: the parameters have changed since the forward pass that made it; run forward again"
             )
         if made_with is not current or config != self._config:
-            raise ValueError(f"tape: expected what this {name}'s forward returned, got that of another {name}")
+            raise ValueError(f"tape: expected a tape of this {name}, got one of another {name}")
         return content
 
     def __copy__(self) -> Self:

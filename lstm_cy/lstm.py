@@ -849,7 +849,7 @@ class Batch:
             self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
 
     def set_reset(self, reset: ArrayLike) -> None:
-        """Zero states before the steps where `reset` is True; a reset on a masked step acts on the next valid one."""
+        """Zero states before the steps where `reset` is True; on a masked step this waits for the next valid one."""
         resets = self._by_row("reset", reset)
         _, _, _, steps, _ = self.order
         if steps is not None:

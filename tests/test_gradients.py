@@ -130,8 +130,8 @@ def test_gradients_of_a_model():
         assert_close(named[name], finite_difference(lambda: run()[0], array), name)
 
 
-# Sums of many nearly equal terms. A plain float32 sum rounds in the same direction each time, and its error is 1e-4 to
-# 4e-3. Partial sums that are added with compensation of their rounding have an error of 2e-5.
+# Sums of many nearly equal terms. One float32 sum rounds in the same direction each time; its error is 1e-4 to 4e-3.
+# Partial sums, added with compensation of their rounding errors, have an error of 2e-5.
 
 
 def long_sequence(dtype):

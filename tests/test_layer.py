@@ -391,7 +391,7 @@ def made(kind):
 @pytest.mark.parametrize("wrong", (None, (), (1, 2), [], 3, "tape", {}))
 def test_objects_other_than_tapes_are_refused(kind, wrong):
     layer, _, dy = made(kind)
-    with pytest.raises(TypeError, match=f"tape: expected what {kind}.forward returned, got {type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=f"tape: expected a tape of {kind}.forward, got {type(wrong).__name__}"):
         layer.backward(wrong, dy)
 
 
@@ -400,7 +400,7 @@ def test_the_tape_of_another_type_is_refused(kind):
     layer, _, dy = made(kind)
     for other in CASES:
         if other != kind:
-            with pytest.raises(TypeError, match=f"tape: expected what {kind}.forward returned, got that of {other}"):
+            with pytest.raises(TypeError, match=f"tape: expected a tape of {kind}.forward, got one of {other}"):
                 layer.backward(made(other)[1], dy)
 
 
@@ -408,7 +408,7 @@ def test_the_tape_of_another_type_is_refused(kind):
 def test_the_tape_of_another_layer_is_refused(kind):
     make, _ = CASES[kind]
     _, tape, dy = made(kind)
-    with pytest.raises(ValueError, match="tape: expected what this .*'s forward returned, got that of another"):
+    with pytest.raises(ValueError, match="tape: expected a tape of this .*, got one of another"):
         make().backward(tape, dy)
 
 
@@ -427,7 +427,7 @@ def test_the_tape_of_another_layer_is_refused(kind):
 )
 def test_the_tape_of_a_layer_with_other_options_is_refused(one, other):
     out, *_, tape = one.forward([[1, 4]] if isinstance(one, Embedding) else X)
-    with pytest.raises(ValueError, match="tape: expected what this .*'s forward returned, got that of another"):
+    with pytest.raises(ValueError, match="tape: expected a tape of this .*, got one of another"):
         other.backward(tape, np.ones_like(out))
 
 

@@ -463,7 +463,7 @@ def test_sequential_ending_in_an_lstm_has_gradients_from_final_states():
         (lambda: Embedding(3, 2)([0.0]), TypeError, "tokens: expected integers"),
         (lambda: Dropout().forward(np.zeros(3, int)), TypeError, "x: expected an array of floats"),
         (lambda: model_of()(np.zeros((2, 2), int), [None]), ValueError, "states: expected a list of 2"),
-        (lambda: model_of().backward(None), TypeError, "tape: expected what Sequential.forward returned"),
+        (lambda: model_of().backward(None), TypeError, "tape: expected a tape of Sequential.forward"),
         (
             lambda: model_of().backward(model_of().forward(np.zeros((2, 2), int))[2]),
             ValueError,

@@ -438,7 +438,7 @@ def test_training_errors():
     y, (h_n, c_n), tape = lstm.forward(x)
     with pytest.raises(TypeError, match="rng"):
         lstm.forward(x, rng="seed")
-    with pytest.raises(TypeError, match="tape: expected what LSTM.forward returned, got list"):
+    with pytest.raises(TypeError, match="tape: expected a tape of LSTM.forward, got list"):
         lstm.backward([], y)
     for arguments in ((), (None, (None, None))):
         with pytest.raises(ValueError, match="dy, dstate: expected at least one"):
