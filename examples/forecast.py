@@ -1,9 +1,9 @@
-"""Forecast the next day of an hourly series, and see how far it beats repeating yesterday.
+"""Forecast the next day of an hourly series, and compare it with repeating yesterday.
 
     python examples/forecast.py [--epochs 30]
 
-The series is made here: a daily and a weekly rhythm whose strength drifts, with noise. A one-layer LSTM reads a week
-hour by hour and predicts each next hour; then it goes on alone for a day, fed with its own predictions.
+The series is generated: a daily and a weekly rhythm whose strength drifts, with noise. A one-layer LSTM reads a week
+hour by hour and predicts each next hour; then it continues for a day on its own predictions.
 """
 
 import argparse
@@ -16,7 +16,7 @@ DAY, WEEK = 24, 7 * 24
 
 
 def make_series(rows, steps, rng):
-    """(steps, rows, 1): each row another house, say, with its own rhythm."""
+    """Return series (steps, rows, 1); each row, for instance a house, has its own rhythm."""
     hours = np.arange(steps)[:, np.newaxis]
     phase, weight = rng.uniform(0, 24, (2, rows))
     drift = 1 + 0.3 * np.sin(hours / rng.uniform(200, 400, rows))
@@ -30,7 +30,7 @@ def build_model(hidden, seed):
 
 
 def forecast(model, past, hours):
-    """The `hours` after `past` (steps, rows, 1): each prediction is the next input."""
+    """Predict the `hours` after `past` (steps, rows, 1): each prediction is the next input."""
     out, states = model(past)
     predictions = [out[-1:]]
     for _ in range(hours - 1):

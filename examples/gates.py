@@ -1,11 +1,11 @@
-"""Seeing what an LSTM remembers: the pictures of docs/gates.md, from models trained here and now.
+"""Show what an LSTM remembers: train models and draw the pictures of docs/gates.md.
 
     python -m examples.gates --output docs/images
 
-First a riddle: a letter passes by among dots, and at the question mark the model must tell which it was. It needs the
-whole reader: note the letter down, keep it while nothing happens, tell it when asked, drop it for the next one. Then a
-model that reads Python's own sources, character by character: `--text-model` takes one of `lstm-cy train`, or trains it
-there first. Needs matplotlib.
+The first model solves riddles: a letter appears among dots, and at the question mark the model must name it. This needs
+all gates: write the letter, keep it during the dots, output it at the question mark, erase it for the next one. The
+second model reads Python's own sources, character by character: `--text-model` is a model of `lstm-cy train`, which is
+trained first if the file does not exist. Needs matplotlib.
 """
 
 import argparse
@@ -25,8 +25,10 @@ SOURCE = 'def greet(self, name):\n    """Say hello."""\n    print("hello, " + na
 
 
 def riddles(rng, longest, B=32):
-    """(tokens, answers), (T, B), with up to `longest` dots before a question mark: at that the answer is the number of
-    the letter, elsewhere 0."""
+    """Return (tokens, answers), (T, B), with up to `longest` dots before a question mark.
+
+    At a question mark the answer is the number of the letter, at other steps 0.
+    """
     T = 2 * longest
     lines, answers = [], np.zeros((T, B), int)
     for row in range(B):
@@ -41,15 +43,15 @@ def riddles(rng, longest, B=32):
 
 
 def lessons(rng, longest):
-    """An epoch of riddles. Of the steps where there is nothing to tell one in twenty counts: they are so many."""
+    """Yield an epoch of riddles. Only one in twenty of the steps with answer 0 counts, because they are so many."""
     for _ in range(50):
         x, answers = riddles(rng, longest)
-        passed_over = (answers == 0) & (rng.random(answers.shape) < 0.95)
-        yield x, np.where(passed_over, IGNORE_INDEX, answers)
+        ignored = (answers == 0) & (rng.random(answers.shape) < 0.95)
+        yield x, np.where(ignored, IGNORE_INDEX, answers)
 
 
 def train_on_riddles(epochs, longest):
-    """A model that solves them, and the share of question marks that it answers rightly."""
+    """Return a trained model, and the share of question marks that it answers correctly."""
     rng = np.random.default_rng(0)
     model = Sequential(
         Embedding(len(VOCABULARY), 6, seed=1),
@@ -70,7 +72,7 @@ def train_on_riddles(epochs, longest):
 
 
 def text_model(path):
-    """The character model at `path`, trained there if it is not; and its vocabulary."""
+    """Return the character model at `path` and its vocabulary; train it if the file does not exist."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         lstm_cy(["train", "--limit-characters=3000000", "--hidden=160", "--epochs=1", "--lr=0.01", f"--output={path}"])
@@ -79,21 +81,21 @@ def text_model(path):
 
 
 def draw(trace, path, tokens, **options):
-    """Save a picture of a trace, and say what is in it."""
+    """Save a picture of a trace, and print its report."""
     trace.plot(tokens, **options).savefig(path, dpi=80)
     print(f"\n{path}\n{trace.report(tokens, units=3)}")
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("."), metavar="FOLDER", help="where the pictures go")
-    parser.add_argument("--epochs", type=int, default=30, help="of training on riddles")
-    parser.add_argument("--longest", type=int, default=24, help="most dots before a riddle's question mark")
+    parser.add_argument("--output", type=Path, default=Path("."), metavar="FOLDER", help="folder of the pictures")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of training on riddles")
+    parser.add_argument("--longest", type=int, default=24, help="largest number of dots before a question mark")
     parser.add_argument("--text-model", type=Path, default=Path("build/gates-text.npz"), metavar="MODEL")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     model, right = train_on_riddles(options.epochs, options.longest)
-    print(f"{100 * right:.1f} % of the question marks answered rightly")
+    print(f"{100 * right:.1f} % of the question marks answered correctly")
     trace = model.trace(VOCABULARY.encode(RIDDLE))
     draw(
         trace,

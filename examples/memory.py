@@ -1,11 +1,11 @@
-"""How long an LSTM remembers, beside a plain recurrent network of the same size: three classic tasks, measured.
+"""Measure how long an LSTM and a plain recurrent network of the same size remember, on three classic tasks.
 
     python -m examples.memory --plot memory.png                       everything, docs/memory.md
     python -m examples.memory --tasks adding --spans 400 --models rnn lstm-chrono-closed
 
 Each run trains one model on one task until it is solved or the steps are used up; every step draws new sequences. The
-results are written to a JSON file after each run: interrupted with Ctrl-C, the same command goes on from there, and
-once all is measured it only tells the tables. The picture needs matplotlib.
+results are written to a JSON file after each run: after Ctrl-C the same command continues from there, and once
+everything is measured it only prints the tables. The picture needs matplotlib.
 """
 
 import argparse
@@ -24,10 +24,10 @@ import numpy as np
 from lstm_cy import LSTM, Adam, Linear, Readout, Sequential, cross_entropy, fit, mse, set_num_threads
 from lstm_cy.losses import IGNORE_INDEX
 
-LETTERS = 8  # there are so many different things to remember in copying and recall
+LETTERS = 8  # size of the alphabet in copying and recall
 COPIED = 3  # letters to copy
-HELD_OUT = 512  # sequences that a model is judged by
-EPOCH = 50  # steps from one look at them to the next
+HELD_OUT = 512  # sequences for the score
+EPOCH = 50  # steps from one score to the next
 POINTS = 60  # distances at which the gradient is measured
 RECIPE = {"hidden": 32, "batch": 32, "clip_norm": 1.0}
 
@@ -36,8 +36,11 @@ RECIPE = {"hidden": 32, "batch": 32, "clip_norm": 1.0}
 
 
 def adding(span, B, rng):
-    """The sum of two marked numbers of `span`, one in each half (Hochreiter and Schmidhuber, Long short-term memory,
-    1997). Who always says 1, the mean, is wrong by 1/6, the variance."""
+    """Draw the adding task: the sum of two marked numbers of `span`, one in each half.
+
+    Hochreiter and Schmidhuber, Long short-term memory, 1997. The constant prediction 1, the mean, has the error 1/6,
+    the variance.
+    """
     rows, half = np.arange(B), span // 2
     places = np.stack([rng.integers(0, half, B), rng.integers(half, span, B)])
     x = np.stack([rng.random((span, B)), np.zeros((span, B))], axis=-1)
@@ -46,7 +49,7 @@ def adding(span, B, rng):
 
 
 def copying(span, B, rng):
-    """A few letters, `span` blanks, then as many question marks: the letters are to be told again in their order."""
+    """Draw the copying task: a few letters, `span` blanks, then a question mark for each letter, to be repeated."""
     letters = rng.integers(0, LETTERS, (COPIED, B))
     blanks, questions = np.full((span, B), LETTERS), np.full((COPIED, B), LETTERS + 1)
     ignored = np.full((COPIED + span, B), IGNORE_INDEX)
@@ -54,7 +57,7 @@ def copying(span, B, rng):
 
 
 def recall(span, B, rng):
-    """One letter, then noise from another alphabet: which letter was it, `span` steps ago?"""
+    """Draw the recall task: one letter, then `span` steps of noise from another alphabet; the target is the letter."""
     letter, noise = rng.integers(0, LETTERS, (1, B)), rng.integers(LETTERS, 2 * LETTERS, (span, B))
     return one_hot([letter, noise], 2 * LETTERS), letter[0]
 
@@ -64,19 +67,19 @@ def one_hot(parts, size):
 
 
 class Task(NamedTuple):
-    """A task, and how models are judged by it."""
+    """A task, and its score of a model."""
 
     draw: object
     inputs: int
     outputs: int
-    every_step: bool  # there is a target for each step, not only one at the end
+    every_step: bool  # whether each step has a target, not only the last
     loss: object
     measure: str
-    baseline: float  # of who remembers nothing
+    baseline: float  # the score without memory
     solved: float
 
     def score(self, model, x, target):
-        """Mean squared error, or the share of right answers."""
+        """Return the mean squared error, or the share of right answers."""
         prediction, _ = model(x)
         if self.loss is mse:
             return mse(prediction, target)[0]
@@ -98,21 +101,21 @@ TASKS = {
 
 
 def tanh_rnn(input_size, hidden_size, *, orthogonal=False, dtype="float32", seed=None):
-    """A plain recurrent network, h = tanh(W x + U h + b), as an LSTM whose gates are stuck.
+    """Return a plain recurrent network, h = tanh(W x + U h + b), as an LSTM with constant gates.
 
-    All is written, nothing is kept, all is told: i = o = 1, f = 0, and the candidate has no tanh of its own. The hard
-    sigmoid is flat where the gates stand, so that no gradient reaches them and training leaves them there. W, U and b
-    are drawn as PyTorch's RNN draws them; `orthogonal` takes for U a random orthogonal matrix, which carries gradients
-    furthest as long as tanh is nearly linear (Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics
-    of learning in deep linear neural networks, 2014).
+    The gates are i = o = 1 and f = 0, and the candidate activation is the identity. The hard sigmoid is flat at these
+    values, so no gradient reaches the gates and training does not change them. W, U and b are drawn as in PyTorch's
+    RNN; with `orthogonal` U is a random orthogonal matrix, which keeps gradients longest as long as tanh is nearly
+    linear (Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks, 2014).
     """
     rng = np.random.default_rng(seed)
     H = hidden_size
     layer = LSTM(input_size, H, activations=("hardsigmoid", "affine", "tanh"), forget_bias=0.0, dtype=dtype, seed=rng)
     parameters = layer.state_dict()
     for name, array in parameters.items():
-        for gate, stuck in ((0, 10.0), (1, -10.0), (3, 10.0)):
-            array[gate * H : (gate + 1) * H] = stuck if name == "bias_ih_l0" else 0
+        for gate, bias in ((0, 10.0), (1, -10.0), (3, 10.0)):
+            array[gate * H : (gate + 1) * H] = bias if name == "bias_ih_l0" else 0
     if orthogonal:
         Q, R = np.linalg.qr(rng.standard_normal((H, H)))
         parameters["weight_hh_l0"][2 * H : 3 * H] = Q * np.sign(np.diag(R))
@@ -121,8 +124,11 @@ def tanh_rnn(input_size, hidden_size, *, orthogonal=False, dtype="float32", seed
 
 
 def closed(layer):
-    """The layer with the forget gates' bias taken off the input gates': who keeps for long must write rarely, or the
-    cell fills up. The other half of the chrono initialisation (Tallec and Ollivier, 2018)."""
+    """Subtract the forget gates' bias from the input gates' bias, and return the layer.
+
+    A cell that forgets slowly must also be written rarely, or it grows. This is the other half of the chrono
+    initialisation (Tallec and Ollivier, 2018).
+    """
     H = layer.hidden_size
     parameters = layer.state_dict()
     bias = parameters["bias_ih_l0"]
@@ -132,7 +138,7 @@ def closed(layer):
 
 
 class Model(NamedTuple):
-    """How a layer is made, and the learning rate that suits it."""
+    """The constructor of a layer, and its learning rate."""
 
     title: str
     make: object
@@ -157,19 +163,19 @@ MODELS = {
 
 
 def build(task, model, span, seed, hidden=RECIPE["hidden"]):
-    """The model for a task: the layer, read out after every step or the last, and the answer."""
+    """Return the model for a task: the layer, a Readout if only the last step has a target, and a Linear."""
     layers = model.make(task.inputs, hidden, span, seed), Linear(hidden, task.outputs, seed=seed)
     return Sequential(layers[0], *([] if task.every_step else [Readout()]), layers[1])
 
 
-# What is measured.
+# Measurements.
 
 
 def gradient_by_distance(model, x, target, loss):
-    """How much of the gradient of the last step's loss is left so many steps before it.
+    """Measure how much of the gradient of the last step's loss remains at each distance before that step.
 
-    The sequence is run in chunks, the state carried over. On the way back each chunk hands the gradient of the state to
-    the one before, and its norm (of h and c together, all rows) is noted, as a share of what the last h got.
+    The sequence is run in chunks that pass on the state. Backward, each chunk passes the gradient of its initial state
+    to the chunk before; the norms of these gradients (h and c together, all rows) are divided by that of the last h.
 
     Parameters
     ----------
@@ -183,7 +189,7 @@ def gradient_by_distance(model, x, target, loss):
     Returns
     -------
     distances, shares : list
-        From 0 to T, at most POINTS + 1 of them. In float64, so that very little is still told from nothing.
+        From 0 to T, at most POINTS + 1 of them, computed in float64 to resolve tiny shares.
     """
     lstm, linear = (in_float64(layer) for layer in (model.layers[0], model.layers[-1]))
     borders = np.unique(np.linspace(0, len(x), POINTS + 1).astype(int))
@@ -201,14 +207,14 @@ def gradient_by_distance(model, x, target, loss):
 
 
 def in_float64(layer):
-    """A copy of a layer that computes in float64."""
+    """Return a copy of a layer that computes in float64."""
     copy = type(layer)(**{**layer.config, "dtype": "float64"})
     copy.load_state_dict(layer.parameters)
     return copy
 
 
 def run(task, model, span, seed, steps, show=lambda step, score: None):
-    """Train one model on one task; what is written to the results."""
+    """Train one model on one task; return its entry of the results."""
     x, target = task.draw(span, HELD_OUT, np.random.default_rng([seed, span]))
     lstm = build(task, model, span, seed)
     gradient = partial(gradient_by_distance, lstm, x[:, :64], target[-1, :64] if task.every_step else target[:64])
@@ -219,7 +225,7 @@ def run(task, model, span, seed, steps, show=lambda step, score: None):
         rng = np.random.default_rng([seed, span, 1 + epoch])
         return (task.draw(span, RECIPE["batch"], rng) for _ in range(EPOCH))
 
-    def judge(history):
+    def stop_if_solved(history):
         scores.append(task.score(lstm, x, target))
         show(EPOCH * len(scores), scores[-1])
         return task.is_solved(scores[-1])
@@ -232,7 +238,7 @@ def run(task, model, span, seed, steps, show=lambda step, score: None):
         optimizer=Adam(lstm, lr=model.lr),
         epochs=max(1, steps // EPOCH),
         clip_norm=RECIPE["clip_norm"],
-        callbacks=[judge],
+        callbacks=[stop_if_solved],
         progress=False,
     )
     return {
@@ -246,7 +252,7 @@ def run(task, model, span, seed, steps, show=lambda step, score: None):
     }
 
 
-# The results: a file that is gone on with, tables, and a picture.
+# The results: a file that can be continued, tables, and a picture.
 
 
 class Results:
@@ -267,34 +273,34 @@ class Results:
         return self.runs.get("/".join(map(str, key)))
 
     def add(self, result, *key):
-        """Note a result; the file is replaced in one move, so that it is whole at any time."""
+        """Add a result; the file is replaced atomically, so that it is complete at any time."""
         self.runs["/".join(map(str, key))] = result
         new = self.path.with_name(self.path.name + ".new")
         new.write_text(json.dumps({"settings": self.settings, "runs": self.runs}))
         os.replace(new, self.path)
 
     def of_seeds(self, task, span, model, seeds):
-        """The results of a few seeds, as far as they are there."""
+        """Return the existing results of the first `seeds` seeds."""
         return [result for seed in range(seeds) if (result := self.get(task, span, model, seed))]
 
     def is_hopeless(self, task, span, model, options):
-        """Whether a shorter span was tried with all seeds, and solved with none."""
+        """Return whether a shorter span was tried with all seeds, and solved with none."""
         shorter = (self.of_seeds(task, other, model, options.seeds) for other in options.spans if other < span)
         return any(len(runs) == options.seeds and not any(run["solved"] for run in runs) for runs in shorter)
 
 
 def tables(results, options):
-    """The results in Markdown: scores by span, and the gradient by distance at the longest span there is."""
+    """Return the results in Markdown: scores by span, and the gradient by distance."""
     lines = []
     for name in options.tasks:
         task = TASKS[name]
-        lines += ["", f"**{name}**: {task.measure} (knowing nothing: {task.baseline:.3f}), steps until solved", ""]
+        lines += ["", f"**{name}**: {task.measure} (without memory: {task.baseline:.3f}), steps until solved", ""]
         lines += header("", options.spans)
         for model in options.models:
             cells = [score_cell(results.of_seeds(name, span, model, options.seeds)) for span in options.spans]
             lines.append(row(MODELS[model].title, cells))
     name, span = shown_gradient(options)
-    lines += ["", f"**gradient** of the last step's loss that is left so many steps before ({name}, span {span})", ""]
+    lines += ["", f"**gradient** of the last step's loss, share left so many steps before ({name}, span {span})", ""]
     marks = [mark for mark in (10, 50, 100, 200, 400, 1000) if mark <= span]
     lines += header("", marks)
     for model, when in product(options.models, ("before", "after")):
@@ -313,7 +319,7 @@ def row(first, cells):
 
 
 def score_cell(runs):
-    """The median score, and in how many steps it was solved if more than half of the seeds did."""
+    """Return the median score, and the steps until it was solved if more than half of the seeds solved it."""
     if not runs:
         return ""
     text = f"{statistics.median(run['scores'][-1] for run in runs):.3f}"
@@ -327,12 +333,12 @@ def gradient_cell(runs, which, distance):
 
 
 def shown_gradient(options):
-    """The task and span whose gradients are told: adding at 400 where that was measured."""
+    """Return the task and span whose gradients are shown: adding, and the span next to 400."""
     return ("adding" if "adding" in options.tasks else options.tasks[0]), min(options.spans, key=lambda s: abs(s - 400))
 
 
 def plot(results, options):
-    """The tables as a picture: a matplotlib Figure."""
+    """Return the tables as a matplotlib Figure."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -376,19 +382,19 @@ def parsed(arguments):
     parser.add_argument("--spans", nargs="+", type=int, default=[20, 50, 100, 200, 400, 1000])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument(
-        "--every-span", action="store_true", help="try longer spans, too, of what no seed solved at a shorter one"
+        "--every-span", action="store_true", help="also try spans longer than one that no seed of a model solved"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many; the median counts")
-    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps a run may take")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds; the median is shown")
+    parser.add_argument("--steps", type=int, default=3000, help="most optimizer steps of a run")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", default="memory.json", help="written after each run; gone on with if it is there")
+    parser.add_argument("--results", default="memory.json", help="written after each run; continued if it exists")
     parser.add_argument("--plot", metavar="PNG")
     options = parser.parse_args(arguments)
     if min(options.spans) < 2 or min(options.seeds, options.steps, options.threads) < 1:
         parser.error("expected spans of at least 2, and at least one seed, step and thread")
     for path in filter(None, (options.results, options.plot)):
         if not Path(path).absolute().parent.is_dir():
-            parser.error(f"{path}: there is no such folder to write to")
+            parser.error(f"{path}: there is no such folder")
     options.spans = sorted(set(options.spans))
     return options
 
@@ -414,7 +420,7 @@ def main(arguments=None):
             results.add(run(TASKS[task], MODELS[model], span, seed, options.steps, show), *key)
             print(file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {options.results}", file=sys.stderr)
+        print(f"\ninterrupted; the same command continues from {options.results}", file=sys.stderr)
     print(tables(results, options))
     if options.plot:
         plot(results, options).savefig(options.plot, dpi=110)

@@ -1,11 +1,12 @@
-"""Forecast three real series and read handwritten digits, each beside an honest baseline.
+"""Forecast three real series and classify handwritten digits, and compare with strong baselines.
 
     python -m examples.practitioners
 
 The series come with statsmodels: carbon dioxide over Mauna Loa and the temperature of the Pacific by months, sunspots
-by years. Each is learnt up to its last fifth; there, at every step, the next ones are forecast, by what was learnt.
-Beside the LSTM: the values of one season ago, and a ridge regression on the same windows. The digits come with
-scikit-learn; an LSTM reads their 8 rows one after the other, a logistic regression sees all 64 pixels at once.
+by years. The models learn from all but the last fifth; there they forecast the next season at every step, without
+further training. The baselines are the values of one season ago, and a ridge regression on the same windows. The digits
+come with scikit-learn; an LSTM reads their 8 rows one after the other, a logistic regression reads all 64 pixels at
+once.
 """
 
 import argparse
@@ -24,7 +25,7 @@ COVERAGE = 0.9
 
 
 def load_series():
-    """{name: (values, season)}; the horizon is one season, the window three."""
+    """Return {name: (values, season)}; the horizon is one season, the window three."""
     from statsmodels.datasets import co2, elnino, sunspots
 
     months = co2.load_pandas().data["co2"].resample("MS").mean().interpolate()
@@ -37,20 +38,20 @@ def load_series():
 
 
 def windows(y, before, after):
-    """(past, future): all stretches of `before` values and the `after` values behind each."""
+    """Return (past, future): all windows of `before` values, and the `after` values that follow each."""
     pieces = np.lib.stride_tricks.sliding_window_view(y, before + after)
     return pieces[:, :before], pieces[:, before:]
 
 
 def ridge_forecasts(learned, past, horizon):
-    """By a linear map, of differences from the last value as the LSTM has them."""
+    """Forecast with a linear map of differences from the last value, which the LSTM uses too."""
     x, target = windows(learned, past.shape[1], horizon)
     linear = Ridge().fit(x - x[:, -1:], target - x[:, -1:])
     return linear.predict(past - past[:, -1:]) + past[:, -1:]
 
 
 def compare_forecasts(y, season, seeds, **options):
-    """{what: number}: mean absolute errors on the last fifth; how often the intervals cover, and how wide they are."""
+    """Return {name: number}: mean absolute errors on the last fifth; coverage and width of the intervals."""
     begin, window = round(0.8 * len(y)), 3 * season
     past, future = windows(y[begin - window :], window, season)
     errors, covered, widths = [], [], []
@@ -74,7 +75,7 @@ def compare_forecasts(y, season, seeds, **options):
 
 
 def compare_digits(seeds, **options):
-    """(LSTM, logistic regression): accuracy on a quarter of the digits, the mean over as many ways to split them."""
+    """Return the accuracy of (LSTM, logistic regression) on a quarter of the digits, the mean over `seeds` splits."""
     X, y = load_digits(return_X_y=True)
     scores = []
     for seed in range(seeds):
@@ -88,14 +89,14 @@ def compare_digits(seeds, **options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=100, help="for the series at most: patience stops earlier")
+    parser.add_argument("--epochs", type=int, default=100, help="at most; for the series patience stops earlier")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args(arguments)
     table = {}
     for name, (y, season) in load_series().items():
         started = time.perf_counter()
         table[name] = compare_forecasts(y, season, options.seeds, epochs=options.epochs)
-        numbers = "  ".join(f"{what} {value:.3f}" for what, value in table[name].items())
+        numbers = "  ".join(f"{column} {value:.3f}" for column, value in table[name].items())
         seconds = time.perf_counter() - started
         print(f"{name:9s} {len(y)} values, {season} ahead:  {numbers}  ({seconds:.0f} s)", flush=True)
     started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Train on several processes, score on several: a model that keeps a running mean, on files larger than it needs.
+"""Train and score with several processes: a model learns the running mean of its inputs.
 
     python examples/scale_out.py make x.npy y.npy --rows 20000
     mpirun -n 2 python examples/scale_out.py train x.npy y.npy model.npz
-    python examples/scale_out.py score model.npz x.npy told.npy --workers 2
+    python examples/scale_out.py score model.npz x.npy output.npy --workers 2
 
-The files are mapped into memory: nobody reads more than the rows it works on.
+The files are mapped into memory: a process reads only the rows it works on, so they may be larger than memory.
 """
 
 import argparse
@@ -18,7 +18,7 @@ STEPS, BLOCK = 50, 1000
 
 
 def make(options):
-    """Write noise, and the means of all noise so far."""
+    """Write noise, and its running mean."""
     rng = np.random.default_rng(0)
     shape = options.rows, STEPS, 1
     x, y = (np.lib.format.open_memmap(path, "w+", "float32", shape) for path in (options.x, options.y))
@@ -29,7 +29,7 @@ def make(options):
 
 
 def train(options):
-    """To be run by mpirun, or alone: the model is the same."""
+    """Train with mpirun, or in one process: the model is the same."""
     x, y = (np.load(path, mmap_mode="r") for path in (options.x, options.y))
     model = Sequential(LSTM(1, options.hidden, batch_first=True, seed=1), Linear(options.hidden, 1, seed=2))
     ranks = DataParallel()
@@ -49,18 +49,18 @@ def train(options):
 
 
 def score(options):
-    """Compute on local worker processes; a Client with a cluster's address would take them there."""
+    """Score on local worker processes; to use a cluster, give its address to Client."""
     from distributed import Client
 
     with Client(n_workers=options.workers, threads_per_worker=1, dashboard_address=None) as client:
-        told = predict(load(options.model), options.x, out=options.told)
-        print(f"{told.shape} by {len(client.scheduler_info()['workers'])} workers, in {options.told}")
+        output = predict(load(options.model), options.x, out=options.output)
+        print(f"{output.shape} by {len(client.scheduler_info()['workers'])} workers, in {options.output}")
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True)
-    for command, names in ((make, ("x", "y")), (train, ("x", "y", "model")), (score, ("model", "x", "told"))):
+    for command, names in ((make, ("x", "y")), (train, ("x", "y", "model")), (score, ("model", "x", "output"))):
         subparser = commands.add_parser(command.__name__, help=command.__doc__.partition("\n")[0])
         subparser.set_defaults(run=command)
         for name in names:

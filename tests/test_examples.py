@@ -1,4 +1,4 @@
-"""Every example runs, in a small form, and does what it says."""
+"""Every example runs, in a small form, and gives the described results."""
 
 import doctest
 import importlib
@@ -45,7 +45,7 @@ def test_the_pictures_of_the_gates(tmp_path, capsys):
     assert right > 0.9
     assert {path.stem for path in tmp_path.glob("*.png")} == {"gates-riddle", "gates-source", "gates-long"}
     printed = capsys.readouterr().out
-    assert f"{100 * right:.1f} % of the question marks answered rightly" in printed
+    assert f"{100 * right:.1f} % of the question marks answered correctly" in printed
     assert len(re.findall("the most salient units:", printed)) == 3
 
 
@@ -56,7 +56,7 @@ def test_forecast_beats_repeating_yesterday(capsys):
 
 
 def with_one_blas_thread(module, arguments):
-    """What `main(arguments)` of a module prints: in a process of its own, whose BLAS does not compete for the cores."""
+    """Return the output of a module's `main(arguments)`, run in its own process with one BLAS thread."""
     root = str(EXAMPLES.parent)
     code = f"import sys, lstm_cy; sys.path.insert(0, {root!r}); from {module} import main; main({arguments})"
     path = os.pathsep.join([str(Path(lstm_cy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -68,7 +68,7 @@ def with_one_blas_thread(module, arguments):
 
 @pytest.fixture
 def translation(monkeypatch):
-    """The example's modules; it needs num2words and babel."""
+    """Import the example's main module, which needs num2words and babel."""
     pytest.importorskip("num2words")
     pytest.importorskip("babel")
     monkeypatch.syspath_prepend(EXAMPLES.parent)
@@ -89,8 +89,8 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
     assert capsys.readouterr().out == "seven\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("七十\nducks\n九百零一\n"))
     translation.main(["translate", "zh->en", "--model", model, "--all"])
-    printed, complaint = capsys.readouterr()
-    assert "the model has never seen 'c', 'k'" in complaint
+    printed, errors = capsys.readouterr()
+    assert "the model has never seen 'c', 'k'" in errors
     lines = printed.splitlines()
     assert len(lines) == 10
     assert sum("%" in line for line in lines) == 8
@@ -116,7 +116,7 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_translation_keeps_the_same_values_from_training_in_all_languages(translation):
+def test_translation_holds_out_the_same_values_in_all_languages(translation):
     corpus = importlib.import_module("examples.translation.corpus")
     learned = corpus.make_corpus(corpus.TAGS, 400, seed=0, held_out=False)
     held_out = corpus.make_corpus(corpus.TAGS, 400, seed=0, held_out=True)
@@ -161,7 +161,7 @@ def test_translation_writes_chinese_numbers(translation):
     }
     assert {value: corpus.number_in_words(value, "zh") for value in known} == known
     written = {corpus.number_in_chinese(value) for value in range(30_000)}
-    assert len(written) == 30_000  # no two are written alike
+    assert len(written) == 30_000  # all are different
 
 
 def test_translation_writes_the_words_of_other_languages(translation):
@@ -177,7 +177,7 @@ def test_translation_writes_the_words_of_other_languages(translation):
     assert {(language, value): corpus.number_in_words(value, language) for language, value in known} == known
 
 
-def test_translation_knows_the_ways_a_date_is_written(translation):
+def test_translation_uses_all_formats_of_a_date(translation):
     corpus = importlib.import_module("examples.translation.corpus")
     pairs = corpus.make_corpus(["en->iso", "iso->en"], 400, seed=1, held_out=False)
     written = {source for source, target in pairs["en->iso"] if target.endswith("-03-09")}
@@ -195,7 +195,7 @@ def test_translation_docstrings(translation):
 
 @pytest.fixture
 def speech(monkeypatch):
-    """The example's modules; without espeak-ng each word is two tones, the second a little higher."""
+    """Import the example's modules; without espeak-ng each word is a rising tone."""
     monkeypatch.syspath_prepend(EXAMPLES.parent)
     modules = SimpleNamespace(
         **{name: importlib.import_module(f"examples.speech.{name}") for name in ("audio", "recognizer", "voices")},
@@ -219,11 +219,11 @@ def speak_in_tones(utterance, path):
     wavfile.write(path, 22050, (9000 * np.concatenate(pieces)).astype(np.int16))
 
 
-def test_speech_understands_voices_and_sentences_it_never_heard(speech, tmp_path, capsys):
+def test_speech_recognises_new_voices_and_sentences(speech, tmp_path, capsys):
     folder = ["--cache", str(tmp_path), "--model", str(tmp_path / "listen.npz")]
     size = ["--words", "4", "--longest", "4", "--sentences", "200", "--hidden", "32", "--batch-size", "8"]
     rates = speech.main(["train", *folder, *size, "--test-sentences", "30", "--epochs", "8", "--lr", "0.01"])
-    assert rates["20 dB"] < 0.2  # with four words, guessing is wrong three times in four
+    assert rates["20 dB"] < 0.2  # a random choice of four words is wrong three times in four
     assert "word error rate, 20 dB" in capsys.readouterr().out
 
     spoken = speech.voices.utterances(30, "test", speech.voices.WORDS[:4], 4)
@@ -232,25 +232,25 @@ def test_speech_understands_voices_and_sentences_it_never_heard(speech, tmp_path
     assert errors < 0.2 * sum(len(one.words) for one in spoken)
 
 
-def test_speech_streams_what_the_model_says_of_the_whole(speech, tmp_path, capsys, monkeypatch):
+def test_speech_streams_the_same_words_as_a_whole_call(speech, tmp_path, capsys, monkeypatch):
     words, path = list(speech.voices.WORDS[:5]), tmp_path / "stream.npz"
     model = speech.recognizer.build(5, 16, streaming=True)
-    model.load_state_dict({name: 4 * array for name, array in model.parameters.items()})  # so that it talks a lot
+    model.load_state_dict({name: 4 * array for name, array in model.parameters.items()})  # to get many words
     save(model, path, metadata={"words": words, "longest": 3, "streaming": True})
-    told = []
+    streamed = []
     for sound in speech.voices.synthesise(speech.voices.utterances(4, "train", words, 3), tmp_path):
         whole = model(speech.audio.features(speech.audio.read_wav(sound), streaming=True))[0]
         expected = [words[label - 1] for label in ctc_greedy(whole)]
         assert speech.main(["stream", str(sound), "--model", str(path)]) == expected
         assert f"{len(whole)} steps of 30 ms took" in capsys.readouterr().out
-        told += expected
-    assert len(set(told)) > 1
+        streamed += expected
+    assert len(set(streamed)) > 1
 
     piped = SimpleNamespace(buffer=io.BytesIO(np.rint(32768 * speech.audio.read_wav(sound)).astype("<i2").tobytes()))
     monkeypatch.setattr(sys, "stdin", piped)
     assert speech.main(["stream", "-", "--model", str(path)]) == expected
     save(model, path, metadata={"words": words, "longest": 3, "streaming": False})
-    with pytest.raises(SystemExit, match="reads both ways"):
+    with pytest.raises(SystemExit, match="is bidirectional"):
         speech.main(["stream", "-", "--model", str(path)])
 
 
@@ -293,7 +293,7 @@ def test_speech_holds_voices_and_sentences_out(speech):
         speech.voices.utterances(1, "train", speech.voices.WORDS[:3], 3)
 
 
-def test_speech_reads_sound_of_any_kind(speech, tmp_path):
+def test_speech_reads_all_sample_types(speech, tmp_path):
     times = np.arange(8000) / 8000
     tone = 0.5 * np.sin(2 * np.pi * 440 * times)
     kinds = {
@@ -311,7 +311,7 @@ def test_speech_reads_sound_of_any_kind(speech, tmp_path):
         np.testing.assert_allclose(got[100:-100], expected[100:-100], atol=0.02)
 
 
-def test_speech_says_what_is_wrong(speech, tmp_path, monkeypatch):
+def test_speech_explains_errors(speech, tmp_path, monkeypatch):
     (tmp_path / "text.wav").write_text("this is no sound at all, but it is long enough to be a header")
     (tmp_path / "nothing.wav").write_bytes(b"")
     wavfile.write(tmp_path / "empty.wav", 16000, np.zeros(0, np.int16))
@@ -352,7 +352,7 @@ def test_practitioners_compares_with_baselines(capsys):
 MEMORY = ["--tasks", "recall", "--spans", "60", "--models", "rnn", "lstm-chrono-closed", "--seeds", "1"]
 
 
-def test_memory_is_longer_with_gates(tmp_path, monkeypatch, capsys):
+def test_an_lstm_remembers_longer_than_a_plain_network(tmp_path, monkeypatch, capsys):
     memory, path = load("memory"), tmp_path / "memory.json"
     arguments = [*MEMORY, "--steps", "300", "--threads", "1", "--results", str(path)]
     results = memory.main(arguments)
@@ -370,7 +370,7 @@ def test_memory_is_longer_with_gates(tmp_path, monkeypatch, capsys):
         memory.main(arguments)
 
 
-def test_memory_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
+def test_memory_continues_after_an_interruption(tmp_path, monkeypatch, capsys):
     memory, path = load("memory"), tmp_path / "memory.json"
     curve = {"distances": [0, 60], "gradient before": [1.0, 0.1], "gradient after": [1.0, 0.5]}
     result = {"solved": True, "steps": 50, "seconds": 1.0, "scores": [1.0], **curve}
@@ -378,7 +378,7 @@ def test_memory_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(memory, "run", lambda *arguments: answers.pop(0)())
     arguments = [*MEMORY, "--results", str(path)]
     memory.main(arguments)
-    assert "goes on from" in capsys.readouterr().err
+    assert "continues from" in capsys.readouterr().err
     assert list(json.loads(path.read_text())["runs"]) == ["recall/60/rnn/0"]
     answers[:] = [lambda: result]
     assert len(memory.main(arguments).runs) == 2
@@ -387,7 +387,7 @@ def test_memory_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "memory.png").stat().st_size > 10_000
 
 
-def test_memory_leaves_longer_spans_out_where_no_seed_solved_a_shorter_one(tmp_path, monkeypatch, capsys):
+def test_memory_skips_longer_spans_if_no_seed_solved_a_shorter_one(tmp_path, monkeypatch, capsys):
     memory, tried = load("memory"), []
     curve = {"distances": [0, 60], "gradient before": [1.0, 0.1], "gradient after": [1.0, 0.5]}
 
@@ -428,14 +428,14 @@ def test_memory_leaves_longer_spans_out_where_no_seed_solved_a_shorter_one(tmp_p
     ),
     ids=str,
 )
-def test_memory_refuses(arguments, message, tmp_path, monkeypatch, capsys):
+def test_memory_refuses_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         load("memory").main(arguments)
     assert message in capsys.readouterr().err
 
 
-def test_the_tasks_of_memory():
+def test_the_tasks_of_memory_have_the_right_targets():
     memory, rng = load("memory"), np.random.default_rng(0)
     x, target = memory.adding(20, 50, rng)
     assert (x[:10, :, 1].sum(axis=0) == 1).all() and (x[10:, :, 1].sum(axis=0) == 1).all()
@@ -452,8 +452,8 @@ def test_the_tasks_of_memory():
 
 
 @pytest.mark.parametrize("orthogonal", (False, True))
-def test_an_lstm_with_stuck_gates_is_a_tanh_rnn(orthogonal):
-    """torch.nn.RNN is the oracle, of results and of all gradients."""
+def test_an_lstm_with_constant_gates_is_a_tanh_rnn(orthogonal):
+    """Results and all gradients equal those of torch.nn.RNN."""
     torch = pytest.importorskip("torch")
     layer = load("memory").tanh_rnn(3, 5, orthogonal=orthogonal, dtype="float64", seed=0)
     x, (h0, c0) = random_case(layer, 7, 4)
@@ -492,7 +492,7 @@ def test_the_gradients_of_the_tanh_rnn():
         assert_close(got[name], finite_difference(loss, array), name)
 
 
-def test_training_leaves_stuck_gates_where_they_are():
+def test_training_does_not_change_constant_gates():
     memory = load("memory")
     model = memory.build(memory.TASKS["adding"], memory.MODELS["rnn"], 10, 0)
     before, optimizer = model.parameters, Adam(model, lr=0.1)
@@ -503,13 +503,13 @@ def test_training_leaves_stuck_gates_where_they_are():
     H = memory.RECIPE["hidden"]
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
         old, new = before[f"0.{name}"], model.parameters[f"0.{name}"]
-        for gate, stuck in ((0, True), (1, True), (2, False), (3, True)):
+        for gate, constant in ((0, True), (1, True), (2, False), (3, True)):
             rows = slice(gate * H, (gate + 1) * H)
-            assert np.array_equal(old[rows], new[rows]) == stuck, (name, gate)
+            assert np.array_equal(old[rows], new[rows]) == constant, (name, gate)
 
 
 def test_the_gradient_by_distance():
-    """The reference, backward over the last steps alone, is the oracle."""
+    """The shares equal those of the reference, run backward over only the last steps."""
     memory, span = load("memory"), 12
     lstm, linear = LSTM(2, 4, dtype="float64", seed=0), Linear(4, 1, dtype="float64", seed=1)
     x, target = memory.adding(span, 6, np.random.default_rng(2))
@@ -529,7 +529,7 @@ def test_the_gradient_by_distance():
         assert share == pytest.approx(np.sqrt((dh0**2).sum() + (dc0**2).sum()) / np.linalg.norm(dh), rel=1e-3)
 
 
-def test_closed_input_gates():
+def test_closed_lowers_the_bias_of_the_input_gates():
     memory = load("memory")
     open_ = LSTM(2, 8, forget_bias=("chrono", 100), seed=0)
     parameters = memory.closed(LSTM(2, 8, forget_bias=("chrono", 100), seed=0)).parameters

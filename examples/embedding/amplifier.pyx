@@ -1,4 +1,4 @@
-"""An amplifier as an audio host would call it: a C function that gets a block of samples and must be done in time."""
+"""An amplifier for an audio host: a C function that gets a block of samples and must finish in time."""
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -10,12 +10,12 @@ from lstm_cy.embed cimport (
 
 
 cdef int on_audio(void* user, const float* samples, float* played, Py_ssize_t frames) noexcept nogil:
-    """The callback: no GIL, no lock, nothing allocated, and as long as `frames` steps take."""
+    """Process a block: without the GIL, locks or allocations, in the time of `frames` steps."""
     cdef int error = lstm_cy_run_f32(<lstm_cy_stream*>user, frames, samples, played)
     cdef Py_ssize_t k
     if error != LSTM_CY_OK:
         for k in range(frames):
-            played[k] = 0  # better silence than whatever was there
+            played[k] = 0  # silence instead of undefined samples
     return error
 
 
@@ -44,13 +44,13 @@ cdef class Amplifier:
         lstm_cy_stream_free(self.stream)
 
     def reset(self):
-        """Forget what was heard."""
+        """Set the state to zero."""
         check(lstm_cy_stream_reset(self.stream))
 
     def play(self, const float[::1] samples, float[::1] played, Py_ssize_t block, double[::1] seconds=None):
-        """Play samples block by block, as a host does; `seconds` gets what each block took.
+        """Play samples block by block, as a host does; `seconds` receives the time of each block.
 
-        Their number must be a multiple of `block`. Other Python threads run meanwhile.
+        Their number must be a multiple of `block`. Other Python threads can run during the call.
         """
         cdef Py_ssize_t n, start
         cdef double begin

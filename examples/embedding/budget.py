@@ -1,7 +1,7 @@
-"""How much of an audio host's time an amplifier takes: a minute of a guitar-like signal, in blocks of 64 samples.
+"""Measure an amplifier's share of an audio host's time: a minute of a guitar-like signal, in blocks of 64 samples.
 
-The model is the size of those that learn guitar amplifiers: one sample in, LSTM(1, 24), Linear(24, 1), one sample out.
-Its weights are random unless a file is given: that changes how it sounds, not how long it takes.
+The model has the size of common models of guitar amplifiers: one sample in, LSTM(1, 24), Linear(24, 1), one sample out.
+Its weights are random unless a file is given: that changes the sound, not the time.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from amplifier import Amplifier
 import lstm_cy
 
 RATE = 48_000  # samples a second
-BLOCK = 64  # samples that a host asks for at once
+BLOCK = 64  # samples per call of the host
 
 
 def guitar(seconds):
-    """Plucked strings, four a second: a few harmonics that die away."""
+    """Return the sound of plucked strings, four per second: a few decaying harmonics."""
     t = np.arange(RATE // 4) / RATE
     pitches = 110 * 2 ** (np.random.default_rng(0).integers(0, 24, int(np.ceil(4 * seconds))) / 12)
     notes = [sum(np.sin(2 * np.pi * k * f * t) * np.exp(-3 * k * t) / k for k in range(1, 6)) for f in pitches]
@@ -25,7 +25,7 @@ def guitar(seconds):
 
 
 def model_of(path):
-    """The model in a file: any that `lstm_cy.load` reads, or a PyTorch file with an LSTM and a linear layer."""
+    """Read a model: a file that `lstm_cy.load` reads, or a PyTorch file with an LSTM and a linear layer."""
     if not path.lower().endswith((".pt", ".pth")):
         return lstm_cy.load(path)
     tensors = lstm_cy.weights.pytorch.read(path)
@@ -41,10 +41,10 @@ def model_of(path):
 
 
 def write_wav(path, samples):
-    """Write samples as 16 bits each, the loudest of them a little below the largest number."""
+    """Write 16-bit samples, scaled so that the loudest one is 90 % of the largest number."""
     largest = np.abs(samples).max(initial=0)
     if not np.isfinite(largest):
-        raise ValueError(f"{path}: not written, for what was played is not finite")
+        raise ValueError(f"{path}: not written, because the output is not finite")
     scaled = samples * (0.9 * 32767 / largest) if largest > 0 else samples
     with wave.open(path, "wb") as file:
         file.setnchannels(1)
@@ -55,9 +55,9 @@ def write_wav(path, samples):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="a file that lstm_cy.load reads, or PyTorch's; random weights if not given")
-    parser.add_argument("--wav", metavar="FILE", help="write what was played")
-    parser.add_argument("--seconds", type=float, default=60, help="of audio")
+    parser.add_argument("--model", help="a file of lstm_cy or PyTorch; default: random weights")
+    parser.add_argument("--wav", metavar="FILE", help="write the output here")
+    parser.add_argument("--seconds", type=float, default=60, help="length of the audio")
     options = parser.parse_args(arguments)
     try:
         return play(options)
@@ -83,7 +83,7 @@ def play(options):
         print(f"{name:5} {1e6 * seconds:7.1f} us  {100 * seconds / budget:5.2f} % of the budget")
     if options.wav:
         write_wav(options.wav, played)
-        print(f"{options.wav}: what was played")
+        print(f"{options.wav}: the output")
     return samples, played
 
 

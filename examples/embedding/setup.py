@@ -1,4 +1,4 @@
-"""Compiles the callback; lstm_cy is only asked for its embed.pxd, which Cython finds where Python finds the package."""
+"""Compile the callback. It needs only embed.pxd of lstm_cy, which Cython finds in the installed package."""
 
 import importlib.util
 
@@ -6,6 +6,6 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 if not importlib.util.find_spec("lstm_cy"):
-    raise SystemExit("lstm_cy is not here: install it first, then this by pip install --no-build-isolation .")
+    raise SystemExit("lstm_cy is not installed: install it first, then this with pip install --no-build-isolation .")
 
 setup(ext_modules=cythonize([Extension("amplifier", ["amplifier.pyx"])], language_level=3))

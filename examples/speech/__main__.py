@@ -1,8 +1,8 @@
 """Spoken digits and commands become words: log-mel features, an LSTM, CTC.
 
-    python -m examples.speech train              # espeak-ng speaks, then some minutes of training
-    python -m examples.speech evaluate           # word error rate with voices and sentences it never heard
-    python -m examples.speech listen FILE.wav    # what is said in a file
+    python -m examples.speech train              # synthesise speech with espeak-ng, train for some minutes
+    python -m examples.speech evaluate           # word error rate with new voices and sentences
+    python -m examples.speech listen FILE.wav    # print the words in a file
     python -m examples.speech train --streaming && python -m examples.speech stream FILE.wav
 
 `stream -` reads 16-bit samples at 16 kHz from standard input:
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # before NumPy is loaded
-    # Its products are small here: threads of BLAS would wait for each other longer than they compute.
+    # The products are small here: threads of BLAS would wait for each other longer than they compute.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -34,37 +34,37 @@ def main(arguments=None):
     except ValueError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; train --resume goes on after the last whole epoch") from None
+        raise SystemExit("interrupted; train --resume continues after the last complete epoch") from None
 
 
 def train(options):
-    """Let espeak-ng speak, learn from it, and evaluate."""
+    """Synthesise speech with espeak-ng, train on it, and evaluate."""
     words = list(voices.WORDS[: options.words])
     spoken = voices.utterances(options.sentences, "train", words, options.longest)
     paths = voices.synthesise(spoken, options.cache)
-    held_back = max(len(spoken) // 20, 1)  # sentences of known voices, to watch
+    held_back = max(len(spoken) // 20, 1)  # sentences of known voices, for the validation
     model = recognizer.build(len(words), options.hidden, options.streaming)
     optimizer = Adam(model, lr=options.lr)
 
-    def slower(history):
-        """Half a cosine from the first rate to a twentieth of it."""
+    def lower_rate(history):
+        """Lower the rate along half a cosine, to a twentieth of it."""
         optimizer.lr = options.lr * (0.05 + 0.95 * (1 + np.cos(np.pi * len(history.loss) / options.epochs)) / 2)
 
     output = model_path(options)
     output.parent.mkdir(parents=True, exist_ok=True)
     make = partial(recognizer.batches, words=words, streaming=options.streaming, batch_size=options.batch_size)
-    watched = make(spoken[:held_back], paths[:held_back], seed=1)
+    validation = make(spoken[:held_back], paths[:held_back], seed=1)
     fit(
         model,
         recognizer.ahead(make(spoken[held_back:], paths[held_back:], seed=0)),
         loss=ctc,
         optimizer=optimizer,
         epochs=options.epochs,
-        validation=lambda epoch: watched(0),
+        validation=lambda epoch: validation(0),
         clip_norm=1.0,
         checkpoint=output.with_suffix(".checkpoint.npz"),
         resume=options.resume,
-        callbacks=[slower],
+        callbacks=[lower_rate],
     )
     save(model, output, metadata={"words": words, "longest": options.longest, "streaming": options.streaming})
     print(f"{output}: {sum(array.size for array in model.parameters.values())} parameters")
@@ -72,7 +72,7 @@ def train(options):
 
 
 def evaluate(options):
-    """Word error rates with voices and sentences that training never met."""
+    """Print word error rates with voices and sentences that are not in the training data."""
     model = loaded(options)
     spoken = voices.utterances(options.test_sentences, "test", model.metadata["words"], model.metadata["longest"])
     paths = voices.synthesise(spoken, options.cache)
@@ -85,7 +85,7 @@ def evaluate(options):
 
 
 def listen(options):
-    """What is said in a file."""
+    """Print the words in a file."""
     model = loaded(options)
     heard = " ".join(recognizer.transcripts(model, [audio.read_wav(options.file)])[0])
     print(heard or "(nothing)")
@@ -93,10 +93,10 @@ def listen(options):
 
 
 def stream(options):
-    """Words as they come, and what each step took."""
+    """Print words as they are recognised, and the time of a step."""
     model = loaded(options)
     if not model.metadata["streaming"]:
-        raise SystemExit(f"{model_path(options)} reads both ways and needs the end first; train one with --streaming")
+        raise SystemExit(f"{model_path(options)} is bidirectional and needs the end first; train one with --streaming")
     listener = recognizer.Listener(model)
     heard, seconds = [], []
     for piece in raw_samples() if options.file == "-" else file_samples(options.file):
@@ -120,13 +120,13 @@ def stream(options):
 
 
 def file_samples(path):
-    """The sound of a file in pieces of 20 ms, as a microphone would give it."""
+    """Return the sound of a file in pieces of 20 ms, as from a microphone."""
     samples = audio.read_wav(path)
     return np.split(samples, range(320, len(samples), 320))
 
 
 def raw_samples():
-    """Standard input in pieces of 20 ms, until it ends or Ctrl-C."""
+    """Yield standard input in pieces of 20 ms, until it ends or Ctrl-C."""
     try:
         while piece := sys.stdin.buffer.read(640):
             yield audio.mono(np.frombuffer(piece[: len(piece) // 2 * 2], "<i2"))
@@ -162,19 +162,23 @@ def _parser():
             )
             continue
         command.add_argument("--streaming", action="store_true", help="a model that reads forward only")
-        command.add_argument("--cache", type=Path, default=Path("build/speech/audio"), help="where the speech is kept")
+        command.add_argument(
+            "--cache", type=Path, default=Path("build/speech/audio"), help="folder of the speech files"
+        )
         command.add_argument("--test-sentences", type=int, default=400)
         if function is train:
             command.add_argument("--sentences", type=int, default=4000)
-            command.add_argument("--words", type=int, default=len(voices.WORDS), help="how many, the digits first")
-            command.add_argument("--longest", type=int, default=7, help="words in a sentence")
+            command.add_argument(
+                "--words", type=int, default=len(voices.WORDS), help="number of words, the digits first"
+            )
+            command.add_argument("--longest", type=int, default=7, help="most words in a sentence")
             command.add_argument("--epochs", type=int, default=24)
             command.add_argument("--batch-size", type=int, default=16)
             command.add_argument(
                 "--hidden", type=int, default=128, help="units of each direction of each of two layers"
             )
             command.add_argument("--lr", type=float, default=2e-3)
-            command.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
+            command.add_argument("--resume", action="store_true", help="continue an interrupted training")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Sound as numbers: WAV files, noise, and the logarithm of the energy in bands as wide as the ear's."""
+"""Read WAV files, add noise, and compute log-mel energies."""
 
 import struct
 import warnings
@@ -17,23 +17,23 @@ SHORTEST = STEP + WINDOW - HOP  # samples of the first step
 
 
 def read_wav(path):
-    """The sound of a WAV file of any rate, width and number of channels, as float32 in [-1, 1] at `RATE`."""
+    """Read a WAV file of any rate, width and number of channels, as float32 in [-1, 1] at `RATE`."""
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that hold no sound
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # about chunks without sound
             rate, samples = wavfile.read(path)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except (ValueError, EOFError, struct.error, IndexError, TypeError) as error:
         raise ValueError(
-            f"{path} is not a WAV file that can be read ({error}); try: ffmpeg -i FILE {path.stem}.wav"
+            f"{path} is not a WAV file, or not readable ({error}); try: ffmpeg -i FILE {path.stem}.wav"
         ) from None
     return resampled(mono(samples), rate, path)
 
 
 def mono(samples):
-    """Samples of any type, (n,) or (n, channels), as float32 (n,) in [-1, 1]."""
+    """Convert samples of any type, (n,) or (n, channels), to float32 (n,) in [-1, 1]."""
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
@@ -46,7 +46,7 @@ def resampled(samples, rate, name):
     if len(samples) == 0:
         raise ValueError(f"{name} is empty: it has no samples")
     if not np.isfinite(samples).all():
-        raise ValueError(f"{name} holds samples that are not finite")
+        raise ValueError(f"{name} has samples that are not finite")
     if rate != RATE:
         common = np.gcd(rate, RATE)
         samples = signal.resample_poly(samples, RATE // common, rate // common)
@@ -56,7 +56,7 @@ def resampled(samples, rate, name):
 
 
 def log_mel(samples):
-    """(steps, INPUTS) float32: in each step `STACK` frames of the logarithms of the energy in `BANDS` bands."""
+    """Return (steps, INPUTS) float32: in each step `STACK` frames of the log energies in `BANDS` bands."""
     count = (len(samples) - WINDOW) // HOP + 1
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[: count * HOP : HOP]
     power = np.abs(fft.rfft(frames * _WINDOW, 512)) ** 2
@@ -66,28 +66,29 @@ def log_mel(samples):
 
 
 def features(samples, streaming):
-    """What the model is given: `log_mel` less its mean, so that neither loudness nor microphone matters much."""
+    """Return the model's input: `log_mel` minus its mean, so that loudness and microphone matter little."""
     steps = log_mel(samples)
-    return RunningMean().taken_off(steps) if streaming else steps - steps.mean(axis=0)
+    return RunningMean().subtract(steps) if streaming else steps - steps.mean(axis=0)
 
 
 class RunningMean:
-    """The mean of all steps so far, later of about the last 4 seconds: what can be known while somebody speaks."""
+    """The mean of all steps so far, later of about the last 4 seconds, for streams whose whole mean is unknown."""
 
     def __init__(self):
         self.mean, self.count = np.float32(0), 0
 
-    def taken_off(self, steps):
-        left = np.empty_like(steps)
+    def subtract(self, steps):
+        """Update the mean with each step; return the steps minus the mean at that step."""
+        centred = np.empty_like(steps)
         for place, step in enumerate(steps):
             self.count = min(self.count + 1, 128)
             self.mean = self.mean + (step - self.mean) / np.float32(self.count)
-            left[place] = step - self.mean
-        return left
+            centred[place] = step - self.mean
+        return centred
 
 
 def _mel_filters():
-    """(BANDS, 257), sparse: triangles that overlap by half, even on the mel scale, 60 to 7600 Hz."""
+    """Return a sparse (BANDS, 257): half-overlapping triangles, equally wide on the mel scale, 60 to 7600 Hz."""
     mel = np.linspace(*(2595 * np.log10(1 + np.array([60, 7600]) / 700)), BANDS + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
@@ -101,17 +102,17 @@ _MEL = _mel_filters()
 
 
 def varied(samples, rng):
-    """The same words from another throat, by another microphone: played at another speed, its colour changed."""
+    """Simulate another speaker and microphone: change the speed, and filter."""
     places = np.arange(0, len(samples) - 1, rng.uniform(0.85, 1.18))
     played = np.interp(places, np.arange(len(samples)), samples)
     return signal.lfilter([1, rng.uniform(-0.6, 0.6)], [1], played).astype(np.float32)
 
 
 def disturbed(samples, rng, snr=(5, 35), gain=(-20, 0)):
-    """The sound among others: silence around it, noise of some colour `snr` dB below it, recorded at some level."""
+    """Add silence around the sound and coloured noise `snr` dB below it, and change the level."""
     silence = rng.integers(RATE // 10, RATE // 2, 2)
     speech = np.concatenate([np.zeros(silence[0], np.float32), samples, np.zeros(silence[1], np.float32)])
-    # Each sample of noise keeps a share of the last one: from white to the rumble of a street.
+    # Each sample of noise keeps a share of the last one: from white noise to low-frequency noise.
     noise = signal.lfilter([1], [1, -rng.uniform(0, 0.97)], rng.standard_normal(len(speech), dtype=np.float32))
     noise *= _rms(samples) / _rms(noise) * 10 ** (-rng.uniform(*snr) / 20)
     mixed = (speech + noise).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The model: log-mel energies in, the words that are said out, by an LSTM and CTC."""
+"""The model: log-mel energies to spoken words, with an LSTM and CTC."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,17 +10,16 @@ from .audio import INPUTS, SHORTEST, STEP, RunningMean, disturbed, features, log
 
 
 def build(words, hidden, streaming, seed=0):
-    """Two layers that read both ways, or forward only for streaming; then scores of the blank and so many words."""
+    """Return two bidirectional layers, or forward ones for streaming, and a Linear to scores of the blank and words."""
     lstm = LSTM(INPUTS, hidden, 2, bidirectional=not streaming, dropout=0.2, seed=seed)
     return Sequential(lstm, Linear(lstm.output_size, 1 + words, seed=seed + 1))
 
 
 def batches(spoken, paths, words, streaming, batch_size, seed):
-    """For `lstm_cy.fit`: a callable that yields an epoch's batches, rows of like lengths together.
+    """Return a callable for `lstm_cy.fit` that yields an epoch's batches, of rows with similar lengths.
 
-    In each epoch everything sounds a little different, as if there were many more voices, and in other noise. The
-    first goes from the shortest sentences to the longest: then less has to be found out at once (D. Amodei et al., Deep
-    Speech 2, 2016).
+    Each epoch varies the sounds, as if there were many more voices, and adds other noise. The first epoch goes from the
+    shortest sentences to the longest, which makes the beginning easier (D. Amodei et al., Deep Speech 2, 2016).
     """
     sizes = np.array([path.stat().st_size for path in paths])
 
@@ -39,7 +38,7 @@ def batches(spoken, paths, words, streaming, batch_size, seed):
 
 
 def ahead(of_epoch):
-    """The same batches, each made on another core while the one before is learned from."""
+    """Return the same batches, each made in another thread while the previous one is used."""
 
     def batches_ahead(epoch):
         made = of_epoch(epoch)
@@ -53,7 +52,7 @@ def ahead(of_epoch):
 
 
 def transcripts(model, sounds):
-    """The likeliest words of each sound; the model's metadata tells them."""
+    """Return the likeliest words of each sound; the model's metadata lists the words."""
     x, lengths = pad([features(sound, model.metadata["streaming"]) for sound in sounds])
     scores, _ = model(x, lengths=lengths)
     words = model.metadata["words"]
@@ -61,7 +60,7 @@ def transcripts(model, sounds):
 
 
 def word_errors(said, heard):
-    """The least number of words to put in, leave out or replace (V. Levenshtein, 1966)."""
+    """Return the least number of words to insert, delete or replace (V. Levenshtein, 1966)."""
     row = list(range(len(heard) + 1))
     for i, word in enumerate(said, 1):
         before, row = row, [i]
@@ -71,7 +70,7 @@ def word_errors(said, heard):
 
 
 def word_error_rate(model, spoken, paths, batch_size=32, **options):
-    """Word errors over words said, of utterances in noise as `disturbed` makes it with these options."""
+    """Return word errors / spoken words, for utterances with the noise of `disturbed` with these options."""
     rng, errors = np.random.default_rng(0), 0
     for start in range(0, len(spoken), batch_size):
         part = slice(start, start + batch_size)
@@ -81,7 +80,7 @@ def word_error_rate(model, spoken, paths, batch_size=32, **options):
 
 
 class Listener:
-    """Hears sound in pieces of any size, and tells words as soon as it knows them."""
+    """Recognise words in a stream of samples, as soon as the model outputs them."""
 
     def __init__(self, model):
         self.stepper, self.words = model.stepper(), model.metadata["words"]
@@ -89,10 +88,10 @@ class Listener:
         self.last = 0
 
     def hear(self, samples):
-        """Yield for each step of the model that the samples complete: the word that began to be told there, or None."""
+        """Yield for each step of the model that the samples complete: the word that begins there, or None."""
         self.waiting = np.concatenate([self.waiting, samples])
         while len(self.waiting) >= SHORTEST:
-            scores = self.stepper.step(self.mean.taken_off(log_mel(self.waiting[:SHORTEST]))[0])
+            scores = self.stepper.step(self.mean.subtract(log_mel(self.waiting[:SHORTEST]))[0])
             self.waiting = self.waiting[STEP:]
             label = int(scores.argmax())
             begins = label not in (0, self.last)

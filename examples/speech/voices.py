@@ -1,4 +1,4 @@
-"""Who says what: sentences, voices, and espeak-ng, which speaks them into WAV files."""
+"""Sentences, voices, and espeak-ng, which synthesises them as WAV files."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ WORDS = (
 )
 
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
-# espeak-ng's speakers, in alphabetical order; whoever comes first of six is heard in the test only.
+# espeak-ng's speakers, in alphabetical order; the first of each six is used in the test only.
 SPEAKERS = (
     *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky"),
     *("Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Storm", "adam", "anika", "antonio", "aunty", "belinda"),
@@ -36,14 +36,12 @@ SPEAKERS = (
 )
 HELD_OUT = SPEAKERS[::6]
 
-INSTALL = (
-    "espeak-ng, which speaks the sentences, is missing; install it: apt-get install espeak-ng (dnf, brew: espeak-ng)"
-)
+INSTALL = "espeak-ng, which synthesises the sentences, is missing: apt-get install espeak-ng (dnf, brew: espeak-ng)"
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A sentence as somebody says it: words a minute, and pitch from 0 to 99."""
+    """A sentence with its voice, its speed in words per minute, and its pitch from 0 to 99."""
 
     words: tuple[str, ...]
     voice: str
@@ -57,12 +55,12 @@ class Utterance:
 
 
 def utterances(count, split, words, longest):
-    """`count` utterances of up to `longest` of these words, always the same.
+    """Return `count` utterances of up to `longest` of these words, always the same.
 
-    Those of "train" and of "test" share neither voices nor sentences.
+    The splits "train" and "test" share neither voices nor sentences.
     """
     if len(words) ** longest < 100:
-        raise ValueError(f"{len(words)} words, at most {longest} at a time: too few sentences to hold some out")
+        raise ValueError(f"{len(words)} words, at most {longest} in a sentence: too few sentences to hold some out")
     rng = np.random.default_rng([len(words), longest, split == "test"])
     speakers = [name for name in SPEAKERS if (name in HELD_OUT) == (split == "test")]
     found = []
@@ -76,12 +74,12 @@ def utterances(count, split, words, longest):
 
 
 def held_out(sentence):
-    """Whether a sentence belongs to the test: every tenth, whoever says it."""
+    """Return whether a sentence belongs to the test: about one in ten, for all voices."""
     return zlib.crc32(" ".join(sentence).encode()) % 10 == 0
 
 
 def check_speakers(spoken):
-    """Raise unless espeak-ng is there and knows every voice: it would speak with another one without a word."""
+    """Raise unless espeak-ng is installed and has every voice: it would silently use another one."""
     if not shutil.which("espeak-ng"):
         raise SystemExit(INSTALL)
     accents = {line.split()[1] for line in _listed("en")}
@@ -98,9 +96,9 @@ def _listed(kind):
 
 
 def speak(utterance, path):
-    """Let espeak-ng say an utterance into a WAV file."""
-    manner = ["-v", utterance.voice, "-s", str(utterance.speed), "-p", str(utterance.pitch)]
-    command = ["espeak-ng", *manner, "-w", str(path), " ".join(utterance.words)]
+    """Synthesise an utterance with espeak-ng as a WAV file."""
+    voice = ["-v", utterance.voice, "-s", str(utterance.speed), "-p", str(utterance.pitch)]
+    command = ["espeak-ng", *voice, "-w", str(path), " ".join(utterance.words)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError:
@@ -110,9 +108,9 @@ def speak(utterance, path):
 
 
 def synthesise(spoken, folder):
-    """The WAV files of utterances, at `RATE`, in `folder`; those that are there already are kept.
+    """Make the WAV files of utterances, at `RATE`, in `folder`; keep existing ones; return the paths.
 
-    Can be interrupted at any time: a file is either whole or not there.
+    It can be interrupted at any time: a file is either complete or does not exist.
     """
     check_speakers(spoken)
     folder = Path(folder)
@@ -131,16 +129,16 @@ def synthesise(spoken, folder):
 
 def _record(utterance, path):
     with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder) / "said.wav"
-        speak(utterance, said)
-        samples = read_wav(said)
-    aside = path.with_suffix(f".{threading.get_ident()}")
-    wavfile.write(aside, RATE, np.rint(32767 * np.clip(samples, -1, 1)).astype(np.int16))
-    aside.replace(path)
+        spoken = Path(folder) / "spoken.wav"
+        speak(utterance, spoken)
+        samples = read_wav(spoken)
+    temporary = path.with_suffix(f".{threading.get_ident()}")
+    wavfile.write(temporary, RATE, np.rint(32767 * np.clip(samples, -1, 1)).astype(np.int16))
+    temporary.replace(path)
 
 
 def progress(steps, total, label):
-    """`steps` with a bar: tqdm's where it is installed, else a line at the end."""
+    """Yield `steps` with a progress bar of tqdm if it is installed, else print a line at the end."""
     if total == 0:
         return
     try:

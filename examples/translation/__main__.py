@@ -1,4 +1,4 @@
-"""Translate numbers and dates: train, translate what you type, see what was looked at, count what is right.
+"""Translate numbers and dates: train a model, translate texts, draw the attention, count correct translations.
 
     python -m examples.translation train                              about ten minutes on two cores
     python -m examples.translation translate "en->fr" "twenty-one thousand and seven"
@@ -18,7 +18,7 @@ import unicodedata
 from pathlib import Path
 
 if __name__ == "__main__":  # before NumPy is loaded
-    # The products here are small: a second thread of BLAS gains little on a quiet machine and loses much on a busy one.
+    # The products here are small: a second thread of BLAS gains little on an idle machine and costs much on a busy one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -34,7 +34,7 @@ _FOR_PIECES = 8000  # pairs that the pieces are learned from
 
 
 def train(options):
-    """Make a corpus, learn its pieces, train a model, save it, and count what it gets right."""
+    """Make a corpus, learn its pieces, train a model, save it, and count its correct translations."""
     path = Path(options.model)
     if path.suffix not in (".npz", ".safetensors") or not path.absolute().parent.is_dir():
         raise ValueError(f"--model: expected a .npz or .safetensors file in a folder that exists, got {str(path)!r}")
@@ -51,8 +51,8 @@ def train(options):
     optimizer = Adam(model, lr=options.lr)
     print(f"{len(pool)} pairs, {len(tokens)} tokens, {_size(model)} parameters", file=sys.stderr)
 
-    def slower(history):
-        """Half a wave of a cosine, from the first rate to nothing."""
+    def lower_rate(history):
+        """Lower the rate to 0 along half a cosine."""
         optimizer.lr = options.lr * (1 + math.cos(math.pi * len(history.loss) / options.epochs)) / 2
 
     fit(
@@ -66,7 +66,7 @@ def train(options):
         checkpoint=options.checkpoint,
         resume=options.resume,
         seed=options.seed,
-        callbacks=[slower],
+        callbacks=[lower_rate],
     )
     save(model, options.model, metadata={"tags": tokens.tags, "pieces": tokens.pieces})
     print(f"saved as {options.model}")
@@ -74,7 +74,7 @@ def train(options):
 
 
 def _tokenized(corpus, tokens):
-    """[(source, target)] of tokens, all directions one after the other."""
+    """Return [(source, target)] of tokens, all directions one after the other."""
     return [
         (tokens.source(tag, _tidy(source)), tokens.target(target))
         for tag, pairs in corpus.items()
@@ -83,7 +83,7 @@ def _tokenized(corpus, tokens):
 
 
 def _batches(pool, options, rng):
-    """Some pairs of the pool in batches, in each those that are about equally long."""
+    """Yield batches of random pairs of the pool; the pairs of a batch have about equal lengths."""
     chosen = [pool[i] for i in rng.integers(len(pool), size=options.steps * options.batch_size)]
     chosen.sort(key=lambda pair: (len(pair[0]), len(pair[1])))
     for batch in rng.permutation(options.steps):
@@ -99,7 +99,7 @@ def _size(model):
 
 
 def evaluate(options):
-    """Translate held-out numbers and dates, and count those that are right to the letter, by direction."""
+    """Translate held-out numbers and dates, and count exactly correct translations, by direction."""
     model, tokens = _load(options.model)
     corpus = make_corpus(tokens.tags, options.each, options.seed + 1, held_out=True, uniform=True)
     shares, started = {}, time.perf_counter()
@@ -128,12 +128,12 @@ def translate(options):
     for line in () if options.text else sys.stdin:
         try:
             _show(model, tokens, tag, line, options)
-        except ValueError as error:  # the next line may be a better one
+        except ValueError as error:  # continue with the next line
             print(f"error: {error}", file=sys.stderr)
 
 
 def _show(model, tokens, tag, text, options):
-    """Print the best translation, and what else is asked for."""
+    """Print the best translation and, depending on the options, the others and a picture."""
     found = _translations(model, tokens, tag, text, options.beam_width)
     print(tokens.text(found[0].tokens), flush=True)
     if options.all:
@@ -148,7 +148,7 @@ def _show(model, tokens, tag, text, options):
         read = [tag, *tokens.split(_tidy(text))]
         written = [*(tokens.text([token]) for token in found[0].tokens), "(end)"]
         if draw(weights, read, written, options.png):
-            print("no font here has all signs: some are shown by their values in brackets", file=sys.stderr)
+            print("no installed font has all characters: some are shown by their values in brackets", file=sys.stderr)
         print(f"the attention is drawn in {options.png}", file=sys.stderr)
 
 
@@ -170,7 +170,7 @@ def _best(model, tokens, tag, text, beam_width=4):
 
 
 def _tidy(text):
-    """As sources are given to the model: lower case, single spaces, accents joined to their letters."""
+    """Return a source text in the model's form: lower case, single spaces, accents joined to their letters."""
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
@@ -205,29 +205,29 @@ def _parser():
     add("--merges", type=int, default=300, help="pieces of words, besides the single characters")
     add("--embedding", type=int, default=64, help="size of a piece's vector")
     add("--hidden", type=int, default=256, help="hidden size")
-    add("--epochs", type=int, default=16, help="how often the validation loss is taken, too")
+    add("--epochs", type=int, default=16, help="number of epochs; each ends with a validation")
     add("--steps", type=int, default=300, help="batches of an epoch")
     add("--batch-size", type=int, default=64, help="pairs of a batch")
     add("--lr", type=float, default=2e-3, help="learning rate at the beginning")
-    add("--seed", type=int, default=0, help="of all chance")
+    add("--seed", type=int, default=0, help="seed of all random numbers")
     add("--checkpoint", metavar="FILE", help="write here after each epoch (.npz)")
-    add("--resume", action="store_true", help="go on from the checkpoint if there is one")
+    add("--resume", action="store_true", help="continue from the checkpoint if there is one")
     add("--each", type=int, default=200, help="held-out numbers to translate in each direction at the end")
     add("--show", type=int, default=1, help="mistakes to show for each direction")
 
     add = add_command(translate)
     add("direction", metavar="DIRECTION", help=f"one of {', '.join(TAGS)} (in quotation marks, or as en-fr)")
-    add("text", metavar="TEXT", nargs="*", help="what to translate; none: each line of standard input")
+    add("text", metavar="TEXT", nargs="*", help="texts to translate; default: each line of standard input")
     add("--model", metavar="FILE", default="translation.npz", help="a model of `train`")
-    add("--beam-width", type=int, default=4, help="translations to keep in sight")
+    add("--beam-width", type=int, default=4, help="width of the beam search")
     add("--all", action="store_true", help="show the other translations and their probabilities, too")
-    add("--png", metavar="FILE", help="draw what was looked at")
+    add("--png", metavar="FILE", help="draw the attention")
 
     add = add_command(evaluate)
     add("--model", metavar="FILE", default="translation.npz", help="a model of `train`")
     add("--each", type=int, default=200, help="held-out numbers to translate in each direction")
     add("--show", type=int, default=1, help="mistakes to show for each direction")
-    add("--seed", type=int, default=0, help="of the choice of values")
+    add("--seed", type=int, default=0, help="seed for the choice of values")
     return parser
 
 
@@ -236,7 +236,7 @@ def main(arguments=None):
     try:
         options.command(options)
     except KeyboardInterrupt:
-        sys.exit("interrupted; with --checkpoint FILE, --resume goes on from the last whole epoch")
+        sys.exit("interrupted; with --checkpoint FILE, --resume continues from the last complete epoch")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 

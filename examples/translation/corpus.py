@@ -1,4 +1,4 @@
-"""What there is to translate: numbers below a million in five languages, and English dates."""
+"""The corpus: numbers below a million in five languages, and English dates."""
 
 import datetime
 import random
@@ -11,7 +11,7 @@ DATE_TAGS = ("en->iso", "iso->en")
 
 MILLION = 1_000_000
 FIRST_DAY, LAST_DAY = datetime.date(1900, 1, 1).toordinal(), datetime.date(2099, 12, 31).toordinal()
-# the ways in which an English date is written: (format, locale) as babel names them
+# the formats of an English date: (format, locale) as babel names them
 _DATE_FORMATS = [(form, locale) for locale in ("en_US", "en_GB") for form in ("full", "long", "medium")]
 
 _CHINESE_DIGITS = "零一二三四五六七八九"
@@ -19,15 +19,15 @@ _CHINESE_UNITS = ((1000, "千"), (100, "百"), (10, "十"))
 
 
 def is_held_out(value):
-    """Whether a number, or the ordinal of a date, is kept from training, in all languages: about one in fifty.
+    """Return whether a number, or the ordinal of a date, is held out of training, in all languages: about one in fifty.
 
-    Never zero: its word is in no other number's.
+    Zero is never held out: no other number contains its word.
     """
     return value > 0 and value * 2654435761 % 2**32 < 2**32 // 50  # Knuth's multiplicative hash: no pattern in words
 
 
 def number_in_words(value, language):
-    """A number from 0 to 999999 as it is said: "twenty-one", "vingt et un", "einundzwanzig", "veintiuno", "二十一"."""
+    """Return a number below 1,000,000 in words: "twenty-one", "vingt et un", "einundzwanzig", "veintiuno", "二十一"."""
     if language == "zh":
         return number_in_chinese(value)
     words = _num2words()(value, lang=language)
@@ -37,7 +37,7 @@ def number_in_words(value, language):
 
 
 def as_typed(text, rng):
-    """A text as people type it who leave out commas, hyphens or "and".
+    """Leave out commas, hyphens or "and" at random, as people do.
 
     >>> rng = random.Random(3)
     >>> {as_typed("one thousand, two hundred and thirty-four", rng) for _ in range(100)} >= {
@@ -51,7 +51,7 @@ def as_typed(text, rng):
 
 
 def number_in_chinese(value):
-    """A number from 0 to 999999 in Chinese numerals; a zero in between is said once, 一十 at the beginning as 十.
+    """Return a number from 0 to 999999 in Chinese numerals; inner zeros are written once, a leading 一十 as 十.
 
     >>> [number_in_chinese(value) for value in (0, 12, 101, 1010, 20_300, 100_005)]
     ['零', '十二', '一百零一', '一千零一十', '二万零三百', '十万零五']
@@ -78,7 +78,7 @@ def _chinese_below_10000(value):
 
 
 def draw_numbers(count, rng, held_out, uniform=False):
-    """Numbers below a million, held out or not; half of them with as many digits as a die says, if not `uniform`."""
+    """Draw numbers below a million, held out or not; unless `uniform`, half have 1 to 6 digits with equal chances."""
 
     def draw():
         low, high = 0, MILLION
@@ -91,7 +91,7 @@ def draw_numbers(count, rng, held_out, uniform=False):
 
 
 def draw_days(count, rng, held_out):
-    """Ordinals of days from 1900 to 2099, held out or not."""
+    """Draw ordinals of days from 1900 to 2099, held out or not."""
     return _draw(count, lambda: rng.randint(FIRST_DAY, LAST_DAY), held_out)
 
 
@@ -105,9 +105,9 @@ def _draw(count, draw, held_out):
 
 
 def make_corpus(tags, count, seed, held_out, uniform=False):
-    """{tag: [(source, target)]}: so many texts for each direction, about the same values in all languages.
+    """Return {tag: [(source, target)]}: `count` texts for each direction, of the same values in all languages.
 
-    Dates are half as many: there are not that many days. What is held out is not `as_typed`.
+    There are half as many dates, because there are fewer days. `as_typed` changes only texts for training.
     """
     rng = random.Random(f"{seed} {held_out}")
     values, days = draw_numbers(count, rng, held_out, uniform), draw_days((count + 1) // 2, rng, held_out)
@@ -126,7 +126,7 @@ def make_corpus(tags, count, seed, held_out, uniform=False):
 
 
 def date_pair(tag, day, rng):
-    """(source, target) of a date: read in any of the ways it is written, written in one."""
+    """Return (source, target) of a date: English sources have any format, English targets only one."""
     form, locale = rng.choice(_DATE_FORMATS) if tag == "en->iso" else ("long", "en_US")
     pair = _format_date()(day, form, locale=locale), day.isoformat()
     return pair if tag == "en->iso" else pair[::-1]

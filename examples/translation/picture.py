@@ -1,4 +1,4 @@
-"""A picture of the attention: which pieces of the source were looked at for each piece that was written."""
+"""Draw the attention: the weight of each source piece for each written piece."""
 
 import unicodedata
 
@@ -40,7 +40,7 @@ def draw(weights, read, written, path):
 
 
 def _fonts_for(text):
-    """Names of fonts that together have the characters of `text`, and the set of those that none has."""
+    """Return names of fonts that together have the characters of `text`, and the characters that no font has."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
@@ -67,13 +67,13 @@ def _characters(font):
 
 
 def _label(text, missing):
-    """A piece as it is shown: the space before it is left out, one by itself shown as an open box."""
+    """Return the label of a piece: without the space before it; a single space is an open box."""
     shown = text.strip() or "\N{OPEN BOX}"
     return "".join(f"[{_described(sign)}]" if sign in missing else sign for sign in shown)
 
 
 def _described(sign):
-    """The value of a numeral, or the code point.
+    """Return the value of a numeral, or the code point.
 
     >>> _described("三"), _described("万"), _described("é")
     ('3', '10000', 'U+00E9')

@@ -1,4 +1,4 @@
-"""Text as pieces of words, learned from the text itself."""
+"""Split text into pieces of words, which are learned from text."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ _WORDS = re.compile(r" ?[^\W\d_]+|.", re.DOTALL)
 
 
 def learn_pieces(texts, merges):
-    """All characters of the texts, and the pieces that joining the most frequent neighbours makes, `merges` times.
+    """Return all characters of the texts, and the pieces made by joining the most frequent neighbours `merges` times.
 
     Sennrich, Haddow and Birch, Neural machine translation of rare words with subword units, 2016, algorithm 1.
 
@@ -36,7 +36,7 @@ def learn_pieces(texts, merges):
 
 
 def _join(word, pair):
-    """`word` with each occurrence of `pair` as one piece."""
+    """Return `word` with each occurrence of `pair` joined into one piece."""
     if pair not in pairwise(word):
         return word
     out, i = [], 0
@@ -51,7 +51,7 @@ def _join(word, pair):
 
 
 class Tokens:
-    """Numbers for the directions and the pieces; 0 is the edge of a text, where one begins and ends.
+    """Numbers for the directions and the pieces; 0 marks the beginning and the end of a text.
 
     >>> tokens = Tokens(["en->fr"], ["a", "b", "ab"])
     >>> tokens.source("en->fr", "abba"), tokens.target("ab")
@@ -72,7 +72,7 @@ class Tokens:
         return 1 + len(self._number)
 
     def split(self, text):
-        """The pieces of `text`, each the longest that fits; a ValueError names the characters that there are not."""
+        """Split `text` into pieces, each the longest that fits; a ValueError names unknown characters."""
         unknown = sorted(set(text) - set(self.pieces))
         if unknown:
             raise ValueError(
@@ -82,14 +82,14 @@ class Tokens:
         return self._pattern.findall(text)
 
     def source(self, tag, text):
-        """What the encoder reads: the direction, then the pieces."""
+        """Return the encoder's input: the direction, then the pieces."""
         return [self._number[tag], *self.target(text)]
 
     def target(self, text):
-        """What the decoder writes."""
+        """Return the decoder's output: the pieces."""
         return [self._number[piece] for piece in self.split(text)]
 
     def text(self, tokens):
-        """The text that the decoder wrote; what is no piece stands as a question mark."""
+        """Return the text of the decoder's output; a token that is no piece becomes a question mark."""
         first = 1 + len(self.tags)
         return "".join(self.pieces[token - first] if token >= first else "?" for token in tokens)
