@@ -2,7 +2,7 @@
 
     mpirun -n 2 python tests/mpi_training.py TASK FOLDER
 
-leaves in FOLDER what each rank saw.
+writes the results of each rank into FOLDER.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ RNG = functools.partial(np.random.default_rng, 5)
 
 
 def series(batch_first=False):
-    """x (T, B, 2) and y (T, B, 3), or rows first."""
+    """Return x (T, B, 2) and y (T, B, 3), or rows first."""
     rng = RNG()
     x, y = rng.normal(size=(STEPS, ROWS, 2)), rng.normal(size=(STEPS, ROWS, 3))
     return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if batch_first else (x, y)
 
 
 def tokens(ignored=()):
-    """x and y (T, B) of seven tokens; of the rows in `ignored` no target counts."""
+    """Return x and y (T, B) of seven tokens; all targets of the rows in `ignored` are ignored."""
     x, y = RNG().integers(7, size=(2, STEPS, ROWS))
     y[:, list(ignored)] = -100
     y[2, :5] = -100
@@ -57,13 +57,13 @@ def square(seed):
     return Sequential(LSTM(2, 5, dtype="float64", seed=seed), Readout(), Linear(5, STEPS, dtype="float64", seed=seed))
 
 
-def giving_up(prediction, target):
-    """A loss of one's own, which does not say how much it counts."""
+def loss_without_count(prediction, target):
+    """Compute a user's loss, without a function for the number of its targets."""
     return cross_entropy(prediction, target)
 
 
 def halves(prediction, target):
-    """A loss of one's own, which counts only rows whose target begins above zero."""
+    """Compute a user's loss, which counts only rows whose first target is above zero."""
     counted = target[..., :1] > 0
     difference = np.where(counted, prediction - target, 0)
     return float((difference**2).sum() / counted.sum()), 2 * difference / counted.sum()
@@ -75,14 +75,14 @@ def count_halves(target, **keywords):
 
 
 def batches(epoch):
-    """As a callable yields them: of different sizes, one smaller than four ranks."""
+    """Yield batches of different sizes, one smaller than four ranks."""
     x, y = series()
     for rows in (slice(0, 6), slice(6, 8), slice(8, 13)):
         yield x[:, rows] + epoch, y[:, rows]
 
 
 def case(make, data, loss=mse, count=None, optimizer=Adam, **options):
-    """One training: fit's arguments, all of them made anew by each process. `make` takes a seed."""
+    """Return the arguments of one training; each process makes new ones. `make` takes a seed."""
     return {"make": make, "data": data, "loss": loss, "count": count, "optimizer": optimizer, "options": options}
 
 
@@ -116,14 +116,14 @@ CASES = {
         tagger, tokens(ignored=range(8)), cross_entropy, batch_size=2, validation=tokens(ignored=range(12)), bptt=3
     ),
     "a loss of one's own that gives up": case(
-        tagger, tokens(ignored=range(8)), giving_up, batch_size=1, validation=tokens(ignored=range(12))
+        tagger, tokens(ignored=range(8)), loss_without_count, batch_size=1, validation=tokens(ignored=range(12))
     ),
     "float32": case(functools.partial(regressor, dtype="float32"), ragged, batch_size=5, clip_norm=0.05),
 }
 
 
 def run(name, parallel=None, rank=0, **more):
-    """{"loss": ..., "validation": ..., parameter: array} of a training; ranks begin with models of their own."""
+    """Return {"loss": ..., "validation": ..., parameter: array} of a training; ranks begin with different models."""
     chosen = CASES[name]
     model = chosen["make"](rank)
     optimizer = chosen["optimizer"](model, {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]])
@@ -143,7 +143,7 @@ def run(name, parallel=None, rank=0, **more):
 
 
 def stopped(parallel, rank):
-    """The last rank has it stop after two epochs."""
+    """Run a training that a callback on the last rank stops after two epochs."""
     last = rank == parallel.comm.size - 1
     return run("plain", parallel, rank, callbacks=[lambda history: last and len(history.loss) == 2], epochs=9)
 
@@ -175,7 +175,7 @@ def main(task, folder):
             with contextlib.redirect_stderr(io.StringIO()) as printed:
                 found = (MORE.get(name) or functools.partial(run, name))(DataParallel(), rank)
             keep(name, found | {"printed": np.array(len(printed.getvalue()))})
-    elif task == "resume":  # the other ranks' folders are not there
+    elif task == "resume":  # the other ranks' folders do not exist
         checkpoint = folder / "checkpoint.npz" if rank == 0 else folder / "nowhere" / "checkpoint.npz"
         epochs = json.loads((folder / "epochs.json").read_text())
         keep("resume", run("dropout", DataParallel(), rank, checkpoint=checkpoint, resume=True, epochs=epochs))

@@ -1,4 +1,4 @@
-"""The build with compilers that lack something, stand-ins that only make empty files; and what is packed."""
+"""The build with compilers that refuse options (scripts that only make empty files), and the contents of packages."""
 
 import email
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are shell scripts")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the compilers are shell scripts")
 
 COMPILER = """#!/bin/sh
 case "$*" in {refused}) echo "unknown option among $*" >&2; exit 1;; esac
@@ -35,19 +35,19 @@ VARIANTS = {"base", "avx2", "avx512", "avx512vnni"}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the sources, whose Cython is compiled by the first build."""
+    """Return a copy of the sources; the first build translates its Cython files."""
     folder = tmp_path_factory.mktemp("source")
     for name in ("build_backend.py", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__")
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
     for name in ("lstm_cy", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 
 
 @pytest.fixture
 def run(source, tmp_path):
-    """Run a command of setup.py with a compiler that refuses some options, a pattern of the shell's `case`."""
+    """Return a function that runs setup.py with a compiler that refuses options, a pattern of the shell's `case`."""
 
     def run(refused, *command):
         compiler = tmp_path / "cc"
@@ -67,7 +67,7 @@ def run(source, tmp_path):
 
 @pytest.fixture
 def build(run, tmp_path):
-    """Build; return the process, the names of the modules, and how the compiler was called for the pool of threads."""
+    """Return a function that builds; it returns the process, the modules, and the compiler's calls for pool.c."""
 
     def build(refused):
         done = run(refused, "build_ext", "--build-lib", str(tmp_path / "lib"))
@@ -78,7 +78,7 @@ def build(run, tmp_path):
     return build
 
 
-def test_a_compiler_without_avx512_builds_the_others_and_says_so(build):
+def test_a_compiler_without_avx512_builds_the_others_with_a_message(build):
     done, built, _ = build("*-mavx512f*")
     assert done.returncode == 0, done.stderr
     assert "lstm_cy: this compiler cannot build the avx512 kernels; going on without them" in done.stderr
@@ -86,7 +86,7 @@ def test_a_compiler_without_avx512_builds_the_others_and_says_so(build):
     assert "avx512" not in built
 
 
-def test_a_compiler_for_another_processor_builds_base_alone_and_says_so(build):
+def test_a_compiler_for_another_processor_builds_only_base_with_a_message(build):
     done, built, _ = build("*-mavx*|*-mfma*|*-mtune*")
     assert done.returncode == 0, done.stderr
     for variant in VARIANTS - {"base"}:
@@ -102,15 +102,15 @@ def test_a_compiler_without_tuning_flags_builds_everything(build):
     assert "going on" not in done.stderr
 
 
-def test_threads_are_compiled_and_linked_where_they_are(build):
+def test_threads_are_compiled_and_linked_if_available(build):
     done, _, calls = build("nothing")
     assert done.returncode == 0, done.stderr
     assert len(calls) == 2  # compiled and linked
     assert all("-pthread" in call and "LSTM_CY_NO_THREADS" not in call for call in calls)
 
 
-@pytest.mark.parametrize("refused", ("*-pthread*", r"*/try\ -pthread*"), ids=("unknown", "not to be linked"))
-def test_a_system_without_threads_builds_everything_and_says_so(build, refused):
+@pytest.mark.parametrize("refused", ("*-pthread*", r"*/try\ -pthread*"), ids=("unknown option", "not linkable"))
+def test_a_system_without_threads_builds_everything_with_a_message(build, refused):
     done, built, calls = build(refused)
     assert done.returncode == 0, done.stderr
     assert "lstm_cy: no POSIX threads here; going on without them" in done.stderr
@@ -120,7 +120,7 @@ def test_a_system_without_threads_builds_everything_and_says_so(build, refused):
 
 
 @pytest.mark.parametrize("refused", ("*-c*", None), ids=("broken", "missing"))
-def test_no_working_compiler_is_told_in_words(build, refused):
+def test_a_missing_compiler_is_an_error_without_a_traceback(build, refused):
     done, _, _ = build(refused)
     assert done.returncode == 1
     assert "needs a working C compiler and Python's headers" in done.stderr
@@ -128,17 +128,17 @@ def test_no_working_compiler_is_told_in_words(build, refused):
     assert "Traceback" not in done.stderr
 
 
-# Before anything is downloaded, generated or compiled
+# Errors before anything is downloaded, generated or compiled
 
 
 @pytest.fixture
 def untouched(source, tmp_path):
-    """A copy of the sources in which nothing was built."""
+    """Return a copy of the sources without any build."""
     return shutil.copytree(source, tmp_path / "untouched", ignore=shutil.ignore_patterns("build", "*.egg-info"))
 
 
 def without_a_compiler(folder, *command):
-    """Run a command that must fail; its output, both streams as they come."""
+    """Run a command that must fail; return its output, with both streams in order."""
     compiler = folder.parent / "no-compiler"
     done = subprocess.run(
         [sys.executable, *command],
@@ -155,12 +155,12 @@ def without_a_compiler(folder, *command):
 LAST = 'Windows           the "Build Tools for Visual Studio"'
 
 
-@pytest.mark.parametrize("isolation", ([], ["--no-build-isolation"]), ids=("isolated", "not"))
+@pytest.mark.parametrize("isolation", ([], ["--no-build-isolation"]), ids=("isolated", "not isolated"))
 @pytest.mark.parametrize("kind", ([], ["--editable"]), ids=("wheel", "editable"))
-def test_pip_says_that_the_compiler_is_missing_before_it_downloads_anything(untouched, kind, isolation):
+def test_pip_reports_a_missing_compiler_before_any_download(untouched, kind, isolation):
     pytest.importorskip("pip")
     before = set(untouched.rglob("*"))
-    options = ["--no-index", "--dry-run", *isolation, *kind]  # no index: all downloads would fail
+    options = ["--no-index", "--dry-run", *isolation, *kind]  # without an index all downloads would fail
     output = without_a_compiler(untouched, "-m", "pip", "install", *options, ".")
     assert "Collecting" not in output and "Could not find" not in output
     of_the_build, _, _ = output.partition("[end of output]")
@@ -169,21 +169,21 @@ def test_pip_says_that_the_compiler_is_missing_before_it_downloads_anything(unto
     assert {path for path in untouched.rglob("*") if "__pycache__" not in path.parts} == before
 
 
-def test_setup_py_says_so_last_before_it_generates_anything(untouched):
+def test_setup_py_ends_with_this_message_before_it_generates_files(untouched):
     output = without_a_compiler(untouched, "setup.py", "build_ext")
     assert output.rstrip().endswith(LAST), output
     assert not list(untouched.rglob("*.c"))
 
 
-def test_what_else_is_asked_of_setup_py_needs_no_compiler_and_generates_nothing(untouched):
+def test_other_commands_of_setup_py_need_no_compiler_and_generate_nothing(untouched):
     without = {**os.environ, "CC": "no-compiler"}
     subprocess.run([sys.executable, "setup.py", "-q", "sdist"], cwd=untouched, env=without, check=True)
     assert list(untouched.glob("dist/*.tar.gz"))
     assert not (untouched / "build").exists()
 
 
-def test_the_build_lists_its_requirements_where_the_compiler_comes_first(untouched):
-    """What pyproject.toml lists is downloaded before the backend is asked."""
+def test_the_backend_checks_the_compiler_before_it_lists_its_requirements(untouched):
+    """Requirements in pyproject.toml would be downloaded before the backend is called."""
     build = tomllib.loads((untouched / "pyproject.toml").read_text())["build-system"]
     assert (build["requires"], build["build-backend"], build["backend-path"]) == ([], "build_backend", ["."])
     program = "import build_backend; print(*build_backend.get_requires_for_build_wheel())"
@@ -195,7 +195,7 @@ def test_the_build_lists_its_requirements_where_the_compiler_comes_first(untouch
     ("change", "message"),
     [("setuptools.__version__ = '65.5.0'", "setuptools 65.5.0 is too old"), ("sys.modules['Cython'] = None", "Cython")],
 )
-def test_a_build_without_isolation_says_what_it_lacks(untouched, change, message):
+def test_a_build_without_isolation_lists_missing_requirements(untouched, change, message):
     """Python 3.11's venv has setuptools 65, which cannot read the licence in pyproject.toml."""
     program = f"import setuptools, sys; {change}; import build_backend; build_backend.build_wheel('.')"
     done = subprocess.run([sys.executable, "-c", program], cwd=untouched, capture_output=True, text=True)
@@ -206,7 +206,7 @@ def test_a_build_without_isolation_says_what_it_lacks(untouched, change, message
 
 
 def test_the_pool_without_threads_works_on_the_callers_thread(source, build, tmp_path):
-    """Compiled for real, in place of the other one in a copy of the package."""
+    """A real compiler builds it in a copy of the package, where it replaces the pool with threads."""
     if not shutil.which("cc"):
         pytest.skip("needs a C compiler")
     build("nothing")  # so that Cython's pool.c is there
@@ -229,19 +229,19 @@ print(pool.__file__, *pool.statistics())
     assert done.stdout == f"{target} 0 0\n", done.stderr
 
 
-# What is packed
+# The contents of packages
 
 
-def test_the_wheel_holds_what_runs_and_what_compiles_against_it(run, source, tmp_path):
+def test_the_wheel_has_the_package_and_its_cython_declarations(run, source, tmp_path):
     done = run("nothing", "bdist_wheel", "--dist-dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (wheel.read(name) for name in names if name.endswith(".dist-info/METADATA"))
-    wanted = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", "py.typed"))}
+    expected = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", "py.typed"))}
     package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
-    assert {name for name in package if not name.endswith(".so")} == wanted
+    assert {name for name in package if not name.endswith(".so")} == expected
     assert {name.partition(".")[0] for name in package if name.endswith(".so")} == {
         name.partition(".")[0] for name in in_tree() if name.endswith(".pyx")
     }
@@ -251,7 +251,7 @@ def test_the_wheel_holds_what_runs_and_what_compiles_against_it(run, source, tmp
     assert sorted(re.match("[a-z]+", line)[0] for line in always) == ["numpy", "scipy"]
 
 
-def test_the_source_distribution_holds_the_sources_and_nothing_made_of_them(run, source, tmp_path):
+def test_the_source_distribution_has_the_sources_and_no_generated_files(run, source, tmp_path):
     done = run("nothing", "sdist", "--dist-dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.tar.gz")
@@ -272,6 +272,6 @@ def test_the_source_distribution_holds_the_sources_and_nothing_made_of_them(run,
 
 
 def in_tree():
-    """The package's own files, without what was made of them."""
+    """Return the package's source files, without generated ones."""
     kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", "py.typed")
     return [path.relative_to(ROOT).as_posix() for path in (ROOT / "lstm_cy").rglob("*") if path.name.endswith(kinds)]

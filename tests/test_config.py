@@ -1,4 +1,4 @@
-"""What is chosen at import, and what environment variables force; each case in a process of its own."""
+"""The configuration chosen at import or forced by environment variables; each case runs in a new process."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def run(code, **environment):
 
 @pytest.mark.parametrize("isa", config.available_instruction_sets())
 @pytest.mark.parametrize("engine", config.ENGINES)
-def test_environment_forces(isa, engine):
+def test_environment_variables_force_a_configuration(isa, engine):
     code = "import lstm_cy; c = lstm_cy.show_config('dicts'); print(c['instruction set'], c['engine'], c['threads'])"
     done = run(code, LSTM_CY_ISA=isa, LSTM_CY_ENGINE=engine, LSTM_CY_NUM_THREADS="2")
     assert done.stdout.split() == [isa, engine, "2"], done.stderr
@@ -37,7 +37,7 @@ def test_the_widest_instruction_set_is_chosen():
     assert config.available_instruction_sets()[0] == "base"
 
 
-def test_auto_is_blas_without_vector_kernels_and_packed_with():
+def test_auto_is_blas_without_vector_kernels_else_packed():
     for isa in config.available_instruction_sets():
         done = run("from lstm_cy import config; print(config.engine())", LSTM_CY_ISA=isa)
         assert done.stdout.strip() == ("blas" if isa == "base" else "packed")
@@ -48,7 +48,7 @@ def in_use():
 
 
 @every_implementation
-def test_using_chooses_for_the_layers_built_inside_and_the_choice_ends_with_the_block(isa, engine):
+def test_using_chooses_for_layers_built_in_its_block(isa, engine):
     before, x = in_use(), np.random.default_rng(0).standard_normal((40, 3, 33), np.float32)
     code = "import sys, numpy as np, lstm_cy; x = np.random.default_rng(0).standard_normal((40, 3, 33), np.float32); "
     code += "sys.stdout.write(lstm_cy.LSTM(33, 17, seed=1)(x)[0].tobytes().hex())"
@@ -56,11 +56,11 @@ def test_using_chooses_for_the_layers_built_inside_and_the_choice_ends_with_the_
         assert in_use() == (engine, isa)
         inside = lstm_cy.LSTM(33, 17, seed=1)
     assert in_use() == before
-    # it computes outside as a process does where the environment says the same
+    # outside the block, the layer gives the same bits as in a process with these environment variables
     assert inside(x)[0].tobytes().hex() == run(code, LSTM_CY_ISA=isa, LSTM_CY_ENGINE=engine).stdout
 
 
-def test_using_nests_leaves_what_it_is_not_given_and_ends_with_an_error_too():
+def test_using_nests_keeps_other_choices_and_ends_after_an_error():
     before = in_use()
     with config.using(engine="blas"):
         assert in_use() == ("blas", before[1])
@@ -84,7 +84,7 @@ def test_using_auto_takes_the_faster_engine_of_the_instruction_set():
             assert lstm_cy.show_config("dicts")["instruction set"] == isa
 
 
-def test_using_concerns_one_thread():
+def test_using_affects_only_its_thread():
     before, seen = in_use(), []
     with config.using(engine="blas", isa="base"):
         thread = threading.Thread(target=lambda: seen.append(in_use()))
@@ -107,10 +107,10 @@ def test_using_concerns_one_thread():
         ({"engine": "blas", "isa": ["base"]}, TypeError, "isa: expected None or one of base.*, got list"),
     ),
 )
-def test_using_refuses_what_there_is_not(options, error, message):
+def test_using_refuses_unknown_names(options, error, message):
     before = in_use()
     with pytest.raises(error, match=message), config.using(**options):
-        pytest.fail("went in")
+        pytest.fail("the block was entered")
     assert in_use() == before
 
 
@@ -128,7 +128,7 @@ def test_using_refuses_what_there_is_not(options, error, message):
         ("LSTM_CY_NUM_THREADS", "2147483648", "LSTM_CY_NUM_THREADS: expected at most 2147483647, got 2147483648"),
     ),
 )
-def test_wrong_variables(variable, value, message):
+def test_wrong_environment_variables_are_refused(variable, value, message):
     done = run("from lstm_cy import LSTM; LSTM(2, 2)", **{variable: value})
     assert done.returncode == 1
     assert message in done.stderr
@@ -141,13 +141,13 @@ def test_a_packed_model_runs_without_scipy():
     assert run(code, LSTM_CY_ENGINE="blas").stdout == "True\n"
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_importing_the_package_imports_no_large_module():
     done = run("import sys, lstm_cy; print([m for m in ('scipy', 'lstm_cy.lstm', 'json', 'tqdm') if m in sys.modules])")
     assert "scipy" not in done.stdout
     assert "lstm_cy.lstm" not in done.stdout
 
 
-def test_threads_are_remembered():
+def test_set_num_threads_is_kept():
     before = lstm_cy.get_num_threads()
     try:
         lstm_cy.set_num_threads(2)
@@ -162,7 +162,7 @@ def test_threads_are_remembered():
             with pytest.raises(error, match="n: expected"):
                 lstm_cy.set_num_threads(wrong)
         assert lstm_cy.get_num_threads() == 2
-        lstm_cy.set_num_threads(2**31 - 1)  # a call takes as many as there are processors
+        lstm_cy.set_num_threads(2**31 - 1)  # a call uses at most one per processor
         lstm = lstm_cy.LSTM(2, 3, seed=0)
         assert np.array_equal(lstm(np.ones((4, 5, 2)))[0], lstm(np.ones((4, 5, 2)), threads=1)[0])
         with pytest.raises(ValueError, match="threads: expected at most 2147483647, got 2147483648"):
@@ -184,12 +184,12 @@ def test_show_config_prints_and_returns(capsys):
         lstm_cy.show_config("json")
 
 
-def test_a_checked_build_is_one():
+def test_bounds_checks_are_on_in_a_checked_build():
     found = lstm_cy.show_config("dicts")["bounds checks"]
     assert found is True if os.environ.get("LSTM_CY_CHECKS") else isinstance(found, bool)
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in lstm_cy.__all__:
         assert getattr(lstm_cy, name) is not None
     assert set(lstm_cy.__all__) <= set(dir(lstm_cy))

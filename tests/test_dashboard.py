@@ -1,4 +1,4 @@
-"""The dashboards: asv measures, publishes, and a browser without a network shows the speed-ups over NumPy."""
+"""The dashboards: asv measures and publishes, and a browser without a network shows the speed-ups over NumPy."""
 
 import functools
 import http.server
@@ -23,11 +23,11 @@ TITLES = {
     "forward.Forward.track_speedup_over_numpy": ("Speed-up over NumPy: whole sequences", "1x100x32x32"),
     "step.Stepping.track_speedup_over_numpy": ("Speed-up over NumPy: single steps, by a Stepper", "1x1x32x32"),
 }
-COMMITS = 2  # measured, each in turn with the library that is tested: a line needs two points
+COMMITS = 2  # all measured with the tested library; a line needs two points
 
 
 def pages():
-    """The plugin, loaded as asv loads it: not as one of the benchmarks."""
+    """Load the plugin as asv does, not as one of the benchmarks."""
     spec = importlib.util.spec_from_file_location("pages", ROOT / "benchmarks" / "pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -50,7 +50,7 @@ def need(*programs):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A repository of some commits with the benchmarks of this one, each measured by asv; (folder, commits)."""
+    """Make a repository with the benchmarks and some commits, and measure each with asv; return (folder, commits)."""
     pytest.importorskip("asv")
     need("git")
     folder = tmp_path_factory.mktemp("project")
@@ -60,7 +60,7 @@ def project(tmp_path_factory):
     run(*git, "init", "--quiet", "--initial-branch=main", cwd=folder)
     run(*git, "add", ".", cwd=folder)
     asv = (sys.executable, "-m", "asv")
-    # asv describes the machine in a file at home
+    # asv writes a description of the machine into the home folder
     environment = {
         "HOME": str(folder),
         "OPENBLAS_NUM_THREADS": "1",
@@ -81,12 +81,12 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(project):
-    """What `asv publish` makes of it, served on this machine; (address, folder)."""
+    """Publish the results with `asv publish` and serve them on this machine; return (address, folder)."""
     need("npm")
     folder, _ = project
-    said = run(sys.executable, "-m", "asv", "publish", cwd=folder)
+    output = run(sys.executable, "-m", "asv", "publish", cwd=folder)
     html = folder / ".asv" / "html"
-    if "from other hosts" in said:
+    if "from other hosts" in output:
         pytest.skip("npm cannot get the libraries of the pages")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -103,7 +103,7 @@ def site(project):
 
 
 class Browser:
-    """Chromium without a window, and without any host but this one."""
+    """Chromium without a window, and without access to other hosts."""
 
     def __init__(self, folder):
         from selenium import webdriver
@@ -132,15 +132,15 @@ class Browser:
         self.sent = set()
 
     def open(self, address, until):
-        """Load a page and run a script again and again until it returns something true: that."""
+        """Load a page, repeat a script until its result is true, and return the result."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        self.driver.get("about:blank")  # else one that differs after the # only would not be loaded anew
+        self.driver.get("about:blank")  # else an address with another part after # would not be loaded again
         self.driver.get(address)
         return WebDriverWait(self.driver, 20).until(lambda driver: driver.execute_script(until), until)
 
     def complaints(self):
-        """Errors of scripts, requests that failed, and requests to another host, since it was last asked."""
+        """Return errors of scripts, failed requests, and requests to other hosts, since the last call."""
         found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
         for entry in self.driver.get_log("performance"):
             event = json.loads(entry["message"])["message"]
@@ -165,7 +165,7 @@ def browser(tmp_path_factory):
 
 
 def measured(project, name, parameters):
-    """A benchmark's values in asv's results, by commit."""
+    """Return a benchmark's values in asv's results, one for each commit."""
     folder, commits = project
     values = []
     for commit in commits:
@@ -177,7 +177,7 @@ def measured(project, name, parameters):
     return values
 
 
-def test_index_loads_nothing_from_elsewhere(tmp_path):
+def test_index_loads_nothing_from_other_hosts(tmp_path):
     asv = pytest.importorskip("asv")
     module = pages()
     for _, package, file in module.LIBRARIES:
@@ -202,7 +202,7 @@ def test_index_loads_nothing_from_elsewhere(tmp_path):
     assert before.count('onerror="js_load_failure()"') == after.count('onerror="js_load_failure()"')
 
 
-def test_libraries_are_got_once(tmp_path, monkeypatch):
+def test_libraries_are_installed_once(tmp_path, monkeypatch):
     module = pages()
     calls = []
 
@@ -221,16 +221,16 @@ def test_libraries_are_got_once(tmp_path, monkeypatch):
     assert "jquery@3.3.1" in command
 
 
-def test_pages_without_npm_are_published_all_the_same(project, tmp_path):
+def test_pages_are_published_without_npm_too(project, tmp_path):
     folder, _ = project
     html = tmp_path / "html"
-    said = run(sys.executable, "-m", "asv", "publish", "-o", html, cwd=folder, PATH=str(git_alone(tmp_path)))
-    assert "from other hosts: npm: " in said
+    output = run(sys.executable, "-m", "asv", "publish", "-o", html, cwd=folder, PATH=str(only_git(tmp_path)))
+    assert "from other hosts: npm: " in output
     assert 'src="https://' in (html / "index.html").read_text()
 
 
-def git_alone(folder):
-    """A folder of programs that has git and nothing else."""
+def only_git(folder):
+    """Make a folder of programs that contains only git."""
     (folder / "bin").mkdir()
     (folder / "bin" / "git").symlink_to(shutil.which("git"))
     return folder / "bin"
@@ -244,11 +244,11 @@ def test_list_of_benchmarks_has_the_speedups(site, browser, project):
     )
     for name, (title, shape) in TITLES.items():
         (row,) = [row for row in rows if row.startswith(f"{title} ('{shape}')")]
-        shown = float(re.search(r"\)([\d.e+]+) x", row)[1])  # where asv sees the level after the last step
+        shown = float(re.search(r"\)([\d.e+]+) x", row)[1])  # asv's estimate of the current level
         values = measured(project, name, shape)
         assert 0.99 * min(values) <= shown <= 1.01 * max(values), row
     titles = tuple(title for title, _ in TITLES.values())
-    assert all(row.startswith(titles) for row in rows)  # what was not measured is not there
+    assert all(row.startswith(titles) for row in rows)  # benchmarks without results are left out
     assert browser.complaints() == []
 
 
@@ -258,8 +258,8 @@ def test_grid_has_the_speedups(site, browser):
         address,
         """
         const boxes = $('.benchmark-container').filter((_, box) => $(box).find('canvas').length > 0);
-        const told = boxes.map((_, box) => $(box).find('.benchmark-text').text()).get();
-        return told.length == $('.benchmark-container').length && told;
+        const titles = boxes.map((_, box) => $(box).find('.benchmark-text').text()).get();
+        return titles.length == $('.benchmark-container').length && titles;
         """,
     )
     assert set(shown) == {title for title, _ in TITLES.values()}
@@ -282,7 +282,7 @@ def test_graph_of_speedups_is_drawn(site, browser, project, name, tmp_path):
         const {width, height, data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         const columns = new Set();
         for (let at = 0; at < data.length; at += 4) {
-            const off = [colour.r, colour.g, colour.b].map((wanted, i) => Math.abs(data[at + i] - wanted));
+            const off = [colour.r, colour.g, colour.b].map((expected, i) => Math.abs(data[at + i] - expected));
             if (data[at + 3] > 30 && Math.max(...off) < 30) columns.add(at / 4 % width);
         }
         return {
@@ -296,15 +296,15 @@ def test_graph_of_speedups_is_drawn(site, browser, project, name, tmp_path):
     assert drawn["title"] == name
     assert np.allclose(drawn["values"], measured(project, name, shape), rtol=1e-3)
     assert drawn["length"] > 500
-    assert drawn["columns"] > 0.9 * drawn["length"]  # from one point to the other, and not the two alone
+    assert drawn["columns"] > 0.9 * drawn["length"]  # the line between the points, not only the points
     assert browser.complaints() == []
     picture = tmp_path / "graph.png"
     assert browser.driver.save_screenshot(str(picture))
     assert picture.stat().st_size > 10_000
 
 
-def test_what_the_browser_complains_about(site, browser):
-    """Else its silence says nothing."""
+def test_the_browser_reports_errors_and_requests_to_other_hosts(site, browser):
+    """Other tests rely on an empty list of complaints."""
     address, _ = site
     browser.open(
         address,

@@ -1,7 +1,7 @@
-"""Every example runs, in docstrings and in docs/; and what the pages name is there.
+"""Every example in docstrings and in docs/ runs, and everything that the pages name exists.
 
-What the pages for newcomers say (README.md, CONTRIBUTING.md, docs/tutorial.md, examples/) and what installs something
-is run by tests/slow/pages.py, each page in an environment of its own.
+tests/slow/pages.py runs the pages for newcomers (README.md, CONTRIBUTING.md, docs/tutorial.md, examples/) and all
+commands that install something, each page in an environment of its own.
 """
 
 import ast
@@ -27,40 +27,40 @@ from lstm_cy.cli import main
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-HERE = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in pages.PAGES]
+RUN_HERE = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in pages.PAGES]
 API = "".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(lstm_cy.__path__, "lstm_cy.")
     if "_kernels" not in name and "__main__" not in name
 ]
-# What `sh` blocks say that is not run here, by its beginning, and why: commands of ours,
+# Commands in `sh` blocks that are not run here, by their beginning, with the reason: those of lstm-cy,
 NOT_RUN = {
-    "lstm-cy bench": "it measures, and tests do not; tests/test_cli.py runs it in a small form",
-    "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "ten minutes",
-    "lstm-cy perplexity library.npz": "reads what those ten minutes wrote",
-    "lstm-cy generate library.npz": "reads what those ten minutes wrote",
-    "LSTM_CY_ISA=avx2 lstm-cy info": "not every processor has it; tests/test_config.py forces each that is there",
-    "LSTM_CY_ENGINE=blas lstm-cy info": "read once in a process; tests/test_config.py forces both in some of their own",
+    "lstm-cy bench": "a measurement; tests/test_cli.py runs it in a small form",
+    "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "takes ten minutes",
+    "lstm-cy perplexity library.npz": "reads the model of those ten minutes",
+    "lstm-cy generate library.npz": "reads the model of those ten minutes",
+    "LSTM_CY_ISA=avx2 lstm-cy info": "not every processor has AVX2; tests/test_config.py forces each available one",
+    "LSTM_CY_ENGINE=blas lstm-cy info": "read once in a process; tests/test_config.py forces both in new processes",
 }
-# and of others
+# and others
 TOOLS = {
     "python -m venv": "tests/slow/pages.py makes an environment for each page",
     ". .venv/bin/activate": "tests/slow/pages.py makes an environment for each page",
-    "python -m pip": "tests/slow/pages.py runs what installs something",
-    "pip": "tests/slow/pages.py runs what installs something",
+    "python -m pip": "tests/slow/pages.py runs commands that install something",
+    "pip": "tests/slow/pages.py runs commands that install something",
     "apt-get": "changes the machine",
-    'python -c "import matplotlib, pathlib;': "it empties a cache that is in use here",
-    "python benchmarks/": "it measures, and tests do not",
-    "asv": "it measures, and tests do not",
-    "python -m examples.": "minutes; tests/test_examples.py runs the examples in a small form",
+    'python -c "import matplotlib, pathlib;': "empties a cache that is in use here",
+    "python benchmarks/": "a measurement",
+    "asv": "a measurement",
+    "python -m examples.": "takes minutes; tests/test_examples.py runs the examples in a small form",
     "mypy": "a step of .ci/run",
     "python tests/stubtest.py": "a step of .ci/run",
-    "tests/slow/": "minutes to hours, run by hand",
-    "python tests/slow/": "minutes to hours, run by hand",
+    "tests/slow/": "takes minutes to hours, run by hand",
+    "python tests/slow/": "takes minutes to hours, run by hand",
     "arecord": "needs a microphone",
-    "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader's",
-    "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader's",
+    "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader",
+    "LSTM_CY_NUM_THREADS=2 python my_program.py": "a program of the reader",
 }
 
 
@@ -69,13 +69,13 @@ def page_id(page):
 
 
 def fences(page, languages):
-    """(language, what is inside) of each fenced block in those languages, from top to bottom."""
+    """Return (language, text) of each fenced block in those languages, from top to bottom."""
     found = re.findall(r"^```(\S*)[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return [(language, block) for language, block in found if language in languages]
 
 
 def prose(page):
-    """The text outside fenced blocks and code."""
+    """Return the text outside fenced blocks and code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
 
 
@@ -88,17 +88,17 @@ def test_docstrings(name):
 def test_the_public_names_have_examples():
     documented = [getattr(lstm_cy, name) for name in lstm_cy.__all__ if callable(getattr(lstm_cy, name))]
     without = [thing.__name__ for thing in documented if not doctest.DocTestFinder().find(thing)[0].examples]
-    # shown by save; settings of the process; needs PyTorch, shown in docs/formats.md
+    # load: in the example of save; threads: settings of the process; from_torch: needs PyTorch, in docs/formats.md
     assert set(without) <= {"load", "set_num_threads", "get_num_threads", "from_torch"}
 
 
 # Code on pages
 
-PYTHON = [page for page in HERE if fences(page, {"python", "py"})]
+PYTHON = [page for page in RUN_HERE if fences(page, {"python", "py"})]
 
 
 def missing_for(block):
-    """The libraries that a block imports and that are not installed."""
+    """Return the libraries that a block imports and that are not installed."""
     tree = list(ast.walk(ast.parse(block)))
     names = [alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in tree if isinstance(node, ast.ImportFrom)]
@@ -108,14 +108,14 @@ def missing_for(block):
 
 
 def installed_backends():
-    """What Keras can compute with here; its NumPy backend needs JAX."""
+    """Return the installed backends of Keras; its NumPy backend needs JAX."""
     return [name for name in ("torch", "tensorflow", "jax") if importlib.util.find_spec(name)]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's
 @pytest.mark.parametrize("page", PYTHON, ids=page_id)
 def test_python_blocks(page, tmp_path, monkeypatch):
-    """Those of a page one after the other; `py` are those that need another framework, and run where it is."""
+    """All blocks of a page run in order; `py` blocks need another framework, and run if it is installed."""
     monkeypatch.chdir(tmp_path)
     if "KERAS_BACKEND" not in os.environ and (backends := installed_backends()):
         monkeypatch.setenv("KERAS_BACKEND", backends[0])
@@ -126,11 +126,11 @@ def test_python_blocks(page, tmp_path, monkeypatch):
             continue
         exec(compile(block, page_id(page), "exec"), names)
     if absent:
-        pytest.skip(f"all but what needs {', '.join(absent)}, which is not installed, has run")
+        pytest.skip(f"not installed: {', '.join(absent)}; all other blocks have run")
 
 
 def commands(page):
-    """The commands in the `sh` blocks of a page."""
+    """Yield the commands in the `sh` blocks of a page."""
     for _, block in fences(page, {"sh"}):
         for line in block.replace("\\\n", " ").splitlines():
             for command in line.split("&&"):
@@ -142,12 +142,12 @@ def reason_not_to_run(command):
     return next((reason for beginning, reason in (NOT_RUN | TOOLS).items() if command.startswith(beginning)), None)
 
 
-SHELL = [page for page in HERE if fences(page, {"sh"})]
+SHELL = [page for page in RUN_HERE if fences(page, {"sh"})]
 
 
 @pytest.mark.parametrize("page", SHELL, ids=page_id)
 def test_commands(page, tmp_path, monkeypatch):
-    """Each command of lstm-cy exists with its options and runs, or NOT_RUN tells why not; TOOLS does so of others."""
+    """Each command of lstm-cy exists with its options and runs, or is in NOT_RUN; others are in TOOLS."""
     monkeypatch.chdir(tmp_path)
     prepare_files()
     for command, words in commands(page):
@@ -164,17 +164,17 @@ def test_commands(page, tmp_path, monkeypatch):
 
 
 def prepare_files():
-    """What readers have: small texts, and a model that another page has made."""
-    book = "Once upon a time it was a dark and stormy night, and I told you so.\n却说那一日，风雪甚紧。\n" * 40
+    """Write files that the commands read: small texts, and a model that another page makes."""
+    book = "Once upon a time it was a dark and stormy night, and the wind blew.\n却说那一日，风雪甚紧。\n" * 40
     for name in ("book.txt", "another.txt", "novel.txt"):
         Path(name).write_text(book, encoding="utf-8")
     lstm_cy.save(lstm_cy.LSTM(3, 5, seed=0), "small.npz")
 
 
-def test_nothing_is_excused_that_no_page_says():
-    said = [command for page in SHELL for command, _ in commands(page)]
-    unsaid = [beginning for beginning in NOT_RUN | TOOLS if not any(line.startswith(beginning) for line in said)]
-    assert unsaid == []
+def test_every_command_that_is_not_run_is_on_a_page():
+    found = [command for page in SHELL for command, _ in commands(page)]
+    unused = [beginning for beginning in NOT_RUN | TOOLS if not any(line.startswith(beginning) for line in found)]
+    assert unused == []
 
 
 def test_every_command_that_installs_is_run_by_the_script():
@@ -199,28 +199,28 @@ def test_scripts_and_modules_that_are_named_exist():
 
 
 def links(page):
-    """The links and pictures of a page that lead to files: (path, anchor)."""
+    """Return the links and pictures of a page that lead to files: (path, anchor)."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     return [target.partition("#")[::2] for target in targets if not re.match(r"\w+:", target)]
 
 
 def anchors(page):
-    """The anchors that code hosts give the headings of a page."""
+    """Return the anchors that code hosts give the headings of a page."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_local_links_lead_somewhere(page):
+def test_local_links_have_targets(page):
     for path, anchor in links(page):
-        there = page.parent / path if path else page
-        assert there.exists(), path
-        assert not anchor or anchor in anchors(there), f"{path}#{anchor}"
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
 def test_every_page_can_be_reached():
-    """From docs/index.md, by links that a code host shows too."""
+    """By links from docs/index.md, which a code host shows too."""
     seen, queue = set(), [DOCS / "index.md"]
     while queue:
         page = queue.pop()
@@ -240,7 +240,7 @@ def test_tests_that_are_named_exist():
 
 
 def documented():
-    """What they show: {name: thing}, modules with all that is public in them."""
+    """Return {name: object} of the API's pages; modules with all their public members."""
     things = {}
     for kind, name in re.findall(r"^\.\. auto(class|function|module|data):: ([\w.]+)", API, re.MULTILINE):
         if kind == "module":
@@ -276,8 +276,8 @@ def test_every_command_and_option_is_on_its_page():
     for name, parser in choices.items():
         actions = [action for action in parser._actions if action.dest != "help"]
         known = {action.option_strings[-1] if action.option_strings else action.metavar for action in actions}
-        told = set(re.findall(r"^\| `([^\s`]+)", sections[name], re.MULTILINE))
-        assert told == known, name
+        documented_here = set(re.findall(r"^\| `([^\s`]+)", sections[name], re.MULTILINE))
+        assert documented_here == known, name
 
 
 # Figures and pictures
@@ -301,8 +301,8 @@ def test_the_readme_has_the_figures_of_the_page_of_performance():
         assert [figure.strip(" *") for figure in figures.split("|")] == measured, (kind, shape)
 
 
-def test_the_charts_show_what_the_tables_say():
-    """Else: python benchmarks/charts.py"""
+def test_the_charts_show_the_figures_of_the_tables():
+    """If this fails: python benchmarks/charts.py"""
     pytest.importorskip("matplotlib")
     image = pytest.importorskip("PIL.Image")  # Matplotlib brings it
     spec = importlib.util.spec_from_file_location("charts", ROOT / "benchmarks" / "charts.py")

@@ -1,4 +1,4 @@
-"""tests/slow/pages.py, which runs what the pages for newcomers say: what it reads, and that it fails where they do."""
+"""tests/slow/pages.py runs the pages for newcomers: it reads their steps, and fails if a step fails."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ if not (pages.ROOT / "README.md").exists():
 
 @pytest.fixture
 def run(tmp_path):
-    """Type the steps of a text, a page in a repository of its own."""
+    """Return a function that runs the steps of a text as a page, in a new repository."""
     subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     return lambda text: pages.run_page("page.md", list(pages.steps(text)), tmp_path, environment)
@@ -27,7 +27,7 @@ def block(language, text):
     return f"```{language}\n{text}\n```\n\nSome words.\n\n"
 
 
-def test_steps_are_the_commands_and_the_blocks_of_python_in_their_order():
+def test_steps_are_commands_and_python_blocks_in_order():
     text = (
         block("sh", "# nothing\na \\\n  b   # why\nc && d")
         + block("text", "no")
@@ -67,12 +67,12 @@ def test_commands_share_a_shell_and_blocks_an_interpreter(run, tmp_path, capfd):
         ("sh", ": > left-behind"),
     ],
 )
-def test_what_fails_on_a_page_fails(run, language, text):
+def test_a_failing_step_is_an_error(run, language, text):
     with pytest.raises(pages.Failed, match=text.splitlines()[-1].split()[-1].replace(")", r"\)").replace("(", r"\(")):
         run(block(language, text))
 
 
-def test_pip_installs_the_wheel_in_a_clone_and_leaves_the_kernels_beside_the_sources(tmp_path, monkeypatch):
+def test_pip_installs_the_wheel_in_a_clone_and_puts_the_kernels_into_the_sources(tmp_path, monkeypatch):
     wheel = tmp_path / "lstm_cy-0.1.0-py3-none-any.whl"
     record = "lstm_cy-0.1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -101,7 +101,7 @@ def test_pip_installs_the_wheel_in_a_clone_and_leaves_the_kernels_beside_the_sou
     assert (clone / "build_backend.py").read_text() == (source / "build_backend.py").read_text()
 
 
-def test_what_takes_too_long_fails(run, monkeypatch):
+def test_a_step_that_takes_too_long_is_an_error(run, monkeypatch):
     monkeypatch.setattr(pages, "LIMIT", 1)
     old = pages.signal.signal(pages.signal.SIGALRM, pages.timed_out)
     try:
@@ -111,15 +111,15 @@ def test_what_takes_too_long_fails(run, monkeypatch):
         pages.signal.signal(pages.signal.SIGALRM, old)
 
 
-def test_nothing_is_left_out_that_no_page_says():
+def test_every_command_that_is_not_run_is_on_its_page():
     assert set(pages.NOT_RUN) <= set(pages.PAGES)
     for page, excused in pages.NOT_RUN.items():
-        said = {pages.command(line) for _, line in pages.steps((pages.ROOT / page).read_text(), ("sh",))}
-        assert set(excused) <= said, page
+        found = {pages.command(line) for _, line in pages.steps((pages.ROOT / page).read_text(), ("sh",))}
+        assert set(excused) <= found, page
         assert all(excused.values())
 
 
-def test_most_of_each_page_is_run():
+def test_every_page_has_steps_that_are_run():
     for page in [*pages.PAGES, *pages.pages_that_install()]:
         assert pages.to_type(page)
     assert {"README.md", "CONTRIBUTING.md", "docs/tutorial.md", "examples/embedding/README.md"} <= set(pages.PAGES)

@@ -1,4 +1,4 @@
-"""From another library through a file to here, and on as ONNX to ONNX Runtime: the numbers stay the same."""
+"""A model of another library, read from a file and exported to ONNX Runtime, keeps its results."""
 
 import os
 import warnings
@@ -12,8 +12,8 @@ import lstm_cy
 from lstm_cy import weights
 
 TOLERANCE = 5e-6
-# the fixtures hold modules, and a folder in which each example overwrites its files
-QUICKLY = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# the check is about fixtures; these are modules, and a folder in which each example overwrites its files
+FEW_EXAMPLES = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def keras():
         return pytest.importorskip("keras")
 
 
-@QUICKLY
+@FEW_EXAMPLES
 @given(
     sizes=st.tuples(st.integers(1, 9), st.sampled_from((1, 3, 17, 33)), st.integers(1, 3)),
     bias=st.booleans(),
@@ -44,7 +44,7 @@ def keras():
     prefix=st.sampled_from(("", "model.rnn.")),
     seed=st.integers(0, 999),
 )
-def test_pytorch_to_a_file_to_here_to_onnx(runtime, tmp_path, sizes, bias, batch_first, bidirectional, prefix, seed):
+def test_pytorch_through_files_to_onnx(runtime, tmp_path, sizes, bias, batch_first, bidirectional, prefix, seed):
     torch = pytest.importorskip("torch")
     torch.manual_seed(seed)
     module = torch.nn.LSTM(*sizes, bias=bias, batch_first=batch_first, bidirectional=bidirectional)
@@ -65,11 +65,11 @@ def test_pytorch_to_a_file_to_here_to_onnx(runtime, tmp_path, sizes, bias, batch
         "ONNX Runtime": (lambda y, h, c: (y, (h, c)))(*runtime(tmp_path / "m.onnx").run(None, {"x": x})),
     }
     for name, (y, states) in results.items():
-        for got, wanted in zip((y, *states), (expected, h_n, c_n), strict=True):
-            assert np.abs(got - wanted.numpy()).max() <= TOLERANCE, name
+        for got, tensor in zip((y, *states), (expected, h_n, c_n), strict=True):
+            assert np.abs(got - tensor.numpy()).max() <= TOLERANCE, name
 
 
-@QUICKLY
+@FEW_EXAMPLES
 @given(
     units=st.tuples(st.sampled_from((1, 3, 17)), st.sampled_from((2, 5))),
     bidirectional=st.booleans(),
@@ -80,8 +80,8 @@ def test_pytorch_to_a_file_to_here_to_onnx(runtime, tmp_path, sizes, bias, batch
     suffix=st.sampled_from((".keras", ".h5")),
     seed=st.integers(0, 999),
 )
-@pytest.mark.filterwarnings("ignore")  # Keras's own, when it writes .h5
-def test_keras_to_a_file_to_here_to_onnx(
+@pytest.mark.filterwarnings("ignore")  # warnings of Keras when it writes .h5
+def test_keras_through_files_to_onnx(
     keras,
     runtime,
     tmp_path,

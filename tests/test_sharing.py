@@ -1,4 +1,4 @@
-"""A layer at several places of a model: one set of parameters, the sum of all gradients, a state for each place."""
+"""A layer that occurs several times in a model: one set of parameters, the sum of all gradients, a state for each."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ def shared_model(**options):
 
 
 def unshared_model():
-    """The same weights, but every place has its own."""
+    """Return a model with the same weights, in which every layer has its own copy."""
     shared = shared_model()
     return Sequential(*(copy.deepcopy(layer) for layer in shared.layers))
 
@@ -45,7 +45,7 @@ def both_gradients(model):
     return model.backward(tape, DY).parameters
 
 
-def test_parameters_are_there_once_under_the_name_of_the_first_use():
+def test_parameters_exist_once_under_the_name_of_the_first_use():
     model = shared_model()
     assert {name.partition(".")[0] for name in model.parameters} == {"0", "1"}
     assert model.parameters.keys() == model.state_dict().keys() == model.stored().keys()
@@ -66,7 +66,7 @@ def test_gradients_are_the_sum_over_all_uses():
         assert np.abs(array - (each[name] + each[f"{other}.{parameter}"])).max() < 1e-12
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     model = shared_model()
     found, saved = both_gradients(model), model.state_dict()
     for name, array in found.items():
@@ -93,7 +93,7 @@ def test_an_optimizer_takes_one_step_for_each_parameter(make):
             assert np.allclose(before[name] - model.parameters[name], 0.5 * array, rtol=0, atol=1e-12)
 
 
-def test_fit_trains_what_is_shared():
+def test_fit_trains_a_shared_layer():
     lstm = LSTM(2, 2, seed=0)
     model = Sequential(lstm, lstm)
     x = np.random.default_rng(0).standard_normal((6, 8, 2))
@@ -135,7 +135,7 @@ def test_a_stepper_keeps_its_weights():
     "again",
     (copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), lambda m: copy.copy(copy.copy(m))),
 )
-def test_copies_keep_the_sharing_and_are_apart(again):
+def test_copies_keep_the_sharing_and_are_independent(again):
     model = shared_model()
     other, before = again(model), model(X)[0]
     assert other.layers[0] is other.layers[2] is not model.layers[0]
@@ -156,7 +156,7 @@ def test_copies_keep_the_sharing_and_are_apart(again):
         lambda: Seq2Seq(5, embedding_dim=2, hidden_size=4, seed=0),
     ),
 )
-def test_a_shallow_copy_of_any_model_gets_parameters_of_its_own(make):
+def test_a_shallow_copy_of_any_model_has_its_own_parameters(make):
     model = make()
     before = {name: array.copy() for name, array in model.parameters.items()}
     one = copy.copy(model)
@@ -172,7 +172,7 @@ def test_a_shallow_copy_of_any_model_gets_parameters_of_its_own(make):
         assert np.array_equal(two.parameters[name], array + 1 + 1)
 
 
-def test_a_copy_of_a_narrow_model_has_layers_of_its_own():
+def test_a_copy_of_a_narrow_model_has_its_own_layers():
     model = Sequential(LSTM(2, 3, seed=0), Linear(3, 2, seed=1)).quantize("int8")
     other = copy.copy(model)
     assert other.layers[0] is not model.layers[0]
@@ -211,13 +211,13 @@ def test_files_keep_the_sharing(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("layer", (1, -1, True, "0", 0.0, None))
-def test_a_file_that_shares_what_is_not_there_is_refused(layer):
+def test_a_file_that_shares_a_missing_layer_is_refused(layer):
     config = {"type": "Sequential", "layers": [{"type": "Dropout"}, {"type": "Shared", "layer": layer}]}
     with pytest.raises((TypeError, ValueError), match="Shared: layer: expected"):
         native.build(config)
 
 
-def test_loading_names_what_does_not_fit():
+def test_loading_names_unknown_tensors():
     model = shared_model()
     state = model.state_dict()
     with pytest.raises(KeyError, match=r"unknown: 2\.bias_ih_l0"):

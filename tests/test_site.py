@@ -1,4 +1,4 @@
-"""The site is built without a warning, needs nothing from the network, and has all pages."""
+"""The site builds without a warning, loads nothing from the network, and has all pages."""
 
 import re
 import subprocess
@@ -21,13 +21,13 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_every_page_is_there(site):
+def test_every_page_exists(site):
     for page in DOCS.rglob("*.md"):
         assert site.joinpath(page.relative_to(DOCS)).with_suffix(".html").exists(), page
 
 
-def test_nothing_comes_from_the_network(site):
-    """No script, style, font, picture or formula of another host; links, which wait for a reader, may lead there."""
+def test_pages_load_nothing_from_the_network(site):
+    """No script, style, font, picture or formula is loaded from another host; links may lead there."""
     elsewhere = r"=[\"']?(?:https?:)?//"
     loads = re.compile(rf"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc{elsewhere}")
     styles = re.compile(rf"<link\b[^>]*\bhref{elsewhere}")
