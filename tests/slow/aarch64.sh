@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The kernels for aarch64, compiled by Debian's cross compiler and tested under qemu-user. By hand, on Debian or Ubuntu:
+# Compile the kernels for aarch64 with Debian's cross compiler, and test them under qemu-user. By hand, on Debian or
+# Ubuntu:
 #
 #     apt-get install gcc-aarch64-linux-gnu qemu-user-static
 #     tests/slow/aarch64.sh FOLDER [PYTEST'S ARGUMENTS]
 #
-# FOLDER keeps what is downloaded, 300 MB: Python 3.11 for arm64 from Debian 12, NumPy and SciPy for arm64 from PyPI.
+# FOLDER keeps the downloads, 300 MB: Python 3.11 for arm64 from Debian 12, NumPy and SciPy for arm64 from PyPI.
 # PYTHON (default python3.11) must have Cython, setuptools, NumPy and SciPy; the target gets the same NumPy and SciPy.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-mkdir -p "${1:?a folder for what is downloaded}"
+mkdir -p "${1:?a folder for the downloads}"
 work=$(cd "$1" && pwd)
 shift
 python=${PYTHON:-python3.11}
@@ -16,7 +17,7 @@ root=$work/root packages=$work/packages source=$work/source
 kernels=(test_reference.py test_engines.py test_lstm.py test_variants.py test_stepper.py test_quantize.py test_ctc.py
     test_threads.py test_gradients.py)
 
-# A world of its own for apt: the machine's list of architectures and of packages stays as it is.
+# apt with its own folders, so that the machine's lists of architectures and packages do not change.
 debian() {
     apt-get -q -o Dir="$work/apt" -o Dir::State::status="$work/apt/status" -o APT::Architecture=arm64 \
         -o APT::Architectures=arm64 -o APT::Sandbox::User=root "$@"
@@ -40,7 +41,7 @@ if [ ! -d "$packages" ]; then
         "numpy==$(version numpy)" "scipy==$(version scipy)" pytest hypothesis
 fi
 
-# Cross-compiled: setup.py runs on this machine's Python, which reads the target's description of itself.
+# Cross-compile: setup.py runs with this machine's Python, which reads the target's configuration.
 rm -rf "$source"
 mkdir -p "$source" "$work/description"
 cp "$root/usr/lib/python3.11/_sysconfigdata__aarch64-linux-gnu.py" "$work/description"
@@ -55,7 +56,7 @@ for variant in avx2 avx512 avx512vnni; do grep -q "cannot build the $variant ker
 built=(lstm_cy/_kernels/base.*.so lstm_cy/_kernels/pool.*.so lstm_cy/stepper.*.so)
 file "${built[@]}" | grep -c 'ELF 64-bit LSB shared object, ARM aarch64' | grep -qx 3
 
-# The target's Python, under a name that tests can start processes by.
+# The target's Python, as a program that tests can start.
 cat > "$work/python" << WRAPPER
 #!/bin/sh
 exec qemu-aarch64-static -L $root $root/usr/bin/python3.11 "\$@"
@@ -65,7 +66,8 @@ echo 'import os, sys; sys.executable = os.environ["EMULATED"]' > "$work/descript
 cd tests
 export EMULATED="$work/python" PYTHONPATH="$source:$packages:$work/description" OPENBLAS_NUM_THREADS=1
 "$EMULATED" -c "import lstm_cy; lstm_cy.show_config()"
-# qemu-user does not hold a process to its limit of memory, and what is preloaded to count allocations is this machine's
+# qemu-user does not enforce the memory limit of a process, and the preloaded library that counts allocations is compiled
+# for this machine
 "$EMULATED" -m pytest -p emulated -p no:cacheprovider -q \
     --deselect tests/test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
     --deselect tests/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "${@:-${kernels[@]}}"

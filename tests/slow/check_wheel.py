@@ -1,4 +1,4 @@
-"""What is promised of a wheel; used by wheels.sh, with auditwheel's libraries.
+"""Check the size, contents and dependencies of wheels; used by wheels.sh, with auditwheel's libraries.
 
 python tests/slow/check_wheel.py WHEEL...
 """
@@ -15,7 +15,7 @@ from packaging.metadata import parse_email
 
 MOST_BYTES = 2 * 2**20
 KINDS = (".py", ".pyi", ".pxd", ".so", "py.typed")
-#: on every system that manylinux and musllinux mean
+#: libraries that exist on all systems of manylinux and musllinux
 SYSTEM = re.compile(r"lib[cm]\.so\.6|libpthread\.so\.0|ld-linux-[\w-]+\.so\.[12]|libc\.musl-\w+\.so\.1")
 
 
@@ -41,11 +41,11 @@ def faults_of(size, contents):
         yield f"{size} bytes, more than {MOST_BYTES}"
     package = [name for name in contents if name.startswith("lstm_cy/")]
     info = [name for name in contents if re.match(r"lstm_cy-[\w.]+\.dist-info/", name)]
-    yield from (f"{name}: what is that for?" for name in contents.keys() - set(package) - set(info))
+    yield from (f"{name}: unexpected file" for name in contents.keys() - set(package) - set(info))
     yield from (f"{name}: only {', '.join(KINDS)} are needed" for name in package if not name.endswith(KINDS))
-    for wanted in KINDS:
-        if not any(name.endswith(wanted) for name in package):
-            yield f"no {wanted}"
+    for kind in KINDS:
+        if not any(name.endswith(kind) for name in package):
+            yield f"no {kind}"
     if not any(name.endswith("licenses/LICENSE") for name in info):
         yield "no licence"
     (metadata,) = (contents[name] for name in info if name.endswith("/METADATA"))
@@ -61,7 +61,7 @@ def faults_of(size, contents):
 
 
 def needed(content):
-    """The shared libraries that a compiled module asks for."""
+    """Yield the shared libraries that a compiled module needs."""
     for segment in ELFFile(BytesIO(content)).iter_segments():
         if isinstance(segment, DynamicSegment):
             yield from (tag.needed for tag in segment.iter_tags("DT_NEEDED"))

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# For sanitize.sh and valgrind.sh: an environment without PyTorch, which would be watched at every instruction, and a
-# copy of the sources to build in, so that the working folder keeps its own build.
+# For sanitize.sh and valgrind.sh: an environment without PyTorch, which would be very slow there, and a copy of the
+# sources to build in, so that the working folder keeps its own build.
 
-# The fast part of the tests: what reaches every kernel, driver and thread.
+# The fast part of the tests, which reaches every kernel, driver and thread.
 FAST=(engines gradients ctc stepper streams quantize variants lstm layers threads)
 
-# instrumented FOLDER: makes FOLDER/venv and FOLDER/source, and goes there; CFLAGS and LDFLAGS take part in the build.
+# instrumented FOLDER: make FOLDER/venv and FOLDER/source, build there with CFLAGS and LDFLAGS, and change to the source.
 instrumented() {
     local root
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -17,13 +17,13 @@ instrumented() {
     mkdir "$1/source"
     git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && xargs -0 cp --parents -t "$1/source")
     cd "$1/source"
-    # Working memory comes from the C library each time, so that its ends, and its end, are known.
+    # All working memory is allocated by the C library, so that its bounds and its release are known.
     LSTM_CY_CHECKS=1 CFLAGS="${CFLAGS-} -DLSTM_CY_KEEP_NOTHING" python setup.py -q build_ext --inplace
-    # Everything takes ten times as long, or a hundred: a worker that had to be woken would come too late, each time.
+    # Everything takes 10 or 100 times as long: a worker that has to be woken would always be too late.
     export PYTHONPATH=$PWD LSTM_CY_SPIN_US=1000000 LSTM_CY_TEST_PATIENCE=900
 }
 
-# fast_tests PREFIX... -- PYTEST_ARGUMENTS...: runs the fast part under a command.
+# fast_tests PREFIX... -- PYTEST_ARGUMENTS...: run the fast part with a command in front.
 fast_tests() {
     local prefix=() files=("${FAST[@]/#/tests/test_}")
     files=("${files[@]/%/.py}")

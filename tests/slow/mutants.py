@@ -1,11 +1,11 @@
-"""Mutants: small faults planted one at a time in a copy of the sources, and whether the tests find each. By hand:
+"""Plant small faults, one at a time, in a copy of the sources, and check whether the tests find each. By hand:
 
     python tests/slow/mutants.py build/mutants --count 200 --seed 1
 
-The environment is the one of the tests. Each mutant changes one comparison, sign, bound or constant, or drops one
-statement; the tests named in TARGETS run until one fails. A crash, and a hang of four times as long as the tests take,
-count as found. Mutants that do not compile are replaced by others. Results are appended to FOLDER/results.jsonl, from
-which a run that was stopped goes on; a summary with all survivors is printed at the end.
+Run it in the environment of the tests. Each mutant changes one comparison, sign, bound or constant, or drops one
+statement; the tests named in TARGETS run until one fails. A crash counts as found, and so does a run that takes four
+times as long as without a mutant. Mutants that do not compile are replaced by others. Results are appended to
+FOLDER/results.jsonl, from which a stopped run continues; a summary with all survivors is printed at the end.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 KERNELS = ("engines", "lstm", "stepper", "variants", "gradients", "quantize", "threads")
 WEIGHTS = ("weights", "weights_archive", "weights_hostile", "round_trips", "weights_pytorch")
-#: {files: (share of the mutants, the tests that must find them, the likeliest first)}
+#: {files: (share of the mutants, the tests that must find them, most likely first)}
 TARGETS = {
     "lstm_cy/_kernels/cell.pxi": (3, KERNELS),
     "lstm_cy/_kernels/panels.pxi": (3, KERNELS),
@@ -55,8 +55,7 @@ TARGETS = {
     "lstm_cy/training.py": (10, ("training", "distributed", "cli")),
     "lstm_cy/optimizers.py": (3, ("optimizers", "training")),
 }
-#: faults that are always among the planted ones: the file, the text that is changed, what it becomes, and the only
-#: tests that run
+#: mutants of every run: the file, the old text, the new text, and the only tests that run
 NAMED = (
     ("lstm_cy/decoding.py", ">= top_p * cumulative", "> top_p * cumulative", ("decoding",)),
     ("lstm_cy/weights/archive.py", "member.start < free", "member.start < 0", ("weights_archive",)),
@@ -64,7 +63,7 @@ NAMED = (
 COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 SIGNS = {"+": "-", "-": "+", "+=": "-=", "-=": "+="}
 BOUNDS = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
-#: a statement that begins so is not one whose loss can be seen, or not a statement alone
+#: a statement that begins with one of these is never dropped: the loss has no effect, or it is part of another one
 KEPT = {
     "async",
     "assert",
@@ -82,7 +81,7 @@ KEPT = {
 }
 KEPT |= {"except", "finally", "for", "from", "global", "if", "import", "include", "match", "nonlocal", "pass", "return"}
 KEPT |= {"try", "while", "with", "yield"}
-#: longest time that the tests of a mutant may take, in times of what they take without
+#: time limit for the tests of a mutant, as a multiple of their time without one
 PATIENCE = 4
 
 
@@ -99,7 +98,7 @@ class Mutant(NamedTuple):
 
 
 def mutants(path):
-    """Every mutant of a file."""
+    """Yield every mutant of a file."""
     text = (ROOT / path).read_text()
     lines = text.splitlines(keepends=True)
     logical = []  # the tokens of a statement
@@ -147,7 +146,7 @@ def unary_or_star(before):
 
 
 def named_mutant(path, old, new):
-    """The mutant that changes the only place of a text in a file."""
+    """Return the mutant that changes the only occurrence of a text in a file."""
     (place,) = [
         (row, line.index(old)) for row, line in enumerate((ROOT / path).read_text().splitlines(), 1) if old in line
     ]
@@ -165,18 +164,18 @@ def planted(folder, mutant):
 
 
 def chosen(count, seed):
-    """So many mutants of each target, in its share, and as many again to replace those that do not compile."""
+    """Yield (tests, number of mutants, candidates) of each target; spare candidates replace uncompilable ones."""
     rng = random.Random(seed)
     shares = sum(share for share, _ in TARGETS.values())
     for pattern, (share, tests) in TARGETS.items():
         paths = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
         found = [mutant for path in paths for mutant in mutants(path)]
-        wanted = -(-count * share // shares)
-        yield tests, wanted, rng.sample(found, min(len(found), 3 * wanted))
+        number = -(-count * share // shares)
+        yield tests, number, rng.sample(found, min(len(found), 3 * number))
 
 
 def copied(folder):
-    """A copy of the sources, compiled; of the instruction sets only what this machine chooses."""
+    """Copy the sources and compile them, with only the instruction set that this machine chooses."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
     for name in filter(None, files.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -191,11 +190,11 @@ def copied(folder):
 
 
 def repaired(folder):
-    """Take out the mutant that a run which was killed has left."""
+    """Restore a file in which a killed run has left a mutant."""
     for path in chain.from_iterable(ROOT.glob(pattern) for pattern in TARGETS):
-        there = folder / path.relative_to(ROOT)
-        if there.read_bytes() != path.read_bytes():
-            shutil.copy(path, there)
+        copy = folder / path.relative_to(ROOT)
+        if copy.read_bytes() != path.read_bytes():
+            shutil.copy(path, copy)
 
 
 def compiles(folder):
@@ -208,7 +207,7 @@ def environment(folder):
 
 
 def outcome(folder, tests, patience):
-    """How the tests ended: "survived", or what found the mutant; and the seconds."""
+    """Run the tests; return "survived" or the test or event that found the mutant, and the seconds."""
     files = [f"tests/test_{name}.py" for name in dict.fromkeys(tests)]
     files = [name for name in files if (folder / name).exists()]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *files]
@@ -225,7 +224,7 @@ def outcome(folder, tests, patience):
 
 
 def tried(folder, mutant, tests, patience):
-    """The result of one mutant, or None where it does not compile; the sources are as before then."""
+    """Return the result of one mutant, or None if it does not compile; the sources are restored."""
     compiled = not mutant.path.endswith(".py")
     planted(folder, mutant)
     try:
@@ -250,10 +249,10 @@ def run(folder, count, seed):
         copy.mkdir(parents=True)
         copied(copy)
     named = [(tests, 1, [named_mutant(path, old, new)]) for path, old, new, tests in NAMED]
-    for tests, wanted, drawn in chain(named, chosen(count - len(named), seed)):
+    for tests, number, drawn in chain(named, chosen(count - len(named), seed)):
         patience, made = None, 0
         for mutant in drawn:
-            if made == wanted:
+            if made == number:
                 break
             if str(mutant) not in known:
                 if patience is None:

@@ -1,14 +1,14 @@
-"""Run what the pages for newcomers say: each command and each block of Python, as a reader would type them.
+"""Run the pages for newcomers: each command and each block of Python, as a reader would type them.
 
     python tests/slow/pages.py [--wheel FILE] [PAGE ...]
 
-Each page has a virtual environment of its own and a clone of what is committed as its folder; its commands run in one
-shell, its Python in one interpreter, and nothing is installed there but what the page has installed so far. `NOT_RUN`
-has what is left out, with a reason each. Of the other pages in docs/, whose code tests/test_docs.py runs, the commands
-that install something run here.
+Each page has its own virtual environment and a clone of the last commit as its folder; its commands run in one shell,
+its Python in one interpreter, and only packages that the page has installed are available. `NOT_RUN` lists the commands
+that are left out, with reasons. Of the other pages in docs/, whose code tests/test_docs.py runs, only the commands that
+install something run here.
 
-`pip install .` runs as it stands, but the clone's build backend hands out a wheel that was compiled once, and leaves
-the kernels beside the sources, as setup.py does. Only an editable install compiles.
+`pip install .` runs as it stands, but the clone's build backend returns a wheel that was compiled once, and writes the
+kernels into the sources, as setup.py does. Only an editable install compiles.
 """
 
 import argparse
@@ -35,17 +35,17 @@ NOT_RUN = {
     },
     "CONTRIBUTING.md": {
         "pytest": "a step of .ci/run",
-        "pytest tests/test_engines.py": "a part of the above",
+        "pytest tests/test_engines.py": "a part of the previous command",
         "python benchmarks/compare.py --quick": "measures",
         "asv machine --yes": "prepares a measurement",
         "asv check": "prepares a measurement",
         "asv run --quick --dry-run": "measures",
-        "asv run --bench speedup_over_numpy --steps 8 FIRST..main": "a measurement of commits that the reader chooses",
-        "asv publish && asv preview": "a server, of what was measured",
+        "asv run --bench speedup_over_numpy --steps 8 FIRST..main": "measures commits that the reader chooses",
+        "asv publish && asv preview": "starts a server of results",
         "asv continuous --factor 1.1 --interleave-rounds -a rounds=6 -b Forward.time_forward main HEAD": "measures",
     },
 }
-#: in place of build_backend.py
+#: replaces build_backend.py
 BACKEND = """
 import shutil, zipfile
 from pathlib import Path
@@ -66,18 +66,18 @@ INTERPRETER = f"""
 import importlib, json, sys
 names = {{"__name__": "__main__"}}
 for line in sys.stdin:
-    importlib.invalidate_caches()  # something may have been installed meanwhile
+    importlib.invalidate_caches()  # a command may have installed something
     exec(compile(json.loads(line), "the page", "exec"), names)
     print("{MARK} 0", flush=True)
 """
 
 
 class Failed(Exception):
-    """What was typed, and what came of it."""
+    """A step that failed, with its output."""
 
 
 def steps(text, languages=("sh", "python", "py")):
-    """(language, what is typed) from top to bottom: each command of `sh` blocks, and each block of Python."""
+    """Yield (language, text) from top to bottom: each command of `sh` blocks, and each block of Python."""
     for language, block in re.findall(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if language not in languages:
             continue
@@ -90,12 +90,12 @@ def steps(text, languages=("sh", "python", "py")):
 
 
 def command(line):
-    """A command without the comment behind it."""
+    """Return a command without its comment."""
     return re.sub(r"\s+#.*", "", line).strip()
 
 
 def pages_that_install():
-    """{page: commands} of the other pages in docs/; what more than one of them says runs once."""
+    """Return {page: commands} of the other pages in docs/; a command on several pages runs once."""
     found, seen = {}, set()
     for path in sorted((ROOT / "docs").rglob("*.md")):
         page = path.relative_to(ROOT).as_posix()
@@ -108,7 +108,7 @@ def pages_that_install():
 
 
 class Reader:
-    """A shell, and an interpreter when it is wanted, in `folder`, where `environment` is that of the shell."""
+    """A shell in `folder` with the variables of `environment`, and an interpreter for the blocks of Python."""
 
     def __init__(self, folder, environment):
         self._folder, self._environment, self._interpreter = folder, environment, None
@@ -118,7 +118,7 @@ class Reader:
         if language == "sh":
             self._enter(self._shell, f"{{ {text}\n}} </dev/null\necho {MARK} $?\n", text)
             return
-        if self._interpreter is None:  # the one that the shell would start
+        if self._interpreter is None:  # start the python of the shell
             python = self._enter(self._shell, f"command -v python\necho {MARK} $?\n", "command -v python").strip()
             self._interpreter = self._start([python, "-u", "-c", INTERPRETER])
         self._enter(self._interpreter, json.dumps(text) + "\n", text)
@@ -158,7 +158,7 @@ class Reader:
 
 
 def run_page(page, typed, clone, environment):
-    """Type the steps of a page in its folder; afterwards git must know of nothing new there."""
+    """Type the steps of a page in its folder; afterwards git must find no changes there."""
     path = Path(page)
     reader = Reader(clone / path.parent if path.name == "README.md" else clone, environment)
     try:
@@ -173,7 +173,7 @@ def run_page(page, typed, clone, environment):
     status = ["git", "status", "--porcelain", "--untracked-files=all"]
     changed = subprocess.run(status, cwd=clone, check=True, capture_output=True, text=True).stdout.splitlines()
     if changed := [line for line in changed if not line[3:].startswith(WRITTEN)]:
-        raise Failed("git should know of nothing new, or .gitignore name it:\n" + "\n".join(changed))
+        raise Failed("expected no new files, or files that .gitignore lists, got:\n" + "\n".join(changed))
 
 
 def timed_out(number, frame):
@@ -181,7 +181,7 @@ def timed_out(number, frame):
 
 
 def to_type(page):
-    """The steps of a page that are run."""
+    """Return the steps of a page that are run."""
     if page not in PAGES:
         return [("sh", line) for line in pages_that_install()[page]]
     excused = NOT_RUN.get(page, {})
@@ -190,7 +190,7 @@ def to_type(page):
 
 
 def clone_of(folder, page, wheel):
-    """A clone of what is committed; what a page there installs comes from the wheel, unless it is to be edited."""
+    """Clone the last commit; `pip install` there uses the wheel, unless the page makes an editable install."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     if not any(re.search(r"pip install .*(-e|--editable) ", typed) for _, typed in to_type(page)):
         (folder / "build_backend.py").write_text(BACKEND.format(wheel=str(wheel)))
@@ -199,7 +199,7 @@ def clone_of(folder, page, wheel):
 
 
 def compiled_wheel(folder):
-    """The path of a wheel of what is committed."""
+    """Compile a wheel of the last commit; return its path."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "."], cwd=folder, check=True)
     (wheel,) = folder.glob("*.whl")
@@ -207,12 +207,12 @@ def compiled_wheel(folder):
 
 
 def environment(venv, home):
-    """That of a new user: a virtual environment without anything in it, and an empty home."""
+    """Return the variables for a new user: with an empty virtual environment, and an empty home."""
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     cache = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True).stdout.strip()
     home.mkdir()
-    unwanted = ("PYTHON", "VIRTUAL_ENV", "LSTM_CY")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    removed = ("PYTHON", "VIRTUAL_ENV", "LSTM_CY")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     path = os.pathsep.join([str(venv / "bin"), kept["PATH"]])
     return {**kept, "PATH": path, "HOME": str(home), **({"PIP_CACHE_DIR": cache} if cache else {})}
 
@@ -220,8 +220,8 @@ def environment(venv, home):
 def main(arguments=None):
     every = [*PAGES, *pages_that_install()]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(every)}; all if none is given")
-    parser.add_argument("--wheel", metavar="FILE", help="of what is committed, for this Python; else one is compiled")
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"one of {', '.join(every)}; default: all")
+    parser.add_argument("--wheel", metavar="FILE", help="a wheel of the last commit; default: compile one")
     options = parser.parse_args(arguments)
     chosen = options.pages or every
     if unknown := set(chosen) - set(every):

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# asv finds a forward pass that was made 20 % slower on purpose, and finds nothing where nothing was changed. By hand:
+# Check that asv finds a forward pass that is 20 % slower, and finds nothing if nothing has changed. By hand:
 #
 #     tests/slow/regression.sh
 #
-# It wants asv and virtualenv, PYTHON's or python3's, and some minutes: three wheels are built from a clone of what is
-# committed, and then measured in turn. Better on a machine that does nothing else; ROUNDS of turns (default 6) are more
-# for a noisier one, and MEASURE may be a command that asv is to be run by, such as `taskset -c 1`.
+# It needs asv and virtualenv for PYTHON (default python3), and some minutes: it builds three wheels from a clone of the
+# last commit, and measures them in turn. The machine should be idle; on a noisier one set more ROUNDS (default 6).
+# MEASURE may be a command that runs asv, such as `taskset -c 1`.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
@@ -24,7 +24,7 @@ git commit --quiet --allow-empty --message "Nothing"
 
 git checkout --quiet -b slow main
 "$python" - <<'PLANT'
-"""Of every five steps of a sweep one is made twice: the first fifth of the sequence, then all of it from the start."""
+"""Make one of five steps twice: run the first fifth of the sequence, then all of it from the start."""
 from pathlib import Path
 
 driver = Path("lstm_cy/_kernels/forward.pyx")
@@ -49,22 +49,22 @@ git checkout --quiet main
 shapes="1x100x128x128|8x50x128x128|32x50x64x64"
 bench="Forward\.time_forward\('($shapes)'\)"
 
-# Once each, to have their wheels.
+# Run each once, to build the wheels.
 git rev-parse main same slow >"$work/commits"
 "$python" -m asv run --quick --bench "$bench" "HASHFILE:$work/commits" >"$work/build" 2>&1 || { cat "$work/build"; exit 1; }
 
-# Prints asv's report, and sets `told` to asv's exit status: 1 for a regression.
+# Print asv's report, and set `status` to asv's exit status: 1 for a regression.
 compare() {
-    told=0
+    status=0
     ${MEASURE:-} "$python" -m asv continuous --factor 1.1 --interleave-rounds --attribute "rounds=${ROUNDS:-6}" \
-        --bench "$bench" main "$1" >"$work/$1" 2>&1 || told=$?
+        --bench "$bench" main "$1" >"$work/$1" 2>&1 || status=$?
     sed -n '/^|/p; /^BENCHMARKS/p; /^SOME/p; /^PERFORMANCE/p' "$work/$1"
 }
 
 expect() {
-    echo "main beside $1:"
+    echo "main and $1:"
     compare "$1"
-    if [ "$told" = "$2" ] && grep -q "^$3" "$work/$1"; then
+    if [ "$status" = "$2" ] && grep -q "^$3" "$work/$1"; then
         echo "as expected"
     else
         echo "expected: $3"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The fast part of the tests with the compiled part under gcc's sanitizers. The first fault ends it.
+# Run the fast part of the tests with the compiled part under gcc's sanitizers. The first fault ends it.
 #
 #     tests/slow/sanitize.sh [address | thread] [pytest's arguments]
 #
-# address: AddressSanitizer and UndefinedBehaviorSanitizer, Cython's bounds checks too; thread: ThreadSanitizer, with the
-# tests of threads alone. Python, NumPy and SciPy are not instrumented, but what they allocate is watched.
+# address: AddressSanitizer and UndefinedBehaviorSanitizer, with Cython's bounds checks; thread: ThreadSanitizer, only for
+# the tests of threads. Python, NumPy and SciPy are not instrumented, but their allocations are checked.
 set -euo pipefail
 # shellcheck source=tests/slow/instrumented.sh
 . "$(dirname "$0")/instrumented.sh"
@@ -17,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 case $kind in
 address)
     checks=address,undefined,float-cast-overflow
-    # libstdc++ is in front, for SciPy's C++ throws exceptions through what AddressSanitizer has wrapped
+    # libstdc++ is preloaded too, because SciPy's C++ throws exceptions through functions that AddressSanitizer wraps
     libraries=(libasan.so libubsan.so libstdc++.so)
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
     export UBSAN_OPTIONS=print_stacktrace=1
@@ -26,7 +26,7 @@ thread)
     checks=thread
     libraries=(libtsan.so)
     FAST=(threads)
-    # a forked child starts workers of its own, which ThreadSanitizer would refuse by itself
+    # a forked child starts its own workers, which ThreadSanitizer refuses by default
     export TSAN_OPTIONS=halt_on_error=1:exitcode=66:die_after_fork=0
     ;;
 *)
@@ -40,6 +40,7 @@ instrumented "$folder"
 
 preload=
 for library in "${libraries[@]}"; do preload+="$(gcc -print-file-name="$library") "; done
-# Each object in a block of its own, so that the end of each is seen. One test brings an allocator of its own along.
+# PYTHONMALLOC allocates each object in its own block, so that its bounds are checked. The deselected test has its own
+# allocator.
 fast_tests env LD_PRELOAD="$preload" PYTHONMALLOC=malloc -- \
     --deselect tests/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "$@"

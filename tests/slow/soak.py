@@ -1,12 +1,12 @@
-"""Many threads on one layer for a while: every result right, no memory gained.
+"""Run many threads on one layer for some time, and check that every result is right and memory does not grow.
 
     python tests/slow/soak.py                        # 64 threads, 60 seconds
     python tests/slow/soak.py --threads 8 --seconds 5
 
-Each thread has a stream of its own, whose steps it compares with the whole sequence, and calls the shared layer over
-sequences of its own, whole. Every other thread keeps its stream in a StreamPool, with streams that come and go. Results
-are compared to the bit with engine "packed", to rounding with "blas". Memory is looked at when everything has been used
-for a quarter of the time, and at the end.
+Each thread has its own stream, whose steps it compares with the whole sequence, and also calls the shared layer with
+whole sequences. Every second thread keeps its stream in a StreamPool, in which other streams join and leave. Results
+are compared to the bit with engine "packed", up to rounding with "blas". Memory is measured after a quarter of the
+time, and at the end.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import numpy as np
 
 from lstm_cy import LSTM, StreamPool, config
 
-#: what the process may have gained, as allocators keep some of what they are given back
+#: allowed growth of the process, because allocators keep some freed memory
 MOST_BYTES = 4 << 20
 
 
 class Caller(threading.Thread):
-    """A thread with sequences of its own and what comes of them."""
+    """A thread with its own sequences and their expected results."""
 
     def __init__(self, lstm, number, stop):
         super().__init__()
@@ -48,23 +48,23 @@ class Caller(threading.Thread):
 
     def step_with(self, stepper):
         stepper.reset()
-        told = np.array([stepper.step(x_t) for x_t in self.x])
-        self.steps += len(told)
+        y = np.array([stepper.step(x_t) for x_t in self.x])
+        self.steps += len(y)
         h, c = stepper.state
-        self.wrong += not all(map(same, (told, h[:, 0], c[:, 0]), (self.y, *self.state)))
+        self.wrong += not all(map(same, (y, h[:, 0], c[:, 0]), (self.y, *self.state)))
 
     def stream_from(self, pool):
         id, others = pool.join(), [pool.join() for _ in range(3)]
-        told = []
+        y = []
         for step, x_t in enumerate(self.x):
-            beside = others[: step % 4]
-            told.append(pool.step([*beside, id], np.tile(x_t, (len(beside) + 1, 1)))[-1])
+            stepped = [*others[: step % 4], id]
+            y.append(pool.step(stepped, np.tile(x_t, (len(stepped), 1)))[-1])
             if step % 10 == 9:
                 pool.leave(others.pop(0))
                 others.append(pool.join())
-        self.steps += len(told)
+        self.steps += len(y)
         h, c = pool.state(id)
-        self.wrong += not all(map(same, (np.array(told), h, c), (self.y, *self.state)))
+        self.wrong += not all(map(same, (np.array(y), h, c), (self.y, *self.state)))
         for each in (id, *others):
             pool.leave(each)
 
@@ -76,7 +76,7 @@ def same(got, expected):
 
 
 def resident():
-    """Bytes of memory that the process has now."""
+    """Return the bytes of resident memory of the process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -101,7 +101,7 @@ def main():
     idle = sum(caller.calls == 0 for caller in callers)
     print(
         f"{chosen.threads} threads, {chosen.seconds:g} s, engine {config.engine()}: {steps} steps, {calls} calls, "
-        f"{wrong} wrong, {idle} threads that did nothing, {gained / 1024:.0f} KiB gained"
+        f"{wrong} wrong, {idle} threads without a call, {gained / 1024:.0f} KiB gained"
     )
     sys.exit(bool(wrong or idle or gained > MOST_BYTES))
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# The fast part of the tests under valgrind's memcheck: memory that was never written, or is not ours.
+# Run the fast part of the tests under valgrind's memcheck, which finds uninitialised and invalid memory accesses.
 #
 #     tests/slow/valgrind.sh [pytest's arguments]
 #
-# It knows no AVX-512: the kernels of AVX2 and of the base set run, as the processor that it simulates has them.
-# Nor does it flush denormals to zero, and it runs one thread at a time: the tests of that, and those of test_threads.py
-# that wait for a worker, are left out.
+# valgrind does not support AVX-512: the kernels for AVX2 and the base set run. It does not flush denormals to zero, and
+# it runs one thread at a time: the tests of denormals, and those of test_threads.py that wait for a worker, are left out.
 set -euo pipefail
 # shellcheck source=tests/slow/instrumented.sh
 . "$(dirname "$0")/instrumented.sh"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The source distribution and the wheels, and what is promised of them. By hand, before a release:
+# Build the source distribution and the wheels, and check them. By hand, before a release:
 #
 #     tests/slow/wheels.sh FOLDER [PYTHON...]
 #
-# For each PYTHON (default: python3.11 python3.12 python3.13) a wheel is built out of the source distribution by pip, in
-# an environment that holds only what build_backend.py names; auditwheel repairs it; and from an environment that has
-# nothing but the wheel and what it asks for, and from a folder without the sources, the fast part of the tests runs
-# (tests/fast.txt) and `lstm-cy demo --quick`. FOLDER/dist gets what could be uploaded.
+# For each PYTHON (default: python3.11 python3.12 python3.13) pip builds a wheel from the source distribution, in an
+# environment with only the requirements of build_backend.py; auditwheel repairs it; then, in an environment with only the
+# wheel and its dependencies, and in a folder without the sources, the fast part of the tests (tests/fast.txt) and
+# `lstm-cy demo --quick` run. FOLDER/dist receives the files for an upload.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "${1:?a folder for the distributions}"
@@ -26,7 +26,7 @@ PATH="$work/tools/bin:$PATH"
 
 "$work/tools/bin/python" -m build --sdist --outdir "$work/dist" "$here" > "$work/log" 2>&1 || { tail "$work/log"; false; }
 
-# Where the tests run: nothing of the package beside them.
+# The folder in which the tests run has no sources of the package.
 cp -r "$here/tests" "$here/pyproject.toml" "$work/run"
 find "$work/run" -name __pycache__ -prune -exec rm -r {} +
 
