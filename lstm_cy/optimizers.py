@@ -100,6 +100,7 @@ class Optimizer:
         ----------
         grads : Gradients or mapping of str to array_like
             The result of `backward`, or {name: gradient} with exactly the model's names and shapes. Not changed.
+
         Raises
         ------
         TypeError, ValueError
@@ -301,6 +302,7 @@ class Adam(Optimizer):
     ------
     TypeError, ValueError
         An argument is not a number or out of range.
+
     Examples
     --------
     >>> import numpy as np
