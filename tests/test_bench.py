@@ -1,4 +1,4 @@
-"""The short comparison: every library computes the same, and all take turns."""
+"""The short comparison: every library computes the same result, and their calls alternate."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from lstm_cy import LSTM, bench
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:onnx")
 @pytest.mark.parametrize("kind", bench.SHAPES)
-def test_every_library_gives_the_same(kind):
+def test_every_library_gives_the_same_result(kind):
     T = 1 if kind == "step" else 6
     x = np.random.default_rng(0).standard_normal((T, 3, 5), dtype=np.float32)
     lstm = LSTM(5, 7, seed=0)
     calls = {name: make(kind, lstm, x) for name, make in bench.installed().items()}
-    for _ in range(3):  # a step goes on from the one before
+    for _ in range(3):  # each step continues from the state before
         results = {name: np.array(call()) for name, call in calls.items() if call is not None}
         for name, result in results.items():
             assert np.abs(result - results["NumPy"]).max() <= 1e-5 * np.abs(results["NumPy"]).max(), name
@@ -26,7 +26,7 @@ def test_a_wrong_result_is_not_timed():
         bench.measured("forward", "1x2x3x4", None, None, 0.01, makers)
 
 
-def test_medians_take_turns():
+def test_medians_alternate_the_calls():
     order = []
     medians = bench.medians({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0)
     assert "".join(order) == "ab" * 3

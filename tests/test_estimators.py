@@ -1,4 +1,4 @@
-"""Scikit-learn's conventions, the forms of X, and forecasts that beat what is obvious."""
+"""Scikit-learn's conventions, the forms of X, and forecasts that are better than simple rules."""
 
 import copy
 import pickle
@@ -30,12 +30,12 @@ from lstm_cy import LSTMClassifier, LSTMForecaster, LSTMRegressor
         LSTMClassifier(8, bidirectional=True, dropout=0.1, epochs=30, patience=20, class_weight="balanced"),
     ]
 )
-def test_scikit_learns_checks(estimator, check):
+def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
 def ragged(rows=120, seed=0):
-    """Sequences of different lengths with two features; whether the first feature's sum is positive, and that sum."""
+    """Return sequences of different lengths with two features, the sign of the first feature's sum, and that sum."""
     rng = np.random.default_rng(seed)
     X = [rng.normal(size=(length, 2)) for length in rng.integers(1, 12, rows)]
     sums = np.array([sequence[:, 0].sum() for sequence in X])
@@ -46,12 +46,12 @@ def test_ragged_sequences_of_several_features():
     X, names, sums = ragged()
     classifier = LSTMClassifier(16, epochs=30, random_state=0).fit(X, names)
     assert classifier.classes_.tolist() == ["minus", "plus"] and classifier.n_features_in_ == 2
-    fresh, fresh_names, fresh_sums = ragged(seed=1)
-    assert classifier.score(fresh, fresh_names) > 0.85
-    assert LSTMRegressor(16, epochs=30, random_state=0).fit(X, sums).score(fresh, fresh_sums) > 0.85
+    test_X, test_names, test_sums = ragged(seed=1)
+    assert classifier.score(test_X, test_names) > 0.85
+    assert LSTMRegressor(16, epochs=30, random_state=0).fit(X, sums).score(test_X, test_sums) > 0.85
 
 
-def test_a_sequence_is_told_the_same_alone_and_beside_longer_ones():
+def test_a_prediction_is_the_same_alone_and_in_a_batch_with_longer_sequences():
     X, names, _ = ragged(40)
     classifier = LSTMClassifier(8, bidirectional=True, epochs=2, random_state=0).fit(X, names)
     together = classifier.predict_proba(X)
@@ -70,7 +70,7 @@ def test_a_table_is_an_array_with_one_feature():
     assert array.predict(np.zeros((2, 9, 1))).shape == (2,)  # any number of steps
 
 
-def test_as_many_targets_as_steps():
+def test_as_many_target_columns_as_steps():
     rng = np.random.default_rng(0)
     X = [rng.normal(size=(3, 1)) for _ in range(80)] + [rng.normal(size=(1, 1)) for _ in range(40)]
     y = np.array([[x[-1, 0], -x[-1, 0], 3 * x[-1, 0] + 1] for x in X])
@@ -79,12 +79,12 @@ def test_as_many_targets_as_steps():
     assert regressor.score(X, y) > 0.9
 
 
-def test_offset_and_unit_do_not_matter():
+def test_offset_and_unit_of_x_and_y_do_not_matter():
     X, _, sums = ragged(60)
     plain = LSTMRegressor(8, epochs=5, random_state=0).fit(X, sums).predict(X)
     shifted = [x * [1e-6, 1e3] + [5.0, 1e6] for x in X]
-    moved = LSTMRegressor(8, epochs=5, random_state=0).fit(shifted, 1e9 + 1e6 * sums).predict(shifted)
-    np.testing.assert_allclose((moved - 1e9) / 1e6, plain, atol=1e-3)
+    predicted = LSTMRegressor(8, epochs=5, random_state=0).fit(shifted, 1e9 + 1e6 * sums).predict(shifted)
+    np.testing.assert_allclose((predicted - 1e9) / 1e6, plain, atol=1e-3)
 
 
 def test_digits_read_row_by_row():
@@ -129,7 +129,7 @@ def test_pipeline_and_grid_search():
     assert search.best_params_ == {"epochs": 15}
 
 
-def test_class_weights_move_the_border():
+def test_class_weights_change_the_decision_boundary():
     rng = np.random.default_rng(0)
     y = (np.arange(200) % 10 == 0).astype(int)
     X = rng.normal(size=(200, 3)) + 0.7 * y[:, None]
@@ -140,7 +140,7 @@ def test_class_weights_move_the_border():
 
 def test_early_stopping_keeps_the_best():
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 5)), rng.normal(size=60)  # nothing to learn but by heart
+    X, y = rng.normal(size=(60, 5)), rng.normal(size=60)  # y does not depend on X
     regressor = LSTMRegressor(32, epochs=60, patience=3, validation_fraction=0.3, random_state=0).fit(X, y)
     history = regressor.history_
     assert len(history.validation) == history.best_epoch + 1 + 3 < 60
@@ -153,8 +153,8 @@ def test_progress(capfd):
 
 def test_random_state():
     X, _, sums = ragged(30)
-    first, second, other = (LSTMRegressor(4, epochs=1, random_state=seed).fit(X, sums).predict(X) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, second)
+    first, again, other = (LSTMRegressor(4, epochs=1, random_state=seed).fit(X, sums).predict(X) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
@@ -178,7 +178,7 @@ def test_wrong_sequences(estimator, X, y, message):
         estimator(2, epochs=1).fit(X, y)
 
 
-def test_other_sequences_than_in_fit():
+def test_predict_refuses_other_forms_than_in_fit():
     classifier = LSTMClassifier(2, epochs=1).fit(np.eye(4), [0, 1, 0, 1])
     with pytest.raises(ValueError, match="X: expected a table .*, as in fit, got sequences"):
         classifier.predict(np.ones((1, 4, 1)))
@@ -201,12 +201,12 @@ def test_wrong_arguments(options, error, message):
         LSTMRegressor(**options).fit(np.eye(9), range(9))
 
 
-def test_columns_of_labels_are_warned_of():
+def test_labels_in_a_column_give_a_warning():
     with pytest.warns(DataConversionWarning):
         LSTMClassifier(2, epochs=1).fit(np.eye(4), [[0], [1], [0], [1]])
 
 
-def test_without_scikit_learn_the_rest_works():
+def test_the_rest_of_the_library_works_without_scikit_learn():
     code = (
         "import sys; sys.modules['sklearn'] = sys.modules['sklearn.base'] = None\n"
         "from lstm_cy import *\n"
@@ -229,7 +229,7 @@ def small(**options):
     return LSTMForecaster(**(defaults | {"random_state": 0} | options))
 
 
-def test_forecasts_beat_last_year():
+def test_forecasts_are_better_than_the_values_of_last_year():
     y = wave(240, noise=0.1)
     forecaster = small().fit(y[:200])
     errors, last_year = [], []
@@ -239,7 +239,7 @@ def test_forecasts_beat_last_year():
     assert np.abs(errors).mean() < 0.7 * np.abs(last_year).mean()
 
 
-def test_intervals_cover_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     y = wave(900, noise=1.0)
     forecaster = small(epochs=5, calibration_fraction=0.3).fit(y[:600])
     covered = {0.5: [], 0.9: []}
@@ -251,8 +251,8 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.83 < np.mean(covered[0.9]) < 0.96
 
 
-def test_no_trained_value_is_in_the_calibration_stretch():
-    """A jump behind what the first network saw shows in the residuals, and in nothing else."""
+def test_no_training_value_is_in_the_calibration_part():
+    """A jump after the first network's training values changes the residuals by the jump, and not its forecasts."""
     y = wave(120)
     forecaster = small(epochs=2).fit(y)
     windows = 120 - 24 - 6 + 1
@@ -263,7 +263,7 @@ def test_no_trained_value_is_in_the_calibration_stretch():
     np.testing.assert_allclose(other.residuals_[0] - 1e3, first, rtol=1e-9)
 
 
-def test_forecasting_goes_on_from_another_series():
+def test_forecasts_may_continue_another_series():
     y = wave(150)
     forecaster = small(epochs=3).fit(y)
     np.testing.assert_array_equal(forecaster.predict(), forecaster.predict(6, y=y[-24:]))
@@ -274,7 +274,7 @@ def test_forecasting_goes_on_from_another_series():
     assert clone(forecaster).get_params() == forecaster.get_params()
 
 
-def test_the_best_number_of_epochs_is_taken():
+def test_the_best_number_of_epochs_is_used():
     y = np.random.default_rng(0).normal(size=150)
     forecaster = small(epochs=60, patience=2, hidden_size=32).fit(y)
     assert len(forecaster.history_.loss) < 58 and not forecaster.history_.validation
@@ -291,7 +291,7 @@ def test_the_best_number_of_epochs_is_taken():
         (["a"] * 60, TypeError, "y: expected real numbers"),
     ],
 )
-def test_series_that_cannot_be_learnt(y, error, message):
+def test_series_that_are_refused(y, error, message):
     with pytest.raises(error, match=message):
         small().fit(y)
 
@@ -302,15 +302,15 @@ def test_the_shortest_series():
         small(epochs=1).fit(wave(35))
 
 
-def test_forecasts_that_cannot_be_made():
+def test_forecasts_that_are_refused():
     with pytest.raises(NotFittedError):
         small().predict()
     forecaster = small(epochs=1).fit(wave(60))
-    with pytest.raises(ValueError, match="horizon: expected 1 to 6, for which the forecaster was made, got 7"):
+    with pytest.raises(ValueError, match="horizon: expected 1 to 6, the horizon of the forecaster, got 7"):
         forecaster.predict(7)
     with pytest.raises(ValueError, match="y: expected at least window = 24 values, got 3"):
         forecaster.predict(y=[1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match="coverage: expected at most 0.857, for 6 windows were held back, got 0.9"):
+    with pytest.raises(ValueError, match="coverage: expected at most 0.857 with 6 windows for calibration, got 0.9"):
         forecaster.predict_interval()
     with pytest.raises(ValueError, match="window: expected at least 1, got 0"):
         small(window=0).fit(wave(60))
@@ -331,7 +331,7 @@ NO_NUMBERS = ["x", None, [1], 1j, {}]
     ],
 )
 @pytest.mark.parametrize("kind", ["classifier", "forecaster"])
-def test_arguments_are_refused_by_name(kind, name, values):
+def test_errors_name_the_wrong_argument(kind, name, values):
     for value in values:
         with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
             if kind == "classifier":
@@ -340,7 +340,7 @@ def test_arguments_are_refused_by_name(kind, name, values):
                 small(**({"epochs": 1, "hidden_size": 2, "patience": 1} | {name: value})).fit(wave(60))
 
 
-def test_horizons_and_windows_of_any_size_are_answered_at_once():
+def test_huge_horizons_and_windows_are_refused_at_once():
     for options in ({"horizon": 2**62}, {"window": 2**62}, {"horizon": 2**62, "window": 2**62}, {"horizon": 10**6}):
         with pytest.raises(ValueError, match=r"y: expected at least \d+ values for window"):
             small(**options).fit(wave(60))
@@ -350,7 +350,7 @@ def test_horizons_and_windows_of_any_size_are_answered_at_once():
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 7, 12])
 @pytest.mark.parametrize("shares", [(0.2, 0.2), (0.5, 0.9), (1e-9, 1e-9), (0.9, 0.9)])
-def test_the_shortest_series_that_can_be_learnt(horizon, shares):
+def test_the_shortest_series_for_any_horizon_and_shares(horizon, shares):
     options = {"horizon": horizon, "window": 3, "epochs": 1, "hidden_size": 2, "patience": 1}
     options |= dict(zip(("calibration_fraction", "validation_fraction"), shares, strict=True))
     with pytest.raises(ValueError, match="y: expected at least") as error:
@@ -369,20 +369,20 @@ def test_units_near_the_ends_of_float64(unit):
     X, _, sums = ragged(20)
     plain = LSTMRegressor(4, epochs=2, random_state=0).fit(X, sums).predict(X)
     scaled = [x * unit for x in X]
-    moved = LSTMRegressor(4, epochs=2, random_state=0).fit(scaled, sums * unit).predict(scaled)
-    np.testing.assert_allclose(moved / unit, plain, rtol=1e-4, atol=1e-6)
+    predicted = LSTMRegressor(4, epochs=2, random_state=0).fit(scaled, sums * unit).predict(scaled)
+    np.testing.assert_allclose(predicted / unit, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_numbers_too_large_to_calculate_with_are_refused():
     forecaster = small(epochs=1).fit(wave(60))
-    with pytest.raises(ValueError, match="y: expected numbers of a size such as in fit"):
+    with pytest.raises(ValueError, match="y: expected numbers of a size as in fit"):
         forecaster.predict(y=1e300 * np.sin(np.arange(30)))
-    with pytest.raises(ValueError, match="y: expected numbers of a size such as in fit"):
+    with pytest.raises(ValueError, match="y: expected numbers of a size as in fit"):
         forecaster.predict_interval(1, 0.5, y=1e300 * np.sin(np.arange(30)))
     with pytest.raises(ValueError, match=r"y: expected numbers up to 1e\+300 from zero, got 1.7e\+308"):
         small().fit(np.where(np.arange(60) % 2, 1.7e308, -1.7e308))
     regressor = LSTMRegressor(2, epochs=1).fit(np.eye(4), range(4))
-    with pytest.raises(ValueError, match="X: expected numbers of a size such as in fit"):
+    with pytest.raises(ValueError, match="X: expected numbers of a size as in fit"):
         regressor.predict(1e200 * np.eye(4))
     for X, y in ((1e305 * np.eye(4), range(4)), (np.eye(4), 1e305 * np.arange(4))):
         with pytest.raises(ValueError, match=r": expected numbers up to 1e\+300 from zero"):
@@ -406,7 +406,7 @@ def test_one_class_and_classes_of_weight_0():
 
 
 @pytest.mark.parametrize("bad", [3, "abc", iter([1]), object(), {}, [[1.0], ["a"]], np.ones((2, 2)) * 1j, [None]])
-def test_what_is_no_array_is_refused_by_name(bad):
+def test_errors_name_an_x_or_y_that_is_not_an_array(bad):
     for estimator in (LSTMClassifier(2, epochs=1), LSTMRegressor(2, epochs=1)):
         with pytest.raises((TypeError, ValueError), match=r"\bX\b"):
             estimator.fit(bad, [0, 1])
