@@ -227,10 +227,10 @@ class Attention(Layer):
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
         with _without_warnings():
             dmemory = weights.swapaxes(1, 2) @ dcontext
-            dweights = dweights + dcontext @ memory.swapaxes(1, 2)
+            dtotal = dweights + dcontext @ memory.swapaxes(1, 2)  # through the context, too
             if padding is not None:
-                dweights[np.broadcast_to(padding[:, np.newaxis], dweights.shape)] = 0
-            dscores = weights * (dweights - (weights * dweights).sum(axis=2, keepdims=True))
+                dtotal[np.broadcast_to(padding[:, np.newaxis], dtotal.shape)] = 0
+            dscores = weights * (dtotal - (weights * dtotal).sum(axis=2, keepdims=True))
             dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
             dmemory += through_scores
         if padding is not None:
