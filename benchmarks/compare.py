@@ -123,12 +123,12 @@ def processor():
 def table(name, threads, limits, options):
     """Measure and print one table; return its rows."""
     kind = KINDS[name]
-    asked = [peer for peer in kind.peers if peer.split()[0] in (OURS, *options.peers)]
+    selected = [peer for peer in kind.peers if peer.split()[0] in (OURS, *options.peers)]
     shapes = options.shapes or (kind.quick if options.quick else kind.shapes)
     print(f"\n{kind.title}, microseconds, {threads} {'thread' if threads == 1 else 'threads'}:\n")
     rows, refused = [], []
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(group, threads)) for group in groups(asked, threads)]
+        workers = [stack.enter_context(Worker(group, threads)) for group in groups(selected, threads)]
         for shape in shapes:
             if name == "streaming" and common.Shape.of(shape).directions == 2:
                 continue
@@ -136,10 +136,15 @@ def table(name, threads, limits, options):
             row["limit"] = None if name == "narrow" else limits.seconds(common.Shape.of(shape), name)
             row["ratios"] = ratios(row)
             if not rows:
-                columns = ["BxTxIxH", *["limit"] * bool(row["limit"]), *(title(peer) for peer in asked), *row["ratios"]]
+                columns = [
+                    "BxTxIxH",
+                    *["limit"] * bool(row["limit"]),
+                    *(title(peer) for peer in selected),
+                    *row["ratios"],
+                ]
                 print("|", " | ".join(columns), "|")
                 print("|---|" + "--:|" * (len(columns) - 1))
-            print("|", " | ".join(cells(row, asked)), "|", flush=True)
+            print("|", " | ".join(cells(row, selected)), "|", flush=True)
             rows.append(row)
             refused += [f"{shape}: {title(peer)}: {why}" for peer, why in row["refused"].items()]
     if refused:
@@ -148,12 +153,12 @@ def table(name, threads, limits, options):
     return rows
 
 
-def groups(asked, threads):
+def groups(selected, threads):
     """Return the groups of peers that share a process."""
     if threads > 1:
-        return [[peer] for peer in asked]
-    together = [peer for peer in asked if peer not in peers.APART]
-    return [together, *([OURS, peer] for peer in asked if peer in peers.APART)]
+        return [[peer] for peer in selected]
+    together = [peer for peer in selected if peer not in peers.APART]
+    return [together, *([OURS, peer] for peer in selected if peer in peers.APART)]
 
 
 def measure(kind, shape, workers, options):
@@ -162,10 +167,10 @@ def measure(kind, shape, workers, options):
     row |= {"peers": {}, "refused": {}}
     checked = [worker.ask("prepare", kind, shape) for worker in workers]
     for found in checked:
-        row["refused"] |= {peer: what["refused"] for peer, what in found.items() if "refused" in what}
+        row["refused"] |= {peer: answer["refused"] for peer, answer in found.items() if "refused" in answer}
     if OURS in row["refused"]:
         raise ArithmeticError(row["refused"][OURS])
-    counts = [sum("refused" not in what for what in found.values()) for found in checked]
+    counts = [sum("refused" not in answer for answer in found.values()) for found in checked]
     taken = [{} for _ in workers]
     for _ in range(ROUNDS):
         for worker, count, mine in zip(workers, counts, taken, strict=True):
@@ -198,8 +203,8 @@ def ratios(row):
             columns[f"best peer / {OURS} int8"] = min(others) / found[f"{OURS} int8"]["p50"]
         return columns
     columns = {}
-    for what, column in (("ratio", "best peer"), ("p99 ratio", "best peer, 99th"))[: 1 + (row["kind"] == "streaming")]:
-        others = [times[what] for peer, times in found.items() if peer != OURS]
+    for key, column in (("ratio", "best peer"), ("p99 ratio", "best peer, 99th"))[: 1 + (row["kind"] == "streaming")]:
+        others = [times[key] for peer, times in found.items() if peer != OURS]
         columns[f"{column} / {OURS}"] = min(others) if others else None
     return columns | {f"{OURS} / limit": found[OURS]["p50"] / row["limit"]}
 
@@ -247,12 +252,12 @@ def title(peer):
     return (peers.PEERS | peers.NARROW)[peer].title
 
 
-def cells(row, asked):
+def cells(row, selected):
     """Yield the cells of a row of the table."""
     yield row["shape"]
     if row["limit"]:
         yield microseconds(row["limit"])
-    for peer in asked:
+    for peer in selected:
         yield cell(peer, row)
     for value in row["ratios"].values():
         yield "" if value is None else f"{value:.2f}"

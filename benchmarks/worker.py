@@ -83,8 +83,8 @@ def serve(names, threads):
     served = {name: (peers.PEERS | peers.NARROW)[name](threads) for name in names}
     runs = {}
     for line in sys.stdin:
-        what, *rest = json.loads(line)
-        if what == "prepare":
+        request, *rest = json.loads(line)
+        if request == "prepare":
             runs.clear()
             answer = {
                 name: prepared(name, peer, runs, *rest) for name, peer in served.items() if supports(peer, rest[0])

@@ -28,7 +28,7 @@ default_role = "py:obj"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_validation_checks = {
-    "GL03",  # no two blank lines in a row, none behind the opening quotes
+    "GL03",  # no two blank lines in a row, none after the opening quotes
     "GL06",  # sections have names that numpydoc knows
     "GL07",  # and its order
     "GL08",  # there is a docstring

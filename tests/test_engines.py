@@ -1,4 +1,4 @@
-"""Every engine on every instruction set: against the readable reference, and against itself for the same bits."""
+"""Every engine on every instruction set agrees with the reference, and gives the same bits in all forms of a call."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_long_sequences_agree_with_the_reference(chosen, dtype, H, B):
 def test_every_option_agrees_with_the_reference(chosen, dtype, options, lengths):
     lstm = LSTM(5, 17, dtype=dtype, seed=3, **options)
     x, state = random_case(lstm, 9, 6)
-    if lengths is not None:  # what stands in the padding must not matter
+    if lengths is not None:  # the padding must not matter
         rows = x if lstm.batch_first else x.swapaxes(0, 1)
         for row, length in zip(rows, lengths, strict=True):
             row[length:] = np.nan
@@ -74,8 +74,8 @@ def test_gradients_agree_with_the_reference(chosen, dtype, H):
 
     weights = [lstm.parameters[name].astype(np.float64) for name in ("weight_ih_l0", "weight_hh_l0")]
     bias = lstm.parameters["bias_ih_l0"].astype(np.float64) + lstm.parameters["bias_hh_l0"]
-    *_, kept = reference.forward_with_tape(x.astype(np.float64), state[0][0], state[1][0], *weights, bias)
-    dx, dh0, dc0, dweight_ih, dweight_hh, dbias = reference.backward(kept, dy, dstate[0][0], dstate[1][0], *weights)
+    *_, tape_64 = reference.forward_with_tape(x.astype(np.float64), state[0][0], state[1][0], *weights, bias)
+    dx, dh0, dc0, dweight_ih, dweight_hh, dbias = reference.backward(tape_64, dy, dstate[0][0], dstate[1][0], *weights)
     expected = {
         "x": dx,
         "h0": dh0[None],
@@ -91,7 +91,7 @@ def test_gradients_agree_with_the_reference(chosen, dtype, H):
 
 
 def gates_of(z, dtype):
-    """sigmoid(z) and tanh(z) as the cell computes them, by way of the tape of a layer that passes z on."""
+    """Return sigmoid(z) and tanh(z) of the cell, from the tape of a layer whose gates get z."""
     lstm = LSTM(1, 1, bias=False, dtype=dtype, seed=0)
     lstm.load_state_dict({"weight_ih_l0": np.ones((4, 1)), "weight_hh_l0": np.zeros((4, 1))})
     _, _, tape = lstm.forward(np.asarray(z, dtype).reshape(1, -1, 1))
@@ -130,10 +130,10 @@ def test_activations_reach_their_limits_exactly(chosen, dtype):
 
 @every_implementation
 @every_dtype
-def test_a_shut_and_an_open_gate_are_exact(chosen, dtype):
-    """The cell survives 1000 steps to the bit behind an open forget gate, and nothing passes a shut one."""
+def test_closed_and_open_gates_are_exact(chosen, dtype):
+    """With f = 1 and i = 0 the cell keeps its bits for 1000 steps; with f = 0 nothing of it remains."""
     lstm = LSTM(1, 3, bias=False, dtype=dtype, seed=0)
-    weight = np.repeat([[-1000.0], [1000.0], [5.0], [1000.0]], 3, axis=0)  # write nothing, keep all, tell all
+    weight = np.repeat([[-1000.0], [1000.0], [5.0], [1000.0]], 3, axis=0)  # i = 0, f = 1, o = 1
     lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((12, 3))})
     cell = np.array([[[0.1, -7.3, 1e-3]]], dtype)
     _, (_, c_n) = lstm(np.ones((1000, 1, 1)), (np.zeros_like(cell), cell))
@@ -190,7 +190,7 @@ def test_same_bits_alone_in_a_batch_and_padded(chosen, dtype, B):
 
 
 @every_packed
-def test_same_bits_called_and_trained(chosen):
+def test_same_bits_in_a_call_and_in_forward(chosen):
     lstm = LSTM(5, 33, 2, seed=0)
     x, state = random_case(lstm, 11, 7)
     y, final = lstm(x, state)
@@ -199,7 +199,7 @@ def test_same_bits_called_and_trained(chosen):
 
 
 @every_implementation
-def test_denormals_are_flushed_inside_and_kept_outside(chosen):
+def test_denormals_are_flushed_only_inside_a_call(chosen):
     lstm = LSTM(1, 2, bias=False, seed=0)
     weight = np.repeat([[-1000.0], [1000.0], [0.0], [1000.0]], 2, axis=0)  # h = tanh(c)
     lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((8, 2))})

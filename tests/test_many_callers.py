@@ -1,4 +1,4 @@
-"""Many callers at once, of every kind: the results that each would get alone."""
+"""Many callers at once, in threads and processes, get the same results as each alone."""
 
 import asyncio
 import concurrent.futures
@@ -19,7 +19,7 @@ CALLERS = 12
 
 
 def cases_of(lstm):
-    """(x, state) of each caller, all of other sizes."""
+    """Return (x, state) for each caller, all of different sizes."""
     return [random_case(lstm, 20 + 3 * seed, 1 + seed % 4, seed) for seed in range(CALLERS)]
 
 
@@ -29,19 +29,19 @@ def called(lstm, case):
 
 
 def stepped(lstm, case):
-    """The same by steps, first alone, then as a stream of a pool."""
+    """Return the same by steps, with a Stepper; a StreamPool must give the same bits."""
     x, state = case
     stepper, pool = lstm.stepper(x.shape[1]), StreamPool(lstm)
     stepper.state = state
     ids = [pool.join([part[:, row] for part in state]) for row in range(x.shape[1])]
-    told = [stepper.step(x_t) for x_t in x]
-    assert bits(told) == bits([pool.step(ids, x_t) for x_t in x])
-    return bits(told, *stepper.state)
+    y = [stepper.step(x_t) for x_t in x]
+    assert bits(y) == bits([pool.step(ids, x_t) for x_t in x])
+    return bits(y, *stepper.state)
 
 
 @pytest.fixture(scope="module")
 def layer():
-    """A packed layer, its cases, and what each caller would get alone: calls and steps are the same to the bit."""
+    """Return a packed layer, its cases, and the result of each caller alone, with the same bits for calls and steps."""
     with config.using(isa=config.instruction_set(), engine="packed"):
         lstm = LSTM(**LAYER)
     cases = cases_of(lstm)
@@ -49,7 +49,7 @@ def layer():
 
 
 @pytest.mark.parametrize("how", (called, stepped))
-def test_threads_of_an_executor(layer, how):
+def test_threads_of_an_executor_get_their_results(layer, how):
     lstm, cases, expected = layer
     with concurrent.futures.ThreadPoolExecutor(CALLERS) as executor:
         for _ in range(5):
@@ -57,7 +57,7 @@ def test_threads_of_an_executor(layer, how):
 
 
 @pytest.mark.parametrize("how", (called, stepped))
-def test_threads_of_asyncio(layer, how):
+def test_threads_of_asyncio_get_their_results(layer, how):
     lstm, cases, expected = layer
 
     async def all_at_once():
@@ -126,8 +126,8 @@ A_HUNDRED = """
             gradients = lstm.backward(tape, y)
             stepper.reset()
             pool.reset()
-            told = [y, [stepper.step(part) for part in x[number]], [pool.step(ids, part) for part in x[number]]]
-            if not all(np.abs(some - expected[number]).max() < 2e-6 for some in told):
+            results = [y, [stepper.step(part) for part in x[number]], [pool.step(ids, part) for part in x[number]]]
+            if not all(np.abs(some - expected[number]).max() < 2e-6 for some in results):
                 wrong.append(number)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
@@ -140,7 +140,7 @@ A_HUNDRED = """
 
 
 @pytest.mark.parametrize("engine", config.ENGINES)
-def test_a_hundred_threads_at_once(engine):
+def test_a_hundred_threads_get_their_results(engine):
     done = run_python(A_HUNDRED, LSTM_CY_ENGINE=engine)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
@@ -169,7 +169,7 @@ CROWD = """
     """
 
 
-def test_whoever_comes_when_blas_has_enough_callers_waits():
+def test_callers_wait_if_blas_has_enough_callers():
     done = run_python(CROWD, LSTM_CY_ENGINE="blas")
     assert (done.returncode, done.stdout, done.stderr) == (0, "[] True\n", "")
 
@@ -189,14 +189,14 @@ ACROSS = """
         y = LSTM_OF_ALL(scale * X, threads=2)[0]
         pool = StreamPool(LSTM_OF_ALL)
         ids = [pool.join() for _ in range(8)]
-        told = np.array([pool.step(ids, part, threads=2) for part in scale * X])
-        assert np.array_equal(y, told) or np.abs(y - told).max() < 2e-6
+        streamed = np.array([pool.step(ids, part, threads=2) for part in scale * X])
+        assert np.array_equal(y, streamed) or np.abs(y - streamed).max() < 2e-6
         return y
 
     if __name__ == "__main__":
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons advise against fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn about fork with threads
         scales = [1.0, 0.5, 0.25, 0.125]
-        for _ in range(20):  # so that there are workers before the fork
+        for _ in range(20):  # to start workers before the fork
             expected = [call(scale) for scale in scales[:1]]
         expected += [call(scale) for scale in scales[1:]]
         assert workers.statistics()[0] == (WORKERS)
@@ -209,7 +209,7 @@ ACROSS = """
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
 @pytest.mark.parametrize("engine", config.ENGINES)
 @pytest.mark.parametrize("method", ("fork", "spawn"))
-def test_other_processes(tmp_path, method, engine):
+def test_other_processes_get_the_same_results(tmp_path, method, engine):
     script = tmp_path / "across.py"
     tolerance = "1e-30" if engine == "packed" else "2e-6"
     text = textwrap.dedent(ACROSS).replace("METHOD", method).replace("TOLERANCE", tolerance)
@@ -256,8 +256,8 @@ FORKED_WHILE_BUSY = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("engine", config.ENGINES)
-def test_a_fork_amid_calls(engine):
-    # with two threads OpenBLAS holds a lock for as long as a product takes
+def test_a_fork_during_calls(engine):
+    # with two threads OpenBLAS holds a lock during a product
     done = run_python(FORKED_WHILE_BUSY, LSTM_CY_ENGINE=engine, OPENBLAS_NUM_THREADS="2")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
@@ -289,7 +289,7 @@ FORKING_TOGETHER = """
     def call():
         while not stop.is_set():
             assert np.abs(lstm(x, threads=2)[0] - expected).max() < 2e-6
-            stepper.step(x[0])  # which waits, where it has to, with the GIL
+            stepper.step(x[0])  # if it has to wait, it holds the GIL
 
     def fork():
         for _ in range(40):
@@ -315,7 +315,7 @@ FORKING_TOGETHER = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("engine", config.ENGINES)
-def test_threads_that_fork_at_once(engine):
+def test_several_threads_can_fork_at_once(engine):
     done = run_python(FORKING_TOGETHER, LSTM_CY_ENGINE=engine, OPENBLAS_NUM_THREADS="2")
     assert (done.returncode, done.stdout) == (0, "120\n"), done.stderr
 
@@ -350,7 +350,7 @@ FORKED_IN_A_HANDLER = """
             assert "has forked in the middle of this call" in str(error)
             outcome = 7
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if 0 in children:  # a child: the call is right or has said why not, and the next ones have workers of their own
+        if 0 in children:  # a child: the call was right or an error, and the next calls have new workers
             for _ in range(20):
                 assert np.array_equal(lstm(short, threads=2)[0], of_short)
             os._exit(outcome)
@@ -361,23 +361,23 @@ FORKED_IN_A_HANDLER = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("size", ("8, 4000", "1, 30000"))
-def test_a_handler_of_a_signal_that_forks_in_the_middle_of_a_call(size):
+def test_a_signal_handler_can_fork_during_a_call(size):
     done = run_python(FORKED_IN_A_HANDLER.replace("SIZE", size), LSTM_CY_ENGINE="packed", LSTM_CY_SPIN_US="1000000")
     assert done.returncode == 0, done.stderr
     assert done.stdout in ("[7]\n", "[0, 7]\n"), done.stderr
 
 
 def test_one_model_steps_in_many_threads():
-    """Streams of pools and Steppers, tokens and heads, one for each thread."""
+    """Each thread has a StreamPool with one stream of tokens, with an Embedding and a Linear."""
     model = Sequential(Embedding(7, 5, seed=0), LSTM(5, 33, seed=1), Linear(33, 7, seed=2))
     tokens = np.random.default_rng(0).integers(0, 7, (CALLERS, 60))
     expected = [model(row)[0] for row in tokens]
 
-    def write(row):
+    def streamed(row):
         pool = StreamPool(model)
         id = pool.join()
         return np.concatenate([pool.step([id], [token]) for token in row])
 
     with concurrent.futures.ThreadPoolExecutor(CALLERS) as executor:
-        told = list(executor.map(write, tokens))
-    assert all(np.abs(got - y).max() < TOLERANCE["float32"] for got, y in zip(told, expected, strict=True))
+        results = list(executor.map(streamed, tokens))
+    assert all(np.abs(got - y).max() < TOLERANCE["float32"] for got, y in zip(results, expected, strict=True))
