@@ -1,4 +1,4 @@
-"""The library's own files: what is saved comes back, and what is damaged or hostile is refused."""
+"""The library's own files: saved models are loaded unchanged; damaged and hostile files are refused."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def assert_same(read, arrays):
 # read_npz and write_npz
 
 
-def test_arrays_come_back_to_the_bit(tmp_path):
+def test_arrays_are_read_bit_for_bit(tmp_path):
     path = tmp_path / "a.npz"
     write_npz(path, ARRAYS)
     read = read_npz(path)
@@ -53,7 +53,7 @@ def test_arrays_come_back_to_the_bit(tmp_path):
     assert all(array.flags.writeable for array in read.values())
 
 
-def test_numpy_reads_what_is_written_and_is_read(tmp_path):
+def test_numpy_reads_our_files_and_we_read_numpys(tmp_path):
     path = tmp_path / "a.npz"
     write_npz(path, ARRAYS)
     with np.load(path) as file:
@@ -81,24 +81,24 @@ def test_the_same_arrays_give_the_same_bytes(tmp_path, monkeypatch):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-def test_no_arrays(tmp_path):
+def test_a_file_without_arrays(tmp_path):
     write_npz(tmp_path / "a.npz", {})
     assert read_npz(tmp_path / "a.npz") == {}
 
 
 @pytest.mark.parametrize("array", [np.array([None]), np.array(["a"]), np.ones(2, "c8"), np.zeros(2, "f4,i4")])
-def test_only_numbers_are_written(tmp_path, array):
+def test_only_numbers_and_bools_are_written(tmp_path, array):
     with pytest.raises(TypeError, match="w: expected an array of numbers or bools, got dtype"):
         write_npz(tmp_path / "a.npz", {"w": array})
     assert list(tmp_path.iterdir()) == []
 
 
-# Writing takes the place of the old file or leaves it alone
+# Atomic replacement
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["numpy.lib.format.write_array", "os.fsync", "os.replace"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, where, error):
+def test_a_failure_leaves_only_the_old_file(tmp_path, monkeypatch, where, error):
     path = tmp_path / "a.npz"
     write_npz(path, {"old": np.ones(3)})
     old = path.read_bytes()
@@ -113,7 +113,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, w
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch):
+def test_the_data_are_on_the_disk_before_the_file_is_renamed(tmp_path, monkeypatch):
     path, events = tmp_path / "a.npz", []
 
     def record(name):
@@ -136,7 +136,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_changes(tmp_path, monkeypatch
     assert events == [("fsync file", path.stat().st_size), ("replace", None), ("fsync folder", None)]
 
 
-def test_a_link_stays_a_link_and_the_mode_is_the_usual_one(tmp_path):
+def test_a_link_stays_a_link_and_a_new_file_has_the_default_mode(tmp_path):
     (tmp_path / "folder").mkdir()
     link = tmp_path / "a.npz"
     link.symlink_to("folder/target.npz")
@@ -147,14 +147,14 @@ def test_a_link_stays_a_link_and_the_mode_is_the_usual_one(tmp_path):
     assert (tmp_path / "folder/target.npz").stat().st_mode == usual.stat().st_mode
 
 
-def test_a_missing_folder_is_told_by_the_name_that_was_given(tmp_path):
+def test_an_error_for_a_missing_folder_names_the_given_path(tmp_path):
     path = tmp_path / "missing" / "a.npz"
     with pytest.raises(FileNotFoundError) as caught:
         write_npz(path, {})
     assert caught.value.filename == str(path)
 
 
-# Files that are truncated, damaged or foreign
+# Truncated, damaged and foreign files
 
 
 def npy(descr="'<f4'", order="False", shape="(3,)", data=bytes(12), version=b"\x01\x00"):
@@ -172,7 +172,7 @@ def archive(path, members, compression=zipfile.ZIP_STORED):
 
 
 def peak_of(function):
-    """The most memory that Python and NumPy held while `function` ran."""
+    """Return the peak memory of Python and NumPy while `function` runs."""
     tracemalloc.start()
     try:
         function()
@@ -187,7 +187,7 @@ def assert_refused(path, message):
     assert str(path) in str(caught.value)
 
 
-def test_the_crafted_array_is_one_that_is_read(tmp_path):
+def test_the_crafted_array_is_read(tmp_path):
     path = archive(tmp_path / "a.npz", [("w.npy", npy())])
     assert read_npz(path)["w"].tolist() == [0, 0, 0]
 
@@ -206,9 +206,9 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
     arrays = {"weight": np.arange(6.0), "bias": np.ones(2)}
     write_npz(path, arrays)
     whole = path.read_bytes()
-    for place in range(len(whole)):
+    for index in range(len(whole)):
         for flip in (0x01, 0x80, 0xFF):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            path.write_bytes(whole[:index] + bytes([whole[index] ^ flip]) + whole[index + 1 :])
             try:
                 read = read_npz(path)
             except ValueError as error:
@@ -256,7 +256,7 @@ def object_array():
         (b"cos\nsystem\n(S'touch exploited'\ntR.", "not an array in .npy format 1.0"),
     ],
 )
-def test_a_member_that_is_not_what_it_says(tmp_path, monkeypatch, content, message):
+def test_a_member_with_a_wrong_header_is_refused(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     path = archive(tmp_path / "a.npz", [("v.npy", npy()), ("w.npy", content)])
 
@@ -267,7 +267,7 @@ def test_a_member_that_is_not_what_it_says(tmp_path, monkeypatch, content, messa
     assert not Path("exploited").exists()
 
 
-def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path):
+def test_a_compressed_file_is_refused_before_it_is_decompressed(tmp_path):
     path = archive(tmp_path / "a.npz", [("w.npy", npy(shape="(25000000,)", data=bytes(100_000_000)))], 8)
     assert path.stat().st_size < 200_000
     assert peak_of(lambda: assert_refused(path, "member 'w': compressed; only uncompressed files are read")) < 1 << 20
@@ -285,13 +285,13 @@ def test_members_that_share_bytes_are_refused(tmp_path):
     assert peak_of(lambda: assert_refused(path, "the members' sizes add up to more than the file")) < 1 << 20
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
+def test_a_repeated_name_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = archive(tmp_path / "a.npz", [("w.npy", npy()), ("w.npy", npy())])
     assert_refused(path, "member 'w' occurs twice")
 
 
-def test_a_member_that_is_no_array_is_refused(tmp_path):
+def test_a_member_that_is_not_an_array_is_refused(tmp_path):
     assert_refused(archive(tmp_path / "a.npz", [("w.txt", b"hello")]), r"member 'w.txt': not an array \(.npy\)")
 
 
@@ -304,29 +304,29 @@ def test_an_encrypted_member_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("zip64", [False, True])
-def test_a_large_directory_is_refused_before_it_is_unpacked(tmp_path, zip64):
+def test_a_large_directory_is_refused_before_it_is_read(tmp_path, zip64):
     path, entries = tmp_path / "a.npz", 200_000
     entry = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"w"
     directory = entries * entry
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 5, 5, 0 if zip64 else len(directory), 0, 0)
-    if zip64:  # a record that says otherwise than the one at the end, and is the one that counts
-        place = len(directory)
+    if zip64:  # a second record that overrides the one at the end
+        offset = len(directory)
         record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, len(directory), 0)
-        end = record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + end
+        end = record + struct.pack("<4sIQI", b"PK\6\7", 0, offset, 1) + end
     path.write_bytes(directory + end)
     assert peak_of(lambda: assert_refused(path, f"a ZIP directory of {len(directory)} bytes")) < 1 << 20
 
 
-def test_a_zip64_record_that_is_elsewhere_is_refused(tmp_path):
+def test_a_misplaced_zip64_record_is_refused(tmp_path):
     path = archive(tmp_path / "a.npz", [("w.npy", npy())])
     whole = path.read_bytes()
     end = whole.rindex(b"PK\5\6")
     record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, end - whole.rindex(b"PK\1\2"), 0)
-    for place, message in [
+    for offset, message in [
         (end, "its ZIP directory is not before its end"),
         (end - 1, "ZIP64 record is not before its end"),
     ]:
-        path.write_bytes(whole[:end] + record + struct.pack("<4sIQI", b"PK\6\7", 0, place, 1) + whole[end:])
+        path.write_bytes(whole[:end] + record + struct.pack("<4sIQI", b"PK\6\7", 0, offset, 1) + whole[end:])
         assert_refused(path, message)
 
 
@@ -342,7 +342,7 @@ def test_a_missing_file_is_an_oserror(tmp_path):
         read_npz(tmp_path / "a.npz")
 
 
-def test_reading_takes_no_more_than_the_file(tmp_path):
+def test_reading_takes_little_more_memory_than_the_file(tmp_path):
     path = tmp_path / "a.npz"
     write_npz(path, {"w": np.ones(5_000_000, np.float32)})
     assert peak_of(lambda: read_npz(path)) < 20_000_000 + (4 << 20)
@@ -383,7 +383,7 @@ def output(model):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_a_model_comes_back_to_the_bit(tmp_path, suffix, make):
+def test_a_model_is_loaded_bit_for_bit(tmp_path, suffix, make):
     skip_without_safetensors(suffix)
     model, path = make(), tmp_path / f"model{suffix}"
     metadata = {"characters": "aé\n\0\ud800😀", "numbers": [1, 2.5, None, True], "deep": {"er": {}}}
@@ -397,7 +397,7 @@ def test_a_model_comes_back_to_the_bit(tmp_path, suffix, make):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_metadata_stay_with_the_model(tmp_path, suffix):
+def test_metadata_are_kept_with_the_model(tmp_path, suffix):
     skip_without_safetensors(suffix)
     first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"
     save(LSTM(1, 1), first)
@@ -409,7 +409,7 @@ def test_metadata_stay_with_the_model(tmp_path, suffix):
     assert load(second).metadata == {}
 
 
-def test_safetensors_itself_reads_the_tensors(tmp_path):
+def test_the_safetensors_library_reads_the_tensors(tmp_path):
     numpy = pytest.importorskip("safetensors.numpy")
     model = sequential()
     save(model, tmp_path / "a.safetensors")
@@ -441,14 +441,14 @@ def test_another_suffix_is_refused(tmp_path, name):
         (LSTM(1, 1), {"a": "x" * (17 << 20)}, ValueError, "metadata: .* bytes as JSON"),
     ],
 )
-def test_what_cannot_be_saved_is_not_written(tmp_path, suffix, model, metadata, error, message):
+def test_a_refused_save_writes_no_file(tmp_path, suffix, model, metadata, error, message):
     with pytest.raises(error, match=message):
         save(model, tmp_path / f"a{suffix}", metadata)
     assert list(tmp_path.iterdir()) == []
 
 
 class Unknown(LSTM):
-    """A layer that no file could be read back into."""
+    """A layer of a type that files cannot contain."""
 
 
 @pytest.mark.parametrize("model", [Unknown(1, 1), Sequential(Unknown(1, 1))])
@@ -459,7 +459,7 @@ def test_a_layer_of_an_unknown_type_is_not_saved(tmp_path, model):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_saving_that_fails_leaves_the_old_model(tmp_path, monkeypatch, suffix):
+def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch, suffix):
     skip_without_safetensors(suffix)
     path = tmp_path / f"a{suffix}"
     save(LSTM(1, 1, seed=1), path)
@@ -475,7 +475,7 @@ def test_saving_that_fails_leaves_the_old_model(tmp_path, monkeypatch, suffix):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_safetensors_is_an_extra(tmp_path, monkeypatch):
+def test_safetensors_is_optional(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for use in (lambda path: save(LSTM(1, 1), path), load):
@@ -485,7 +485,7 @@ def test_safetensors_is_an_extra(tmp_path, monkeypatch):
     load(tmp_path / "a.npz")
 
 
-# Model files that are damaged, foreign or hostile
+# Damaged, foreign and hostile model files
 
 
 def skip_without_safetensors(suffix):
@@ -494,7 +494,7 @@ def skip_without_safetensors(suffix):
 
 
 def write_file(path, header, arrays):
-    """A file of `arrays` with any header: the text of it, or what is to become JSON; None for none at all."""
+    """Write a file of `arrays` with a header: a text, a value that becomes JSON, or None for no header."""
     if header is not None and not isinstance(header, str):
         header = json.dumps(header)
     if path.suffix == ".npz":
@@ -513,7 +513,7 @@ def header_of(config, **changes):
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 3}
 LINEAR_ARRAYS = {"0.weight": np.ones((3, 2), np.float32), "0.bias": np.ones(3, np.float32)}
 SMALL_LSTM = {"type": "LSTM", "input_size": 2, "hidden_size": 3}
-TINY_LSTM = {"type": "LSTM", "input_size": 1, "hidden_size": 1}  # which needs no more weights than LINEAR_ARRAYS holds
+TINY_LSTM = {"type": "LSTM", "input_size": 1, "hidden_size": 1}  # needs no more weights than LINEAR_ARRAYS has
 
 
 def in_sequential(*configs):
@@ -521,7 +521,7 @@ def in_sequential(*configs):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
+def test_the_crafted_model_is_read(tmp_path, suffix):
     path = write_file(tmp_path / f"a{suffix}", header_of(in_sequential(LINEAR)), LINEAR_ARRAYS)
     assert_same(load(path).parameters, LINEAR_ARRAYS)
 
@@ -580,7 +580,7 @@ def test_the_crafted_model_is_one_that_is_read(tmp_path, suffix):
         (header_of(TINY_LSTM | {"activations": [["tanh", {}], "tanh", "tanh"]}), "activations: expected"),
     ],
 )
-def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
+def test_damaged_and_hostile_headers_are_refused(tmp_path, suffix, header, message):
     path = write_file(tmp_path / f"a{suffix}", header, LINEAR_ARRAYS)
     with pytest.raises(ValueError, match=message) as caught:
         load(path)
@@ -602,7 +602,7 @@ def test_a_header_that_is_damaged_or_hostile(tmp_path, suffix, header, message):
         in_sequential(in_sequential(LINEAR | {"in_features": 10**9})),
     ],
 )
-def test_sizes_are_not_taken_on_the_headers_word(tmp_path, suffix, config):
+def test_sizes_in_headers_are_checked_before_memory_is_allocated(tmp_path, suffix, config):
     path = write_file(tmp_path / f"a{suffix}", header_of(in_sequential(config)), LINEAR_ARRAYS)
 
     def assert_refused_at_once():
@@ -627,12 +627,12 @@ def test_sizes_are_not_taken_on_the_headers_word(tmp_path, suffix, config):
         Sequential(Embedding(4, 7), LSTM(7, 2, bias=False)),
     ],
 )
-def test_sizes_worked_out_are_those_of_the_layers(model):
+def test_computed_sizes_are_those_of_the_layers(model):
     config = {"type": type(model).__name__, **model.config}
     assert native._least_size(config) == sum(array.size for array in model.parameters.values())
 
 
-def test_header_among_the_tensors_of_another_dtype(tmp_path):
+def test_a_header_array_of_another_dtype_is_not_ours(tmp_path):
     write_npz(tmp_path / "a.npz", {"lstm_cy": np.ones(3), **LINEAR_ARRAYS})
     with pytest.raises(ValueError, match="expected one LSTM under PyTorch's names"):
         load(tmp_path / "a.npz")
@@ -670,7 +670,7 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path, content):
         load(path)
 
 
-def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path):
+def test_a_dtype_that_numpy_does_not_have_is_refused(tmp_path):
     torch, safetensors_torch = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
     path = tmp_path / "a.safetensors"
     header = json.dumps(header_of(in_sequential(LINEAR)))
@@ -679,7 +679,7 @@ def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path):
         load(path)
 
 
-def test_a_missing_file_is_told_by_its_name(tmp_path):
+def test_an_error_for_a_missing_file_names_it(tmp_path):
     for suffix in SUFFIXES:
         skip_without_safetensors(suffix)
         with pytest.raises(FileNotFoundError) as caught:
@@ -692,7 +692,7 @@ def test_a_missing_file_is_told_by_its_name(tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite(tmp_path, suffix, bad):
+def test_nan_and_infinity_are_a_warning_or_an_error(tmp_path, suffix, bad):
     skip_without_safetensors(suffix)
     path, model = tmp_path / f"a{suffix}", sequential()
     state = model.state_dict()
@@ -713,13 +713,13 @@ def test_weights_that_are_not_finite(tmp_path, suffix, bad):
 
 
 def foreign(prefix=""):
-    """(LSTM, its tensors under PyTorch's names)."""
+    """Return (LSTM, its tensors under PyTorch's names)."""
     lstm = LSTM(3, 5, 2, bidirectional=True, seed=0)
     return lstm, {prefix + name: array for name, array in lstm.parameters.items()}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_tensors_without_a_header_are_pytorchs(tmp_path, suffix):
+def test_tensors_without_a_header_are_read_as_pytorchs(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     lstm, arrays = foreign("encoder.rnn.")
     model = load(write_file(path, None, arrays))
@@ -752,17 +752,17 @@ def test_onnx_files(tmp_path):
     assert np.abs(read.run({"tokens": tokens}, ["y"])[0] - output(model)).max() < 1e-6
 
     proto = onnx.load(path)
-    onnx.helper.set_model_props(proto, {"author": "somebody", "lstm_cy": "{"})
+    onnx.helper.set_model_props(proto, {"author": "A. Author", "lstm_cy": "{"})
     onnx.save(proto, path)
     with pytest.raises(ValueError, match=f"{path}: its header is not JSON"):
         load(path)
-    onnx.helper.set_model_props(proto, {"author": "somebody"})
+    onnx.helper.set_model_props(proto, {"author": "A. Author"})
     onnx.save(proto, path)
-    assert load(path).metadata == {"author": "somebody"}
+    assert load(path).metadata == {"author": "A. Author"}
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_strict_reaches_every_reader(tmp_path, strict):
+def test_every_reader_obeys_strict(tmp_path, strict):
     pytest.importorskip("onnx")
     lstm, arrays = foreign()
     arrays["bias_ih_l1"] = np.full(20, np.nan, np.float32)
@@ -779,7 +779,7 @@ def test_strict_reaches_every_reader(tmp_path, strict):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin", ".keras", ".onnx"])
-def test_whatever_is_no_such_file_is_refused(tmp_path, suffix):
+def test_files_of_another_kind_are_refused(tmp_path, suffix):
     if suffix == ".onnx":
         pytest.importorskip("onnx")
     path = tmp_path / f"a{suffix}"
@@ -798,7 +798,7 @@ def test_hdf5_files(tmp_path):
             load(tmp_path / f"a{suffix}")
 
 
-def test_other_libraries_are_not_loaded_before_they_are_needed():
+def test_other_libraries_are_not_imported_before_they_are_needed():
     program = """
 import sys
 for name in ("torch", "onnx", "onnxruntime", "keras", "h5py", "safetensors"):
@@ -830,11 +830,11 @@ except AttributeError as error:
         subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
 
 
-# A layer at several places
+# Repeated layers
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_shared_layer_is_in_the_file_once_and_shared_again(tmp_path, suffix):
+def test_a_shared_layer_is_stored_once_and_loaded_shared(tmp_path, suffix):
     skip_without_safetensors(suffix)
     lstm, path = LSTM(3, 3, seed=0), tmp_path / f"a{suffix}"
     save(Sequential(lstm, Dropout(0.5), lstm), path)
@@ -864,7 +864,7 @@ def test_only_files_with_sharing_have_the_new_version(tmp_path):
         ((np.ones(4), gate_order.ORDER, ("input", "other")), ValueError, "target: expected names of source"),
     ],
 )
-def test_an_order_of_gates_that_is_none_is_refused_by_name(arguments, error, message):
+def test_invalid_gate_orders_are_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=message):
         gate_order.reorder(*arguments)
 
@@ -879,12 +879,12 @@ def test_an_order_of_gates_that_is_none_is_refused_by_name(arguments, error, mes
         ({**dict.fromkeys(gate_order.ORDER, np.ones(2)), "output": "x"}, TypeError, "gates: output: expected real"),
     ],
 )
-def test_gates_that_do_not_fit_each_other_are_refused_by_name(gates, error, message):
+def test_mismatched_gates_are_refused_by_name(gates, error, message):
     with pytest.raises(error, match=message):
         gate_order.stack(gates)
 
 
-def test_infinities_of_both_signs_are_a_warning_of_ours_alone(tmp_path):
+def test_infinities_of_both_signs_give_only_our_warning(tmp_path):
     lstm = LSTM(2, 3, seed=0)
     infinite = {"bias_ih_l0": np.full(12, np.inf), "bias_hh_l0": np.full(12, -np.inf)}
     lstm.load_state_dict({**lstm.state_dict(), **infinite})

@@ -1,4 +1,4 @@
-"""ZIP archives whose directory says what is not so: each check of the reader by itself."""
+"""ZIP archives with false directories: each check of the reader separately."""
 
 import io
 import struct
@@ -37,13 +37,13 @@ def local(name, data, **changed):
     )
 
 
-def entry(name, data, place, **changed):
+def entry(name, data, offset, **changed):
     fields = {"crc": zlib.crc32(data), "size": len(data), "flags": 0, "method": 0, "extra": b""} | changed
     stored = fields.get("stored", fields["size"])
     return (
         struct.pack(
             "<4s6H3I5H2I", b"PK\1\2", 20, 20, fields["flags"], fields["method"], 0, 0, fields["crc"], stored,
-            fields["size"], len(name.encode()), len(fields["extra"]), 0, 0, 0, 0, place,
+            fields["size"], len(name.encode()), len(fields["extra"]), 0, 0, 0, 0, offset,
         )
         + name.encode()
         + fields["extra"]
@@ -57,11 +57,11 @@ def finished(body, entries, count=None):
 
 
 def two(**changed):
-    """An archive with the members a and b; `changed` is what the directory says otherwise of b."""
+    """Return an archive with the members a and b; `changed` are false values of b in the directory."""
     body = local("a", DATA) + DATA
-    place = len(body)
+    offset = len(body)
     body += local("b", DATA) + DATA
-    return finished(body, [entry("a", DATA, 0), entry("b", DATA, **{"place": place} | changed)])
+    return finished(body, [entry("a", DATA, 0), entry("b", DATA, **{"offset": offset} | changed)])
 
 
 def members(content):
@@ -75,7 +75,7 @@ def assert_refused(content, message):
         members(content)
 
 
-def test_what_zipfile_writes_is_read():
+def test_archives_of_zipfile_are_read():
     assert members(two()) == {"a": DATA, "b": DATA}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as written:
@@ -83,17 +83,17 @@ def test_what_zipfile_writes_is_read():
         with written.open("two", "w", force_zip64=True) as member:
             member.write(b"2")
     assert members(buffer.getvalue()) == {"folder/é.txt": b"one", "two": b"2"}
-    assert zipfile.ZipFile(io.BytesIO(two())).read("b") == DATA  # what is made here is what zipfile knows, too
+    assert zipfile.ZipFile(io.BytesIO(two())).read("b") == DATA  # zipfile reads the crafted archives too
 
 
-def test_members_of_the_same_bytes_are_refused():
-    """Their sizes add up to less than the file, so that no other check finds them."""
+def test_members_with_the_same_bytes_are_refused():
+    """Their sizes add up to less than the file, so no other check finds them."""
     header = local("a", DATA)
-    padding = bytes(10 * len(DATA))  # of no member
+    padding = bytes(10 * len(DATA))  # belongs to no member
     body = header + DATA + padding
     content = finished(body, [entry("a", DATA, 0), entry("b", DATA, 0)])
     assert_refused(content, "member 'b': damaged: its header has another name")
-    inner = local("b", b"xy") + b"xy"  # a whole member within the bytes of another
+    inner = local("b", b"xy") + b"xy"  # a whole member inside the bytes of another
     outer = inner + bytes(30)
     body = local("a", outer) + outer + padding
     content = finished(body, [entry("a", outer, 0), entry("b", b"xy", len(local("a", outer)))])
@@ -106,16 +106,16 @@ def test_members_that_overlap_by_some_bytes_are_refused(shared):
     second = local("b", DATA) + DATA
     data = DATA + second[:shared]
     body = local("a", data) + DATA + second + bytes(200)
-    place = len(local("a", data)) + len(DATA)
-    found = finished(body, [entry("a", data, 0), entry("b", DATA, place)])
+    offset = len(local("a", data)) + len(DATA)
+    found = finished(body, [entry("a", data, 0), entry("b", DATA, offset)])
     assert_refused(found, "member 'b' shares bytes with another")
 
 
-def test_members_that_touch_are_read_in_any_order():
+def test_adjacent_members_are_read_in_any_order():
     body = local("a", DATA) + DATA
-    place = len(body)
+    offset = len(body)
     body += local("b", DATA) + DATA
-    content = finished(body, [entry("b", DATA, place), entry("a", DATA, 0)])
+    content = finished(body, [entry("b", DATA, offset), entry("a", DATA, 0)])
     assert members(content) == {"a": DATA, "b": DATA}
 
 
@@ -128,9 +128,9 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (two(place=0), "member 'b': damaged: its header has another name"),
-        (two(place=5), "member 'b': damaged: its header is not where the directory says"),
-        (two(place=10**6), "member 'b': its offset, 1000000, is not in the file"),
+        (two(offset=0), "member 'b': damaged: its header has another name"),
+        (two(offset=5), "member 'b': damaged: its header is not where the directory says"),
+        (two(offset=10**6), "member 'b': its offset, 1000000, is not in the file"),
         (two(size=10**6), "sizes add up to more than the file"),
         (two(stored=3), "member 'b': compressed"),
         (two(method=8), "member 'b': compressed"),
@@ -140,8 +140,8 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
         (two(flags=64), "member 'b': encrypted"),
         (two(crc=1), "its checksum does not match"),
         (two(size=2**32 - 1, stored=2**32 - 1), "a size is not in its ZIP directory"),
-        (two(place=2**32 - 1), "a size is not in its ZIP directory"),
-        (two(place=2**32 - 1, extra=struct.pack("<HHQ", 1, 8, 2**64 - 1)), "is not in the file"),
+        (two(offset=2**32 - 1), "a size is not in its ZIP directory"),
+        (two(offset=2**32 - 1, extra=struct.pack("<HHQ", 1, 8, 2**64 - 1)), "is not in the file"),
         (two(size=2**32 - 1, stored=64, extra=struct.pack("<HHQ", 1, 8, 65)), "member 'b': compressed"),
         (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)], count=2), "1 members where there should be 2"),
         (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)[:-1]]), "ends within an entry|another name"),
@@ -151,12 +151,12 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
         (two()[1:], "its ZIP directory is not before its end"),
     ],
 )
-def test_directories_that_are_not_so(content, message):
+def test_false_directories_are_refused(content, message):
     assert_refused(content, message)
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "b/../../a", "b\\a", "a\0b"])
-def test_names_that_lead_out_of_the_archive(name):
+def test_paths_out_of_the_archive_are_refused(name):
     assert_refused(finished(local(name, DATA) + DATA, [entry(name, DATA, 0)]), "its name is a path out of the archive")
 
 
@@ -167,7 +167,7 @@ def test_numbers_of_64_bits_are_read():
     assert members(content) == {"a": DATA}
 
 
-def test_many_members_are_refused_before_they_are_looked_at(tmp_path):
+def test_too_many_members_are_refused_before_they_are_read(tmp_path):
     array = io.BytesIO()
     np.save(array, np.zeros(0, np.float32))
     path = tmp_path / "a.npz"

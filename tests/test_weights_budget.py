@@ -1,4 +1,4 @@
-"""What a file may cost: bytes, objects and depth are counted before they are taken."""
+"""The limits for a file: bytes, objects and depth are counted before memory is allocated."""
 
 import json
 
@@ -8,7 +8,7 @@ from lstm_cy.weights import budget
 from lstm_cy.weights.budget import Budget, LimitExceeded, listed, shortened
 
 
-def test_bytes_are_those_of_the_file_and_some_spare():
+def test_the_limit_of_bytes_is_the_files_size_and_a_reserve():
     account = Budget("a.npz", 1000)
     account.bytes(1000 + budget.SPARE_BYTES)
     with pytest.raises(LimitExceeded, match=r"^a\.npz: the tensors: would take more than .* bytes .* of 1000 bytes$"):
@@ -16,14 +16,14 @@ def test_bytes_are_those_of_the_file_and_some_spare():
 
 
 @pytest.mark.parametrize(("size", "most"), [(0, 50_000), (1000, 58_000), (10**6, 800_000), (10**12, 800_000)])
-def test_objects_grow_with_the_file_up_to_a_limit(size, most):
+def test_the_limit_of_objects_grows_with_the_file_up_to_a_maximum(size, most):
     account = Budget("a.npz", size)
     account.objects(most)
     with pytest.raises(LimitExceeded, match=f"a.npz: nodes: would take more than {most} objects"):
         account.objects(1, "nodes")
 
 
-def test_objects_take_bytes():
+def test_objects_are_charged_as_bytes_too():
     account = Budget("a.npz", 0)
     account.bytes(budget.SPARE_BYTES - 2 * budget.OBJECT_BYTES)
     account.objects(2)
@@ -31,7 +31,7 @@ def test_objects_take_bytes():
         account.objects()
 
 
-def test_depth_is_limited_and_given_back():
+def test_depth_is_limited_and_restored():
     account = Budget("a.onnx", 10)
 
     def descend(levels):
@@ -79,14 +79,14 @@ def test_json_is_read_and_counted(value, ascii_only):
         values, keys = inner(part), len(part) if isinstance(part, dict) else 0
         return 0 if values is None else 1 + max(1, len(values)) + keys + sum(map(cost, values))
 
-    def deep(part):
-        return 0 if inner(part) is None else 1 + max(map(deep, inner(part)), default=0)
+    def depth_of(part):
+        return 0 if inner(part) is None else 1 + max(map(depth_of, inner(part)), default=0)
 
-    assert (objects, depth) == (1 + cost(value), deep(value))
+    assert (objects, depth) == (1 + cost(value), depth_of(value))
     assert width == (4 if "中" in str(value) else 1)
 
 
-def test_json_is_counted_over_the_borders_of_chunks(monkeypatch):
+def test_json_is_counted_across_chunks(monkeypatch):
     text = json.dumps(VALUES).encode()
     whole = budget._json_cost(text)
     for size in range(1, 20):
@@ -95,19 +95,19 @@ def test_json_is_counted_over_the_borders_of_chunks(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 921 + "]" * 921, '{"a":' * 2000 + "1" + "}" * 2000])
-def test_deep_json_is_refused_before_it_is_read(text):
+def test_deep_json_is_refused_before_it_is_parsed(text):
     with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 920 levels"):
         Budget("a", len(text)).json(text)
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", '"ab"', "1", '{"":[]}'])
-def test_json_of_many_values_is_refused_before_it_is_read(part, monkeypatch):
+def test_json_with_too_many_values_is_refused_before_it_is_parsed(part, monkeypatch):
     monkeypatch.setattr(json, "loads", lambda text: pytest.fail("it was read"))
     text = "[" + ",".join([part] * 900_000) + "]"
     with pytest.raises(LimitExceeded, match="more than 800000 objects"):
         Budget("a", len(text)).json(text)
 
 
-def test_what_is_no_json_says_so():
+def test_text_that_is_not_json_is_an_error():
     with pytest.raises(ValueError, match="its header is not JSON"):
         Budget("a", 0).json(b"{")

@@ -1,4 +1,4 @@
-"""Files are replaced as a whole, keep their permissions, and leave nothing behind."""
+"""Files are replaced atomically, keep their permissions, and leave no temporary files."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ def mode_of(path):
 
 @pytest.fixture
 def umask():
-    """Sets the umask, and sets it back."""
+    """Give os.umask and restore the umask afterwards."""
     old = os.umask(0o022)
     yield os.umask
     os.umask(old)
@@ -34,7 +34,7 @@ def umask():
 @posix
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("mode", [0o600, 0o664, 0o400])
-def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, umask, suffix, mode):
+def test_a_replaced_file_keeps_its_permissions(tmp_path, umask, suffix, mode):
     if suffix != ".npz":
         pytest.importorskip(suffix[1:])
     path = tmp_path / f"a{suffix}"
@@ -54,7 +54,7 @@ def test_a_new_file_follows_the_umask(tmp_path, umask):
 
 
 @posix
-def test_a_private_file_is_private_while_it_is_written(tmp_path, umask):
+def test_a_private_file_is_private_during_the_write(tmp_path, umask):
     path = tmp_path / "a.npz"
     path.touch(0o600)
     with files.replacing(path):
@@ -72,7 +72,7 @@ write_npz(sys.argv[1], {"w": np.zeros(1000)})
 
 
 @posix
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next_write(tmp_path):
     path = tmp_path / "a.npz"
     ended = subprocess.run([sys.executable, "-c", KILLED, str(path)])
     assert ended.returncode == -signal.SIGKILL
@@ -82,7 +82,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
 
 
 @posix
-def test_what_is_being_written_is_left_alone(tmp_path):
+def test_temporary_files_in_use_are_not_removed(tmp_path):
     with files.replacing(tmp_path / "a.npz") as file:
         file.write(b"content")
         write_npz(tmp_path / "b.npz", {})
@@ -90,20 +90,20 @@ def test_what_is_being_written_is_left_alone(tmp_path):
 
 
 @posix
-def test_a_file_that_is_taken_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
-    """As by a process that looks for files left behind at this very moment."""
-    locked, taken = files._locked, []
+def test_a_temporary_file_removed_before_its_lock_is_created_again(tmp_path, monkeypatch):
+    """Another process may remove the temporary file between its creation and its lock."""
+    locked, removed = files._locked, []
 
     def late(descriptor):
-        if not taken:
-            taken.extend(tmp_path.glob(".lstm_cy-*.tmp"))
-            taken[0].unlink()
+        if not removed:
+            removed.extend(tmp_path.glob(".lstm_cy-*.tmp"))
+            removed[0].unlink()
         return locked(descriptor)
 
     monkeypatch.setattr(files, "_locked", late)
     write_npz(tmp_path / "a.npz", {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
-    assert taken
+    assert removed
 
 
 @posix
@@ -117,7 +117,7 @@ def test_other_files_are_not_removed(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
-def test_a_full_disk_names_the_file(tmp_path, monkeypatch, where):
+def test_an_error_for_a_full_disk_names_the_file(tmp_path, monkeypatch, where):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -131,7 +131,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch, where):
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_name_that_is_too_long_is_the_one_that_was_given(tmp_path):
+def test_an_error_for_a_long_name_names_the_given_path(tmp_path):
     path = tmp_path / ("x" * 300 + ".npz")
     with pytest.raises(OSError, match="too long") as caught:
         save(LSTM(2, 3), path)
@@ -147,7 +147,7 @@ def test_a_name_that_is_too_long_is_the_one_that_was_given(tmp_path):
         (3, TypeError, "path: expected a str or an os.PathLike.*int"),
     ],
 )
-def test_paths_that_are_none(use, path, error, message):
+def test_invalid_paths_are_refused(use, path, error, message):
     with pytest.raises(error, match=message):
         use(path)
 
@@ -160,7 +160,7 @@ def nested(depth):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_metadata_that_are_nested_too_deep_are_refused_and_nothing_is_written(tmp_path, suffix):
+def test_metadata_nested_too_deep_are_refused_and_no_file_is_written(tmp_path, suffix):
     if suffix != ".npz":
         pytest.importorskip(suffix[1:])
     circular = []
@@ -194,6 +194,6 @@ def test_the_longest_metadata_that_can_be_saved_can_be_loaded(tmp_path, suffix, 
     assert load(tmp_path / f"a{suffix}").metadata == metadata
 
 
-def test_metadata_of_too_many_values_are_refused_when_they_are_saved(tmp_path):
+def test_metadata_with_too_many_values_are_refused_by_save(tmp_path):
     with pytest.raises(ValueError, match="metadata: .* more than 800000 objects"):
         save(LSTM(2, 3), tmp_path / "a.npz", {"a": [0] * 800_001})

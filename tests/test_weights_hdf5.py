@@ -1,4 +1,4 @@
-"""The part of HDF5 that we read, against the HDF5 library; everything else is refused, and nothing runs away."""
+"""The HDF5 reader, compared with the HDF5 library; other features are refused, and the work is bounded."""
 
 import io
 import random
@@ -15,7 +15,7 @@ h5py = pytest.importorskip("h5py")
 
 
 def written(fill, **options):
-    """The bytes of a file that `fill` is given to fill."""
+    """Return the bytes of a file that `fill` has filled."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", **options) as file:
         fill(file)
@@ -29,7 +29,7 @@ def plain(file):
     file["shapes/scalar"] = np.float32(2.5)
     file["shapes/empty"] = np.empty((0, 3), np.float32)
     file["shapes/deep/er/cube"] = rng.standard_normal((2, 3, 4))
-    for index in range(300):  # more than a node of the tree holds
+    for index in range(300):  # more than fit in one node of the tree
         file[f"many/{index}"] = np.full(2, index, np.float32)
     compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     compact.set_layout(h5py.h5d.COMPACT)
@@ -39,11 +39,11 @@ def plain(file):
     )
     file.create_group("nothing")
     file.attrs["text"] = "plain, é 😀"
-    file.attrs["bytes"] = b"as Keras 2 has them"
+    file.attrs["bytes"] = b"as in Keras 2"
     file.attrs["fixed"] = np.bytes_(b"of a fixed size")
     file.attrs["long"] = "long " * 50_000
     file.attrs["numbers"] = np.arange(5)
-    for index in range(30):  # so that the header goes on elsewhere
+    for index in range(30):  # so that the header has a continuation
         file["types"].attrs[f"attribute {index}"] = f"{index}"
 
 
@@ -51,13 +51,13 @@ def read(data, **options):
     return hdf5.read(io.BytesIO(data), Budget("a.h5", len(data)), **options)
 
 
-def test_what_the_library_writes_is_read():
+def test_files_of_the_hdf5_library_are_read():
     data = written(plain)
     arrays, texts = read(data, texts=["text", "bytes", "fixed", "long", "attribute 7", "attribute 29"])
     expected = {}
     with h5py.File(io.BytesIO(data)) as file:
         file.visititems(
-            lambda path, thing: expected.update({path: thing[()]} if isinstance(thing, h5py.Dataset) else {})
+            lambda path, entry: expected.update({path: entry[()]} if isinstance(entry, h5py.Dataset) else {})
         )
     assert sorted(arrays) == sorted(expected)
     for path, array in expected.items():
@@ -66,7 +66,7 @@ def test_what_the_library_writes_is_read():
         assert arrays[path].tobytes() == array.tobytes()
     assert texts == {
         ("", "text"): "plain, é 😀",
-        ("", "bytes"): "as Keras 2 has them",
+        ("", "bytes"): "as in Keras 2",
         ("", "fixed"): "of a fixed size",
         ("", "long"): "long " * 50_000,
         ("types", "attribute 7"): "7",
@@ -141,7 +141,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("fill", REFUSED, ids=lambda fill: fill.__name__)
-def test_what_is_refused(fill):
+def test_unsupported_features_are_refused(fill):
     with pytest.raises(ValueError, match=REFUSED[fill]):
         read(written(fill), texts=["text"])
 
@@ -162,12 +162,12 @@ def test_every_prefix_is_refused():
 
 def test_changed_bytes_are_refused_or_give_arrays_of_the_file():
     data, rng = written(plain), random.Random(0)
-    used = [place for place, byte in enumerate(data) if byte]
+    nonzero = [offset for offset, byte in enumerate(data) if byte]
     for _ in range(300):
         changed = bytearray(data)
         for _ in range(rng.choice((1, 2, 5, 20))):
-            place, width = rng.choice(used), rng.choice((1, 4, 8))
-            changed[place : place + width] = rng.choice((b"\xff" * width, bytes(width), rng.randbytes(width)))
+            offset, width = rng.choice(nonzero), rng.choice((1, 4, 8))
+            changed[offset : offset + width] = rng.choice((b"\xff" * width, bytes(width), rng.randbytes(width)))
         try:
             arrays, _ = read(bytes(changed[: len(data)]), texts=["text", "fixed", "long"])
         except ValueError:
@@ -175,8 +175,8 @@ def test_changed_bytes_are_refused_or_give_arrays_of_the_file():
         assert sum(array.nbytes for array in arrays.values()) <= len(data)
 
 
-def test_a_heap_that_turns_in_circles_ends():
-    """An object of no size is where the library never leaves."""
+def test_a_cyclic_heap_ends():
+    """The HDF5 library loops forever on an object of size 0."""
     data = bytearray(written(lambda file: file.attrs.update(text="x" * 100, other="y")))
     heap = data.index(b"GCOL") + 16
     struct.pack_into("<H6xQ", data, heap, 7, 2**64 - 24)
@@ -185,7 +185,7 @@ def test_a_heap_that_turns_in_circles_ends():
 
 
 def test_work_is_bounded():
-    """A heap of tiny objects, which every text walks through."""
+    """Every text walks through a heap of tiny objects."""
 
     def fill(file):
         for index in range(300):
@@ -193,8 +193,8 @@ def test_work_is_bounded():
 
     data = bytearray(written(fill))
     start = data.index(b"x" * 100_000)
-    for place in range(start, start + 99_000, 16):
-        struct.pack_into("<H6xQ", data, place, 9999, 0)
+    for offset in range(start, start + 99_000, 16):
+        struct.pack_into("<H6xQ", data, offset, 9999, 0)
     struct.pack_into("<Q", data, start - 8, 0)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Small files made to cost much: refused by name before anything is made of what they say, in short errors."""
+"""Small files that would cost much are refused before memory is allocated, in short errors that name the file."""
 
 import io
 import json
@@ -17,7 +17,7 @@ LIMIT = 100_000_000
 
 
 def assert_refused(path, message):
-    """`load` names the file in a short error and takes little memory besides the file's own bytes."""
+    """Check that `load` names the file in a short error and takes little memory besides the file's own bytes."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message) as caught:
@@ -67,11 +67,11 @@ def lstm(**options):
         ({"type": "\x1b" + "L" * 50_000}, r"unknown type of layer '\\x1bLLL"),
     ],
 )
-def test_architectures(tmp_path, model, message):
+def test_costly_architectures_are_refused(tmp_path, model, message):
     assert_refused(npz(tmp_path / "a.npz", model, w=np.zeros(12_100_000, np.int8)), message)
 
 
-def test_an_lstm_whose_tensors_are_all_missing(tmp_path):
+def test_an_lstm_without_its_tensors_is_refused(tmp_path):
     assert_refused(
         npz(tmp_path / "a.npz", lstm(num_layers=500, bias=False), w=np.zeros(20_000, np.int8)), "missing: weight_ih_l0"
     )
@@ -88,7 +88,7 @@ def test_an_lstm_whose_tensors_are_all_missing(tmp_path):
         (b"9" * 5000, "its header is not JSON"),
     ],
 )
-def test_headers(tmp_path, monkeypatch, text, message):
+def test_costly_headers_are_refused(tmp_path, monkeypatch, text, message):
     if "JSON" not in message:
         monkeypatch.setattr(budget.json, "loads", lambda text: pytest.fail("it was read"))
     assert_refused(npz(tmp_path / "a.npz", text), message)
@@ -116,7 +116,7 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         ({f"a{index}.weight_hh_l0": EMPTY for index in range(5000)}, "and 9950 more"),
     ],
 )
-def test_safetensors(tmp_path, header, message):
+def test_costly_safetensors_files_are_refused(tmp_path, header, message):
     pytest.importorskip("safetensors")
     assert_refused(safetensors(tmp_path / "a.safetensors", header), message)
 
@@ -137,11 +137,11 @@ def torch_file(path, pickle):
         (b"c" + b"a" * 100_000 + b"\nb\n.", "is not among the names"),
     ],
 )
-def test_pickles(tmp_path, pickle, message):
+def test_costly_pickles_are_refused(tmp_path, pickle, message):
     assert_refused(torch_file(tmp_path / "a.pt", pickle), message)
 
 
-def test_lstms_of_many_layers_and_many_lstms(tmp_path):
+def test_too_many_layers_and_lstms_are_refused(tmp_path):
     for names in (
         [f"weight_{part}_l{layer}" for layer in range(3000) for part in ("ih", "hh")],
         [f"p{index}.weight_{part}_l0" for index in range(3000) for part in ("ih", "hh")],
@@ -155,7 +155,7 @@ def test_lstms_of_many_layers_and_many_lstms(tmp_path):
         assert any("not read  its LSTMs: would take" in line for line in describe(path))
 
 
-def test_a_model_of_some_thousand_tensors_is_read(tmp_path):
+def test_a_model_with_thousands_of_tensors_is_read(tmp_path):
     path = tmp_path / "a.npz"
     arrays = {f"m{index}.weight": np.ones(2, np.float32) for index in range(5000)}
     np.savez(path, **arrays, **LSTM(1, 1).parameters)
@@ -173,8 +173,8 @@ def test_a_model_of_some_thousand_tensors_is_read(tmp_path):
         ("a.safetensors", struct.pack("<Q", 90_000_000)),
     ],
 )
-def test_what_is_no_such_file_is_not_read_whole(tmp_path, name, beginning):
-    """A sparse file of a gigabyte: nothing but its ends is looked at."""
+def test_a_file_of_another_kind_is_not_read_completely(tmp_path, name, beginning):
+    """Only the beginning and the end of a sparse file of a gigabyte are read."""
     if name.endswith("safetensors"):
         pytest.importorskip("safetensors")
     path = tmp_path / name
@@ -190,7 +190,7 @@ def test_what_is_no_such_file_is_not_read_whole(tmp_path, name, beginning):
         tracemalloc.stop()
 
 
-def test_a_file_of_onnx_runtime_is_called_one(tmp_path):
+def test_an_error_names_onnx_runtimes_own_format(tmp_path):
     pytest.importorskip("onnx")
     path = tmp_path / "a.onnx"
     path.write_bytes(struct.pack("<I", 28) + b"ORTM" + bytes(100))

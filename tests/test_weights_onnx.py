@@ -1,4 +1,4 @@
-"""ONNX: LSTM nodes as layers, whole graphs as models; ONNX's own cases, ONNX Runtime and PyTorch are the oracles."""
+"""ONNX: LSTM nodes as layers, graphs as models, compared with ONNX's own cases, ONNX Runtime and PyTorch."""
 
 import os
 import re
@@ -29,7 +29,7 @@ TYPES = {"float32": FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto
 
 
 def model(nodes, inputs=(), outputs=("y",), weights=(), opset=17, types=None):
-    """A ModelProto. `inputs` are names, or pairs of a name and a shape; `weights` {name: array}."""
+    """Return a ModelProto. `inputs` are names, or pairs of a name and a shape; `weights` is {name: array}."""
     types = types or {}
 
     def value(entry):
@@ -60,7 +60,7 @@ def runtime():
 
 
 def weights_of(rng, D, I, H, dtype=np.float32, scale=0.3):
-    """W, R, B and P as ONNX lays them out."""
+    """Return W, R, B and P in ONNX's layout."""
     shapes = {"W": (D, 4 * H, I), "R": (D, 4 * H, H), "B": (D, 8 * H), "P": (D, 3 * H)}
     return {name: (scale * rng.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
 
@@ -74,7 +74,7 @@ def plain_lstm(weights, name="lstm", outputs=("y",), **attributes):
 
 @pytest.fixture(scope="module")
 def cases():
-    """{operator: its cases in the onnx package that use only operators that are known}."""
+    """{operator: its cases in the onnx package that use only known operators}."""
     from onnx.backend.test.case.node import collect_testcases
 
     known = {*operators.OPERATORS, "LSTM"}
@@ -88,7 +88,7 @@ def cases():
     return found
 
 
-# What is not done: training; and types NumPy does not have.
+# Unsupported cases: training. Types that NumPy does not have are skipped too.
 REFUSED = re.compile("training_(?!dropout_zero_ratio)")
 
 
@@ -102,12 +102,12 @@ def as_array(value):
 
 
 @pytest.mark.parametrize("name", ["LSTM", *sorted(operators.OPERATORS)])
-def test_cases_of_onnx(name, cases):
+def test_onnxs_own_cases(name, cases):
     done = 0
     for case in cases[name]:
         if REFUSED.search(case.name) or not has_known_types(case):
             continue
-        for entry in case.model.opset_import:  # newer and older versions of what is known differ in types only
+        for entry in case.model.opset_import:  # other versions of known operators differ only in types
             entry.version = min(max(entry.version, 7), 25)
         run = from_onnx(case.model)
         for inputs, expected in ([map(as_array, part) for part in pair] for pair in case.data_sets):
@@ -131,7 +131,7 @@ BOUNDED = ["Sigmoid", "Tanh", "Softsign", "ScaledTanh", "HardSigmoid"]
 
 
 def random_lstm(seed):
-    """(ModelProto, inputs): an LSTM node with random attributes, inputs and outputs."""
+    """Return (ModelProto, inputs) of an LSTM node with random attributes, inputs and outputs."""
     rng = np.random.default_rng(seed)
 
     def chance(share=0.5):
@@ -143,12 +143,12 @@ def random_lstm(seed):
     arrays = weights_of(rng, D, I, H)
     attributes = {"direction": direction, "hidden_size": H}
     if chance():
-        # One of each three may be any; with more that are not bounded the numbers run away.
+        # At most one of each three is unbounded; with more of them the numbers overflow.
         free = rng.integers(3)
-        names = [str(rng.choice(list(ACTIVATIONS) if place % 3 == free else BOUNDED)) for place in range(3 * D)]
+        names = [str(rng.choice(list(ACTIVATIONS) if index % 3 == free else BOUNDED)) for index in range(3 * D)]
         attributes["activations"] = [name.upper() if chance(0.2) else name for name in names]
-        for place, attribute in enumerate(("activation_alpha", "activation_beta")):
-            takes = [name for name in names if ACTIVATIONS[name] > place]
+        for index, attribute in enumerate(("activation_alpha", "activation_beta")):
+            takes = [name for name in names if ACTIVATIONS[name] > index]
             settled = all(name in ("LeakyRelu", "Elu", "HardSigmoid") for name in takes)
             given = int(rng.integers(len(takes) + 1)) if settled else len(takes)
             if given:
@@ -190,7 +190,7 @@ def test_onnx_runtime_agrees(runtime, seed):
         assert (np.abs(result - right) <= TOLERANCE * np.maximum(1, np.abs(right))).all()
 
 
-def test_layers_of_nodes_compute_what_the_nodes_do(runtime):
+def test_layers_compute_the_same_as_their_nodes(runtime):
     rng = np.random.default_rng(3)
     weights = weights_of(rng, 2, 3, 5)
     proto = model(
@@ -239,8 +239,8 @@ def test_layout_1_is_layout_0_transposed(runtime):
     y, h, c = session(runtime, protos[0]).run(None, inputs)
     with pytest.raises(Exception, match="layout"):
         session(runtime, protos[1])
-    turned = {name: inputs[name].swapaxes(0, 1) for name in ("x", "h0", "c0")} | {"lengths": inputs["lengths"]}
-    y1, h1, c1 = from_onnx(protos[1]).run(turned)
+    transposed = {name: inputs[name].swapaxes(0, 1) for name in ("x", "h0", "c0")} | {"lengths": inputs["lengths"]}
+    y1, h1, c1 = from_onnx(protos[1]).run(transposed)
     assert y1.shape == (4, 6, 2, 5)
     np.testing.assert_allclose(y1, y.transpose(2, 0, 1, 3), atol=TOLERANCE)
     np.testing.assert_allclose([h1, c1], [h.swapaxes(0, 1), c.swapaxes(0, 1)], atol=TOLERANCE)
@@ -248,7 +248,7 @@ def test_layout_1_is_layout_0_transposed(runtime):
     assert lstm.batch_first
 
 
-def test_length_0_gives_the_initial_state_back_where_onnx_runtime_gives_zeros(runtime):
+def test_length_0_gives_the_initial_state_and_zeros_in_onnx_runtime(runtime):
     rng = np.random.default_rng(5)
     names = ["x", "W", "R", "", "lengths", "h0", "c0"]
     proto = model(
@@ -269,8 +269,8 @@ def test_length_0_gives_the_initial_state_back_where_onnx_runtime_gives_zeros(ru
     np.testing.assert_allclose([h_n[:, 1], c_n[:, 1]], [h[:, 1], c[:, 1]], atol=TOLERANCE)
 
 
-def test_onnx_runtime_takes_0_for_what_is_refused_here(runtime):
-    """Alphas that are not given are not ONNX's, and those that are too many are passed over."""
+def test_onnx_runtime_accepts_alphas_that_we_refuse(runtime):
+    """ONNX Runtime takes 0 for missing alphas, not ONNX's defaults, and ignores superfluous ones."""
     rng = np.random.default_rng(5)
     weights = weights_of(rng, 1, 3, 5)
     x = rng.standard_normal((4, 2, 3)).astype(np.float32)
@@ -362,8 +362,8 @@ VERSIONS = [
 @pytest.mark.parametrize(("opset", "op_type", "inputs", "attributes"), VERSIONS)
 def test_versions_of_operators(runtime, opset, op_type, inputs, attributes):
     constants = {
-        f"input{place}": np.array(value) if isinstance(value, list) else np.asarray(value)
-        for place, value in enumerate(inputs)
+        f"input{index}": np.array(value) if isinstance(value, list) else np.asarray(value)
+        for index, value in enumerate(inputs)
     }
     outputs = ["y", "z"] if op_type == "Split" else ["y"]
     types = dict.fromkeys("y", INT64) if op_type in ("Shape", "ArgMax") else {}
@@ -374,7 +374,7 @@ def test_versions_of_operators(runtime, opset, op_type, inputs, attributes):
         np.testing.assert_allclose(result, right, rtol=1e-6, atol=1e-6)
 
 
-def test_an_empty_batch_goes_through_a_reshape_with_copied_axes():
+def test_an_empty_batch_is_reshaped_with_copied_axes():
     proto = model([node("Reshape", ["x", "shape"])], ["x"], weights={"shape": np.array([0, 0, -1])})
     (y,) = from_onnx(proto).run({"x": np.ones((3, 0, 2, 4))})
     assert y.shape == (3, 0, 8)
@@ -419,7 +419,7 @@ def tagger(torch):
 
 def exported(torch, module, inputs, path, axes, dynamo, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own deprecations
+        warnings.simplefilter("ignore")  # deprecations of the exporter
         if dynamo:
             pytest.importorskip("onnxscript")
             shapes = {
@@ -457,7 +457,7 @@ def test_pytorchs_exports_run(torch, tagger, tagger_file):
             np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
 
 
-def test_pytorchs_weights_come_back_to_the_bit(tagger, tagger_file):
+def test_pytorchs_weights_are_read_bit_for_bit(tagger, tagger_file):
     found = list(lstms(tagger_file).values())
     state = {name: tensor.numpy() for name, tensor in tagger.lstm.state_dict().items()}
     assert len(found) == 2
@@ -491,7 +491,7 @@ def test_packed_sequences_of_pytorch(torch, tmp_path):
         np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
 
 
-# Weights behind chains of operators
+# Weights after chains of operators
 
 
 def constant(name, **attributes):
@@ -533,7 +533,7 @@ CHAINS = {
         [constant("w", value_floats=W.ravel().tolist()), node("Reshape", ["w", "shape"], ["W"])],
         {"shape": integers(*W.shape)},
     ),
-    "gates one by one": lambda W: (  # as PyTorch's exporter writes them, in its own order
+    "gates one by one": lambda W: (  # as PyTorch's exporter writes them, in its order
         [
             *[node("Slice", ["w", f"start{gate}", f"start{gate + 1}", "axes"], [f"gate{gate}"]) for gate in range(4)],
             node("Concat", ["gate0", "gate3", "gate1", "gate2"], ["v"], axis=0),
@@ -546,7 +546,7 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_weights_behind_operators_are_folded(chain):
+def test_weights_after_operators_are_folded(chain):
     weights = weights_of(np.random.default_rng(8), 1, 3, 5)
     nodes, arrays = CHAINS[chain](weights["W"])
     given = {"R": weights["R"], "B": weights["B"]}
@@ -560,8 +560,8 @@ def test_weights_behind_operators_are_folded(chain):
     np.testing.assert_array_equal(from_onnx(proto).run({"x": x}), from_onnx(direct).run({"x": x}))
 
 
-def test_gates_are_where_the_specification_says():
-    """W holds i, o, f, c; Wb and Rb stand one behind the other; P holds i, o, f."""
+def test_gates_are_in_the_order_of_the_specification():
+    """W holds i, o, f, c; B holds Wb, then Rb; P holds i, o, f."""
     W = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
     B = np.arange(8, dtype=np.float32).reshape(1, 8)
     P = np.arange(3, dtype=np.float32).reshape(1, 3)
@@ -614,7 +614,7 @@ BAD_ATTRIBUTES = {
 
 
 @pytest.mark.parametrize("message", BAD_ATTRIBUTES)
-def test_attributes_that_onnx_does_not_define(message):
+def test_invalid_attributes_are_refused(message):
     weights = weights_of(np.random.default_rng(9), 1, 3, 5)
     proto = model([plain_lstm("WR", **BAD_ATTRIBUTES[message])], ["x"], weights=weights)
     for read in (lstms, from_onnx):
@@ -625,7 +625,7 @@ def test_attributes_that_onnx_does_not_define(message):
 @pytest.mark.parametrize(
     ("name", "shape"), [("W", (1, 20, 0)), ("W", (1, 12, 3)), ("R", (2, 20, 5)), ("B", (1, 20)), ("P", (1, 20))]
 )
-def test_weights_that_do_not_fit(name, shape):
+def test_misshaped_weights_are_refused(name, shape):
     weights = weights_of(np.random.default_rng(9), 1, 3, 5) | {name: np.zeros(shape, np.float32)}
     proto = model([node("LSTM", ["x", "W", "R", "B", "", "", "", "P"])], ["x"], weights=weights)
     with pytest.raises(
@@ -634,7 +634,7 @@ def test_weights_that_do_not_fit(name, shape):
         lstms(proto)
 
 
-def test_names_are_unique_and_made_where_there_are_none():
+def test_layers_have_unique_names():
     weights = weights_of(np.random.default_rng(9), 1, 3, 5)
     nodes = [
         plain_lstm("WR", name=name, outputs=outputs)
@@ -684,7 +684,7 @@ def test_nodes_inside_if_and_loop_are_found():
         from_onnx(proto)
 
 
-def test_weights_that_are_inputs_are_known_only_at_run_time():
+def test_weights_may_be_inputs_of_the_graph():
     weights = weights_of(np.random.default_rng(11), 1, 3, 5)
     proto = model([plain_lstm("WRB")], ["x", "W", "B"], weights={"R": weights["R"]})
     with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): W = 'W', B = 'B': not constant"):
@@ -699,7 +699,7 @@ def test_weights_that_are_inputs_are_known_only_at_run_time():
         run.run({"x": x, "W": weights["W"][:, :3], "B": weights["B"]})
 
 
-def test_constant_initial_states_are_told_of():
+def test_constant_initial_states_give_a_warning():
     weights = weights_of(np.random.default_rng(11), 1, 3, 5)
     names = ["x", "W", "R", "", "", "h0", "c0"]
     zeros, ones = np.zeros((1, 2, 5), np.float32), np.ones((1, 2, 5), np.float32)
@@ -708,7 +708,7 @@ def test_constant_initial_states_are_told_of():
         lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": ones}))
 
 
-def test_weights_that_are_not_finite():
+def test_nan_and_infinity_are_a_warning_or_an_error():
     weights = weights_of(np.random.default_rng(11), 1, 3, 5)
     weights["R"][0, 3, 2] = np.nan
     proto = model([plain_lstm("WR")], ["x"], weights=weights)
@@ -725,11 +725,11 @@ def test_weights_that_are_not_finite():
 
 @pytest.fixture(scope="module")
 def small():
-    """x, h0 -> y, h: an LSTM, and a Transpose of its output."""
+    """x, h0 -> y, h: an LSTM, and a Squeeze of its output."""
     weights = weights_of(np.random.default_rng(12), 1, 3, 5)
     nodes = [
-        node("LSTM", ["x", "W", "R", "", "", "h0"], ["told", "h"], name="lstm"),
-        node("Squeeze", ["told", "axes"], ["y"], name="squeeze"),
+        node("LSTM", ["x", "W", "R", "", "", "h0"], ["Y", "h"], name="lstm"),
+        node("Squeeze", ["Y", "axes"], ["y"], name="squeeze"),
     ]
     inputs = [("x", ["T", "B", 3]), ("h0", [1, "B", 5])]
     return from_onnx(model(nodes, inputs, ["y", "h"], weights | {"axes": integers(1)}))
@@ -746,7 +746,7 @@ def test_inputs_and_outputs_are_described(small):
     assert repr(small) == "OnnxModel(x, h0 -> y, h)"
 
 
-def test_inputs_are_converted_as_the_layers_do(small):
+def test_inputs_are_converted_as_in_the_layers(small):
     inputs = small_inputs()
     y, h = small.run(inputs)
     again = small.run({"x": np.ones((4, 2, 3), int), "h0": np.asfortranarray(inputs["h0"], np.float64)})
@@ -768,20 +768,20 @@ WRONG_INPUTS = {
 
 
 @pytest.mark.parametrize("message", WRONG_INPUTS)
-def test_inputs_that_do_not_fit(small, message):
+def test_wrong_inputs_are_refused(small, message):
     with pytest.raises(
         (ValueError, TypeError), match=message.replace("float32, got complex", "real numbers, got dtype complex")
     ):
         small.run(WRONG_INPUTS[message])
 
 
-def test_floats_are_not_made_integers():
+def test_floats_are_not_converted_to_integers():
     run = from_onnx(model([node("Identity", ["x"])], ["x"], types={"x": INT64, "y": INT64}))
     with pytest.raises(TypeError, match="x: expected int64, got float64"):
         run.run({"x": [1.5]})
 
 
-def test_some_outputs_only(small):
+def test_selected_outputs(small):
     inputs = small_inputs()
     y, h = small.run(inputs)
     np.testing.assert_array_equal(small.run(inputs, outputs=["h", "y", "h"])[0], h)
@@ -793,8 +793,8 @@ def test_some_outputs_only(small):
             small.run(inputs, outputs=outputs)
 
 
-def test_only_what_is_wanted_is_computed():
-    """The node behind the other output would fail."""
+def test_only_selected_outputs_are_computed():
+    """The node of the other output would fail."""
     nodes = [node("Relu", ["x"], ["y"]), node("Reshape", ["x", "shape"], ["z"], name="fails")]
     run = from_onnx(model(nodes, ["x"], ["y", "z"], {"shape": integers(7)}))
     run.run({"x": np.ones(3)}, outputs=["y"])
@@ -802,7 +802,7 @@ def test_only_what_is_wanted_is_computed():
         run.run({"x": np.ones(3)})
 
 
-def test_results_belong_to_the_caller():
+def test_results_are_independent_arrays():
     nodes = [node("Identity", ["x"], ["y"]), node("Identity", ["w"], ["z"]), node("Relu", ["x"], ["r"])]
     nodes += [node("Transpose", ["r"], ["t"]), node("Expand", ["x", "shape"], ["e"])]
     run = from_onnx(
@@ -818,7 +818,7 @@ def test_results_belong_to_the_caller():
 
 
 def test_all_results_of_a_run_are_bounded(monkeypatch):
-    """Single results are not large, and those that nobody needs any more do not count."""
+    """Single results are small, and results that are no longer needed do not count."""
     monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 1 << 20)
     chain = [node("Expand", ["x", "sizes"], ["v0"]), *(node("Exp", [f"v{k}"], [f"v{k + 1}"]) for k in range(9))]
     weights = {"sizes": integers(1 << 16)}
@@ -831,7 +831,7 @@ def test_all_results_of_a_run_are_bounded(monkeypatch):
     from_onnx(model(views, ["x"], [f"w{k}" for k in range(2)], weights)).run({"x": [0.0]})
 
 
-def test_results_are_copied_only_where_they_belong_to_another():
+def test_results_are_copied_only_if_they_share_memory():
     run = from_onnx(model([node("ConstantOfShape", ["n"], ["a"]), node("Exp", ["a"])], ["n"], types={"n": INT64}))
     tracemalloc.start()
     try:
@@ -842,8 +842,8 @@ def test_results_are_copied_only_where_they_belong_to_another():
     assert peak < 2.5 * y.nbytes
 
 
-def test_sizes_beside_an_empty_one_are_bounded():
-    """Nothing is there, but sums along the empty axis would fill the memory."""
+def test_sizes_of_empty_arrays_are_bounded():
+    """The array is empty, but sums along the empty axis would fill the memory."""
     nodes = [node("ConstantOfShape", ["n"], ["a"]), node("ReduceSum", ["a", "axis"])]
     run = from_onnx(model(nodes, ["n"], weights={"axis": integers(1)}, types={"n": INT64}))
     assert run.run({"n": [3, 0]})[0].tolist() == [[0], [0], [0]]
@@ -858,7 +858,7 @@ def test_sizes_beside_an_empty_one_are_bounded():
         run.run({"n": [0, 2**28, 1]})
 
 
-def test_dead_results_are_freed():
+def test_results_are_freed_after_their_last_use():
     nodes = [node("Relu", ["x" if k == 0 else f"v{k - 1}"], ["y" if k == 49 else f"v{k}"]) for k in range(50)]
     run = from_onnx(model(nodes, ["x"]))
     x = np.ones(1 << 18, np.float32)
@@ -887,7 +887,7 @@ def test_division_by_zero_is_infinity_without_a_warning():
 
 
 @pytest.mark.parametrize("op_type", ["Expand", "ConstantOfShape", "Tile", "Range", "Add", "MatMul"])
-def test_much_of_little_is_refused(op_type):
+def test_large_results_of_small_inputs_are_refused(op_type):
     sizes = [2**20, 2**20]
     cases = {
         "Expand": (node("Expand", ["one", "x"]), sizes),
@@ -922,7 +922,7 @@ def test_every_unsupported_operator_is_listed():
     )
 
 
-def test_unsupported_nodes_are_counted_those_inside_others_too():
+def test_unsupported_nodes_are_counted_also_in_inner_graphs():
     inner = helper.make_graph(
         [node("Einsum", ["x"], ["a"], equation="i->"), node("Relu", ["x"], ["b"])],
         "inner",
@@ -970,7 +970,7 @@ def test_text_from_a_file_is_short_and_safe_in_messages(tmp_path):
     assert all(str(path) in message for message in messages[:-1])
 
 
-def test_the_documented_operators_are_those_there_are():
+def test_the_documented_operators_are_complete():
     page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
     listed = re.search(r"\*\*Operators:\*\* (.*?)\.", page, re.DOTALL).group(1)
     assert re.split(r",\s+", listed) == sorted([*operators.OPERATORS, "LSTM"])
@@ -1005,7 +1005,7 @@ def test_tensors_of_every_type(number, raw):
 
 
 @pytest.mark.parametrize("size", [-1, "?", "", " ", "None", "-1"])
-def test_an_unknown_size_has_no_name(size):
+def test_an_unknown_size_is_none(size):
     proto = model([node("Identity", ["x"])], [("x", [size, size, 2])])
     for entry in proto.graph.input[0].type.tensor_type.shape.dim[:2]:  # the helper leaves out an empty name
         if isinstance(size, str):
@@ -1015,7 +1015,7 @@ def test_an_unknown_size_has_no_name(size):
     run.run({"x": np.ones((5, 3, 2))})
 
 
-def test_sizes_of_one_name_agree():
+def test_sizes_with_the_same_name_must_be_equal():
     run = from_onnx(model([node("Identity", ["x"])], [("x", ["N", "N"])]))
     with pytest.raises(ValueError, match=r"x: expected shape \('N', 'N'\)"):
         run.run({"x": np.ones((5, 3))})
@@ -1046,15 +1046,16 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 @pytest.fixture
 def external(tmp_path):
-    """(path, change): a model whose weights are in weights.bin, and what changes an entry of W's and writes it anew."""
+    """(path, change): a model with weights in weights.bin; `change` edits entries of W and rewrites the model."""
     weights = weights_of(np.random.default_rng(14), 1, 3, 5)
     proto = model([plain_lstm("WR")], ["x"], weights={name: weights[name] for name in "WR"})
     folder = tmp_path / "model"
     folder.mkdir()
+    offset = 0
     with open(folder / "weights.bin", "wb") as file:
         for tensor in proto.graph.initializer:
-            entries = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(tensor.raw_data))}
-            file.write(tensor.raw_data)
+            entries = {"location": "weights.bin", "offset": str(offset), "length": str(len(tensor.raw_data))}
+            offset += file.write(tensor.raw_data)
             tensor.ClearField("raw_data")
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in entries.items():
@@ -1071,7 +1072,7 @@ def external(tmp_path):
     return folder / "model.onnx", change, weights
 
 
-def test_external_data_beside_the_model_are_read(external, monkeypatch):
+def test_external_data_in_the_models_folder_are_read(external, monkeypatch):
     path, _, weights = external
     for given in (path, "model.onnx"):
         monkeypatch.chdir(path.parent)
@@ -1124,7 +1125,7 @@ def test_other_external_data_are_refused(external, entries, message):
         assert "tensor 'W'" in str(caught.value)
 
 
-def test_a_link_is_refused_where_opening_would_follow_it(external, monkeypatch):
+def test_a_link_is_refused_if_opening_would_follow_it(external, monkeypatch):
     path, change, _ = external
     (path.parent / "link").symlink_to("weights.bin")
     change(location="link")
@@ -1134,8 +1135,8 @@ def test_a_link_is_refused_where_opening_would_follow_it(external, monkeypatch):
         lstms(path)
 
 
-def test_a_small_file_does_not_fill_the_memory_through_many_tensors(tmp_path):
-    """Many tensors over one file: those that are the same are read once, and in sum no more than the file has."""
+def test_many_tensors_over_one_file_do_not_fill_the_memory(tmp_path):
+    """Equal tensors over one file are read once; the sum of all may not be more than the file has."""
     proto = model([node("Relu", ["x"])], ["x"])
     (tmp_path / "w.bin").write_bytes(bytes(4 << 20))
     for number in range(200):
@@ -1152,11 +1153,11 @@ def test_a_small_file_does_not_fill_the_memory_through_many_tensors(tmp_path):
         from_onnx(path)
 
 
-# Files that are truncated, damaged or hostile
+# Truncated, damaged and hostile files
 
 
 def guarded(function):
-    """The peak of memory that Python and NumPy held; the time is within a second."""
+    """Return the peak memory of Python and NumPy; fail if the function hangs."""
     tracemalloc.start()
     started = time.perf_counter()
     try:
@@ -1164,7 +1165,7 @@ def guarded(function):
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.perf_counter() - started < 10  # a hang; time itself is measured elsewhere
+    assert time.perf_counter() - started < 10  # detects a hang; speed is measured elsewhere
     return peak
 
 
@@ -1192,14 +1193,14 @@ def test_every_prefix_is_refused(tmp_path):
             assert str(path) in str(caught.value)
 
 
-def test_damaged_bytes_never_do_worse_than_an_error():
+def test_damaged_bytes_cause_at_most_a_value_error():
     weights = weights_of(np.random.default_rng(16), 1, 2, 2)
     data = model([plain_lstm("WRB")], ["x"], weights=weights).SerializeToString()
     rng = np.random.default_rng(17)
     for _ in range(400):
         damaged = bytearray(data)
-        for place in rng.integers(0, len(data), 2):
-            damaged[place] = rng.integers(0, 256)
+        for index in rng.integers(0, len(data), 2):
+            damaged[index] = rng.integers(0, 256)
         for read in (lstms, from_onnx):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -1209,7 +1210,7 @@ def test_damaged_bytes_never_do_worse_than_an_error():
                     assert str(error).startswith("model: ")
 
 
-def test_graphs_that_are_none():
+def test_invalid_graphs_are_refused():
     relu = node("Relu", ["a"], ["b"], name="relu")
     assert_refused(
         model([relu, node("Relu", ["b"], ["a"])], outputs=["a"]), "node 'relu' .*'a' is made by a later node: a cycle"
@@ -1230,7 +1231,7 @@ def test_graphs_that_are_none():
     assert_refused(b"not an ONNX model at all", "truncated, or not an ONNX model")
 
 
-def test_tensors_whose_sizes_are_not_true():
+def test_tensors_with_wrong_sizes_are_refused():
     def with_tensor(**fields):
         proto = model([node("Relu", ["w"])])
         tensor = proto.graph.initializer.add(name="w", data_type=fields.pop("data_type", FLOAT))
@@ -1279,8 +1280,8 @@ def test_tensors_whose_sizes_are_not_true():
     ],
     ids=lambda value: value[0].op_type if isinstance(value, list) else "",
 )
-def test_folding_takes_no_more_than_it_may(nodes, weights):
-    """The constant stays unfolded: `lstms` says so, and `from_onnx` leaves it to the run, which refuses it too."""
+def test_constant_folding_is_limited(nodes, weights):
+    """The constant is not folded: `lstms` raises, and `from_onnx` leaves it to the run, which refuses it too."""
     weights = {**weights, "R": np.ones((1, 4, 1), np.float32)}
     proto = model([*nodes, plain_lstm("WR")], ["x"], weights=weights)
 
@@ -1293,7 +1294,7 @@ def test_folding_takes_no_more_than_it_may(nodes, weights):
 
 
 def repeated_lstm(count, I, H, **changes):
-    """LSTM nodes whose weights are one folded tensor each."""
+    """Return LSTM nodes whose weights are one folded tensor each."""
     nodes = []
     for name, shape in (("W", [1, 4 * H, I]), ("R", [1, 4 * H, H])):
         nodes += [constant(f"{name}_shape", value_ints=shape), node("ConstantOfShape", [f"{name}_shape"], [name])]
@@ -1303,7 +1304,7 @@ def repeated_lstm(count, I, H, **changes):
     return model(nodes, ["x"], [f"y{k}" for k in range(count)])
 
 
-def test_nodes_with_the_same_weights_share_what_is_made_of_them(monkeypatch):
+def test_nodes_with_the_same_weights_share_layers(monkeypatch):
     made = []
     layer = LstmNode.layer
     monkeypatch.setattr(LstmNode, "layer", lambda *arguments: made.append(1) or layer(*arguments))
@@ -1317,14 +1318,14 @@ def test_nodes_with_the_same_weights_share_what_is_made_of_them(monkeypatch):
     parameters = [lstm.parameters["weight_ih_l0"] for lstm in found.values()]
     assert all(np.shares_memory(array, parameters[0]) for array in parameters)
     found["lstm0"].load_state_dict({name: array + 1 for name, array in found["lstm0"].parameters.items()})
-    assert not found["lstm1"].parameters["weight_ih_l0"].any()  # each is still the caller's own
+    assert not found["lstm1"].parameters["weight_ih_l0"].any()  # each layer still belongs to the caller alone
     made.clear()
     from_onnx(repeated_lstm(3, 5, 2, clip=[1.0, 2.0, 1.0]))
     assert len(made) == 2
 
 
-def test_layers_draw_on_the_budget(monkeypatch):
-    """Those that do not fit are made when the graph runs, and `lstms` says so; a file with the weights has no limit."""
+def test_layers_are_charged_to_the_budget(monkeypatch):
+    """Layers over the budget are made when the graph runs, and `lstms` raises; weights in the file have no limit."""
     made = []
     layer = LstmNode.layer
     monkeypatch.setattr(LstmNode, "layer", lambda *arguments: made.append(1) or layer(*arguments))
@@ -1356,7 +1357,7 @@ def field(number, content):
 
 
 def file_of(graph, before=b""):
-    """A file with this content of its graph, without the library onnx, which may change it."""
+    """Return a file with this content of its graph, without the library onnx, which might change it."""
     return before + field(7, graph) + bytes.fromhex("42021011")
 
 
@@ -1378,29 +1379,29 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("kind", COSTLY)
-def test_what_takes_much_of_little_is_refused_before_it_is_parsed(kind, monkeypatch):
+def test_costly_small_files_are_refused_before_they_are_parsed(kind, monkeypatch):
     monkeypatch.setattr(onnx, "load_model_from_string", None)
     message = "model: its (nodes and tensors|numbers): would take more than 800000 objects, the limit for a file of"
     with pytest.raises(ValueError, match=message):
         from_onnx(COSTLY[kind])
 
 
-def test_packed_integers_draw_the_memory_of_numbers(monkeypatch):
+def test_packed_integers_are_charged_as_memory(monkeypatch):
     monkeypatch.setattr(onnx, "load_model_from_string", None)
     with pytest.raises(ValueError, match="model: its numbers: would take more than .* bytes of memory"):
         from_onnx(file_of(field(5, field(7, bytes(20_000_000)))))
 
 
-def test_texts_are_utf_8():
+def test_texts_must_be_utf_8():
     for content in (field(1, field(4, b"\xff")), field(5, field(8, b"\xed\xa0\x80"))):
         with pytest.raises(ValueError, match="truncated, or not an ONNX model: 'utf-8' codec can't decode"):
             from_onnx(file_of(content))
     with pytest.raises(ValueError, match="utf-8"):
         from_onnx(file_of(field(1, field(4, b"n" * 100_000 + b"\xff"))))
-    assert from_onnx(file_of(field(10, b"a page of text in Latin-1: \xe9"))).inputs == ()  # which is never read
+    assert from_onnx(file_of(field(10, b"a page of text in Latin-1: \xe9"))).inputs == ()  # a doc_string is not decoded
 
 
-def test_a_file_without_content_is_not_read(tmp_path):
+def test_a_sparse_file_is_not_read_completely(tmp_path):
     path = tmp_path / "model.onnx"
     for begin in (b"", bytes.fromhex("0808 3a 9cfc a0cb 05"), b"PK\3\4", b"some text"):
         with open(path, "wb") as file:
@@ -1425,7 +1426,7 @@ def test_a_pipe_is_read(tmp_path):
         writing.result()
 
 
-def test_too_many_nodes_and_too_deep_graphs():
+def test_too_many_nodes_and_too_deep_graphs_are_refused():
     identity = [node("Identity", ["x" if k == 0 else f"v{k}"], [f"v{k + 1}"]) for k in range(40_000)]
     with pytest.raises(ValueError, match="model: its nodes and tensors: would take more than 800000 objects"):
         from_onnx(model(identity, ["x"], ["v1"]).SerializeToString())
@@ -1439,7 +1440,7 @@ def test_too_many_nodes_and_too_deep_graphs():
     assert_refused(proto, "truncated, or not an ONNX model: .*MaxDepth")
 
 
-def test_functions_in_the_place_of_operators():
+def test_functions_that_replace_operators_are_refused():
     proto = model([node("Relu", ["x"])], ["x"])
     proto.functions.append(
         helper.make_function("", "Relu", ["x"], ["y"], [node("Neg", ["x"])], [helper.make_opsetid("", 17)])
@@ -1447,7 +1448,7 @@ def test_functions_in_the_place_of_operators():
     assert_refused(proto, "functions that replace ONNX's operators: Relu")
 
 
-def test_an_lstm_inside_a_function_is_not_passed_over():
+def test_an_lstm_inside_a_function_is_refused():
     proto = model([node("Mine", ["x"], domain="mine")], ["x"])
     inside = [node("LSTM", ["x", "x", "x"])]
     proto.functions.append(helper.make_function("mine", "Mine", ["x"], ["y"], inside, [helper.make_opsetid("", 17)]))

@@ -1,4 +1,4 @@
-"""Models as ONNX graphs: the checker passes them, and ONNX Runtime computes the same numbers."""
+"""Export as ONNX graphs: the checker accepts them, and ONNX Runtime computes the same numbers."""
 
 import json
 import re
@@ -30,12 +30,12 @@ from lstm_cy.weights import onnx as weights_onnx  # noqa: E402 (only where onnx 
 from lstm_cy.weights.onnx.export import OPSETS, to_onnx  # noqa: E402
 
 TOLERANCE = 5e-6
-SIZES = [(4, 3), (7, 1), (1, 5)]  # steps and rows: one graph runs them all
+SIZES = [(4, 3), (7, 1), (1, 5)]  # steps and rows, all run by one graph
 
 
 @pytest.fixture(scope="module")
 def session():
-    """A function that makes a session of ONNX Runtime, once the checker has passed the graph."""
+    """A function that checks a graph and makes a session of ONNX Runtime."""
     runtime = pytest.importorskip("onnxruntime")
 
     def make(graph):
@@ -46,13 +46,13 @@ def session():
 
 
 def flat(out, states):
-    """What a call of ours returns, in the order of the graph's outputs."""
+    """Return the results of our call in the order of the graph's outputs."""
     states = [states] if isinstance(states, tuple) else states
     return [out, *(part for state in states for part in state)]
 
 
 def states_of(model, rows, rng):
-    """Random initial states: {name without the part: pair}."""
+    """Return random initial states, {prefix of the names: pair}."""
     lstms = [("", model)] if isinstance(model, LSTM) else [(f"{i}.", layer) for i, layer in enumerate(model.layers)]
     lstms = [(prefix, lstm) for prefix, lstm in lstms if isinstance(lstm, LSTM)]
     found = {}
@@ -64,7 +64,7 @@ def states_of(model, rows, rng):
 
 
 def assert_same_numbers(run, model, *, states=False, lengths=False, inputs=None, sizes=SIZES, seed=0):
-    """ONNX Runtime and the model agree on each size, states and lengths among the inputs where asked for."""
+    """Check that ONNX Runtime and the model agree for each size, with states and lengths as inputs if True."""
     rng = np.random.default_rng(seed)
     tokens = inputs is None
     for T, B in sizes:
@@ -88,7 +88,7 @@ def assert_same_numbers(run, model, *, states=False, lengths=False, inputs=None,
 
 
 def random_layer(seed):
-    """A layer with options drawn from all that ONNX has words for."""
+    """Return a layer with random options, of all that ONNX can express."""
     rng = np.random.default_rng(seed)
     layout = rng.choice(["forward", "reverse", "bidirectional"])
     return LSTM(
@@ -108,7 +108,7 @@ def random_layer(seed):
 
 
 def random_activations(rng, directions):
-    """Half the time the usual ones; else any, but for the gates none that lets a cell grow without bound."""
+    """Return the defaults half the time, else random ones, bounded for the gates so that the cell cannot overflow."""
     if rng.random() < 0.5:
         return ("sigmoid", "tanh", "tanh")
     bounded = ["sigmoid", "hardsigmoid", ("hardsigmoid", 0.3, 0.4), ("hardsigmoid", 1 / 6)]
@@ -188,16 +188,18 @@ FUNCTIONS += [("hardsigmoid", 1 / 6, 0.5)]
 def test_activations(session, arguments):
     for dtype in ("float32", "float64"):
         lstm, linear = LSTM(3, 4, dtype=dtype, seed=0), Linear(4, 4, dtype=dtype, seed=1)
-        linear.load_state_dict({"weight": 5 * linear.parameters["weight"]}, strict=False)  # both sides of every bend
+        linear.load_state_dict(
+            {"weight": 5 * linear.parameters["weight"]}, strict=False
+        )  # inputs on both sides of every kink
         model = Sequential(lstm, linear, Activation(*arguments))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # float64, told of in a test of its own
+            warnings.simplefilter("ignore")  # the warning of float64, which another test checks
             assert_same_numbers(session(to_onnx(model)), model, inputs=3)
 
 
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_what_keras_reads_out(session, sequences, batch_first):
+def test_readouts(session, sequences, batch_first):
     layout = {"batch_first": batch_first}
     for options in [{}, {"reverse": True}]:
         backwards = "reverse" in options
@@ -210,7 +212,7 @@ def test_what_keras_reads_out(session, sequences, batch_first):
         assert_same_numbers(session(to_onnx(model)), model, inputs=3)
 
 
-def test_a_layer_used_twice(session):
+def test_a_repeated_layer_has_separate_states(session):
     lstm = LSTM(3, 3, seed=0)
     model = Sequential(lstm, lstm)
     assert_same_numbers(session(to_onnx(model, states=True)), model, states=True, inputs=3)
@@ -256,7 +258,7 @@ def test_a_plain_layer_makes_a_plain_graph():
     assert {attribute.name for attribute in graph.node[0].attribute} == {"hidden_size", "direction"}
 
 
-# Reading them here
+# Reading exported graphs
 
 
 def narrow(number):
@@ -264,11 +266,11 @@ def narrow(number):
 
 
 @pytest.mark.parametrize("seed", range(0, 200, 10))
-def test_what_is_written_is_read_to_the_bit(seed):
-    """Gates go to ONNX's order and back; alpha, beta and clip are float32 in a file, and so they are here."""
+def test_exported_graphs_are_read_bit_for_bit(seed):
+    """Gates are reordered twice; alpha, beta and clip are float32 in a file, so the model has float32 values too."""
     drawn = random_layer(seed)
-    bends = [[(name, narrow(alpha), narrow(beta)) for name, alpha, beta in triple] for triple in drawn.activations]
-    model = LSTM(**drawn.config | {"clip": drawn.clip and narrow(drawn.clip), "activations": bends})
+    narrowed = [[(name, narrow(alpha), narrow(beta)) for name, alpha, beta in triple] for triple in drawn.activations]
+    model = LSTM(**drawn.config | {"clip": drawn.clip and narrow(drawn.clip), "activations": narrowed})
     model.load_state_dict(drawn.state_dict())
     again = from_onnx(to_onnx(model, states=True))
     x = np.random.default_rng(seed).standard_normal((4, 4, model.input_size), np.float32)
@@ -304,7 +306,7 @@ def test_the_file_is_the_graph_with_architecture_and_metadata(tmp_path, session)
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_metadata_stay_with_the_model(tmp_path):
+def test_metadata_are_kept_with_the_model(tmp_path):
     save(LSTM(1, 1), tmp_path / "a.npz", {"unit": "mm"})
     model = load(tmp_path / "a.npz")
     assert json.loads(to_onnx(model).metadata_props[0].value)["metadata"] == {"unit": "mm"}
@@ -337,7 +339,7 @@ def test_the_example_that_needs_onnx_runtime(session, tmp_path, monkeypatch):
     assert (names["y"].shape, names["vocabulary"]) == ((2, 3, 30), "abc")
 
 
-# What is refused
+# Refused models and arguments
 
 
 @pytest.mark.parametrize(
@@ -354,15 +356,15 @@ def test_the_example_that_needs_onnx_runtime(session, tmp_path, monkeypatch):
         (lambda: to_onnx(LSTM(1, 1), metadata={"a": {1}}), TypeError, "metadata: expected what JSON can hold"),
     ],
 )
-def test_bad_arguments(call, error, message):
+def test_bad_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
+def test_one_error_names_all_that_onnx_cannot_express(tmp_path):
     options = {"proj_size": 2, "layer_norm": True, "cell_clip": 1.0, "proj_clip": 2.0, "coupled_gates": "i=1-f"}
-    said = ["proj_size=2", "layer_norm=True", "cell_clip=1.0", "proj_clip=2.0", "coupled_gates='i=1-f'"]
-    with pytest.raises(ValueError, match=f"ONNX cannot express {', '.join(said)}; .npz and .safetensors"):
+    texts = ["proj_size=2", "layer_norm=True", "cell_clip=1.0", "proj_clip=2.0", "coupled_gates='i=1-f'"]
+    with pytest.raises(ValueError, match=f"ONNX cannot express {', '.join(texts)}; .npz and .safetensors"):
         save(LSTM(3, 4, **options), tmp_path / "a.onnx")
     model = Sequential(LSTM(3, 4, proj_size=2), LSTM(2, 4), LSTM(4, 4, layer_norm=True))
     with pytest.raises(ValueError, match="cannot express 0.proj_size=2, 2.layer_norm=True;"):
@@ -370,8 +372,8 @@ def test_what_onnx_has_no_words_for_is_named_at_once(tmp_path):
     model = Sequential(
         Embedding(3, 4, mask_zero=True), LSTM(4, 4, bidirectional=True), Masking(), Readout(merge_mode=None)
     )
-    said = ["0.mask_zero=True", "2.Masking", "3.Readout\\(merge_mode=None\\)"]
-    with pytest.raises(ValueError, match=f"cannot express {', '.join(said)};"):
+    texts = ["0.mask_zero=True", "2.Masking", "3.Readout\\(merge_mode=None\\)"]
+    with pytest.raises(ValueError, match=f"cannot express {', '.join(texts)};"):
         save(model, tmp_path / "a.onnx")
     with pytest.raises(ValueError, match="cannot express 1.Readout with lengths;"):
         to_onnx(Sequential(LSTM(3, 4), Readout()), lengths=True)
@@ -386,14 +388,14 @@ def test_narrow_weights_are_refused_with_advice(kind, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_more_than_a_file_holds_is_refused(monkeypatch):
+def test_too_many_weights_for_a_file_are_refused(monkeypatch):
     monkeypatch.setattr("lstm_cy.weights.onnx.export._LARGEST", 1000)
     to_onnx(LSTM(3, 4))
     with pytest.raises(ValueError, match="an .onnx file holds less than 2 GiB, the weights take 1200 bytes"):
         to_onnx(LSTM(10, 5, bias=False, num_layers=1))
 
 
-def test_a_layer_at_several_places_is_written_once(session, tmp_path):
+def test_a_repeated_layer_is_written_once(session, tmp_path):
     lstm, linear = LSTM(3, 3, 2, seed=0), Linear(3, 3, seed=1)
     model = Sequential(lstm, linear, lstm, linear)
     graph = to_onnx(model, states=True)
@@ -401,7 +403,7 @@ def test_a_layer_at_several_places_is_written_once(session, tmp_path):
     assert weights == ["0.l0.W", "0.l1.W", "1.weight", "1.bias"]
     x = np.random.default_rng(2).standard_normal((4, 2, 3)).astype(np.float32)
     inputs = {"x": x} | {
-        f"{place}.{part}": np.zeros((2, 2, 3), np.float32) for place in (0, 2) for part in ("h0", "c0")
+        f"{index}.{part}": np.zeros((2, 2, 3), np.float32) for index in (0, 2) for part in ("h0", "c0")
     }
     results = session(graph).run(None, inputs)
     for result, right in zip(results, flat(*model(x)), strict=True):
@@ -415,12 +417,12 @@ def test_a_layer_at_several_places_is_written_once(session, tmp_path):
 
 
 @pytest.mark.parametrize("opset", [-1, 0, 12, 26, 10**30, 10**400])
-def test_versions_that_there_are_not(opset):
+def test_unknown_opsets_are_refused(opset):
     with pytest.raises(ValueError, match=r"^opset: expected .{,300}$"):
         to_onnx(LSTM(1, 1), opset=opset)
 
 
-def test_metadata_of_any_characters_come_back(tmp_path):
+def test_metadata_of_any_characters_are_restored(tmp_path):
     metadata = {"\ud800": ["\x1b[31m", "\u202e", "\U0001f600"]}
     save(LSTM(1, 1), tmp_path / "model.onnx", metadata)
     assert load(tmp_path / "model.onnx").metadata == metadata

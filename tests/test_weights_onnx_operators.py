@@ -1,4 +1,4 @@
-"""Each operator of ONNX that is known: random shapes, types, versions and attributes; ONNX Runtime is the oracle."""
+"""Each known operator of ONNX, with random shapes, types, versions and attributes, compared with ONNX Runtime."""
 
 import functools
 import warnings
@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 NUMBERS = {dtype.name: number for number, dtype in DTYPES.items()} | {"object": TensorProto.STRING}
-NAMES = {"float": "float32", "double": "float64", "string": "object"}  # where ONNX's differ
+NAMES = {"float": "float32", "double": "float64", "string": "object"}  # ONNX's names that differ
 SIZES = (0, 1, 3, 17)
 OPSETS = (7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 23)
 TOLERANCES = {"float16": 5e-3, "float32": 2e-5, "float64": 1e-12}
@@ -27,7 +27,7 @@ def runtime():
     return found
 
 
-# How inputs and attributes are drawn: functions of (draw, opset, dtype), which give (inputs, attributes[, outputs])
+# Random cases: functions of (draw, opset, dtype) that return (inputs, attributes[, outputs])
 
 
 class Draw:
@@ -50,7 +50,7 @@ class Draw:
         return tuple(int(size) for size in self.rng.choice(SIZES, rank, p=(0.15, 0.25, 0.4, 0.2)))
 
     def broadcast(self, shape):
-        """A shape that goes with another."""
+        """Return a shape that broadcasts to another."""
         sizes = tuple(1 if self.chance(0.3) else size for size in shape)
         return sizes[self.int(0, len(sizes) + 1) :] if self.chance() else sizes
 
@@ -78,7 +78,7 @@ def unary(draw, opset, dtype):
 
 
 def with_floats(**limits):
-    """Of one input, with float attributes within these limits."""
+    """Make cases of one input with float attributes within these limits."""
 
     def case(draw, opset, dtype):
         return [draw.array(draw.shape(), dtype)], {
@@ -112,7 +112,7 @@ def power(draw, opset, dtype):
 
 
 def clip(draw, opset, dtype):
-    x = draw.array(draw.shape(), dtype, special=False)  # infinity becomes the largest number there
+    x = draw.array(draw.shape(), dtype, special=False)  # ONNX Runtime turns infinity into the largest number
     if opset < 11:
         low, high = sorted(draw.rng.uniform(-1, 1, 2))
         return [x], {name: value for name, value in (("min", low), ("max", high)) if draw.chance()}
@@ -125,7 +125,7 @@ def where(draw, opset, dtype):
     return [draw.array(draw.broadcast(shape), kind) for kind in ("bool", dtype, dtype)], {}
 
 
-def cast(draw, opset, dtype):  # of what every type can hold
+def cast(draw, opset, dtype):  # of values that every type can hold
     return [np.abs(draw.array(draw.shape(), dtype, special=False))], {"to": draw.of(*DTYPES)}
 
 
@@ -136,7 +136,7 @@ def cast_like(draw, opset, dtype):
 
 def dropout(draw, opset, dtype):
     x, outputs = draw.array(draw.shape(), dtype), draw.int(1, 3)
-    if opset < 12:  # whose mask is empty there, and full in ONNX's reference and here
+    if opset < 12:  # one output: ONNX Runtime's mask is empty, that of ONNX's reference and ours is full
         return [x], {"ratio": 0.7} if draw.chance() else {}
     ratio = [None, np.float32(0), np.float32(0.7)][draw.int(0, 3)]
     training = [None, np.bool_(False), np.bool_(ratio is not None and ratio == 0)][draw.int(0, 3)]
@@ -253,7 +253,7 @@ def pad(draw, opset, dtype):
         axes = draw.rng.permutation(x.ndim)[: draw.int(0, x.ndim + 1)]
     if mode == "constant":
         pads = draw.rng.integers(-3, 5, 2 * len(axes))
-    else:  # what others do beyond the axis is not ONNX's
+    else:  # larger pads are not defined by ONNX
         most = np.tile([min(3, x.shape[axis]) for axis in axes], 2)
         pads = (draw.rng.random(2 * len(axes)) * most).astype(np.int64)
     attributes = {} if mode == "constant" and draw.chance() else {"mode": mode}
@@ -369,9 +369,9 @@ def gather_elements(draw, opset, dtype):
 def gather_nd(draw, opset, dtype):
     x = draw.array([size or 1 for size in draw.shape(least=1)], dtype)
     batch = draw.int(0, x.ndim) if opset >= 12 else 0
-    looked_up = x.shape[batch : batch + draw.int(1, x.ndim - batch + 1)]
-    places = x.shape[:batch] + draw.shape(draw.int(0, 2))
-    indices = np.stack([draw.rng.integers(-size, size, places) for size in looked_up], -1)
+    indexed = x.shape[batch : batch + draw.int(1, x.ndim - batch + 1)]
+    batch_shape = x.shape[:batch] + draw.shape(draw.int(0, 2))
+    indices = np.stack([draw.rng.integers(-size, size, batch_shape) for size in indexed], -1)
     return [x, indices], {"batch_dims": batch} if batch or (opset >= 12 and draw.chance()) else {}
 
 
@@ -390,7 +390,7 @@ CASES = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
     **dict.fromkeys(("ReduceMax", "ReduceMin", "ReduceProd"), reduction(18)),
     "ReduceSum": reduction(13),
-    "ReduceMean": reduction(18, of_nothing=False),  # which has no mean: NaN here, 0 there
+    "ReduceMean": reduction(18, of_nothing=False),  # an empty array has mean NaN here, 0 in ONNX Runtime
     "Elu": with_floats(alpha=(-1, 2)),
     "LeakyRelu": with_floats(alpha=(-1, 2)),
     "ThresholdedRelu": with_floats(alpha=(-1, 2)),
@@ -435,7 +435,7 @@ CASES = {
 
 @functools.cache
 def form(name, opset):
-    """The schema of an operator in a version, or None."""
+    """Return the schema of an operator in a version, or None."""
     try:
         found = onnx.defs.get_schema(name, min(opset, onnx.defs.onnx_opset_version()), "")
     except onnx.defs.SchemaError:
@@ -444,21 +444,21 @@ def form(name, opset):
 
 
 def dtypes_of(name, opset):
-    """Those that the operator's first input, or its output, may have."""
+    """Return the dtypes of the operator's first input, or of its output if it has none."""
     entry = form(name, opset).inputs
     entry = entry[1 if name == "Where" else 0] if entry else form(name, opset).outputs[0]
     known = {NAMES.get(dtype[7:-1], dtype[7:-1]) for dtype in entry.types if dtype.startswith("tensor(")}
-    wanted = [*(dtype.name for dtype in DTYPES.values()), *(["object"] if name in operators.OF_STRINGS else [])]
-    return [dtype for dtype in wanted if dtype in known]
+    supported = [*(dtype.name for dtype in DTYPES.values()), *(["object"] if name in operators.OF_STRINGS else [])]
+    return [dtype for dtype in supported if dtype in known]
 
 
 def graph_of(name, opset, inputs, attributes, outputs):
-    """(ModelProto, feeds) of a single node."""
-    arrays = {f"x{place}": np.asarray(array) for place, array in enumerate(inputs) if array is not None}
-    names = [f"x{place}" if array is not None else "" for place, array in enumerate(inputs)]
+    """Return (ModelProto, feeds) of a single node."""
+    arrays = {f"x{index}": np.asarray(array) for index, array in enumerate(inputs) if array is not None}
+    names = [f"x{index}" if array is not None else "" for index, array in enumerate(inputs)]
     while names and not names[-1]:
         names.pop()
-    results = [f"y{place}" for place in range(outputs)]
+    results = [f"y{index}" for index in range(outputs)]
     values = [helper.make_tensor_value_info(key, NUMBERS[a.dtype.name], None) for key, a in arrays.items()]
     made = helper.make_model(
         helper.make_graph(
@@ -473,21 +473,21 @@ def graph_of(name, opset, inputs, attributes, outputs):
     return made, arrays
 
 
-def answer(runtime, proto, feeds):
-    """What ONNX Runtime gives, or None where it gives nothing."""
+def runtime_results(runtime, proto, feeds):
+    """Return the results of ONNX Runtime, or None if it raises."""
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:
         session = runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return [np.asarray(result) for result in session.run(None, feeds)]
-    except Exception:  # its own classes: no kernel for the type, or the input is none that it takes
+    except Exception:  # its own classes: no kernel for the type, or an invalid input
         return None
 
 
-def drawn(name, place):
-    """(ModelProto, feeds) of a random case of an operator, or None where its version does not have it."""
-    draw = Draw(place, *name.encode())
-    opset = OPSETS[place % len(OPSETS)] if name != "Constant" else draw.of(*OPSETS)
+def random_case(name, index):
+    """Return (ModelProto, feeds) of a random case of an operator, or None if the version does not have it."""
+    draw = Draw(index, *name.encode())
+    opset = OPSETS[index % len(OPSETS)] if name != "Constant" else draw.of(*OPSETS)
     if form(name, opset) is None:
         return None
     dtype = draw.of(*dtypes_of(name, opset))
@@ -496,11 +496,11 @@ def drawn(name, place):
 
 
 @pytest.mark.parametrize("name", sorted(operators.OPERATORS))
-def test_onnx_runtime_gives_the_same(runtime, name):
+def test_results_equal_onnx_runtimes(runtime, name):
     compared = 0
-    for place in range(DRAWS):
-        case = drawn(name, place)
-        expected = case and answer(runtime, *case)
+    for index in range(DRAWS):
+        case = random_case(name, index)
+        expected = case and runtime_results(runtime, *case)
         if expected is None:
             continue
         proto, feeds = case
@@ -510,18 +510,20 @@ def test_onnx_runtime_gives_the_same(runtime, name):
             warnings.simplefilter("ignore")  # NaN among constants
             results = from_onnx(proto).run(feeds)
         for result, right in zip(results, expected, strict=True):
-            about = f"{helper.printable_node(proto.graph.node[0])} of version {proto.opset_import[0].version}: {feeds}"
-            assert (result.dtype, result.shape) == (right.dtype, right.shape), about
+            description = (
+                f"{helper.printable_node(proto.graph.node[0])} of version {proto.opset_import[0].version}: {feeds}"
+            )
+            assert (result.dtype, result.shape) == (right.dtype, right.shape), description
             if right.dtype == object:
-                assert (result == right).all(), about
+                assert (result == right).all(), description
             else:
                 tolerance = TOLERANCES.get(right.dtype.name, 0)
-                np.testing.assert_allclose(result, right, tolerance, tolerance, err_msg=about)
+                np.testing.assert_allclose(result, right, tolerance, tolerance, err_msg=description)
         compared += 1
     assert compared >= 8
 
 
-# Where the runtime has no answer, or one by accident
+# Cases that ONNX Runtime does not support or does not define
 
 
 def run(name, inputs, opset=17, outputs=1, dtype="float32", **attributes):
@@ -537,7 +539,7 @@ def integers(*values):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8", "uint64"])
-def test_largest_and_smallest_of_nothing(dtype):
+def test_maximum_and_minimum_of_empty_arrays(dtype):
     x = np.zeros((2, 0, 3), dtype)
     limits = np.array([-np.inf, np.inf]) if x.dtype.kind == "f" else np.iinfo(dtype)
     low, high = limits if x.dtype.kind == "f" else (limits.min, limits.max)
@@ -548,12 +550,12 @@ def test_largest_and_smallest_of_nothing(dtype):
             assert (result == right).all()
 
 
-def test_the_mean_of_nothing():
+def test_the_mean_of_an_empty_array():
     assert np.isnan(run("ReduceMean", [np.zeros((0, 2), np.float32)], axes=[0])).all()
     assert not run("ReduceMean", [np.zeros((0, 2), np.int32)], axes=[0], dtype="int32").any()
 
 
-def test_places_of_the_largest_of_nothing():
+def test_argmax_and_argmin_of_empty_arrays():
     for name in ("ArgMax", "ArgMin"):
         assert run(name, [np.zeros((0, 0), np.float32)], axis=1, dtype="int64").shape == (0, 1)
         assert run(name, [np.float32(3)], dtype="int64").shape == ()
@@ -564,17 +566,17 @@ def test_places_of_the_largest_of_nothing():
 @pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_softmax_of_nothing(name, axis, shape):
+def test_softmax_of_empty_arrays(name, axis, shape):
     assert run(name, [np.zeros(shape, np.float32)], axis=axis).shape == shape
 
 
-def test_softmax_of_many_float16():
+def test_softmax_and_sum_of_many_float16():
     (result,) = run("Softmax", [np.zeros((1, 20_000), np.float16)], dtype="float16")
     np.testing.assert_allclose(result, np.float16(1 / 20_000))
     assert run("ReduceSum", [np.ones(70_000, np.float16) / 2], dtype="float16", keepdims=0) == 35_008
 
 
-def test_inputs_that_may_not_be_left_out():
+def test_required_inputs_may_not_be_omitted():
     a = np.ones(2, np.float32)
     for name, inputs, options in (
         ("Concat", [a, None, a], {"axis": 0}),
@@ -591,12 +593,12 @@ def test_inputs_that_may_not_be_left_out():
 
 
 @pytest.mark.parametrize("pads", [(0, -7), (-3, -3), (-9, 2), (2, -8)])
-def test_pads_that_take_more_than_there_is(pads):
+def test_pads_that_remove_more_than_an_axis_are_refused(pads):
     with pytest.raises(ValueError, match=r"\(Pad\): pads: .* remove more than an axis of size 5 has"):
         run("Pad", [np.ones(5, np.float32), integers(*pads)])
 
 
-def test_dropout_in_training_is_refused_unless_it_drops_nothing():
+def test_dropout_in_training_is_refused_unless_its_ratio_is_0():
     x = np.ones(3, np.float32)
     y, mask = run("Dropout", [x, np.float32(0), np.bool_(True)], outputs=2, dtype="float32")
     assert (y == x).all()
@@ -606,7 +608,7 @@ def test_dropout_in_training_is_refused_unless_it_drops_nothing():
             run("Dropout", [x, ratio, np.bool_(True)])
 
 
-def test_what_does_not_fit_is_refused_and_not_broadcast():
+def test_mismatched_inputs_are_refused_and_not_broadcast():
     a = np.ones((2, 3), np.float32)
     vector = np.ones(3, np.float32)
     for message, name, inputs, options in (
@@ -644,7 +646,7 @@ def test_strings_are_compared():
             model.run({"x0": given})
 
 
-def test_defaults_are_as_exact_as_a_file_has_them():
+def test_defaults_are_rounded_to_float32():
     x = np.array([-1.0])
     result = run("LeakyRelu", [x], dtype="float64")
     np.testing.assert_array_equal(result, run("LeakyRelu", [x], dtype="float64", alpha=0.01))

@@ -1,4 +1,4 @@
-"""PyTorch's files, state dicts and modules: what comes out is PyTorch's, and what is hostile is refused."""
+"""PyTorch's files, state dicts and modules: results equal PyTorch's, and hostile files are refused."""
 
 import os
 import pickle
@@ -49,7 +49,7 @@ def outputs(torch, module, x):
 
 
 def assert_runs_as(torch, layer, module, tolerance=5e-6):
-    """`layer` gives what `module` does, on random input."""
+    """Check that `layer` and `module` agree on random input."""
     x = np.random.default_rng(0).standard_normal((7, 3, layer.input_size)).astype(layer.dtype)
     y, (h, c) = layer(x)
     for got, expected in zip((y, h, c), outputs(torch, module, x), strict=True):
@@ -58,7 +58,7 @@ def assert_runs_as(torch, layer, module, tolerance=5e-6):
 
 
 def shuffled(torch, how, state):
-    """A state dict of the same numbers whose tensors lie in memory otherwise."""
+    """Return a state dict with the same numbers and another memory layout."""
     if how == "parameters":
         return {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}
     if how == "strided":
@@ -72,7 +72,7 @@ def shuffled(torch, how, state):
     return state
 
 
-# Files that PyTorch writes
+# Files of PyTorch
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,11 +83,11 @@ def shuffled(torch, how, state):
     projected=st.booleans(),
     kind=st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
     prefix=st.sampled_from(["", "rnn.", "module.encoder.0.", "größe."]),
-    how=st.sampled_from(["as it is", "parameters", "strided", "transposed", "one storage"]),
+    how=st.sampled_from(["unchanged", "parameters", "strided", "transposed", "one storage"]),
     nested=st.sampled_from([(), ("state_dict",), ("a", "model_state")]),
     protocol=st.integers(2, 5),
 )
-def test_a_saved_lstm_runs_as_in_pytorch(
+def test_a_saved_lstm_computes_the_same_as_in_pytorch(
     torch, tmp_path, sizes, bias, bidirectional, projected, kind, prefix, how, nested, protocol
 ):
     module = torch_lstm(torch, *sizes, bias=bias, bidirectional=bidirectional, proj_size=projected and sizes[1] - 1)
@@ -105,7 +105,7 @@ def test_a_saved_lstm_runs_as_in_pytorch(
     assert_runs_as(torch, layer, module.double() if kind == "float64" else module.float())
 
 
-def test_values_come_back_as_they_were(torch, tmp_path):
+def test_values_are_read_unchanged(torch, tmp_path):
     kinds = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     numbers = torch.tensor([0, 1, 7, 100])
     tensors = {kind: numbers.to(getattr(torch, kind)) for kind in [*kinds, "bool"]}
@@ -130,7 +130,7 @@ def test_values_come_back_as_they_were(torch, tmp_path):
         assert type(found[3]["deep"]) is dict
 
 
-def test_devices_dtypes_and_sizes_are_plain(torch, tmp_path):
+def test_devices_and_dtypes_become_strings_and_sizes_tuples(torch, tmp_path):
     torch.save([torch.device("cuda", 1), torch.device("cpu"), torch.float16, torch.Size([2, 3])], tmp_path / "a.pt")
     assert read(tmp_path / "a.pt") == ["cuda:1", "cpu", "torch.float16", (2, 3)]
 
@@ -143,7 +143,7 @@ def test_bfloat16_becomes_float32(torch, tmp_path):
     assert found.tolist() == tensor.float().tolist()
 
 
-def test_what_is_shared_stays_shared(torch, tmp_path):
+def test_shared_storages_stay_shared(torch, tmp_path):
     tensor = torch.arange(6.0)
     torch.save({"whole": tensor, "part": tensor[2:4]}, tmp_path / "a.pt")
     found = read(tmp_path / "a.pt")
@@ -179,7 +179,7 @@ def test_a_training_checkpoint(torch, tmp_path):
     ],
     ids=["module", "quantized", "sparse", "float8", "complex", "class", "set", "path", "numpy"],
 )
-def test_what_is_no_dense_tensor_is_refused_by_name(torch, tmp_path, make):
+def test_values_other_than_dense_tensors_are_refused_by_name(torch, tmp_path, make):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse|.*quantize", UserWarning)
         torch.save(make(torch), tmp_path / "a.pt")
@@ -212,11 +212,11 @@ def test_torch_is_not_imported(tmp_path):
     assert found.stdout == "2\n"
 
 
-# Files made by hand: the format as such, and what is hostile
+# Crafted files: the format, and hostile files
 
 
 def dumps(value):
-    """A value's opcodes, without what begins and ends a pickle."""
+    """Return a value's opcodes, without the beginning and the end of a pickle."""
     return pickle.dumps(value, 2)[2:-1]
 
 
@@ -240,7 +240,7 @@ SIX = np.arange(6, dtype=np.float32)
 
 
 def write(path, opcodes, records=None, compression=zipfile.ZIP_STORED, folder="a/", **others):
-    """A file as torch.save writes it, of any content."""
+    """Write a file in the format of torch.save, with any content."""
     records = {"0": SIX} if records is None else records
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as archive:
         warnings.filterwarnings("ignore", "Duplicate name")
@@ -253,12 +253,12 @@ def write(path, opcodes, records=None, compression=zipfile.ZIP_STORED, folder="a
 
 
 def mapping(**tensors):
-    """The opcodes of a dict."""
+    """Return the opcodes of a dict."""
     return b"}(" + b"".join(dumps(name) + opcodes for name, opcodes in tensors.items()) + b"u"
 
 
 def write_lstm(path):
-    """A bare LSTM with I = 1 and H = 2, which needs no PyTorch to write."""
+    """Write a file of an LSTM with I = 1 and H = 2, without PyTorch."""
     shapes = {"weight_ih_l0": (8, 1), "weight_hh_l0": (8, 2), "bias_ih_l0": (8,), "bias_hh_l0": (8,)}
     arrays = {name: np.random.default_rng(0).standard_normal(shape).astype("f4") for name, shape in shapes.items()}
     tensors = {
@@ -269,7 +269,7 @@ def write_lstm(path):
 
 
 def assert_refused(path, message):
-    """`read` refuses the file, by name, in little memory."""
+    """Check that `read` refuses the file by name, in little memory."""
 
     def assert_refused_at_once():
         with pytest.raises(ValueError, match=message) as caught:
@@ -279,7 +279,7 @@ def assert_refused(path, message):
     assert peak_of(assert_refused_at_once) < 100_000_000
 
 
-def test_the_crafted_file_is_one_that_is_read(tmp_path):
+def test_the_crafted_file_is_read(tmp_path):
     path = write(tmp_path / "a.pt", mapping(w=tensor()))
     assert_same(read(path), {"w": SIX.reshape(2, 3)})
     assert read(write(path, tensor((3, 2), (1, 3)))).tolist() == [[0, 3], [1, 4], [2, 5]]
@@ -308,7 +308,7 @@ def test_pytorch_reads_the_crafted_file(torch, tmp_path):
         ("Byte", "u1"),
     ],
 )
-def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
+def test_the_byte_order_of_the_file_is_respected(tmp_path, kind, dtype):
     for order, sign in ((b"little", "<"), (b"big", ">")):
         opcodes = tensor((3,), (1,), kind=f"torch {kind}Storage", count=3)
         path = write(tmp_path / "a.pt", opcodes, {"0": np.array([1, -2, 3]).astype(sign + dtype)}, byteorder=order)
@@ -372,7 +372,7 @@ def test_the_byte_order_is_the_files(tmp_path, kind, dtype):
         (b"N)R", "a call of a value that cannot be called"),
     ],
 )
-def test_a_pickle_that_lies_about_tensors(tmp_path, opcodes, message):
+def test_false_descriptions_of_tensors_are_refused(tmp_path, opcodes, message):
     assert_refused(write(tmp_path / "a.pt", opcodes), message)
 
 
@@ -396,7 +396,7 @@ class Exploit:
     ],
     ids=["system", "eval", "exec", "getattr", "touch"],
 )
-def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
+def test_no_code_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps({"weight_ih_l0": exploit}, protocol)
     message = f"({name}).* is not among the names that tensors need; it is refused, and nothing was executed"
@@ -459,20 +459,20 @@ def test_nothing_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
         (b"X" + struct.pack("<I", 9 << 20) + b"a" * (9 << 20), "data.pkl has 94.* bytes; at most 8388608 are read"),
     ],
 )
-def test_a_pickle_that_is_damaged_or_hostile(tmp_path, opcodes, message):
+def test_damaged_and_hostile_pickles_are_refused(tmp_path, opcodes, message):
     assert_refused(write(tmp_path / "a.pt", opcodes), message)
 
 
-def test_a_nine_byte_memo_bomb(tmp_path):
-    """Python's own unpickler takes memory by the number that it finds here."""
+def test_a_nine_byte_memo_bomb_is_refused(tmp_path):
+    """Python's unpickler allocates memory by the number in this opcode."""
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02Nr\x00\x00\x00\x08")
     assert_refused(tmp_path / "a.pt", "exhausted before seeing STOP")
     assert peak_of(lambda: read(write(tmp_path / "a.pt", b"Nr\x00\x00\x00\x08"))) < 1 << 20
 
 
-def test_pickles_that_are_changed_here_and_there(tmp_path):
-    """Whatever the bytes are, there is a value or a ValueError."""
+def test_changed_pickles_cause_at_most_a_value_error(tmp_path):
+    """Any bytes give a value or a ValueError."""
     whole = (
         mapping(w=tensor(), v=tensor((3,), (2,)), p=dumps([1, 2.5, ("a", None), {"b": True}, 10**20]))
         + b"ctorch\nSize\n(K\x01tR0"
@@ -498,7 +498,7 @@ def test_every_prefix_is_refused(tmp_path):
         assert_refused(path, "truncated, or not a PyTorch file")
 
 
-def test_truncated_at_every_kilobyte(torch, tmp_path):
+def test_a_file_truncated_at_any_kilobyte_is_refused(torch, tmp_path):
     path = tmp_path / "a.pt"
     torch.save(torch_lstm(torch, 40, 60).state_dict(), path)
     whole = path.read_bytes()
@@ -513,8 +513,8 @@ def test_truncated_at_every_kilobyte(torch, tmp_path):
 def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
     path = write_lstm(tmp_path / "a.pt")
     whole, arrays = path.read_bytes(), read(path)
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+    for index in range(len(whole)):
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0x41]) + whole[index + 1 :])
         try:
             found = read(path)
         except ValueError as error:
@@ -523,7 +523,7 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path):
             assert_same(found, arrays)
 
 
-def test_archives_that_are_none_of_pytorchs(tmp_path):
+def test_other_archives_are_refused(tmp_path):
     path = tmp_path / "a.pt"
     for content, message in [
         (b"", "truncated, or not a PyTorch file"),
@@ -545,7 +545,7 @@ def test_archives_that_are_none_of_pytorchs(tmp_path):
         assert_refused(write(path, tensor(), version=version), "format version .*; known are 1 to 10")
 
 
-def test_archives_that_are_hostile(tmp_path):
+def test_hostile_archives_are_refused(tmp_path):
     path = tmp_path / "a.pt"
     assert_refused(
         write(path, tensor(), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED), "compressed; only uncompressed"
@@ -559,15 +559,15 @@ def test_archives_that_are_hostile(tmp_path):
     assert_refused(write(path, tensor(), **{"data/0": b"x"}), "member 'a/data/0' occurs twice")
 
 
-def test_members_within_members_are_refused(tmp_path):
-    """Two entries of the directory lead into the same bytes, with all headers in order."""
+def test_members_inside_members_are_refused(tmp_path):
+    """Two entries of the directory share bytes, with correct headers."""
 
     def header(name, content):
         return struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0, 0, len(content), len(content), len(name), 0) + name
 
-    def entry(name, content, place):
+    def entry(name, content, offset):
         sizes = zipfile.crc32(content), len(content), len(content), len(name)
-        return struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, place) + name
+        return struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, offset) + name
 
     inner, pickled = b"x" * 24, b"\x80\x02N."
     outer = header(b"a/data/1", inner) + inner
@@ -583,7 +583,7 @@ def test_members_within_members_are_refused(tmp_path):
     assert_refused(tmp_path / "a.pt", "member 'a/data/1' shares bytes with another")
 
 
-def test_reading_takes_little_more_than_the_file(tmp_path):
+def test_reading_takes_little_more_memory_than_the_file(tmp_path):
     array = np.ones(5_000_000, np.float32)
     path = write(tmp_path / "a.pt", tensor(array.shape, (1,), count=array.size), {"0": array})
     assert peak_of(lambda: read(path)) < 20_000_000 + (4 << 20)
@@ -633,7 +633,7 @@ def test_the_order_of_the_tensors_does_not_matter():
     assert_same(lstms(arrays)[""].parameters, layer.parameters)
 
 
-def test_state_dicts_in_several_places():
+def test_several_state_dicts_in_one_checkpoint():
     both = {"model": state("rnn."), "ema": [{"rnn.": 1}, state("rnn.")], "other": state("lstm.")}
     assert list(lstms(both)) == ["model/rnn.", "ema/1/rnn.", "lstm."]
     with pytest.raises(ValueError, match="two LSTMs would be called 'a/b/'"):
@@ -653,8 +653,8 @@ def test_the_arrays_of_a_mapping_are_copied():
     ("kinds", "dtype"),
     [(["f2"], "f4"), (["f4"], "f4"), (["f8"], "f8"), (["f4", "f8"], "f8"), (["f2", "f4"], "f4"), ([">f4"], "f4")],
 )
-def test_the_dtype_is_the_widest(kinds, dtype):
-    arrays = {name: array.astype(kinds[place % len(kinds)]) for place, (name, array) in enumerate(state().items())}
+def test_the_dtype_is_the_widest_of_the_tensors(kinds, dtype):
+    arrays = {name: array.astype(kinds[index % len(kinds)]) for index, (name, array) in enumerate(state().items())}
     layer = lstms(arrays)[""]
     assert layer.dtype == np.dtype(dtype)
     assert_same(layer.parameters, {name: array.astype(dtype) for name, array in arrays.items()})
@@ -726,7 +726,7 @@ def test_another_source_is_refused(source):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_weights_that_are_not_finite(bad):
+def test_nan_and_infinity_are_a_warning_or_an_error(bad):
     arrays = {**state("a."), **state("b.")}
     arrays["b.bias_ih_l0"][2] = bad
     with pytest.warns(UserWarning, match="source: NaN or infinity in b.bias_ih_l0$"):
@@ -735,7 +735,7 @@ def test_weights_that_are_not_finite(bad):
         lstms(arrays, strict=True)
 
 
-def test_pytorchs_tensors_are_taken_as_they_are(torch):
+def test_tensors_of_pytorch_are_accepted(torch):
     for kind in ("float32", "float64", "float16", "bfloat16"):
         module = torch_lstm(torch, 3, 5, 2, proj_size=2).to(getattr(torch, kind))
         (layer,) = lstms(dict(module.named_parameters())).values()
@@ -745,14 +745,14 @@ def test_pytorchs_tensors_are_taken_as_they_are(torch):
 # load
 
 
-def test_load_gives_the_one_lstm_there_is(tmp_path):
+def test_load_gives_the_only_lstm(tmp_path):
     path = write_lstm(tmp_path / "a.pt")
     model = read_model(path, False)
     assert model.config == LSTM(1, 2).config
     assert_same(model.parameters, read(path))
 
 
-def test_anything_else_is_listed(tmp_path):
+def test_other_contents_are_listed(tmp_path):
     path = tmp_path / "a.npz"
     native.write_npz(path, {**state("a."), **state("b.", bias=False)})
     message = (
@@ -764,7 +764,7 @@ def test_anything_else_is_listed(tmp_path):
     native.write_npz(path, {**state("a."), "head.weight": np.ones((2, 5))})
     with pytest.raises(ValueError, match=r"its LSTMs: 'a.'; its tensors: .*head.weight \(2, 5\)"):
         read_model(path, False)
-    native.write_npz(path, {f"w{place}": np.ones(1) for place in range(99)})
+    native.write_npz(path, {f"w{index}": np.ones(1) for index in range(99)})
     with pytest.raises(ValueError, match=r"its LSTMs: none; its tensors: w0 \(1,\), .*, and 49 more"):
         read_model(path, False)
 
@@ -852,7 +852,7 @@ def test_modules_of_other_types_are_named(torch):
             lstm_cy.from_torch(other)
 
 
-def test_what_changes_inference_is_refused(torch):
+def test_options_that_change_inference_are_refused(torch):
     from torch.nn.utils import prune
 
     nn = torch.nn
@@ -877,7 +877,7 @@ def test_what_changes_inference_is_refused(torch):
         lstm_cy.from_torch(nn.Sequential())
 
 
-def test_without_pytorch_no_module_is_one(monkeypatch):
+def test_without_pytorch_any_module_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(TypeError, match="module: expected a torch.nn.Module, got object"):
         lstm_cy.from_torch(object())
@@ -889,7 +889,7 @@ def test_without_pytorch_no_module_is_one(monkeypatch):
 @pytest.mark.parametrize(
     "options", [{}, {"bias": False}, {"bidirectional": True, "proj_size": 2, "dtype": "float64"}, {"batch_first": True}]
 )
-def test_pytorch_takes_the_state_dict(torch, options):
+def test_pytorch_loads_the_state_dict(torch, options):
     layer = LSTM(3, 5, 2, seed=0, **options)
     options = {**options, "dtype": getattr(torch, layer.dtype.name)}
     module = torch.nn.LSTM(3, 5, 2, **options)
@@ -898,7 +898,7 @@ def test_pytorch_takes_the_state_dict(torch, options):
     assert_runs_as(torch, lstms(to_state_dict(layer, "a."))["a."], module)
 
 
-def test_pytorch_takes_the_state_dict_of_a_sequential(torch):
+def test_pytorch_loads_the_state_dict_of_a_sequential(torch):
     nn = torch.nn
     model = Sequential(Embedding(7, 4, seed=1), LSTM(4, 6, seed=2), Dropout(0.1), Linear(6, 7, seed=3))
     module = nn.ModuleDict({"net": nn.Sequential(nn.Embedding(7, 4), nn.LSTM(4, 6), nn.Dropout(0.1), nn.Linear(6, 7))})
@@ -924,7 +924,7 @@ def test_the_state_dict_is_a_copy():
         ({"activations": ("hardsigmoid", "tanh", "tanh")}, ["activations="]),
     ],
 )
-def test_what_pytorch_does_not_have_is_named(options, named):
+def test_options_that_pytorch_does_not_have_are_named(options, named):
     layer = LSTM(3, 5, seed=0, **options)
     for model in (layer, Sequential(layer)):
         with pytest.raises(ValueError, match="expected only options of torch.nn.LSTM, got") as caught:
@@ -932,7 +932,7 @@ def test_what_pytorch_does_not_have_is_named(options, named):
         assert all(name in str(caught.value) for name in named)
 
 
-def test_the_models_and_prefixes_there_are():
+def test_wrong_models_and_prefixes_are_refused():
     with pytest.raises(TypeError, match="model: expected a layer, got dict"):
         to_state_dict({})
     with pytest.raises(TypeError, match="prefix: expected a string, got NoneType"):
@@ -942,7 +942,7 @@ def test_the_models_and_prefixes_there_are():
 # safetensors
 
 
-def test_pytorch_reads_what_is_saved_as_safetensors(torch, safetensors_torch, tmp_path):
+def test_pytorch_reads_our_safetensors_files(torch, safetensors_torch, tmp_path):
     layer = LSTM(3, 5, 2, bidirectional=True, batch_first=True, seed=0)
     save(layer, tmp_path / "a.safetensors")
     module = torch.nn.LSTM(3, 5, 2, bidirectional=True)
@@ -967,14 +967,14 @@ def test_safetensors_of_pytorch(torch, safetensors_torch, tmp_path, kind):
     assert_same(read_model(path, True).parameters, lstms(path)["rnn."].parameters)
 
 
-def test_dtypes_that_are_not_read_are_named(torch, safetensors_torch, tmp_path):
+def test_unsupported_dtypes_are_named(torch, safetensors_torch, tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors_torch.save_file({"w": torch.ones(3).to(torch.float8_e4m3fn)}, path)
     with pytest.raises(ValueError, match=f"^{path}: w: expected one of F64, .* or BF16, got F8_E4M3"):
         read(path)
 
 
-def test_safetensors_that_are_damaged(torch, safetensors_torch, tmp_path):
+def test_damaged_safetensors_files_are_refused(torch, safetensors_torch, tmp_path):
     """Truncated, or with a header of 2^60 bytes."""
     path = tmp_path / "a.safetensors"
     tensors = {name: tensor.bfloat16() for name, tensor in torch_lstm(torch, 20, 30).state_dict().items()}
@@ -987,7 +987,7 @@ def test_safetensors_that_are_damaged(torch, safetensors_torch, tmp_path):
     assert_refused(path, "eader")
 
 
-def test_safetensors_is_an_extra(tmp_path, monkeypatch):
+def test_safetensors_is_optional(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match="pip install safetensors"):
@@ -1007,7 +1007,7 @@ def test_the_examples_that_need_pytorch(torch, tmp_path, monkeypatch):
         exec(compile(block, "formats.md", "exec"), names)
 
 
-def test_a_module_at_several_places_is_one_layer_at_them_all(torch):
+def test_a_repeated_module_becomes_one_layer(torch):
     nn = torch.nn
     linear, other = nn.Linear(3, 3), nn.Linear(3, 3)
     module = nn.Sequential(linear, nn.Sequential(other, linear), nn.Dropout(0.5), linear).eval()

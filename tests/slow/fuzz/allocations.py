@@ -1,10 +1,10 @@
-"""One allocation fails: a MemoryError, or the right result all the same, and the next call is right.
+"""A failing allocation gives a MemoryError or the right result, and the next call is right.
 
     python tests/slow/fuzz/allocations.py FOUND --count 20000
 
-failing.c is compiled at the start and preloaded. Each case makes the n-th allocation of a call fail, of those that
-come from our compiled modules or from Python itself, for which PYTHONMALLOC=malloc brings each object there. `--where
-NumPy` is for NumPy's, but NumPy 2.4 answers some of them with SystemError, or crashes.
+failing.c is compiled at the start and preloaded. Each case makes the n-th allocation of a call fail, among the
+allocations of our compiled modules or of Python, whose objects use malloc because of PYTHONMALLOC=malloc. `--where
+NumPy` selects NumPy's allocations, but NumPy 2.4 raises SystemError for some of them, or crashes.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from runner import Cases, Finding, folder_of_worker, main, parser_of, place_of
+from runner import Cases, Finding, folder_of_worker, main, origin_of, parser_of
 
 import lstm_cy
 from lstm_cy import LSTM, Adam, Embedding, Linear, Sequential, StreamPool, ctc, mse
@@ -35,13 +35,13 @@ def gradients(lstm, threads=1):
     return [found.x, *found.parameters.values()]
 
 
-def stepped():
+def step_results():
     stepper = LSTMS["plain"].stepper(6)
     copy = stepper.copy()
     return [stepper.step(STEP), copy.step(STEP)]
 
 
-def pooled():
+def pool_results():
     pool = StreamPool(LSTMS["plain"])
     ids = [pool.join() for _ in range(6)]
     y = pool.step(ids, STEP, threads=2)
@@ -49,14 +49,14 @@ def pooled():
     return [y, pool.state(ids[1])[0]]
 
 
-def trained():
+def trained_parameters():
     model = Sequential(LSTM(2, 8, seed=0), Linear(8, 1, seed=0))
     y, _, tape = model.forward(X)
     Adam(model, 0.1).step(model.backward(tape, mse(y, X[..., :1])[1]))
     return list(model.parameters.values())
 
 
-def kept():
+def saved_and_loaded():
     lstm_cy.save(LSTMS["plain"], "kept.npz", {"a": 1})
     return list(lstm_cy.load("kept.npz").parameters.values())
 
@@ -71,13 +71,13 @@ CALLS = {
     "gradients": lambda: gradients(LSTMS["both"], 2),
     "gradients of options": lambda: gradients(LSTMS["options"]),
     "chain": lambda: [CHAIN(TOKENS)[0]],
-    "step": stepped,
-    "pool": pooled,
-    "train": trained,
+    "step": step_results,
+    "pool": pool_results,
+    "train": trained_parameters,
     "ctc": lambda: [ctc(np.tile(STEP, (4, 1, 3)), [[1, 2]] * 6)[1]],
     "ctc_beam": lambda: [np.array(lstm_cy.ctc_beam(np.tile(STEP[:1], (4, 1, 3)))[0][0][0])],
     "trace": lambda: [LSTMS["plain"].trace(X).cell],
-    "save and load": kept,
+    "save and load": saved_and_loaded,
 }
 WHERE = {"ours": "/lstm_cy/", "NumPy": "/numpy/", "Python": "python3", "anyone": ""}
 
@@ -105,7 +105,7 @@ class Allocations(Cases):
         call()
         number = 1 + rng.randrange(max(self.library.fuzz_count(), 1))
         self.text = f"{name}: allocation {number} of {where}"
-        result = f"{where}: right all the same"
+        result = f"{where}: right result"
         self.library.fuzz_fail(number)
         try:
             got = call()
@@ -118,11 +118,11 @@ class Allocations(Cases):
             self.library.fuzz_count()
             if isinstance(error, Finding):
                 raise
-            # NumPy's and Python's own functions may lose a MemoryError, and say SystemError
-            ours = "lstm_cy" in place_of(error).split(" < ")[0] and not isinstance(error, SystemError)
+            # NumPy's and Python's functions may replace a MemoryError by a SystemError
+            ours = "lstm_cy" in origin_of(error).split(" < ")[0] and not isinstance(error, SystemError)
             if where == "ours" or ours:
-                raise Finding(f"{type(error).__name__} @ {place_of(error)}", f"{self.text}: {error}") from error
-            result = f"{where}: {type(error).__name__} of {place_of(error).split(' < ')[0]}"
+                raise Finding(f"{type(error).__name__} @ {origin_of(error)}", f"{self.text}: {error}") from error
+            result = f"{where}: {type(error).__name__} of {origin_of(error).split(' < ')[0]}"
         finally:
             self.library.fuzz_count()
         self.expect(name, call(), "wrong afterwards")

@@ -1,11 +1,11 @@
-"""Wrong arguments of every public function: a result, or an error that names the argument.
+"""Wrong arguments of every public function give a result, or an error that names the argument.
 
     python tests/slow/fuzz/arguments.py FOUND --count 100000
 
-calls.py has a right call of each function and method but those of lstm_cy.reference, which is for reading. One to
-three of its arguments become what nasty.py draws. Allowed are a result, which is then used, and TypeError,
-ValueError, KeyError or IndexError that name an argument. Attributes of objects are written to likewise: what is then
-called may refuse, and may not crash.
+calls.py has a correct call of each function and method, except those of lstm_cy.reference. One to three of its
+arguments are replaced by random values of nasty.py. Allowed are a result, which is then used, and TypeError,
+ValueError, KeyError or IndexError that name an argument. Attributes of objects are replaced in the same way: setting
+them may raise, and a call afterwards may not crash.
 """
 
 import inspect
@@ -15,21 +15,21 @@ import re
 import numpy as np
 from calls import CALLS, X, chain, lstm
 from nasty import OnPurpose, value
-from runner import Cases, Finding, folder_of_worker, main, only_user_warnings, place_of
+from runner import Cases, Finding, folder_of_worker, main, only_user_warnings, origin_of
 
 import lstm_cy
 from lstm_cy import Sequential
 from lstm_cy.layer import Layer
 
 ALLOWED = (TypeError, ValueError, KeyError, IndexError, FloatingPointError, OSError, ImportError, RuntimeError)
-#: more of these means more work, and a large number is an order, not an error
+#: larger values of these mean more work and are valid
 WORK = {"epochs", "length", "max_length", "num_layers", "seconds", "count", "window"}
-#: so much more work than others that they are left out most of the time
+#: slow calls, which are left out most of the time
 SLOW = ("LSTMF", "LSTMC", "LSTMR", "GateTrace.plot", "from_torch", "fit", "distributed")
-#: not called: without an argument, or reached through another call of calls.py
+#: not called: they take no argument, or another call of calls.py covers them
 UNCALLED = {"get_num_threads", "reference", "weights", "GateTrace.half_life", "GateTrace.nan_source",
     "GateTrace.to_dict",
-            "GateTrace.written", "SGD.load_state_dict"}  # fmt: skip
+            "GateTrace.written", "SGD.load_state_dict", "StreamPool.copy"}  # fmt: skip
 
 
 class Arguments(Cases):
@@ -56,29 +56,29 @@ class Arguments(Cases):
         self.label = name
         function, arguments = CALLS[name]()
         arguments = dict(arguments)
-        spoiled = rng.sample(list(arguments), min(len(arguments), rng.choice((1, 1, 1, 2, 3))))
-        for argument in spoiled:
-            given = arguments[argument]
-            arguments[argument] = value(rng, given)
+        replaced = rng.sample(list(arguments), min(len(arguments), rng.choice((1, 1, 1, 2, 3))))
+        for argument in replaced:
+            original = arguments[argument]
+            arguments[argument] = value(rng, original)
             if argument in WORK and _is_much(arguments[argument]):
-                arguments[argument] = given
-        self.text = f"{name} with " + ", ".join(f"{a}={_shown(arguments[a])}" for a in spoiled)
-        return self.checked(function, arguments, spoiled)
+                arguments[argument] = original
+        self.text = f"{name} with " + ", ".join(f"{a}={_shown(arguments[a])}" for a in replaced)
+        return self.checked(function, arguments, replaced)
 
-    def checked(self, function, arguments, spoiled):
+    def checked(self, function, arguments, replaced):
         try:
             with only_user_warnings((UserWarning, RuntimeWarning)):
                 use(call(function, arguments))
         except OnPurpose:
             return "raised by the argument"
         except MemoryError as error:
-            if not any(_is_much(arguments[name]) for name in spoiled):
+            if not any(_is_much(arguments[name]) for name in replaced):
                 raise Finding("MemoryError", self.text) from error
             return "MemoryError"
         except ALLOWED as error:
             if not named(error, dict.fromkeys(inspect_names(function)) | arguments):
                 raise Finding(
-                    f"unnamed {type(error).__name__} @ {place_of(error)}", f"{self.text}: {error}"[:400]
+                    f"unnamed {type(error).__name__} @ {origin_of(error)}", f"{self.text}: {error}"[:400]
                 ) from error
             return type(error).__name__
         except BaseException as error:
@@ -89,17 +89,17 @@ class Arguments(Cases):
         return "result"
 
     def attributes(self, rng):
-        """Write to an attribute of a model, and call it."""
+        """Set an attribute of a model, and call the model."""
         model, feed = rng.choice(((lstm(), X), (chain(), np.ones((2, 3), int)), (lstm().quantize("int8"), X)))
         target = rng.choice(model.layers) if isinstance(model, Sequential) and rng.random() < 0.7 else model
         name = rng.choice([n for n in dir(target) if not n.startswith("__")])
-        content = value(rng, getattr(target, name, None))
+        new_value = value(rng, getattr(target, name, None))
         self.label, self.text = (
             f"set {type(target).__name__}.{name}",
-            f"{type(target).__name__}.{name} = {_shown(content)}",
+            f"{type(target).__name__}.{name} = {_shown(new_value)}",
         )
         try:
-            setattr(target, name, content)
+            setattr(target, name, new_value)
         except (AttributeError, *ALLOWED, OnPurpose):
             return "attribute refused"
         if name.startswith("_") or callable(getattr(type(target), name, None)):
@@ -115,7 +115,7 @@ class Arguments(Cases):
 
 
 def public():
-    """Names of all that lstm_cy has, and of the methods of its classes, without aliases of methods."""
+    """Yield all public names of lstm_cy and the methods of its classes, without aliases of methods."""
     for name in lstm_cy.__all__:
         item = getattr(lstm_cy, name)
         yield name
@@ -139,7 +139,7 @@ def inspect_names(function):
 
 
 def use(result):
-    """What came out of a call works."""
+    """Check that the result of a call can be used."""
     if type(result) is lstm_cy.LSTM and max(result.input_size, result.hidden_size) < 10**4:
         y, _, tape = result.forward(np.ones((2, 1, result.input_size), "f4"))
         result.backward(tape, y)
@@ -147,7 +147,7 @@ def use(result):
 
 
 def named(error, arguments):
-    """Whether an error's message has the name of an argument, one of a dict's keys, or a path that was given."""
+    """Return whether an error's message contains the name of an argument, a key of a dict, or a given path."""
     if isinstance(error, RecursionError | NotImplementedError):
         return False
     if (isinstance(error, OSError) and error.filename is not None) or "*" in arguments:

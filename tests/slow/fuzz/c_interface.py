@@ -1,10 +1,11 @@
-"""Random calls of the C interface: results are those of a Stepper, wrong calls give their error and change nothing.
+"""Random calls of the C interface: results equal a Stepper's; wrong calls return their error and change nothing.
 
     python tests/slow/fuzz/c_interface.py FOUND --count 20000
 
 tests/data/embed_driver.pyx is compiled at the start, in FOUND. Each case opens a model, makes streams, and then calls
-forty functions in any order: steps, runs, clones, states out and in, resets, frees, with sizes, rows and tokens that
-may be out of range, NULL, the other dtype, or numbers for tokens. A Stepper is moved along with every stream.
+forty random functions: steps, runs, clones, reading and setting of states, resets, frees. Sizes, rows and tokens may
+be out of range, pointers NULL, and the dtype wrong, or numbers are given for tokens. A Stepper makes the same steps
+as each stream.
 """
 
 import importlib.util
@@ -25,7 +26,7 @@ BIG = (-1, -(2**62), 2**31, 2**62)
 
 
 def compiled(folder):
-    """The driver's module."""
+    """Compile and import the driver."""
     made = list(folder.glob("embed_driver*.so"))
     if not made:
         shutil.copy(DATA / "embed_driver.pyx", folder)
@@ -57,7 +58,7 @@ class Interface(Cases):
         self.error = self.driver.ERRORS
 
     def run(self, rng, index):
-        self.said = []
+        self.calls = []
         self.tokens, self.dtype = rng.random() < 0.4, rng.choice(("float32", "float64"))
         self.H, self.layers = rng.choice((1, 3, 17, 40)), rng.choice((1, 2))
         lstm = LSTM(2, self.H, self.layers, dtype=self.dtype, seed=index % 100, peepholes=rng.random() < 0.3)
@@ -93,7 +94,7 @@ class Interface(Cases):
 
     def expect(self, name, got):
         if got != self.error[name]:
-            raise Finding(f"expected {name}", f"got {got}, after {self.said[-5:]}")
+            raise Finding(f"expected {name}", f"got {got}, after {self.calls[-5:]}")
 
     def x(self, numbers, *shape):
         if self.tokens:
@@ -102,27 +103,27 @@ class Interface(Cases):
 
     def same(self, got, right, what):
         if np.asarray(got).tobytes() != np.asarray(right).tobytes():
-            raise Finding(f"other bits: {what}", f"after {self.said[-5:]}")
+            raise Finding(f"other bits: {what}", f"after {self.calls[-5:]}")
 
     def flags(self):
         return self.dtype == "float64", self.tokens
 
     def step(self, rng, numbers, twin):
-        self.said.append("step")
+        self.calls.append("step")
         x, y = self.x(numbers), np.empty((self.rows, self.width), self.dtype)
         self.expect("OK", twin.handle.step(*self.flags(), x.ctypes.data, y.ctypes.data))
         self.same(y, twin.stepper.step(x), "step")
 
     def run_many(self, rng, numbers, twin):
         T = rng.choice((0, 1, 5, 20))
-        self.said.append(f"run {T}")
+        self.calls.append(f"run {T}")
         x, y = self.x(numbers, T), np.empty((T, self.rows, self.width), self.dtype)
         self.expect("OK", twin.handle.run(*self.flags(), T, x.ctypes.data, y.ctypes.data))
         self.same(y, np.array([twin.stepper.step(x_t) for x_t in x], self.dtype).reshape(y.shape), "run")
 
     def clone(self, rng, numbers, twin):
         if len(self.twins) < 5:
-            self.said.append("clone")
+            self.calls.append("clone")
             error, handle = twin.handle.clone()
             self.expect("OK", error)
             self.twins.append(Twin(handle, twin.stepper.copy()))
@@ -131,8 +132,8 @@ class Interface(Cases):
         return [np.empty((self.layers, self.rows, self.H), self.dtype) for _ in range(2)]
 
     def state(self, rng, numbers, twin):
-        """Out, compared; and in, another."""
-        self.said.append("state")
+        """Read and compare the state, and set a random one."""
+        self.calls.append("state")
         h, c = self.pair()
         f64 = self.flags()[0]
         self.expect("OK", twin.handle.get_state(f64, 0, h.ctypes.data, c.ctypes.data))
@@ -144,19 +145,19 @@ class Interface(Cases):
         twin.stepper.state = [(h, c)] if self.tokens else (h, c)
 
     def reset(self, rng, numbers, twin):
-        self.said.append("reset")
+        self.calls.append("reset")
         self.expect("OK", twin.handle.reset())
         twin.stepper.reset()
 
     def row(self, rng, numbers, twin):
         row = rng.randrange(self.rows)
-        self.said.append(f"reset {row}")
+        self.calls.append(f"reset {row}")
         self.expect("OK", twin.handle.reset_row(row))
         twin.stepper.reset([row])
 
     def free(self, rng, numbers, twin):
         if rng.random() < 0.3:
-            self.said.append("free")
+            self.calls.append("free")
             self.twins.remove(twin)
             self.expect("OK", twin.handle.free())
 
@@ -166,7 +167,7 @@ class Interface(Cases):
         T = 3
         x, y = self.x(numbers, T), np.empty((T, self.rows, self.width), self.dtype)
         kind = rng.randrange(8)
-        self.said.append(f"wrong {kind}")
+        self.calls.append(f"wrong {kind}")
         big = rng.choice(BIG)
         if kind == 0:
             self.expect("DTYPE", twin.handle.run(not f64, tokens, T, x.ctypes.data, y.ctypes.data))
@@ -190,7 +191,7 @@ class Interface(Cases):
             self.expect("TOKEN", twin.handle.run(f64, tokens, T, x.ctypes.data, y.ctypes.data))
 
     def keep(self, folder, name):
-        return f"{self.model!r:.300}, {self.rows} rows: {self.said}"
+        return f"{self.model!r:.300}, {self.rows} rows: {self.calls}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""One right call of each public function and method: what arguments.py spoils.
+"""A correct call of each public function and method, for arguments.py.
 
-CALLS is {name: function of no arguments that gives (callable, {argument: value})}; "*" is for arguments without names.
+CALLS is {name: function without arguments that returns (callable, {argument: value})}; "*" stands for positional
+arguments.
 """
 
 from pathlib import Path
@@ -89,10 +90,10 @@ def traced():
 
 
 def pool():
-    made = StreamPool(lstm())
-    made.join()
-    made.join()
-    return made
+    new_pool = StreamPool(lstm())
+    new_pool.join()
+    new_pool.join()
+    return new_pool
 
 
 CALLS = LAYERS | {

@@ -1,4 +1,4 @@
-"""One right call of each layer, its methods, and the other classes: the first part of calls.py."""
+"""A correct call of each layer, its methods, and the other classes: the first part of calls.py."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def chain():
 
 
 def tapped(layer, *arguments):
-    """The tape of a call."""
+    """Return the tape of a call."""
     return layer.forward(*arguments)[-1]
 
 
@@ -92,7 +92,7 @@ LAYERS = {name: lambda pair=pair: pair for name, pair in MODELS.items()}
 
 
 def _layers():
-    """forward, backward and __call__ of each layer, loading included."""
+    """Yield forward, backward, __call__ and loading of each layer."""
     inputs = {
         "LSTM": (lstm, FULL), "Sequential": (chain, CHAIN), "Linear": (lambda: Linear(2, 3), {"x": X}),
             "Dropout": (Dropout, {"x": X}),

@@ -1,10 +1,10 @@
-"""lstm-cy with random arguments, files and standard streams: an exit status, and words without control characters.
+"""lstm-cy with random arguments, files and standard streams: a valid exit status, no control characters.
 
     python tests/slow/fuzz/command_line.py FOUND --count 3000
 
-Each case is a process of its own. Allowed are status 0, 1 and 2; no traceback, no end by a signal (but SIGPIPE's), no
-more than a minute, and on standard output and error no control characters but newline, tab and carriage return.
-Standard error or output may be closed, full or a pipe that nobody reads; Ctrl-C may come at any time.
+Each case is a separate process. Allowed are status 0, 1 and 2, at most a minute, no traceback, no end by a signal
+except SIGPIPE, and on standard output and error no control characters except newline, tab and carriage return.
+Standard error or output may be closed, full or a pipe without a reader; Ctrl-C may be pressed at any time.
 """
 
 import json
@@ -43,8 +43,8 @@ VALUES = ("0", "1", "2", "-1", "3", "1e9", "nan", "inf", "-inf", "0.5", "", "x",
           "99999999999999999999", "1_000", "0x10", " 1", "None", "..", ".", "/", "/dev/null", "/dev/full",
           "missing.npz", "a\nb",
           "text.txt", "control.txt", "empty.txt", "folder", "characters", "words", "bytes")  # fmt: skip
-#: what makes a run last; only small ones are drawn for them
-SMALL = {"--epochs": ("1", "0", "-1", "x", "nan"), "--minutes": ("0.001", "0", "-1", "nan"), "--hidden": ("2", "0",
+#: values of the options that make runs long
+SHORT_RUNS = {"--epochs": ("1", "0", "-1", "x", "nan"), "--minutes": ("0.001", "0", "-1", "nan"), "--hidden": ("2", "0",
     "x", "-3", "1.5"),
          "--limit-characters": ("300", "0", "-1", "50"), "--text": ("text.txt", "control.txt", "empty.txt", "missing",
          "folder", "/dev/null"),
@@ -90,30 +90,30 @@ class Terminal(Cases):
         streams, feed = self.streams(rng)
         self.label = f"{self.command[0]} {streams}"
         interrupt = rng.random() < 0.1
-        status, said = self.process(streams, feed, rng.uniform(0.05, 1.5) if interrupt else None)
-        if "Traceback (most recent call last)" in said or "Exception ignored" in said:
-            last = [line for line in said.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
-            raise Finding(f"traceback {last[-1][:60] if last else ''}", said[-1500:])
-        if CONTROL.search(said):
+        status, text = self.process(streams, feed, rng.uniform(0.05, 1.5) if interrupt else None)
+        if "Traceback (most recent call last)" in text or "Exception ignored" in text:
+            last = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+            raise Finding(f"traceback {last[-1][:60] if last else ''}", text[-1500:])
+        if CONTROL.search(text):
             raise Finding(
-                f"control character {CONTROL.search(said)[0]!r}",
-                repr(said[max(CONTROL.search(said).start() - 200, 0) :][:600]),
+                f"control character {CONTROL.search(text)[0]!r}",
+                repr(text[max(CONTROL.search(text).start() - 200, 0) :][:600]),
             )
         if status not in (0, 1, 2, 120, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGPIPE):
-            raise Finding(f"status {status}", said[-1500:])
+            raise Finding(f"status {status}", text[-1500:])
         if status in (-signal.SIGINT, 130) and not interrupt:
-            raise Finding("interrupted by nobody", said[-1500:])
-        if status and not said and "err" not in streams and "2" not in streams:
-            raise Finding(f"status {status} without a word", "")
+            raise Finding("interrupted without Ctrl-C", text[-1500:])
+        if status and not text and "err" not in streams and "2" not in streams:
+            raise Finding(f"status {status} without a message", "")
         return f"{self.command[0]}: {status}"
 
     def arguments(self, rng):
         name = rng.choice([c for c in COMMANDS if c not in ("bench", "demo") or rng.random() < 0.2])
-        known = COMMANDS[name]
-        chosen = [argument for argument in known if argument.isupper() or rng.random() < 0.25]
+        options = COMMANDS[name]
+        chosen = [argument for argument in options if argument.isupper() or rng.random() < 0.25]
         parts = list(ALWAYS.get(name, []))
         for argument in chosen:
-            value = self.model(rng) if argument == "MODEL" else rng.choice(SMALL.get(argument, VALUES))
+            value = self.model(rng) if argument == "MODEL" else rng.choice(SHORT_RUNS.get(argument, VALUES))
             parts += [value] if argument.isupper() else [argument] if argument in FLAGS else [f"{argument}={value}"]
         if rng.random() < 0.1:
             parts.insert(rng.randrange(len(parts) + 1), rng.choice(VALUES))

@@ -1,12 +1,11 @@
-"""Damaged model files: a model, or an error that names the file, within 1 s and 100 MB.
+"""Damaged model files give a model, or an error that names the file, within 1 s and 100 MB.
 
     python tests/slow/fuzz/files.py FOUND --count 1000000
-    python tests/slow/fuzz/files.py FOUND --index 4711          # that case again, alone
+    python tests/slow/fuzz/files.py FOUND --index 4711          # only that case again
 
 Seeds are made at the start, in FOUND/seeds, by this library, PyTorch, Keras and ONNX (the extra `test` and PyTorch),
-and damaged as mutations.py does it. Each damaged file goes through `load`, and some through what else reads files.
-What loads is run, some of the time. A case is a number: FOUND/state.json has how far this came, and the next run goes
-on there.
+and damaged by mutations.py. `load` reads most damaged files, other readers the rest. Some of the loaded models are
+run. A case is a number: FOUND/state.json holds the next one, where the next run continues.
 """
 
 import os
@@ -16,7 +15,7 @@ from mutations import damage
 from runner import Cases, Finding, folder_of_worker, main, only_user_warnings
 from seeds import checkpoint_of, make
 
-#: an error may be so long
+#: most characters of an error
 LONGEST = 20_000
 
 
@@ -26,7 +25,7 @@ class Files(Cases):
         self.seeds = make(options.found / "seeds")
         self.names = list(self.seeds)
         self.folder, self.content = folder_of_worker(), b""
-        for name in self.names:  # what is imported when it is first needed is no cost of a file
+        for name in self.names:  # so that imports at first use are not counted as a file's cost
             self.load(name, self.seeds[name], 0.0)
 
     def run(self, rng, index):
@@ -58,7 +57,7 @@ class Files(Cases):
 
     @staticmethod
     def reader(name, draw):
-        """Which function reads the file: `load` most of the time."""
+        """Return the function that reads the file: `load` most of the time."""
         import lstm_cy
         from lstm_cy import training, weights
         from lstm_cy.weights import report
@@ -77,7 +76,7 @@ class Files(Cases):
 
     @staticmethod
     def call(model):
-        """A model that was read can be called; what it refuses is a TypeError or ValueError."""
+        """Check that a call of a loaded model gives a result, a TypeError or a ValueError."""
         try:
             with only_user_warnings((UserWarning, RuntimeWarning)):
                 model(np.zeros((2, 1, getattr(model, "input_size", 2)), "f4"))

@@ -1,9 +1,9 @@
-"""Files made by hand to cost much: each is read or refused within 1 s and 100 MB beyond twice its size.
+"""Files made to cost much are read or refused within 1 s and 100 MB beyond twice their size.
 
     python tests/slow/fuzz/hostile.py FOUND --count 300 --seed 1
 
-Case i is of the kind i modulo the number of kinds (`--index I` runs one); its size is drawn, so that many cases of a
-kind are small and some are large. hostile_files.py makes them.
+Case i is of the kind i modulo the number of kinds (`--index I` runs one); its size is random: small in many cases and
+large in some. hostile_files.py makes the files.
 """
 
 import os
@@ -23,14 +23,14 @@ class Hostile(Cases):
         self.readers = {"load": lstm_cy.load, "describe": report.describe}
         for module in ("onnx", "onnx.numpy_helper", "safetensors.numpy"):
             __import__(module)
-        assert weights.onnx and weights.keras and weights.pytorch  # loaded before anything is measured
+        assert weights.onnx and weights.keras and weights.pytorch  # imported before the measurements
 
     def run(self, rng, index):
         kind = list(KINDS)[index % len(KINDS)]
         suffix, content = KINDS[kind](rng, rng.choice((10, 300, 10_000, 300_000)))
         self.path = self.folder / f"hostile{suffix}"
         self.path.unlink(missing_ok=True)
-        if isinstance(content, int):  # so many zeros, which take no place on the disk
+        if isinstance(content, int):  # a sparse file of so many zeros
             with open(self.path, "wb") as file:
                 file.truncate(content)
         else:

@@ -1,4 +1,4 @@
-"""What hostile.py loads: {kind: function of (rng, n) that gives (suffix, bytes)}; n is about how many of something."""
+"""The files of hostile.py: {kind: function of (rng, n) that returns (suffix, bytes)}; n is the size of the case."""
 
 import io
 import json
@@ -18,7 +18,7 @@ def kind(function):
 
 
 def header(model, metadata="{}"):
-    """The header of a file of this library; arguments are JSON texts."""
+    """Return the header of a file of this library; arguments are JSON texts."""
     return f'{{"format":"lstm_cy","version":1,"model":{model},"metadata":{metadata}}}'.encode()
 
 
@@ -29,7 +29,7 @@ def npz(content, **arrays):
 
 
 def lstm(**options):
-    """A file whose LSTM has odd options."""
+    """Return a file whose LSTM has invalid options."""
     config = {"type": "LSTM", "input_size": 1, "hidden_size": 1, **options}
     return npz(header(json.dumps(config)), weight_ih_l0=np.zeros((4, 1), "f4"), weight_hh_l0=np.zeros((4, 1), "f4"))
 

@@ -1,4 +1,4 @@
-"""Hostile .onnx files for hostile.py: bombs of constants, floods of empty fields, graphs inside graphs."""
+"""Hostile .onnx files for hostile.py: huge constants, many empty fields, nested graphs."""
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ def model(nodes=(), tensors=(), outputs=("y",), properties=()):
 
 
 def raw(graph, before=b""):
-    """A model of which the graph's bytes are given."""
+    """Return a model with the given bytes of its graph."""
     return ".onnx", before + b"\x08\x08\x3a" + varint(len(graph)) + graph + b"\x42\x02\x10\x11"
 
 
@@ -39,7 +39,7 @@ def node(kind, inputs, outputs, **options):
 
 
 def filled(size, name="a", value=1.0, dtype=1):
-    """A node that makes a large constant, and its shape."""
+    """Return a node that makes a large constant, and its shape."""
     return node("ConstantOfShape", f"{name}s", name, value=helper.make_tensor("v", dtype, [1], [value])), tensor(
         f"{name}s", size
     )
@@ -53,7 +53,7 @@ def onnx_empty_fields(rng, n):
 
 @kind
 def onnx_folds_one(rng, n):
-    """One operator makes much out of little, or takes long, or is asked again and again."""
+    """One operator has a large result, takes long, or occurs many times."""
     large, shape = filled([rng.choice((n, 40 * n, 12_000_000, 2**40))], dtype=rng.choice((1, 7, 10, 11)))
     kinds = ("ReduceMax", "ReduceProd", "Sum", "Identity", "Abs", "ArgMax", "Cast", "Softmax", "Erf", "Pow", "MatMul",
         "Concat", "Tile",

@@ -1,4 +1,4 @@
-"""Hostile .pt, .h5 and .keras files for hostile.py: floods of opcodes, groups inside groups, configurations."""
+"""Hostile .pt, .h5 and .keras files for hostile.py: many opcodes, nested groups, large configurations."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def pt_nested(rng, n):
 
 @kind
 def pt_shared(rng, n):
-    """Lists of two times the list before: 2**n leaves."""
+    """Each list holds the previous one twice: 2**n leaves."""
     n = min(n, 200)
     steps = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(n))
     return pt(b"\x80\x02]q\0" + steps + b".")
@@ -50,7 +50,7 @@ def pt_shared(rng, n):
 
 @kind
 def pt_keys(rng, n):
-    """A dict whose keys have one hash, or are unhashable, or very long."""
+    """A dict whose keys have the same hash, are unhashable, or very long."""
     n = min(n, 150_000)
     keys = rng.choice((
         [b"\x8a\x08" + struct.pack("<q", (i * (2**61 - 1)) % 2**62) for i in range(n)], [b"]"] * n, [b"N"] * n,
@@ -70,7 +70,7 @@ def pt_numbers(rng, n):
 
 @kind
 def pt_tensors(rng, n):
-    """Many views of one storage, with strides and sizes that ask for more than there is, or for the same again."""
+    """Many views of one storage, with strides and sizes beyond it, or with repeated elements."""
     n = min(n, 20_000)
     storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\x10tQ"
     size = b"(" + rng.choice((b"K\1" * 40, b"K\x10", b"J\xff\xff\xff\x7fK\1", b"M\xff\xff" * 2, b"K\0" * 3)) + b"t"
@@ -94,9 +94,9 @@ class Hdf5:
         self.content = bytearray(96)
 
     def put(self, data):
-        place = len(self.content)
+        address = len(self.content)
         self.content += data + b"\0" * (-len(data) % 8)
-        return place
+        return address
 
     def object(self, messages):
         body = b"".join(struct.pack("<HHB3x", kind, len(text), 0) + text for kind, text in messages)
@@ -108,14 +108,14 @@ class Hdf5:
         return self.object([(1, space), (3, number), (8, struct.pack("<BBQQ", 3, 1, 2**64 - 1, 4 * size))])
 
     def group(self, entries, names, size, fan=1000):
-        """A group of `entries`, (offset of its name, place), whose names are `size` bytes at `names`."""
+        """Add a group of `entries`, (offset of the name, address), whose names are `size` bytes at `names`."""
         heap = self.put(b"HEAP" + struct.pack("<4xQQQ", size, 2**64 - 1, names))
         nodes = []
         for at in range(0, max(len(entries), 1), fan):
             part = entries[at : at + fan]
-            rows = b"".join(struct.pack("<QQI4x16x", name, place, 0) for name, place in part)
+            rows = b"".join(struct.pack("<QQI4x16x", name, address, 0) for name, address in part)
             nodes.append(self.put(b"SNOD" + struct.pack("<BBH", 1, 0, len(part)) + rows))
-        links = struct.pack("<Q", 0) + b"".join(struct.pack("<QQ", place, 0) for place in nodes)
+        links = struct.pack("<Q", 0) + b"".join(struct.pack("<QQ", address, 0) for address in nodes)
         tree = self.put(b"TREE" + struct.pack("<BBHQQ", 0, 0, len(nodes) % 65536, 2**64 - 1, 2**64 - 1) + links)
         return self.object([(17, struct.pack("<QQ", tree, heap))])
 
@@ -128,7 +128,7 @@ class Hdf5:
 
 
 def as_file(rng, content):
-    """An .h5, or a .keras with it inside."""
+    """Return an .h5 file, or a .keras file that contains it."""
     if rng.random() < 0.5:
         return ".h5", content
     return ".keras", zipped(
@@ -148,7 +148,7 @@ def h5_nested(rng, n):
 
 @kind
 def h5_shared(rng, n):
-    """Each group holds the one before twice, or itself."""
+    """Each group holds the previous one twice."""
     file = Hdf5()
     names = file.put(b"a\0\0\0\0\0\0\0b\0\0\0\0\0\0\0")
     group = file.group([(0, file.dataset())], names, 16)
@@ -162,8 +162,10 @@ def h5_wide(rng, n):
     file, n = Hdf5(), min(n, 60_000)
     names = file.put(b"".join(b"%07d\0" % i for i in range(n)))
     one = file.dataset()
-    places = [one if rng.random() < 0.5 else file.dataset(rng.choice((0, 1, 2**40))) for _ in range(n)]
-    return as_file(rng, file.finished(file.group([(8 * i, place) for i, place in enumerate(places)], names, 8 * n)))
+    addresses = [one if rng.random() < 0.5 else file.dataset(rng.choice((0, 1, 2**40))) for _ in range(n)]
+    return as_file(
+        rng, file.finished(file.group([(8 * i, address) for i, address in enumerate(addresses)], names, 8 * n))
+    )
 
 
 @kind

@@ -1,11 +1,11 @@
-"""kill -9 in fit and in save at random times: the file is whole, old or new, and nothing is left behind.
+"""kill -9 in fit and in save at random times leaves a complete file, old or new, and no temporary files.
 
     python tests/slow/fuzz/kills.py FOUND --count 300
 
-A child writes again and again, to one path, files whose weights are all one number, the next number each time; or it
-trains with a checkpoint after each epoch. It is killed at a random moment. Then the file must load, hold what one
-save wrote, and after one more save there must be one file in the folder. A training goes on from what it finds, to
-the bits of one that was never killed.
+A child process repeatedly saves a model to one path, whose weights are all equal to the number of the save; or it
+trains with a checkpoint after each epoch. It is killed at a random moment. Then the file must load and contain one
+complete save, and after one more save the folder must contain one file. A resumed training must give the same bits as
+one that was not killed.
 """
 
 import os
@@ -64,17 +64,17 @@ class Kills(Cases):
         folder.mkdir()
         path = folder / f"model{self.label[4:].strip() or '.npz'}"
         try:
-            self.killed(TRAINER if self.label == "fit" else WRITER, path, rng.random() * 1.5)
-            result = self.trained(path) if self.label == "fit" else self.saved(path)
+            self.kill(TRAINER if self.label == "fit" else WRITER, path, rng.random() * 1.5)
+            result = self.check_resumed(path) if self.label == "fit" else self.check_saved(path)
             left = sorted(os.listdir(folder))
             if left != [path.name]:
-                raise Finding("left behind", f"{left} after one more save")
+                raise Finding("temporary files left", f"{left} after one more save")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return f"{self.label}: {result}"
 
     @staticmethod
-    def killed(program, path, seconds):
+    def kill(program, path, seconds):
         process = subprocess.Popen([sys.executable, "-c", program, path, HERE], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(seconds)
@@ -82,7 +82,7 @@ class Kills(Cases):
         process.wait()
         process.stdout.close()
 
-    def saved(self, path):
+    def check_saved(self, path):
         if not path.exists():
             lstm_cy.save(LSTM(20, 60), path)
             return "no file yet"
@@ -94,7 +94,7 @@ class Kills(Cases):
         lstm_cy.save(LSTM(20, 60), path)
         return "whole"
 
-    def trained(self, path):
+    def check_resumed(self, path):
         epochs = len(training.read_history(path).loss)
         if train(path, resume=True) != self.right:
             raise Finding("other weights", f"resumed after {epochs} epochs")

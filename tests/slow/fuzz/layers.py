@@ -1,10 +1,10 @@
-"""Random layers against lstm_cy.reference, and against themselves.
+"""Random layers, compared with lstm_cy.reference and with themselves.
 
     python tests/slow/fuzz/layers.py FOUND --count 10000
 
-Each case draws an LSTM with any options, sizes, weights and input. Its result must be that of the reference; with
-engine packed it must be the same to the bit whole, in chunks, step by step, each row alone, on more threads, and with
-NaN where nothing may be read; gradients must be the same to the bit on more threads.
+Each case makes an LSTM with random options, sizes, weights and input. Its result must equal the reference. With
+engine packed it must be bit-identical for the whole sequence, in chunks, step by step, for each row alone, on more
+threads, and with NaN in values that must not be read. Gradients must be bit-identical on more threads.
 """
 
 import sys
@@ -22,7 +22,7 @@ from common import TOLERANCE, bits, every_gradient, largest_error, reference_lst
 from lstm_cy import LSTM, config
 from lstm_cy.activations import DEFAULTS
 
-#: derivatives that grow without end make any rounding large: compared with themselves alone
+#: unbounded functions amplify rounding, so layers with them are only compared with themselves
 UNBOUNDED = {"affine", "relu", "leakyrelu", "elu", "softplus", "thresholdedrelu", "scaledtanh"}
 
 
@@ -63,7 +63,7 @@ class Layers(Cases):
 
 
 def draw(rng):
-    """Options of an LSTM."""
+    """Return random options of an LSTM."""
     sizes = (1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 70)
     options = {
         "input_size": rng.choice(sizes),
@@ -119,7 +119,7 @@ class Case:
         self.axis = 1 if lstm.batch_first else 0
 
     def steps(self, begin, end):
-        """x and the keywords from step `begin` to `end`."""
+        """Return x and the keywords from step `begin` to `end`."""
         cut = (slice(None),) * self.axis + (slice(begin, end),)
         keywords = {
             n: np.clip(k - begin, 0, end - begin) if n == "lengths" else k[cut] for n, k in self.keywords.items()
@@ -153,7 +153,7 @@ class Case:
         self.expect(f"in {len(parts)} chunks", [np.concatenate(parts, self.axis), *state], got)
 
     def check_unread(self, got):
-        """NaN past the lengths, or at masked steps, changes nothing."""
+        """Check that NaN after the lengths, or at masked steps, does not change the result."""
         x, steps_first = self.x.copy(), None
         view = x.swapaxes(0, 1) if self.axis else x
         if "lengths" in self.keywords:

@@ -1,4 +1,4 @@
-"""Damage to files: anywhere, or where a format keeps its lengths, names and offsets; checksums are right again."""
+"""Mutations of files: of any bytes, or of a format's lengths, names and offsets, with corrected checksums."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from mutations_anywhere import EDGES, anywhere
 from mutations_binary import hdf5, pickled, protobuf
 
 _AHEAD = "[" * 2000 + "]" * 2000
-#: what may stand anywhere in a JSON text
+#: values that may replace any part of a JSON text
 JSON = (None, True, False, 0, 1, -1, 2, 3, 0.5, -0.0, 1e308, float("nan"), float("inf"), 10**18, 2**31, 2**63, 10**30,
         10**400, "", "x", "é", "\ud800", "\0", "\x1b[2J", "a" * 300, "1", "LSTM", "Sequential", "float32", "float16",
         "f8",
@@ -28,19 +28,19 @@ NPY = ("{}", "{'descr': '<f4'}", "0", "(", "{'descr': '|O', 'fortran_order': Fal
 
 
 def damage(rng, data, name, others):
-    """`data` of the seed `name` after one to four mutations; `others` are what may be spliced in."""
+    """Return `data` of the seed `name` after one to four mutations; `others` gives files to splice in."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
-        aware = aware_of(data)
-        chosen = rng.choice(aware) if aware and rng.random() < 0.7 else anywhere
+        matching = mutations_of(data)
+        chosen = rng.choice(matching) if matching and rng.random() < 0.7 else anywhere
         try:
             data = chosen(rng, data, others)
         except Exception:
-            data = anywhere(rng, data, others)  # after earlier damage it is not what it looks like
+            data = anywhere(rng, data, others)  # earlier damage may have made the format invalid
     return data
 
 
-def aware_of(data):
-    """Mutations that know what `data` begins like."""
+def mutations_of(data):
+    """Return the mutations for the format that `data` begins with."""
     if data[:4] == b"PK\3\4":
         return (zipped,)
     if data[:4] == b"\x89HDF":
@@ -59,11 +59,11 @@ def aware_of(data):
 
 
 def zipped(rng, data, others):
-    """A member is damaged and gets its right checksum; or it is renamed, left out, there twice, packed, or moved."""
+    """Damage a member and correct its checksum; or rename, remove, duplicate, compress or move it."""
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         members = [(info.filename, file.read(info), info.compress_type) for info in file.infolist()[:200]]
-    at = rng.randrange(len(members))
-    name, content, packed = members[at]
+    index = rng.randrange(len(members))
+    name, content, packed = members[index]
     kind = rng.randrange(20)
     if kind < 14:
         content = damage(rng, content, name, others)
@@ -74,12 +74,12 @@ def zipped(rng, data, others):
     elif kind == 15:
         packed = rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
     elif kind == 16:
-        members.append(members[at])
+        members.append(members[index])
     elif kind == 17:
         members.insert(0, members.pop())
     elif kind == 18:
         content = members[rng.randrange(len(members))][1]
-    members[at : at + 1] = [] if kind == 19 else [(name, content, packed)]
+    members[index : index + 1] = [] if kind == 19 else [(name, content, packed)]
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as file:
         warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def zipped(rng, data, others):
 
 
 def npy(rng, data, others):
-    """The header of an array: its text, or a word of it; what it says of its length is right."""
+    """Change the text of an array's header, or a word of it, and correct its length."""
     start = 10 if data[6] == 1 else 12
     (length,) = struct.unpack_from("<H" if start == 10 else "<I", data, 8)
     text, rest = data[start : start + length].decode("latin-1").strip(), data[start + length :]
@@ -118,7 +118,7 @@ def npy(rng, data, others):
 
 
 def tensors(rng, data, others):
-    """A safetensors file: its JSON changes, and what it says of the length of that is right."""
+    """Change the JSON of a safetensors file and correct its length."""
     (length,) = struct.unpack_from("<Q", data)
     return framed(as_json(rng, data[8 : 8 + length], others), data[8 + length :])
 
@@ -128,7 +128,7 @@ def framed(text, rest):
 
 
 def as_json(rng, data, others):
-    """A value somewhere in a JSON text changes, goes, comes twice or moves; texts inside may be JSON again."""
+    """Change, remove, duplicate or move a value in a JSON text; strings in it may be JSON too."""
     tree = changed(rng, json.loads(data))
     text = json.dumps(tree)
     if rng.random() < 0.03:
@@ -137,38 +137,40 @@ def as_json(rng, data, others):
 
 
 def changed(rng, tree):
-    places = list(_places(tree))[:5000]
-    if not places:
+    locations = list(_locations(tree))[:5000]
+    if not locations:
         return rng.choice(JSON)
-    holder, key = rng.choice(places)
-    value, kind = holder[key], rng.randrange(12)
+    container, key = rng.choice(locations)
+    value, kind = container[key], rng.randrange(12)
     if isinstance(value, str) and value[:1] == "{" and kind < 10:
-        holder[key] = json.dumps(changed(rng, json.loads(value)))
+        container[key] = json.dumps(changed(rng, json.loads(value)))
     elif kind < 4:
-        holder[key] = rng.choice(JSON)
+        container[key] = rng.choice(JSON)
     elif kind == 4:
-        del holder[key]
+        del container[key]
     elif kind == 5 and isinstance(value, int | float):
-        holder[key] = rng.choice(
+        container[key] = rng.choice(
             (*EDGES, -value, value + 1, value - 1, value * 2, str(value), [value], value + 0.5, bool(value))
         )
     elif kind < 8:
-        other, where = rng.choice(places)
+        other, where = rng.choice(locations)
         if where in other if isinstance(other, dict) else where < len(other):
-            holder[key], other[where] = json.loads(json.dumps(other[where])), json.loads(json.dumps(value))
-    elif kind == 8 and isinstance(holder, dict):
-        holder[rng.choice((str(rng.choice(JSON))[:50], rng.choice(places)[1] if rng.random() < 0.5 else "x"))] = value
-    elif kind == 9 and isinstance(holder, list):
-        holder.extend([value] * rng.choice((1, 3, 100)))
+            container[key], other[where] = json.loads(json.dumps(other[where])), json.loads(json.dumps(value))
+    elif kind == 8 and isinstance(container, dict):
+        container[rng.choice((str(rng.choice(JSON))[:50], rng.choice(locations)[1] if rng.random() < 0.5 else "x"))] = (
+            value
+        )
+    elif kind == 9 and isinstance(container, list):
+        container.extend([value] * rng.choice((1, 3, 100)))
     elif kind == 10 and isinstance(value, list):
         value.append(rng.choice(JSON))
     else:
-        holder[key] = [value]
+        container[key] = [value]
     return tree
 
 
-def _places(tree):
-    """(holder, key) of each value below."""
+def _locations(tree):
+    """Yield (container, key) of each nested value."""
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
         yield tree, key
-        yield from _places(tree[key])
+        yield from _locations(tree[key])

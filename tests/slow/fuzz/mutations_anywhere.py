@@ -1,14 +1,14 @@
-"""Damage to bytes of which nothing is known. Choices come from a random.Random."""
+"""Mutations of bytes of any format, by a random.Random."""
 
 import struct
 
-#: numbers that are often one too many
+#: numbers at common limits
 EDGES = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1000, 32767, 65535, 65536, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
          2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)  # fmt: skip
 
 
 def anywhere(rng, data, others):
-    """Bytes changed without a thought of what they are."""
+    """Change bytes without regard to the format."""
     data = bytearray(data or b"\0")
     size = len(data)
     at = rng.randrange(size)
@@ -39,7 +39,7 @@ def anywhere(rng, data, others):
 
 
 def number(rng, data, at):
-    """An integer of 1 to 8 bytes becomes another: an edge, or near what it was."""
+    """Replace an integer of 1 to 8 bytes by a limit or by a number near it."""
     form = rng.choice("<>") + rng.choice("BHIQ"[: len(data).bit_length()])
     width = struct.calcsize(form)
     at = min(at, max(len(data) - width, 0))

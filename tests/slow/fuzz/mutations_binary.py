@@ -1,4 +1,4 @@
-"""Damage to what has structure in bytes: pickles, HDF5 files and protobuf messages. mutations.py calls it."""
+"""Mutations of binary formats for mutations.py: pickles, HDF5 files and protobuf messages."""
 
 import itertools
 import pickletools
@@ -9,9 +9,9 @@ from mutations_anywhere import EDGES, anywhere, number
 
 
 def pickled(rng, data, others):
-    """An opcode is left out, comes twice, changes places or its argument; or one that does something comes in."""
-    steps = [(code.name, place) for code, _, place in pickletools.genops(data)]
-    cuts = [place for _, place in steps] + [len(data)]
+    """Remove, repeat or swap opcodes, change an argument, or insert an opcode."""
+    steps = [(code.name, offset) for code, _, offset in pickletools.genops(data)]
+    cuts = [offset for _, offset in steps] + [len(data)]
     parts = [data[begin:end] for begin, end in itertools.pairwise(cuts)]
     at, to, kind = rng.randrange(len(parts)), rng.randrange(len(parts)), rng.randrange(7)
     if kind == 0:
@@ -49,7 +49,7 @@ OPCODES = (b"0", b"1", b"2", b"(", b")", b"]", b"}", b"a", b"b", b"e", b"s", b"t
 
 
 def hdf5(rng, data, others):
-    """A field of eight aligned bytes gets what another has, or an edge; or a message's type, size and flags change."""
+    """Replace eight aligned bytes by others or by a limit; or change a message's type, size and flags."""
     out, words = bytearray(data), len(data) // 8
     for _ in range(rng.choice((1, 1, 2, 3))):
         marks = [m.start() for m in re.finditer(rb"TREE|HEAP|SNOD|GCOL|OHDR|\{\"", data)] or [0]
@@ -68,7 +68,7 @@ def hdf5(rng, data, others):
             )
         elif kind == 3:
             number(rng, out, at)
-        else:  # in the text of the configuration, without changing its length
+        else:  # in the text of the configuration, with the same length
             words_in_text = list(re.finditer(rb'(?<=[:\[] )(\d+|true|false|null|"\w+")(?=[,}\]])', data))
             if words_in_text:
                 one = rng.choice(words_in_text)
@@ -83,36 +83,36 @@ def hdf5(rng, data, others):
 
 
 def protobuf(rng, data, others):
-    """A field somewhere goes, comes twice, changes its number or value; all lengths around it are right."""
+    """Remove or repeat a field, or change its number or value, and correct all enclosing lengths."""
     fields = parsed(data)
     if not fields:
         return anywhere(rng, data, others)
     every = list(_fields(fields))
-    holder, at = rng.choice(every)
+    container, at = rng.choice(every)
     other, to = rng.choice(every)
-    field, kind = holder[at], rng.randrange(12)
+    field, kind = container[at], rng.randrange(12)
     number_, wire, value = field
     if kind == 0:
-        del holder[at]
+        del container[at]
     elif kind == 1:
-        holder[at:at] = [field] * rng.choice((1, 2, 100))
+        container[at:at] = [field] * rng.choice((1, 2, 100))
     elif kind == 2:
-        holder[at] = (rng.randrange(1, 32), wire, value)
+        container[at] = (rng.randrange(1, 32), wire, value)
     elif kind == 3:
-        holder[at] = (number_, *other[to][1:])
+        container[at] = (number_, *other[to][1:])
     elif kind == 4:
-        holder.insert(at, other[to])
+        container.insert(at, other[to])
     elif wire == 0:
-        holder[at] = (number_, 0, rng.choice((*EDGES, value + 1, max(value - 1, 0), rng.randrange(20))) % (1 << 64))
+        container[at] = (number_, 0, rng.choice((*EDGES, value + 1, max(value - 1, 0), rng.randrange(20))) % (1 << 64))
     elif wire == 2 and isinstance(value, bytes):
         strings = [h[i][2] for h, i in every if isinstance(h[i][2], bytes)]
-        holder[at] = (
+        container[at] = (
             number_,
             2,
             rng.choice((anywhere(rng, value, others) if value else b"\0", rng.choice(strings), b"")),
         )
     else:
-        holder.append(field)
+        container.append(field)
     return packed(fields)
 
 
@@ -135,7 +135,7 @@ def packed(fields):
 
 
 def parsed(data, depth=0):
-    """[(number, wire type, value)], with lists where the bytes of a field are fields again; None if they are not."""
+    """Return [(number, wire type, value)], where the value of nested fields is such a list; None for other bytes."""
     at, fields = 0, []
 
     def number_at(at):

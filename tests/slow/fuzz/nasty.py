@@ -1,4 +1,4 @@
-"""Values that nobody should hand to a function, and such as are nearly right."""
+"""Wrong values for arguments, and values that are nearly right."""
 
 import decimal
 import fractions
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class OnPurpose(Exception):
-    """What the objects below raise: it may come through."""
+    """Raised by the objects below; it may reach the caller."""
 
 
 def _raises(*_, **__):
@@ -17,15 +17,15 @@ def _raises(*_, **__):
 
 
 class Hostile:
-    """Raises at whatever is tried with it."""
+    """Every operation raises."""
 
     __len__ = __iter__ = __getitem__ = __float__ = __int__ = __index__ = __bool__ = __array__ = __call__ = _raises
     __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __add__ = __radd__ = __fspath__ = __contains__ = keys = items = _raises
     __hash__ = object.__hash__
 
 
-class Liar:
-    """Has a length and no items, and another number each time."""
+class Inconsistent:
+    """Has a length without items, and another value at each call."""
 
     n = 0
 
@@ -56,32 +56,32 @@ class Array(np.ndarray):
 
 
 class WrongArray:
-    """Its array is none."""
+    """Its __array__ returns a list."""
 
     def __array__(self, dtype=None, copy=None):
         return [1, 2]
 
 
-def _knot():
-    knot = []
-    knot.append(knot)
-    return knot
+def _list_in_itself():
+    items = []
+    items.append(items)
+    return items
 
 
-def _deep():
-    deep = []
+def _deep_list():
+    items = []
     for _ in range(5000):
-        deep = [deep]
-    return deep
+        items = [items]
+    return items
 
 
-def _loop():
-    loop = {}
-    loop["a"] = loop
-    return loop
+def _dict_in_itself():
+    items = {}
+    items["a"] = items
+    return items
 
 
-#: any of these may stand anywhere; a callable of no arguments makes one anew
+#: values for any argument; a callable without arguments makes a new one
 POOL = (
     None, True, False, 0, 1, -1, 2, 3, 5, 64, 10**6, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**62, 2**63 - 1,
         2**63, 2**64,
@@ -92,7 +92,7 @@ POOL = (
     b"", b"x", bytearray(b"xyz"), (), (1,), (1, 2), (None, None), (1, 2, 3), ("a", 1.0), (("sigmoid", 1.0),) * 3,
     object(),
     Ellipsis, NotImplemented, int, float, np.ndarray, type, len, print, lambda: None, lambda *a, **k: None, Hostile(),
-        Liar(),
+        Inconsistent(),
     WrongArray(), OnPurpose(), Int(3), decimal.Decimal("0.5"), decimal.Decimal("nan"), fractions.Fraction(1, 2),
     np.float16(0.5), np.float32("nan"), np.float64(2), np.longdouble("1e4000"), np.int8(-1), np.uint64(2**64 - 1),
     np.bool_(True),
@@ -103,8 +103,8 @@ POOL = (
     np.random.RandomState(0), lambda: iter(()), lambda: (i for i in (1, 2)), lambda: [], lambda: [1, 2], lambda: [0.5,
     None],
     lambda: [[1, 2], [3]], lambda: [[]], lambda: {}, lambda: {"a": 1}, lambda: {1: 2}, lambda: {"weight": np.ones(1)},
-    _knot, _deep,
-    _loop, lambda: [object()], lambda: set(), lambda: io.BytesIO(b"x"), lambda: io.StringIO("x"),
+    _list_in_itself, _deep_list,
+    _dict_in_itself, lambda: [object()], lambda: set(), lambda: io.BytesIO(b"x"), lambda: io.StringIO("x"),
         lambda: functools.partial(len),
     lambda: np.zeros(0), lambda: np.zeros((0, 0, 0), "f4"), lambda: np.zeros(()), lambda: np.ones(3),
     lambda: np.ones((2, 2)),
@@ -117,14 +117,14 @@ POOL = (
 )  # fmt: skip
 
 
-def value(rng, given):
-    """One value for an argument that would have been `given`."""
+def value(rng, original):
+    """Return a random value for an argument whose correct value is `original`."""
     if rng.random() < 0.55:
-        near = nearly(rng, given)
-        if near is not None:
-            return near[0]
+        similar = nearly_right(rng, original)
+        if similar is not None:
+            return similar[0]
     chosen = rng.choice(POOL)
-    if getattr(chosen, "__name__", "") in ("<lambda>", "_knot", "_deep", "_loop"):
+    if getattr(chosen, "__name__", "") in ("<lambda>", "_list_in_itself", "_deep_list", "_dict_in_itself"):
         try:
             return chosen()
         except TypeError:
@@ -132,40 +132,50 @@ def value(rng, given):
     return chosen
 
 
-def nearly(rng, given):
-    """(value,), which is `given` but for one thing; None where nothing comes to mind."""
-    if isinstance(given, np.ndarray):
-        return (array(rng, given),)
-    if isinstance(given, bool):
-        return (rng.choice((not given, int(given), np.bool_(given), "True", None, 0.0)),)
-    if isinstance(given, int):
-        return (rng.choice((given + 1, given - 1, -given, float(given), str(given), np.int16(given % 32768),
-            np.array(given), given * 7,
-                            np.array([given]), [given], Int(given), given + 0.5, np.float32(given), bool(given))),
-                            )  # fmt: skip
-    if isinstance(given, float):
-        return (
-            rng.choice(
-                (-given, given * 2, int(given), str(given), np.float32(given), 1 / (given or 1), [given], -given - 1)
-            ),
-        )
-    if isinstance(given, str):
+def nearly_right(rng, original):
+    """Return (value,), which differs from `original` in one respect; None for other types."""
+    if isinstance(original, np.ndarray):
+        return (array(rng, original),)
+    if isinstance(original, bool):
+        return (rng.choice((not original, int(original), np.bool_(original), "True", None, 0.0)),)
+    if isinstance(original, int):
+        return (rng.choice((
+            original + 1, original - 1, -original, float(original), str(original), np.int16(original % 32768),
+            np.array(original), original * 7, np.array([original]), [original], Int(original), original + 0.5,
+            np.float32(original), bool(original),
+        )),)  # fmt: skip
+    if isinstance(original, float):
         return (
             rng.choice(
                 (
-                    given.upper(),
-                    given + "x",
-                    given[:-1],
-                    given.encode(),
-                    [given],
-                    given + "\0",
-                    np.str_(given),
-                    " " + given,
+                    -original,
+                    original * 2,
+                    int(original),
+                    str(original),
+                    np.float32(original),
+                    1 / (original or 1),
+                    [original],
+                    -original - 1,
                 )
             ),
         )
-    if isinstance(given, tuple | list) and given:
-        items, at = list(given), rng.randrange(len(given))
+    if isinstance(original, str):
+        return (
+            rng.choice(
+                (
+                    original.upper(),
+                    original + "x",
+                    original[:-1],
+                    original.encode(),
+                    [original],
+                    original + "\0",
+                    np.str_(original),
+                    " " + original,
+                )
+            ),
+        )
+    if isinstance(original, tuple | list) and original:
+        items, at = list(original), rng.randrange(len(original))
         kind = rng.randrange(6)
         if kind < 3:
             items[at] = value(rng, items[at])
@@ -174,8 +184,8 @@ def nearly(rng, given):
         elif kind == 4:
             items.insert(at, items[at])
         return (tuple(items) if rng.random() < 0.5 else items,)
-    if isinstance(given, dict) and given:
-        items, key = dict(given), rng.choice(list(given))
+    if isinstance(original, dict) and original:
+        items, key = dict(original), rng.choice(list(original))
         kind = rng.randrange(4)
         if kind < 2:
             items[key] = value(rng, items[key])
@@ -187,43 +197,45 @@ def nearly(rng, given):
     return None
 
 
-def array(rng, given):
-    """An array like `given` in another dtype, order, shape, class or with other numbers in it."""
+def array(rng, original):
+    """Return an array like `original` with another dtype, order, shape or class, or with other values."""
     kind = rng.randrange(14)
     with np.errstate(all="ignore"):
         if kind == 0:
-            return given.astype(
+            return original.astype(
                 rng.choice(
                     ("f2", "f4", "f8", ">f4", ">f8", "g", "c8", "O", "i1", "u1", "i8", ">i4", "u8", "?", "U", "S")
                 )
             )
         if kind == 1:
-            return np.asfortranarray(given)
+            return np.asfortranarray(original)
         if kind == 2:
-            return np.repeat(given, 2, axis=-1)[..., ::2] if given.ndim else given
+            return np.repeat(original, 2, axis=-1)[..., ::2] if original.ndim else original
         if kind == 3:
-            return given[::-1] if given.ndim else given
+            return original[::-1] if original.ndim else original
         if kind == 4:
-            return given[..., np.newaxis]
+            return original[..., np.newaxis]
         if kind == 5:
-            return given[0] if given.ndim and len(given) else given
+            return original[0] if original.ndim and len(original) else original
         if kind == 6:
-            return np.concatenate([given, given], axis=rng.randrange(given.ndim)) if given.ndim else given
+            return (
+                np.concatenate([original, original], axis=rng.randrange(original.ndim)) if original.ndim else original
+            )
         if kind == 7:
-            return given[:0] if given.ndim else given
+            return original[:0] if original.ndim else original
         if kind == 8:
-            return np.ma.masked_array(given, rng.random() < 0.5)
+            return np.ma.masked_array(original, rng.random() < 0.5)
         if kind == 9:
-            return given.view(Array)
+            return original.view(Array)
         if kind == 10:
-            return given.tolist()
+            return original.tolist()
         if kind == 11:
-            packed = np.zeros(given.size, np.dtype([("pad", "u1"), ("a", given.dtype)]))["a"].reshape(
-                given.shape
+            packed = np.zeros(original.size, np.dtype([("pad", "u1"), ("a", original.dtype)]))["a"].reshape(
+                original.shape
             )  # not aligned
-            packed[...] = given
+            packed[...] = original
             return packed
-        changed = given.copy()
+        changed = original.copy()
         if changed.size:
             edges = (
                 (np.nan, np.inf, -np.inf, 1e38, -1e30, 1e-42)

@@ -1,4 +1,4 @@
-"""Small model files of every format, written by this library and by those it reads from: what files.py damages."""
+"""Small model files of every format, written by this library and by others, as seeds of files.py."""
 
 import os
 import re
@@ -27,7 +27,7 @@ DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def checkpoint_of(path, resume=False):
-    """What writes a checkpoint to `path`, or goes on from it: (model, history)."""
+    """Train with a checkpoint at `path`, or resume from it; return (model, history)."""
     model = Sequential(LSTM(2, 3, seed=1), Dropout(0.5), Linear(3, 1, seed=2))
     x = np.arange(24, dtype="f4").reshape(3, 4, 2) / 24
     y = x.sum(2, keepdims=True)
@@ -85,7 +85,7 @@ def kerass(folder):
     import keras
 
     keras.utils.set_random_seed(0)
-    keras.utils.clear_session()  # layers are named by how many there were
+    keras.utils.clear_session()  # names of layers contain a global counter
     layers = keras.layers
     models = {
         "plain": [keras.Input((None, 2)), layers.LSTM(3), layers.Dense(2, activation="softmax")],
@@ -106,7 +106,7 @@ def kerass(folder):
 
 
 def undated(path):
-    """Write a .keras file once more without the time it was made at: seeds are the same each time."""
+    """Rewrite a .keras file without its creation time, so that seeds are reproducible."""
     with zipfile.ZipFile(path) as file:
         content = {name: file.read(name) for name in file.namelist()}
     content["metadata.json"] = re.sub(rb'"date_saved": "[^"]*"', b'"date_saved": ""', content["metadata.json"])
@@ -160,7 +160,7 @@ def onnxs(folder):
 
 
 def make(folder):
-    """All seeds, {name: bytes}; written once into `folder`."""
+    """Return all seeds, {name: bytes}; they are written once to `folder`."""
     folder = Path(folder)
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)

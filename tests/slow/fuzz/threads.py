@@ -1,9 +1,9 @@
-"""Threads that fork, load, save, step, train and call at once: every result right, no deadlock, every child ends.
+"""Threads fork, load, save, step, train and call at the same time: results are right, no deadlock, children end.
 
     python tests/slow/fuzz/threads.py FOUND --count 200
     LSTM_CY_ENGINE=blas python tests/slow/fuzz/threads.py FOUND2 --count 200
 
-Each case lets four threads do twelve things each, drawn, on layers that they share.
+In each case four threads run twelve random actions each on shared layers.
 """
 
 import os
@@ -11,7 +11,7 @@ import threading
 import time
 
 import numpy as np
-from runner import Cases, Finding, folder_of_worker, main, place_of
+from runner import Cases, Finding, folder_of_worker, main, origin_of
 
 import lstm_cy
 from lstm_cy import LSTM, Adam, Linear, Sequential, StreamPool, mse
@@ -56,7 +56,7 @@ class Threads(Cases):
             except Finding as finding:
                 self.faults.append(finding.args)
             except BaseException as error:
-                self.faults.append((f"{action}: {type(error).__name__} @ {place_of(error)}", str(error)))
+                self.faults.append((f"{action}: {type(error).__name__} @ {origin_of(error)}", str(error)))
 
     def same(self, got, right, what):
         if got.tobytes() != right.tobytes() if self.packed else np.abs(got - right).max(initial=0) > 1e-5:
@@ -70,7 +70,7 @@ class Threads(Cases):
         self.same(self.gradients(1 + number % 2), self.gradient, "gradient")
 
     def fork(self, number, pool):
-        """A child that calls on two threads of its own, and ends; it has a minute."""
+        """Fork a child that makes a call on two threads and must end within a minute."""
         child = os.fork()
         if not child:
             try:
@@ -95,7 +95,7 @@ class Threads(Cases):
         self.same(lstm_cy.load(path)(X)[0], self.right[id(self.lstm)], "loaded model")
 
     def one_file(self, number, pool):
-        """All write to one path: what is read is whole."""
+        """All threads write to one path: files that are read are complete."""
         lstm_cy.save(self.lstm, "shared.npz")
         self.same(lstm_cy.load("shared.npz")(X)[0], self.right[id(self.lstm)], "loaded model")
 
