@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 
-from ._kernels.memory import kept_now
+from ._kernels.memory import cached_bytes
 from .checks import one_of, positive_int, shown
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _configuration() -> dict[str, Any]:
         "available": ", ".join(available_instruction_sets()),
         "engine": engine(),
         "threads": get_num_threads(),
-        "working memory": f"{kept_now() / 1e6:.1f} MB kept for the next call",
+        "working memory": f"{cached_bytes() / 1e6:.1f} MB kept for the next call",
         "bounds checks": _kernel_module("cpu").bounds_checks(),
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),

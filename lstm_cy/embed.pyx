@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 
-from ._kernels.flags cimport add, give_back, take
+from ._kernels.flags cimport add_fetch, try_lock, unlock
 from ._kernels.stages cimport (
     RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
     reset_rows, set_state, token_fits, uses_blas,
@@ -67,7 +67,7 @@ cdef int lstm_cy_model_close(lstm_cy_model* model) noexcept nogil:
 
 cdef void drop(Model* model) noexcept nogil:
     """One holder fewer. Where Python has ended, its objects are gone with it."""
-    if add(&model.holders, -1) == 0:
+    if add_fetch(&model.holders, -1) == 0:
         if Py_IsInitialized():
             let_go(model.chain)
         free(model)
@@ -153,20 +153,20 @@ cdef int lstm_cy_stream_create(lstm_cy_model* model, Py_ssize_t rows, lstm_cy_st
     if made == NULL:
         return LSTM_CY_MEMORY
     made.owner = model
-    add(&(<Model*>model).holders, 1)
+    add_fetch(&(<Model*>model).holders, 1)
     stream[0] = <lstm_cy_stream*>made
     return LSTM_CY_OK
 
 
 cdef int lstm_cy_stream_clone(lstm_cy_stream* stream, lstm_cy_stream** clone) noexcept nogil:
     cdef Stream* source = <Stream*>stream
-    cdef int error = enter(source) if clone != NULL else LSTM_CY_NULL
+    cdef int error = acquire(source) if clone != NULL else LSTM_CY_NULL
     if error:
         return error
     error = lstm_cy_stream_create(<lstm_cy_model*>source.owner, source.rows, clone)
     if error == LSTM_CY_OK:
         copy_states(source, <Stream*>clone[0])
-    give_back(&source.busy)
+    unlock(&source.busy)
     return error
 
 
@@ -182,7 +182,7 @@ cdef void copy_states(const Stream* source, Stream* target) noexcept nogil:
 
 cdef int lstm_cy_stream_free(lstm_cy_stream* stream) noexcept nogil:
     cdef Stream* freed = <Stream*>stream
-    cdef int error = enter(freed)
+    cdef int error = acquire(freed)
     cdef Model* owner
     if error == LSTM_CY_OK:
         owner = <Model*>freed.owner
@@ -196,10 +196,10 @@ cdef Py_ssize_t lstm_cy_stream_rows(const lstm_cy_stream* stream) noexcept nogil
 
 
 cdef int lstm_cy_stream_reset(lstm_cy_stream* stream) noexcept nogil:
-    cdef int error = enter(<Stream*>stream)
+    cdef int error = acquire(<Stream*>stream)
     if error == LSTM_CY_OK:
         reset_rows(<Stream*>stream)
-        give_back(&(<Stream*>stream).busy)
+        unlock(&(<Stream*>stream).busy)
     return error
 
 
@@ -207,38 +207,38 @@ cdef int lstm_cy_stream_reset_row(lstm_cy_stream* stream, Py_ssize_t row) noexce
     cdef int error
     if stream != NULL and not 0 <= row < (<Stream*>stream).rows:
         return LSTM_CY_SIZE
-    error = enter(<Stream*>stream)
+    error = acquire(<Stream*>stream)
     if error == LSTM_CY_OK:
         reset_row(<Stream*>stream, row)
-        give_back(&(<Stream*>stream).busy)
+        unlock(&(<Stream*>stream).busy)
     return error
 
 
-cdef inline int enter(Stream* stream) noexcept nogil:
+cdef inline int acquire(Stream* stream) noexcept nogil:
     """Take a stream; whoever gets LSTM_CY_OK gives it back."""
     if stream == NULL:
         return LSTM_CY_NULL
-    return LSTM_CY_OK if take(&stream.busy) else LSTM_CY_BUSY
+    return LSTM_CY_OK if try_lock(&stream.busy) else LSTM_CY_BUSY
 
 
-cdef int enter_state(Stream* stream, Py_ssize_t lstm, const void* h, const void* c, Py_ssize_t itemsize,
-                     const Stage** stage) noexcept nogil:
-    """`enter`, for the state of an LSTM, whose stage is found, in numbers of `itemsize` bytes."""
+cdef int acquire_state(Stream* stream, Py_ssize_t lstm, const void* h, const void* c, Py_ssize_t itemsize,
+                       const Stage** stage) noexcept nogil:
+    """`acquire`, for the state of an LSTM, whose stage is found, in numbers of `itemsize` bytes."""
     if stream == NULL or h == NULL or c == NULL:
         return LSTM_CY_NULL
     if itemsize != stream.plan.itemsize:
         return LSTM_CY_DTYPE
     stage[0] = lstm_stage(stream.plan, stream.stages, lstm)
-    return LSTM_CY_SIZE if stage[0] == NULL else enter(stream)
+    return LSTM_CY_SIZE if stage[0] == NULL else acquire(stream)
 
 
 cdef int told_state(lstm_cy_stream* handle, Py_ssize_t lstm, void* h, void* c, Py_ssize_t itemsize) noexcept nogil:
     cdef Stream* stream = <Stream*>handle
     cdef const Stage* stage
-    cdef int error = enter_state(stream, lstm, h, c, itemsize, &stage)
+    cdef int error = acquire_state(stream, lstm, h, c, itemsize, &stage)
     if error == LSTM_CY_OK:
         get_state(stream, stage, h, c)
-        give_back(&stream.busy)
+        unlock(&stream.busy)
     return error
 
 
@@ -246,10 +246,10 @@ cdef int taken_state(lstm_cy_stream* handle, Py_ssize_t lstm, const void* h, con
                      Py_ssize_t itemsize) noexcept nogil:
     cdef Stream* stream = <Stream*>handle
     cdef const Stage* stage
-    cdef int error = enter_state(stream, lstm, h, c, itemsize, &stage)
+    cdef int error = acquire_state(stream, lstm, h, c, itemsize, &stage)
     if error == LSTM_CY_OK:
         set_state(stream, stage, h, c)
-        give_back(&stream.busy)
+        unlock(&stream.busy)
     return error
 
 
@@ -288,11 +288,11 @@ cdef int go(lstm_cy_stream* handle, Py_ssize_t T, const void* x, bint tokens, vo
         return LSTM_CY_SIZE
     if tokens and not all_fit(stream.plan, T * stream.rows, <const Py_ssize_t*>x):
         return LSTM_CY_TOKEN
-    error = enter(stream)
+    error = acquire(stream)
     if error == LSTM_CY_OK:
         if not advance(stream, T, x, y):
             error = LSTM_CY_TOKEN
-        give_back(&stream.busy)
+        unlock(&stream.busy)
     return error
 
 

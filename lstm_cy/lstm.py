@@ -11,7 +11,7 @@ from . import activations as activation_functions
 from . import config
 from ._kernels import backward as backward_driver
 from ._kernels import forward as forward_driver
-from ._kernels.memory import Borrowed
+from ._kernels.memory import Buffer
 from ._kernels.network import Network
 from .checks import (
     check_lengths,
@@ -766,7 +766,7 @@ class LSTM(Layer):
         widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, output, H if traced else None)
         line = 64 // self.dtype.itemsize  # each array starts a cache line
         ends = list(accumulate(-(-rows * (width or 0) // line) * line for width in widths))
-        memory = np.frombuffer(memoryview(Borrowed(ends[-1] * self.dtype.itemsize)), self.dtype)
+        memory = np.frombuffer(memoryview(Buffer(ends[-1] * self.dtype.itemsize)), self.dtype)
         return tuple(
             None if width is None else memory[start : start + rows * width].reshape(rows, width)
             for width, start in zip(widths, [0, *ends], strict=False)

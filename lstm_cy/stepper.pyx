@@ -12,7 +12,7 @@ cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_AsSsize_t, PyLong_Check
 
-from ._kernels.flags cimport give_back, take
+from ._kernels.flags cimport try_lock, unlock
 from ._kernels.stages cimport (
     LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
     set_state, token_fits,
@@ -162,7 +162,7 @@ cdef class Stepper:
                     and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>target)):
                 refuse_out(out, self.dtype, (self.batch_size, self.outputs)[2 - axes:], "that of the result")
         result = cnp.PyArray_DATA(<cnp.ndarray>target)
-        self.enter()
+        self.acquire()
         try:
             if self.long:
                 with nogil:
@@ -172,7 +172,7 @@ cdef class Stepper:
             if not right:
                 self.refuse_tokens()
         finally:
-            give_back(&self.stream.busy)
+            unlock(&self.stream.busy)
         return out
 
     @property
@@ -183,12 +183,12 @@ cdef class Stepper:
         """
         cdef Py_ssize_t number
         states = [tuple(np.empty(shape, self.dtype) for shape in shapes) for shapes in self.state_shapes()]
-        self.enter()
+        self.acquire()
         try:
             for number, (h, c) in enumerate(states):
                 get_state(self.stream, self.lstm(number), cnp.PyArray_DATA(h), cnp.PyArray_DATA(c))
         finally:
-            give_back(&self.stream.busy)
+            unlock(&self.stream.busy)
         return states if isinstance(self.layer, Sequential) else states[0]
 
     @state.setter
@@ -202,12 +202,12 @@ cdef class Stepper:
         else:
             raise ValueError(f"state: expected a list of {len(shapes)}, one for each LSTM, got {state!r:.80}")
         states = [self.checked(pair, shape) for pair, shape in zip(states, shapes)]
-        self.enter()
+        self.acquire()
         try:
             for number, (h, c) in enumerate(states):
                 set_state(self.stream, self.lstm(number), cnp.PyArray_DATA(h), cnp.PyArray_DATA(c))
         finally:
-            give_back(&self.stream.busy)
+            unlock(&self.stream.busy)
 
     def reset(self, rows=None):
         """Set the state to zero.
@@ -224,7 +224,7 @@ cdef class Stepper:
         """
         cdef Py_ssize_t row
         chosen = None if rows is None else self.chosen(rows)
-        self.enter()
+        self.acquire()
         try:
             if chosen is None:
                 reset_rows(self.stream)
@@ -232,7 +232,7 @@ cdef class Stepper:
                 for row in chosen:
                     reset_row(self.stream, row)
         finally:
-            give_back(&self.stream.busy)
+            unlock(&self.stream.busy)
 
     def copy(self):
         """Another Stepper with the same weights, which they share, and a copy of the state."""
@@ -258,8 +258,8 @@ cdef class Stepper:
                 ("dtype", self.dtype)]
         return html_table("Stepper", rows)
 
-    cdef inline int enter(self) except -1:
-        if not take(&self.stream.busy):
+    cdef inline int acquire(self) except -1:
+        if not try_lock(&self.stream.busy):
             raise RuntimeError("Stepper: another thread is using it; give each its own, from copy() or stepper()")
         return 0
 

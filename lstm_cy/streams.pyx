@@ -12,9 +12,9 @@ cimport numpy as cnp
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from libc.string cimport memcpy
 
-from ._kernels.flags cimport give_back, take
+from ._kernels.flags cimport try_lock, unlock
 from ._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
-from ._kernels.pool cimport close_job, note_call, open_job, take as take_next, worker_is_near
+from ._kernels.pool cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from ._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
@@ -179,7 +179,7 @@ cdef class StreamPool:
         cdef Py_ssize_t place
         if state is not None:
             state = self.checked(state)
-        self.enter()
+        self.acquire()
         try:
             if self.vacant == 0:
                 if self.used == self.books.shape[1]:
@@ -195,7 +195,7 @@ cdef class StreamPool:
             self.write(place, state)
             return self.given[place]
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     def leave(self, id):
         """End a stream.
@@ -211,7 +211,7 @@ cdef class StreamPool:
             There is no such stream.
         """
         cdef Py_ssize_t place
-        self.enter()
+        self.acquire()
         try:
             place = self.place_of(id)
             self.count -= 1
@@ -222,7 +222,7 @@ cdef class StreamPool:
             self.free[self.vacant] = place
             self.vacant += 1
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     def step(self, ids, x, out=None, *, threads=None):
         """Go one step on with some of the streams; the others stay as they are.
@@ -270,7 +270,7 @@ cdef class StreamPool:
                 refuse_out(out, self.dtype, (rows, self.chain.plan.outputs), "(n, P)")
         if not self.takes_tokens and overlap(x, target):  # what one block writes another would read
             x = x.copy()
-        self.enter()
+        self.acquire()
         try:
             self.find(ids)
             if self.takes_tokens:
@@ -286,7 +286,7 @@ cdef class StreamPool:
             else:
                 run(&job)
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
         return out
 
     def state(self, id):
@@ -307,11 +307,11 @@ cdef class StreamPool:
         KeyError
             There is no such stream.
         """
-        self.enter()
+        self.acquire()
         try:
             states = [(h.copy(), c.copy()) for h, c in self.views(self.place_of(id))]
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
         return states if isinstance(self.model, Sequential) else states[0]
 
     def set_state(self, id, state):
@@ -332,11 +332,11 @@ cdef class StreamPool:
             The state is not what is expected; the stream keeps its own.
         """
         state = self.checked(state)
-        self.enter()
+        self.acquire()
         try:
             self.write(self.place_of(id), state)
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     def reset(self, ids=None):
         """Set states to zero.
@@ -354,36 +354,36 @@ cdef class StreamPool:
         if ids is not None:
             ids = int_array("ids", ids)
             ids = plain_vector("ids", ids.reshape(1) if ids.ndim == 0 else ids)
-        self.enter()
+        self.acquire()
         try:
             if ids is None:
                 self.records[:] = 0
             else:
                 self.records[[self.place_of(id) for id in ids]] = 0
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     @property
     def ids(self):
         """The ids of all streams, an array of intp."""
-        self.enter()
+        self.acquire()
         try:
             given = self.books[0, :self.used]
             return given[given >= 0]
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     def __len__(self):
         return self.count
 
     def __contains__(self, id):
-        self.enter()
+        self.acquire()
         try:
             self.place_of(id)
         except KeyError:
             return False
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
         return True
 
     def copy(self):
@@ -414,12 +414,12 @@ cdef class StreamPool:
 
     cdef tuple content(self):
         """(records, ids, free places): copies of all that a pool has besides its weights."""
-        self.enter()
+        self.acquire()
         try:
             return (self.records[:self.used].copy(), self.books[0, :self.used].copy(),
                     self.books[2, :self.vacant].copy())
         finally:
-            give_back(&self.busy)
+            unlock(&self.busy)
 
     cdef int take_over(self, tuple content) except -1:
         """Take what `content` gives; a new pool has no streams yet."""
@@ -437,8 +437,8 @@ cdef class StreamPool:
         self.used, self.vacant, self.count = used, vacant, np.count_nonzero(given >= 0)
         return 0
 
-    cdef inline int enter(self) except -1:
-        if not take(&self.busy):
+    cdef inline int acquire(self) except -1:
+        if not try_lock(&self.busy):
             raise RuntimeError("StreamPool: another thread is using it")
         return 0
 
@@ -504,7 +504,7 @@ cdef class StreamPool:
         cdef double work = rows * self.multiply_adds
         cdef Py_ssize_t blocks = parts(rows, self.most)
         job.rows, job.allowed, job.threads = rows, allowed, 1
-        if allowed > 1 and work > (WORTH_SHARING if worker_is_near() else WORTH_WAKING):
+        if allowed > 1 and work > (WORTH_SHARING if worker_is_ready() else WORTH_WAKING):
             job.threads = min(allowed, max(rows // LEAST_ROWS, 1))
             blocks = parts(blocks, job.threads) * job.threads
         job.block = parts(rows, max(blocks, 1))
@@ -606,15 +606,15 @@ cdef void run(Job* job) noexcept nogil:
 cdef void take_blocks(void* argument) noexcept nogil:
     """What each thread does: one block after the other, until none is left."""
     cdef Job* job = <Job*>argument
-    cdef Stream* stream = job.streams[take_next(&job.seats)]
-    cdef Py_ssize_t block = take_next(&job.next), first
+    cdef Stream* stream = job.streams[fetch_add(&job.seats, 1)]
+    cdef Py_ssize_t block = fetch_add(&job.next, 1), first
     while block < job.blocks:
         first = block * job.block
         resize(stream, min(job.block, job.rows - first))
         carry(stream, job, first, False)
         advance(stream, 1, job.x + first * job.x_row, job.y + first * job.y_row)
         carry(stream, job, first, True)
-        block = take_next(&job.next)
+        block = fetch_add(&job.next, 1)
 
 
 cdef void resize(Stream* stream, Py_ssize_t rows) noexcept nogil:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from lstm_cy import LSTM
-from lstm_cy._kernels.memory import Borrowed, kept_now
+from lstm_cy._kernels.memory import Buffer, cached_bytes
 
 MOST_KEPT = 64 * 2**20
 
 
 def test_pieces_are_lines_of_their_own():
-    pieces = [np.frombuffer(Borrowed(size), np.uint8) for size in (0, 1, 63, 64, 65, 4096, 40_000, 40_000, 1_000_003)]
+    pieces = [np.frombuffer(Buffer(size), np.uint8) for size in (0, 1, 63, 64, 65, 4096, 40_000, 40_000, 1_000_003)]
     for number, piece in enumerate(pieces):
         assert piece.flags.writeable
         assert piece.size == 0 or piece.ctypes.data % 64 == 0
@@ -24,38 +24,38 @@ def test_pieces_are_lines_of_their_own():
 @pytest.fixture
 def nothing_kept():
     """A piece as large as all that may be kept drives out the others, and is lent itself."""
-    Borrowed(MOST_KEPT)
-    everything = Borrowed(MOST_KEPT)
-    assert kept_now() == 0
+    Buffer(MOST_KEPT)
+    everything = Buffer(MOST_KEPT)
+    assert cached_bytes() == 0
     yield
     del everything
 
 
 def test_what_was_given_back_is_used_again(nothing_kept):
-    piece = np.frombuffer(Borrowed(31_000_000), np.uint8)
+    piece = np.frombuffer(Buffer(31_000_000), np.uint8)
     address = piece.ctypes.data
     view = piece[10:20]
     del piece
-    other = np.frombuffer(Borrowed(31_000_000), np.uint8)  # a view still refers to the first one
+    other = np.frombuffer(Buffer(31_000_000), np.uint8)  # a view still refers to the first one
     assert other.ctypes.data != address
     del view
-    assert kept_now() == 31_000_000
-    again = np.frombuffer(Borrowed(30_900_000), np.uint8)
+    assert cached_bytes() == 31_000_000
+    again = np.frombuffer(Buffer(30_900_000), np.uint8)
     assert again.ctypes.data == address
-    assert kept_now() == 0
-    assert np.frombuffer(Borrowed(15_000_000), np.uint8).ctypes.data != address  # lent to nobody who needs but half
+    assert cached_bytes() == 0
+    assert np.frombuffer(Buffer(15_000_000), np.uint8).ctypes.data != address  # lent to nobody who needs but half
 
 
 def test_no_more_is_kept_than_was_promised():
     for size in (10_000, 40_000, 3_000_000, 20_000_000, 50_000_000, 70_000_000):
         for number in (1, 3, 70):
-            pieces = [Borrowed(size) for _ in range(number)]
+            pieces = [Buffer(size) for _ in range(number)]
             del pieces
-            assert kept_now() <= MOST_KEPT
-    huge = Borrowed(2 * MOST_KEPT)
-    before = kept_now()
+            assert cached_bytes() <= MOST_KEPT
+    huge = Buffer(2 * MOST_KEPT)
+    before = cached_bytes()
     del huge
-    assert kept_now() == before
+    assert cached_bytes() == before
 
 
 def test_threads_never_share_a_piece():
@@ -63,7 +63,7 @@ def test_threads_never_share_a_piece():
 
     def work(number):
         for turn in range(300):
-            piece = np.frombuffer(Borrowed(40_000 + 1000 * (turn % 7)), np.uint16)
+            piece = np.frombuffer(Buffer(40_000 + 1000 * (turn % 7)), np.uint16)
             piece[:] = number
             if (piece != number).any():
                 wrong.append((number, turn))

@@ -26,7 +26,7 @@ from common import (
 
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool, config
 from lstm_cy._kernels.affine import Affine
-from lstm_cy._kernels.memory import Borrowed
+from lstm_cy._kernels.memory import Buffer
 from lstm_cy._kernels.network import Network
 from lstm_cy._kernels.stages import Chain
 from lstm_cy.stepper import Stepper
@@ -673,7 +673,7 @@ def test_neither_is_made_twice():
     assert bits(stepper.step([[1, 2]])) == bits(pool.step([pool.join()], [[1, 2]]))
 
 
-@pytest.mark.parametrize("kind", (Stepper, StreamPool, Network, Affine, Chain, Borrowed))
+@pytest.mark.parametrize("kind", (Stepper, StreamPool, Network, Affine, Chain, Buffer))
 def test_nothing_is_half_made(kind):
     for make in (kind, lambda: kind.__new__(kind)):
         with pytest.raises(TypeError, match="takes (exactly|at least) [0-9]+ positional argument"):
@@ -711,9 +711,9 @@ def test_kernels_check_what_would_end_the_process():
     with pytest.raises(ValueError, match="Chain: expected at least one part"):
         Chain(kernels, 4, [])
     with pytest.raises(ValueError, match="bytes: expected at least 0, got -1"):
-        Borrowed(-1)
+        Buffer(-1)
     with pytest.raises(MemoryError):
-        Borrowed(sys.maxsize)
+        Buffer(sys.maxsize)
 
 
 def test_a_notebook_shows_a_table():

@@ -3,10 +3,10 @@
 cimport cython
 from libc.string cimport memset
 
-from .memory cimport borrow, give_back
+from .memory cimport acquire, release
 from .network cimport (
     DONE, NO_MEMORY, Engine, Packer, Status, Sum, Weight, add_columns, add_outer, address, address_or_null, affine,
-    after, check, close_sums, expect_elements, give_rests, multiply_back, outer_space, sum_of,
+    check, close_sums, expect_elements, give_rests, multiply_back, outer_space, poll_interrupt, sum_of,
 )
 from .table cimport LONG_SUM, real
 
@@ -55,7 +55,7 @@ cdef class Affine(Packer):
                 some = min(most, rows - done)
                 apply(&self.map, some, source + done * inputs * itemsize, target + done * outputs * itemsize)
                 done += some
-                status = after(some * inputs * outputs, &work, &stop, True)
+                status = poll_interrupt(some * inputs * outputs, &work, &stop, True)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
 
@@ -110,12 +110,12 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
     cdef Py_ssize_t inputs = weight.inputs, outputs = weight.outputs, work = 0, stop = 0, some
     cdef Py_ssize_t most = min(max(BACKWARD_BYTES // (outputs * <Py_ssize_t>sizeof(real)), 128), rows)
     cdef Py_ssize_t size = outer_space[real](engine, most, outputs, inputs, rows > LONG_SUM, NULL)
-    cdef real* space = <real*>borrow(size * sizeof(real))
+    cdef real* space = <real*>acquire(size * sizeof(real))
     cdef Status status = DONE
     if space == NULL:
         return NO_MEMORY
     if not give_rests[real](sums, 2, rows, NULL):
-        give_back(space)
+        release(space)
         return NO_MEMORY
     while rows > 0 and status == DONE:
         some = min(most, rows)
@@ -128,7 +128,7 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
         dy += some * outputs
         dx += some * inputs
         rows -= some
-        status = after(2 * some * inputs * outputs, &work, &stop, True)
+        status = poll_interrupt(2 * some * inputs * outputs, &work, &stop, True)
     close_sums[real](sums, 2, NULL)
-    give_back(space)
+    release(space)
     return status

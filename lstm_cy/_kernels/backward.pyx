@@ -11,14 +11,14 @@ other; then the products are cut by rows of their results. None of this changes 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from .memory cimport borrow, give_back
+from .memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    Sum, add_columns, add_outer, address, addresses, after, batch_of, check, close_sums, give_rests, into_slots,
-    multiply_back, out_of_slots, outer_space, part_of, place, resets_at, rows_fitting, rows_of, running, saved_from,
-    saved_of, steps, sum_of,
+    Sum, add_columns, add_outer, address, addresses, batch_of, check, close_sums, give_rests, into_slots,
+    multiply_back, out_of_slots, outer_space, part_of, place, poll_interrupt, resets_at, rows_fitting, rows_of, running,
+    saved_from, saved_of, steps, sum_of,
 )
-from .pool cimport close_job, note_call, open_job, take, worker_is_near
+from .pool cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
 
 cdef enum:
@@ -181,12 +181,12 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Status status
     this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
     this.product_parts = max(1, min(<Py_ssize_t>call.threads, 4 * H // LEAST_OUTPUTS))
-    scratch = <real*>borrow((B * (P + H + projected * H) + this.product_parts * this.space_size
+    scratch = <real*>acquire((B * (P + H + projected * H) + this.product_parts * this.space_size
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     if not give_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):
-        give_back(scratch)
+        release(scratch)
         return NO_MEMORY
     this.network = network
     this.call = call
@@ -208,7 +208,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     close_sums[real](this.sums, GRADIENTS, NULL)
     out_of_slots[real](batch, P, <real*>this.dh, dh)
     out_of_slots[real](batch, H, <real*>this.dc, dc)
-    give_back(scratch)
+    release(scratch)
     return status
 
 
@@ -226,7 +226,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     while this.end > 0:
         this.start = block_start(batch, this.end, most, &this.rows)
         this.first -= this.rows
-        worth = WORTH_WAKING if not worker_is_near() else WORTH_SHARING if groups > 1 else WORTH_PRODUCTS
+        worth = WORTH_WAKING if not worker_is_ready() else WORTH_SHARING if groups > 1 else WORTH_PRODUCTS
         sharing = groups > 0 and this.rows * work_of_row > worth
         this.products = False
         share(this, groups if sharing else 1)
@@ -235,7 +235,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
         add_sums[real](this, NULL)
         scatter[real](batch, dx, this.way.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
         this.end = this.start
-        status = after(this.rows * work_of_row, &done, &stop, True)
+        status = poll_interrupt(this.rows * work_of_row, &done, &stop, True)
         if status != DONE:
             return status
     return DONE
@@ -262,13 +262,13 @@ cdef void join_phase(void* argument) noexcept nogil:
 
 cdef void take_parts(Sweep* this) noexcept nogil:
     """Work on one part after the other until none is left."""
-    cdef Py_ssize_t part = take(&this.next)
+    cdef Py_ssize_t part = fetch_add(&this.next, 1)
     while part < this.parts:
         if this.network.engine.itemsize == 4:
             run_part[float](this, part, NULL)
         else:
             run_part[double](this, part, NULL)
-        part = take(&this.next)
+        part = fetch_add(&this.next, 1)
 
 
 cdef void run_part(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:

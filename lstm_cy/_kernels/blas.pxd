@@ -1,4 +1,4 @@
-"""The door to BLAS: row-major products for the drivers, as a struct of pointers that they get at run time.
+"""BLAS for the drivers: row-major products, as a struct of pointers that they get at run time.
 
 The drivers do not cimport blas.pyx itself: importing it imports SciPy, which only engine "blas" needs.
 """

@@ -12,11 +12,11 @@ from libc.math cimport INFINITY, NAN, exp, isfinite, log, log1p
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .network cimport DONE, NO_MEMORY, Rows, Status, address, after, check, rows_of
+from .network cimport DONE, NO_MEMORY, Rows, Status, address, check, poll_interrupt, rows_of
 from .table cimport real
 
 cdef enum:
-    # What a logarithm costs, in the multiply-adds that `after` counts.
+    # What a logarithm costs, in the multiply-adds that `poll_interrupt` counts.
     LOGARITHM = 1000
 
 # A term so much smaller than another, as a logarithm, does not change a sum of two doubles.
@@ -29,7 +29,7 @@ ctypedef struct Row:
     Py_ssize_t blank
 
 ctypedef struct Space:
-    # working arrays for a row, and what `after` keeps
+    # working arrays for a row, and what `poll_interrupt` keeps
     double* normalizers  # (T,) log of the sum of exp of a step's scores
     double* forward      # (T, states) log of the sum over the ways to be in a state after a step
     double* backward     # (states,)   log of the sum over the ways on from there to the end
@@ -113,7 +113,7 @@ cdef Status align(const Row* row, Space* space, const real* scores, double scale
         step_back[real](row, t, space, scores)
         write_gradient[real](row, t, space, scores + t * row.step, space.forward + t * states, total, scale,
                              gradient + t * row.step)
-        status = after(LOGARITHM * (states + row.V), &space.work, &space.stop, True)
+        status = poll_interrupt(LOGARITHM * (states + row.V), &space.work, &space.stop, True)
     return status
 
 
@@ -162,7 +162,7 @@ cdef Status run_forward(const Row* row, Space* space, const real* scores, double
             if may_skip(row, s):
                 total = add(total, before[s - 2])
             now[s] = total + emission[real](row, s, scores, space.normalizers[t])
-        status = after(LOGARITHM * states, &space.work, &space.stop, True)
+        status = poll_interrupt(LOGARITHM * states, &space.work, &space.stop, True)
         if status != DONE:
             return status
     result[0] = add(now[states - 1], now[states - 2]) if states > 1 else now[0]

@@ -14,14 +14,15 @@ from cpython.mem cimport PyMem_Free
 from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
 
-from .memory cimport borrow, give_back
+from .memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    address, addresses, affine, after, batch_of, block_end, check, into_slots, multiply, multiply_half, out_of_slots,
-    part_of, place, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
+    address, addresses, affine, batch_of, block_end, check, into_slots, multiply, multiply_half, out_of_slots, part_of,
+    place, poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
 )
 from .pool cimport (
-    await_at_least, close_job, held_off, hold_off, look, note_call, open_job, publish, take, worker_is_near,
+    await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
+    worker_is_ready,
 )
 from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
 
@@ -212,7 +213,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     cdef Call* call = layer.call
     cdef Py_ssize_t D = layer.net.num_directions
     cdef Py_ssize_t multiply_adds = steps(&call.batch) * call.batch.B * work_of_step(layer.net, layer.index)
-    cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_near() else WORTH_WAKING)
+    cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_ready() else WORTH_WAKING)
     cdef Team team
     cdef int helpers
     layer.groups = 1
@@ -258,15 +259,15 @@ cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
     cdef Py_ssize_t part
     cdef Status status
     while True:
-        part = take(&layer.next)
-        if part >= layer.parts or look(&layer.status) != DONE:
+        part = fetch_add(&layer.next, 1)
+        if part >= layer.parts or load_acquire(&layer.status) != DONE:
             return
         if layer.net.engine.itemsize == 4:
             status = sweep[float](layer, part, caller, <float*>layer.call.h, <float*>layer.call.c)
         else:
             status = sweep[double](layer, part, caller, <double*>layer.call.h, <double*>layer.call.c)
         if status != DONE:
-            publish(&layer.status, status)
+            store_release(&layer.status, status)
 
 
 cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
@@ -291,7 +292,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     if not makes_both(layer, index, &batch):
         block += in_lines(most * network.directions[index].ih.columns)
     # a team fills the next block while the last step of this one is still read
-    scratch = <real*>borrow(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real))
+    scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     slots_h = scratch
@@ -307,7 +308,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state_c)
     out_of_slots[real](&batch, P, slots_h, h)
     out_of_slots[real](&batch, H, slots_c, c)
-    give_back(scratch)
+    release(scratch)
     return status
 
 
@@ -362,9 +363,9 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
             else:
                 run_plain_steps[real](network, batch, way, y, start, end, &tape, block_x, z, h, c, spare)
         start = end
-        status = after(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
+        status = poll_interrupt(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
-        dismiss(layer.team)
+        release_follower(layer.team)
     if carried.h != h:
         for slot in range(batch.B):
             memcpy(h + slot * H, <real*>carried.h + slot * carried.row, H * sizeof(real))

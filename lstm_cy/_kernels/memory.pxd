@@ -1,11 +1,11 @@
-"""Working memory that is used again: what one call gave back, the next one takes."""
+"""Working memory that is used again: what one call releases, the next one acquires."""
 
-# So many bytes, in whole cache lines, of any content; NULL where there are none.
-cdef void* borrow(size_t bytes) noexcept nogil
-# What was borrowed, or NULL.
-cdef void give_back(void* memory) noexcept nogil
+# At least so many bytes, in whole cache lines, of any content; NULL if there is no memory.
+cdef void* acquire(size_t bytes) noexcept nogil
+# Release memory from `acquire`, or NULL.
+cdef void release(void* memory) noexcept nogil
 
 
-cdef class Borrowed:
+cdef class Buffer:
     cdef void* memory
     cdef Py_ssize_t bytes

@@ -1,14 +1,14 @@
-"""Working memory that is used again: what one call gave back, the next one takes.
+"""Working memory that is used again: what one call releases, the next one acquires.
 
-The C library returns large pieces to the system, which hands them out anew a page at a time, at one or two microseconds
-each: of a training step of 64 units that was more than half. Here up to MOST_KEPT bytes are kept instead, the latest
-that were given back. A thread that finds another one looking at them goes to the C library.
+The C library returns large blocks to the system, which maps them again a page at a time, at one or two microseconds
+each: of a training step of 64 units that was more than half. Here up to MAX_CACHED bytes are cached instead, those
+released last. A thread that finds the cache locked by another one calls the C library.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free, malloc
 
-from .flags cimport give_back as leave, take as enter
+from .flags cimport try_lock, unlock
 from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
 
 cdef extern from "Python.h":
@@ -16,103 +16,103 @@ cdef extern from "Python.h":
 
 cdef enum:
     LINE = 64  # bytes of a cache line
-    PLACES = 64
-    # What is smaller the C library itself uses again.
-    LEAST_KEPT = 32768
-    MOST_KEPT = 67108864
+    SLOTS = 64
+    # The C library itself reuses smaller blocks.
+    MIN_CACHED = 32768
+    MAX_CACHED = 67108864
 
-ctypedef struct Piece:
-    # what stands in the line before the memory that is lent
+ctypedef struct Header:
+    # stands in the cache line before the memory of a block
     void* start   # as the C library gave it
-    size_t bytes  # that may be lent
+    size_t bytes  # that may be used
 
-cdef long inside  # whether a thread looks at what follows
-cdef Piece* kept[PLACES]
-cdef size_t kept_bytes
-cdef int oldest  # places are filled, and emptied for want of room, in turns
-
-
-cdef inline void* lent(Piece* piece) noexcept nogil:
-    return <char*>piece + LINE
+cdef long lock  # of the variables below
+cdef Header* cached[SLOTS]
+cdef size_t total_bytes
+cdef int oldest  # slots are filled, and evicted for lack of room, in a circle
 
 
-cdef void* borrow(size_t bytes) noexcept nogil:
-    cdef Piece* piece = NULL
+cdef inline void* memory_of(Header* block) noexcept nogil:
+    return <char*>block + LINE
+
+
+cdef void* acquire(size_t bytes) noexcept nogil:
+    cdef Header* block = NULL
     cdef char* start
     cdef size_t line
     if bytes > PY_SSIZE_T_MAX - 2 * LINE:
         return NULL
-    if bytes >= LEAST_KEPT and enter(&inside):
-        piece = take_kept(bytes)
-        leave(&inside)
-    if piece == NULL:
+    if bytes >= MIN_CACHED and try_lock(&lock):
+        block = take_cached(bytes)
+        unlock(&lock)
+    if block == NULL:
         start = <char*>malloc(bytes + 2 * LINE)
         if start == NULL:
             return NULL
         line = <size_t>start % LINE
-        piece = <Piece*>(start + (LINE - line) % LINE)
-        piece.start = start
-        piece.bytes = bytes
-    return lent(piece)
+        block = <Header*>(start + (LINE - line) % LINE)
+        block.start = start
+        block.bytes = bytes
+    return memory_of(block)
 
 
-cdef Piece* take_kept(size_t bytes) noexcept nogil:
-    """The smallest piece that is large enough, but not twice as large; NULL if there is none."""
-    global kept_bytes
-    cdef int place, best = -1
-    cdef Piece* piece
-    for place in range(PLACES):
-        piece = kept[place]
-        if piece != NULL and bytes <= piece.bytes < 2 * bytes and (best < 0 or piece.bytes < kept[best].bytes):
-            best = place
+cdef Header* take_cached(size_t bytes) noexcept nogil:
+    """Return the smallest block that is large enough, but not twice as large; NULL if there is none."""
+    global total_bytes
+    cdef int slot, best = -1
+    cdef Header* block
+    for slot in range(SLOTS):
+        block = cached[slot]
+        if block != NULL and bytes <= block.bytes < 2 * bytes and (best < 0 or block.bytes < cached[best].bytes):
+            best = slot
     if best < 0:
         return NULL
-    piece = kept[best]
-    kept[best] = NULL
-    kept_bytes -= piece.bytes
-    return piece
+    block = cached[best]
+    cached[best] = NULL
+    total_bytes -= block.bytes
+    return block
 
 
-cdef void give_back(void* memory) noexcept nogil:
-    cdef Piece* piece
+cdef void release(void* memory) noexcept nogil:
+    cdef Header* block
     if memory == NULL:
         return
-    piece = <Piece*>(<char*>memory - LINE)
-    if LEAST_KEPT <= piece.bytes <= MOST_KEPT and enter(&inside):
-        keep(piece)
-        leave(&inside)
+    block = <Header*>(<char*>memory - LINE)
+    if MIN_CACHED <= block.bytes <= MAX_CACHED and try_lock(&lock):
+        add_to_cache(block)
+        unlock(&lock)
     else:
-        free(piece.start)
+        free(block.start)
 
 
-cdef void keep(Piece* piece) noexcept nogil:
-    """Put a piece in the next place, in exchange for the oldest ones."""
-    global kept_bytes, oldest
-    cdef int place
-    let_go(oldest)
-    kept[oldest] = piece
-    kept_bytes += piece.bytes
-    place = oldest = (oldest + 1) % PLACES
-    while kept_bytes > MOST_KEPT:
-        let_go(place)
-        place = (place + 1) % PLACES
+cdef void add_to_cache(Header* block) noexcept nogil:
+    """Put a block in the next slot and evict the oldest ones."""
+    global total_bytes, oldest
+    cdef int slot
+    evict(oldest)
+    cached[oldest] = block
+    total_bytes += block.bytes
+    slot = oldest = (oldest + 1) % SLOTS
+    while total_bytes > MAX_CACHED:
+        evict(slot)
+        slot = (slot + 1) % SLOTS
 
 
-cdef void let_go(int place) noexcept nogil:
-    global kept_bytes
-    if kept[place] != NULL:
-        kept_bytes -= kept[place].bytes
-        free(kept[place].start)
-        kept[place] = NULL
+cdef void evict(int slot) noexcept nogil:
+    global total_bytes
+    if cached[slot] != NULL:
+        total_bytes -= cached[slot].bytes
+        free(cached[slot].start)
+        cached[slot] = NULL
 
 
-cdef class Borrowed:
-    """Memory of so many bytes as a writable buffer, given back when nobody refers to it any more."""
+cdef class Buffer:
+    """Memory of so many bytes as a writable buffer, released when nothing refers to it any more."""
 
     def __cinit__(self, Py_ssize_t bytes):
         if bytes < 0:
             raise ValueError(f"bytes: expected at least 0, got {bytes}")
-        self.memory = borrow(bytes)
+        self.memory = acquire(bytes)
         if self.memory == NULL:
             raise MemoryError(f"no memory for {bytes} bytes")
         self.bytes = bytes
@@ -121,29 +121,29 @@ cdef class Borrowed:
         PyBuffer_FillInfo(view, self, self.memory, self.bytes, False, flags)
 
     def __dealloc__(self):
-        give_back(self.memory)
+        release(self.memory)
 
 
-# A fork waits until no thread looks at what is kept: what the child found half changed would stay so.
+# A fork waits for the lock: a cache that the child found half changed would stay so.
 
 cdef Forks forks
 
 
 cdef void before_fork() noexcept nogil:
     if is_first_fork(&forks):
-        while not enter(&inside):  # nobody stays for longer than it takes to give memory back to the C library
+        while not try_lock(&lock):  # a thread holds it no longer than it takes to free memory in the C library
             pass
     begin_fork(&forks)
 
 
 cdef void after_fork() noexcept nogil:
     if was_last_fork(&forks):
-        leave(&inside)
+        unlock(&lock)
 
 
 at_fork(before_fork, after_fork, after_fork)
 
 
-def kept_now():
-    """The bytes that are kept at the moment."""
-    return kept_bytes
+def cached_bytes():
+    """Return the number of bytes that are cached now."""
+    return total_bytes

@@ -2,16 +2,16 @@
 
 from libc.string cimport memcpy, memset
 
-from . cimport blas as blas_door
+from . cimport blas as blas_products
 from . cimport table
 from .blas cimport Blas
-from .memory cimport borrow, give_back
-from .pool cimport look, publish, workers_are_gone
+from .memory cimport acquire, release
+from .pool cimport load_acquire, store_release, workers_are_gone
 from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
 
 cdef enum:
-    # Signals are looked at after about this many multiply-adds: some ten milliseconds.
-    PATIENCE = 1000000000
+    # Signals are checked after about this many multiply-adds: some ten milliseconds.
+    POLL_WORK = 1000000000
     # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
     LEAST_ROWS = 2
     # Multiply-adds worth sharing with a worker that is near, and with one that must be woken
@@ -150,8 +150,8 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
     if engine.blas == NULL or weight.kind != PLAIN:
         multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
     else:
-        blas_door.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
-                                    <const real*>weight.values, c)
+        blas_products.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
+                                        <const real*>weight.values, c)
 
 
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
@@ -174,8 +174,8 @@ cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ss
         table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
                              <const real*>weight.back_panels, c, last_first)
     else:
-        blas_door.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
-                                    <const real*>weight.values, c)
+        blas_products.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
+                                        <const real*>weight.values, c)
 
 
 cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
@@ -191,12 +191,12 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
     if engine.blas == NULL:
         table.add_outer[real](engine.kernels, rows, last - first, N, a + first, M, b, space, total, rest)
     elif rest == NULL:
-        blas_door.add_product[real](engine.blas, True, False, M, N, rows, a, b, total)
+        blas_products.add_product[real](engine.blas, True, False, M, N, rows, a, b, total)
     else:
         while rows > 0:
             some = min(rows, <Py_ssize_t>LONG_SUM)
             memset(space, 0, M * N * sizeof(real))
-            blas_door.add_product[real](engine.blas, True, False, M, N, some, a, b, space)
+            blas_products.add_product[real](engine.blas, True, False, M, N, some, a, b, space)
             table.add_part[real](M * N, space, total, rest)
             a += some * M
             b += some * N
@@ -225,7 +225,7 @@ cdef inline bint give_rests(Sum* sums, int count, Py_ssize_t rows, real* precisi
         return True
     for index in range(count):
         size += sums[index].size
-    memory = <real*>borrow(size * sizeof(real))
+    memory = <real*>acquire(size * sizeof(real))
     if memory == NULL:
         return False
     memset(memory, 0, size * sizeof(real))
@@ -252,7 +252,7 @@ cdef inline void close_sums(Sum* sums, int count, real* precision) noexcept nogi
         for k in range(sums[index].size):
             whole = total[k] + (<real*>sums[index].rest)[k]
             total[k] = whole if whole == whole else total[k]
-    give_back(sums[0].rest)
+    release(sums[0].rest)
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
@@ -400,19 +400,19 @@ cdef inline void out_of_slots(const Batch* batch, Py_ssize_t width, const real* 
         memcpy(states + row_in(batch, slot) * width, slots + slot * width, width * sizeof(real))
 
 
-cdef inline Status after(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop,
-                         bint caller) noexcept nogil:
-    """Count work done; now and then see whether a signal wants the call to end.
+cdef inline Status poll_interrupt(Py_ssize_t multiply_adds, Py_ssize_t* work, Py_ssize_t* stop,
+                                  bint caller) noexcept nogil:
+    """Count work done; from time to time check whether a signal is to end the call.
 
-    Only the caller's own thread asks Python; it tells the others by `stop`.
+    Only the caller's own thread asks Python; it sets `stop` for the others.
     """
     work[0] += multiply_adds
-    if work[0] < PATIENCE:
+    if work[0] < POLL_WORK:
         return DONE
     work[0] = 0
     if caller and signals_pending():
-        publish(stop, 1)
-    if look(stop):
+        store_release(stop, 1)
+    if load_acquire(stop):
         return SIGNALLED
     return FORKED if caller and workers_are_gone() else DONE
 

@@ -8,7 +8,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from . cimport table
-from .memory cimport Borrowed
+from .memory cimport Buffer
 from .table cimport Activation
 
 cdef extern from "Python.h":
@@ -95,9 +95,9 @@ cdef class Packer:
 
     cdef void* memory(self, Py_ssize_t bytes) except NULL:
         """Memory in whole cache lines that lives as long as this."""
-        cdef Borrowed borrowed = Borrowed(bytes)
-        self.owned.append(borrowed)
-        return borrowed.memory
+        cdef Buffer buffer = Buffer(bytes)
+        self.owned.append(buffer)
+        return buffer.memory
 
 
 cdef class Network(Packer):

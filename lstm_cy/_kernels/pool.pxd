@@ -1,6 +1,6 @@
-"""Worker threads: a job is offered, whoever is awake soon enough joins it, nobody is waited for.
+"""Worker threads: a job is offered, workers that are awake soon enough join it, and the caller does not wait for them.
 
-All but `at_fork` may be called without the GIL. Where there are no POSIX threads no worker ever joins.
+All but `at_fork` may be called without the GIL. Without POSIX threads no worker ever joins.
 """
 
 ctypedef void (*Task)(void* argument) noexcept nogil
@@ -8,20 +8,20 @@ ctypedef void (*Task)(void* argument) noexcept nogil
 # Offer `task` to up to `helpers` workers. False where another call has the pool; else `close_job` must follow.
 cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil
 
-# Let nobody else join, and wait until those who did have finished.
+# Let no other worker join, and wait until those that have joined have finished.
 cdef void close_job() noexcept nogil
 
-# Whether this process is the child of a fork that the caller of the open job made in a handler of a signal: the
-# workers, and the parts that they had taken, are with the parent.
+# Whether this process is the child of a fork that the caller of the open job made in a signal handler: the workers,
+# and the parts that they had taken, are in the parent.
 cdef bint workers_are_gone() noexcept nogil
 
 ctypedef void (*Hook)() noexcept nogil
 
-# Have three functions called within every fork: before it, and after it in the parent and in the child. Before a fork
-# what was registered last is called first.
+# Register three functions for every fork: before it, and after it in the parent and in the child. Before a fork the
+# one registered last is called first.
 cdef int at_fork(Hook before, Hook in_parent, Hook in_child) except -1
 
-# Another library's hook may itself fork: a lock is taken in the first of such forks and given back in the last.
+# Another library's hook may itself fork: a lock is acquired in the first of such forks and released in the last.
 ctypedef struct Forks:
     long thread
     int count
@@ -30,22 +30,22 @@ cdef bint is_first_fork(const Forks* forks) noexcept nogil
 cdef void begin_fork(Forks* forks) noexcept nogil
 cdef bint was_last_fork(Forks* forks) noexcept nogil
 
-# Whether a worker is awake, or calls follow each other so fast that one that is woken now will be: to wake one takes
-# tens of microseconds. `note_call` tells when a call that could have used one has ended.
-cdef bint worker_is_near() noexcept nogil
+# Whether a worker is awake, or calls follow each other so fast that one woken now will be in time: to wake one takes
+# tens of microseconds. `note_call` records the time at which a call that could have used one has ended.
+cdef bint worker_is_ready() noexcept nogil
 cdef void note_call() noexcept nogil
 
-# The next number of a counter that several threads share.
-cdef Py_ssize_t take(Py_ssize_t* counter) noexcept nogil
+# Add n to a counter that several threads share; returns the old number.
+cdef Py_ssize_t fetch_add(Py_ssize_t* counter, Py_ssize_t n) noexcept nogil
 
-# Numbers that one thread writes and others wait for: what was written before `publish` is seen after `look`.
-cdef void publish(Py_ssize_t* place, Py_ssize_t value) noexcept nogil
-cdef Py_ssize_t look(const Py_ssize_t* place) noexcept nogil
+# Numbers that one thread writes and others wait for: what is written before `store_release` is seen after
+# `load_acquire` of its value.
+cdef void store_release(Py_ssize_t* address, Py_ssize_t value) noexcept nogil
+cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil
 
-# Wait until the number is at least `value`: spinning, and before long letting others have the processor. True if it
-# came to that.
-cdef bint await_at_least(const Py_ssize_t* place, Py_ssize_t value) noexcept nogil
+# Wait until the number is at least `value`: spin, and then yield the processor. True if it has yielded.
+cdef bint await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil
 
-# Where threads that work in step are kept apart by other processes, it is better to let it be for a while.
-cdef void hold_off() noexcept nogil
-cdef bint held_off() noexcept nogil
+# Form no team for some time: other processes have delayed one.
+cdef void back_off() noexcept nogil
+cdef bint backs_off() noexcept nogil

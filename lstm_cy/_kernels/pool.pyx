@@ -1,8 +1,8 @@
 """A small pool of our own worker threads.
 
-Workers are started when a job first asks for them. After a job a worker spins for a while, so that calls back to back
-find it awake; then it sleeps. A job does not wait for anybody: the caller works on, and a worker that comes joins in
-while there is a seat left. A call that finds the pool taken works alone. In a forked child the pool begins anew.
+Workers are started by the first job that can use them. After a job a worker spins for a while, so that calls back to
+back find it awake; then it sleeps. A job does not wait for workers: the caller works at once, and a worker joins while
+the job has a free place. A call that finds the pool locked works alone. A forked child starts with a new pool.
 """
 
 import os
@@ -20,25 +20,26 @@ cdef extern from *:
     #include <stdint.h>
     #include <time.h>
 
-    /* Turns of spinning before the processor is given away: some tens of microseconds. No team is formed for a while
-       after one was kept apart: 10 ms, twice as long each time that it happens again soon. */
-    enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_PATIENCE = 2000 };
-    #define LSTM_CY_HOLD_OFF 10000000
+    /* How often a waiting thread spins before it yields the processor: some tens of microseconds. After a team was
+       delayed by other processes no team is formed for 10 ms, and for twice as long each time that it happens again
+       soon. */
+    enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_SPINS = 2000 };
+    #define LSTM_CY_BACK_OFF 10000000
 
     static struct {
-        int taken;              /* whether a call has the pool */
-        pthread_t owner;        /* the thread that makes it */
-        int gone;               /* whether it has forked meanwhile, and this is the child */
-        uint64_t job;           /* its number << 32 | free seats << 16 | workers in it */
+        int locked;             /* whether a call has the pool */
+        pthread_t owner;        /* the thread of that call */
+        int in_child;           /* whether it has forked during the call, and this is the child */
+        uint64_t job;           /* its number << 32 | free places << 16 | workers in it */
         lstm_cy_task task;
         void *argument;
         int started, sleeping;  /* workers */
-        long long joined;       /* how often one took a seat */
+        long long joined;       /* how often one has joined a job */
         int64_t spin;           /* nanoseconds after a job */
-        int64_t held_off;       /* until then, no working in step */
-        int64_t hold;           /* how long the last time */
-        int64_t last_call;      /* when it ended */
-        pthread_mutex_t mutex;  /* of `sleeping` and `woken` */
+        int64_t back_off_end;   /* no team is formed before it */
+        int64_t back_off_time;  /* the last one, in nanoseconds */
+        int64_t last_call;      /* the time at which it ended */
+        pthread_mutex_t mutex;  /* for `sleeping` and `woken` */
         pthread_cond_t woken;
     } lstm_cy_pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
 
@@ -58,7 +59,7 @@ cdef extern from *:
 
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
 
-    /* Wait for a job other than `seen`, awake at first. */
+    /* Wait for a job other than `seen`: spin first, then sleep. */
     static void lstm_cy_wait_for_job(uint64_t seen) {
         int64_t end = lstm_cy_now() + lstm_cy_pool.spin;
         while (lstm_cy_now() < end)
@@ -80,7 +81,7 @@ cdef extern from *:
             lstm_cy_wait_for_job(seen);
             uint64_t job = lstm_cy_job();
             seen = job >> 32;
-            /* one seat less, one worker more: at once, so that nobody joins a job that is closed */
+            /* one free place less and one worker more, in one operation: no worker can join a closed job */
             while (job >> 32 == seen && (job >> 16 & 0xffff) != 0)
                 if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
                                                 __ATOMIC_ACQUIRE)) {
@@ -93,11 +94,11 @@ cdef extern from *:
         return NULL;
     }
 
-    /* The child of a fork has none of the threads, and nobody who would give the locks back. Of a call it has the
-       thread only where that forked itself, in a handler of a signal. */
+    /* The child of a fork has no worker threads, and no thread that would unlock the mutex. It has the thread of a call
+       only if that thread forked itself, in a signal handler. */
     static void lstm_cy_after_fork(void) {
-        int own = lstm_cy_pool.taken && pthread_equal(lstm_cy_pool.owner, pthread_self());
-        lstm_cy_pool.gone = lstm_cy_pool.taken = own;
+        int own = lstm_cy_pool.locked && pthread_equal(lstm_cy_pool.owner, pthread_self());
+        lstm_cy_pool.in_child = lstm_cy_pool.locked = own;
         lstm_cy_pool.started = lstm_cy_pool.sleeping = 0;
         lstm_cy_pool.job &= ~(uint64_t)0xffffffff;
         pthread_mutex_init(&lstm_cy_pool.mutex, NULL);
@@ -120,7 +121,7 @@ cdef extern from *:
 
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
         if (helpers > LSTM_CY_MOST_WORKERS) helpers = LSTM_CY_MOST_WORKERS;
-        if (helpers < 1 || __atomic_exchange_n(&lstm_cy_pool.taken, 1, __ATOMIC_ACQUIRE)) return 0;
+        if (helpers < 1 || __atomic_exchange_n(&lstm_cy_pool.locked, 1, __ATOMIC_ACQUIRE)) return 0;
         lstm_cy_pool.owner = pthread_self();
         for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
@@ -135,8 +136,8 @@ cdef extern from *:
         return 1;
     }
 
-    static inline void lstm_cy_relax(int *turns) {
-        if (++*turns < LSTM_CY_PATIENCE) lstm_cy_pause();
+    static inline void lstm_cy_relax(int *spins) {
+        if (++*spins < LSTM_CY_SPINS) lstm_cy_pause();
         else sched_yield();
     }
 
@@ -144,15 +145,15 @@ cdef extern from *:
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
     static void lstm_cy_close_job(void) {
-        int turns = 0;
+        int spins = 0;
         __atomic_and_fetch(&lstm_cy_pool.job, ~(uint64_t)0xffff0000, __ATOMIC_ACQ_REL);
-        while (lstm_cy_job() & 0xffff) lstm_cy_relax(&turns);
-        lstm_cy_pool.gone = 0;
-        __atomic_store_n(&lstm_cy_pool.taken, 0, __ATOMIC_RELEASE);
+        while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
+        lstm_cy_pool.in_child = 0;
+        __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
     }
 
     static int lstm_cy_workers_are_gone(void) {
-        return lstm_cy_pool.gone && pthread_equal(lstm_cy_pool.owner, pthread_self());
+        return lstm_cy_pool.in_child && pthread_equal(lstm_cy_pool.owner, pthread_self());
     }
 
     static void lstm_cy_set_up(int64_t spin) {
@@ -165,7 +166,7 @@ cdef extern from *:
     }
     static long lstm_cy_thread(void) { return (long)(intptr_t)pthread_self(); }
 
-    static int lstm_cy_worker_is_near(void) {
+    static int lstm_cy_worker_is_ready(void) {
         if (lstm_cy_pool.started > __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED)) return 1;
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
@@ -174,24 +175,30 @@ cdef extern from *:
         __atomic_store_n(&lstm_cy_pool.last_call, lstm_cy_now(), __ATOMIC_RELAXED);
     }
 
-    static ptrdiff_t lstm_cy_take(ptrdiff_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL); }
-    static void lstm_cy_publish(ptrdiff_t *place, ptrdiff_t value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
-    static ptrdiff_t lstm_cy_look(const ptrdiff_t *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
-    static int lstm_cy_await(const ptrdiff_t *place, ptrdiff_t value) {
-        int turns = 0;
-        while (lstm_cy_look(place) < value) lstm_cy_relax(&turns);
-        return turns >= LSTM_CY_PATIENCE;
+    static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
+        return __atomic_fetch_add(counter, n, __ATOMIC_ACQ_REL);
     }
-    static void lstm_cy_hold_off(void) {
-        int64_t now = lstm_cy_now(), hold = __atomic_load_n(&lstm_cy_pool.hold, __ATOMIC_RELAXED);
-        int again = now - __atomic_load_n(&lstm_cy_pool.held_off, __ATOMIC_RELAXED) < 4 * hold;
-        hold = !again ? LSTM_CY_HOLD_OFF : hold < 64 * LSTM_CY_HOLD_OFF ? 2 * hold : hold;
-        __atomic_store_n(&lstm_cy_pool.hold, hold, __ATOMIC_RELAXED);
-        __atomic_store_n(&lstm_cy_pool.held_off, now + hold, __ATOMIC_RELAXED);
+    static void lstm_cy_store_release(ptrdiff_t *address, ptrdiff_t value) {
+        __atomic_store_n(address, value, __ATOMIC_RELEASE);
     }
-    static int lstm_cy_held_off(void) {
-        int64_t until = __atomic_load_n(&lstm_cy_pool.held_off, __ATOMIC_RELAXED);
-        return until != 0 && lstm_cy_now() < until;
+    static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) {
+        return __atomic_load_n(address, __ATOMIC_ACQUIRE);
+    }
+    static int lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) {
+        int spins = 0;
+        while (lstm_cy_load_acquire(address) < value) lstm_cy_relax(&spins);
+        return spins >= LSTM_CY_SPINS;
+    }
+    static void lstm_cy_back_off(void) {
+        int64_t now = lstm_cy_now(), time = __atomic_load_n(&lstm_cy_pool.back_off_time, __ATOMIC_RELAXED);
+        int again = now - __atomic_load_n(&lstm_cy_pool.back_off_end, __ATOMIC_RELAXED) < 4 * time;
+        time = !again ? LSTM_CY_BACK_OFF : time < 64 * LSTM_CY_BACK_OFF ? 2 * time : time;
+        __atomic_store_n(&lstm_cy_pool.back_off_time, time, __ATOMIC_RELAXED);
+        __atomic_store_n(&lstm_cy_pool.back_off_end, now + time, __ATOMIC_RELAXED);
+    }
+    static int lstm_cy_backs_off(void) {
+        int64_t end = __atomic_load_n(&lstm_cy_pool.back_off_end, __ATOMIC_RELAXED);
+        return end != 0 && lstm_cy_now() < end;
     }
     #else
     static void lstm_cy_set_up(long long spin) { (void)spin; }
@@ -208,14 +215,17 @@ cdef extern from *:
         return 0;
     }
     static long lstm_cy_thread(void) { return 0; }
-    static int lstm_cy_worker_is_near(void) { return 0; }
+    static int lstm_cy_worker_is_ready(void) { return 0; }
     static void lstm_cy_note_call(void) {}
-    static ptrdiff_t lstm_cy_take(ptrdiff_t *counter) { return (*counter)++; }
-    static void lstm_cy_publish(ptrdiff_t *place, ptrdiff_t value) { *place = value; }
-    static ptrdiff_t lstm_cy_look(const ptrdiff_t *place) { return *place; }
-    static int lstm_cy_await(const ptrdiff_t *place, ptrdiff_t value) { (void)place; (void)value; return 0; }
-    static void lstm_cy_hold_off(void) {}
-    static int lstm_cy_held_off(void) { return 0; }
+    static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
+        *counter += n;
+        return *counter - n;
+    }
+    static void lstm_cy_store_release(ptrdiff_t *address, ptrdiff_t value) { *address = value; }
+    static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) { return *address; }
+    static int lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) { (void)address; (void)value; return 0; }
+    static void lstm_cy_back_off(void) {}
+    static int lstm_cy_backs_off(void) { return 0; }
     #endif
     """
     void lstm_cy_set_up(long long)
@@ -226,14 +236,14 @@ cdef extern from *:
     long lstm_cy_thread() noexcept nogil
     int lstm_cy_started()
     long long lstm_cy_joined()
-    bint lstm_cy_worker_is_near() noexcept nogil
+    bint lstm_cy_worker_is_ready() noexcept nogil
     void lstm_cy_note_call() noexcept nogil
-    Py_ssize_t lstm_cy_take(Py_ssize_t*) noexcept nogil
-    void lstm_cy_publish(Py_ssize_t*, Py_ssize_t) noexcept nogil
-    Py_ssize_t lstm_cy_look(const Py_ssize_t*) noexcept nogil
+    Py_ssize_t lstm_cy_fetch_add(Py_ssize_t*, Py_ssize_t) noexcept nogil
+    void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
+    Py_ssize_t lstm_cy_load_acquire(const Py_ssize_t*) noexcept nogil
     bint lstm_cy_await(const Py_ssize_t*, Py_ssize_t) noexcept nogil
-    void lstm_cy_hold_off() noexcept nogil
-    bint lstm_cy_held_off() noexcept nogil
+    void lstm_cy_back_off() noexcept nogil
+    bint lstm_cy_backs_off() noexcept nogil
 
 
 cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil:
@@ -268,45 +278,45 @@ cdef bint was_last_fork(Forks* forks) noexcept nogil:
     return forks.count == 0
 
 
-cdef bint worker_is_near() noexcept nogil:
-    return lstm_cy_worker_is_near()
+cdef bint worker_is_ready() noexcept nogil:
+    return lstm_cy_worker_is_ready()
 
 
 cdef void note_call() noexcept nogil:
     lstm_cy_note_call()
 
 
-cdef Py_ssize_t take(Py_ssize_t* counter) noexcept nogil:
-    return lstm_cy_take(counter)
+cdef Py_ssize_t fetch_add(Py_ssize_t* counter, Py_ssize_t n) noexcept nogil:
+    return lstm_cy_fetch_add(counter, n)
 
 
-cdef void publish(Py_ssize_t* place, Py_ssize_t value) noexcept nogil:
-    lstm_cy_publish(place, value)
+cdef void store_release(Py_ssize_t* address, Py_ssize_t value) noexcept nogil:
+    lstm_cy_store_release(address, value)
 
 
-cdef Py_ssize_t look(const Py_ssize_t* place) noexcept nogil:
-    return lstm_cy_look(place)
+cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil:
+    return lstm_cy_load_acquire(address)
 
 
-cdef bint await_at_least(const Py_ssize_t* place, Py_ssize_t value) noexcept nogil:
-    return lstm_cy_await(place, value)
+cdef bint await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil:
+    return lstm_cy_await(address, value)
 
 
-cdef void hold_off() noexcept nogil:
-    lstm_cy_hold_off()
+cdef void back_off() noexcept nogil:
+    lstm_cy_back_off()
 
 
-cdef bint held_off() noexcept nogil:
-    return lstm_cy_held_off()
+cdef bint backs_off() noexcept nogil:
+    return lstm_cy_backs_off()
 
 
 def statistics():
-    """(workers, how often one has joined a job) in this process."""
+    """Return (workers, how often one has joined a job) in this process."""
     return lstm_cy_started(), lstm_cy_joined()
 
 
 def spin_from_environment():
-    """LSTM_CY_SPIN_US: how long a worker stays awake after a job, in microseconds."""
+    """Read LSTM_CY_SPIN_US: how long a worker stays awake after a job, in microseconds."""
     text = os.environ.get("LSTM_CY_SPIN_US", "100")
     if not (text.isascii() and text.isdecimal() and len(text) <= 7 and int(text) <= 1_000_000):
         raise ValueError(f"LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000, got {text[:80]!r}")

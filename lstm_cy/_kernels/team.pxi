@@ -1,30 +1,30 @@
-# Two threads in step on one row: each computes half of every step's gates and meets the other. Each half of the
-# weights stays in the cache of its own core, and one meeting a step is enough: of a fused net, whose gates are
-# interleaved, each updates its own units, and reads the other's from the h that they write in turns; else each updates
-# the whole cell for itself.
+# Two threads in step on one row: each computes half of every step's gates and waits at a barrier for the other. Each
+# half of the weights stays in the cache of its own core, and one barrier a step is enough. In a fused net, whose gates
+# are interleaved, each thread updates its own units and reads the other's from h, for which there are two arrays used
+# in turn; in other nets each updates the whole cell.
 #
-# Where another process takes one of the two processors a meeting may last as long as a slice of its time. After a few
-# such meetings there is one more, for both to know that it is the last; then the leader goes on alone, and for a while
-# no team is formed.
+# Where another process takes one of the two processors a barrier may last as long as a slice of its time. After a few
+# such barriers there is one more, for both to know that it is the last; then the leader goes on alone, and for some
+# time no team is formed.
 
 cdef enum:
     APART = 16  # elements between counters of different threads: two cache lines
-    LAST_TURN = 1 << 30
-    # Meetings to which the follower may come late: at first it has to load its half of the weights.
-    MOST_DELAYS = 3
-    # Multiply-adds of a layer for which a worker that sleeps is woken to join: it may come to the leader's own
-    # processor first, and be late until the system moves it.
+    LAST_BLOCK = 1 << 30
+    # Barriers to which the follower may be late: at first it has to load its half of the weights.
+    MAX_DELAYS = 3
+    # Multiply-adds of a layer for which a sleeping worker is woken to join: it may start on the leader's own processor,
+    # and be late until the system moves it.
     WORTH_A_TEAM = 100000000
 
 ctypedef struct Team:
-    # The leader's thread is the caller's; the follower's joins at the beginning of a block, once it has come.
-    Py_ssize_t[APART] come          # 1: a follower waits for its first block
-    Py_ssize_t[APART] turn          # number of the block to work on
-    Py_ssize_t[2 * APART] met       # how often each has come to a meeting
-    Py_ssize_t count                # the same, the leader's own
-    Py_ssize_t last_meeting         # after which the follower leaves, or 0
+    # The leader is the caller's thread; the follower joins at the beginning of a block, once it is ready.
+    Py_ssize_t[APART] ready         # 1: a follower waits for its first block
+    Py_ssize_t[APART] block         # number of the block to work on
+    Py_ssize_t[2 * APART] arrivals  # of each thread at a barrier
+    Py_ssize_t count                # the leader's own copy of its arrivals
+    Py_ssize_t last_barrier         # after which the follower leaves, or 0
     bint joined, late               # whether there is a follower, and whether it has been late too often
-    int delays                      # how often it has
+    int delays                      # how often it has been late
     # the block at hand, and the state before it
     Py_ssize_t first, last
     void* x
@@ -34,48 +34,48 @@ ctypedef struct Team:
 
 
 cdef inline bint team_can(const Layer* layer) noexcept nogil:
-    """Whether this is a case that a team knows: one row of a plain layer, in inference."""
+    """Return whether a team can do it: one row of a plain layer, in inference."""
     return (layer.call.batch.B == 1 and layer.call.batch.resets == NULL and layer.call.tape == NULL
             and not layer.net.projected and layer.net.directions[layer.index].variant == NULL)
 
 
 cdef bint set_up_team(Team* team, Layer* layer, Py_ssize_t multiply_adds) noexcept nogil:
-    """Whether a team is worth it: R must be more than a core keeps next to its arithmetic anyway."""
+    """Return whether a team is worth it: the recurrent weights must not fit in the cache next to a core anyway."""
     cdef Py_ssize_t H = layer.net.hidden_size
-    if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or held_off():
+    if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or backs_off():
         return False
-    if multiply_adds < WORTH_A_TEAM and not worker_is_near():
+    if multiply_adds < WORTH_A_TEAM and not worker_is_ready():
         return False
     memset(team, 0, sizeof(Team))
     return True
 
 
-cdef inline bint meet(Team* team, int member, Py_ssize_t* count) noexcept nogil:
-    """Tell the other that this half is done, and wait for the other half. True if it was late."""
+cdef inline bint barrier(Team* team, int member, Py_ssize_t* count) noexcept nogil:
+    """Arrive with this half done, and wait for the other half. True if it was late."""
     count[0] += 1
-    publish(&team.met[member * APART], count[0])
-    return await_at_least(&team.met[(1 - member) * APART], count[0])
+    store_release(&team.arrivals[member * APART], count[0])
+    return await_at_least(&team.arrivals[(1 - member) * APART], count[0])
 
 
-cdef void lead_meeting(Team* team) noexcept nogil:
-    """The leader's side of a meeting, after which there may be no follower any more."""
+cdef void leader_barrier(Team* team) noexcept nogil:
+    """The leader's side of a barrier, after which there may be no follower any more."""
     cdef bint late
     if team.late:
-        publish(&team.last_meeting, team.count + 1)
-    late = meet(team, 0, &team.count)
+        store_release(&team.last_barrier, team.count + 1)
+    late = barrier(team, 0, &team.count)
     if team.late:
         team.joined = False
     elif late:
         team.delays += 1
-        if team.delays > MOST_DELAYS:
+        if team.delays > MAX_DELAYS:
             team.late = True
-            hold_off()
+            back_off()
 
 
-cdef inline bint follow_meeting(Team* team, Py_ssize_t* count) noexcept nogil:
-    """The follower's side of a meeting. False if it was the last."""
-    meet(team, 1, count)
-    return look(&team.last_meeting) != count[0]
+cdef inline bint follower_barrier(Team* team, Py_ssize_t* count) noexcept nogil:
+    """The follower's side of a barrier. False if it was the last."""
+    barrier(team, 1, count)
+    return load_acquire(&team.last_barrier) != count[0]
 
 
 cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
@@ -85,7 +85,7 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
     cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
     cdef real* out = <real*>y.data
     cdef real* h = <real*>carried.h
-    team.joined = not team.late and (team.joined or look(&team.come[0]))
+    team.joined = not team.late and (team.joined or load_acquire(&team.ready[0]))
     if team.joined:
         team.first = first
         team.last = last
@@ -93,11 +93,11 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
         team.z = z
         team.y = y[0]
         team.carried = carried[0]
-        publish(&team.turn[0], team.turn[0] + 1)
-        lead_meeting(team)  # the follower has what it needs of the state
+        store_release(&team.block[0], team.block[0] + 1)
+        leader_barrier(team)  # the follower has what it needs of the state
     if team.joined:
         affine[real](&layer.net.engine, rows // 2, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
-        lead_meeting(team)
+        leader_barrier(team)
     else:
         affine[real](&layer.net.engine, rows, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
     if layer.net.fused:
@@ -106,7 +106,7 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
     for step in range(first, last):
         if team.joined:
             multiply_half[real](&layer.net.engine, &way.hh, 0, h, z, step % 2)
-            lead_meeting(team)
+            leader_barrier(team)
         else:
             multiply[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
         cell_forward[real](layer.net.engine.kernels, 1, H, z, <real*>carried.c, h, <real*>NULL)
@@ -116,19 +116,20 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
 
 cdef void follow(Layer* layer, real* precision) noexcept nogil:
     """The follower: its half of every block from the one in which it joins."""
-    cdef Py_ssize_t H = layer.net.hidden_size, turn = 1, count = 0
+    cdef Py_ssize_t H = layer.net.hidden_size, number = 1, count = 0
     cdef Team* team = layer.team
-    cdef real* state = <real*>borrow(2 * H * sizeof(real))
-    if state != NULL and take(&team.come[0]) == 0:  # else the leader goes on without: no memory, or another was faster
-        await_at_least(&team.turn[0], turn)
-        while look(&team.turn[0]) != LAST_TURN and follow_block[real](layer, state, state + H, &count):
-            turn += 1
-            await_at_least(&team.turn[0], turn)
-    give_back(state)
+    cdef real* state = <real*>acquire(2 * H * sizeof(real))
+    # else the leader goes on alone: there is no memory, or another worker was faster
+    if state != NULL and fetch_add(&team.ready[0], 1) == 0:
+        await_at_least(&team.block[0], number)
+        while load_acquire(&team.block[0]) != LAST_BLOCK and follow_block[real](layer, state, state + H, &count):
+            number += 1
+            await_at_least(&team.block[0], number)
+    release(state)
 
 
 cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexcept nogil:
-    """The follower's part of a block. False if the leader has parted with it."""
+    """The follower's part of a block. False if it leaves the team."""
     cdef Team* team = layer.team
     cdef const Direction* way = &layer.net.directions[layer.index]
     cdef Py_ssize_t H = layer.net.hidden_size, step = team.first, last = team.last, rows = last - step, cut = rows // 2
@@ -137,18 +138,18 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     cdef Carried carried
     memcpy(h, team.carried.h, H * sizeof(real))
     memcpy(c, team.carried.c, H * sizeof(real))
-    if not follow_meeting(team, count):
+    if not follower_barrier(team, count):
         return False
     affine[real](&layer.net.engine, rows - cut, <const real*>way.bias, &way.ih, x + cut * way.ih.inputs, NULL, NULL,
                  False, z + cut * way.ih.columns)
-    if not follow_meeting(team, count):
+    if not follower_barrier(team, count):
         return False
     if layer.net.fused:
         carried = team.carried
         return run_half[real](layer, way, &layer.call.batch, &team.y, step, last, 1, count, z, &carried)
     for step in range(step, last):
         multiply_half[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
-        if not follow_meeting(team, count):
+        if not follower_barrier(team, count):
             return False
         cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
         z += 4 * H
@@ -180,13 +181,13 @@ cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const
         carried.spare = carried.h
         carried.h = at.h
         if member == 1:
-            if not follow_meeting(team, count):
+            if not follower_barrier(team, count):
                 return False
         elif team.joined:
-            lead_meeting(team)
+            leader_barrier(team)
     return True
 
 
-cdef void dismiss(Team* team) noexcept nogil:
-    """Let the follower go, also one that comes only now."""
-    publish(&team.turn[0], LAST_TURN)
+cdef void release_follower(Team* team) noexcept nogil:
+    """Let the follower leave, also one that joins only now."""
+    store_release(&team.block[0], LAST_BLOCK)
