@@ -654,7 +654,7 @@ def test_every_prefix_of_a_model_is_refused(tmp_path, suffix):
     "content",
     [
         b"",
-        b"hello, this is no file of tensors",
+        b"hello, this is not a file of tensors",
         struct.pack("<Q", 2**63),
         struct.pack("<Q", 10**8) + b"{",
         struct.pack("<Q", 2) + b"[]",
