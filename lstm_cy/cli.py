@@ -485,7 +485,7 @@ def _falling(rate: float, done: float) -> float:
 def _load_text_model(path: str) -> tuple[Sequential, Any]:
     """Return the model in a file, and the vocabulary saved with it."""
     model = load(path)
-    if not isinstance(model, Sequential) or "vocabulary" not in getattr(model, "metadata", {}):
+    if getattr(model, "vocabulary_size", None) is None or "vocabulary" not in getattr(model, "metadata", {}):
         raise ValueError(f"{path}: holds no vocabulary; `lstm-cy train` writes models that do")
     return model, vocabulary_from_json(model.metadata["vocabulary"])
 

@@ -21,13 +21,14 @@ from .checks import (
     real_array,
     shown,
 )
-from .layers import Embedding, Sequential
+from .layer import Layer
 from .losses import cross_entropy
 from .training import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .layers import Sequential
     from .stepper import Stepper
     from .text import Bytes, Vocabulary, Words
     from .typing import Array, ArrayLike, Ints, Seed
@@ -188,7 +189,7 @@ def generate(
     >>> len(text), set(text) <= set("abc")
     (10, True)
     """
-    embedding = _embedding_of(model)
+    size = _vocabulary_size(model)
     if not all(hasattr(vocabulary, name) for name in _VOCABULARY):
         raise TypeError(f"vocabulary: expected a Vocabulary, Words or Bytes, got {type(vocabulary).__name__}")
     if not isinstance(prompt, str):
@@ -198,10 +199,8 @@ def generate(
     rng = generator("seed", seed)
     if missing := vocabulary.missing(prompt):
         raise ValueError(f"prompt: not in the model's vocabulary: {', '.join(map(repr, missing[:10]))}")
-    if len(vocabulary) > embedding.num_embeddings:
-        raise ValueError(
-            f"vocabulary: expected {embedding.num_embeddings} tokens as in the model's embedding, got {len(vocabulary)}"
-        )
+    if len(vocabulary) > size:
+        raise ValueError(f"vocabulary: expected {size} tokens as in the model's embedding, got {len(vocabulary)}")
     logits, states = model(vocabulary.encode(prompt or "\n"))
     if logits.shape[-1] != len(vocabulary):
         raise ValueError(
@@ -212,16 +211,14 @@ def generate(
     return vocabulary.pieces(_continue(stepper, vocabulary.unknown, logits[-1], length, choice | {"rng": rng}))
 
 
-def _embedding_of(model: Sequential) -> Embedding:
-    """Return the first layer of a model that reads tokens."""
-    if not isinstance(model, Sequential):
+def _vocabulary_size(model: Sequential) -> int:
+    """Return how many tokens a model reads; raise if its input is not tokens."""
+    if not isinstance(model, Layer) or model.layers == (model,):
         raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
-    first = model.layers[0]
-    if not isinstance(first, Embedding):
-        raise TypeError(
-            f"model: expected a Sequential with an Embedding as its first layer, got {type(first).__name__}"
-        )
-    return first
+    if model.vocabulary_size is None:
+        first = type(model.layers[0]).__name__
+        raise TypeError(f"model: expected a Sequential with an Embedding as its first layer, got {first}")
+    return model.vocabulary_size
 
 
 def _continue(
@@ -274,7 +271,7 @@ def negative_log_likelihood(
     >>> round(float(np.exp(negative_log_likelihood(model, [0, 1, 2, 3, 0]))), 4)  # four equally likely tokens
     4.0
     """
-    _embedding_of(model)
+    _vocabulary_size(model)
     tokens, chunk = int_array("tokens", tokens), positive_int("chunk", chunk)
     progress = flag("progress", progress)
     if tokens.ndim != 1 or len(tokens) < 2:

@@ -14,14 +14,14 @@ import numpy as np
 
 from .checks import check_lengths, expect_shape, file_path, flag, int_array, number, positive_int
 from .extras import pip_install
-from .layers import Embedding, Sequential
-from .lstm import LSTM
+from .layer import Layer
 from .training import Team, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .layer import Layer
+    from .layers import Sequential
+    from .lstm import LSTM
     from .optimizers import Optimizer
     from .training import History
     from .typing import Array, FilePath, Ints, Parameters
@@ -113,17 +113,15 @@ class _Rows:
     """A model as a function of an array's rows."""
 
     def __init__(self, model: Sequential | LSTM) -> None:
-        layers = model.layers if isinstance(model, Sequential) else (model,)
-        if not isinstance(model, Sequential | LSTM) or not any(isinstance(layer, LSTM) for layer in layers):
+        if not (isinstance(model, Layer) and model.is_model and model.num_states):
             raise TypeError(f"model: expected an LSTM or a Sequential with one, got {type(model).__name__}")
         self.model = model
         self.axis = 0 if model.batch_first else 1
         self.axes: tuple[str, ...] = ("B", "T") if model.batch_first else ("T", "B")
         self.dtype = np.dtype(np.intp)
-        if not isinstance(layers[0], Embedding):
-            sizes = (getattr(layer, "input_size", getattr(layer, "in_features", None)) for layer in layers)
+        if model.vocabulary_size is None:
             self.axes += ("I",)
-            self.dtype, self.features = model.dtype, next(size for size in sizes if size)
+            self.dtype, self.features = model.dtype, model._input_features
 
     def joined(self, data: Any) -> Any:
         """Return all of `data` as one dask array whose chunks hold whole rows."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .checks import flag, float_array, generator
+from .checks import DTYPES, flag, float_array, generator, real_array, shown
 from .notebook import html_table
 from .printable import printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn, Self
 
-    from .typing import Array, ArrayLike, Bools, DTypeLike, Parameters, Seed
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Narrow, Parameters, Seed, State, StateLike
 
 #: Above this number of parameter bytes an allocation is tried before any parameter is drawn.
 _LARGE = 1 << 30
@@ -44,6 +44,38 @@ class Gradients(NamedTuple):
     x: Array | None
     state: Any
     parameters: Parameters
+
+
+class Steps(NamedTuple):
+    """What a model passes to each of its layers besides the input.
+
+    Attributes
+    ----------
+    lengths, mask, reset :
+        As in a call of an LSTM. A layer with `masks` sets the mask of the layers that follow it.
+    threads : int or None
+    """
+
+    lengths: ArrayLike | None = None
+    mask: ArrayLike | None = None
+    reset: ArrayLike | None = None
+    threads: int | None = None
+
+
+class Stage(NamedTuple):
+    """How a layer is run step by step.
+
+    Attributes
+    ----------
+    inputs, outputs : int
+        Numbers of a row that the step takes and gives; the inputs of a stage that takes tokens are their number.
+    kernel : Network, Affine or ndarray
+        What runs the step: the kernels of an LSTM or a Linear, or the table of an Embedding.
+    """
+
+    inputs: int
+    outputs: int
+    kernel: Any
 
 
 class Tape:
@@ -84,8 +116,28 @@ class Layer:
     subclass whose constructor takes other arguments overrides the property `config`.
     """
 
-    #: whether it has one input and one output, so that it can be in a Sequential
+    # What a Sequential, fit, stepping, saving, quantising, tracing and scoring ask a layer. A subclass overrides what
+    # differs.
+    #: whether it has one input, so that it can be in a Sequential
     _in_chains = True
+    #: whether it is a model of its own: a call takes states, lengths and threads too, and returns (output, states)
+    is_model = False
+    #: the number of pairs (h, c) that a call takes and returns
+    num_states = 0
+    #: the number of layers whose gates `trace` can show
+    num_traced = 0
+    #: the layout of its sequences: True for (B, T, ...), False for (T, B, ...), None for any
+    batch_first: bool | None = None
+    #: the number of tokens, where the input is tokens; None where it is numbers with an axis of features
+    vocabulary_size: int | None = None
+    #: whether the input needs an axis of steps, and whether the output still has one
+    needs_steps, gives_steps = False, True
+    #: the number of directions side by side in the features of the input, and the number of arrays of the output
+    input_directions, num_outputs = 1, 1
+    #: whether an inference call returns its input
+    passes_on = False
+    #: whether the output of a step depends on no later step
+    is_causal = True
     #: whether `valid`, called with the layer's input, marks the steps that are not padding
     masks = False
     dtype: np.dtype[Any] | None
@@ -105,6 +157,76 @@ class Layer:
         def forward(self, *args: Any, **keywords: Any) -> Any: ...
         def backward(self, *args: Any, **keywords: Any) -> Any: ...
         def valid(self, x: ArrayLike) -> Bools: ...
+        def trace(self, *args: Any, **keywords: Any) -> Any: ...
+
+    def __init__(
+        self,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin a layer of one's own.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array_like
+            The initial parameters, all of float32 or all of float64, which becomes the layer's dtype; they are copied.
+            None for a layer without parameters, which takes input of any dtype.
+        config : mapping of str to object
+            The constructor's arguments, in types that JSON can hold: files and pickles rebuild the layer from them.
+            Each becomes a read-only attribute.
+        """
+        arrays = {name: real_array(f"parameters[{name!r}]", array) for name, array in (parameters or {}).items()}
+        dtypes = {array.dtype for array in arrays.values()}
+        if len(dtypes) > 1 or not dtypes <= set(map(np.dtype, DTYPES)):
+            found = ", ".join(sorted(map(str, dtypes)))
+            raise TypeError(f"parameters: expected all of float32 or all of float64, got {found}")
+        self.dtype = dtypes.pop() if dtypes else None
+        self.config = _copied(dict(config or {}))
+        for name, value in self._config.items():
+            setattr(self, name, value)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        self._initialize(shapes, lambda: {name: np.array(array, order="C") for name, array in arrays.items()})
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that run one after the other: of a Sequential those it is made of, else the layer itself."""
+        return (self,)
+
+    def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
+        """Call the layer as a part of a model: with `num_states` pairs of states; return its output and new states."""
+        return self(x), []
+
+    def run_forward(
+        self, x: Any, states: list[StateLike | None], steps: Steps, rng: Seed
+    ) -> tuple[Any, list[State], Any]:
+        """Do what `run` does by `forward`, and return the tape too."""
+        y, tape = self.forward(x, rng=rng)
+        return y, [], tape
+
+    def run_backward(self, tape: Any, dy: Any, dstates: list[Any]) -> Gradients:
+        """Call `backward` for what `run_forward` did; the gradients' `state` is a list of pairs."""
+        gradients: Gradients = self.backward(tape, dy)
+        return gradients
+
+    def stage(self) -> Stage:
+        """Return how one step is run; a ValueError says why the layer cannot run step by step."""
+        raise ValueError(f"expected LSTM, Linear, Dropout or Embedding without mask_zero, got {self!r}")
+
+    def quantized(self, kind: Narrow, sample: ArrayLike | None) -> Layer:
+        """Return this layer with narrow weights, measured on `sample`; itself where it has none to make narrow."""
+        return self
+
+    def pairs_of(self, name: str, states: Any) -> list[Any]:
+        """Check the argument `name`, the states of a call, and return one entry for each pair, None for zeros."""
+        if states is None:
+            return [None] * self.num_states
+        if not isinstance(states, list | tuple) or len(states) != self.num_states:
+            raise ValueError(f"{name}: expected a list of {self.num_states}, one for each LSTM, got {shown(states)}")
+        return list(states)
+
+    def states_of(self, pairs: list[Any]) -> Any:
+        """Return the states of a call from one entry for each pair."""
+        return pairs
 
     def __setattr__(self, name: str, value: object) -> None:
         self._check_assignable(name)

@@ -27,8 +27,8 @@ from .checks import (
     shown,
 )
 from .functions import ELEMENTWISE, VECTORWISE
-from .layer import Composite, Gradients, Layer, or_unknown
-from .lstm import LARGEST_SIDE, LSTM
+from .layer import Composite, Gradients, Layer, Stage, Steps, or_unknown
+from .lstm import LARGEST_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,6 +142,10 @@ class Linear(Layer):
             )
         return float_array("x", x, self.dtype)
 
+    def stage(self) -> Stage:
+        """Return how one step is run."""
+        return Stage(self.in_features, self.out_features, self._affine)
+
     def _applied(self, affine: Affine, x: Array) -> Array:
         y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         affine(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
@@ -239,6 +243,17 @@ class Embedding(Layer):
         """
         return self.forward(tokens)[0]
 
+    @property
+    def vocabulary_size(self) -> int:  # type: ignore[override]  # its own
+        """The number of tokens."""
+        return self.num_embeddings
+
+    def stage(self) -> Stage:
+        """Return how one step is run; a ValueError says why the layer cannot run step by step."""
+        if self.masks:
+            return super().stage()
+        return Stage(self.num_embeddings, self.embedding_dim, np.ascontiguousarray(self._parameters["weight"]))
+
     def valid(self, tokens: ArrayLike) -> Bools:
         """Return True where tokens are not 0: the mask that `mask_zero` makes.
 
@@ -327,6 +342,7 @@ class Dropout(Layer):
     """
 
     dtype = None  # that of the input
+    passes_on = True
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("p", p, 0.0, 1.0)
@@ -514,8 +530,7 @@ class Masking(Layer):
            [ 0.,  0.]], dtype=float32)
     """
 
-    masks = True
-
+    masks = needs_steps = True
     dtype: np.dtype[Any]
 
     def __init__(self, mask_value: float = 0.0, *, dtype: DTypeLike = "float32") -> None:
@@ -644,7 +659,8 @@ class Readout(Layer):
     """
 
     dtype = None  # that of the input
-    _read_only = (*Layer._read_only, "transparent")
+    needs_steps = True
+    _read_only = (*Layer._read_only, "passes_on", "gives_steps", "num_outputs", "input_directions")
 
     def __init__(
         self,
@@ -664,8 +680,10 @@ class Readout(Layer):
         self.batch_first = flag("batch_first", batch_first)
         if self.bidirectional and self.go_backwards:
             raise ValueError("go_backwards: expected False with bidirectional=True, which already has such a direction")
-        #: whether y is returned unchanged if no step is masked
-        self.transparent = self.return_sequences and not self.go_backwards and merge_mode == "concat"
+        self.passes_on = self.return_sequences and not self.go_backwards and merge_mode == "concat"
+        self.gives_steps = self.return_sequences
+        self.input_directions = 2 if self.bidirectional else 1
+        self.num_outputs = 2 if self.bidirectional and merge_mode is None else 1
         self.config = {
             "bidirectional": self.bidirectional,
             "go_backwards": self.go_backwards,
@@ -692,7 +710,7 @@ class Readout(Layer):
             With return_sequences in the layout of y; else (B, D*H), or (D*H,) for one sequence. Merged directions have
             H features, except with "concat".
         """
-        if self.transparent and lengths is None and mask is None:
+        if self.passes_on and lengths is None and mask is None:
             return self._checked(y)
         return self.forward(y, lengths=lengths, mask=mask)[0]
 
@@ -725,6 +743,17 @@ class Readout(Layer):
         selected = [self._select(half, which) for half, which in zip(np.split(y, len(steps), -1), steps, strict=True)]
         out = _MERGES[self.merge_mode][0](*selected) if self.bidirectional else selected[0]
         return out, self._tape(y.shape, steps, selected)
+
+    def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
+        """Call the layer as a part of a model."""
+        return self(x, lengths=steps.lengths, mask=steps.mask), []
+
+    def run_forward(
+        self, x: Any, states: list[StateLike | None], steps: Steps, rng: Seed
+    ) -> tuple[Any, list[State], Tape]:
+        """Do what `run` does by `forward`, and return the tape too."""
+        y, tape = self.forward(x, lengths=steps.lengths, mask=steps.mask)
+        return y, [], tape
 
     def _output_features(self, features: int | None) -> int | None:
         if features is None or not self.bidirectional or self.merge_mode == "concat":
@@ -832,8 +861,10 @@ class Sequential(Composite):
     ((5, 2, 10), 1)
     """
 
+    is_model = True
     dtype: np.dtype[Any]
-    _read_only = (*Composite._read_only, "batch_first", "_batch_first")
+    _in_chains = False
+    _read_only = (*Composite._read_only, "batch_first", "_batch_first", "_num_states")
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -844,13 +875,14 @@ class Sequential(Composite):
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
-        layouts = {layer.batch_first for layer in layers if isinstance(layer, LSTM | Readout)}
+        layouts = {layer.batch_first for layer in layers if layer.batch_first is not None}
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
         _check_chain(layers)
         self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
+        self._num_states = sum(layer.num_states for layer in layers)
         self.config = {"layers": self._described()}
         self._is_built = True
 
@@ -874,7 +906,26 @@ class Sequential(Composite):
         return tuple(self._parts.values())
 
     @property
-    def batch_first(self) -> bool:
+    def num_states(self) -> int:  # type: ignore[override]  # as many as its layers have
+        """The number of pairs (h, c) that a call takes and returns."""
+        return self._num_states
+
+    @property
+    def is_causal(self) -> bool:  # type: ignore[override]  # as its layers are
+        """Whether the output of a step depends on no later step."""
+        return all(layer.is_causal for layer in self.layers)
+
+    @property
+    def vocabulary_size(self) -> int | None:  # type: ignore[override]  # as its first layer has it
+        """The number of tokens, where the input is tokens; None where it is numbers."""
+        return next((layer.vocabulary_size for layer in self.layers if not layer.passes_on), None)
+
+    @property
+    def _input_features(self) -> int | None:
+        return next((size for size in (layer._input_features for layer in self.layers) if size), None)
+
+    @property
+    def batch_first(self) -> bool:  # type: ignore[override]  # as its layers have it
         """Whether the batch axis of x comes first, as in its LSTMs and Readouts; True if there are none."""
         return self._batch_first
 
@@ -940,26 +991,10 @@ class Sequential(Composite):
         states : list of (h_n, c_n)
             One for each LSTM.
         """
-        states = self._check_states("states", states)
+        states = self.pairs_of("states", states)
         self._check_mask(lengths, mask)
-        steps = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
-        finals: list[State] = []
-        for layer in self.layers:
-            x, state = self._passed(layer, x, states[len(finals)] if isinstance(layer, LSTM) else None, steps)
-            if state is not None:
-                finals.append(state)
+        x, finals, _ = run_layers(self.layers, x, states, Steps(lengths, mask, reset, threads))
         return x, finals
-
-    @staticmethod
-    def _passed(layer: Layer, x: Any, state: StateLike | None, steps: dict[str, Any]) -> tuple[Any, State | None]:
-        """Return (output, an LSTM's final state or None) of one layer; store the mask that it makes in `steps`."""
-        if layer.masks:
-            steps["mask"] = layer.valid(x)
-        if isinstance(layer, LSTM):
-            return layer(x, state, **steps)
-        if isinstance(layer, Readout):
-            return layer(x, lengths=steps["lengths"], mask=steps["mask"]), None
-        return layer(x), None
 
     def forward(
         self,
@@ -988,24 +1023,19 @@ class Sequential(Composite):
         tape : Tape
             For `backward`, until the parameters change.
         """
-        states = self._check_states("states", states)
+        states = self.pairs_of("states", states)
         self._check_mask(lengths, mask)
         if rng is not None:  # else each layer with dropout makes its own generator
             rng = generator("rng", rng)
+        steps = Steps(lengths, mask, reset, threads)
         finals: list[State] = []
         tapes: list[Any] = []
-        kept: Any
         for layer in self.layers:
             if layer.masks:
-                mask = layer.valid(x)
-            if isinstance(layer, LSTM):
-                steps = {"lengths": lengths, "mask": mask, "reset": reset}
-                x, state, kept = layer.forward(x, states[len(finals)], **steps, threads=threads, rng=rng)
-                finals.append(state)
-            elif isinstance(layer, Readout):
-                x, kept = layer.forward(x, lengths=lengths, mask=mask)
-            else:
-                x, kept = layer.forward(x, rng=rng)
+                steps = steps._replace(mask=layer.valid(x))
+            given = states[len(finals) : len(finals) + layer.num_states]
+            x, new, kept = layer.run_forward(x, given, steps, rng)
+            finals += new
             tapes.append(kept)
         return x, finals, self._tape(*tapes)
 
@@ -1028,21 +1058,20 @@ class Sequential(Composite):
             model's names.
         """
         tapes = self._content_of(tape)
-        dstates = list(self._check_states("dstates", dstates))
-        if dy is None and not isinstance(self.layers[-1], LSTM):
+        dstates = self.pairs_of("dstates", dstates)
+        if dy is None and not self.layers[-1].num_states:
             last = type(self.layers[-1]).__name__
             raise ValueError(f"dy: expected an array, because the last layer is {last}, got None")
         parameters: list[tuple[str, Parameters]] = []
         initial: list[Any] = []
         for (part, layer), kept in reversed([*zip(self._parts.items(), tapes, strict=True)]):
-            if isinstance(layer, LSTM):
-                gradients = layer.backward(kept, dy, dstates.pop())
-                initial.append(gradients.state)
-            else:
-                gradients = layer.backward(kept, dy)
+            first = len(dstates) - layer.num_states
+            gradients = layer.run_backward(kept, dy, dstates[first:])
+            del dstates[first:]
+            initial[:0] = gradients.state or []
             parameters.append((part, gradients.parameters))
             dy = gradients.x
-        return Gradients(dy, initial[::-1], self._summed(parameters))
+        return Gradients(dy, initial, self._summed(parameters))
 
     def trace(
         self,
@@ -1129,23 +1158,14 @@ class Sequential(Composite):
                 name = type(layer).__name__
                 raise ValueError(f"lengths, mask: expected None, because the {name} at {index} makes the mask")
 
-    def _check_states(self, name: str, states: Sequence[Any] | None) -> Sequence[Any]:
-        """Return a list with one state for each LSTM."""
-        lstms = sum(isinstance(layer, LSTM) for layer in self.layers)
-        if states is None:
-            return [None] * lstms
-        if not isinstance(states, list | tuple) or len(states) != lstms:
-            raise ValueError(f"{name}: expected a list of {lstms}, one for each LSTM, got {shown(states)}")
-        return states
-
     def _outputs(self) -> list[str]:
         axes: tuple[str, ...] = ("...",)
-        if any(isinstance(layer, LSTM | Readout) for layer in self.layers):
+        if any(layer.batch_first is not None for layer in self.layers):
             axes = ("B", "T") if self.batch_first else ("T", "B")
         features, outputs = None, []
         for layer in self.layers:
             features = layer._output_features(layer._input_features or features)
-            if isinstance(layer, Readout) and not layer.return_sequences:
+            if not layer.gives_steps:
                 axes = ("B",)
             outputs.append(f"({', '.join([*axes, or_unknown(features)])})")
         return outputs
@@ -1163,22 +1183,36 @@ def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
     return model
 
 
+def run_layers(
+    layers: Sequence[Layer], x: Any, states: Sequence[StateLike | None], steps: Steps
+) -> tuple[Any, list[State], Steps]:
+    """Call layers one after the other; return the output, the new states, and `steps` with the layers' mask.
+
+    `states` has a pair or None for each state of the layers, in order.
+    """
+    finals: list[State] = []
+    for layer in layers:
+        if layer.masks:
+            steps = steps._replace(mask=layer.valid(x))
+        x, new = layer.run(x, list(states[len(finals) : len(finals) + layer.num_states]), steps)
+        finals += new
+    return x, finals, steps
+
+
 def _check_chain(layers: Sequence[Layer]) -> None:
     """Raise if the output of a layer does not fit the next layer."""
     sequences, features = True, None
     for index, layer in enumerate(layers):
-        if isinstance(layer, LSTM | Readout | Masking) and not sequences:
-            raise ValueError(f"layers: expected a sequence as input of {type(layer).__name__} at {index}, got one step")
-        if isinstance(layer, Embedding) and not all(isinstance(before, Dropout) for before in layers[:index]):
-            raise ValueError(f"layers: expected an Embedding to come first, got one at {index}")
-        if isinstance(layer, Readout):
-            sequences = layer.return_sequences
-            if layer.bidirectional and layer.merge_mode is None and index < len(layers) - 1:
-                raise ValueError(f"layers: expected a Readout of two arrays to come last, got it at {index}")
-            if layer.bidirectional and (features or 0) % 2:
-                raise ValueError(
-                    f"layers: expected two directions as input of Readout at {index}, got {features} units"
-                )
+        kind = type(layer).__name__
+        if layer.needs_steps and not sequences:
+            raise ValueError(f"layers: expected a sequence as input of {kind} at {index}, got one step")
+        if layer.vocabulary_size is not None and not all(before.passes_on for before in layers[:index]):
+            raise ValueError(f"layers: expected an {kind} to come first, got one at {index}")
+        if layer.num_outputs > 1 and index < len(layers) - 1:
+            raise ValueError(f"layers: expected a {kind} of two arrays to come last, got it at {index}")
+        if (features or 0) % layer.input_directions:
+            raise ValueError(f"layers: expected two directions as input of {kind} at {index}, got {features} units")
         if layer._input_features is not None and features not in (None, layer._input_features):
             raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer._input_features}")
+        sequences = sequences and layer.gives_steps
         features = layer._output_features(features)

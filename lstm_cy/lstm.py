@@ -31,12 +31,13 @@ from .checks import (
     shown,
     warn,
 )
-from .layer import Gradients, Layer
+from .layer import Gradients, Layer, Stage
 from .layer import Tape as LayerTape
 
 if TYPE_CHECKING:
     from typing import Self, TypeAlias
 
+    from .layer import Steps
     from .quantize import QuantizedLSTM
     from .stepper import Stepper
     from .trace import GateTrace
@@ -165,6 +166,10 @@ class LSTM(Layer):
 
     dtype: np.dtype[Any]
     _network: Network
+    batch_first: bool
+    is_model = True
+    num_states = 1
+    needs_steps = True
     _read_only = (*Layer._read_only, "num_directions", "output_size", "_hidden_width", "_variants", "_network")
 
     def __init__(
@@ -343,6 +348,54 @@ class LSTM(Layer):
 
     def _output_features(self, features: int | None) -> int:
         return self.output_size
+
+    @property
+    def num_traced(self) -> int:  # type: ignore[override]  # as many as the layer has
+        """The number of layers whose gates `trace` can show."""
+        return self.num_layers
+
+    @property
+    def is_causal(self) -> bool:  # type: ignore[override]  # depends on the options
+        """Whether the output of a step depends on no later step."""
+        return not (self.bidirectional or self.reverse)
+
+    def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Array, list[State]]:
+        """Call the layer as a part of a model."""
+        lengths, mask, reset, threads = steps
+        y, state = self(x, states[0], lengths=lengths, mask=mask, reset=reset, threads=threads)
+        return y, [state]
+
+    def run_forward(
+        self, x: Any, states: list[StateLike | None], steps: Steps, rng: Seed
+    ) -> tuple[Array, list[State], Tape]:
+        """Do what `run` does by `forward`, and return the tape too."""
+        lengths, mask, reset, threads = steps
+        y, state, tape = self.forward(x, states[0], lengths=lengths, mask=mask, reset=reset, threads=threads, rng=rng)
+        return y, [state], tape
+
+    def run_backward(self, tape: Any, dy: Any, dstates: list[Any]) -> Gradients:
+        """Call `backward` for what `run_forward` did; the gradients' `state` is a list of one pair."""
+        gradients = self.backward(tape, dy, dstates[0])
+        return gradients._replace(state=[gradients.state])
+
+    def stage(self) -> Stage:
+        """Return how one step is run; a ValueError says why the layer cannot run step by step."""
+        if not self.is_causal:
+            option = "bidirectional" if self.bidirectional else "reverse"
+            raise ValueError(f"expected an LSTM that runs forwards, got {option}=True")
+        return Stage(self.input_size, self.output_size, self._network)
+
+    def quantized(self, kind: Narrow, sample: ArrayLike | None) -> QuantizedLSTM:
+        """Return this layer with narrow weights, measured on `sample`."""
+        return self.quantize(kind, sample)
+
+    def pairs_of(self, name: str, states: Any) -> list[Any]:
+        """Return the state of a call, a pair or None, as a list."""
+        return [states]
+
+    def states_of(self, pairs: list[Any]) -> Any:
+        """Return the state of a call from a list of one pair."""
+        return pairs[0]
 
     def _arguments(self) -> dict[str, Any]:
         found = super()._arguments()

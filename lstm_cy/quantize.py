@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import float_array, one_of
-from .layers import Sequential
+from .layer import Steps
+from .layers import Sequential, run_layers
 from .lstm import LSTM
 
 if TYPE_CHECKING:
@@ -178,19 +179,16 @@ def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> Quant
 def quantize_model(model: Sequential, kind: Narrow, sample: ArrayLike | None = None) -> Sequential:
     """Quantize the LSTMs of a model; see `Sequential.quantize`."""
     layers: list[Layer] = []
-    narrowed: dict[int, QuantizedLSTM] = {}  # a layer that is used several times stays one layer
+    narrowed: dict[int, Layer] = {}  # a layer that is used several times stays one layer
     report: dict[Any, Any] = {}
-    steps = dict.fromkeys(("lengths", "mask", "reset", "threads"))
+    steps = Steps()
     for index, layer in enumerate(model.layers):
-        x = sample
-        if sample is not None:
-            sample, _ = model._passed(layer, sample, None, steps)
-        if not isinstance(layer, LSTM):
-            layers.append(layer)
-            continue
-        narrow = layer.quantize(kind, x)
-        report[index] = narrow.report
+        narrow = layer.quantized(kind, sample)
+        if narrow is not layer:
+            report[index] = narrow.report
         layers.append(narrowed.setdefault(id(layer), narrow))
+        if sample is not None:
+            sample, _, steps = run_layers([layer], sample, [None] * layer.num_states, steps)
     if not report:
         raise ValueError("quantize: expected a model with an LSTM in it, got none")
     quantized = Sequential(*layers)

@@ -27,6 +27,7 @@ from .lstm import LSTM, warn_of_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from .decoding import Hypothesis
     from .layer import Tape
@@ -95,6 +96,7 @@ class Seq2Seq(Composite):
     """
 
     dtype: np.dtype[Any]
+    is_model = True
 
     def __init__(
         self,
@@ -293,6 +295,10 @@ class Seq2Seq(Composite):
         result: Array = run("attention", output, memory)[1][:, 0]
         return result
 
+    def stage(self) -> NoReturn:
+        """Raise, because the source has to be read as a whole."""
+        raise TypeError(f"expected an LSTM or a Sequential, got {type(self).__name__}")
+
     def _outputs(self) -> list[str]:
         E, H, V = self.embedding_dim, self.hidden_size, self.num_tokens
         sizes = {"source": E, "encoder": H, "target": E, "decoder": H, "attention": H, "combine": H, "readout": V}
@@ -305,7 +311,7 @@ class Seq2Seq(Composite):
 
         def run(name: str, *inputs: Any, **options: Any) -> Any:
             layer = self._parts[name]
-            if isinstance(layer, LSTM):
+            if layer.num_states:
                 options["threads"] = threads
             if tapes is None:
                 return layer(*inputs, **options)

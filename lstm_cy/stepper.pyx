@@ -21,8 +21,8 @@ from .arrays cimport lies_plainly
 
 from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
-from .layers import Dropout, Embedding, Linear, Readout, Sequential
-from .lstm import LARGEST_SIDE, LSTM
+from .layer import Layer
+from .lstm import LARGEST_SIDE
 from .notebook import html_table
 
 cnp.import_array()
@@ -189,18 +189,13 @@ cdef class Stepper:
                 get_state(self.stream, self.lstm(number), cnp.PyArray_DATA(h), cnp.PyArray_DATA(c))
         finally:
             unlock(&self.stream.busy)
-        return states if isinstance(self.layer, Sequential) else states[0]
+        return self.layer.states_of(states)
 
     @state.setter
     def state(self, state):
         cdef Py_ssize_t number
         shapes = self.state_shapes()
-        if not isinstance(self.layer, Sequential):
-            states = [state]
-        elif isinstance(state, (list, tuple)) and len(state) == len(shapes):
-            states = state
-        else:
-            raise ValueError(f"state: expected a list of {len(shapes)}, one for each LSTM, got {state!r:.80}")
+        states = self.layer.pairs_of("state", state)
         states = [self.checked(pair, shape) for pair, shape in zip(states, shapes)]
         self.acquire()
         try:
@@ -355,41 +350,30 @@ cdef class Stepper:
 
 def frozen(layer, name="layer"):
     """A layer with the same parameters and packed weights that keeps them whatever happens to the other."""
-    if not isinstance(layer, (LSTM, Sequential)):
+    if not (isinstance(layer, Layer) and layer.is_model):
         raise TypeError(f"{name}: expected an LSTM or a Sequential, got {type(layer).__name__}")
     return shallow_copy(layer)
 
 
 def chain_of(layer, name="stepper"):
-    """The Chain of what a layer, or a Sequential's layers, do to a step; errors begin with `name`."""
-    parts, told = [], None
-    for index, part in enumerate(layer.layers if isinstance(layer, Sequential) else [layer]):
-        if isinstance(part, Dropout) or (isinstance(part, Readout) and part.transparent):
+    """Make the Chain of a model's layers; error messages begin with `name`."""
+    stages, outputs = [], None
+    for index, part in enumerate(layer.layers):
+        if part.passes_on:
             continue
-        inputs, outputs, content = stage_of(part, name)
-        if parts and isinstance(part, Embedding):
+        if stages and part.vocabulary_size is not None:
             raise ValueError(f"{name}: expected an Embedding to come first, got one at {index}")
-        if parts and inputs != told:
-            raise ValueError(f"{name}: expected {told} inputs of layer {index}, got {inputs}")
-        parts.append(content)
-        told = outputs
-    if not parts:
+        try:
+            stage = part.stage()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+        if stages and stage.inputs != outputs:
+            raise ValueError(f"{name}: expected {outputs} inputs of layer {index}, got {stage.inputs}")
+        stages.append(stage)
+        outputs = stage.outputs
+    if not stages:
         raise ValueError(f"{name}: expected a layer other than Dropout, got {layer!r}")
-    return Chain(config.kernels(), layer.dtype.itemsize, parts)
-
-
-def stage_of(layer, name):
-    """(inputs, outputs, what a Chain needs) of one layer."""
-    if isinstance(layer, LSTM):
-        if layer.bidirectional or layer.reverse:
-            option = "bidirectional" if layer.bidirectional else "reverse"
-            raise ValueError(f"{name}: expected an LSTM that runs forwards, got {option}=True")
-        return layer.input_size, layer.output_size, layer._network
-    if isinstance(layer, Linear):
-        return layer.in_features, layer.out_features, layer._affine
-    if isinstance(layer, Embedding) and not layer.masks:
-        return layer.num_embeddings, layer.embedding_dim, np.ascontiguousarray(layer.parameters["weight"])
-    raise ValueError(f"{name}: expected LSTM, Linear, Dropout or Embedding without mask_zero, got {layer!r}")
+    return Chain(config.kernels(), layer.dtype.itemsize, [stage.kernel for stage in stages])
 
 
 def plain(out):

@@ -22,7 +22,6 @@ from .arrays cimport lies_plainly
 
 from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, refuse_out
-from .layers import Sequential
 from .notebook import html_table
 from .stepper import chain_of, frozen, plain
 
@@ -312,7 +311,7 @@ cdef class StreamPool:
             states = [(h.copy(), c.copy()) for h, c in self.views(self.place_of(id))]
         finally:
             unlock(&self.busy)
-        return states if isinstance(self.model, Sequential) else states[0]
+        return self.model.states_of(states)
 
     def set_state(self, id, state):
         """Set a stream's state.
@@ -564,11 +563,8 @@ cdef class StreamPool:
     cdef list checked(self, object state):
         """A stream's state as a list of pairs of arrays."""
         own = self.views(0)
-        if not isinstance(self.model, Sequential):
-            state = [state]
-        elif not isinstance(state, (list, tuple)) or len(state) != len(own):
-            raise ValueError(f"state: expected a list of {len(own)}, one for each LSTM, got {state!r:.80}")
-        return [self.checked_pair(pair, h, c) for pair, (h, c) in zip(state, own)]
+        pairs = self.model.pairs_of("state", state)
+        return [self.checked_pair(pair, h, c) for pair, (h, c) in zip(pairs, own)]
 
     cdef tuple checked_pair(self, object pair, object own_h, object own_c):
         """(h, c) as arrays in the shapes of a record's."""

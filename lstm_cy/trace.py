@@ -11,6 +11,8 @@ import numpy as np
 
 from .checks import expect_shape, file_path, flag, int_within, positive_int, shown
 from .extras import pip_install
+from .layer import Steps
+from .layers import run_layers
 from .lstm import LSTM
 from .notebook import html_table, show_as_picture
 
@@ -658,18 +660,17 @@ def trace_model(
     threads: int | None,
 ) -> GateTrace:
     """Implement `Sequential.trace`."""
-    states = model._check_states("states", states)
+    pairs = model.pairs_of("states", states)
     model._check_mask(lengths, mask)
-    lstms = {index: part for index, part in enumerate(model.layers) if isinstance(part, LSTM)}
-    layers = [(index, number) for index in lstms for number in range(lstms[index].num_layers)]
+    layers = [(index, number) for index, part in enumerate(model.layers) for number in range(part.num_traced)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
-    steps: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "threads": threads}
-    initial = dict(zip(lstms, states, strict=True))
-    for index, part in enumerate(model.layers[:last]):
-        x, _ = model._passed(part, x, initial.get(index), steps)
-    return lstms[last].trace(x, initial[last], layer=number, direction=direction, **steps)
+    before, traced = model.layers[:last], model.layers[last]
+    x, finals, steps = run_layers(before, x, pairs, Steps(lengths, mask, reset, threads))
+    state = traced.states_of(pairs[len(finals) : len(finals) + traced.num_states])
+    result: GateTrace = traced.trace(x, state, layer=number, direction=direction, **steps._asdict())
+    return result
 
 
 def _step_and_row(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:

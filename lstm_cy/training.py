@@ -31,9 +31,7 @@ from .checks import (
 )
 from .extras import pip_install
 from .layer import Layer
-from .layers import Embedding, Sequential
 from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
-from .lstm import LSTM
 from .notebook import html_table, show_as_picture
 from .optimizers import Optimizer, clip_grad_norm
 from .printable import printable
@@ -435,15 +433,13 @@ class _Loop:
         self.model, self.loss, self.optimizer, self.team = model, loss, optimizer, team
         self.function, self.options = _unwrapped(loss)
         self.bptt = None if bptt is None else positive_int("bptt", bptt)
-        layers = model.layers if isinstance(model, Sequential) else (model,)
-        lstms = [layer for layer in layers if isinstance(layer, LSTM)]
-        if bptt is not None and any(lstm.bidirectional or lstm.reverse for lstm in lstms):
+        if bptt is not None and not model.is_causal:
             raise ValueError("bptt: expected LSTMs that run forward only, got a bidirectional or reverse one")
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
-        batch_first = getattr(model, "batch_first", True)
+        batch_first = model.batch_first is not False
         self.batch_axis = 0 if batch_first else 1
         # An LSTM also takes one sequence without an axis of rows; fit does not.
-        self.x_axes = None if not lstms else 2 if isinstance(layers[0], Embedding) else 3
+        self.x_axes = None if not model.num_states else 3 if model.vocabulary_size is None else 2
         self.keywords = {"batch_first": True} if batch_first and _takes(loss, "batch_first") else {}
         self.takes_lengths = _takes(loss, "lengths")
 

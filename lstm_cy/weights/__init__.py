@@ -10,14 +10,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..checks import file_path
-from ..layer import Composite
-from ..lstm import LSTM
+from ..layer import Layer
 from . import native
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from ..layer import Layer
     from ..typing import FilePath
     from . import keras as keras
     from . import onnx as onnx
@@ -78,7 +76,7 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
     (5, {'made': 'for this example'})
     """
     write = by_suffix(path, _WRITERS)
-    if not isinstance(model, LSTM | Composite):
+    if not isinstance(model, Layer) or not model.is_model:
         raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
     write(model, path, metadata)
 

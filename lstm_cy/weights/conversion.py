@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..checks import file_path
-from ..layers import Embedding, Masking, Sequential
+from ..layers import Masking
 from ..lstm import LSTM
 from ..printable import printable
 from . import by_suffix, load, native, save
@@ -89,7 +89,7 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
     if source.left and not partial:
         raise ValueError(
             f"{printable(path)}: holds more than this LSTM, which would be left behind: {listed(source.left)}. With "
-            "partial (--partial) only the LSTM is converted"
+            "partial (--partial) the LSTM alone is taken"
         )
     return source  # type: ignore[no-any-return]
 
@@ -242,28 +242,20 @@ class _Case(NamedTuple):
 
 def _case(model: Any, steps: int = _STEPS) -> _Case:
     rng = np.random.default_rng(0)
-    first = model.layers[0] if isinstance(model, Sequential) else model
+    first = model.layers[0]
     shape = (_ROWS, steps) if model.batch_first else (steps, _ROWS)
-    if isinstance(first, Embedding):
-        x = rng.integers(0, first.num_embeddings, shape)
+    if model.vocabulary_size is not None:
+        x = rng.integers(0, model.vocabulary_size, shape)
     else:
-        x = rng.standard_normal((*shape, _inputs(model))).astype(model.dtype)
+        if model._input_features is None:
+            raise ValueError("expected a model with an LSTM or a Linear in it")
+        x = rng.standard_normal((*shape, model._input_features)).astype(model.dtype)
         if isinstance(first, Masking):
             x[rng.random(shape) < 0.3] = first.mask_value
-    lstms = [layer for layer in getattr(model, "layers", [model]) if isinstance(layer, LSTM)]
+    lstms = [layer for layer in model.layers if layer.num_states]
     shapes = [[(lstm.num_layers * lstm.num_directions, _ROWS, size) for size in _sizes(lstm)] for lstm in lstms]
     states = [tuple(rng.standard_normal(shape).astype(model.dtype) for shape in pair) for pair in shapes]
     return _Case(x, states, rng.integers(1, steps + 1, _ROWS).astype(np.int32))
-
-
-def _inputs(model: Layer) -> int:
-    """Return the number of input features of a model: that of its first layer with such an attribute."""
-    for layer in getattr(model, "layers", [model]):
-        for name in ("input_size", "in_features"):
-            if hasattr(layer, name):
-                result: int = getattr(layer, name)
-                return result
-    raise ValueError("expected a model with an LSTM or a Linear in it")
 
 
 def _sizes(lstm: LSTM) -> tuple[int, int]:
@@ -274,12 +266,9 @@ def _sizes(lstm: LSTM) -> tuple[int, int]:
 def _results(model: Any, case: _Case, states: bool = False, lengths: bool = False) -> list[Array]:
     """Return the results of a call as one list of arrays."""
     given: dict[str, Any] = {"lengths": case.lengths} if lengths else {}
-    if isinstance(model, LSTM):
-        y, final = model(case.x, case.states[0] if states else None, **given)
-        return [y, *final]
-    out, finals = model(case.x, case.states if states else None, **given)
+    out, finals = model(case.x, model.states_of(case.states) if states else None, **given)
     outs = out if isinstance(out, tuple) else (out,)
-    return [*outs, *(part for final in finals for part in final)]
+    return [*outs, *(part for final in model.pairs_of("states", finals) for part in final)]
 
 
 def _largest(got: Sequence[Array], expected: Sequence[Array]) -> float:

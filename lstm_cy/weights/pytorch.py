@@ -337,11 +337,10 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
         raise TypeError(f"model: expected a layer, got {type(model).__name__}")
     if not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a string, got {type(prefix).__name__}")
-    layers = model.layers if isinstance(model, Sequential) else [model]
-    unsupported = [f"{name}={getattr(layer, name)!r}" for layer in layers for name in _own_options(layer)]
+    unsupported = [f"{name}={getattr(layer, name)!r}" for layer in model.layers for name in _own_options(layer)]
     if unsupported:
         raise ValueError(f"model: expected only options of torch.nn.LSTM, got {', '.join(unsupported)}")
-    if not isinstance(model, Sequential):
+    if model.layers == (model,):
         return {prefix + name: array for name, array in model.state_dict().items()}
     return {
         f"{prefix}{index}.{name}": array

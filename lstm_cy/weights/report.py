@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..layers import Sequential
 from ..lstm import LSTM
 from ..printable import printable
 from . import gate_order, native
@@ -125,7 +124,7 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
-    """Return {parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from the pairs of `flat`."""
+    """{parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from what `flat` gives."""
     own = {}
     for path, tensor in tensors.items():
         for name in (path, path.rpartition("/")[2]):
@@ -221,7 +220,7 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _layers(model: Layer) -> list[str]:
-    if not isinstance(model, Sequential):
+    if model.layers == (model,):
         return ["layers", f"  {call_of(model)}"]
     return _table("layers", [(str(index), call_of(layer)) for index, layer in enumerate(model.layers)])
 
@@ -231,7 +230,7 @@ def _gates(order: Sequence[str]) -> str:
 
 
 def _tensors(arrays: Mapping[str, Any], title: str = "tensors") -> list[str]:
-    numbers, size = (sum(getattr(array, attribute) for array in arrays.values()) for attribute in ("size", "nbytes"))
+    numbers, size = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
     rows = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
     return _table(
         f"{title}: {len(arrays)}, {counted(numbers, 'number')}, {counted(size, 'byte')}" if rows else title, rows
