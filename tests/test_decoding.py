@@ -608,6 +608,7 @@ def returns(value):
         ({"step": lambda tokens, state: (np.zeros((3, 4)), state)}, ValueError, "with K = 1"),
         ({"step": lambda tokens, state: (np.full((1, 4), np.nan), state)}, ValueError, "at most 0, got nan"),
         ({"step": lambda tokens, state: (np.ones((1, 4)), state)}, ValueError, "at most 0, got 1.0"),
+        ({"step": returns([[-1.0, -2.0, 0.5, -1.0]])}, ValueError, "at most 0, got 0.5"),
     ],
 )
 def test_bad_arguments_of_beam_search(keywords, error, message):
@@ -743,6 +744,16 @@ def test_the_candidates_of_a_step_do_not_depend_on_the_number_of_classes(monkeyp
     assert sorted(set(sizes) - {5000}) == [1 + 5, 4 + 4 * 5]  # one prefix, then four, with five classes each
 
 
+@pytest.mark.parametrize("offset", [1e3, -1e3])
+def test_an_offset_of_a_step_changes_no_result_of_ctc_beam(offset):
+    scores = np.random.default_rng(0).normal(size=(6, 4))
+    shifted = scores.copy()
+    shifted[2] += offset
+    for (labels, score), (expected, of_expected) in zip(ctc_beam(shifted), ctc_beam(scores), strict=True):
+        assert labels.tolist() == expected.tolist()
+        assert score == pytest.approx(of_expected, abs=1e-9)
+
+
 def test_max_classes_keeps_the_likeliest_of_a_step_for_the_language_model():
     scores, calls = ctc_scores(6, 40, seed=5), set()
 
@@ -854,6 +865,12 @@ def test_ctc_decoding_refuses(decode, arguments, options, error, message):
         (
             [[0.0, 0.0]],
             {"language_model": lambda *_: np.inf},
+            ValueError,
+            r"language_model: .* in \[-inf, inf\), got inf",
+        ),
+        (
+            [[0.0, 0.0, 0.0]],
+            {"language_model": lambda prefix, label: np.inf if label == 2 else -1.0},
             ValueError,
             r"language_model: .* in \[-inf, inf\), got inf",
         ),

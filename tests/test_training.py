@@ -299,6 +299,19 @@ def test_targets_per_row_with_as_many_columns_as_steps_and_rows(options, batch_f
     assert still.loss[0] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_targets_per_row_and_per_step_of_few_steps(steps):
+    x, y = np.random.default_rng(0).normal(size=(steps, 4, 2)), np.arange(4.0 * steps).reshape(4, steps)
+    seen = Recorder()
+    train(reading_out(steps), (x, y), loss=seen)
+    assert [prediction.shape for prediction, *_ in seen.calls] == [(4, steps)]
+    per_step = LSTM(2, 3, dtype="float64", seed=0)
+    train(per_step, (x, np.zeros((steps, 4, 3))), loss=seen)
+    assert seen.calls[-1][0].shape == (steps, 4, 3)
+    with pytest.raises(ValueError, match="y: expected a target per step"):
+        train(per_step, (x, np.zeros((4, 3))))
+
+
 def test_targets_per_row_with_as_many_columns_as_steps_and_lengths():
     x, y = np.random.default_rng(0).normal(size=(3, 6, 2)), np.arange(18.0).reshape(3, 6)
     model, seen = reading_out(6, batch_first=True), Recorder()
@@ -1059,6 +1072,21 @@ def test_read_history(path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_ends_training_before_the_step(bad):
+    model = model_of()
+    before = bits(model.parameters)
+
+    def loss(prediction, target):
+        return 1.0, np.full_like(prediction, bad)
+
+    with pytest.raises(
+        FloatingPointError, match=r"grads\[.*: expected finite .* in epoch 1, step 1; that step was not"
+    ):
+        train(model, arrays(), loss=loss)
+    assert bits(model.parameters) == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_ends_training_before_the_step(bad):
     model, calls = model_of(), itertools.count(1)
     after = []
@@ -1435,6 +1463,7 @@ def test_a_history_as_a_picture():
     np.testing.assert_array_equal(training.get_xydata(), [[1, 3], [2, 2], [3, 1]])
     np.testing.assert_array_equal(validation.get_xydata(), [[1, 3], [2, 1.5], [3, 4]])
     assert list(best.get_xdata()) == [2, 2]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation", "best epoch: 2"]
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert len(History([1.0], [], [0.1]).plot().axes[0].get_lines()) == 2
