@@ -288,7 +288,7 @@ def fit(
         callbacks = _checked_callbacks(callbacks)
         settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
         if resume and checkpoint is None:
-            raise ValueError("resume: expected a checkpoint to go on from, got none")
+            raise ValueError("resume: expected a checkpoint to continue from, got none")
         kept = _Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
 
         history, best = History(), None  # type: History, Any

@@ -21,14 +21,14 @@ def classes(shape, count, seed=1):
 def central_differences(function, at, step=1e-3):
     """Return the gradient of a function of one array, to fourth order."""
     gradient = np.zeros_like(at)
-    for place in np.ndindex(at.shape):
+    for index in np.ndindex(at.shape):
         move = np.zeros_like(at)
-        move[place] = step
+        move[index] = step
         near, far = (
             function(at + move) - function(at - move),
             function(at + 2 * move) - function(at - 2 * move),
         )
-        gradient[place] = (8 * near - far) / (12 * step)
+        gradient[index] = (8 * near - far) / (12 * step)
     return gradient
 
 
@@ -173,7 +173,7 @@ def test_layouts_and_inputs():
         np.testing.assert_array_equal(gradient, expected[1])
     np.testing.assert_array_equal(prediction, copies[0])
     np.testing.assert_array_equal(target, copies[1])
-    assert mse(np.ones(3, np.float32), [1, 2, 3])[1].dtype == np.float32  # the target follows the prediction
+    assert mse(np.ones(3, np.float32), [1, 2, 3])[1].dtype == np.float32  # the dtype of the prediction
 
 
 @pytest.mark.parametrize(
