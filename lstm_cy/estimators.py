@@ -154,10 +154,13 @@ class _SequenceEstimator(_Network):
         validation = None
         if self.patience is not None:
             share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
-            held = max(math.ceil(share * len(x)), 1 if stratify is None else outputs)  # at least a row of each class
-            if held >= len(x):
-                raise ValueError(f"X: expected more than the {held} rows that patience needs, got n_samples = {len(x)}")
-            split = train_test_split(*data, test_size=held, stratify=stratify, random_state=self.random_state)
+            least = 1 if stratify is None else outputs  # a row of each class
+            held_out = max(math.ceil(share * len(x)), least)
+            if held_out >= len(x):
+                raise ValueError(
+                    f"X: expected more than the {held_out} rows that patience needs, got n_samples = {len(x)}"
+                )
+            split = train_test_split(*data, test_size=held_out, stratify=stratify, random_state=self.random_state)
             data, validation = tuple(split[::2]), tuple(split[1::2])
         self.history_ = self._train(model, data, loss, self.epochs, validation)
         self.model_ = model
@@ -631,9 +634,9 @@ class LSTMForecaster(_Network):
         pieces = np.lib.stride_tricks.sliding_window_view(y, window + horizon)
         past, future = pieces[:, :window], pieces[:, window:]
         end, *ends = _splits(windows, horizon, shares)
-        held = slice(end + horizon - 1, None)
+        held_out = slice(end + horizon - 1, None)
         model, scales, history = self._fitted(past[:end], future[:end], self.epochs, *ends)
-        self.residuals_ = future[held] - _forecast(model, scales, past[held])
+        self.residuals_ = future[held_out] - _forecast(model, scales, past[held_out])
         epochs = self.epochs if self.patience is None else history.best_epoch + 1  # type: ignore[operator]
         self.model_, self._scales, self.history_ = self._fitted(past, future, epochs)
         self._past = y[-window:]

@@ -289,11 +289,11 @@ def fit(
         settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
         if resume and checkpoint is None:
             raise ValueError("resume: expected a checkpoint to continue from, got none")
-        kept = _Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
+        saver = _Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
 
         history, best = History(), None  # type: History, Any
-        if resume and kept is not None and kept.path.exists():
-            history, best = kept.load(model, optimizer)
+        if resume and saver is not None and saver.path.exists():
+            history, best = saver.load(model, optimizer)
         arguments = settings | {"epochs": epochs, "patience": patience, "data": batches.shapes}
         history, best = team.begin(arguments, model, optimizer, history, best)
         for epoch in range(len(history.loss), epochs):
@@ -310,10 +310,10 @@ def fit(
                 bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
             if validation is not None and history.best_epoch == epoch:
                 best = model.parameters
-            answers = [callback(history) for callback in callbacks]
-            if kept is not None:
-                kept.save(model, optimizer, history, best)
-            if team.any(any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)):
+            results = [callback(history) for callback in callbacks]
+            if saver is not None:
+                saver.save(model, optimizer, history, best)
+            if team.any(any(isinstance(result, bool | np.bool_) and bool(result) for result in results)):
                 break
         if patience is not None:
             model.load_state_dict(best)
@@ -534,9 +534,9 @@ class _Loop:
         if not window.weight:
             return 0.0
         keywords = self._keywords(window)
-        given = self.team.count(window.y, keywords)
-        if given is not None:
-            return given
+        count = self.team.count(window.y, keywords)
+        if count is not None:
+            return count
         if self.function is not cross_entropy:
             return window.weight
         order = keywords.get("batch_first", False)
