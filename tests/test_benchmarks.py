@@ -1,4 +1,4 @@
-"""The benchmarks run, and refuse wrong results. No test asserts a duration."""
+"""The benchmarks run and refuse wrong results. No test asserts a duration."""
 
 import importlib
 import importlib.util
@@ -85,7 +85,7 @@ def benchmarks():
 
 @pytest.fixture
 def common(benchmarks):
-    """Return the module that they share, with an empty cache of checked cases."""
+    """Return the shared module of the benchmarks, with an empty cache of checked cases."""
     module = benchmarks("common")
     module.checked.cache_clear()
     return module
@@ -101,7 +101,7 @@ def found_in(module):
 
 
 def first_arguments(benchmark):
-    """Return the first arguments that asv calls a benchmark class with."""
+    """Return the first arguments with which asv calls a benchmark class."""
     assert len(benchmark.params) == len(benchmark.param_names)
     return [values[0] for values in benchmark.params]
 
@@ -111,7 +111,7 @@ def test_benchmarks_are_found(benchmarks, module):
     assert set(found_in(benchmarks(module))) == BENCHMARKS[module]
 
 
-def test_scripts_and_shared_code_hold_no_benchmark(benchmarks):
+def test_scripts_and_shared_code_contain_no_benchmark(benchmarks):
     modules = ("common", "compare", "disassemble", "generation", "limits", "pages", "peers", "scaling", "worker")
     for module in modules:
         assert not set(found_in(benchmarks(module)))
@@ -136,7 +136,7 @@ def test_benchmark_runs(benchmarks, module, name):
 
 
 def test_versions_without_a_feature_are_skipped(benchmarks, monkeypatch):
-    """For asv NotImplementedError in setup means "n/a", and any other error a failure."""
+    """For asv, NotImplementedError in setup means "n/a", and any other error is a failure."""
 
     class Old:
         def __init__(self, input_size, hidden_size, *, seed=None, bidirectional=False):
@@ -160,7 +160,7 @@ def test_versions_without_a_feature_are_skipped(benchmarks, monkeypatch):
 
 
 def test_speedups_have_titles(benchmarks):
-    """The titles by which they are found on the pages."""
+    """The titles identify the speed-ups on the pages."""
     found = {}
     for module, names in BENCHMARKS.items():
         for name in names:
@@ -246,7 +246,7 @@ def test_invalid_shapes_are_refused(common, text):
         common.Shape.of(text)
 
 
-def test_medians_take_turns(common):
+def test_medians_alternate_the_calls(common):
     calls = []
     medians = common.medians([lambda: calls.append("a"), lambda: calls.append("b")], seconds=0, least=3)
     assert "".join(calls) == "ab" * 4
@@ -280,7 +280,7 @@ def test_asv_configuration():
     (plugin,) = configuration["plugins"]
     assert plugin.startswith(".")
     assert ROOT.joinpath(*plugin[1:].split(".")).with_suffix(".py").is_file()
-    # for these more is better, which asv would report as a regression
+    # for these larger values are better, which asv would report as a regression
     (excluded,) = configuration["regressions_first_commits"].items()
     names = {f"{module}.{name}" for module, name in EVERY_BENCHMARK}
     assert {name for name in names if re.match(excluded[0], name)} == {name for name in names if "speedup" in name}
@@ -314,7 +314,7 @@ def test_peer_has_the_same_weights(benchmarks, name, kind):
         assert all(time > 0 for time in times[name])
 
 
-def test_every_kind_of_every_peer_is_tested(benchmarks):
+def test_all_kinds_of_all_peers_are_tested(benchmarks):
     peers = benchmarks("peers")
     supported = {
         name: tuple(kind for kind in KINDS if getattr(peer, kind))
@@ -364,7 +364,7 @@ def test_a_peer_with_wrong_results_is_not_timed(benchmarks, kind):
 
 
 def test_a_stream_keeps_its_state(benchmarks):
-    """The same input gives another result at the second step."""
+    """The same input gives a different result at the second step."""
     peers, worker = benchmarks("peers"), benchmarks("worker")
     for peer in (peers.Ours, peers.NumPy):
         runs = {}
@@ -374,7 +374,7 @@ def test_a_stream_keeps_its_state(benchmarks):
 
 
 def test_limits(benchmarks):
-    """The formula, for given rates: 1 operation and 1 byte per second, but 4 bytes from small arrays."""
+    """The formula for given rates: 1 operation and 1 byte per second, but 4 bytes per second for small arrays."""
     limits, Shape = benchmarks("limits").Limits(), benchmarks("common").Shape
     limits.flops = 1.0
     limits.bandwidth = lambda size: 4.0 if size <= 64 else 1.0
@@ -393,9 +393,9 @@ def test_limits_are_measured(benchmarks, monkeypatch, threads):
     module = benchmarks("limits")
     monkeypatch.setattr(module, "SECONDS", 1e-4)
     monkeypatch.setattr(module, "TRIES", 1)
-    by_numpy = module.Limits(threads)
-    by_numpy.kernel = None
-    for limits in (module.Limits(threads), by_numpy):
+    without_kernel = module.Limits(threads)
+    without_kernel.kernel = None  # measures with NumPy
+    for limits in (module.Limits(threads), without_kernel):
         assert 0 < limits.flops < math.inf
         assert 0 < limits.bandwidth(2**16) < math.inf
         assert limits.found()["bandwidth"].keys() == {2**16}
@@ -421,9 +421,9 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
     assert "threads 1, " in header
     assert re.search(r"BLAS threads (1|unknown)", header)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    begins = [index for index, row in enumerate(rows) if row[0] == "BxTxIxH"]
+    starts = [index for index, row in enumerate(rows) if row[0] == "BxTxIxH"]
     forward, streaming, training, narrow = (
-        rows[begin:end] for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True)
+        rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
     )
     for table in (forward, training):
         assert [row[0] for row in table[1:]] == shapes
@@ -473,7 +473,7 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
         (["--peers", "lstm_cy"], "--peers: invalid choice: 'lstm_cy'"),
     ),
 )
-def test_compare_explains_errors_in_its_arguments(benchmarks, capsys, arguments, message):
+def test_compare_explains_wrong_arguments(benchmarks, capsys, arguments, message):
     with pytest.raises(SystemExit):
         benchmarks("compare").main(arguments)
     assert re.search(message, capsys.readouterr().err)
@@ -488,7 +488,7 @@ def test_compare_shows_why_a_worker_ended(benchmarks):
         worker.ask("prepare", "inference", "1x2x3x4")
 
 
-def test_generation_compares_writers_of_one_text(benchmarks, capsys):
+def test_generation_compares_libraries_on_one_text(benchmarks, capsys):
     pytest.importorskip("torch")
     measured = benchmarks("generation").main(["--length=20", "--seconds=0.01"])
     assert [len(row) for row in measured] == [3, 3]

@@ -87,7 +87,7 @@ def site(project):
     output = run(sys.executable, "-m", "asv", "publish", cwd=folder)
     html = folder / ".asv" / "html"
     if "from other hosts" in output:
-        pytest.skip("npm cannot get the libraries of the pages")
+        pytest.skip("npm cannot install the libraries of the pages")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -144,12 +144,12 @@ class Browser:
         found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
         for entry in self.driver.get_log("performance"):
             event = json.loads(entry["message"])["message"]
-            method, about = event["method"], event["params"]
-            if method == "Network.loadingFailed" and about["requestId"] in self.sent:  # by a page, not at the start
-                found.append(f"{about['type']}: {about['errorText']}")
+            method, params = event["method"], event["params"]
+            if method == "Network.loadingFailed" and params["requestId"] in self.sent:  # by a page, not at the start
+                found.append(f"{params['type']}: {params['errorText']}")
             elif method == "Network.requestWillBeSent":
-                self.sent.add(about["requestId"])
-                address = urlsplit(about["request"]["url"])
+                self.sent.add(params["requestId"])
+                address = urlsplit(params["request"]["url"])
                 if address.scheme in ("http", "https") and address.hostname != "127.0.0.1":
                     found.append(f"another host: {address.geturl()}")
         return found
@@ -172,8 +172,8 @@ def measured(project, name, parameters):
         (path,) = (folder / ".asv" / "results").glob(f"*/{commit[:8]}-*.json")
         report = json.loads(path.read_text())
         columns = dict(zip(report["result_columns"], report["results"][name], strict=False))
-        (at,) = [at for at, value in enumerate(columns["params"][0]) if value == repr(parameters)]
-        values.append(columns["result"][at])
+        (index,) = [i for i, value in enumerate(columns["params"][0]) if value == repr(parameters)]
+        values.append(columns["result"][index])
     return values
 
 
@@ -309,8 +309,8 @@ def test_the_browser_reports_errors_and_requests_to_other_hosts(site, browser):
     browser.open(
         address,
         """
-        if (window.asked) return window.refused;
-        window.asked = true;
+        if (window.started) return window.refused;
+        window.started = true;
         setTimeout(() => { throw new Error('planted') });
         fetch('missing.json');
         fetch('http://elsewhere.invalid/library.js').catch(() => { window.refused = true });
