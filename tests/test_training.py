@@ -1102,7 +1102,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_the_step(bad):
     assert bits(model.parameters) == after[-1]
 
 
-def test_a_gradient_that_is_not_finite_ends_training_before_the_step():
+def test_a_norm_of_gradients_that_is_not_finite_ends_training_before_the_step():
     model = model_of()
     before = bits(model.parameters)
 
