@@ -19,22 +19,22 @@ def random_scores(*shape, dtype="float64", seed=0):
     return np.random.default_rng(seed).normal(scale=3.0, size=shape).astype(dtype)
 
 
-def said(path, blank):
-    """What an alignment says: repetitions merged, blanks taken out."""
+def labels_of(path, blank):
+    """Return the labels of an alignment: repetitions merged, blanks removed."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
 def every_alignment(scores, blank):
-    """{labels: log of the sum of the probabilities of all alignments that say them} of scores (T, V)."""
+    """Return {labels: log of the sum of the probabilities of all their alignments} for scores (T, V)."""
     steps, classes = scores.shape
     logs, found = log_softmax(scores, axis=1), {}
     for path in itertools.product(range(classes), repeat=steps):
-        found.setdefault(said(path, blank), []).append(logs[np.arange(steps), list(path)].sum())
+        found.setdefault(labels_of(path, blank), []).append(logs[np.arange(steps), list(path)].sum())
     return {labels: logsumexp(terms) for labels, terms in found.items()}
 
 
 def torch_ctc(prediction, target, lengths, target_lengths, blank=0, **options):
-    """(losses of the rows, gradient of their sum) of torch.nn.functional.ctc_loss for scores (T, B, V)."""
+    """Return (losses of the rows, gradient of their sum) of torch.nn.functional.ctc_loss for scores (T, B, V)."""
     torch = pytest.importorskip("torch")
     scores = torch.tensor(prediction, requires_grad=True)
     given = scores.log_softmax(-1), *map(torch.tensor, (target, lengths, target_lengths))
@@ -44,7 +44,7 @@ def torch_ctc(prediction, target, lengths, target_lengths, blank=0, **options):
 
 
 def ragged_case(blank, classes=6, dtype="float64", seed=0):
-    """Scores, targets and lengths of rows with repeated labels, without labels, as short as may be, with one step."""
+    """Return scores, targets and lengths of rows with repeated labels, no labels, minimal length, and one step."""
     rng = np.random.default_rng(seed)
     lengths, target_lengths = np.array([12, 12, 7, 9, 1, 1, 6]), np.array([5, 0, 7, 6, 1, 0, 3])
     labels = [label for label in range(classes) if label != blank]
@@ -57,7 +57,7 @@ def ragged_case(blank, classes=6, dtype="float64", seed=0):
 
 @both_dtypes
 @pytest.mark.parametrize("blank", [0, 2, 5])
-def test_ctc_is_pytorchs(blank, dtype):
+def test_ctc_agrees_with_pytorch(blank, dtype):
     scores, target, lengths, target_lengths = ragged_case(blank, dtype=dtype)
     losses, expected = torch_ctc(scores, target, lengths, target_lengths, blank)
     loss, gradient = ctc(scores, target, lengths=lengths, target_lengths=target_lengths, blank=blank)
@@ -91,7 +91,7 @@ def test_long_rows_do_not_underflow(dtype):
 
 @pytest.mark.parametrize("blank", [0, 1, 2])
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
-def test_it_is_the_sum_over_every_alignment(steps, blank):
+def test_ctc_is_the_sum_over_every_alignment(steps, blank):
     scores = random_scores(steps, 3, seed=steps)
     expected = every_alignment(scores, blank)
     assert logsumexp(list(expected.values())) == pytest.approx(0, abs=1e-12)
@@ -106,7 +106,7 @@ def test_it_is_the_sum_over_every_alignment(steps, blank):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_gradient_is_that_of_finite_differences(batch_first):
+def test_the_gradient_agrees_with_finite_differences(batch_first):
     scores, target, lengths, target_lengths = ragged_case(blank=1, classes=4)
     scores = np.ascontiguousarray(scores.swapaxes(0, 1)) if batch_first else scores
     options = {"lengths": lengths, "target_lengths": target_lengths, "blank": 1, "batch_first": batch_first}
@@ -121,19 +121,19 @@ def test_gradient_is_that_of_finite_differences(batch_first):
 
 
 def test_values_by_hand():
-    # Two steps, two classes of probability 1/2: of four alignments three say 1, one says nothing.
+    # Two steps, two classes of probability 1/2: of four alignments three have the label 1, one has no labels.
     assert ctc(np.zeros((2, 1, 2)), [[1]])[0] == pytest.approx(np.log(4 / 3), rel=1e-15)
     loss, gradient = ctc(np.zeros((2, 1, 2)), [[]])
     assert loss == pytest.approx(np.log(4), rel=1e-15)
     np.testing.assert_allclose(gradient, [[[-0.5, 0.5]], [[-0.5, 0.5]]], atol=1e-15)
-    # Without steps nothing is said, surely.
+    # Without steps the empty target has probability 1.
     loss, gradient = ctc(np.zeros((0, 1, 2)), [[]])
     assert loss == 0
     assert gradient.shape == (0, 1, 2)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_a_row_is_alone_whatever_stands_behind_it(batch_first):
+def test_rows_are_independent_and_padding_is_ignored(batch_first):
     scores, target, lengths, target_lengths = ragged_case(blank=0)
     lengths[1] = 0  # it has no labels
     alone = [
@@ -160,7 +160,7 @@ def test_targets_may_be_lists_or_end_at_the_first_blank():
         loss, gradient = ctc(scores, target)
         assert loss == expected[0]
         np.testing.assert_array_equal(gradient, expected[1])
-    # the blank's place does not matter
+    # the number of the blank does not matter
     order = [1, 2, 3, 0]
     for target in ([[2, 0], [], [1, 1, 0]], np.array([[2, 0, 3], [3, 3, 3], [1, 1, 0]])):
         loss, gradient = ctc(scores[..., order], target, blank=3)
@@ -172,7 +172,7 @@ def test_targets_may_be_lists_or_end_at_the_first_blank():
     assert not gradient[4:].any()
 
 
-def test_inputs_are_not_changed_whatever_their_layout():
+def test_inputs_of_any_layout_are_not_changed():
     scores, target, lengths, target_lengths = ragged_case(blank=0)
     expected = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)
     kept = scores.copy(), target.copy()
@@ -187,7 +187,7 @@ def test_inputs_are_not_changed_whatever_their_layout():
     np.testing.assert_array_equal(target, kept[1])
 
 
-def test_zero_infinity_is_pytorchs():
+def test_zero_infinity_agrees_with_pytorch():
     scores, target, lengths, target_lengths = ragged_case(blank=0)
     lengths[[0, 6]] = 4  # five labels, two of them alike side by side; three alike, which need five steps
     losses, expected = torch_ctc(scores, target, lengths, target_lengths, zero_infinity=True)
@@ -207,7 +207,7 @@ def test_zero_infinity_is_pytorchs():
         ctc(scores, target, **options)
 
 
-def test_scores_that_rule_a_class_out():
+def test_scores_may_exclude_a_class():
     scores = random_scores(4, 2, 3)
     scores[:, 0, 1] = -np.inf
     loss, gradient = ctc(scores, [[2], [1]])
@@ -227,7 +227,7 @@ def test_scores_that_rule_a_class_out():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, [-np.inf] * 3])
 @pytest.mark.parametrize("zero_infinity", [False, True])
-def test_what_is_not_finite_shows_and_stays_in_its_row(bad, zero_infinity):
+def test_nan_and_infinity_affect_only_their_row(bad, zero_infinity):
     scores = random_scores(4, 3, 3)
     expected = ctc(scores, [[2], [1], [1]])[1]
     scores[2, 1] = bad if isinstance(bad, list) else [0, bad, 0]
@@ -246,18 +246,18 @@ def test_huge_scores_do_not_overflow(dtype):
 
 
 def test_a_long_call_can_be_interrupted():
-    class Rung(Exception):
+    class Interrupted(Exception):
         pass
 
     def ring(*_):
-        raise Rung
+        raise Interrupted
 
     target = np.ones((1, 2000), int)
     target[:, ::2] = 2
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
-        with pytest.raises(Rung):  # one row of a million states would take much longer
+        with pytest.raises(Interrupted):  # one row of a million states would take much longer
             ctc(np.zeros((20000, 1, 3), np.float32), target)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -301,13 +301,13 @@ ZEROS = np.zeros((3, 2, 4))
         ((np.zeros((3, 2, 0)), [[], []]), {}, ValueError, "blank: expected one of the classes"),
     ],
 )
-def test_ctc_refuses(arguments, options, error, message):
+def test_wrong_arguments_are_refused(arguments, options, error, message):
     with pytest.raises(error, match=message):
         ctc(*arguments, **options)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_fit_learns_with_it_what_no_step_was_told(batch_first):
+def test_fit_learns_an_alignment_without_labels_of_steps(batch_first):
     """Rows of symbols, each some steps long with pauses between; the target is the symbols."""
     rng = np.random.default_rng(0)
     targets = [rng.integers(1, 4, rng.integers(0, 5)) for _ in range(96)]
@@ -352,7 +352,7 @@ def test_any_byte_order_and_strides_of_any_argument(place, dtype):
 
 @pytest.mark.parametrize("name", ["target", "lengths", "target_lengths"])
 def test_the_kernel_never_sees_integers_that_another_thread_can_change(name, monkeypatch):
-    """A thread that writes while the kernel runs is imitated by one that writes just before."""
+    """A write just before the kernel runs stands for a thread that writes while it runs."""
     scores, target, lengths, target_lengths = ragged_case(blank=0)
     arrays = {"target": target, "lengths": lengths, "target_lengths": target_lengths}
     expected = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)

@@ -1,4 +1,4 @@
-"""The C interface, as compiled code sees it: tests/data/embed_driver.pyx is compiled here and called."""
+"""The C interface, called from compiled code: tests/data/embed_driver.pyx is compiled here and called."""
 
 import ctypes
 import gc
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def environment(**more):
-    """That of this process, where Python and Cython find this lstm_cy; nothing is optimised."""
+    """Return an environment in which Python and Cython find this lstm_cy, and compile without optimisation."""
     paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "CFLAGS": "-O0 -g0", **more}
 
 
 @pytest.fixture(scope="session")
 def driver_folder(tmp_path_factory):
-    """A folder with the compiled driver and nothing of lstm_cy: what `embed.pxd` needs must be found by itself."""
+    """A folder with only the compiled driver: Cython must find `embed.pxd` and its dependencies by itself."""
     folder = tmp_path_factory.mktemp("driver")
     shutil.copy(TESTS / "data" / "embed_driver.pyx", folder)
     subprocess.run(
@@ -65,14 +65,14 @@ def driver(driver_folder):
 
 
 class Stream:
-    """A stream for arrays, which checks that no error comes."""
+    """A stream for arrays; it checks that no call returns an error."""
 
     def __init__(self, driver, model, rows=1, handle=None):
         if handle is None:
             opened = driver.Model(model)
             error, handle = opened.create(rows)
             assert error == 0
-            assert opened.close() == 0  # the stream lives on
+            assert opened.close() == 0  # the stream can still be used
         self.driver, self.model, self.rows, self.handle = driver, model, rows, handle
         self.f64 = model.dtype == np.float64
         first = model.layers[0] if isinstance(model, Sequential) else model
@@ -179,7 +179,7 @@ def same_bits(a, b):
 @every_implementation
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("B", (1, 3))
-def test_the_bits_are_those_of_a_stepper(chosen, driver, engine, name, B):
+def test_streams_give_the_bits_of_a_stepper(chosen, driver, engine, name, B):
     model = MODELS[name]()
     stream, stepper = Stream(driver, model, B), model.stepper(B)
     x = inputs(stream, 7)
@@ -199,7 +199,7 @@ def test_states_are_set_and_reset(driver):
     rng = np.random.default_rng(0)
     state = [tuple(rng.standard_normal(part.shape).astype("float32") for part in pair) for pair in stepper.state]
     tokens = [[1, 2, 3], [3, 0, 1], [0, 0, 2]]
-    assert stream.step(tokens[0]).any()  # so that the last h is not where the first was
+    assert stream.step(tokens[0]).any()  # so that the last h is in the other array
     stream.set_state(state)
     stepper.state = state
     assert same_bits(stream.state(), stepper.state)
@@ -229,7 +229,7 @@ def test_y_may_be_x(driver):
     stream.free()
 
 
-def test_denormals_are_flushed_inside_and_kept_outside(driver):
+def test_denormals_are_flushed_only_inside_the_call(driver):
     lstm = LSTM(1, 2, bias=False, seed=0)
     weight = np.repeat([[-1000.0], [1000.0], [0.0], [1000.0]], 2, axis=0)  # h = tanh(c)
     lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((8, 2))})
@@ -241,7 +241,7 @@ def test_denormals_are_flushed_inside_and_kept_outside(driver):
     stream.free()
 
 
-def test_a_clone_goes_its_own_way(driver):
+def test_a_clone_is_independent(driver):
     model = language_model()
     first = Stream(driver, model, 2)
     first.run([[1, 2], [3, 0], [2, 2]])
@@ -265,11 +265,11 @@ def test_sizes(driver):
     realtime = int(lstm_cy.config.engine() == "packed")
     expected = {"inputs": 5, "tokens": 0, "outputs": 6, "itemsize": 8, "lstms": 1, "realtime": realtime}
     assert numbers.sizes() == expected
-    assert numbers.lstm(0) == (2, 17, 6)
+    assert numbers.lstm(0) == (2, 17, 6, 6)
     tokens = driver.Model(language_model())
     expected = {"inputs": 0, "tokens": 4, "outputs": 5, "itemsize": 4, "lstms": 2, "realtime": realtime}
     assert tokens.sizes() == expected
-    assert [tokens.lstm(0), tokens.lstm(1)] == [(2, 17, 17), (1, 33, 7)]
+    assert [tokens.lstm(0), tokens.lstm(1)] == [(2, 17, 17, 17), (1, 33, 7, 7)]
     for model in (numbers, tokens):
         assert model.close() == 0
 
@@ -303,9 +303,9 @@ def test_models_that_cannot_step_are_not_opened(driver, model, error, message):
 
 
 def test_messages(driver):
-    told = {driver.message(error) for error in driver.ERRORS.values()}
-    assert len(told) == len(driver.ERRORS)
-    assert "unknown error" not in told
+    messages = {driver.message(error) for error in driver.ERRORS.values()}
+    assert len(messages) == len(driver.ERRORS)
+    assert "unknown error" not in messages
     assert {driver.message(error) for error in (1, -8, -1000)} == {"unknown error"}
 
 
@@ -321,8 +321,8 @@ def test_null_is_an_error(driver):
     error, stream = opened.create(1)
     assert error == 0
     assert stream.clone_nowhere() == null
-    place = np.zeros(5).ctypes.data
-    for handle, x, y in ((no_stream, place, place), (stream, 0, place), (stream, place, 0)):
+    address = np.zeros(5).ctypes.data
+    for handle, x, y in ((no_stream, address, address), (stream, 0, address), (stream, address, 0)):
         for tokens in (False, True):
             for f64 in (False, True):
                 assert handle.step(f64, tokens, x, y) == handle.run(f64, tokens, 1, x, y) == null
@@ -339,33 +339,35 @@ def test_errors_change_nothing(driver):
     handle = stream.handle
     good, bad = np.array([[1, 2], [3, 0], [0, 3]]), np.array([[1, 2], [3, 0], [0, 4]])
     y = np.full((3, 2, 5), 7.0)  # enough for either dtype
-    place = y.ctypes.data
+    address = y.ctypes.data
 
-    assert handle.step(True, True, good.ctypes.data, place) == errors["DTYPE"]
-    assert handle.run(True, True, 3, good.ctypes.data, place) == errors["DTYPE"]
-    assert handle.get_state(True, 0, place, place) == handle.set_state(True, 0, place, place) == errors["DTYPE"]
-    assert handle.step(False, False, place, place) == handle.run(False, False, 1, place, place) == errors["INPUT"]
-    assert handle.run(False, True, -1, good.ctypes.data, place) == errors["SIZE"]
+    assert handle.step(True, True, good.ctypes.data, address) == errors["DTYPE"]
+    assert handle.run(True, True, 3, good.ctypes.data, address) == errors["DTYPE"]
+    assert handle.get_state(True, 0, address, address) == handle.set_state(True, 0, address, address) == errors["DTYPE"]
+    assert (
+        handle.step(False, False, address, address) == handle.run(False, False, 1, address, address) == errors["INPUT"]
+    )
+    assert handle.run(False, True, -1, good.ctypes.data, address) == errors["SIZE"]
     for number in (-1, 2):
-        assert handle.get_state(False, number, place, place) == errors["SIZE"]
-        assert handle.set_state(False, number, place, place) == errors["SIZE"]
+        assert handle.get_state(False, number, address, address) == errors["SIZE"]
+        assert handle.set_state(False, number, address, address) == errors["SIZE"]
         assert handle.reset_row(number) == errors["SIZE"]
-    assert handle.run(False, True, 3, bad.ctypes.data, place) == errors["TOKEN"]
+    assert handle.run(False, True, 3, bad.ctypes.data, address) == errors["TOKEN"]
     for token in (4, -1, 2**40):
         bad[0, 1] = token
-        assert handle.step(False, True, bad.ctypes.data, place) == errors["TOKEN"]
+        assert handle.step(False, True, bad.ctypes.data, address) == errors["TOKEN"]
     assert (y == 7).all()
     assert same_bits(stream.state(), before)
-    assert handle.run(False, True, 3, good.ctypes.data, place) == 0
+    assert handle.run(False, True, 3, good.ctypes.data, address) == 0
     stream.free()
 
     numbers = Stream(driver, LSTM(3, 5, dtype="float64"))
-    assert numbers.handle.step(False, False, place, place) == errors["DTYPE"]
-    assert numbers.handle.step(True, True, place, place) == errors["INPUT"]
+    assert numbers.handle.step(False, False, address, address) == errors["DTYPE"]
+    assert numbers.handle.step(True, True, address, address) == errors["INPUT"]
     numbers.free()
 
 
-def test_rows_and_memory(driver):
+def test_wrong_rows_and_too_little_memory_are_errors(driver):
     opened = driver.Model(LSTM(3, 1000, 4))
     for rows in (0, -1, 2**31, 2**62):
         error, stream = opened.create(rows)
@@ -386,7 +388,7 @@ def test_rows_and_memory(driver):
 
 
 @pytest.mark.parametrize("order", (("close", "free", "free"), ("free", "close", "free"), ("free", "free", "close")))
-def test_the_last_one_lets_the_weights_go(driver, order):
+def test_the_last_of_handle_and_streams_releases_the_weights(driver, order):
     model = LSTM(3, 5, seed=0)
     weight = weakref.ref(model.parameters["weight_ih_l0"])
     x = np.ones((1, 3), np.float32)
@@ -431,7 +433,7 @@ def in_new_process(driver_folder, code, **more):
     )
 
 
-def test_a_stream_may_outlive_python(driver_folder):
+def test_a_stream_may_be_freed_after_python_has_ended(driver_folder):
     code = """
 import embed_driver, lstm_cy
 model = embed_driver.Model(lstm_cy.LSTM(3, 5))
@@ -444,7 +446,7 @@ stream.free_when_python_has_ended()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_goes_on(driver_folder):
+def test_a_forked_child_can_use_streams(driver_folder):
     code = """
 import os
 import numpy as np
@@ -468,18 +470,18 @@ if child:
 # Threads
 
 
-def test_many_threads_on_one_model(driver):
+def test_many_threads_use_one_model(driver):
     model = Sequential(LSTM(16, 96, 2, seed=0), Linear(96, 16, seed=1))
     opened = driver.Model(model)
     x = [np.random.default_rng(seed).standard_normal((300, 1, 16)).astype("float32") for seed in range(8)]
-    told = [None] * 8
+    results = [None] * 8
 
     def work(number):
         stream = Stream(driver, model, handle=opened.create(1)[1])
-        told[number] = [stream.run(x[number][:100])]
+        results[number] = [stream.run(x[number][:100])]
         clone = stream.clone()
         stream.free()
-        told[number] += [clone.run(x[number][100:]), *clone.state()[0]]
+        results[number] += [clone.run(x[number][100:]), *clone.state()[0]]
         clone.free()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -491,10 +493,10 @@ def test_many_threads_on_one_model(driver):
     for number in range(8):
         stepper = model.stepper()
         expected = [stepper.step(x_t) for x_t in x[number]]
-        assert bits(*told[number]) == bits(expected[:100], expected[100:], *stepper.state[0])
+        assert bits(*results[number]) == bits(expected[:100], expected[100:], *stepper.state[0])
 
 
-def test_nothing_waits_for_the_gil(driver):
+def test_no_function_waits_for_the_gil(driver):
     model = small_lstm()
     stream = Stream(driver, model)
     x, y = np.ones(3, "float32"), np.empty(5, "float32")
@@ -506,19 +508,19 @@ def test_nothing_waits_for_the_gil(driver):
     while not driver.ready():
         time.sleep(0.001)
     done = driver.hold_gil(60)
-    if done:  # else the thread is stuck for good
+    if done:  # else the thread never ends
         thread.join()
     assert done
     assert results == [0]
     stream.free()
 
 
-def test_a_busy_stream_refuses_everything(driver):
+def test_every_call_with_a_busy_stream_is_refused(driver):
     model = small_lstm()
     stream = Stream(driver, model)
     handle, x, y = stream.handle, np.ones((2000, 3), "float32"), np.empty((2000, 5), "float32")
     h, c = np.ones((2, 1, 1, 5), "float32")
-    place = y.copy().ctypes.data
+    address = y.copy().ctypes.data
     runs = []
     thread = threading.Thread(target=lambda: runs.append(handle.run_pausable(2000, x.ctypes.data, y.ctypes.data)))
     thread.start()
@@ -536,8 +538,8 @@ def test_a_busy_stream_refuses_everything(driver):
     assert stopped == driver.ERRORS["BUSY"]
     error, clone = handle.clone()
     refused = {
-        "step": handle.step(False, False, x.ctypes.data, place),
-        "run": handle.run(False, False, 1, x.ctypes.data, place),
+        "step": handle.step(False, False, x.ctypes.data, address),
+        "run": handle.run(False, False, 1, x.ctypes.data, address),
         "get_state": handle.get_state(False, 0, h.ctypes.data, c.ctypes.data),
         "set_state": handle.set_state(False, 0, h.ctypes.data, c.ctypes.data),
         "reset": handle.reset(),
@@ -620,25 +622,25 @@ def test_steps_allocate_nothing_and_take_no_lock(driver_folder, tmp_path):
     assert found == dict.fromkeys(found, 0)
 
 
-# What others compile against
+# The frozen interface
 
 
 def capi():
-    """{name: C signature} of what the compiled module exports."""
+    """Return {name: C signature} of the functions that the compiled module exports."""
     name_of = ctypes.pythonapi.PyCapsule_GetName
     name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
     return {name: name_of(capsule).decode() for name, capsule in embed.__pyx_capi__.items()}
 
 
 def test_the_interface_is_the_frozen_one(driver):
-    """Names and errors may be added to the file; what stands there stays: others have been compiled against it."""
+    """Names and errors may be added to the file, but none may change: other code is compiled against them."""
     lines = (TESTS / "data" / "embed_api.txt").read_text().splitlines()
     frozen = dict(line.split(": ") for line in lines)
     errors = {f"LSTM_CY_{name}": str(number) for name, number in driver.ERRORS.items()}
     assert capi() | errors == frozen
 
 
-def test_what_is_shipped_needs_nothing_but_c():
+def test_the_shipped_declarations_need_only_c():
     text = (PACKAGE / "embed.pxd").read_text()
     assert not re.findall(r"^\s*(?:from|c?import|include)\b.*", text, re.MULTILINE)
     assert (PACKAGE / "__init__.pxd").exists()
@@ -650,9 +652,9 @@ def test_what_is_shipped_needs_nothing_but_c():
 
 @pytest.fixture(scope="module")
 def installed_example(tmp_path_factory):
-    """A folder where the example project has been installed, from a copy without anything else of this repository."""
+    """A folder where the example project is installed, from a copy without the rest of this repository."""
     if not EXAMPLE.exists():
-        pytest.skip("needs examples/, which lies beside tests/ in the repository")
+        pytest.skip("needs examples/, which is in the repository")
     folder = tmp_path_factory.mktemp("example")
     shutil.copytree(EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("build", "*.c", "*.so", "*.egg-info"))
     options = ["--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--target", str(folder / "site")]
@@ -763,7 +765,7 @@ def test_what_the_example_refuses(example):
 
 
 def test_the_docs_show_the_example():
-    """Every block of Cython in docs/embedding.md stands in the example, to the letter."""
+    """Every block of Cython in docs/embedding.md is in the example, letter by letter."""
     source = "".join((EXAMPLE / name).read_text() for name in ("amplifier.pyx", "setup.py"))
     blocks = re.findall(r"^```cython\n(.*?)^```$", (ROOT / "docs" / "embedding.md").read_text(), re.M | re.S)
     assert blocks

@@ -8,10 +8,10 @@ import pytest
 from lstm_cy import LSTM
 from lstm_cy._kernels.memory import Buffer, cached_bytes
 
-MOST_KEPT = 64 * 2**20
+MAX_CACHED = 64 * 2**20
 
 
-def test_pieces_are_lines_of_their_own():
+def test_buffers_are_aligned_and_do_not_overlap():
     pieces = [np.frombuffer(Buffer(size), np.uint8) for size in (0, 1, 63, 64, 65, 4096, 40_000, 40_000, 1_000_003)]
     for number, piece in enumerate(pieces):
         assert piece.flags.writeable
@@ -22,16 +22,16 @@ def test_pieces_are_lines_of_their_own():
 
 
 @pytest.fixture
-def nothing_kept():
-    """A piece as large as all that may be kept drives out the others, and is lent itself."""
-    Buffer(MOST_KEPT)
-    everything = Buffer(MOST_KEPT)
+def empty_cache():
+    """A buffer as large as the whole cache evicts the others; it is then in use itself."""
+    Buffer(MAX_CACHED)
+    everything = Buffer(MAX_CACHED)
     assert cached_bytes() == 0
     yield
     del everything
 
 
-def test_what_was_given_back_is_used_again(nothing_kept):
+def test_released_memory_is_used_again(empty_cache):
     piece = np.frombuffer(Buffer(31_000_000), np.uint8)
     address = piece.ctypes.data
     view = piece[10:20]
@@ -43,22 +43,22 @@ def test_what_was_given_back_is_used_again(nothing_kept):
     again = np.frombuffer(Buffer(30_900_000), np.uint8)
     assert again.ctypes.data == address
     assert cached_bytes() == 0
-    assert np.frombuffer(Buffer(15_000_000), np.uint8).ctypes.data != address  # lent to nobody who needs but half
+    assert np.frombuffer(Buffer(15_000_000), np.uint8).ctypes.data != address  # too large for half the size
 
 
-def test_no_more_is_kept_than_was_promised():
+def test_the_cache_stays_within_its_limit():
     for size in (10_000, 40_000, 3_000_000, 20_000_000, 50_000_000, 70_000_000):
         for number in (1, 3, 70):
             pieces = [Buffer(size) for _ in range(number)]
             del pieces
-            assert cached_bytes() <= MOST_KEPT
-    huge = Buffer(2 * MOST_KEPT)
+            assert cached_bytes() <= MAX_CACHED
+    huge = Buffer(2 * MAX_CACHED)
     before = cached_bytes()
     del huge
     assert cached_bytes() == before
 
 
-def test_threads_never_share_a_piece():
+def test_threads_never_share_a_buffer():
     wrong = []
 
     def work(number):
@@ -76,8 +76,7 @@ def test_threads_never_share_a_piece():
     assert not wrong
 
 
-def test_a_tape_keeps_what_it_needs():
-    """Later calls must not write to the memory of a tape that is still there."""
+def test_later_calls_do_not_write_to_the_memory_of_a_tape_in_use():
     lstm = LSTM(8, 64, seed=0)
     x = np.random.default_rng(0).standard_normal((100, 16, 8))
     y, _, tape = lstm.forward(x)

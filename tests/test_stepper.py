@@ -1,4 +1,4 @@
-"""The Stepper: against whole sequences, and what a stream may rely on."""
+"""The Stepper: compared with whole sequences; state, copies, threads, memory; misuse is refused."""
 
 import concurrent.futures
 import copy
@@ -33,7 +33,7 @@ from lstm_cy.stepper import Stepper
 
 
 def model_of(dtype="float32", B=None, **options):
-    """A Sequential with everything in it; 4 tokens."""
+    """Return a Sequential with every kind of layer; 4 tokens."""
     return Sequential(
         Dropout(0.5),
         Embedding(4, 3, dtype=dtype, seed=0),
@@ -51,33 +51,33 @@ def model_of(dtype="float32", B=None, **options):
 @pytest.mark.parametrize("layers", (1, 2, 3))
 @pytest.mark.parametrize("B", (1, 2, 5, 7, 33))
 @pytest.mark.parametrize(("I", "H", "bias"), ((5, 17, True), (33, 40, False), (1, 1, True), (64, 64, True)))
-def test_steps_are_the_whole_sequence(chosen, engine, dtype, layers, B, I, H, bias):
+def test_steps_give_the_same_as_the_whole_sequence(chosen, engine, dtype, layers, B, I, H, bias):
     lstm = LSTM(I, H, layers, bias=bias, dtype=dtype, seed=0)
     x, state = random_case(lstm, 6, B)
     y, final = lstm(x, state)
     stepper = lstm.stepper(B)
     stepper.state = state
-    told = [stepper.step(x_t) for x_t in x]
-    assert all(h.shape == (B, H) and h.dtype == lstm.dtype for h in told)
+    outputs = [stepper.step(x_t) for x_t in x]
+    assert all(h.shape == (B, H) and h.dtype == lstm.dtype for h in outputs)
     if engine == "packed":
-        assert bits(told, *stepper.state) == bits(y, *final)
-    for got, expected in zip((told, *stepper.state), (y, *final), strict=True):
+        assert bits(outputs, *stepper.state) == bits(y, *final)
+    for got, expected in zip((outputs, *stepper.state), (y, *final), strict=True):
         assert np.abs(got - expected).max() <= TOLERANCE[dtype]
 
 
 @every_packed
 @every_dtype
-def test_a_chunk_goes_on_where_a_step_left_off_and_a_step_where_a_chunk_did(chosen, dtype):
+def test_chunks_and_steps_continue_from_each_others_states(chosen, dtype):
     lstm = LSTM(5, 33, 2, dtype=dtype, seed=0)
     x, state = random_case(lstm, 12, 3)
     y, final = lstm(x, state)
     stepper = lstm.stepper(3)
     stepper.state = state
-    told = [stepper.step(x_t) for x_t in x[:5]]
+    outputs = [stepper.step(x_t) for x_t in x[:5]]
     chunk, state = lstm(x[5:9], stepper.state)
     stepper.state = state
-    told += [*chunk, *(stepper.step(x_t) for x_t in x[9:])]
-    assert bits(told, *stepper.state) == bits(y, *final)
+    outputs += [*chunk, *(stepper.step(x_t) for x_t in x[9:])]
+    assert bits(outputs, *stepper.state) == bits(y, *final)
 
 
 @every_packed
@@ -103,17 +103,17 @@ def test_a_model_with_heads(chosen, engine, dtype, B, batch_first):
     y = y.swapaxes(0, 1) if batch_first else y
     stepper = model.stepper(B)
     stepper.state = states
-    told = [stepper.step(tokens_t) for tokens_t in tokens]
+    outputs = [stepper.step(tokens_t) for tokens_t in tokens]
     if engine == "packed":
-        assert bits(told) == bits(y)
-    assert np.abs(np.array(told) - y).max() <= 2 * TOLERANCE[dtype]
+        assert bits(outputs) == bits(y)
+    assert np.abs(np.array(outputs) - y).max() <= 2 * TOLERANCE[dtype]
     assert isinstance(stepper.state, list)
     for got, expected in zip(stepper.state, finals, strict=True):
         for a, b in zip(got, expected, strict=True):
             assert np.abs(a - b).max() <= TOLERANCE[dtype]
 
 
-def test_a_model_without_an_lstm_and_one_that_begins_with_one():
+def test_models_without_an_lstm_and_with_an_lstm_first():
     linear = Sequential(Linear(3, 4, seed=0))
     x = np.random.default_rng(0).standard_normal((5, 3))
     stepper = linear.stepper(5)
@@ -142,7 +142,7 @@ def test_a_model_without_an_lstm_and_one_that_begins_with_one():
     ids=("list", "float64", "big endian", "Fortran", "strided", "reversed", "unaligned", "subclass", "masked"),
 )
 @pytest.mark.parametrize("shape", ((3,), (1, 3), (4, 3)))
-def test_inputs_of_every_kind(same, shape):
+def test_inputs_in_other_layouts_and_dtypes(same, shape):
     lstm = small_lstm()
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     plain, other = (lstm.stepper(shape[0] if shape == (4, 3) else 1) for _ in range(2))
@@ -160,7 +160,7 @@ def test_inputs_that_float32_holds_exactly(dtype):
     assert bits(lstm.stepper().step(np.array([1, 0, 1], dtype))) == bits(lstm.stepper().step([1.0, 0.0, 1.0]))
 
 
-def test_tokens_of_every_kind():
+def test_tokens_in_other_layouts_and_dtypes():
     model = model_of()
     expected = model.stepper().step(3)
     assert expected.shape == (5,)
@@ -177,7 +177,7 @@ def test_tokens_of_every_kind():
 
 
 @pytest.mark.parametrize("B", (1, 4))
-def test_out_is_written_and_given_back(B):
+def test_out_is_written_and_returned(B):
     lstm = small_lstm()
     x, _ = random_case(lstm, 3, B)
     fresh, stepper = lstm.stepper(B), lstm.stepper(B)
@@ -203,22 +203,22 @@ def test_out_may_share_memory_with_x(layer, B):
     x = np.random.default_rng(0).standard_normal((B, 4)).astype(np.float32)
     expected = layer.stepper(B).step(x)
     memory = np.zeros(4 * B + 3, np.float32)
-    for start in (0, 3):  # the same place, and a little further on
+    for start in (0, 3):  # at the same address, and a little after it
         memory[: 4 * B] = x.ravel()
         out = memory[start : start + 4 * B].reshape(B, 4)
         assert bits(layer.stepper(B).step(memory[: 4 * B].reshape(B, 4), out)) == bits(expected)
 
 
-def test_what_is_given_out_shares_no_memory():
+def test_results_and_states_share_no_memory():
     lstm = small_lstm()
     x, _ = random_case(lstm, 3, 2)
     stepper = lstm.stepper(2)
     first = stepper.step(x[0])
     saved, (h, c) = first.copy(), stepper.state
     assert bits(h[0]) == bits(first)
-    kept = h.copy(), c.copy()
+    copies = h.copy(), c.copy()
     stepper.step(x[1])
-    assert bits(first, h, c) == bits(saved, *kept)
+    assert bits(first, h, c) == bits(saved, *copies)
     first[:] = h[:] = c[:] = np.nan
     assert np.isfinite(stepper.step(x[2])).all()
 
@@ -252,7 +252,7 @@ def test_a_state_that_is_set_is_copied_and_converted():
     ids=str,
 )
 @pytest.mark.parametrize("make", (lambda: small_lstm(num_layers=2), model_of), ids=("LSTM", "Sequential"))
-def test_reset(make, rows, zeroed):
+def test_reset_sets_rows_to_zero(make, rows, zeroed):
     stepper = make().stepper(4)
     rng = np.random.default_rng(0)
     single = not isinstance(stepper.state, list)
@@ -265,7 +265,7 @@ def test_reset(make, rows, zeroed):
     assert bits(*([stepper.state] if single else stepper.state)) == bits(*states)
 
 
-def test_a_stream_that_was_poisoned_is_well_again_after_reset():
+def test_reset_removes_nan_from_a_stream():
     lstm = small_lstm()
     x, _ = random_case(lstm, 1, 3)
     stepper = lstm.stepper(3)
@@ -282,7 +282,7 @@ def test_a_stream_that_was_poisoned_is_well_again_after_reset():
 @pytest.mark.parametrize(
     "make", (lambda: small_lstm(num_layers=2, dtype="float64"), model_of), ids=("LSTM", "Sequential")
 )
-def test_copies_go_their_own_way(how, make):
+def test_copies_are_independent(how, make):
     layer = make()
     inputs = [3] * 4 if isinstance(layer, Sequential) else list(np.random.default_rng(0).standard_normal((4, 3)))
     stepper, expected = layer.stepper(), layer.stepper()
@@ -312,7 +312,7 @@ def test_it_keeps_the_weights_it_was_made_with(make):
     assert bits(stepper.step(given)) == bits(expected)
 
 
-def test_what_it_says_of_itself():
+def test_repr_and_read_only_batch_size():
     stepper = small_lstm().stepper(2)
     assert repr(stepper).startswith("Stepper(LSTM(3, ")
     assert repr(stepper).endswith(", batch_size=2)")
@@ -322,7 +322,7 @@ def test_what_it_says_of_itself():
 
 @every_implementation
 @pytest.mark.parametrize("H", (2, 400))  # with the GIL held, and released
-def test_denormals_are_flushed_inside_and_kept_outside(chosen, H):
+def test_denormals_are_flushed_only_inside_the_call(chosen, H):
     lstm = LSTM(1, H, bias=False, seed=0)
     weight = np.repeat([[-1000.0], [1000.0], [0.0], [1000.0]], H, axis=0)  # h = tanh(c)
     lstm.load_state_dict({"weight_ih_l0": weight, "weight_hh_l0": np.zeros((4 * H, H))})
@@ -384,7 +384,7 @@ STATE = np.zeros((1, 2, 5))
         (lambda s: s.reset("all"), TypeError, "rows: expected integers"),
     ),
 )
-def test_what_is_refused_changes_nothing(act, error, message):
+def test_errors_change_nothing(act, error, message):
     stepper = small_lstm().stepper(2)
     stepper.step(np.ones((2, 3)))
     before = bits(*stepper.state)
@@ -409,7 +409,7 @@ def test_what_is_refused_changes_nothing(act, error, message):
         (1, -(2**70), ValueError, f"got -{2**70}"),
     ),
 )
-def test_tokens_that_are_refused_change_nothing(B, x, error, message):
+def test_wrong_tokens_change_nothing(B, x, error, message):
     stepper = model_of().stepper(B)
     stepper.step([1] * B)
     before = bits(*stepper.state[0], *stepper.state[1])
@@ -423,7 +423,7 @@ def test_tokens_that_are_refused_change_nothing(B, x, error, message):
     stepper.step([2] * B)
 
 
-def test_states_of_a_model_are_a_list():
+def test_wrong_states_of_a_sequential_change_nothing():
     stepper = model_of().stepper()
     for wrong in (stepper.state[0], stepper.state[:1], None, {}):
         with pytest.raises((ValueError, TypeError), match="state: expected"):
@@ -461,7 +461,7 @@ def test_layers_that_cannot_step(make, error, message):
         make()
 
 
-def test_no_memory():
+def test_too_little_memory_raises_memory_error():
     with pytest.raises(MemoryError, match="no memory for the state of 2147483647 streams"):
         Sequential(Linear(1, 2**20)).stepper(2**31 - 1)
 
@@ -470,7 +470,7 @@ def test_no_memory():
 
 
 def until_refused(act, seconds=60):
-    """Call until a RuntimeError comes; how many calls went through before it."""
+    """Call until a RuntimeError; return the number of successful calls before it."""
     end = time.monotonic() + seconds
     done = 0
     while time.monotonic() < end:
@@ -492,7 +492,7 @@ def busy():
         yield lstm, stepper, x, counts, end
 
 
-def test_a_second_thread_is_refused_and_spoils_nothing(busy):
+def test_a_second_thread_is_refused_and_changes_nothing(busy):
     lstm, stepper, x, counts, end = busy
     mine = sum(until_refused(lambda: stepper.step(x)) for _ in range(20))
     end()
@@ -514,7 +514,7 @@ def test_a_second_thread_is_refused_and_spoils_nothing(busy):
     ),
     ids=("get", "set", "reset", "reset rows", "copy", "pickle"),
 )
-def test_no_method_meets_a_step_half_done(busy, act):
+def test_no_method_runs_during_a_step(busy, act):
     _, stepper, *_ = busy
     until_refused(lambda: act(stepper))
 
@@ -531,8 +531,8 @@ def test_many_steppers_of_one_layer_at_once(chosen):
         return [stepper.step(x_t) for x_t in x]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(run, cases))
-    for got, (x, state) in zip(told, cases, strict=True):
+        outputs = list(pool.map(run, cases))
+    for got, (x, state) in zip(outputs, cases, strict=True):
         assert bits(got) == bits(lstm(x, state)[0])
 
 
@@ -599,7 +599,7 @@ def test_a_hundred_thousand_steps_allocate_nothing(tmp_path):
     assert min(fresh) >= 100_000, "the counter does not count"
 
 
-def test_steps_leave_nothing_behind():
+def test_steps_leave_no_objects_behind():
     lstm = small_lstm()
     stepper, x, out = lstm.stepper(), np.ones(3, np.float32), np.empty(5, np.float32)
     before = sys.getallocatedblocks()
@@ -620,7 +620,7 @@ def test_one_input_of_one_stream_may_be_a_number():
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("kind", (np.ma.array, np.asmatrix))
-def test_results_are_not_written_to_arrays_whose_elements_or_shape_mean_more(kind):
+def test_out_may_not_be_a_masked_array_or_a_matrix(kind):
     out = kind(np.zeros((1, 3), np.float32))
     model = LSTM(2, 3, seed=0)
     pool = StreamPool(model)
@@ -631,7 +631,7 @@ def test_results_are_not_written_to_arrays_whose_elements_or_shape_mean_more(kin
     assert not np.asarray(out).any()
 
 
-def test_masked_elements_are_no_input():
+def test_masked_inputs_are_refused():
     x = np.ma.array([[1, 2]], np.float32, mask=[[False, True]])
     stepper = LSTM(2, 3, seed=0).stepper()
     with pytest.raises(ValueError, match="x_t: expected no masked elements"):
@@ -639,7 +639,7 @@ def test_masked_elements_are_no_input():
     assert not stepper.state[0].any()
 
 
-def test_results_are_written_to_a_memory_map(tmp_path):
+def test_out_may_be_a_memory_map(tmp_path):
     out = np.memmap(tmp_path / "out", np.float32, "w+", shape=(1, 3))
     model = LSTM(2, 3, seed=0)
     pool = StreamPool(model)
@@ -663,18 +663,18 @@ def test_a_large_vocabulary_is_shared_not_copied():
     assert peak < 2**20  # of 73 MiB
 
 
-def test_neither_is_made_twice():
+def test_a_second_init_is_refused():
     model = LSTM(2, 3, seed=0)
     stepper, pool = model.stepper(), StreamPool(model)
-    with pytest.raises(RuntimeError, match="Stepper: made already"):
+    with pytest.raises(RuntimeError, match="Stepper: already initialised"):
         stepper.__init__(LSTM(4, 5), 3)
-    with pytest.raises(RuntimeError, match="StreamPool: made already"):
+    with pytest.raises(RuntimeError, match="StreamPool: already initialised"):
         pool.__init__(LSTM(4, 5))
     assert bits(stepper.step([[1, 2]])) == bits(pool.step([pool.join()], [[1, 2]]))
 
 
 @pytest.mark.parametrize("kind", (Stepper, StreamPool, Network, Affine, Chain, Buffer))
-def test_nothing_is_half_made(kind):
+def test_new_without_arguments_is_refused(kind):
     for make in (kind, lambda: kind.__new__(kind)):
         with pytest.raises(TypeError, match="takes (exactly|at least) [0-9]+ positional argument"):
             make()
@@ -682,7 +682,7 @@ def test_nothing_is_half_made(kind):
         object.__new__(kind)
 
 
-def test_kernels_check_what_would_end_the_process():
+def test_kernels_check_sizes_that_would_crash_the_process():
     kernels, weight = config.kernels(), np.zeros((12, 2), np.float32)
     for weights, directions in (([], 1), ([None], 0), ([None], 2)):
         with pytest.raises(ValueError, match="Network: expected weights for each layer"):

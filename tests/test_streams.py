@@ -1,4 +1,4 @@
-"""StreamPool: every stream as if it were alone, whoever steps beside it; streams that come and go; misuse."""
+"""StreamPool: each stream gives the same bits as alone, streams join and leave, and misuse is refused."""
 
 import contextlib
 import copy
@@ -35,7 +35,7 @@ LSTMS = {
 
 
 def model_of(dtype="float32"):
-    """A Sequential with everything in it."""
+    """Return a Sequential with every kind of layer."""
     return Sequential(
         Dropout(0.5),
         Embedding(TOKENS, 3, dtype=dtype, seed=0),
@@ -47,19 +47,19 @@ def model_of(dtype="float32"):
 
 
 def inputs_for(model, rows, rng):
-    """x of one step."""
+    """Return x of one step."""
     if isinstance(model, Sequential) and isinstance(model.layers[1], Embedding):
         return rng.integers(0, TOKENS, rows)
     return rng.standard_normal((rows, 5)).astype(model.dtype)
 
 
 def pairs_of(state):
-    """Every array of a state."""
+    """Return all arrays of a state."""
     return [part for pair in state for part in pair] if isinstance(state, list) else list(state)
 
 
 class Twins:
-    """A pool, and beside it a Stepper for each of its streams, which do the same."""
+    """A pool, and a Stepper for each of its streams; all operations are applied to both."""
 
     def __init__(self, model, tolerance=None):
         self.model, self.pool, self.tolerance = model, StreamPool(model), tolerance
@@ -77,9 +77,9 @@ class Twins:
 
     def step(self, ids, rng, **options):
         x = inputs_for(self.model, len(ids), rng)
-        told = self.pool.step(ids, x, **options)
+        h = self.pool.step(ids, x, **options)
         alone = [self.steppers[id].step(x_t) for id, x_t in zip(ids, x, strict=True)]
-        self.assert_same(told, np.array(alone).reshape(told.shape))
+        self.assert_same(h, np.array(alone).reshape(h.shape))
 
     def assert_same(self, got, expected):
         if self.tolerance is None:
@@ -96,7 +96,7 @@ class Twins:
 
 
 def live(twins, seed, steps):
-    """Let streams join, leave, begin anew, and step in whatever order."""
+    """Let streams join, leave, reset, and step in random order."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         ids = list(twins.steppers)
@@ -116,19 +116,19 @@ def live(twins, seed, steps):
 @every_packed
 @every_dtype
 @pytest.mark.parametrize("options", LSTMS.values(), ids=LSTMS)
-def test_a_stream_gets_the_bits_that_it_would_get_alone(chosen, dtype, options):
+def test_a_stream_gives_the_same_bits_as_alone(chosen, dtype, options):
     live(Twins(LSTM(5, 17, dtype=dtype, seed=0, **options)), seed=1, steps=25)
 
 
 @every_packed
 @every_dtype
-def test_a_stream_of_a_model_too(chosen, dtype):
+def test_a_stream_of_a_sequential_gives_the_same_bits_as_alone(chosen, dtype):
     live(Twins(model_of(dtype)), seed=2, steps=40)
 
 
 @every_packed
 @pytest.mark.parametrize("kind", ("bf16", "int8"))
-def test_and_with_narrow_weights(chosen, kind):
+def test_a_stream_with_narrow_weights_gives_the_same_bits_as_alone(chosen, kind):
     live(Twins(LSTM(5, 33, 2, seed=0).quantize(kind)), seed=3, steps=25)
 
 
@@ -141,11 +141,11 @@ def test_every_engine_agrees_to_rounding(chosen, engine, dtype):
 
 
 def wide():
-    """A model, and rows for four blocks of a step, of which the last is shorter."""
+    """Return a model, and a number of rows for four blocks of a step, of which the last is shorter."""
     return Sequential(LSTM(5, 600, seed=0), Linear(600, 6, seed=1)), 4 * 96 - 13
 
 
-def test_more_rows_than_a_block():
+def test_steps_of_several_blocks_give_the_same_bits():
     model, rows = wide()
     pool, stepper = StreamPool(model), model.stepper(rows)
     ids = np.random.default_rng(0).permutation([pool.join() for _ in range(rows)])
@@ -156,7 +156,7 @@ def test_more_rows_than_a_block():
 
 
 @pytest.mark.parametrize(("rows", "threads"), ((371, 2), (371, 3), (371, 8), (43, 20)))
-def test_same_bits_with_a_worker_on_the_job(rows, threads, eight_processors):
+def test_same_bits_when_workers_join(rows, threads, eight_processors):
     model, _ = wide()
     pool, stepper = StreamPool(model), model.stepper(rows)
     ids = [pool.join() for _ in range(rows)]
@@ -178,7 +178,7 @@ def test_blas_starts_no_thread():
     assert workers.statistics() == before
 
 
-def test_no_id_is_given_twice():
+def test_no_id_is_used_twice():
     pool = StreamPool(small_lstm())
     seen, now = set(), []
     rng = np.random.default_rng(0)
@@ -196,18 +196,18 @@ def test_no_id_is_given_twice():
     assert not any(id in pool for id in seen.difference(now))
 
 
-def test_states_survive_when_the_pool_grows():
+def test_states_are_kept_when_the_pool_grows():
     lstm = small_lstm(num_layers=2)
     pool = StreamPool(lstm)
     rng = np.random.default_rng(0)
-    given = {}
+    states = {}
     for _ in range(300):
         state = tuple(rng.standard_normal((2, 5)).astype(np.float32) for _ in range(2))
-        given[pool.join(state)] = state
-    assert all(bits(*pool.state(id)) == bits(*state) for id, state in given.items())
+        states[pool.join(state)] = state
+    assert all(bits(*pool.state(id)) == bits(*state) for id, state in states.items())
 
 
-def test_a_place_that_is_given_again_begins_with_zeros():
+def test_a_stream_in_a_used_slot_begins_with_zeros():
     pool = StreamPool(small_lstm())
     first = pool.join(np.ones((2, 1, 5)).tolist())
     pool.leave(first)
@@ -222,8 +222,8 @@ def test_states_are_copied_and_converted():
     y, (h_n, c_n) = lstm(x)
     pool = StreamPool(lstm)
     id, other = pool.join(), pool.join()
-    told = [pool.step([id], x_t[np.newaxis])[0] for x_t in x]
-    assert bits(told, *pool.state(id)) == bits(y, h_n, c_n)
+    outputs = [pool.step([id], x_t[np.newaxis])[0] for x_t in x]
+    assert bits(outputs, *pool.state(id)) == bits(y, h_n, c_n)
     h, c = pool.state(id)
     h[:] = c[:] = np.nan
     assert bits(*pool.state(id)) == bits(h_n, c_n)
@@ -231,13 +231,13 @@ def test_states_are_copied_and_converted():
     pool.set_state(other, given)
     given[0][:] = given[1][:] = np.nan
     assert bits(*pool.state(other)) == bits(h_n, c_n)
-    more, state = lstm(x, pool.state(other))  # a whole sequence goes on from a stream's state
+    more, state = lstm(x, pool.state(other))  # a whole sequence continues from a stream's state
     pool.set_state(other, state)
     assert bits(pool.step([other], x[:1])[0]) == bits(lstm(np.concatenate([x, x, x[:1]]))[0][-1])
     assert more.shape == (4, 2)
 
 
-def test_states_of_a_model_are_a_list():
+def test_the_state_in_a_sequential_is_a_list():
     model = model_of()
     pool = StreamPool(model)
     id = pool.join()
@@ -251,7 +251,7 @@ def test_states_of_a_model_are_a_list():
     assert plain.state(plain.join([])) == []
 
 
-def test_reset():
+def test_reset_sets_states_to_zero():
     pool = StreamPool(small_lstm())
     ones = tuple(np.ones((2, 1, 5), np.float32))
     ids = [pool.join(ones) for _ in range(5)]
@@ -263,7 +263,7 @@ def test_reset():
     assert not any(part.any() for id in ids for part in pool.state(id))
 
 
-def test_a_stream_that_was_poisoned_harms_no_other():
+def test_nan_in_one_stream_does_not_affect_others():
     lstm = small_lstm()
     pool = StreamPool(lstm)
     ids = [pool.join() for _ in range(3)]
@@ -286,7 +286,7 @@ def test_a_stream_that_was_poisoned_harms_no_other():
     ),
     ids=("list", "float64", "big endian", "Fortran", "strided", "unaligned"),
 )
-def test_inputs_of_every_kind(same):
+def test_inputs_in_other_layouts_and_dtypes(same):
     lstm = small_lstm()
     x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
     x.flags.writeable = False
@@ -307,7 +307,7 @@ def test_inputs_of_every_kind(same):
     ),
     ids=("tuple", "array", "uint8", "big endian", "strided", "NumPy's integers"),
 )
-def test_ids_of_every_kind(same):
+def test_ids_in_other_layouts_and_dtypes(same):
     lstm = small_lstm()
     pool, plain = StreamPool(lstm), StreamPool(lstm)
     ids = [pool.join() for _ in range(4)][::-1]
@@ -317,7 +317,7 @@ def test_ids_of_every_kind(same):
         assert bits(pool.step(same(ids), x_t)) == bits(plain.step(ids, x_t))
 
 
-def test_nobody_steps():
+def test_a_step_of_no_streams():
     pool = StreamPool(small_lstm())
     for ids in ([], np.array([], int)):
         assert pool.step(ids, np.zeros((0, 3)), threads=2).shape == (0, 5)
@@ -325,7 +325,7 @@ def test_nobody_steps():
     assert pool.ids.shape == (0,)
 
 
-def test_out_is_written_and_given_back():
+def test_out_is_written_and_returned():
     lstm = small_lstm()
     pool, fresh = StreamPool(lstm), StreamPool(lstm)
     ids = [pool.join() for _ in range(4)]
@@ -345,7 +345,7 @@ def test_out_may_share_memory_with_x(sizes):
     x = np.random.default_rng(0).standard_normal((rows, I)).astype(np.float32)
     expected = pool.step(ids, x)
     memory = np.zeros(rows * max(I, P) + 3, np.float32)
-    for start in (0, 3):  # the same place, and a little further on
+    for start in (0, 3):  # at the same address, and a little after it
         memory[: rows * I] = x.ravel()
         out = memory[start : start + rows * P].reshape(rows, P)
         assert bits(pool.step(ids, memory[: rows * I].reshape(rows, I), out)) == bits(expected)
@@ -362,7 +362,7 @@ def test_it_keeps_the_weights_it_was_made_with():
         assert bits(pool.step([pool.join()], x)) == bits(expected)
 
 
-def test_what_it_says_of_itself():
+def test_repr():
     pool = StreamPool(small_lstm())
     pool.join()
     assert repr(pool).startswith("<StreamPool of 1 streams over LSTM(3, ")
@@ -421,7 +421,7 @@ GONE = 1  # the id of a stream that has left
         (bad_out(lambda out: out[:1]), ValueError, r"out: .*= \(2, 5\), got \(1, 5\)"),
         (bad_out(np.asfortranarray), ValueError, "out: expected a C-contiguous"),
         (bad_out(read_only), ValueError, "out: expected a C-contiguous, aligned and writable"),
-        (lambda p, a, b: p.leave(GONE), KeyError, "id: expected that of a stream of this pool, got 1"),
+        (lambda p, a, b: p.leave(GONE), KeyError, "id: expected the id of a stream of this pool, got 1"),
         (lambda p, a, b: p.leave([a]), ValueError, r"id: expected shape \(\)"),
         (lambda p, a, b: p.leave("a"), TypeError, "id: expected integers"),
         (lambda p, a, b: p.state(9), KeyError, "got 9"),
@@ -435,7 +435,7 @@ GONE = 1  # the id of a stream that has left
         (lambda p, a, b: p.reset("all"), TypeError, "ids: expected integers"),
     ),
 )
-def test_what_is_refused_changes_nothing(act, error, message):
+def test_errors_change_nothing(act, error, message):
     pool = StreamPool(small_lstm())
     a, gone, b = (pool.join() for _ in range(3))
     pool.leave(gone)
@@ -456,7 +456,7 @@ def test_what_is_refused_changes_nothing(act, error, message):
         ([1.0, 2.0], TypeError, "x: expected integers"),
     ),
 )
-def test_tokens_that_are_refused_change_nothing(x, error, message):
+def test_wrong_tokens_change_nothing(x, error, message):
     pool = StreamPool(model_of())
     ids = [pool.join(), pool.join()]
     pool.step(ids, [1, 2])
@@ -466,7 +466,7 @@ def test_tokens_that_are_refused_change_nothing(x, error, message):
     assert bits(*pairs_of(pool.state(ids[0]))) == before
 
 
-def test_states_of_a_model_that_are_refused():
+def test_wrong_states_of_a_sequential_are_refused():
     pool = StreamPool(model_of())
     with pytest.raises(ValueError, match="state: expected a list of 2, one for each LSTM"):
         pool.join([(np.zeros((2, 17)), np.zeros((2, 17)))])
@@ -510,7 +510,7 @@ def test_a_second_thread_is_refused(busy, act):
                 act(pool, ids, x)
 
 
-def test_a_second_thread_spoils_nothing(busy):
+def test_a_refused_second_thread_changes_nothing(busy):
     pool, ids, x, counts, end = busy
     mine = refused = 0
     while refused < 20:
@@ -530,7 +530,7 @@ def test_a_second_thread_spoils_nothing(busy):
 @pytest.mark.parametrize(
     "make", (StreamPool.copy, copy.copy, copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool)))
 )
-def test_a_copy_goes_on_to_the_bit_with_the_same_ids(make):
+def test_a_copy_has_the_same_ids_and_gives_the_same_bits(make):
     model = Sequential(LSTM(3, 5, 2, seed=0), Linear(5, 4, seed=1), LSTM(4, 2, seed=2))
     pool, rng = StreamPool(model), np.random.default_rng(0)
     ids = [pool.join() for _ in range(40)]
@@ -546,7 +546,7 @@ def test_a_copy_goes_on_to_the_bit_with_the_same_ids(make):
     assert bits(other.step(here, x)) == bits(pool.step(here, x))
     before = bits(*pool.state(again[0])[0])
     other.reset()
-    assert bits(*pool.state(again[0])[0]) == before  # they share no state
+    assert bits(*pool.state(again[0])[0]) == before  # the two pools share no state
     assert [other.join() for _ in range(9)] == [pool.join() for _ in range(9)]
     assert ids[3] not in other
 

@@ -1,4 +1,4 @@
-"""Several threads: the same bits, whoever comes, whatever else goes on."""
+"""Several threads: the same bits for any number of workers, many callers, forks and signals."""
 
 import concurrent.futures
 import itertools
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads"
 
 pytestmark = pytest.mark.usefixtures("eight_processors")
 CASES = {
-    "a lone row": (LSTM(64, 128, seed=0), 200, 1, None),
-    "a lone row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
-    "a lone row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
-    "a lone row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
-    "a lone row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
-    "a lone ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
+    "a single row": (LSTM(64, 128, seed=0), 200, 1, None),
+    "a single row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
+    "a single row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
+    "a single row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
+    "a single row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
+    "a single ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
     "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
     "rows": (LSTM(64, 64, 2, seed=0), 50, 9, None),
     "rows, batch first": (LSTM(64, 64, batch_first=True, seed=0), 50, 8, None),
@@ -49,7 +49,7 @@ def run_python(code, **environment):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("threads", (2, 3, 8))
-def test_same_bits_with_a_worker_on_the_job(name, threads):
+def test_same_bits_when_workers_join(name, threads):
     lstm, T, B, lengths = CASES[name]
     x, state = random_case(lstm, T, B)
     expected = [a.tobytes() for a in _flat(lstm(x, state, lengths=lengths, threads=1))]
@@ -79,21 +79,21 @@ def test_same_bits_on_every_instruction_set(isa, engine, dtype):
                 assert [a.tobytes() for a in _flat(lstm(x, state, threads=2))] == expected
 
 
-# each of a size for which a worker that sleeps is woken
+# each large enough that a sleeping worker is woken
 TRAINED = {
-    "a lone row": (LSTM(40, 161, seed=0), 700, 1, {}),
+    "a single row": (LSTM(40, 161, seed=0), 700, 1, {}),
     "rows": (LSTM(40, 97, 2, dropout=0.3, seed=0), 130, 9, {}),
     "sums in many parts": (LSTM(40, 65, seed=0), 700, 6, {}),
     "ragged rows": (LSTM(40, 161, batch_first=True, seed=0), 190, 7, {"lengths": [190, 3, 0, 161, 117, 190, 1]}),
     "two directions": (LSTM(40, 97, 2, bidirectional=True, seed=0), 230, 5, {}),
     "options": (LSTM(40, 128, proj_size=80, peepholes=True, layer_norm=True, seed=0), 190, 6, {}),
     "holes": (LSTM(40, 128, seed=0), 190, 6, {"mask": np.random.default_rng(0).random((190, 6)) < 0.7}),
-    "new beginnings": (LSTM(40, 128, seed=0), 190, 6, {"reset": np.random.default_rng(0).random((190, 6)) < 0.1}),
+    "resets": (LSTM(40, 128, seed=0), 190, 6, {"reset": np.random.default_rng(0).random((190, 6)) < 0.1}),
 }
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_training_gives_the_same_bits_with_a_worker_on_the_job(name):
+def test_training_gives_the_same_bits_when_workers_join(name):
     lstm, T, B, steps = TRAINED[name]
     x, state = random_case(lstm, T, B)
     expected = trained(lstm, x, state, steps, 1)
@@ -102,17 +102,17 @@ def test_training_gives_the_same_bits_with_a_worker_on_the_job(name):
         assert trained(lstm, x, state, steps, 2 + count % 2) == expected
         if joined() - before >= 20 and count >= 6:
             break
-        assert time.monotonic() < end, f"no worker came: {pool.statistics()}"
+        assert time.monotonic() < end, f"no worker joined: {pool.statistics()}"
 
 
 def trained(lstm, x, state, steps, threads):
-    """The bits of everything that a forward and a backward pass give."""
+    """Return the bits of all results of a forward and a backward pass."""
     y, final, tape = lstm.forward(x, state, **steps, threads=threads, rng=3)
     gradients = lstm.backward(tape, np.cos(y), [np.sin(part) for part in final])
     return bits(y, *final, *every_gradient(gradients).values())
 
 
-def test_the_setting_of_the_process_is_used():
+def test_the_process_wide_setting_is_used():
     done = run_python(
         """
         import numpy as np
@@ -151,7 +151,7 @@ def test_no_more_threads_than_processors(threads):
 
 
 def test_no_more_threads_than_the_work_has_parts(eight_processors):
-    """Two rows are not cut, and a lone one has a second thread at most."""
+    """Two rows are not split, and a single row has at most a second thread."""
     done = run_python(
         """
         import numpy as np
@@ -170,7 +170,7 @@ def test_no_more_threads_than_the_work_has_parts(eight_processors):
     assert done.stdout == "[1, 1]\n", done.stderr
 
 
-def test_one_thread_starts_none():
+def test_one_thread_starts_no_worker():
     done = run_python(
         """
         import numpy as np
@@ -202,7 +202,7 @@ def test_a_forked_child_has_a_pool_of_its_own(spin):
         from lstm_cy import LSTM, config
         from lstm_cy._kernels import pool
         config.processors = lambda: 2
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons advise against fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn about fork with threads
         lstm = LSTM(64, 128, seed=0)
         x = np.random.default_rng(0).standard_normal((300, 8, 64))
         expected = lstm(x, threads=1)[0]
@@ -223,13 +223,13 @@ def test_a_forked_child_has_a_pool_of_its_own(spin):
 
 
 @pytest.mark.parametrize("value", ("-1", "soon", "1000001", "9" * 5000, "\u0663\u0663", "1e3", ""))
-def test_a_wrong_spin_is_told(value):
+def test_wrong_spin_times_are_refused(value):
     done = run_python("from lstm_cy import LSTM; LSTM(2, 2)", LSTM_CY_SPIN_US=value)
     assert done.returncode == 1
     assert "LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000" in done.stderr
 
 
-def test_workers_leave_signals_and_the_end_of_the_process_alone():
+def test_workers_receive_no_signals_and_do_not_delay_the_exit():
     done = run_python(
         """
         import os, signal

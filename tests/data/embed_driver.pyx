@@ -1,14 +1,14 @@
-"""What the tests of lstm_cy.embed call it with: its functions for Python, arrays as addresses, 0 for NULL."""
+"""The functions of lstm_cy.embed for the tests: arrays are given as addresses, NULL as 0."""
 
 from lstm_cy.embed cimport (
-    LSTM_CY_BUSY, LSTM_CY_DTYPE, LSTM_CY_INPUT, LSTM_CY_MEMORY, LSTM_CY_NULL, LSTM_CY_OK, LSTM_CY_SIZE, LSTM_CY_TOKEN,
-    lstm_cy_message, lstm_cy_model, lstm_cy_model_close, lstm_cy_model_hidden, lstm_cy_model_inputs,
+    LSTM_CY_BUSY, LSTM_CY_DTYPE, LSTM_CY_INPUT, LSTM_CY_MEMORY, LSTM_CY_NULL, LSTM_CY_OK, LSTM_CY_SIZE,
+    LSTM_CY_TOKEN, lstm_cy_message, lstm_cy_model, lstm_cy_model_close, lstm_cy_model_hidden, lstm_cy_model_inputs,
     lstm_cy_model_itemsize, lstm_cy_model_layers, lstm_cy_model_lstms, lstm_cy_model_open, lstm_cy_model_outputs,
-    lstm_cy_model_realtime, lstm_cy_model_told, lstm_cy_model_tokens, lstm_cy_run_f32, lstm_cy_run_f64,
-    lstm_cy_run_tokens_f32, lstm_cy_run_tokens_f64, lstm_cy_step_f32, lstm_cy_step_f64, lstm_cy_step_tokens_f32,
-    lstm_cy_step_tokens_f64, lstm_cy_stream, lstm_cy_stream_clone, lstm_cy_stream_create, lstm_cy_stream_free,
-    lstm_cy_stream_get_state_f32, lstm_cy_stream_get_state_f64, lstm_cy_stream_reset, lstm_cy_stream_reset_row,
-    lstm_cy_stream_rows, lstm_cy_stream_set_state_f32, lstm_cy_stream_set_state_f64,
+    lstm_cy_model_realtime, lstm_cy_model_state_size, lstm_cy_model_told, lstm_cy_model_tokens, lstm_cy_run_f32,
+    lstm_cy_run_f64, lstm_cy_run_tokens_f32, lstm_cy_run_tokens_f64, lstm_cy_step_f32, lstm_cy_step_f64,
+    lstm_cy_step_tokens_f32, lstm_cy_step_tokens_f64, lstm_cy_stream, lstm_cy_stream_clone, lstm_cy_stream_create,
+    lstm_cy_stream_free, lstm_cy_stream_get_state_f32, lstm_cy_stream_get_state_f64, lstm_cy_stream_reset,
+    lstm_cy_stream_reset_row, lstm_cy_stream_rows, lstm_cy_stream_set_state_f32, lstm_cy_stream_set_state_f64,
 )
 
 cdef extern from *:
@@ -87,7 +87,7 @@ def message(int error):
 
 
 cdef class Model:
-    """A handle; of nothing, NULL, if nothing is given."""
+    """A handle; NULL if no model is given."""
 
     cdef lstm_cy_model* handle
 
@@ -107,7 +107,7 @@ cdef class Model:
 
     def lstm(self, Py_ssize_t number):
         return (lstm_cy_model_layers(self.handle, number), lstm_cy_model_hidden(self.handle, number),
-                lstm_cy_model_told(self.handle, number))
+                lstm_cy_model_state_size(self.handle, number), lstm_cy_model_told(self.handle, number))
 
     def close(self):
         cdef int error
@@ -185,7 +185,7 @@ cdef class Stream:
         return error
 
     def run_pausable(self, Py_ssize_t T, size_t x, size_t y):
-        """Run until an error comes or `end_runs` is called; how many runs there were."""
+        """Run until an error or a call of `end_runs`; return the number of runs."""
         cdef long runs = 0
         cdef int error = LSTM_CY_OK
         with nogil:
@@ -196,7 +196,7 @@ cdef class Stream:
         return runs
 
     def work_while_gil_is_held(self, size_t x, size_t y):
-        """Everything that can be done with a float32 stream; 0 if there was no error."""
+        """Call every function for a float32 stream; return 0 if there was no error."""
         cdef lstm_cy_stream* clone = NULL
         cdef int error = 0, _k
         with nogil:
@@ -213,7 +213,7 @@ cdef class Stream:
         return error
 
     def counts(self, size_t counter, bint f64, bint tokens, long steps, size_t x, size_t y, size_t h, size_t c):
-        """How far `counter`, a C function, goes on in that many steps and all else that must not allocate."""
+        """Return how far `counter`, a C function, counts in that many steps and all calls that must not allocate."""
         cdef Counter count = <Counter>counter
         cdef long before
         cdef int error = LSTM_CY_OK, _k
@@ -262,17 +262,17 @@ cdef int run(lstm_cy_stream* stream, bint f64, bint tokens, Py_ssize_t T, size_t
 
 
 def ticks_now(size_t counter):
-    """What `counter`, a C function, gives."""
+    """Return the result of `counter`, a C function."""
     return (<Counter>counter)()
 
 
 def running():
-    """Whether a thread has begun `run_pausable`."""
+    """Return whether a thread has begun `run_pausable`."""
     return bool(driver_running)
 
 
 def pause():
-    """Stop that thread where it is."""
+    """Stop that thread between two runs."""
     driver_pause()
 
 
@@ -285,10 +285,10 @@ def end_runs():
 
 
 def ready():
-    """Whether a thread has begun `work_while_gil_is_held`."""
+    """Return whether a thread has begun `work_while_gil_is_held`."""
     return bool(driver_ready)
 
 
 def hold_gil(int seconds):
-    """Keep the GIL until that thread is done; False if it is not in time."""
+    """Hold the GIL until that thread is done; return False if it is not in time."""
     return bool(driver_hold(seconds))
