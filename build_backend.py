@@ -1,7 +1,7 @@
-"""The build backend: setuptools', which looks for a C compiler before anything is downloaded, generated or compiled.
+"""The build backend: setuptools', with a test of the C compiler before anything is downloaded, generated or compiled.
 
-pyproject.toml lists no requirements of the build itself, since what it lists is downloaded before a backend is asked
-anything; `REQUIREMENTS` has them. Until they are installed only the standard library is there.
+pyproject.toml lists no requirements of the build itself, since they would be downloaded before the backend is called;
+`REQUIREMENTS` has them. Until they are installed only the standard library can be used.
 """
 
 import os
@@ -12,12 +12,12 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-# SciPy and NumPy are needed to compile: cython_blas.pxd declares the BLAS the kernels call, and what is compiled with
-# the headers of NumPy 2 runs with NumPy 1.26 too.
+# SciPy and NumPy are needed to compile: cython_blas.pxd declares the BLAS that the kernels call, and modules compiled
+# with the headers of NumPy 2 run with NumPy 1.26 too.
 REQUIREMENTS = ["setuptools>=77.0.1", "Cython>=3.1,<4", "numpy>=2", "scipy>=1.11"]
 
 MISSING_COMPILER = """
-lstm_cy compiles its kernels and needs a working C compiler and Python's headers; trying one failed:
+lstm_cy compiles its kernels and needs a working C compiler and Python's headers; the test of the compiler failed:
 
     {error}
 
@@ -52,7 +52,7 @@ def get_requires_for_build_editable(config_settings=None):
 
 
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    try_compiler()  # where the build is not isolated nothing has asked before
+    try_compiler()  # in a build without isolation this is the first call
     return setuptools_backend().prepare_metadata_for_build_wheel(metadata_directory, config_settings)
 
 
@@ -81,7 +81,7 @@ def setuptools_backend():
 
 
 def check_requirements():
-    """End the build with a message where it is not isolated and lacks a requirement."""
+    """End the build with a message if it is not isolated and lacks a requirement."""
     try:
         import Cython  # noqa: F401
         import numpy  # noqa: F401
@@ -99,9 +99,9 @@ def missing_requirements(error):
 
 
 def try_compiler():
-    """End the build with a message where the C compiler that setuptools would call does not work.
+    """End the build with a message if the C compiler that setuptools would call does not work.
 
-    On macOS and Windows setuptools looks for one itself, and setup.py tries that.
+    On macOS and Windows setuptools looks for a compiler itself, and setup.py tests it.
     """
     if os.name != "posix" or sys.platform == "darwin":
         return
@@ -122,6 +122,6 @@ def missing_compiler(error):
 
 
 def stop(message):
-    """End the process with a message, behind all that was printed before."""
+    """End the process with a message, after everything that was printed before."""
     sys.stdout.flush()
     raise SystemExit(message)

@@ -1,9 +1,9 @@
 """Compiles the kernels.
 
 One source, `_kernels/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled once
-for any processor. Which variant runs is decided when the library is imported. A compiler that lacks the flags of a
-variant builds the others and says so; so does a system without POSIX threads, where every call then runs on its
-caller's thread. Everything else about the package stands in pyproject.toml.
+for any processor. The variant is selected when the library is imported. If a compiler lacks the flags of a variant, the
+others are built and a message is printed. The same happens without POSIX threads: every call then runs on its caller's
+thread. Everything else about the package is in pyproject.toml.
 
 LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
@@ -27,7 +27,7 @@ import build_backend
 KERNELS = "lstm_cy._kernels."
 CHECKS = bool(os.environ.get("LSTM_CY_CHECKS"))
 
-# The flags of a variant are exactly the features that _kernels/cpu.pyx asks the processor for.
+# The flags of a variant are exactly the features that _kernels/cpu.pyx checks.
 VARIANTS = {
     "base": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -35,23 +35,23 @@ VARIANTS = {
 }
 VARIANTS["avx512vnni"] = [*VARIANTS["avx512"], "-mavx512vnni"]
 
-# Without these gcc keeps an exact C semantics that vector code cannot have (errno, traps, the sign of zero). None of
-# them lets it reorder sums. Contraction is off so that every kernel rounds alike: fma is written out where it is meant.
+# Without these gcc keeps details of C that vector code cannot have (errno, traps, the sign of zero). None of them lets
+# it reorder sums. Contraction is off so that all kernels round in the same way: fma is written explicitly.
 ARITHMETIC = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-signed-zeros",
     "-ffp-contract=off",
 ]
-# Copies in vectors as wide as the arithmetic: a load of 64 bytes that were stored as two halves waits for both.
+# Copies use vectors as wide as the arithmetic: a load of 64 bytes that were stored as two halves waits for both.
 TUNING = {
     "avx2": ["-mtune=haswell", "-mmove-max=256", "-mstore-max=256"],
     "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512", "-mmove-max=512", "-mstore-max=512"],
 }
 TUNING["avx512vnni"] = TUNING["avx512"]
 OPTIMISE = ["-O3", "-g1" if CHECKS else "-g0"]
-# The functions marked inline are written to be compiled once for each constant they are called with: gcc must not weigh
-# that against size, nor copy them for some of the constants only. A tile with a variable number of rows is 3x slower;
+# Functions marked inline are meant to be compiled once for each constant they are called with: gcc must neither limit
+# this for size, nor do it for some of the constants only. A tile with a variable number of rows is 3x slower;
 # one whose loop over k is unrolled keeps half of its accumulators in memory.
 INLINING = [
     "-finline-limit=100000",
@@ -62,7 +62,7 @@ INLINING = [
     "-fno-loop-unroll-and-jam",
 ]
 
-# What _kernels/pool.pyx needs. It is linked, too: without -pthread some systems find the names only in a program.
+# The functions that _kernels/pool.pyx needs. The test is linked too: without -pthread some linkers do not find them.
 THREADS = """
 #include <pthread.h>
 #include <stdint.h>
@@ -91,8 +91,9 @@ class BuildKernels(build_ext):
 
     def finalize_options(self):
         super().finalize_options()
-        mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.parallel = self.parallel or mine  # not all processors of a machine are everyone's
+        # this process may be restricted to some of the machine's processors
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.parallel = self.parallel or usable
 
     def build_extensions(self):
         self._require_compiler()
@@ -104,8 +105,8 @@ class BuildKernels(build_ext):
     def run(self):
         super().run()
         if not self.inplace:
-            # A flat layout puts the source folder first on sys.path for anyone who starts Python in it; with the
-            # kernels beside the sources `import lstm_cy` works there too.
+            # In a flat layout Python started in the source folder finds the sources first on sys.path; with the
+            # compiled kernels in the same folder `import lstm_cy` works there too.
             self.copy_extensions_to_source()
 
     def _require_compiler(self):
@@ -115,7 +116,7 @@ class BuildKernels(build_ext):
             build_backend.missing_compiler(error)
 
     def _generate(self):
-        """Make C of the extensions' Cython; only here, for what else setup.py is called for does not need it."""
+        """Compile the extensions' Cython to C; only here, because other commands of setup.py do not need it."""
         generated = Path("build")
         write_blas_int(generated)
         made = cythonize(
@@ -129,7 +130,7 @@ class BuildKernels(build_ext):
             extension.sources, extension.depends = found[extension.name].sources, found[extension.name].depends
 
     def _set_flags(self, extension):
-        """Choose the extension's flags; False if it is a variant that this compiler cannot build."""
+        """Set the extension's flags; return False if it is a variant that this compiler cannot build."""
         variant = extension.name.removeprefix(KERNELS)
         variant = variant if variant in VARIANTS else None
         msvc = self.compiler.compiler_type == "msvc"
@@ -137,8 +138,8 @@ class BuildKernels(build_ext):
         if (msvc and required) or not all(map(self._accepts, required)):
             say(f"this compiler cannot build the {variant} kernels; going on without them")
             return False
-        wished = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
-        extension.extra_compile_args = ["/O2"] if msvc else required + list(filter(self._accepts, wished))
+        optional = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
+        extension.extra_compile_args = ["/O2"] if msvc else required + list(filter(self._accepts, optional))
         if extension.name == POOL:
             self._set_threads(extension)
         return True
@@ -168,29 +169,29 @@ class BuildKernels(build_ext):
             objects = self.compiler.compile(
                 [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=list(flags)
             )
-            if link:  # as the extensions are linked, whose linker setuptools gives these too
+            if link:  # with the flags that setuptools gives to the linker of the extensions
                 flags = [*flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
                 self.compiler.link_executable(objects, "try", output_dir=folder, extra_postargs=flags)
 
 
-def say(what):
-    sys.stderr.write(f"lstm_cy: {what}\n")
+def say(message):
+    sys.stderr.write(f"lstm_cy: {message}\n")
 
 
 def write_blas_int(folder):
-    """Tell blas.pyx what SciPy's BLAS counts in: newer SciPy names the type, older ones mean int."""
+    """Write the integer type of SciPy's BLAS for blas.pyx: newer versions name it, in older ones it is int."""
     declarations = Path(scipy.__file__).with_name("linalg") / "cython_blas.pxd"
     named = "blas_int" in declarations.read_text()
     line = "from scipy.linalg.cython_blas cimport blas_int" if named else "ctypedef int blas_int"
     target = folder / "blas_int.pxi"
-    if not target.exists() or target.read_text() != line + "\n":  # untouched, it compels no recompilation
+    if not target.exists() or target.read_text() != line + "\n":  # an unchanged file causes no recompilation
         folder.mkdir(exist_ok=True)
         target.write_text(line + "\n")
 
 
 def extensions():
     kernels = [Extension(KERNELS + path.stem, [path.as_posix()]) for path in Path("lstm_cy/_kernels").glob("*.pyx")]
-    # What meets Python's arrays without the buffer protocol's detour is compiled with NumPy's headers.
+    # Modules that read NumPy arrays directly, not through the buffer protocol, are compiled with NumPy's headers.
     others = [
         Extension(
             f"lstm_cy.{path.stem}",

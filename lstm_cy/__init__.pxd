@@ -1,1 +1,1 @@
-# Lets other packages write `from lstm_cy cimport embed` and `from lstm_cy.embed cimport ...`.
+# Allows other packages to write `from lstm_cy cimport embed` and `from lstm_cy.embed cimport ...`.

@@ -1,6 +1,6 @@
-"""What is in use here: instruction set, engine, threads.
+"""The instruction set, the engine and the threads in use.
 
-They are chosen once, or forced by environment variables; `using` chooses for the layers built in a block.
+They are chosen once, or set by environment variables; `using` chooses for the layers built in a block.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def _kernel_module(name: str) -> ModuleType:
 
 @functools.cache
 def available_instruction_sets() -> list[str]:
-    """The names of the kernels that were built and that this processor can run, the plainest first."""
+    """Return the names of the kernels that were built and that this processor can run, the plainest first."""
     supported = _kernel_module("cpu").instruction_sets()
     return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.{name}")]
 
 
 class _Choice(NamedTuple):
-    """What `using` chose; None leaves it to the block around, in the end to the environment."""
+    """The choice of `using`; None: the choice of the enclosing block, or of the environment."""
 
     engine: str | None = None
     isa: str | None = None
@@ -61,13 +61,13 @@ _choice: contextvars.ContextVar[_Choice] = contextvars.ContextVar("lstm_cy.confi
 def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None]:
     """Choose the engine and the instruction set of the layers built in a ``with`` block.
 
-    What was in use before comes back at its end, also after an error. Blocks can be nested. Only the thread, or the
-    asyncio task, that entered the block is concerned.
+    The previous choice returns at its end, also after an error. Blocks can be nested. The choice applies only in the
+    thread, or the asyncio task, that entered the block.
 
     Parameters
     ----------
     engine : None, "auto", "packed" or "blas"
-        None leaves it as it is; "auto" takes the one that was measured faster with the instruction set.
+        None leaves it as it is; "auto" selects the one that was measured faster with the instruction set.
     isa : None or str
         One of `available_instruction_sets`; None leaves it as it is.
 
@@ -78,12 +78,12 @@ def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None
     Raises
     ------
     TypeError, ValueError
-        A name that is no text, or that this machine cannot run; nothing has changed.
+        A name that is not a str, or that this machine cannot run; nothing has changed.
 
     Notes
     -----
     A layer's parameters are packed for one engine and instruction set when they are set: when it is built, loaded or
-    unpickled, and at each step of an optimizer. It computes with them wherever it is called; so train inside the block.
+    unpickled, and at each step of an optimizer. It computes with them wherever it is called, so train inside the block.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def _expect_name(argument: str, value: object, names: Sequence[str]) -> None:
 
 @functools.cache
 def _environment() -> _Choice:
-    """What LSTM_CY_ENGINE and LSTM_CY_ISA say, or their defaults; read once."""
+    """Return the values of LSTM_CY_ENGINE and LSTM_CY_ISA, or their defaults; they are read once."""
     isa = os.environ.get("LSTM_CY_ISA", "")
     available = available_instruction_sets()
     if isa and isa not in available:
@@ -128,7 +128,7 @@ def _environment() -> _Choice:
 
 
 def instruction_set() -> str:
-    """The instruction set in use: the one that `using` or LSTM_CY_ISA names, or the widest available.
+    """Return the instruction set in use: the one named by `using` or LSTM_CY_ISA, or the widest available.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def instruction_set() -> str:
 
 
 def engine() -> str:
-    """The engine in use: the one that `using` or LSTM_CY_ENGINE names, else the one that was measured faster.
+    """Return the engine in use: the one named by `using` or LSTM_CY_ENGINE, else the one that was measured faster.
 
     "packed" was faster at every shape with AVX2 and AVX-512, "blas" without them (docs/performance.md).
 
@@ -155,12 +155,12 @@ def engine() -> str:
 
 
 def kernels() -> object:
-    """The table of compiled functions of the instruction set in use, as a capsule."""
+    """Return the table of compiled functions of the instruction set in use, as a capsule."""
     return _kernel_module(instruction_set()).kernels()
 
 
 def blas() -> object:
-    """The table of BLAS products, as a capsule, or None where engine "packed" needs none; imports SciPy if so."""
+    """Return the table of BLAS products, as a capsule, which imports SciPy; None with engine "packed"."""
     return _kernel_module("blas").blas() if engine() == "blas" else None
 
 
@@ -172,7 +172,7 @@ def _threads_from_environment() -> int:
 
 
 def _thread_count(name: str, value: object) -> int:
-    """`value` as a number of threads that a call may be given."""
+    """Return `value` as a number of threads, checked."""
     count = positive_int(name, value)
     if count > _MOST_THREADS:
         raise ValueError(f"{name}: expected at most {_MOST_THREADS}, got {shown(count)}")
@@ -183,10 +183,10 @@ _num_threads = _threads_from_environment()
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads of its own the library may use in a call that does not say (``threads=``).
+    """Set how many threads of its own the library may use in a call without ``threads=``.
 
-    Engine "blas" computes on the calling thread, whatever this is; BLAS may add threads of its own there, which
-    OPENBLAS_NUM_THREADS or the package threadpoolctl govern.
+    Engine "blas" computes in the calling thread, for any setting; BLAS may add threads of its own, which
+    OPENBLAS_NUM_THREADS or the package threadpoolctl control.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that `set_num_threads` or LSTM_CY_NUM_THREADS allowed; 1 unless one of them was used.
+    """Return the number of threads set by `set_num_threads` or LSTM_CY_NUM_THREADS; 1 unless one of them was used.
 
     Returns
     -------
@@ -208,14 +208,14 @@ def get_num_threads() -> int:
 
 
 def processors() -> int:
-    """How many processors the calling thread may run on."""
+    """Return the number of processors that the calling thread may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads_of(threads: int | None) -> int:
-    """The threads that a call may use: what its argument `threads` says, or the setting, within the processors."""
+    """Return the threads that a call may use: its argument `threads`, or the setting, at most one a processor."""
     count = _num_threads if threads is None else _thread_count("threads", threads)
     return count if count == 1 else min(count, processors())
 
@@ -225,7 +225,7 @@ def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Tell what is in use: instruction set, engine, BLAS and its threads, our threads, versions.
+    """Show the configuration: instruction set, engine, BLAS and its threads, the library's threads, versions.
 
     Parameters
     ----------
@@ -280,8 +280,8 @@ def _blas_name(scipy: ModuleType) -> str:
 
 
 def _blas_threads(scipy: Any) -> Any:
-    """The threads of the OpenBLAS that SciPy's wheels bring along; another BLAS is not asked."""
-    from pathlib import Path  # costs as much as a fifth of NumPy, and importing the library needs none
+    """Return the number of threads of the OpenBLAS in SciPy's wheels; it is not known for another BLAS."""
+    from pathlib import Path  # importing it takes a fifth of NumPy's time, and `import lstm_cy` does not need it
 
     for library in Path(scipy.__file__).parent.with_name("scipy.libs").glob("*openblas*"):
         opened = ctypes.CDLL(str(library))

@@ -1,12 +1,12 @@
 """The C interface: models stepped by code that cannot wait for Python, such as an audio callback.
 
-Python holds the model; `lstm_cy_model_open` makes a handle of it, and of that streams are made. docs/embedding.md has
-the rules of lifetime, threads and real time, and an example.
+The model is a Python object. `lstm_cy_model_open` makes a handle from it, and from a handle streams are made.
+docs/embedding.md has the rules of lifetime, threads and real time, and an example.
 
-Every function but `lstm_cy_model_open` may be called without the GIL. Those that return int return LSTM_CY_OK or one of
-the errors, which are negative; after an error nothing has changed. Sizes are errors where they are negative. Arrays are
-C-contiguous; T counts steps, B a stream's rows, I inputs, O outputs, and of an LSTM L layers, H hidden units, P what is
-told of them (proj_size, or H).
+Every function except `lstm_cy_model_open` may be called without the GIL. Functions that return int return LSTM_CY_OK or
+one of the errors, which are negative; after an error nothing has changed. A negative size is an error too. Arrays are
+C-contiguous. T is the number of steps, B of a stream's rows, I of inputs, O of outputs; an LSTM has L layers, H hidden
+units, and P elements of h in each layer (proj_size, or H).
 """
 
 cdef extern from *:
@@ -14,7 +14,7 @@ cdef extern from *:
     typedef struct lstm_cy_model lstm_cy_model;
     typedef struct lstm_cy_stream lstm_cy_stream;
     """
-    # a model's weights, immutable: any number of threads may use one
+    # a model's weights, immutable: any number of threads may use it
     ctypedef struct lstm_cy_model:
         pass
 
@@ -27,42 +27,43 @@ cdef enum:
     LSTM_CY_OK = 0
     LSTM_CY_NULL = -1    # a pointer is NULL
     LSTM_CY_DTYPE = -2   # f32 for a float64 model, or f64 for a float32 model
-    LSTM_CY_INPUT = -3   # numbers for a model that takes tokens, or tokens for one that takes numbers
+    LSTM_CY_INPUT = -3   # numbers for a model that takes tokens, or tokens for a model that takes numbers
     LSTM_CY_SIZE = -4    # a number of steps or rows, or the number of a row or an LSTM, is out of range
     LSTM_CY_TOKEN = -5   # a token is not from 0 to the number of tokens - 1
     LSTM_CY_BUSY = -6    # another thread is using this stream
     LSTM_CY_MEMORY = -7  # there is not enough memory
 
 
-# What a number means, in English; never NULL.
+# The meaning of an error, in English; never NULL.
 cdef const char* lstm_cy_message(int error) noexcept nogil
 
 
-# A handle of what a Stepper takes, an LSTM or a Sequential, with the weights that it has now: parameters that change
-# later change the model, not the handle. Needs the GIL; NULL with a TypeError, ValueError or MemoryError set.
+# Make a handle of an LSTM or a Sequential for which a Stepper can be made, with its present weights: later changes of
+# the model's parameters do not change the handle. Needs the GIL; NULL with a TypeError, ValueError or MemoryError set.
 cdef lstm_cy_model* lstm_cy_model_open(object model) except NULL
 
-# Let go of the handle; its streams live on. The last of all that a model had, handle or stream, takes the GIL.
+# Close the handle; its streams can still be used. The last of a handle and its streams to be closed takes the GIL.
 cdef int lstm_cy_model_close(lstm_cy_model* model) noexcept nogil
 
-# Sizes: I, or 0 where the model takes tokens; how many tokens there are, or 0 where it takes numbers; O; the bytes of a
-# number, 4 for f32 and 8 for f64.
+# Sizes: I, or 0 if the model takes tokens; the number of tokens, or 0 if it takes numbers; O; the bytes of a number, 4
+# for f32 and 8 for f64.
 cdef Py_ssize_t lstm_cy_model_inputs(const lstm_cy_model* model) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_tokens(const lstm_cy_model* model) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_outputs(const lstm_cy_model* model) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_itemsize(const lstm_cy_model* model) noexcept nogil
 
-# The number of LSTMs, each of which has a state; and L, H and P of one of them.
+# The number of LSTMs, each of which has a state; L, H and P of one of them; and P by its older name.
 cdef Py_ssize_t lstm_cy_model_lstms(const lstm_cy_model* model) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_layers(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_hidden(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
+cdef Py_ssize_t lstm_cy_model_state_size(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
 cdef Py_ssize_t lstm_cy_model_told(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
 
-# 1 if a step takes no lock and allocates nothing: with engine "packed". 0 with engine "blas", whose BLAS may do both.
+# 1 if a step takes no lock and allocates nothing: with engine "packed". 0 with engine "blas": BLAS may do both.
 cdef int lstm_cy_model_realtime(const lstm_cy_model* model) noexcept nogil
 
 
-# Make a stream of B >= 1 rows, its state zero; and one with a copy of another's state. Only these allocate.
+# Make a stream of B >= 1 rows, its state zero, or one with a copy of another's state. Only these functions allocate.
 cdef int lstm_cy_stream_create(lstm_cy_model* model, Py_ssize_t rows, lstm_cy_stream** stream) noexcept nogil
 cdef int lstm_cy_stream_clone(lstm_cy_stream* stream, lstm_cy_stream** clone) noexcept nogil
 
@@ -84,15 +85,15 @@ cdef int lstm_cy_stream_set_state_f64(lstm_cy_stream* stream, Py_ssize_t lstm, c
                                       const double* c) noexcept nogil
 
 
-# One step: x (B, I) to y (B, O); y may be x where I and O are equal.
+# One step: x (B, I) to y (B, O); y may be x if I and O are equal.
 cdef int lstm_cy_step_f32(lstm_cy_stream* stream, const float* x, float* y) noexcept nogil
 cdef int lstm_cy_step_f64(lstm_cy_stream* stream, const double* x, double* y) noexcept nogil
 
-# T >= 0 steps: x (T, B, I) to y (T, B, O), to the same bits as one by one; y may be x where I and O are equal.
+# T >= 0 steps: x (T, B, I) to y (T, B, O), the same bits as one by one; y may be x if I and O are equal.
 cdef int lstm_cy_run_f32(lstm_cy_stream* stream, Py_ssize_t T, const float* x, float* y) noexcept nogil
 cdef int lstm_cy_run_f64(lstm_cy_stream* stream, Py_ssize_t T, const double* x, double* y) noexcept nogil
 
-# The same from tokens (B,) or (T, B). None may change meanwhile.
+# The same from tokens (B,) or (T, B), which must not change during the call.
 cdef int lstm_cy_step_tokens_f32(lstm_cy_stream* stream, const Py_ssize_t* tokens, float* y) noexcept nogil
 cdef int lstm_cy_step_tokens_f64(lstm_cy_stream* stream, const Py_ssize_t* tokens, double* y) noexcept nogil
 cdef int lstm_cy_run_tokens_f32(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,

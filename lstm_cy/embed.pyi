@@ -1,2 +1,2 @@
-# Its functions are for C: embed.pxd. This is where `cimport` finds them, with their signatures.
+# Its functions are for C: see embed.pxd. `cimport` finds them here, with their signatures.
 __pyx_capi__: dict[str, object]

@@ -1,4 +1,4 @@
-"""The C interface: embed.pxd says what each function does, _kernels/stages.pyx does it."""
+"""The C interface: embed.pxd documents each function, _kernels/stages.pyx does the computation."""
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -20,10 +20,10 @@ cdef Py_ssize_t MOST_ROWS = _LARGEST_SIDE
 
 
 ctypedef struct Model:
-    # what a lstm_cy_model is; a lstm_cy_stream is a Stream, owned by one
+    # the content of a lstm_cy_model; a lstm_cy_stream is a Stream, owned by one
     const Plan* plan
     PyObject* chain  # the plan's Chain
-    long holders     # the handle and the streams that there are
+    long references  # from the handle and the streams
 
 
 cdef const char* lstm_cy_message(int error) noexcept nogil:
@@ -54,26 +54,26 @@ cdef lstm_cy_model* lstm_cy_model_open(object model) except NULL:
     Py_INCREF(chain)
     opened.chain = <PyObject*>chain
     opened.plan = &chain.plan
-    opened.holders = 1
+    opened.references = 1
     return <lstm_cy_model*>opened
 
 
 cdef int lstm_cy_model_close(lstm_cy_model* model) noexcept nogil:
     if model == NULL:
         return LSTM_CY_NULL
-    drop(<Model*>model)
+    release(<Model*>model)
     return LSTM_CY_OK
 
 
-cdef void drop(Model* model) noexcept nogil:
-    """One holder fewer. Where Python has ended, its objects are gone with it."""
-    if add_fetch(&model.holders, -1) == 0:
+cdef void release(Model* model) noexcept nogil:
+    """Remove one reference. After Python has ended its objects no longer exist."""
+    if add_fetch(&model.references, -1) == 0:
         if Py_IsInitialized():
-            let_go(model.chain)
+            decref(model.chain)
         free(model)
 
 
-cdef void let_go(PyObject* chain) noexcept with gil:
+cdef void decref(PyObject* chain) noexcept with gil:
     Py_DECREF(<object>chain)
 
 
@@ -131,10 +131,14 @@ cdef Py_ssize_t lstm_cy_model_hidden(const lstm_cy_model* model, Py_ssize_t lstm
     return error if error else stage.net.hidden_size
 
 
-cdef Py_ssize_t lstm_cy_model_told(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil:
+cdef Py_ssize_t lstm_cy_model_state_size(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil:
     cdef const Stage* stage
     cdef int error = find_lstm(model, lstm, &stage)
     return error if error else stage.net.output_size
+
+
+cdef Py_ssize_t lstm_cy_model_told(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil:
+    return lstm_cy_model_state_size(model, lstm)
 
 
 cdef int lstm_cy_model_realtime(const lstm_cy_model* model) noexcept nogil:
@@ -153,7 +157,7 @@ cdef int lstm_cy_stream_create(lstm_cy_model* model, Py_ssize_t rows, lstm_cy_st
     if made == NULL:
         return LSTM_CY_MEMORY
     made.owner = model
-    add_fetch(&(<Model*>model).holders, 1)
+    add_fetch(&(<Model*>model).references, 1)
     stream[0] = <lstm_cy_stream*>made
     return LSTM_CY_OK
 
@@ -171,7 +175,7 @@ cdef int lstm_cy_stream_clone(lstm_cy_stream* stream, lstm_cy_stream** clone) no
 
 
 cdef void copy_states(const Stream* source, Stream* target) noexcept nogil:
-    """A stage's last h and its c lie behind those of a stream of the same model, whichever turn that is at."""
+    """Copy the state of all LSTMs to a stream of the same model."""
     cdef Py_ssize_t index
     cdef const Stage* stage
     for index in range(source.plan.count):
@@ -187,7 +191,7 @@ cdef int lstm_cy_stream_free(lstm_cy_stream* stream) noexcept nogil:
     if error == LSTM_CY_OK:
         owner = <Model*>freed.owner
         free_stream(freed)
-        drop(owner)
+        release(owner)
     return error
 
 
@@ -215,7 +219,7 @@ cdef int lstm_cy_stream_reset_row(lstm_cy_stream* stream, Py_ssize_t row) noexce
 
 
 cdef inline int acquire(Stream* stream) noexcept nogil:
-    """Take a stream; whoever gets LSTM_CY_OK gives it back."""
+    """Lock a stream; after LSTM_CY_OK the caller must unlock `busy`."""
     if stream == NULL:
         return LSTM_CY_NULL
     return LSTM_CY_OK if try_lock(&stream.busy) else LSTM_CY_BUSY
@@ -223,7 +227,7 @@ cdef inline int acquire(Stream* stream) noexcept nogil:
 
 cdef int acquire_state(Stream* stream, Py_ssize_t lstm, const void* h, const void* c, Py_ssize_t itemsize,
                        const Stage** stage) noexcept nogil:
-    """`acquire`, for the state of an LSTM, whose stage is found, in numbers of `itemsize` bytes."""
+    """Check arguments for the state of an LSTM, in numbers of `itemsize` bytes, find its stage, and `acquire`."""
     if stream == NULL or h == NULL or c == NULL:
         return LSTM_CY_NULL
     if itemsize != stream.plan.itemsize:
@@ -232,7 +236,7 @@ cdef int acquire_state(Stream* stream, Py_ssize_t lstm, const void* h, const voi
     return LSTM_CY_SIZE if stage[0] == NULL else acquire(stream)
 
 
-cdef int told_state(lstm_cy_stream* handle, Py_ssize_t lstm, void* h, void* c, Py_ssize_t itemsize) noexcept nogil:
+cdef int read_state(lstm_cy_stream* handle, Py_ssize_t lstm, void* h, void* c, Py_ssize_t itemsize) noexcept nogil:
     cdef Stream* stream = <Stream*>handle
     cdef const Stage* stage
     cdef int error = acquire_state(stream, lstm, h, c, itemsize, &stage)
@@ -242,7 +246,7 @@ cdef int told_state(lstm_cy_stream* handle, Py_ssize_t lstm, void* h, void* c, P
     return error
 
 
-cdef int taken_state(lstm_cy_stream* handle, Py_ssize_t lstm, const void* h, const void* c,
+cdef int write_state(lstm_cy_stream* handle, Py_ssize_t lstm, const void* h, const void* c,
                      Py_ssize_t itemsize) noexcept nogil:
     cdef Stream* stream = <Stream*>handle
     cdef const Stage* stage
@@ -254,28 +258,28 @@ cdef int taken_state(lstm_cy_stream* handle, Py_ssize_t lstm, const void* h, con
 
 
 cdef int lstm_cy_stream_get_state_f32(lstm_cy_stream* stream, Py_ssize_t lstm, float* h, float* c) noexcept nogil:
-    return told_state(stream, lstm, h, c, sizeof(float))
+    return read_state(stream, lstm, h, c, sizeof(float))
 
 
 cdef int lstm_cy_stream_get_state_f64(lstm_cy_stream* stream, Py_ssize_t lstm, double* h, double* c) noexcept nogil:
-    return told_state(stream, lstm, h, c, sizeof(double))
+    return read_state(stream, lstm, h, c, sizeof(double))
 
 
 cdef int lstm_cy_stream_set_state_f32(lstm_cy_stream* stream, Py_ssize_t lstm, const float* h,
                                       const float* c) noexcept nogil:
-    return taken_state(stream, lstm, h, c, sizeof(float))
+    return write_state(stream, lstm, h, c, sizeof(float))
 
 
 cdef int lstm_cy_stream_set_state_f64(lstm_cy_stream* stream, Py_ssize_t lstm, const double* h,
                                       const double* c) noexcept nogil:
-    return taken_state(stream, lstm, h, c, sizeof(double))
+    return write_state(stream, lstm, h, c, sizeof(double))
 
 
 # Steps
 
-cdef int go(lstm_cy_stream* handle, Py_ssize_t T, const void* x, bint tokens, void* y,
-            Py_ssize_t itemsize) noexcept nogil:
-    """T steps from numbers or tokens to numbers of `itemsize` bytes."""
+cdef int run(lstm_cy_stream* handle, Py_ssize_t T, const void* x, bint tokens, void* y,
+             Py_ssize_t itemsize) noexcept nogil:
+    """Compute T steps from numbers or tokens to numbers of `itemsize` bytes."""
     cdef Stream* stream = <Stream*>handle
     cdef int error
     if stream == NULL or x == NULL or y == NULL:
@@ -305,34 +309,34 @@ cdef bint all_fit(const Plan* plan, Py_ssize_t count, const Py_ssize_t* tokens) 
 
 
 cdef int lstm_cy_step_f32(lstm_cy_stream* stream, const float* x, float* y) noexcept nogil:
-    return go(stream, 1, x, False, y, sizeof(float))
+    return run(stream, 1, x, False, y, sizeof(float))
 
 
 cdef int lstm_cy_step_f64(lstm_cy_stream* stream, const double* x, double* y) noexcept nogil:
-    return go(stream, 1, x, False, y, sizeof(double))
+    return run(stream, 1, x, False, y, sizeof(double))
 
 
 cdef int lstm_cy_run_f32(lstm_cy_stream* stream, Py_ssize_t T, const float* x, float* y) noexcept nogil:
-    return go(stream, T, x, False, y, sizeof(float))
+    return run(stream, T, x, False, y, sizeof(float))
 
 
 cdef int lstm_cy_run_f64(lstm_cy_stream* stream, Py_ssize_t T, const double* x, double* y) noexcept nogil:
-    return go(stream, T, x, False, y, sizeof(double))
+    return run(stream, T, x, False, y, sizeof(double))
 
 
 cdef int lstm_cy_step_tokens_f32(lstm_cy_stream* stream, const Py_ssize_t* tokens, float* y) noexcept nogil:
-    return go(stream, 1, tokens, True, y, sizeof(float))
+    return run(stream, 1, tokens, True, y, sizeof(float))
 
 
 cdef int lstm_cy_step_tokens_f64(lstm_cy_stream* stream, const Py_ssize_t* tokens, double* y) noexcept nogil:
-    return go(stream, 1, tokens, True, y, sizeof(double))
+    return run(stream, 1, tokens, True, y, sizeof(double))
 
 
 cdef int lstm_cy_run_tokens_f32(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,
                                 float* y) noexcept nogil:
-    return go(stream, T, tokens, True, y, sizeof(float))
+    return run(stream, T, tokens, True, y, sizeof(float))
 
 
 cdef int lstm_cy_run_tokens_f64(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,
                                 double* y) noexcept nogil:
-    return go(stream, T, tokens, True, y, sizeof(double))
+    return run(stream, T, tokens, True, y, sizeof(double))

@@ -1,7 +1,6 @@
-"""One step at a time: streams, whose next input is not known before the last output has been used.
+"""One step at a time: for streams whose next input is not known before the last output has been used.
 
-A Stepper is a Stream of _kernels/stages.pyx for those who have arrays: it checks and converts them, and reads them
-where they lie if it can.
+A Stepper is a Stream of _kernels/stages.pyx for arrays: it checks and converts them, and reads them in place if it can.
 """
 
 from copy import copy as shallow_copy
@@ -17,7 +16,7 @@ from ._kernels.stages cimport (
     LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
     set_state, token_fits,
 )
-from .arrays cimport lies_plainly
+from .arrays cimport is_plain_array
 
 from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
@@ -31,14 +30,14 @@ cnp.import_array()
 cdef class Stepper:
     """An LSTM, or a Sequential, one step at a time; it owns the state.
 
-    `LSTM.stepper` and `Sequential.stepper` make it. It keeps the weights it was made with: parameters that change
-    later change the layer, not the Stepper.
+    `LSTM.stepper` and `Sequential.stepper` make it. It keeps the weights it was made with: later changes of the
+    layer's parameters do not change the Stepper.
 
     Parameters
     ----------
     layer : LSTM or Sequential
-        Of LSTMs that run forwards; of a Sequential's other layers, an Embedding can only come first; Dropout, and
-        a Readout of every step in the order of time, pass on what they get.
+        Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Dropout, and a
+        Readout of every step in the order of time, change nothing.
     batch_size : int
         B, the number of streams that step together.
 
@@ -51,10 +50,11 @@ cdef class Stepper:
     -----
     With engine "packed" steps give the same bits as whole sequences do, for the same stream in a batch of any size.
 
-    One thread at a time: a second one that calls any method meanwhile gets a RuntimeError, and nothing is changed.
-    Steppers of one layer are independent. The GIL is released only for steps of some 20 microseconds and more.
+    Only one thread at a time may use a Stepper: a second one that calls any method meanwhile gets a RuntimeError, and
+    nothing is changed. Steppers of one layer are independent. The GIL is released only for steps of some 20
+    microseconds and more.
 
-    Copying and pickling copy the state, pickling the weights too.
+    Copying and pickling copy the state; pickling also copies the weights.
 
     Examples
     --------
@@ -63,9 +63,9 @@ cdef class Stepper:
     >>> lstm = LSTM(3, 5, seed=0)
     >>> stepper = lstm.stepper()
     >>> x = np.random.default_rng(0).standard_normal((10, 3)).astype("float32")
-    >>> told = [stepper.step(x_t) for x_t in x]
+    >>> outputs = [stepper.step(x_t) for x_t in x]
     >>> y, (h_n, c_n) = lstm(x)
-    >>> np.allclose(told, y, atol=1e-6), np.allclose(stepper.state[1][:, 0], c_n, atol=1e-6)
+    >>> np.allclose(outputs, y, atol=1e-6), np.allclose(stepper.state[1][:, 0], c_n, atol=1e-6)
     (True, True)
 
     Without a new array for each result:
@@ -76,7 +76,7 @@ cdef class Stepper:
     """
 
     cdef readonly Py_ssize_t batch_size
-    cdef object layer  # which nobody else can change
+    cdef object layer  # a frozen copy
     cdef object dtype
     cdef Chain chain
     cdef Stream* stream
@@ -101,33 +101,33 @@ cdef class Stepper:
 
     def __init__(self, layer, batch_size=1):
         if self.is_made:
-            raise RuntimeError("Stepper: made already; make another one")
+            raise RuntimeError("Stepper: already initialised; make another one")
         self.is_made = True
 
     def __dealloc__(self):
         free_stream(self.stream)
 
     def step(self, x_t, out=None):
-        """Go one step on.
+        """Compute one step.
 
         Parameters
         ----------
         x_t : array_like (B, I), or (I,) if B is 1, or one number if I is 1 too
             For a model that begins with an Embedding, tokens: integers (B,), or one integer if B is 1. A C-contiguous
-            array of the layer's dtype (of dtype intp for tokens) is read where it lies, others are converted first.
+            array of the layer's dtype (of dtype intp for tokens) is read in place, others are converted first.
         out : None or ndarray
-            Where to write the result: C-contiguous, writable, of the layer's dtype and the result's shape; it may
-            share memory with x_t. Then nothing is allocated.
+            Array for the result: C-contiguous, writable, of the layer's dtype and the result's shape; it may share
+            memory with x_t. Then nothing is allocated.
 
         Returns
         -------
         ndarray (B, P), or (P,) for one stream without its axis
-            `out`, or a new array; P is the size of what the last layer gives.
+            `out`, or a new array; P is the last layer's output size.
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not what is expected; the message names it. The state is as before.
+            An argument has a wrong type or value; the message names it. The state is as before.
         RuntimeError
             Another thread is using this Stepper.
         """
@@ -154,7 +154,7 @@ cdef class Stepper:
             axes = cnp.PyArray_NDIM(<cnp.ndarray>x_t) + 1
             source = cnp.PyArray_DATA(<cnp.ndarray>x_t)
         if out is None:
-            out = self.fresh(axes)
+            out = self.new_result(axes)
             target = out
         else:
             target = plain(out)
@@ -179,7 +179,8 @@ cdef class Stepper:
     def state(self):
         """(h, c), copies, (L, B, P) and (L, B, H); of a Sequential a list with one such pair for each LSTM.
 
-        Setting it copies in what NumPy converts to such arrays; a TypeError or ValueError leaves all as it was.
+        Setting it copies anything that NumPy converts to such arrays; after a TypeError or ValueError nothing has
+        changed.
         """
         cdef Py_ssize_t number
         states = [tuple(np.empty(shape, self.dtype) for shape in shapes) for shapes in self.state_shapes()]
@@ -218,19 +219,19 @@ cdef class Stepper:
             Rows that are not numbers from 0 to B - 1, or a mask of another shape.
         """
         cdef Py_ssize_t row
-        chosen = None if rows is None else self.chosen(rows)
+        numbers = None if rows is None else self.row_numbers(rows)
         self.acquire()
         try:
-            if chosen is None:
+            if numbers is None:
                 reset_rows(self.stream)
             else:
-                for row in chosen:
+                for row in numbers:
                     reset_row(self.stream, row)
         finally:
             unlock(&self.stream.busy)
 
     def copy(self):
-        """Another Stepper with the same weights, which they share, and a copy of the state."""
+        """Return another Stepper that shares the weights and has a copy of the state."""
         other = Stepper(self.layer, self.batch_size)
         other.state = self.state
         return other
@@ -262,7 +263,7 @@ cdef class Stepper:
         return lstm_stage(&self.chain.plan, self.stream.stages, number)
 
     cdef list state_shapes(self):
-        """The shapes of h and c, for each LSTM."""
+        """Return the shapes of h and c, for each LSTM."""
         cdef Py_ssize_t number = 0
         cdef const Stage* stage = self.lstm(0)
         shapes = []
@@ -274,8 +275,8 @@ cdef class Stepper:
         return shapes
 
     cdef inline bint fits(self, object x, Py_ssize_t width):
-        """Whether x is an array (B, width), or (width,) if B is 1, that can be worked on where it lies."""
-        if not lies_plainly(x, self.number_type):
+        """Return whether x is an array (B, width), or (width,) if B is 1, that can be used in place."""
+        if not is_plain_array(x, self.number_type):
             return False
         cdef int axes = cnp.PyArray_NDIM(<cnp.ndarray>x)
         cdef const cnp.npy_intp* shape = cnp.PyArray_DIMS(<cnp.ndarray>x)
@@ -284,19 +285,19 @@ cdef class Stepper:
         return axes == 1 and self.batch_size == 1 and shape[0] == width
 
     cdef inline bint fits_tokens(self, object x):
-        """Whether x is an array (B,) of intp that can be worked on where it lies."""
-        return (lies_plainly(x, cnp.NPY_INTP) and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
+        """Return whether x is an array (B,) of intp that can be used in place."""
+        return (is_plain_array(x, cnp.NPY_INTP) and cnp.PyArray_NDIM(<cnp.ndarray>x) == 1
                 and cnp.PyArray_DIMS(<cnp.ndarray>x)[0] == self.batch_size)
 
-    cdef object fresh(self, int axes):
-        """An array for a result."""
+    cdef object new_result(self, int axes):
+        """Return a new array for a result."""
         cdef cnp.npy_intp[2] shape
         shape[0] = self.batch_size
         shape[axes - 1] = self.outputs
         return cnp.PyArray_EMPTY(axes, shape, self.number_type, 0)
 
     cdef object converted(self, object x):
-        """x_t as an array that `fits`."""
+        """Return x_t as an array that `fits`."""
         array = float_array("x_t", x, self.dtype)
         B, width = self.batch_size, self.inputs
         if B == width == 1 and array.ndim == 0:
@@ -307,7 +308,7 @@ cdef class Stepper:
         return np.require(array, requirements="CA")
 
     cdef object converted_tokens(self, object x):
-        """x_t as an array of intp, one for each stream."""
+        """Return x_t as an array of intp, one for each stream."""
         B = self.batch_size
         array = int_array("x_t", x)
         if array.shape != (B,) and not (B == 1 and array.shape == ()):
@@ -319,7 +320,7 @@ cdef class Stepper:
         raise ValueError(f"x_t: expected 0 to num_embeddings - 1 = {self.inputs - 1}, got {token}")
 
     cdef int refuse_tokens(self) except -1:
-        """Raise which of the last step's tokens is out of range."""
+        """Raise the error for a token of the last step that is out of range."""
         cdef Py_ssize_t row
         for row in range(self.batch_size):
             if not token_fits(&self.chain.plan, self.stream.tokens[row]):
@@ -327,7 +328,7 @@ cdef class Stepper:
         return 0
 
     cdef tuple checked(self, object pair, list shapes):
-        """(h, c) as C-contiguous arrays of these shapes."""
+        """Return (h, c) as C-contiguous arrays of these shapes."""
         pair = pair_of("state", pair, "(h, c)")
         arrays = tuple(float_array(f"state {part}", value, self.dtype) for part, value in zip("hc", pair))
         sizes = "HH" if shapes[0] == shapes[1] else "PH"
@@ -335,8 +336,8 @@ cdef class Stepper:
             expect_shape(f"state {part}", array, shape, f"(L, B, {size})")
         return tuple(np.require(array, requirements="CA") for array in arrays)
 
-    cdef object chosen(self, object rows):
-        """The rows to reset, as a list of numbers."""
+    cdef object row_numbers(self, object rows):
+        """Return the rows to reset, as a list of numbers."""
         rows = real_array("rows", rows, "integers or bools")
         if rows.dtype == np.bool_:
             expect_shape("rows", rows, (self.batch_size,), "(B,)")
@@ -349,7 +350,7 @@ cdef class Stepper:
 
 
 def frozen(layer, name="layer"):
-    """A layer with the same parameters and packed weights that keeps them whatever happens to the other."""
+    """Return a copy of a layer with the same parameters and packed weights, which later changes do not affect."""
     if not (isinstance(layer, Layer) and layer.is_model):
         raise TypeError(f"{name}: expected an LSTM or a Sequential, got {type(layer).__name__}")
     return shallow_copy(layer)
@@ -377,14 +378,14 @@ def chain_of(layer, name="stepper"):
 
 
 def plain(out):
-    """An array of a subclass, such as a memory map, as a plain one; a masked one, a matrix and all else as they are."""
+    """Return an array of a subclass, such as a memory map, as a plain array; masked arrays and matrices unchanged."""
     if type(out) is np.ndarray or not isinstance(out, np.ndarray) or isinstance(out, (np.matrix, np.ma.MaskedArray)):
         return out
     return out.view(np.ndarray)
 
 
 def _restored(layer, batch_size, state):
-    """What unpickling calls."""
+    """Make a Stepper from its pickle."""
     stepper = Stepper(layer, batch_size)
     stepper.state = state
     return stepper

@@ -2,7 +2,7 @@ from .network cimport Engine, Packer, Weight
 
 
 ctypedef struct Map:
-    # an Affine's content, for threads that know nothing of Python
+    # an Affine's content, for code without the GIL
     Engine engine
     Weight weight
     const void* bias  # or NULL

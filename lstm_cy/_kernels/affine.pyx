@@ -1,4 +1,4 @@
-"""A linear map and its weights, packed as an LSTM's are: a row's result does not depend on the rows beside it."""
+"""A linear map and its weights, packed as an LSTM's are: a row's result does not depend on the other rows."""
 
 cimport cython
 from libc.string cimport memset
@@ -6,12 +6,12 @@ from libc.string cimport memset
 from .memory cimport acquire, release
 from .network cimport (
     DONE, NO_MEMORY, Engine, Packer, Status, Sum, Weight, add_columns, add_outer, address, address_or_null, affine,
-    check, close_sums, expect_elements, give_rests, multiply_back, outer_space, poll_interrupt, sum_of,
+    acquire_rests, check, expect_elements, finish_sums, multiply_back, outer_space, poll_interrupt, sum_of,
 )
 from .table cimport LONG_SUM, real
 
 cdef enum:
-    # The inputs of a block of rows: they stay in the L2 cache while every panel meets them.
+    # The inputs of a block of rows: they stay in the L2 cache while all panels are read.
     BLOCK_BYTES = 262144
     # The gradients of a block of rows: each block reads and writes the weight's gradient once.
     BACKWARD_BYTES = 2097152
@@ -65,7 +65,7 @@ cdef class Affine(Packer):
         dy is (rows, outputs); all C-contiguous.
         """
         cdef Py_ssize_t rows = len(x)
-        cdef const void* told = address(x)
+        cdef const void* source = address(x)
         cdef const void* gradient = address(dy)
         cdef void* target = address(dx)
         cdef Sum[2] sums
@@ -76,16 +76,16 @@ cdef class Affine(Packer):
         with nogil:
             denormals = self.engine.kernels.flush_denormals()
             if self.engine.itemsize == 4:
-                status = blocks_back[float](&self.engine, &self.map.weight, rows, <const float*>told,
+                status = blocks_back[float](&self.engine, &self.map.weight, rows, <const float*>source,
                                             <const float*>gradient, <float*>target, sums)
             else:
-                status = blocks_back[double](&self.engine, &self.map.weight, rows, <const double*>told,
+                status = blocks_back[double](&self.engine, &self.map.weight, rows, <const double*>source,
                                              <const double*>gradient, <double*>target, sums)
             self.engine.kernels.restore_denormals(denormals)
         check(status)
 
     cdef int pack_for_backward(self) except -1:
-        """Make the panels that backward needs, once."""
+        """Make the panels that backward needs, if they are not there yet."""
         with cython.critical_section(self):
             if self.engine.blas == NULL and self.map.weight.back_panels == NULL:
                 self.map.weight.back_panels = self.packed(&self.map.weight, True)
@@ -103,9 +103,9 @@ cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcep
 
 cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* x, const real* dy,
                         real* dx, Sum* sums) noexcept nogil:
-    """All rows backward, in blocks whose gradients stay in the cache for all three products.
+    """Compute the gradients of all rows, in blocks whose gradients stay in the cache for all three products.
 
-    `sums` are the weight's gradient and the bias's.
+    `sums` are the gradients of the weight and of the bias.
     """
     cdef Py_ssize_t inputs = weight.inputs, outputs = weight.outputs, work = 0, stop = 0, some
     cdef Py_ssize_t most = min(max(BACKWARD_BYTES // (outputs * <Py_ssize_t>sizeof(real)), 128), rows)
@@ -114,7 +114,7 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
     cdef Status status = DONE
     if space == NULL:
         return NO_MEMORY
-    if not give_rests[real](sums, 2, rows, NULL):
+    if not acquire_rests[real](sums, 2, rows, NULL):
         release(space)
         return NO_MEMORY
     while rows > 0 and status == DONE:
@@ -129,6 +129,6 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
         dx += some * inputs
         rows -= some
         status = poll_interrupt(2 * some * inputs * outputs, &work, &stop, True)
-    close_sums[real](sums, 2, NULL)
+    finish_sums[real](sums, 2, NULL)
     release(space)
     return status

@@ -1,11 +1,12 @@
-"""Whole sequences backward: back-propagation through time, on raw pointers and without the GIL.
+"""Backward over whole sequences: back-propagation through time, on raw pointers and without the GIL.
 
-Layers, steps and blocks of steps go in the opposite order of forward.pyx. Each step turns dh and dc into the gradient
-dz of the gates' inputs and passes dh on through the recurrent weights; the products for the weights and for x are made
-once for each block of steps.
+Layers, steps and blocks of steps are processed in the opposite order of forward.pyx. Each step computes dz, the
+gradient of the gates' inputs, from dh and dc, and the dh of the step before through the recurrent weights. The products
+for the weights and for x are made once for each block of steps.
 
-With several threads each block has two phases: first groups of rows go through its steps, which do not depend on each
-other; then the products are cut by rows of their results. None of this changes the order of any sum.
+With several threads each block has two phases. In the first, groups of rows, which do not depend on each other, go
+through all steps. In the second the products are cut by rows of their results. None of this changes the order of any
+sum.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -14,9 +15,9 @@ from libc.string cimport memset
 from .memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    Sum, add_columns, add_outer, address, addresses, batch_of, check, close_sums, give_rests, into_slots,
-    multiply_back, out_of_slots, outer_space, part_of, place, poll_interrupt, resets_at, rows_fitting, rows_of, running,
-    saved_from, saved_of, steps, sum_of,
+    Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, finish_sums, gather_states,
+    multiply_back, offset_of, outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running,
+    saved_from, saved_of, scatter_states, steps, sum_of,
 )
 from .pool cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
@@ -26,7 +27,7 @@ cdef enum:
     BLOCK_BYTES = 2097152
     # Rows of a weight's gradient below which a part of a product is not worth a thread
     LEAST_OUTPUTS = 32
-    # Multiply-adds of a block worth sharing where its steps, those of a lone row, cannot be
+    # Multiply-adds of a block worth sharing where its steps, those of a single row, cannot be shared
     WORTH_PRODUCTS = 20000000
 
 cdef enum:
@@ -42,17 +43,17 @@ ctypedef struct Call:
     Rows[2] inner                   # between layers, in y's layout
     void* dh                        # (layers * directions, B, P): of the final states in, of the initial ones out
     void* dc                        # (layers * directions, B, H)
-    unsigned char** keep      # what dropout kept, as in forward
+    unsigned char** keep            # dropout's masks, as in forward
     double scale
     Saved* tape
-    Sum* sums                 # GRADIENTS for each direction
-    int threads               # that may work on it
+    Sum* sums                       # GRADIENTS for each direction
+    int threads                     # that may work on it
 
 ctypedef struct Sweep:
     # one direction of one layer, and its working arrays: the state's gradients in sweep order, and a block of rows
     const Net* network
     Call* call
-    const Direction* way
+    const Direction* direction
     const Saved* saved
     Sum* sums
     const Rows* dy
@@ -80,11 +81,11 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tupl
     Parameters
     ----------
     network, batch_first, rows, keep, scale, tape :
-        As they were given to forward.
+        As in the call of forward.
     dx : array in x's layout, zeros
     dy : array in y's layout, or None
     inner : list of arrays in y's layout
-        What passes between layers; one for two layers, two for more.
+        The gradients between layers; one array for two layers, two for more.
     dh, dc : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Gradients of the final states, overwritten by those of the initial states.
     sums : list of (weight_ih, weight_hh, weight_hr, bias, shares), zeros
@@ -143,7 +144,7 @@ cdef Sum* sums_of(list arrays) except NULL:
 
 
 cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept nogil:
-    """All layers and directions, the last layer first; both directions add to the gradient of their common input."""
+    """Process all layers and directions, the last layer first; both directions add to the gradient of their input."""
     cdef Py_ssize_t D = network.num_directions, B = call.batch.B, H = network.hidden_size, P = network.output_size
     cdef Py_ssize_t layer, direction, index
     cdef Rows target, half, source = call.dy
@@ -170,12 +171,12 @@ cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept 
 
 cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* dx, const Rows* dy,
                   const unsigned char* keep, real* dh, real* dc) noexcept nogil:
-    """One direction of one layer over all steps, with its working arrays."""
+    """Process one direction of one layer over all steps, with its working arrays."""
     cdef const Batch* batch = &call.batch
-    cdef const Direction* way = &network.directions[index]
-    cdef Py_ssize_t B = batch.B, H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
+    cdef const Direction* direction = &network.directions[index]
+    cdef Py_ssize_t B = batch.B, H = network.hidden_size, P = network.output_size, inputs = direction.ih.inputs
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
-    cdef Py_ssize_t projected = 1 if network.projected else 0, variant = 0 if way.variant == NULL else 1
+    cdef Py_ssize_t projected = 1 if network.projected else 0, variant = 0 if direction.variant == NULL else 1
     cdef Sweep this
     cdef real* scratch
     cdef Status status
@@ -185,12 +186,12 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
-    if not give_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):
+    if not acquire_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):
         release(scratch)
         return NO_MEMORY
     this.network = network
     this.call = call
-    this.way = way
+    this.direction = direction
     this.saved = &call.tape[index]
     this.sums = &call.sums[index * GRADIENTS]
     this.dy = dy
@@ -202,21 +203,21 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.dx = <real*>this.dz + most * 4 * H
     this.projected = <real*>this.dx + most * inputs
     this.shares = <real*>this.projected + projected * most * P
-    into_slots[real](batch, P, dh, <real*>this.dh)
-    into_slots[real](batch, H, dc, <real*>this.dc)
+    gather_states[real](batch, P, dh, <real*>this.dh)
+    gather_states[real](batch, H, dc, <real*>this.dc)
     status = blocks[real](&this, dx, keep, most, NULL)
-    close_sums[real](this.sums, GRADIENTS, NULL)
-    out_of_slots[real](batch, P, <real*>this.dh, dh)
-    out_of_slots[real](batch, H, <real*>this.dc, dc)
+    finish_sums[real](this.sums, GRADIENTS, NULL)
+    scatter_states[real](batch, P, <real*>this.dh, dh)
+    scatter_states[real](batch, H, <real*>this.dc, dc)
     release(scratch)
     return status
 
 
 cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ssize_t most,
                    real* precision) noexcept nogil:
-    """All steps of a sweep, the last block first."""
+    """Process all steps of a sweep, the last block first."""
     cdef const Batch* batch = &this.call.batch
-    cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.way.ih.inputs + this.way.hh.inputs)
+    cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.direction.ih.inputs + this.direction.hh.inputs)
     cdef Py_ssize_t groups = max(1, min(this.call.threads, batch.B // LEAST_ROWS)) if this.call.threads > 1 else 0
     cdef Py_ssize_t done = 0, stop = 0, worth
     cdef bint sharing
@@ -233,7 +234,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
         this.products = True
         share(this, this.product_parts if sharing else 1)
         add_sums[real](this, NULL)
-        scatter[real](batch, dx, this.way.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
+        scatter[real](batch, dx, this.direction.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
         this.end = this.start
         status = poll_interrupt(this.rows * work_of_row, &done, &stop, True)
         if status != DONE:
@@ -242,7 +243,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
 
 
 cdef void share(Sweep* this, Py_ssize_t parts) noexcept nogil:
-    """Work on a phase in so many parts, with those who come."""
+    """Work on a phase in so many parts, together with the workers that join."""
     cdef bint sharing
     this.parts = parts
     this.next = 0
@@ -253,7 +254,7 @@ cdef void share(Sweep* this, Py_ssize_t parts) noexcept nogil:
 
 
 cdef void join_phase(void* argument) noexcept nogil:
-    """What a worker does."""
+    """Take parts in a worker thread."""
     cdef Sweep* this = <Sweep*>argument
     cdef unsigned int denormals = this.network.engine.kernels.flush_denormals()
     take_parts(this)
@@ -279,7 +280,7 @@ cdef void run_part(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil
 
 
 cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most, Py_ssize_t* rows) noexcept nogil:
-    """The start of the block of steps that ends at `end`: at most `most` rows in all, but at least one step."""
+    """Return the start of the block of steps that ends at `end`: at most `most` rows in all, but at least one step."""
     cdef Py_ssize_t start = end
     rows[0] = 0
     while start > 0 and (start == end or rows[0] + running(batch, start - 1) <= most):
@@ -289,7 +290,7 @@ cdef Py_ssize_t block_start(const Batch* batch, Py_ssize_t end, Py_ssize_t most,
 
 
 cdef void run_steps(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:
-    """All steps of a block for one group of rows, the last step first."""
+    """Process all steps of a block for one group of rows, the last step first."""
     cdef const Batch* whole = &this.call.batch
     cdef Batch batch = part_of(whole, part, this.parts)
     cdef Py_ssize_t row = this.rows, step
@@ -301,36 +302,36 @@ cdef void run_steps(Sweep* this, Py_ssize_t part, real* precision) noexcept nogi
 
 
 cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t row, real* precision) noexcept nogil:
-    """One step: dy joins dh, the cell gives dz and passes dc on, the recurrent weights pass dh on.
+    """Process one step: add dy to dh, compute dz and dc of the cell, and dh through the recurrent weights.
 
-    Its rows begin at `row` of the block.
+    The step's rows begin at `row` of the block.
     """
     cdef const Net* network = this.network
-    cdef const Direction* way = this.way
+    cdef const Direction* direction = this.direction
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n = running(batch, step), slot, k
-    cdef Saved saved = saved_from[real](this.saved, network, way, this.first + row, NULL)
+    cdef Saved saved = saved_from[real](this.saved, network, direction, this.first + row, NULL)
     cdef real* dh = <real*>this.dh + batch.first * P
     cdef real* dc = <real*>this.dc + batch.first * H
     cdef real* dz = <real*>this.dz + row * 4 * H
     cdef real* hidden = dh
-    cdef const real* told
+    cdef const real* dy
     if this.dy.data != NULL:
         for slot in range(n):
-            told = <const real*>this.dy.data + place(batch, this.dy, way.backwards, step, slot)
+            dy = <const real*>this.dy.data + offset_of(batch, this.dy, direction.backwards, step, slot)
             for k in range(P):
-                dh[slot * P + k] += told[k]
+                dh[slot * P + k] += dy[k]
     if network.projected:
         hidden = <real*>this.hidden + batch.first * H
-        unproject[real](network, way, n, <const real*>saved.told, dh, <real*>this.projected + row * P, hidden)
-    if way.variant == NULL:
+        unproject[real](network, direction, n, <const real*>saved.h, dh, <real*>this.projected + row * P, hidden)
+    if direction.variant == NULL:
         cell_backward[real](network.engine.kernels, n, H, <const real*>saved.gates, <const real*>saved.c_prev,
                             <const real*>saved.tanh_c, hidden, dc, dz)
     else:
-        variant_backward[real](network.engine.kernels, way.variant, n, H, <const real*>saved.gates,
+        variant_backward[real](network.engine.kernels, direction.variant, n, H, <const real*>saved.gates,
                                <const real*>saved.c_prev, <const real*>saved.tanh_c, <const real*>saved.extra, hidden,
                                dc, dz, <real*>this.shares + row * SHARES * H)
     memset(dh, 0, n * P * sizeof(real))
-    multiply_back[real](&network.engine, &way.hh, n, dz, dh, step % 2)
+    multiply_back[real](&network.engine, &direction.hh, n, dz, dh, step % 2)
     if batch.resets != NULL:
         for slot in range(n):
             if resets_at(batch, step, slot):
@@ -338,23 +339,23 @@ cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t 
                 memset(dc + slot * H, 0, H * sizeof(real))
 
 
-cdef void unproject(const Net* network, const Direction* way, Py_ssize_t n, const real* told, const real* dh,
+cdef void unproject(const Net* network, const Direction* direction, Py_ssize_t n, const real* h, const real* dh,
                     real* projected, real* hidden) noexcept nogil:
-    """From the gradient of h to that of what was projected; `projected` is between the bound and the product."""
+    """Compute the gradient of `hidden` from that of h; `projected` is the one between the bound and the product."""
     cdef Py_ssize_t k
     cdef real bound = <real>network.proj_clip
     for k in range(n * network.output_size):
-        projected[k] = dh[k] if -bound < told[k] < bound else 0
+        projected[k] = dh[k] if -bound < h[k] < bound else 0
     memset(hidden, 0, n * network.hidden_size * sizeof(real))
-    multiply_back[real](&network.engine, &way.hr, n, projected, hidden, False)
+    multiply_back[real](&network.engine, &direction.hr, n, projected, hidden, False)
 
 
 cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept nogil:
-    """One part of a block's products: rows of the weights' gradients, and of x's."""
+    """Compute one part of a block's products: rows of the gradients of the weights and of x."""
     cdef const Net* network = this.network
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = this.way.ih.inputs
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = this.direction.ih.inputs
     cdef Py_ssize_t rows = this.rows, begin = rows * part // this.parts, n = rows * (part + 1) // this.parts - begin
-    cdef Saved saved = saved_from[real](this.saved, network, this.way, this.first, NULL)
+    cdef Saved saved = saved_from[real](this.saved, network, this.direction, this.first, NULL)
     cdef const real* dz = <const real*>this.dz
     cdef real* dx = <real*>this.dx + begin * inputs
     cdef real* space = <real*>this.space + part * this.space_size
@@ -366,7 +367,7 @@ cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept 
         add_outer[real](&network.engine, rows, P, H, <const real*>this.projected, part, this.parts,
                         <const real*>saved.hidden, space, &this.sums[WEIGHT_HR])
     memset(dx, 0, n * inputs * sizeof(real))
-    multiply_back[real](&network.engine, &this.way.ih, n, dz + begin * 4 * H, dx, False)
+    multiply_back[real](&network.engine, &this.direction.ih, n, dz + begin * 4 * H, dx, False)
 
 
 cdef void add_sums(Sweep* this, real* precision) noexcept nogil:
@@ -384,7 +385,7 @@ cdef void scatter(const Batch* batch, const Rows* dx, bint backwards, Py_ssize_t
     cdef real* target = <real*>dx.data
     for step in range(start, end):
         for slot in range(running(batch, step)):
-            here = place(batch, dx, backwards, step, slot)
+            here = offset_of(batch, dx, backwards, step, slot)
             for k in range(dx.width):
                 if keep == NULL:
                     target[here + k] += block[k]

@@ -58,11 +58,11 @@ cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept 
     """exp(times x) - 1 and exp(times x) + 1, for |times x| <= 40, where `times` is a power of two or minus one.
 
     With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree
-    7 in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). All that can be is computed beside the chain
-    of dependences, which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one
-    multiply-add of what comes out. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma subtracts n
-    times it exactly; the second is then so small that it can join where E does not wait for it, times 1 + r. Without
-    fma the first has so few digits that n times it is exact.
+    7 in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). As much as possible is computed in parallel
+    with the chain of dependent operations, which leads to r, through E, summed in pairs of terms and then in powers of
+    r^2, and to one multiply-add of the results. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma
+    subtracts n times it exactly; the second is then so small that it can join where E does not wait for it, times
+    1 + r. Without fma the first has so few digits that n times it is exact.
     """
     cdef real shifted, n, near, rest, r, r2, series, power
     if real is float:
@@ -98,7 +98,7 @@ cdef inline void exp_and_1(real x, real times, real* less, real* more) noexcept 
 cdef inline real sigmoid(real z) noexcept nogil:
     """1 / (1 + exp(-z)); exactly 0 and 1 past |z| = 20 (float32) or 40 (float64), where 1 is what rounding gives.
 
-    The limits are set at last, not before: this is beside the chain of dependences, and NaN stays NaN.
+    The limits are applied last, in parallel with the chain of dependent operations, and NaN stays NaN.
     """
     cdef real limit = 20 if real is float else 40
     cdef real less, more, s
@@ -120,7 +120,7 @@ cdef inline real tanh(real x) noexcept nogil:
 
 cdef void cell_forward(Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real* h, real* tanh_c) noexcept nogil:
     """One step of the cell: c = f c + i g, h = o tanh(c)."""
-    cdef real[BLOCK] i, f, g, o, cell, told, out
+    cdef real[BLOCK] i, f, g, o, cell, t, out
     cdef Py_ssize_t row, start, units
     cdef int u
     for row in range(rows):
@@ -138,8 +138,8 @@ cdef void cell_forward(Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real
                 g[u] = tanh[real](g[u])
                 o[u] = sigmoid[real](o[u])
                 cell[u] = fma[real](f[u], cell[u], i[u] * g[u])
-                told[u] = tanh[real](cell[u])
-                out[u] = o[u] * told[u]
+                t[u] = tanh[real](cell[u])
+                out[u] = o[u] * t[u]
             store(c + start, cell, units)
             store(h + start, out, units)
             if tanh_c != NULL:
@@ -147,7 +147,7 @@ cdef void cell_forward(Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real
                 store(gates + H + start, f, units)
                 store(gates + 2 * H + start, g, units)
                 store(gates + 3 * H + start, o, units)
-                store(tanh_c + start, told, units)
+                store(tanh_c + start, t, units)
             start += BLOCK
         gates += 4 * H
         c += H
@@ -163,9 +163,9 @@ cdef void cell_backward(Py_ssize_t rows, Py_ssize_t H, const real* gates, const 
     The cell passes its gradient on along c = f c_prev + i g, scaled by f alone: this is what lets it reach far back.
     sigmoid' = s (1 - s), tanh' = 1 - t^2.
     """
-    cdef real[BLOCK] i, f, g, o, prev, told, d_out, d_cell
+    cdef real[BLOCK] i, f, g, o, prev, t, d_out, d_cell
     cdef Py_ssize_t row, start, units
-    cdef real told_gradient, one = 1  # a bare 1 would make the product a double
+    cdef real d, one = 1  # a bare 1 would make the product a double
     cdef int u
     for row in range(rows):
         start = 0
@@ -176,19 +176,19 @@ cdef void cell_backward(Py_ssize_t rows, Py_ssize_t H, const real* gates, const 
             load(g, gates + 2 * H + start, units)
             load(o, gates + 3 * H + start, units)
             load(prev, c_prev + start, units)
-            load(told, tanh_c + start, units)
+            load(t, tanh_c + start, units)
             load(d_out, dh + start, units)
             load(d_cell, dc + start, units)
             for u in range(BLOCK):
-                told_gradient = d_out[u] * o[u]
-                o[u] = d_out[u] * told[u] * o[u] * (one - o[u])
-                d_cell[u] = d_cell[u] + told_gradient * (one - told[u] * told[u])
-                told_gradient = d_cell[u] * g[u]
+                d = d_out[u] * o[u]
+                o[u] = d_out[u] * t[u] * o[u] * (one - o[u])
+                d_cell[u] = d_cell[u] + d * (one - t[u] * t[u])
+                d = d_cell[u] * g[u]
                 g[u] = d_cell[u] * i[u] * (one - g[u] * g[u])
-                i[u] = told_gradient * i[u] * (one - i[u])
-                told_gradient = d_cell[u] * f[u]
+                i[u] = d * i[u] * (one - i[u])
+                d = d_cell[u] * f[u]
                 f[u] = d_cell[u] * prev[u] * f[u] * (one - f[u])
-                d_cell[u] = told_gradient
+                d_cell[u] = d
             store(dz + start, i, units)
             store(dz + H + start, f, units)
             store(dz + 2 * H + start, g, units)

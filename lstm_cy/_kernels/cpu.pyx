@@ -1,7 +1,7 @@
-"""What this processor has: the features that the variants in setup.py are compiled for.
+"""Features of this processor: those that the variants in setup.py are compiled for.
 
-gcc's and clang's run-time check asks the operating system too (XGETBV): a processor that can, under a system that does
-not save the wide registers, cannot.
+The run-time check of gcc and clang includes the operating system (XGETBV): a feature counts only if the system saves
+its wide registers.
 """
 
 cdef extern from *:
@@ -31,7 +31,7 @@ cdef extern from *:
 
 
 def instruction_sets():
-    """The names of the variants that this processor can run, the plainest first."""
+    """Return the names of the variants that this processor can run, the plainest first."""
     names = ["base"]
     if lstm_cy_avx2():
         names.append("avx2")
@@ -43,9 +43,9 @@ def instruction_sets():
 
 
 def bounds_checks():
-    """Whether LSTM_CY_CHECKS=1 was set when this was compiled: then what lies behind an end cannot be read.
+    """Return whether LSTM_CY_CHECKS=1 was set when this was compiled: then no element past the end can be read.
 
-    It tries: behind the last byte of a bytes object there is always a zero.
+    It tries one: after the last byte of a bytes object there is always a zero.
     """
     cdef bytes word = b"x"
     cdef Py_ssize_t behind = len(word)

@@ -1,7 +1,7 @@
 """Connectionist temporal classification: -log p(target), all alignments summed, and its gradient.
 
 A. Graves et al., Connectionist temporal classification: labelling unsegmented sequence data with recurrent neural
-networks, 2006, section 4. The target is extended by blanks, before, between and behind its labels: states 0, 2, 4, ...
+networks, 2006, section 4. The target is extended by blanks before, between and after its labels: states 0, 2, 4, ...
 are blanks and state 2i + 1 is label i. An alignment goes through the states in order, one a step: it stays, moves on by
 one, or leaves out the blank between two labels that differ.
 
@@ -16,7 +16,7 @@ from .network cimport DONE, NO_MEMORY, Rows, Status, address, check, poll_interr
 from .table cimport real
 
 cdef enum:
-    # What a logarithm costs, in the multiply-adds that `poll_interrupt` counts.
+    # The cost of a logarithm, in the multiply-adds that `poll_interrupt` counts.
     LOGARITHM = 1000
 
 # A term so much smaller than another, as a logarithm, does not change a sum of two doubles.
@@ -29,10 +29,10 @@ ctypedef struct Row:
     Py_ssize_t blank
 
 ctypedef struct Space:
-    # working arrays for a row, and what `poll_interrupt` keeps
+    # working arrays for a row, and the counters of `poll_interrupt`
     double* normalizers  # (T,) log of the sum of exp of a step's scores
-    double* forward      # (T, states) log of the sum over the ways to be in a state after a step
-    double* backward     # (states,)   log of the sum over the ways on from there to the end
+    double* forward      # (T, states) log of the sum over the paths to a state after a step
+    double* backward     # (states,)   log of the sum over the paths from there to the end
     double* later        # (states,)   the same, one step later
     double* occupied     # (V,)        the probability that a step belongs to a class
     Py_ssize_t work, stop
@@ -45,9 +45,9 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
     Parameters
     ----------
     prediction, gradient : arrays (T, B, V), or (B, T, V) with batch_first
-        Scores before the softmax, and what is written; steps past a row's length are left as they are.
+        Scores before the softmax, and the result; steps past a row's length are not written.
     targets : intp array (B, S)
-        No entry of a row within its target's length is the blank.
+        Entries within a row's target length must not be the blank.
     lengths, target_lengths : intp arrays (B,)
     losses : float64 array (B,)
         Infinite where no alignment has a probability above 0, NaN where a score is NaN or all of a step's are
@@ -95,7 +95,7 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
 
 cdef Status align(const Row* row, Space* space, const real* scores, double scale, double* loss,
                   real* gradient) noexcept nogil:
-    """One row's loss; its gradient times `scale` is written."""
+    """Compute one row's loss, and its gradient times `scale`."""
     cdef Py_ssize_t t, k, states = 2 * row.S + 1
     cdef double total = NAN
     cdef Status status = DONE
@@ -118,7 +118,7 @@ cdef Status align(const Row* row, Space* space, const real* scores, double scale
 
 
 cdef bint normalize(const Row* row, const real* scores, double* normalizers) noexcept nogil:
-    """log(sum(exp(scores))) of each step; whether all of them are finite."""
+    """Compute log(sum(exp(scores))) of each step; return whether all of them are finite."""
     cdef Py_ssize_t t, k
     cdef double highest, total
     for t in range(row.T):
@@ -136,7 +136,7 @@ cdef bint normalize(const Row* row, const real* scores, double* normalizers) noe
 
 
 cdef Status run_forward(const Row* row, Space* space, const real* scores, double* result) noexcept nogil:
-    """Fill `forward`; the result is the log of the probability of all alignments."""
+    """Fill `forward`, and compute the log of the probability of all alignments."""
     cdef Py_ssize_t t, s, states = 2 * row.S + 1
     cdef double* now = space.forward
     cdef const double* before
@@ -152,7 +152,7 @@ cdef Status run_forward(const Row* row, Space* space, const real* scores, double
         now += states
         scores += row.step
         for s in range(states):
-            # What cannot be reached yet, or cannot reach the end any more, is not worth a logarithm.
+            # States that cannot be reached yet, or cannot reach the end any more, need no logarithm.
             if s > 2 * t + 1 or s < states - 2 * (row.T - t):
                 now[s] = -INFINITY
                 continue
@@ -170,7 +170,7 @@ cdef Status run_forward(const Row* row, Space* space, const real* scores, double
 
 
 cdef void step_back(const Row* row, Py_ssize_t t, const Space* space, const real* scores) noexcept nogil:
-    """Turn `backward` from what it is after step t + 1 into what it is after step t."""
+    """Update `backward` from its values after step t + 1 to those after step t."""
     cdef Py_ssize_t s, states = 2 * row.S + 1
     cdef double total
     if t == row.T - 1:
@@ -194,7 +194,7 @@ cdef void step_back(const Row* row, Py_ssize_t t, const Space* space, const real
 
 cdef void write_gradient(const Row* row, Py_ssize_t t, const Space* space, const real* scores, const double* forward,
                          double total, double scale, real* gradient) noexcept nogil:
-    """scale * (softmax - share of the alignments that are in a class) of step t."""
+    """Compute scale * (softmax - share of the alignments that are in a class) of step t."""
     cdef Py_ssize_t s, k
     memset(space.occupied, 0, row.V * sizeof(double))
     for s in range(2 * row.S + 1):
@@ -204,21 +204,21 @@ cdef void write_gradient(const Row* row, Py_ssize_t t, const Space* space, const
 
 
 cdef inline Py_ssize_t label(const Row* row, Py_ssize_t s) noexcept nogil:
-    """The class of a state."""
+    """Return the class of a state."""
     return row.target[s >> 1] if s & 1 else row.blank
 
 
 cdef inline double emission(const Row* row, Py_ssize_t s, const real* scores, double normalizer) noexcept nogil:
-    """The log-probability of a state's class."""
+    """Return the log-probability of a state's class."""
     return scores[label(row, s)] - normalizer
 
 
 cdef inline bint may_skip(const Row* row, Py_ssize_t s) noexcept nogil:
-    """Whether a state can be entered from the label before, leaving out the blank between."""
+    """Return whether a state can follow the label before it directly, without the blank between."""
     return s & 1 and s > 1 and row.target[s >> 1] != row.target[(s >> 1) - 1]
 
 
 cdef inline double add(double a, double b) noexcept nogil:
-    """log(exp(a) + exp(b))."""
+    """Return log(exp(a) + exp(b))."""
     cdef double high = max(a, b), low = min(a, b)
     return high + log1p(exp(low - high)) if low - high > NEGLIGIBLE else high

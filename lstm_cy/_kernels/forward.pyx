@@ -1,13 +1,13 @@
-"""Whole sequences forward: layers, directions and time, on raw pointers and without the GIL.
+"""Forward over whole sequences: layers, directions and time, on raw pointers and without the GIL.
 
-A layer goes through time in blocks of steps. The inputs of a block are projected in one product, then each step adds
-its recurrent product and updates the cell. The state is private and lies in sweep order; each step's h is copied to its
-place in y. With a fused net a step is one call, which may make both products, and h is written to y at once where y's
-layout allows it.
+A layer is computed in blocks of steps. The inputs of a block are projected in one product, then each step adds its
+recurrent product and updates the cell. The state is private, in sweep order: the order in which rows are processed.
+Each step's h is copied to its offset in y. With a fused net a step is one call, which may make both products, and h is
+written to y directly if y's layout allows it.
 
 With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
-threads take one after the other. A lone row of one direction cannot be cut that way: there a second thread computes
-half of each product in step with the first (team.pxi). None of this changes the order of any sum.
+each thread takes one part after the other. A single row of one direction cannot be cut that way: there a second thread
+computes half of each product in step with the first (team.pxi). None of this changes the order of any sum.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -17,8 +17,8 @@ from libc.string cimport memcpy, memset
 from .memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    address, addresses, affine, batch_of, block_end, check, into_slots, multiply, multiply_half, out_of_slots, part_of,
-    place, poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, steps,
+    address, addresses, affine, batch_of, block_end, check, gather_states, multiply, multiply_half, offset_of, part_of,
+    poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps,
 )
 from .pool cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
@@ -28,13 +28,13 @@ from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, r
 
 cdef enum:
     LINE = 64  # bytes of a cache line
-    # The gates of a block of steps: enough rows for the product's sake, few enough to stay in the L2 cache.
+    # The gates of a block of steps: enough rows for a fast product, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
-    # A step of a fused net makes both products with so few inputs, or with so many rows: then that costs less than
-    # to write the gates and read them again. Else a product over many steps reads the weights less often.
+    # A step of a fused net makes both products with at most so few inputs, or at least so many rows: this costs less
+    # than to write the gates and read them again. Otherwise a product over many steps reads the weights less often.
     FEW_INPUTS = 3
     MANY_ROWS = 4
-    # Steps of a block of a team: at its beginning a second thread may join.
+    # Steps of a team's block: a second thread may join at its beginning.
     TEAM_STEPS = 64
 
 ctypedef struct Call:
@@ -43,11 +43,11 @@ ctypedef struct Call:
     Rows x, y, inner                # inner: between layers, in y's layout; empty with one layer
     void* h                         # (layers * directions, B, H): initial states in, final states out
     void* c
-    unsigned char** keep            # for each layer but the last, which outputs dropout keeps, in y's layout; or NULL
-    double scale                    # of the outputs kept
+    unsigned char** keep            # for each layer but the last, dropout's mask in y's layout: 1 keeps; or NULL
+    double scale                    # of the outputs that dropout keeps
     Saved* tape                     # or NULL in inference
     int threads                     # that may work on it
-    Py_ssize_t stop                 # set by the caller's thread when a signal wants the call to end
+    Py_ssize_t stop                 # set by the caller's thread when a signal is to end the call
 
 ctypedef struct Layer:
     # one layer, cut in parts that threads take one after the other
@@ -61,14 +61,14 @@ ctypedef struct Layer:
     Team* team                      # or NULL
 
 ctypedef struct Tape:
-    # where a sweep is in its direction's part of the tape
+    # a sweep's position in its direction's part of the tape
     const Saved* saved              # or NULL in inference
-    const Batch* whole              # whose rows the tape has, step by step
-    Py_ssize_t row                  # the first of the step
+    const Batch* whole              # the tape has its rows, step by step
+    Py_ssize_t row                  # the first row of the step
 
 ctypedef struct Carried:
-    # what one step of a fused net hands to the next: h, in rows `row` apart, and space for the next h and c, in sweep
-    # order. Where y is laid out alike, h is written there and read from there.
+    # what one step of a fused net passes to the next: h, in rows `row` apart, space for the next h, and c, in sweep
+    # order. If y has this layout, h is written there and read from there.
     void* h
     Py_ssize_t row
     void* spare
@@ -85,18 +85,18 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
     ----------
     network : Network
     x, y, inner : arrays (T, B, width), or (B, T, width) with batch_first
-        `inner`, of y's shape, holds what passes between layers; None with one layer.
+        `inner`, of y's shape, holds the outputs between layers; None with one layer.
     h, c : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Initial states, overwritten by the final ones.
-    rows : (order, lengths, active, places, resets)
-        Row numbers sorted by falling length, their lengths, and the number of rows running at each step; where a row's
-        steps are, (B, T); before which of them its state is set to zero, uint8 (B, T). Each is None where there is
-        none, the first three together.
+    rows : (order, lengths, active, valid_steps, resets)
+        Row numbers sorted by falling length, their lengths, and the number of rows running at each step; the numbers of
+        a row's valid steps, (B, T); the steps before which its state is set to zero, uint8 (B, T). Each may be None,
+        the first three only together.
     keep : None or list of uint8 arrays of y's shape
-        Dropout's choice after each layer but the last; what is kept is multiplied by `scale`.
-    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, told, cell)
-        For each layer and direction what a Saved of network.pxd has, filled for backward or for a trace; None where
-        nothing is kept.
+        Dropout's mask after each layer but the last; the outputs that it keeps are multiplied by `scale`.
+    tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, h, cell)
+        The arrays of a Saved (network.pxd) for each layer and direction, filled for backward or for a trace; None for a
+        direction of which nothing is saved.
     threads : int
         How many threads may work on it, the caller's included.
     """
@@ -130,66 +130,67 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, li
         PyMem_Free(call.keep)
 
 
-cdef void step(const Net* network, Py_ssize_t B, bint last_first, const void* x, const void* h, void* next_h, void* c,
+cdef void step(const Net* network, Py_ssize_t B, bint descending, const void* x, const void* h, void* next_h, void* c,
                void* z) noexcept nogil:
-    """One step of B rows through all layers, which must all run forwards, with nothing allocated.
+    """Compute one step of B rows through all layers, which must all run forwards, without allocation.
 
     x (B, inputs); h and next_h (layers, B, P); c (layers, B, H), updated in place; z, space for B * step_width
-    elements. The output is the last layer's next_h. It is computed as a sequence of one step is, in the same order.
+    elements. The output is the last layer's next_h. All sums are in the same order as in a sequence of one step.
     """
     if network.engine.itemsize == 4:
-        step_layers[float](network, B, last_first, <const float*>x, <const float*>h, <float*>next_h, <float*>c,
+        step_layers[float](network, B, descending, <const float*>x, <const float*>h, <float*>next_h, <float*>c,
                            <float*>z)
     else:
-        step_layers[double](network, B, last_first, <const double*>x, <const double*>h, <double*>next_h, <double*>c,
+        step_layers[double](network, B, descending, <const double*>x, <const double*>h, <double*>next_h, <double*>c,
                             <double*>z)
 
 
-cdef void step_layers(const Net* network, Py_ssize_t B, bint last_first, const real* x, const real* h, real* next_h,
+cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const real* x, const real* h, real* next_h,
                       real* c, real* z) noexcept nogil:
     cdef Py_ssize_t H = network.hidden_size, layer
-    cdef const Direction* way
+    cdef const Direction* direction
     cdef CellStep at
     for layer in range(network.num_layers):
-        way = &network.directions[layer]
+        direction = &network.directions[layer]
         if network.fused:
-            at = step_of[real](network, way, x)
+            at = step_of[real](network, direction, x)
             at.rows = B
-            at.last_first = last_first
+            at.descending = descending
             at.products[1].a = h
             at.h = next_h
             at.c = c
             cell_step[real](network.engine.kernels, &at, NULL)
         else:
-            affine[real](&network.engine, B, <const real*>way.bias, &way.ih, x, &way.hh, h, last_first, z)
-            cell[real](network, way, B, z, c, next_h, z + B * 4 * H, NULL)
+            affine[real](&network.engine, B, <const real*>direction.bias, &direction.ih, x, &direction.hh, h,
+                         descending, z)
+            cell[real](network, direction, B, z, c, next_h, z + B * 4 * H, NULL)
         x = next_h
         h += B * network.output_size
         next_h += B * network.output_size
         c += B * H
 
 
-cdef inline CellStep step_of(const Net* network, const Direction* way, const real* x) noexcept nogil:
-    """A step of a fused net, but for what changes from one to the next: the last product's left side, where h and c
-    stand, and without `x` (rows, inputs) the beginning of the gates.
+cdef inline CellStep step_of(const Net* network, const Direction* direction, const real* x) noexcept nogil:
+    """Return a step of a fused net without what changes at each step: the last product's left side, the addresses of
+    h and c, and without `x` (rows, inputs) the initial values of the gates.
     """
     cdef CellStep at
     cdef int last = 0 if x == NULL else 1
     cdef Py_ssize_t width = panel_columns[real](network.engine.kernels, NULL)
     at.hidden_size = at.h_row = network.hidden_size
     at.first = 0
-    at.last = (way.hh.columns + width - 1) // width
+    at.last = (direction.hh.columns + width - 1) // width
     at.count = 1 + last
-    at.products[0] = Product(way.ih.inputs, x, way.ih.inputs, 1, way.ih.panels)
-    at.products[last] = Product(way.hh.inputs, NULL, way.hh.inputs, 1, way.hh.panels)
-    at.begin = way.bias
-    at.begin_row = 0 if x != NULL else way.hh.columns
+    at.products[0] = Product(direction.ih.inputs, x, direction.ih.inputs, 1, direction.ih.panels)
+    at.products[last] = Product(direction.hh.inputs, NULL, direction.hh.inputs, 1, direction.hh.panels)
+    at.begin = direction.bias
+    at.begin_row = 0 if x != NULL else direction.hh.columns
     at.gates = at.tanh_c = NULL
     return at
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
-    """All layers. They write in turn to `inner` and `y`, so that the last one writes y."""
+    """Compute all layers. They write alternately to `inner` and `y`, so that the last one writes y."""
     cdef Py_ssize_t L = network.num_layers, number
     cdef Layer layer
     layer.net = network
@@ -236,13 +237,14 @@ cdef void run_layer(Layer* layer) noexcept nogil:
 
 
 cdef inline Py_ssize_t work_of_step(const Net* network, Py_ssize_t index) noexcept nogil:
-    """The multiply-adds of one row's step in the layer whose first direction is given."""
-    cdef const Direction* way = &network.directions[index]
-    return network.num_directions * network.hidden_size * (4 * (way.ih.inputs + way.hh.inputs) + way.hr.outputs)
+    """Return the multiply-adds of one row's step in the layer whose first direction is `index`."""
+    cdef const Direction* direction = &network.directions[index]
+    cdef Py_ssize_t of_unit = 4 * (direction.ih.inputs + direction.hh.inputs) + direction.hr.outputs
+    return network.num_directions * network.hidden_size * of_unit
 
 
 cdef void join_layer(void* argument) noexcept nogil:
-    """What a worker does: take parts, then follow the team if there is one."""
+    """Take parts in a worker thread, or follow the leader if the layer has a team."""
     cdef Layer* layer = <Layer*>argument
     cdef unsigned int denormals = layer.net.engine.kernels.flush_denormals()
     if layer.team == NULL:
@@ -271,7 +273,7 @@ cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
 
 
 cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
-    """One direction of one layer for some rows over all steps, with its working arrays."""
+    """Compute one direction of one layer for some rows over all steps, with its working arrays."""
     cdef const Net* network = layer.net
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size
     cdef Py_ssize_t direction = part // layer.groups, index = layer.index + direction
@@ -291,7 +293,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     block = in_lines(most * network.directions[index].ih.inputs)
     if not makes_both(layer, index, &batch):
         block += in_lines(most * network.directions[index].ih.columns)
-    # a team fills the next block while the last step of this one is still read
+    # a team writes the next block while the last step of this one is still read
     scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
@@ -301,39 +303,39 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     h += index * layer.call.batch.B * P
     c += index * layer.call.batch.B * H
     y.data = <real*>y.data + direction * P
-    into_slots[real](&batch, P, h, slots_h)
-    into_slots[real](&batch, H, c, slots_c)
+    gather_states[real](&batch, P, h, slots_h)
+    gather_states[real](&batch, H, c, slots_c)
     if network.fused:
-        memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for the rows of no steps
+        memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for rows without steps
     status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state_c)
-    out_of_slots[real](&batch, P, slots_h, h)
-    out_of_slots[real](&batch, H, slots_c, c)
+    scatter_states[real](&batch, P, slots_h, h)
+    scatter_states[real](&batch, H, slots_c, c)
     release(scratch)
     return status
 
 
 cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
-    """So many elements and some more, so that what follows begins on a cache line."""
+    """Round a number of elements up, so that what follows begins on a cache line."""
     return (elements + LINE // 4 - 1) // (LINE // 4) * (LINE // 4)
 
 
 cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:
-    """Whether each step makes both products, and the inputs are not projected before."""
+    """Return whether each step makes both products, so that the inputs are not projected before."""
     cdef bint worth = layer.net.directions[index].ih.inputs <= FEW_INPUTS or batch.B >= MANY_ROWS
     return worth and layer.net.fused and layer.team == NULL
 
 
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
                    real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch) noexcept nogil:
-    """All steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
+    """Compute all steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
 
-    `scratch` has `space` elements for each block that is worked on.
+    `scratch` has `space` elements for each block in progress.
     """
     cdef const Net* network = layer.net
-    cdef const Direction* way = &network.directions[index]
+    cdef const Direction* direction = &network.directions[index]
     cdef const Rows* x = &layer.source
     cdef Py_ssize_t H = network.hidden_size, start = 0, end, rows, work = 0, slot
-    cdef bint straight = layer.keep == NULL and lies_in_order(batch, x, way.backwards)
+    cdef bint straight = layer.keep == NULL and is_in_sweep_order(batch, x, direction.backwards)
     cdef bint at_once = makes_both(layer, index, batch)
     cdef Carried carried = Carried(h, H, spare, c)
     cdef const Saved* saved = NULL
@@ -347,21 +349,23 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         block_x = scratch
-        z = scratch + in_lines(most * way.ih.inputs)
+        z = scratch + in_lines(most * direction.ih.inputs)
         if straight:
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
-            gather[real](batch, x, way.backwards, start, end, layer.keep, layer.call.scale, block_x)
+            gather[real](batch, x, direction.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
-            lead_block[real](layer, way, batch, y, start, end, block_x, z, &carried)
+            lead_block[real](layer, direction, batch, y, start, end, block_x, z, &carried)
             scratch += space if start // most % 2 == 0 else -space
         else:
             if not at_once:
-                affine[real](&network.engine, rows, <const real*>way.bias, &way.ih, block_x, NULL, NULL, False, z)
+                affine[real](&network.engine, rows, <const real*>direction.bias, &direction.ih, block_x, NULL, NULL,
+                             False, z)
             if network.fused:
-                run_steps[real](network, batch, way, y, start, end, &tape, block_x, NULL if at_once else z, &carried)
+                run_steps[real](network, batch, direction, y, start, end, &tape, block_x, NULL if at_once else z,
+                                &carried)
             else:
-                run_plain_steps[real](network, batch, way, y, start, end, &tape, block_x, z, h, c, spare)
+                run_plain_steps[real](network, batch, direction, y, start, end, &tape, block_x, z, h, c, spare)
         start = end
         status = poll_interrupt(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
@@ -372,12 +376,12 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     return status
 
 
-cdef void run_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y, Py_ssize_t start,
+cdef void run_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y, Py_ssize_t start,
                     Py_ssize_t end, Tape* tape, const real* x, const real* z, Carried* carried) noexcept nogil:
-    """The steps [start, end) of a fused net, from their inputs `x`, or from projected ones if `z` is not NULL."""
+    """Compute the steps [start, end) of a fused net from their inputs `x`, or from projected ones, `z`, if not NULL."""
     cdef Py_ssize_t H = network.hidden_size, n, slot, step
     cdef bint straight = batch.order == NULL and batch.resets == NULL and (batch.B == 1 or y.row == y.width)
-    cdef CellStep at = step_of[real](network, way, x if z == NULL else NULL)
+    cdef CellStep at = step_of[real](network, direction, x if z == NULL else NULL)
     cdef Product* recurrent = &at.products[at.count - 1]
     cdef real* out = <real*>y.data
     cdef Saved here
@@ -385,28 +389,29 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* way
     for step in range(start, end):
         n = at.rows = running(batch, step)
         reset_rows[real](network, batch, step, n, <real*>carried.h, <real*>carried.c)
-        at.last_first = step % 2
+        at.descending = step % 2
         recurrent.a = carried.h
         recurrent.a_row = carried.row
-        at.h = out + place(batch, y, way.backwards, step, 0) if straight else <real*>carried.spare
+        at.h = out + offset_of(batch, y, direction.backwards, step, 0) if straight else <real*>carried.spare
         at.h_row = y.row if straight else H
         if z == NULL:
             at.products[0].a = x
         else:
             at.begin = z
-            z += n * way.hh.columns
+            z += n * direction.hh.columns
         if tape.saved != NULL:
-            here = kept[real](network, way, batch, tape, step, x, carried)
+            here = save_inputs[real](network, direction, batch, tape, step, x, carried)
             at.gates = here.gates
             at.tanh_c = here.tanh_c
-        x += n * way.ih.inputs
+        x += n * direction.ih.inputs
         cell_step[real](network.engine.kernels, &at, NULL)
         if tape.saved != NULL:
-            keep_told[real](network, &here, n, <real*>at.h, at.h_row, <real*>at.c)
+            save_output[real](network, &here, n, <real*>at.h, at.h_row, <real*>at.c)
         if not straight:
             for slot in range(n):
-                memcpy(out + place(batch, y, way.backwards, step, slot), <real*>at.h + slot * H, H * sizeof(real))
-            # those that have ended stand in both places, whichever is the last one
+                memcpy(out + offset_of(batch, y, direction.backwards, step, slot), <real*>at.h + slot * H,
+                       H * sizeof(real))
+            # rows that have ended must be in both arrays, whichever is the last one
             slot = running(batch, step + 1) if step + 1 < steps(batch) else n
             memcpy(<real*>carried.h + slot * H, <real*>at.h + slot * H, (n - slot) * H * sizeof(real))
             carried.spare = carried.h
@@ -414,10 +419,10 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* way
         carried.row = at.h_row
 
 
-cdef void run_plain_steps(const Net* network, const Batch* batch, const Direction* way, const Rows* y,
+cdef void run_plain_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y,
                           Py_ssize_t start, Py_ssize_t end, Tape* tape, const real* x, real* z, real* h, real* c,
                           real* hidden) noexcept nogil:
-    """The steps [start, end) of any other net: the recurrent product, the cell, and h to its place in y."""
+    """Compute the steps [start, end) of any other net: the recurrent product, the cell, and the copy of h to y."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n, slot, step
     cdef real* out = <real*>y.data
     cdef real* gates
@@ -428,25 +433,25 @@ cdef void run_plain_steps(const Net* network, const Batch* batch, const Directio
         reset_rows[real](network, batch, step, n, h, c)
         gates = z
         if tape.saved != NULL:
-            here = kept[real](network, way, batch, tape, step, x, &carried)
+            here = save_inputs[real](network, direction, batch, tape, step, x, &carried)
             gates = <real*>here.gates
             memcpy(gates, z, n * 4 * H * sizeof(real))
-        multiply[real](&network.engine, &way.hh, n, h, gates, step % 2)
-        cell[real](network, way, n, gates, c, h, hidden, NULL if tape.saved == NULL else &here)
+        multiply[real](&network.engine, &direction.hh, n, h, gates, step % 2)
+        cell[real](network, direction, n, gates, c, h, hidden, NULL if tape.saved == NULL else &here)
         if tape.saved != NULL:
-            keep_told[real](network, &here, n, h, P, c)
+            save_output[real](network, &here, n, h, P, c)
         for slot in range(n):
-            memcpy(out + place(batch, y, way.backwards, step, slot), h + slot * P, P * sizeof(real))
-        x += n * way.ih.inputs
+            memcpy(out + offset_of(batch, y, direction.backwards, step, slot), h + slot * P, P * sizeof(real))
+        x += n * direction.ih.inputs
         z += n * 4 * H
 
 
-cdef Saved kept(const Net* network, const Direction* way, const Batch* batch, Tape* tape, Py_ssize_t step,
-                const real* x, const Carried* carried) noexcept nogil:
-    """Keep the inputs and the state of a step's rows; where the rest of what backward needs goes is returned."""
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = way.ih.inputs
+cdef Saved save_inputs(const Net* network, const Direction* direction, const Batch* batch, Tape* tape, Py_ssize_t step,
+                       const real* x, const Carried* carried) noexcept nogil:
+    """Save the inputs and the state of a step's rows; return the part of the tape for the rest of the step."""
+    cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = direction.ih.inputs
     cdef Py_ssize_t row = tape.row + batch.first, n = running(batch, step), slot
-    cdef Saved here = saved_from[real](tape.saved, network, way, row, NULL)
+    cdef Saved here = saved_from[real](tape.saved, network, direction, row, NULL)
     memcpy(here.x, x, n * inputs * sizeof(real))
     memcpy(here.c_prev, carried.c, n * H * sizeof(real))
     for slot in range(n):
@@ -455,20 +460,20 @@ cdef Saved kept(const Net* network, const Direction* way, const Batch* batch, Ta
     return here
 
 
-cdef inline void keep_told(const Net* network, const Saved* here, Py_ssize_t n, const real* h, Py_ssize_t h_row,
-                           const real* c) noexcept nogil:
-    """Keep what came of a step's rows, where that is wanted; those of h lie `h_row` apart."""
+cdef inline void save_output(const Net* network, const Saved* here, Py_ssize_t n, const real* h, Py_ssize_t h_row,
+                             const real* c) noexcept nogil:
+    """Save the new h and cell of a step's rows, if the tape has arrays for them; rows of h are `h_row` apart."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
-    if here.told != NULL:
+    if here.h != NULL:
         for slot in range(n):
-            memcpy(<real*>here.told + slot * P, h + slot * h_row, P * sizeof(real))
+            memcpy(<real*>here.h + slot * P, h + slot * h_row, P * sizeof(real))
     if here.cell != NULL:
         memcpy(here.cell, c, n * H * sizeof(real))
 
 
 cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t step, Py_ssize_t n, real* h,
                             real* c) noexcept nogil:
-    """Set the state of those of the first `n` rows to zero that begin anew at `step`."""
+    """Set the state to zero for those of the first `n` rows that have a reset at `step`."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
     if batch.resets != NULL:
         for slot in range(n):
@@ -477,9 +482,9 @@ cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t s
                 memset(c + slot * H, 0, H * sizeof(real))
 
 
-cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, real* c, real* h, real* hidden,
+cdef void cell(const Net* network, const Direction* direction, Py_ssize_t n, real* z, real* c, real* h, real* hidden,
                const Saved* here) noexcept nogil:
-    """From the gates' inputs z and the old cell to the new cell and h, by way of `hidden` (n, H) if h is projected."""
+    """Compute the new cell and h from the gates' inputs z and the old cell; `hidden` (n, H) is h before projection."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, k
     cdef real bound = <real>network.proj_clip
     cdef real* tanh_c = NULL
@@ -490,21 +495,21 @@ cdef void cell(const Net* network, const Direction* way, Py_ssize_t n, real* z, 
         hidden = <real*>here.hidden
     if not network.projected:
         hidden = h
-    if way.variant == NULL:
+    if direction.variant == NULL:
         cell_forward[real](network.engine.kernels, n, H, z, c, hidden, tanh_c)
     else:
-        variant_forward[real](network.engine.kernels, way.variant, n, H, z, c, hidden, tanh_c, extra)
+        variant_forward[real](network.engine.kernels, direction.variant, n, H, z, c, hidden, tanh_c, extra)
     if not network.projected:
         return
     memset(h, 0, n * P * sizeof(real))
-    multiply[real](&network.engine, &way.hr, n, hidden, h, False)
+    multiply[real](&network.engine, &direction.hr, n, hidden, h, False)
     if bound < INFINITY:
         for k in range(n * P):
             h[k] = bound if h[k] > bound else -bound if h[k] < -bound else h[k]
 
 
-cdef bint lies_in_order(const Batch* batch, const Rows* x, bint backwards) noexcept nogil:
-    """Whether the rows of x, step by step, already lie one behind the other as a sweep reads them."""
+cdef bint is_in_sweep_order(const Batch* batch, const Rows* x, bint backwards) noexcept nogil:
+    """Return whether the rows of x, step by step, are already contiguous in sweep order."""
     if batch.order != NULL or backwards:
         return False
     return x.step == batch.B * x.width and (batch.B == 1 or x.row == x.width)
@@ -517,7 +522,7 @@ cdef void gather(const Batch* batch, const Rows* x, bint backwards, Py_ssize_t s
     cdef const real* source = <const real*>x.data
     for step in range(start, end):
         for slot in range(running(batch, step)):
-            here = place(batch, x, backwards, step, slot)
+            here = offset_of(batch, x, backwards, step, slot)
             if keep == NULL:
                 memcpy(out, source + here, x.width * sizeof(real))
             else:

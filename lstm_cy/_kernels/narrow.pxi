@@ -1,6 +1,6 @@
 # Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
 #
-# As in panels.pxi a matrix lies in panels of columns and a tile of the result stays in registers over all k. One row
+# As in panels.pxi a matrix is in panels of columns and a tile of the result stays in registers over all k. One row
 # alone takes several panels in one pass: with a half or a quarter of the bytes for each multiply-add it must keep more
 # chains of additions going to use them as fast as they come.
 #
@@ -312,12 +312,12 @@ cdef inline void narrow_tile(int rows, int panels, const Narrow* given, Py_ssize
         memcpy(c + r * c_row, whole + r * width, columns * sizeof(float))
 
 
-cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c, bint last_first) noexcept nogil:
+cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c, bint descending) noexcept nogil:
     """c (rows, N) += the product, as `multiply` goes about it."""
     cdef int each = PASS if rows == 1 else 1, height
     cdef Py_ssize_t count = panel_count(N), passes = (count + each - 1) // each, turn, panel, n, row
     for turn in range(passes):
-        panel = (passes - 1 - turn if last_first else turn) * each
+        panel = (passes - 1 - turn if descending else turn) * each
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
@@ -327,10 +327,10 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
 
 
 cdef void multiply_bf16(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
-                        bint last_first) noexcept nogil:
+                        bint descending) noexcept nogil:
     """c (rows, N) += a (rows, K) times the packed (K, N)."""
     cdef Narrow given = Narrow(True, K, <const char*>a, K * sizeof(float), NULL, <const char*>panels, bf16_panel(K))
-    all_tiles(&given, rows, N, c, last_first)
+    all_tiles(&given, rows, N, c, descending)
 
 
 cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
@@ -373,7 +373,7 @@ cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noex
 
 
 cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
-                        bint last_first) noexcept nogil:
+                        bint descending) noexcept nogil:
     """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
     cdef unsigned char[QUANTISED_BYTES] quantised
     cdef float[QUANTISED_ROWS] scales
@@ -388,7 +388,7 @@ cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float
             some = min(rows - row, QUANTISED_BYTES // given.a_row, QUANTISED_ROWS)
             for r in range(some):
                 scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row)
-            all_tiles(&given, some, N, c + row * N, last_first)
+            all_tiles(&given, some, N, c + row * N, descending)
             row += some
         given.panels += int8_segment(given.K)
         first += given.K

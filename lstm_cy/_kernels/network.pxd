@@ -1,4 +1,4 @@
-"""One LSTM as the drivers read it: sizes, weights by layer and direction, functions to call, ways through a batch."""
+"""One LSTM in the form that the drivers read: sizes, weights by layer and direction, functions, order of a batch."""
 
 from libc.string cimport memcpy, memset
 
@@ -12,9 +12,9 @@ from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
 cdef enum:
     # Signals are checked after about this many multiply-adds: some ten milliseconds.
     POLL_WORK = 1000000000
-    # Rows below which a part is not worth a thread: fewer rows do not use a weight often enough once it is loaded.
+    # Rows below which a part is not worth a thread: with fewer rows a loaded weight is not used often enough.
     LEAST_ROWS = 2
-    # Multiply-adds worth sharing with a worker that is near, and with one that must be woken
+    # Multiply-adds worth sharing with a worker that is ready, and with one that must be woken
     WORTH_SHARING = 400000
     WORTH_WAKING = 60000000
     # Columns of a panel of narrow weights, as in narrow.pxi
@@ -30,58 +30,58 @@ ctypedef struct Weight:
     Py_ssize_t outputs, inputs
     Py_ssize_t columns  # of the panels: the outputs, or with interleaved gates some more
     const void* values
-    void* panels       # for products with its transpose, as forward needs
-    void* back_panels  # for products with itself, as backward needs; made at first use; narrow weights have none
-    Kind kind          # of the panels; BF16 and INT8 are narrow weights, for float32 alone
+    void* panels       # for products with its transpose, in forward
+    void* back_panels  # for products with itself, in backward; made at first use; narrow weights have none
+    Kind kind          # of the panels; BF16 and INT8 are narrow weights, only for float32
 
 
 ctypedef struct Direction:
     # one direction of one layer
     bint backwards     # from a row's last valid step to its first
     Weight ih, hh, hr  # (4H, inputs), (4H, P), (P, H); hr, the projection, only where P is not H
-    # (4H,), bias_ih + bias_hh, or NULL; of a fused net in the order of its columns, never NULL; a Variant that
-    # normalises has it instead
+    # (4H,), bias_ih + bias_hh, or NULL; in a fused net in the order of its columns, never NULL; NULL with a Variant
+    # that normalises, which has its own
     const void* bias
     Variant* variant   # or NULL: the plain cell
 
 
 ctypedef struct Batch:
-    # T steps of B rows. Where lengths differ the rows are worked on in `order`, the longest first, so that those still
+    # T steps of B rows. If lengths differ the rows are processed in `order`, the longest first, so that those still
     # running are always the first `active[step]`; else the three are NULL and every row has T steps.
-    # Where a mask leaves steps out a row's length is the number of the others, and `places`, (B, T), tells where they
-    # are.
-    # A part of a batch is its rows from `first` on.
+    # With a mask a row's length is the number of its valid steps, and `valid_steps`, (B, T), has their numbers.
+    # A part of a batch has its rows from `first` on.
     Py_ssize_t T, B, first
     const Py_ssize_t* order
     const Py_ssize_t* lengths  # of the row in each slot of the order
     const Py_ssize_t* active
-    const Py_ssize_t* places        # of each row's steps, or NULL: 0, 1, 2, ...
-    const unsigned char* resets     # (B, T): before which of its steps a row's state is set to zero, or NULL
+    const Py_ssize_t* valid_steps  # of each row, or NULL: 0, 1, 2, ...
+    const unsigned char* resets    # (B, T): 1 if the row's state is set to zero before the step; or NULL
 
 
 ctypedef struct Rows:
-    # a (T, B, width) array of any layout: `step` and `row` are the distances, in elements, of the next step and row
+    # a (T, B, width) array of any layout: `step` and `row` are the distances, in elements, to the next step and row
     void* data
     Py_ssize_t step, row, width
 
 
 ctypedef struct Saved:
-    # what backward needs of one direction of one layer, one row for each row that ran in each step, in sweep order
-    void* x       # (rows, inputs), as the layer saw it
+    # the values of one direction of one layer that backward needs: one row for each row that ran in each step, in
+    # sweep order
+    void* x       # (rows, inputs), the layer's input after dropout
     void* h_prev  # (rows, P)
     void* c_prev  # (rows, H)
     void* gates   # (rows, 4H), activated
     void* tanh_c  # (rows, H)
     void* extra   # (rows, 11H + 4), of a Variant
-    void* hidden  # (rows, H), what is projected
-    void* told    # (rows, P), what came of it; of a trace, h in any case
-    void* cell    # (rows, H), the new one, of a trace alone
+    void* hidden  # (rows, H), h before projection
+    void* h       # (rows, P), the new h, if it is projected or for a trace
+    void* cell    # (rows, H), the new cell, only for a trace
 
 
 ctypedef struct Sum:
     # a gradient that is added up over rows and steps, in parts
-    void* total       # of `size` elements; NULL where there is no such gradient
-    void* rest        # of a long sum what the additions round off, else NULL
+    void* total       # of `size` elements; NULL if there is no such gradient
+    void* rest        # the rounding errors of a long sum, else NULL
     Py_ssize_t size
 
 
@@ -90,18 +90,18 @@ ctypedef enum Status:
 
 
 ctypedef struct Engine:
-    # how products with weights are made
+    # the functions for products with weights
     Py_ssize_t itemsize
     const Kernels* kernels
     const Blas* blas  # NULL with engine "packed"
 
 
 ctypedef struct Net:
-    # a Network's content, for threads that know nothing of Python
+    # a Network's content, for code without the GIL
     Engine engine
     Py_ssize_t hidden_size, output_size, num_layers, num_directions  # H, P, L, D
     bint projected
-    double proj_clip  # infinity where nothing is bounded
+    double proj_clip  # infinity if there is no bound
     bint fused  # gates are interleaved, and a step is one call: with engine "packed", plain weights and the plain cell
     Direction* directions
 
@@ -126,53 +126,53 @@ cdef class Network(Packer):
 
 
 cdef inline void multiply_packed(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
-                                 Py_ssize_t rows, const real* a, real* c, bint last_first) noexcept nogil:
-    """`multiply` with packed weights: their outputs from `first`, where a panel begins, up to `last`."""
+                                 Py_ssize_t rows, const real* a, real* c, bint descending) noexcept nogil:
+    """Compute `multiply` with packed weights, for outputs from `first`, where a panel begins, up to `last`."""
     cdef const char* panels = <const char*>weight.panels
     cdef Py_ssize_t K = weight.inputs, N = last - first
     if weight.kind == PLAIN:
-        table.multiply[real](engine.kernels, rows, K, N, a, <const real*>panels + first * K, c, last_first)
+        table.multiply[real](engine.kernels, rows, K, N, a, <const real*>panels + first * K, c, descending)
     elif real is float:
         if weight.kind == BF16:
             panels += engine.kernels.bf16_bytes(K, first)
-            engine.kernels.multiply_bf16(rows, K, N, a, panels, c, last_first)
+            engine.kernels.multiply_bf16(rows, K, N, a, panels, c, descending)
         else:
             panels += engine.kernels.int8_bytes(K, first)
-            engine.kernels.multiply_int8(rows, K, N, a, panels, c, last_first)
+            engine.kernels.multiply_int8(rows, K, N, a, panels, c, descending)
 
 
 cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
-                          bint last_first) noexcept nogil:
-    """c (rows, outputs) += a (rows, inputs) weight^T.
+                          bint descending) noexcept nogil:
+    """Compute c (rows, outputs) += a (rows, inputs) weight^T.
 
-    `last_first` says from which end packed weights are read: in turns, what the caches hold of them is used again.
+    With `descending` packed weights are read from their end. If calls alternate, weights in the caches are used again.
     """
     if engine.blas == NULL or weight.kind != PLAIN:
-        multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, last_first)
+        multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, descending)
     else:
         blas_products.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                         <const real*>weight.values, c)
 
 
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
-                               bint last_first) noexcept nogil:
-    """The first or the second half of the panels of `multiply`, for one row and packed weights."""
+                               bint descending) noexcept nogil:
+    """Compute the first or the second half of the panels of `multiply`, for one row and packed weights."""
     cdef Py_ssize_t width = table.panel_columns[real](engine.kernels, NULL), cut
     if weight.kind != PLAIN:
         width = NARROW_PANEL
     cut = (weight.outputs + width - 1) // width // 2 * width
     if half == 0:
-        multiply_packed[real](engine, weight, 0, cut, 1, a, c, last_first)
+        multiply_packed[real](engine, weight, 0, cut, 1, a, c, descending)
     else:
-        multiply_packed[real](engine, weight, cut, weight.outputs, 1, a, c + cut, last_first)
+        multiply_packed[real](engine, weight, cut, weight.outputs, 1, a, c + cut, descending)
 
 
 cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
-                               bint last_first) noexcept nogil:
-    """c (rows, inputs) += a (rows, outputs) weight; `last_first` as in `multiply`."""
+                               bint descending) noexcept nogil:
+    """Compute c (rows, inputs) += a (rows, outputs) weight; `descending` as in `multiply`."""
     if engine.blas == NULL:
         table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
-                             <const real*>weight.back_panels, c, last_first)
+                             <const real*>weight.back_panels, c, descending)
     else:
         blas_products.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                         <const real*>weight.values, c)
@@ -183,7 +183,7 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
                            const Sum* sum) noexcept nogil:
     """Add one of `parts` parts of the rows of a (rows, M)^T b (rows, N) to a sum, with outer_space(...) elements.
 
-    With BLAS there is but one part.
+    With BLAS there is only one part.
     """
     cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts, some
     cdef real* total = <real*>sum.total + first * N
@@ -205,7 +205,7 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
 
 cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, bint is_long,
                                    real* precision) noexcept nogil:
-    """The elements of working space that `add_outer` needs; `is_long` is whether the sum has a rest."""
+    """Return the elements of working memory that `add_outer` needs; `is_long` is whether the sum has a rest."""
     if engine.blas != NULL:
         return M * N if is_long else 0
     return min(rows, <Py_ssize_t>PART_ROWS) * table.packed_columns[real](engine.kernels, N, NULL)
@@ -216,8 +216,8 @@ cdef inline void add_columns(const Engine* engine, Py_ssize_t rows, const real* 
     table.column_sums[real](engine.kernels, rows, sum.size, array, <real*>sum.total, <real*>sum.rest)
 
 
-cdef inline bint give_rests(Sum* sums, int count, Py_ssize_t rows, real* precision) noexcept nogil:
-    """Sums over so many rows get the memory for their rests if they are long; False if there is none."""
+cdef inline bint acquire_rests(Sum* sums, int count, Py_ssize_t rows, real* precision) noexcept nogil:
+    """Acquire the memory for the rests of sums over so many rows, if they are long; False if there is none."""
     cdef Py_ssize_t size = 0
     cdef int index
     cdef real* memory
@@ -236,10 +236,10 @@ cdef inline bint give_rests(Sum* sums, int count, Py_ssize_t rows, real* precisi
     return True
 
 
-cdef inline void close_sums(Sum* sums, int count, real* precision) noexcept nogil:
-    """Add their rests to sums, and give the memory back: it begins where the first one's does.
+cdef inline void finish_sums(Sum* sums, int count, real* precision) noexcept nogil:
+    """Add their rests to sums, and release the memory, which begins at the first rest.
 
-    Where a sum is infinite the rest is NaN, and the sum stays.
+    The rest of an infinite sum is NaN; the sum then stays infinite.
     """
     cdef int index
     cdef Py_ssize_t k
@@ -256,10 +256,10 @@ cdef inline void close_sums(Sum* sums, int count, real* precision) noexcept nogi
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
-                        const Weight* second, const real* b, bint last_first, real* c) noexcept nogil:
-    """c (rows, columns) = bias + a first^T + b second^T; without bias if it is NULL, and without `second` if it is.
+                        const Weight* second, const real* b, bint descending, real* c) noexcept nogil:
+    """Compute c (rows, columns) = bias + a first^T + b second^T; `bias` and `second` may be NULL.
 
-    `last_first` as in `multiply`.
+    `descending` as in `multiply`.
     """
     cdef Product[2] products
     cdef Py_ssize_t N = first.columns
@@ -267,16 +267,16 @@ cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias,
         products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
         if second != NULL:
             products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)
-        table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), last_first, bias, 0, c)
+        table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), descending, bias, 0, c)
         return
     spread_bias[real](rows, N, bias, c)
-    multiply[real](engine, first, rows, a, c, last_first)
+    multiply[real](engine, first, rows, a, c, descending)
     if second != NULL:
-        multiply[real](engine, second, rows, b, c, last_first)
+        multiply[real](engine, second, rows, b, c, descending)
 
 
 cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
-    """Start every row of z from the bias, or from zero."""
+    """Set every row of z to the bias, or to zero."""
     cdef Py_ssize_t row
     if bias == NULL:
         memset(z, 0, rows * width * sizeof(real))
@@ -286,24 +286,24 @@ cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias
 
 
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:
-    """The number of steps in which any row runs."""
+    """Return the number of steps in which any row runs."""
     if batch.B == 0:
         return 0
     return batch.T if batch.order == NULL else batch.lengths[batch.first]
 
 
 cdef inline Py_ssize_t running(const Batch* batch, Py_ssize_t step) noexcept nogil:
-    """The number of rows that run at `step`: the first ones of the order."""
+    """Return the number of rows that run at `step`: the first ones of the order."""
     return batch.B if batch.order == NULL else min(max(batch.active[step] - batch.first, 0), batch.B)
 
 
 cdef inline Py_ssize_t row_in(const Batch* batch, Py_ssize_t slot) noexcept nogil:
-    """The caller's number of the row in `slot`."""
+    """Return the caller's number of the row at `slot` of the order."""
     return batch.first + slot if batch.order == NULL else batch.order[batch.first + slot]
 
 
 cdef inline Py_ssize_t row_after(const Batch* batch, Py_ssize_t steps_before) noexcept nogil:
-    """The first row before which there are at least so many steps, counted over the rows."""
+    """Return the first row before which the lengths of the rows add up to at least so many steps."""
     cdef Py_ssize_t row = 0, total = 0
     while total < steps_before:
         total += batch.lengths[row]
@@ -312,7 +312,7 @@ cdef inline Py_ssize_t row_after(const Batch* batch, Py_ssize_t steps_before) no
 
 
 cdef inline Batch part_of(const Batch* whole, Py_ssize_t part, Py_ssize_t parts) noexcept nogil:
-    """One part of a whole batch's rows. Of ragged ones, whose first are the longest, the first parts get fewer."""
+    """Return one part of a batch's rows. If lengths differ, first parts get fewer rows, since these are the longest."""
     cdef Batch batch = whole[0]
     cdef Py_ssize_t total = 0, row, last = whole.B
     if whole.order == NULL:
@@ -328,55 +328,55 @@ cdef inline Batch part_of(const Batch* whole, Py_ssize_t part, Py_ssize_t parts)
     return batch
 
 
-cdef inline Saved saved_from(const Saved* saved, const Net* network, const Direction* way, Py_ssize_t row,
+cdef inline Saved saved_from(const Saved* saved, const Net* network, const Direction* direction, Py_ssize_t row,
                              real* precision) noexcept nogil:
-    """A direction's part of the tape from one of its rows on."""
+    """Return a direction's part of the tape from one of its rows on."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size
     cdef Saved here
-    here.x = <real*>saved.x + row * way.ih.inputs
+    here.x = <real*>saved.x + row * direction.ih.inputs
     here.h_prev = <real*>saved.h_prev + row * P
     here.c_prev = <real*>saved.c_prev + row * H
     here.gates = <real*>saved.gates + row * 4 * H
     here.tanh_c = <real*>saved.tanh_c + row * H
     here.extra = NULL if saved.extra == NULL else <real*>saved.extra + row * (EXTRA * H + 4)
     here.hidden = NULL if saved.hidden == NULL else <real*>saved.hidden + row * H
-    here.told = NULL if saved.told == NULL else <real*>saved.told + row * P
+    here.h = NULL if saved.h == NULL else <real*>saved.h + row * P
     here.cell = NULL if saved.cell == NULL else <real*>saved.cell + row * H
     return here
 
 
-cdef inline Py_ssize_t place(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,
-                             Py_ssize_t slot) noexcept nogil:
-    """Where in `rows`, in elements, stands what the row in `slot` reads or writes at the `step` of its own count."""
+cdef inline Py_ssize_t offset_of(const Batch* batch, const Rows* rows, bint backwards, Py_ssize_t step,
+                                 Py_ssize_t slot) noexcept nogil:
+    """Return the offset in `rows`, in elements, of the row at `slot` at `step`, counted among the row's steps."""
     cdef Py_ssize_t row = row_in(batch, slot)
     if backwards:
         step = (batch.T if batch.order == NULL else batch.lengths[batch.first + slot]) - 1 - step
-    if batch.places != NULL:
-        step = batch.places[row * batch.T + step]
+    if batch.valid_steps != NULL:
+        step = batch.valid_steps[row * batch.T + step]
     return step * rows.step + row * rows.row
 
 
 cdef inline bint resets_at(const Batch* batch, Py_ssize_t step, Py_ssize_t slot) noexcept nogil:
-    """Whether the state of the row in `slot` is set to zero before its `step`; such a sweep never runs backwards."""
+    """Return whether the row at `slot` has its state set to zero before `step`; the sweep never runs backwards."""
     return batch.resets[row_in(batch, slot) * batch.T + step]
 
 
 cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
-    """How many rows make a block whose gates take about `bytes`: never less than a step's, nor more than there are."""
+    """Return the rows of a block whose gates take about `bytes`: at least those of a step, at most all."""
     cdef Py_ssize_t most = max(bytes // (4 * network.hidden_size * network.engine.itemsize), 128)
     return max(batch.B, min(most, 1024, batch.T * batch.B))
 
 
 cdef inline Py_ssize_t step_width(const Net* network) noexcept nogil:
-    """The elements that a step needs for one row: its gates, and what is projected."""
+    """Return the elements that a step needs for one row: its gates, and h before projection."""
     return (5 if network.projected else 4) * network.hidden_size
 
 
 cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_t most,
                                  Py_ssize_t* rows) noexcept nogil:
-    """The end of the block of steps that begins at `start`: at most `most` rows in all, but at least one step.
+    """Return the end of the block of steps that begins at `start`: at most `most` rows in all, but at least one step.
 
-    `rows` is set to their number, each row counted at each step.
+    `rows` is set to their number; a row counts once for each step.
     """
     cdef Py_ssize_t end = start, last = steps(batch)
     rows[0] = 0
@@ -386,15 +386,15 @@ cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_
     return end
 
 
-cdef inline void into_slots(const Batch* batch, Py_ssize_t width, const real* states, real* slots) noexcept nogil:
-    """Copy the (B, width) states of a batch's rows into the order in which a sweep works on them."""
+cdef inline void gather_states(const Batch* batch, Py_ssize_t width, const real* states, real* slots) noexcept nogil:
+    """Copy the (B, width) states of a batch's rows to `slots`, in sweep order."""
     cdef Py_ssize_t slot
     for slot in range(batch.B):
         memcpy(slots + slot * width, states + row_in(batch, slot) * width, width * sizeof(real))
 
 
-cdef inline void out_of_slots(const Batch* batch, Py_ssize_t width, const real* slots, real* states) noexcept nogil:
-    """The inverse of `into_slots`."""
+cdef inline void scatter_states(const Batch* batch, Py_ssize_t width, const real* slots, real* states) noexcept nogil:
+    """The inverse of `gather_states`."""
     cdef Py_ssize_t slot
     for slot in range(batch.B):
         memcpy(states + row_in(batch, slot) * width, slots + slot * width, width * sizeof(real))

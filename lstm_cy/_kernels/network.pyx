@@ -1,4 +1,4 @@
-"""One LSTM as the drivers read it, and how Python's arrays become what they work on."""
+"""One LSTM in the form that the drivers read, and the conversion of Python's arrays to it."""
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -12,15 +12,15 @@ from .memory cimport Buffer
 from .table cimport Activation
 
 cdef extern from "Python.h":
-    # cpython.exc declares it with "except -1": the exception would be taken here instead of staying set for `check`
+    # cpython.exc declares it with "except -1": the exception would be handled here and not stay set for `check`
     int PyErr_CheckSignals()
 
 
 cdef class Packer:
-    """What owns weights: the tables of functions that make products with them, and the memory of packed ones."""
+    """Owner of weights: it has the tables of functions for products with them, and the memory of packed ones."""
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1:
-        """Take the tables' capsules, as Network gets them, and the bytes of an element."""
+        """Set the tables from their capsules, as Network gets them, and the bytes of an element."""
         if itemsize not in (4, 8):
             raise ValueError(f"itemsize: expected 4 or 8, got {itemsize}")
         self.engine.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
@@ -32,7 +32,7 @@ cdef class Packer:
         return 0
 
     cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=False) except *:
-        """A weight from its array, or the pair that a narrow one is, packed where our own products need it.
+        """Return a weight from its array, or from the pair of a narrow one, packed if our own products need it.
 
         With `gates` the outputs are four gates, to be interleaved.
         """
@@ -64,7 +64,7 @@ cdef class Packer:
         return weight
 
     cdef void* packed(self, const Weight* weight, bint back) except NULL:
-        """The panels of a weight, or of its transpose for backward, in memory that lives as long as this."""
+        """Return the panels of a weight, or of its transpose for backward, in memory that this object owns."""
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
         cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
         cdef void* panels = self.memory(K * self.packed_columns(N) * self.engine.itemsize)
@@ -80,7 +80,7 @@ cdef class Packer:
         return table.packed_columns[double](self.engine.kernels, N, NULL)
 
     cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL:
-        """The panels of four gates' weights (4H, inputs), or of their biases (4H, 1); from NULL, zeros."""
+        """Return the panels of four gates' weights (4H, inputs), or of their biases (4H, 1); zeros from NULL."""
         cdef Py_ssize_t bytes = inputs * self.packed_columns(4 * hidden_size) * self.engine.itemsize
         cdef void* panels = self.memory(bytes)
         if values == NULL:
@@ -94,7 +94,7 @@ cdef class Packer:
         return panels
 
     cdef void* memory(self, Py_ssize_t bytes) except NULL:
-        """Memory in whole cache lines that lives as long as this."""
+        """Return memory in whole cache lines that this object owns."""
         cdef Buffer buffer = Buffer(bytes)
         self.owned.append(buffer)
         return buffer.memory
@@ -108,7 +108,7 @@ cdef class Network(Packer):
     kernels : capsule
         The table of an instruction set.
     blas : capsule or None
-        The products of engine "blas"; with None the weights are packed in panels for our own.
+        The products of engine "blas"; with None the weights are packed in panels for our own products.
     hidden_size, output_size, num_directions : int
         H, P and D; a layer whose P is not H projects.
     reverse : bool
@@ -116,7 +116,7 @@ cdef class Network(Packer):
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64).
     weights : list of (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm), one for each layer and direction
-        C-contiguous arrays of that precision, the last four None where there are none; they are kept, not copied. A
+        C-contiguous arrays of that precision, of which the last four may be None; they are kept, not copied. A
         narrow weight is a pair: (uint16 array of bf16, None) or (int8 array, float32 scale of each row); it needs no
         BLAS and has no backward.
     proj_clip : float or None
@@ -143,35 +143,35 @@ cdef class Network(Packer):
             raise MemoryError
         narrow = any(isinstance(given, tuple) for _, *two, _, _, _, _ in weights for given in two)
         self.net.fused = blas is None and not (narrow or self.net.projected or variants)
-        cdef Direction* way = self.net.directions
+        cdef Direction* direction = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
-            way.backwards = reverse or index % num_directions == 1
-            way.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused)
-            way.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused)
+            direction.backwards = reverse or index % num_directions == 1
+            direction.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused)
+            direction.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused)
             if self.net.projected:
-                way.hr = self.weight_of(output_size, hidden_size, weight_hr)
+                direction.hr = self.weight_of(output_size, hidden_size, weight_hr)
             for vector, gates in ((bias, 4), (peepholes, 3), (norm, 4)):
                 if vector is not None:
                     expect_elements(vector, gates * hidden_size)
-            way.bias = address_or_null(bias)
+            direction.bias = address_or_null(bias)
             if variants is not None:
-                way.variant = self.variant_of(variants[index % num_directions], bias, peepholes, norm)
+                direction.variant = self.variant_of(variants[index % num_directions], bias, peepholes, norm)
             if norm is not None:
-                way.bias = NULL
+                direction.bias = NULL
             if self.net.fused:
-                way.bias = self.packed_gates(1, hidden_size, way.bias)
-            way += 1
+                direction.bias = self.packed_gates(1, hidden_size, direction.bias)
+            direction += 1
 
     def __dealloc__(self):
         PyMem_Free(self.net.directions)
 
     cdef Variant* variant_of(self, tuple options, bias, peepholes, norm) except NULL:
-        """A direction's Variant, in memory that lives as long as this."""
+        """Return a direction's Variant, in memory that this object owns."""
         cdef Variant* variant = <Variant*>self.memory(sizeof(Variant))
-        (gate, candidate, told), variant.coupling, clip, cell_clip = options
+        (gate, candidate, cell), variant.coupling, clip, cell_clip = options
         variant.gate = activation_of(gate)
         variant.candidate = activation_of(candidate)
-        variant.told = activation_of(told)
+        variant.cell = activation_of(cell)
         variant.clip = bound_of(clip)
         variant.cell_clip = bound_of(cell_clip)
         variant.peepholes = address_or_null(peepholes)
@@ -180,31 +180,31 @@ cdef class Network(Packer):
         return variant
 
     cdef int pack_for_backward(self) except -1:
-        """Make the panels that backward needs, once."""
+        """Make the panels that backward needs, if they are not there yet."""
         cdef Py_ssize_t index
-        cdef Direction* way
+        cdef Direction* direction
         with cython.critical_section(self):
             if self.engine.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
                 return 0
-            # The one that is asked for above comes last: a MemoryError on the way leaves the next call to do it all.
+            # The panels that are checked above come last: after a MemoryError the next call makes them all.
             for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
-                way = &self.net.directions[index]
+                direction = &self.net.directions[index]
                 if self.net.projected:
-                    way.hr.back_panels = self.packed(&way.hr, True)
-                way.hh.back_panels = self.packed(&way.hh, True)
-                way.ih.back_panels = self.packed(&way.ih, True)
+                    direction.hr.back_panels = self.packed(&direction.hr, True)
+                direction.hh.back_panels = self.packed(&direction.hh, True)
+                direction.ih.back_panels = self.packed(&direction.ih, True)
         return 0
 
 
 cdef int expect_elements(object array, Py_ssize_t count) except -1:
-    """Raise unless an array has as many elements as the sizes say: else the kernels would read past its end."""
+    """Raise unless an array has `count` elements: else the kernels would read past its end."""
     if array.size != count:
         raise ValueError(f"weight: expected {count} elements, got {array.size}")
     return 0
 
 
 cdef void* address(object array) except? NULL:
-    """The address of a C-contiguous array's first element. The caller holds the array, hence the memory."""
+    """Return the address of a C-contiguous array's first element. The caller must keep the array."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
     cdef void* data = view.buf
@@ -217,7 +217,7 @@ cdef void* address_or_null(object array) except? NULL:
 
 
 cdef Sum sum_of(object array) except *:
-    """A sum in a C-contiguous array of zeros; None is no sum."""
+    """Return the Sum of a C-contiguous array of zeros; with None it has no total."""
     cdef Sum sum
     sum.total = address_or_null(array)
     sum.rest = NULL
@@ -236,13 +236,13 @@ cdef Activation activation_of(tuple given) except *:
 
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *:
-    """A Batch from its sizes and the arrays (order, lengths, active, places, resets), each None where there is none."""
+    """Return a Batch from its sizes and the arrays (order, lengths, active, valid_steps, resets) or None for each."""
     cdef Batch batch
-    order, lengths, active, places, resets = rows
+    order, lengths, active, valid_steps, resets = rows
     batch.T = T
     batch.B = B
     batch.first = 0
-    batch.places = <const Py_ssize_t*>address_or_null(places)
+    batch.valid_steps = <const Py_ssize_t*>address_or_null(valid_steps)
     batch.resets = <const unsigned char*>address_or_null(resets)
     batch.order = <const Py_ssize_t*>address_or_null(order)
     batch.lengths = <const Py_ssize_t*>address_or_null(lengths)
@@ -251,7 +251,7 @@ cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *:
 
 
 cdef Rows rows_of(object array, bint batch_first) except *:
-    """A C-contiguous (T, B, width) array, or (B, T, width), as Rows; None has no data."""
+    """Return a C-contiguous (T, B, width) array, or (B, T, width), as Rows; with None the data are NULL."""
     cdef Rows rows
     if array is None:
         rows.data = NULL
@@ -265,7 +265,7 @@ cdef Rows rows_of(object array, bint batch_first) except *:
 
 
 cdef Saved* saved_of(list tape) except? NULL:
-    """The tape's arrays, those of a Saved for each layer and direction or None; free with PyMem_Free."""
+    """Return the tape's arrays as a Saved for each layer and direction; free it with PyMem_Free."""
     if tape is None:
         return NULL
     cdef Saved* saved = <Saved*>PyMem_Calloc(len(tape), sizeof(Saved))
@@ -274,7 +274,7 @@ cdef Saved* saved_of(list tape) except? NULL:
     for index, arrays in enumerate(tape):
         if arrays is None:
             continue
-        x, h_prev, c_prev, gates, tanh_c, extra, hidden, told, cell = arrays
+        x, h_prev, c_prev, gates, tanh_c, extra, hidden, h, cell = arrays
         saved[index].x = address(x)
         saved[index].h_prev = address(h_prev)
         saved[index].c_prev = address(c_prev)
@@ -282,13 +282,13 @@ cdef Saved* saved_of(list tape) except? NULL:
         saved[index].tanh_c = address(tanh_c)
         saved[index].extra = address_or_null(extra)
         saved[index].hidden = address_or_null(hidden)
-        saved[index].told = address_or_null(told)
+        saved[index].h = address_or_null(h)
         saved[index].cell = address_or_null(cell)
     return saved
 
 
 cdef unsigned char** addresses(list arrays) except? NULL:
-    """The addresses of uint8 arrays, or NULL for None; free with PyMem_Free."""
+    """Return the addresses of uint8 arrays, or NULL for None; free them with PyMem_Free."""
     if arrays is None:
         return NULL
     cdef unsigned char** found = <unsigned char**>PyMem_Calloc(len(arrays), sizeof(void*))
@@ -300,15 +300,15 @@ cdef unsigned char** addresses(list arrays) except? NULL:
 
 
 cdef int signals_pending() noexcept with gil:
-    """Whether a signal handler has raised (Ctrl-C); the exception is then set."""
+    """Return whether a signal handler has raised (Ctrl-C); the exception is then set."""
     return PyErr_CheckSignals() != 0
 
 
 cdef int check(int status) except -1:
-    """Raise what a driver's status says."""
+    """Raise the exception for a driver's status."""
     if status == NO_MEMORY:
         raise MemoryError("no memory for the working arrays of this call")
     if status == FORKED:
-        raise RuntimeError("a handler of a signal has forked in the middle of this call, and the child, which has none "
-                           "of its worker threads, cannot finish it: call again")
+        raise RuntimeError("a signal handler has forked in the middle of this call, and the child, which has none of "
+                           "its worker threads, cannot finish it: call again")
     return -1 if status == SIGNALLED else 0  # the signal's exception is already set

@@ -3,8 +3,8 @@
 # A panel holds PANEL columns of the matrix: all of them for k = 0, then for k = 1, and so on, so that a product reads
 # it from front to back. The last panel is only BLOCK columns wide where that is enough. A tile of the result, some rows
 # by one panel, stays in registers over all k: each vector of the panel is loaded once and used by every row of the
-# tile. Every element of a result is one chain of additions in the order of k, whatever the tile: results do not depend
-# on how many rows are computed together. Several products that add to one result go through their tiles together, one
+# tile. Every element of a result is one chain of additions in the order of k, for any tile: results do not depend on
+# how many rows are computed together. Several products that add to one result go through their tiles together, one
 # after the other along the same chain.
 
 from .table cimport PART_ROWS, Product, add_part
@@ -64,7 +64,7 @@ cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const
     """Pack `given` columns of a matrix into some `columns` of a panel; the others become 0."""
     cdef Py_ssize_t k, first = 0
     cdef int j
-    while k_step == 1 and first < K:  # a column lies in one piece: a line of each at a time, lest it be read twice
+    while k_step == 1 and first < K:  # columns are contiguous: a line of each at a time, so that none is read twice
         for j in range(columns):
             for k in range(first, min(first + BLOCK, K)):
                 panel[k * width + j] = matrix[k + j * n_step] if j < given else 0
@@ -76,7 +76,7 @@ cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const
 
 cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
                real* panels) noexcept nogil:
-    """Pack a (K, N) matrix, whose elements lie `k_step` and `n_step` apart; missing columns of the last panel are 0."""
+    """Pack a (K, N) matrix, whose elements are `k_step` and `n_step` apart; missing columns of the last panel are 0."""
     cdef int width
     cdef Py_ssize_t n = 0
     while n < N:
@@ -228,7 +228,7 @@ cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, 
     return possible and rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
 
 
-cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint last_first,
+cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint descending,
                        const real* begin, Py_ssize_t begin_row, real* c) noexcept nogil:
     """c (rows, N) = begin + the sum of the products. Each panel is read once and meets all rows."""
     cdef int width = panel_columns[real](NULL), height
@@ -237,7 +237,7 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         width *= 2
     last = (N - 1) // width * width
     while done <= last:
-        n = last - done if last_first else done
+        n = last - done if descending else done
         row = 0
         while row < rows:
             height = next_height(rows - row, TILE_ROWS)
@@ -249,7 +249,7 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
 
 cdef inline void outer_tile(int rows, int width, Py_ssize_t columns, const Product* product, Py_ssize_t row,
                             Py_ssize_t n, real* c, real* rest, Py_ssize_t N) noexcept nogil:
-    """Add a part of a sum, a tile of a product, to c (rows, columns) and `rest`, whose rows lie N apart.
+    """Add a part of a sum, a tile of a product, to c (rows, columns) and `rest`, whose rows are N apart.
 
     Inlined with rows and widths that are constants; there may be fewer columns than the width.
     """
@@ -307,7 +307,7 @@ cdef inline void outer_part(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real
 
 cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step, const real* b,
                     real* panels, real* c, real* rest) noexcept nogil:
-    """c (M, N) += a (K, M)^T b (K, N), in parts of PART_ROWS; the rows of a lie `a_step` apart.
+    """c (M, N) += a (K, M)^T b (K, N), in parts of PART_ROWS; the rows of a are `a_step` apart.
 
     `panels` is working space for those of a part of b.
     """

@@ -1,6 +1,6 @@
-"""A model one step at a time, on raw pointers: what a Stepper and the C API have in common.
+"""A model one step at a time, on raw pointers: the common part of Stepper, StreamPool and the C API.
 
-Streams know nothing of Python and take no lock. They allocate when they are made, and never again.
+Streams use no Python objects and take no lock. They allocate only when they are made.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -20,7 +20,7 @@ cdef enum:
 
 
 cdef class Chain:
-    """What the layers of a model do to a step, one after the other; immutable.
+    """The computations of a model's layers for one step, one after the other; immutable.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ cdef class Chain:
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64), for all parts.
     parts : list of Network, Affine, or C-contiguous array (tokens, outputs)
-        Each takes what the one before it gives; an array of vectors, which takes tokens, can only come first. Networks
-        must run forwards. They are kept, not copied.
+        The input of each part is the output of the one before. An array of vectors, whose input is tokens, can only be
+        the first. Networks must run forwards. The parts are kept, not copied.
     """
 
     def __cinit__(self, kernels, Py_ssize_t itemsize, list parts):
@@ -55,25 +55,25 @@ cdef class Chain:
 
     @property
     def multiply_adds(self):
-        """Those of a row's step."""
+        """The multiply-adds of a row's step."""
         cdef double total = 0
         cdef Py_ssize_t index, layer
         cdef const Stage* stage
-        cdef const Direction* way
+        cdef const Direction* direction
         for index in range(self.plan.count):
             stage = &self.plan.stages[index]
             if stage.kind == HEAD:
                 total += <double>stage.inputs * stage.outputs
             elif stage.kind == RECURRENT:
                 for layer in range(stage.net.num_layers):
-                    way = &stage.net.directions[layer]
-                    total += <double>way.ih.outputs * (way.ih.inputs + way.hh.inputs)
-                    total += <double>way.hr.outputs * way.hr.inputs
+                    direction = &stage.net.directions[layer]
+                    total += <double>direction.ih.outputs * (direction.ih.inputs + direction.hh.inputs)
+                    total += <double>direction.hr.outputs * direction.hr.inputs
         return total
 
 
 cdef Stage stage_of(object part) except *:
-    """What a Chain's part does, without memory."""
+    """Return the Stage of a Chain's part, without memory."""
     cdef Stage stage
     memset(&stage, 0, sizeof(Stage))
     if isinstance(part, Network):
@@ -96,7 +96,7 @@ cdef inline Py_ssize_t in_lines(Py_ssize_t bytes) noexcept nogil:
 
 
 cdef Py_ssize_t lay_out(Stage* stage, Py_ssize_t rows, Py_ssize_t itemsize, char* memory) noexcept nogil:
-    """Give a stage its part of `memory`, for so many rows; how many bytes that is. With NULL they are only counted."""
+    """Set a stage's pointers to its part of `memory`, for so many rows; return its size. With NULL only the size."""
     cdef Py_ssize_t c_bytes = 0, row_space = stage.outputs
     if stage.kind == RECURRENT:
         stage.h_bytes = stage.net.num_layers * rows * stage.outputs * itemsize
@@ -110,7 +110,7 @@ cdef Py_ssize_t lay_out(Stage* stage, Py_ssize_t rows, Py_ssize_t itemsize, char
 
 
 cdef Py_ssize_t memory_of(const Plan* plan, Py_ssize_t rows) noexcept nogil:
-    """The bytes that all stages need for so many rows."""
+    """Return the number of bytes that all stages need for so many rows."""
     cdef Py_ssize_t total = 0, index
     cdef Stage stage
     for index in range(plan.count):
@@ -123,7 +123,7 @@ cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t head = sizeof(Stream) + plan.count * sizeof(Stage), bytes, index
     cdef Stream* stream
     cdef char* memory
-    # rounding makes more of the bytes of one row than of each of many
+    # rounding up adds more bytes to a single row than to each of many rows
     if rows > PY_SSIZE_T_MAX // 2 // (plan.row_bytes + <Py_ssize_t>sizeof(Py_ssize_t)):
         return NULL
     head += rows * sizeof(Py_ssize_t) if plan.takes_tokens else 0
@@ -141,7 +141,7 @@ cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
     stream.stages = <Stage*>(stream + 1)
     stream.tokens = <Py_ssize_t*>(stream.stages + plan.count)
     memory = <char*>((<size_t>stream + head + LINE - 1) & ~<size_t>(LINE - 1))
-    memset(memory, 0, bytes)  # which also touches every page now, not in the first step
+    memset(memory, 0, bytes)  # this also touches every page, so that the first step need not
     for index in range(plan.count):
         stream.stages[index] = plan.stages[index]
         memory += lay_out(&stream.stages[index], rows, plan.itemsize, memory)
@@ -171,7 +171,7 @@ cdef bint advance(Stream* stream, Py_ssize_t steps, const void* x, void* y) noex
 
 
 cdef inline const void* run(Stream* stream, const void* x) noexcept nogil:
-    """Down the chain: the last stage's result, in its own memory; NULL if a token is out of range."""
+    """Compute all stages; return the last one's result, in its own memory, or NULL if a token is out of range."""
     cdef Stage* stage = stream.stages
     cdef Py_ssize_t left = stream.plan.count
     if stage.kind == LOOKUP:
@@ -199,7 +199,7 @@ cdef inline const void* recur(const Stream* stream, const Stage* stage, const vo
 
 
 cdef const void* look_up(Stream* stream, const Stage* stage, const Py_ssize_t* tokens) noexcept nogil:
-    """The vectors of tokens. They are kept, so that what was checked is looked up, whoever writes to the caller's."""
+    """Look up the vectors of tokens; the tokens are copied first, since the caller's may change after the check."""
     cdef Py_ssize_t bytes = stage.outputs * stream.plan.itemsize, row
     cdef bint right = True
     for row in range(stream.rows):
@@ -243,7 +243,7 @@ cdef void reset_rows(Stream* stream) noexcept nogil:
 
 
 cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil:
-    cdef Py_ssize_t index, layer, place, h_row, c_row
+    cdef Py_ssize_t index, layer, offset, h_row, c_row
     cdef Stage* stage
     for index in range(stream.plan.count):
         stage = &stream.stages[index]
@@ -251,6 +251,6 @@ cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil:
             h_row = stage.outputs * stream.plan.itemsize
             c_row = stage.net.hidden_size * stream.plan.itemsize
             for layer in range(stage.net.num_layers):
-                place = layer * stream.rows + row
-                memset(stage.h + stream.turn * stage.h_bytes + place * h_row, 0, h_row)
-                memset(stage.c + place * c_row, 0, c_row)
+                offset = layer * stream.rows + row
+                memset(stage.h + stream.turn * stage.h_bytes + offset * h_row, 0, h_row)
+                memset(stage.c + offset * c_row, 0, c_row)

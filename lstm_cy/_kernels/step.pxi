@@ -43,7 +43,7 @@ cdef inline void update(int most, const CellStep* step, Py_ssize_t row, Py_ssize
                         real* cell) noexcept nogil:
     """The cell of one row and the units of a panel, `most` of them, whose first is `unit`."""
     cdef int u
-    cdef real[MOST_UNITS] told, out
+    cdef real[MOST_UNITS] t, out
     cdef Py_ssize_t H = step.hidden_size, units = H - unit
     cdef real* plain
     for u in range(most):
@@ -52,15 +52,15 @@ cdef inline void update(int most, const CellStep* step, Py_ssize_t row, Py_ssize
         gates[2 * most + u] = tanh[real](gates[2 * most + u])
         gates[3 * most + u] = sigmoid[real](gates[3 * most + u])
         cell[u] = fma[real](gates[most + u], cell[u], gates[u] * gates[2 * most + u])
-        told[u] = tanh[real](cell[u])
-        out[u] = gates[3 * most + u] * told[u]
+        t[u] = tanh[real](cell[u])
+        out[u] = gates[3 * most + u] * t[u]
     copy_units[real](<real*>step.h + row * step.h_row + unit, out, units, most)
     copy_units[real](<real*>step.c + row * H + unit, cell, units, most)
     if step.gates != NULL:
         plain = <real*>step.gates + row * 4 * H + unit
         for u in range(4):
             copy_units[real](plain + u * H, gates + u * most, units, most)
-        copy_units[real](<real*>step.tanh_c + row * H + unit, told, units, most)
+        copy_units[real](<real*>step.tanh_c + row * H + unit, t, units, most)
 
 
 cdef void update_rows(int rows, int width, const CellStep* step, Py_ssize_t row, Py_ssize_t unit,
@@ -195,11 +195,11 @@ cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     cdef Py_ssize_t left = step.last - step.first, panel, row, height
     while step.rows == 1 and left > 0:
         height = next_height(left, row_panels[real](NULL)) if together else 1
-        panel = step.first + left - height if step.last_first else step.last - left
+        panel = step.first + left - height if step.descending else step.last - left
         row_tile_of[real](height, ends_in_half[real](step, panel + height, NULL), step, panel, NULL)
         left -= height
     while left > 0:
-        panel = step.first + left - 1 if step.last_first else step.last - left
+        panel = step.first + left - 1 if step.descending else step.last - left
         row = 0
         while row < step.rows:
             height = next_height(step.rows - row, TILE_ROWS)

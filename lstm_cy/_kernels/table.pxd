@@ -1,4 +1,4 @@
-"""What one instruction set offers to the drivers: a struct of pointers to its compiled functions.
+"""The kernels of one instruction set for the drivers: a struct of pointers to its compiled functions.
 
 Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the order i, f, g, o.
 """
@@ -9,10 +9,10 @@ cdef enum:
     # units of the local arrays that loops run over (cell.pxi)
     BLOCK = 32
     LEAST_PANEL = 32
-    # A gradient is a sum over rows and steps. So many are added up in one chain; such parts are then added together,
-    # for a chain over all of them would lose the low digits of whatever comes late.
+    # A gradient is a sum over rows and steps. Parts of so many terms are summed in one chain each, then the parts are
+    # added: one chain over all terms would lose the low digits of the later ones.
     PART_ROWS = 256
-    # A sum of more rows than these keeps what the addition of its parts rounds off (add_part).
+    # A sum of more rows than this also sums the rounding errors of adding its parts (add_part).
     LONG_SUM = 4096
 
 ctypedef fused real:
@@ -21,7 +21,7 @@ ctypedef fused real:
 
 
 ctypedef struct Product:
-    # a product with a packed (K, N) matrix; the elements of its left side lie `a_row` and `a_k` apart
+    # a product with a packed (K, N) matrix; the elements of its left side are `a_row` and `a_k` apart
     Py_ssize_t K
     const void* a
     Py_ssize_t a_row, a_k
@@ -44,25 +44,25 @@ ctypedef struct Activation:
 
 
 ctypedef struct Variant:
-    # what one direction's cell does besides, or otherwise than, the plain one
-    Activation gate, candidate, told  # of i, f and o; of g; of the cell when h is made
+    # the options of one direction's cell
+    Activation gate, candidate, cell  # of i, f and o; of g; of c where h = o activation(c)
     int coupling
-    double clip, cell_clip            # infinity where nothing is bounded
+    double clip, cell_clip            # infinity if there is no bound
     const void* peepholes             # (3, H) in the order i, f, o, or NULL
     const void* norm                  # (4H,), or NULL
-    const void* bias                  # (4H,), added to what was normalised, or NULL
+    const void* bias                  # (4H,), added after normalising, or NULL
 
 
 cdef enum:
-    # What the cell of a Variant keeps for backward, in parts of H elements: `extra` has EXTRA * H + 4 for a row.
-    EXTRA_SLOPES = 0      # of the activations of i, f, g, o; zero where clip bounds
-    EXTRA_TOLD_SLOPE = 4
-    EXTRA_CELL_SLOPE = 5  # zero where cell_clip bounds
+    # The values that the cell of a Variant saves for backward, in parts of H elements: `extra` has EXTRA * H + 4 a row.
+    EXTRA_SLOPES = 0            # of the activations of i, f, g, o; zero where clip bounds
+    EXTRA_ACTIVATION_SLOPE = 4  # of the cell activation
+    EXTRA_CELL_SLOPE = 5        # zero where cell_clip bounds, else one
     EXTRA_CELL = 6
-    EXTRA_NORMALIZED = 7  # of i, f, g, o
-    EXTRA_INVERSE = 11    # four numbers: one over the root of each gate's variance
+    EXTRA_NORMALIZED = 7        # of i, f, g, o
+    EXTRA_INVERSE = 11          # four numbers: one over the root of each gate's variance
     EXTRA = 11
-    # What each row adds to the gradients of its parameters, in parts of H elements
+    # A row's addends to the gradients of its parameters, in parts of H elements
     SHARE_BIAS = 0
     SHARE_NORM = 4
     SHARE_PEEPHOLE = 8
@@ -71,24 +71,24 @@ cdef enum:
 
 ctypedef struct CellStep:
     # One step of a cell whose weights are packed with their gates interleaved (see panels.pxi): the gates are `begin`
-    # plus one or two products, and what becomes of them is computed while they are still in registers.
+    # plus one or two products, and the cell is computed while they are still in registers.
     Py_ssize_t rows, hidden_size
     Py_ssize_t first, last  # the panels to work on
-    bint last_first         # whether the last of them come first
+    bint descending         # whether from the last panel to the first
     int count
     Product[2] products
-    const void* begin       # rows of all panels' columns, `begin_row` apart: 0 for one that all rows share
+    const void* begin       # rows of all panels' columns, `begin_row` apart; 0: all rows share one
     Py_ssize_t begin_row
     void* c                 # (rows, H), in and out
     void* h                 # rows of H, out, `h_row` apart; no product may read it
     Py_ssize_t h_row
     void* gates             # (rows, 4H), activated, in plain order, and
-    void* tanh_c            # (rows, H): out, for backward; both NULL without it
+    void* tanh_c            # (rows, H): out, for backward; both may be NULL
 
 
 ctypedef struct Kernels:
-    # Flush denormals to zero in this thread; returns what restore_denormals takes. They are called through the table
-    # so that no compiler can move arithmetic across them.
+    # Flush denormals to zero in this thread; returns the argument of restore_denormals. They are called through the
+    # table so that no compiler can move arithmetic across them.
     unsigned int (*flush_denormals)() noexcept nogil
     void (*restore_denormals)(unsigned int) noexcept nogil
 
@@ -103,8 +103,8 @@ ctypedef struct Kernels:
     void (*cell_backward64)(Py_ssize_t, Py_ssize_t, const double*, const double*, const double*, const double*, double*,
                             double*) noexcept nogil
 
-    # The same two for the options of a Variant, (variant, ..., as above); both with `extra` behind tanh_c, and the
-    # second with the rows' `shares` of the gradients of its parameters as the last
+    # The same two for the options of a Variant, (variant, ..., as above); both with `extra` after tanh_c, and the
+    # second with the rows' `shares` of the gradients of its parameters as the last argument
     void (*variant_forward32)(const Variant*, Py_ssize_t, Py_ssize_t, float*, float*, float*, float*,
                               float*) noexcept nogil
     void (*variant_forward64)(const Variant*, Py_ssize_t, Py_ssize_t, double*, double*, double*, double*,
@@ -114,14 +114,14 @@ ctypedef struct Kernels:
     void (*variant_backward64)(const Variant*, Py_ssize_t, Py_ssize_t, const double*, const double*, const double*,
                                const double*, const double*, double*, double*, double*) noexcept nogil
 
-    # (rows, columns, array, sums: the column sums are added to it, rest: of add_part)
+    # (rows, columns, array, sums: the column sums are added to it, rest: see add_part)
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*, float*) noexcept nogil
     void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*, double*) noexcept nogil
 
-    # Matrices packed in panels of so many columns, but for the last one: see packed_columns
+    # Columns of a panel of a packed matrix, except the last one: see packed_columns
     Py_ssize_t panel32, panel64
 
-    # (K, N, matrix (K, N), distance of its next k, of its next n, panels: out)
+    # (K, N, matrix (K, N), distance to its next k, to its next n, panels: out)
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
     void (*pack64)(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 
@@ -132,15 +132,16 @@ ctypedef struct Kernels:
     void (*cell_step32)(const CellStep*, float*) noexcept nogil
     void (*cell_step64)(const CellStep*, double*) noexcept nogil
 
-    # (rows, N, products, their number (1 or 2), whether the last panels come first, begin (rows, N), distance of its
-    #  rows, c (rows, N)): c = begin + the sum of the products, which have `rows` rows each; begin is zero if NULL
+    # (rows, N, products, their number (1 or 2), descending: from the last panel to the first, begin (rows, N),
+    #  distance of its rows, c (rows, N)): c = begin + the sum of the products, which have `rows` rows each; begin is
+    #  zero if NULL
     void (*add_products32)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const float*, Py_ssize_t,
                            float*) noexcept nogil
     void (*add_products64)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const double*, Py_ssize_t,
                            double*) noexcept nogil
 
     # (K, M, N, a (K, M), distance of its rows, b (K, N), space for the panels of PART_ROWS rows of b, c (M, N),
-    #  rest (M, N): of add_part): c += a^T b
+    #  rest (M, N): see add_part): c += a^T b
     void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*, float*,
                         float*) noexcept nogil
     void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, double*, double*,
@@ -154,7 +155,7 @@ ctypedef struct Kernels:
     void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const unsigned short*, void*) noexcept nogil
     void (*pack_int8)(Py_ssize_t, Py_ssize_t, const signed char*, const float*, void*) noexcept nogil
 
-    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), whether the last panels come first): c += a panels
+    # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), descending): c += a panels
     void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
 
@@ -175,9 +176,9 @@ cdef inline void store(real* target, const real* block, Py_ssize_t units) noexce
 
 
 cdef inline void add_part(Py_ssize_t n, const real* part, real* sums, real* rest) noexcept nogil:
-    """Add a part of `n` sums; what rounding takes from them is added to `rest`, unless that is NULL.
+    """Add a part of `n` sums; the rounding errors are added to `rest`, unless it is NULL.
 
-    The error of the addition, by Knuth's formula, is exact in any order of magnitude.
+    The error of the addition, by Knuth's formula, is exact for any orders of magnitude.
     """
     cdef real[BLOCK] more, old, lost
     cdef Py_ssize_t start = 0
@@ -250,7 +251,7 @@ cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) no
 
 
 cdef inline Py_ssize_t packed_columns(const Kernels* kernels, Py_ssize_t N, real* precision) noexcept nogil:
-    """The columns of the panels of N: the last panel has no more than LEAST_PANEL where that is enough."""
+    """Return the columns of the panels of N: the last panel has only LEAST_PANEL columns if that is enough."""
     cdef Py_ssize_t width = panel_columns[real](kernels, NULL), rest = N % width
     return N - rest + (0 if rest == 0 else LEAST_PANEL if rest <= LEAST_PANEL else width)
 
@@ -279,19 +280,19 @@ cdef inline void cell_step(const Kernels* kernels, const CellStep* step, real* p
 
 
 cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t N, const Product* products,
-                              int count, bint last_first, const real* begin, Py_ssize_t begin_row,
+                              int count, bint descending, const real* begin, Py_ssize_t begin_row,
                               real* c) noexcept nogil:
     if real is float:
-        kernels.add_products32(rows, N, products, count, last_first, begin, begin_row, c)
+        kernels.add_products32(rows, N, products, count, descending, begin, begin_row, c)
     else:
-        kernels.add_products64(rows, N, products, count, last_first, begin, begin_row, c)
+        kernels.add_products64(rows, N, products, count, descending, begin, begin_row, c)
 
 
 cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
-                          const real* panels, real* c, bint last_first) noexcept nogil:
-    """c (rows, N) += a (rows, K) times the packed (K, N)."""
+                          const real* panels, real* c, bint descending) noexcept nogil:
+    """Compute c (rows, N) += a (rows, K) times the packed (K, N)."""
     cdef Product product = Product(K, a, K, 1, panels)
-    add_products[real](kernels, rows, N, &product, 1, last_first, c, N, c)
+    add_products[real](kernels, rows, N, &product, 1, descending, c, N, c)
 
 
 cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a,

@@ -78,7 +78,7 @@ cdef inline bint follower_barrier(Team* team, Py_ssize_t* count) noexcept nogil:
     return load_acquire(&team.last_barrier) != count[0]
 
 
-cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
+cdef void lead_block(Layer* layer, const Direction* direction, const Batch* batch, const Rows* y, Py_ssize_t first,
                      Py_ssize_t last, real* x, real* z, Carried* carried) noexcept nogil:
     """The leader's part of a block: all of it while it is alone."""
     cdef Team* team = layer.team
@@ -96,21 +96,21 @@ cdef void lead_block(Layer* layer, const Direction* way, const Batch* batch, con
         store_release(&team.block[0], team.block[0] + 1)
         leader_barrier(team)  # the follower has what it needs of the state
     if team.joined:
-        affine[real](&layer.net.engine, rows // 2, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
+        affine[real](&layer.net.engine, rows // 2, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z)
         leader_barrier(team)
     else:
-        affine[real](&layer.net.engine, rows, <const real*>way.bias, &way.ih, x, NULL, NULL, False, z)
+        affine[real](&layer.net.engine, rows, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z)
     if layer.net.fused:
-        run_half[real](layer, way, batch, y, first, last, 0, NULL, z, carried)
+        run_half[real](layer, direction, batch, y, first, last, 0, NULL, z, carried)
         return
     for step in range(first, last):
         if team.joined:
-            multiply_half[real](&layer.net.engine, &way.hh, 0, h, z, step % 2)
+            multiply_half[real](&layer.net.engine, &direction.hh, 0, h, z, step % 2)
             leader_barrier(team)
         else:
-            multiply[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
+            multiply[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2)
         cell_forward[real](layer.net.engine.kernels, 1, H, z, <real*>carried.c, h, <real*>NULL)
-        memcpy(out + place(batch, y, way.backwards, step, 0), h, H * sizeof(real))
+        memcpy(out + offset_of(batch, y, direction.backwards, step, 0), h, H * sizeof(real))
         z += 4 * H
 
 
@@ -131,7 +131,7 @@ cdef void follow(Layer* layer, real* precision) noexcept nogil:
 cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexcept nogil:
     """The follower's part of a block. False if it leaves the team."""
     cdef Team* team = layer.team
-    cdef const Direction* way = &layer.net.directions[layer.index]
+    cdef const Direction* direction = &layer.net.directions[layer.index]
     cdef Py_ssize_t H = layer.net.hidden_size, step = team.first, last = team.last, rows = last - step, cut = rows // 2
     cdef const real* x = <const real*>team.x
     cdef real* z = <real*>team.z
@@ -140,15 +140,15 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     memcpy(c, team.carried.c, H * sizeof(real))
     if not follower_barrier(team, count):
         return False
-    affine[real](&layer.net.engine, rows - cut, <const real*>way.bias, &way.ih, x + cut * way.ih.inputs, NULL, NULL,
-                 False, z + cut * way.ih.columns)
+    affine[real](&layer.net.engine, rows - cut, <const real*>direction.bias, &direction.ih,
+                 x + cut * direction.ih.inputs, NULL, NULL, False, z + cut * direction.ih.columns)
     if not follower_barrier(team, count):
         return False
     if layer.net.fused:
         carried = team.carried
-        return run_half[real](layer, way, &layer.call.batch, &team.y, step, last, 1, count, z, &carried)
+        return run_half[real](layer, direction, &layer.call.batch, &team.y, step, last, 1, count, z, &carried)
     for step in range(step, last):
-        multiply_half[real](&layer.net.engine, &way.hh, 1, h, z, step % 2)
+        multiply_half[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2)
         if not follower_barrier(team, count):
             return False
         cell_forward[real](layer.net.engine.kernels, 1, H, z, c, h, <real*>NULL)
@@ -156,11 +156,11 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     return True
 
 
-cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const Rows* y, Py_ssize_t first,
+cdef bint run_half(Layer* layer, const Direction* direction, const Batch* batch, const Rows* y, Py_ssize_t first,
                    Py_ssize_t last, int member, Py_ssize_t* count, real* z, Carried* carried) noexcept nogil:
     """A member's steps of a block of a fused net; all of each if it is the leader, alone. False as `follow_block`."""
     cdef Team* team = layer.team
-    cdef CellStep at = step_of[real](layer.net, way, <const real*>NULL)
+    cdef CellStep at = step_of[real](layer.net, direction, <const real*>NULL)
     cdef Py_ssize_t panels = at.last, units = panel_columns[real](layer.net.engine.kernels, NULL) // 4, step, begin, end
     cdef real* out = <real*>y.data
     at.rows = 1
@@ -168,15 +168,15 @@ cdef bint run_half(Layer* layer, const Direction* way, const Batch* batch, const
     for step in range(first, last):
         at.first = 0 if member == 0 else panels // 2
         at.last = panels // 2 if member == 0 and team.joined else panels
-        at.last_first = step % 2
+        at.descending = step % 2
         at.products[0].a = carried.h
         at.h = carried.spare
         at.begin = z
-        z += way.hh.columns
+        z += direction.hh.columns
         cell_step[real](layer.net.engine.kernels, &at, NULL)
         begin = at.first * units
         end = min(at.last * units, at.hidden_size)
-        memcpy(out + place(batch, y, way.backwards, step, 0) + begin, <real*>at.h + begin,
+        memcpy(out + offset_of(batch, y, direction.backwards, step, 0) + begin, <real*>at.h + begin,
                (end - begin) * sizeof(real))
         carried.spare = carried.h
         carried.h = at.h

@@ -1,8 +1,8 @@
-"""What optimizers do to each number of a parameter, in one pass over it.
+"""Updates of parameters by an optimizer, in one pass over them.
 
-Each function writes new arrays and leaves the old ones as they are, so that a step can still be given up when one of
-its numbers is not finite; it returns whether all of them are. The arrays are C-contiguous vectors of one length and
-dtype, float32 or float64, in which all is computed, operation by operation as the formulas have it.
+Each function writes new arrays and does not change the old ones, so that a step can be abandoned if a number is not
+finite. It returns whether all numbers are finite. The arrays are C-contiguous vectors of one length and dtype, float32
+or float64; everything is computed in this dtype, in the order of operations of the formulas.
 """
 
 from libc.float cimport DBL_MAX, FLT_MAX
@@ -18,7 +18,7 @@ cdef extern from "<math.h>" nogil:
 
 
 def sgd(new, old, grad, tuple states, double decay, double momentum, bint nesterov, double lr):
-    """new = old - lr * (velocity, or with nesterov grad + momentum * velocity), grad with `decay` times old added.
+    """Compute new = old - lr * (velocity, or with nesterov grad + momentum * velocity), `decay` * old added to grad.
 
     `states` are the new velocity and the old one; without momentum it is empty, and new = old - lr * grad.
     """
@@ -33,7 +33,7 @@ def sgd(new, old, grad, tuple states, double decay, double momentum, bint nester
 
 
 def adam(new, old, grad, tuple states, double decay, double beta1, double beta2, double root, double eps, double rate):
-    """new = old - rate * mean / (sqrt(square) / root + eps), grad with `decay` times old added before.
+    """Compute new = old - rate * mean / (sqrt(square) / root + eps), with `decay` * old added to grad first.
 
     `states` are the new mean and square, and the old ones.
     """
@@ -49,8 +49,8 @@ def adam(new, old, grad, tuple states, double decay, double beta1, double beta2,
 
 
 cdef enum:
-    # Numbers worked on at a time, in local arrays: of those the compiler knows that nothing else lies in them, without
-    # which it makes no vector code of a loop over so many pointers.
+    # Numbers processed at a time, in local arrays: these cannot overlap. The compiler makes no vector code of a loop
+    # over so many pointers that might.
     BLOCK = 64
 
 
@@ -65,7 +65,7 @@ cdef inline bint all_finite(Py_ssize_t count, const real* values) noexcept nogil
     cdef Py_ssize_t i
     cdef int wrong = 0
     for i in range(count):
-        # Compared in vectors, which the C library's macro is not.
+        # A comparison is vectorised; the C library's macro is not.
         if real is float:
             wrong |= not (fabsf(values[i]) <= FLT_MAX)
         else:
@@ -74,9 +74,9 @@ cdef inline bint all_finite(Py_ssize_t count, const real* values) noexcept nogil
 
 
 cdef inline void decayed(Py_ssize_t count, const real* old, const real* grad, real decay, real* g) noexcept nogil:
-    """The gradient, and `decay` times the parameter."""
+    """Compute grad + `decay` times the parameter."""
     cdef Py_ssize_t i
-    if decay == 0:  # what is infinite stays out of the sum
+    if decay == 0:  # else an infinite parameter would make NaN
         memcpy(g, grad, count * sizeof(real))
         return
     for i in range(count):
@@ -123,7 +123,7 @@ cdef bint adam_of(Py_ssize_t size, real* new, const real* old, const real* grad,
         memcpy(new_mean + start, m, count * sizeof(real))
         memcpy(new_square + start, v, count * sizeof(real))
         memcpy(new + start, g, count * sizeof(real))
-        # A mean that is not finite shows in the parameter; a square that overflows does not.
+        # A mean that is not finite makes the parameter not finite; a square that overflows does not.
         finite &= all_finite[real](count, g) and all_finite[real](count, v)
         start += count
     return finite

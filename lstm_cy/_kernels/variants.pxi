@@ -6,9 +6,9 @@
 from libc.math cimport INFINITY, sqrt
 
 from .table cimport (
-    AFFINE, ELU, EXTRA, EXTRA_CELL, EXTRA_CELL_SLOPE, EXTRA_INVERSE, EXTRA_NORMALIZED, EXTRA_SLOPES, EXTRA_TOLD_SLOPE,
-    FORGET_IS_REST, HARDSIGMOID, INPUT_IS_REST, LEAKYRELU, RELU, SCALEDTANH, SHARES, SHARE_BIAS, SHARE_NORM,
-    SHARE_PEEPHOLE, SIGMOID, SOFTPLUS, SOFTSIGN, TANH, THRESHOLDEDRELU, Activation, Variant,
+    AFFINE, ELU, EXTRA, EXTRA_ACTIVATION_SLOPE, EXTRA_CELL, EXTRA_CELL_SLOPE, EXTRA_INVERSE, EXTRA_NORMALIZED,
+    EXTRA_SLOPES, FORGET_IS_REST, HARDSIGMOID, INPUT_IS_REST, LEAKYRELU, RELU, SCALEDTANH, SHARES, SHARE_BIAS,
+    SHARE_NORM, SHARE_PEEPHOLE, SIGMOID, SOFTPLUS, SOFTSIGN, TANH, THRESHOLDEDRELU, Activation, Variant,
 )
 
 cdef enum:
@@ -49,7 +49,7 @@ cdef inline void softplus(const real* x, real* y) noexcept nogil:
 
 cdef inline void block_of(const Activation* activation, const real* x, real* y, real* slope) noexcept nogil:
     """y = activation(x) and its derivative, for one block; NaN stays NaN, hence the order of the comparisons."""
-    cdef real alpha = <real>activation.alpha, beta = <real>activation.beta, one = 1, zero = 0, told, more
+    cdef real alpha = <real>activation.alpha, beta = <real>activation.beta, one = 1, zero = 0, t, more
     cdef real limit = 20 if real is float else 40  # past which exp(-x) - 1 rounds to -1
     cdef int kind = activation.kind, u
     if kind == SIGMOID:
@@ -78,25 +78,25 @@ cdef inline void block_of(const Activation* activation, const real* x, real* y, 
             slope[u] = zero if x[u] <= alpha else one
     elif kind == SCALEDTANH:
         for u in range(BLOCK):
-            told = tanh[real](beta * x[u])
-            y[u] = alpha * told
-            slope[u] = alpha * beta * (one - told * told)
+            t = tanh[real](beta * x[u])
+            y[u] = alpha * t
+            slope[u] = alpha * beta * (one - t * t)
     elif kind == HARDSIGMOID:
         for u in range(BLOCK):
-            told = fma[real](alpha, x[u], beta)
-            slope[u] = alpha if zero < told < one else zero
-            told = one if told > one else told
-            y[u] = zero if told < zero else told
+            t = fma[real](alpha, x[u], beta)
+            slope[u] = alpha if zero < t < one else zero
+            t = one if t > one else t
+            y[u] = zero if t < zero else t
     elif kind == ELU:
         for u in range(BLOCK):
-            exp_and_1[real](bounded[real](x[u], limit), 1, &told, &more)
-            y[u] = x[u] if x[u] >= zero else alpha * told
-            slope[u] = one if x[u] >= zero else alpha * told + alpha
+            exp_and_1[real](bounded[real](x[u], limit), 1, &t, &more)
+            y[u] = x[u] if x[u] >= zero else alpha * t
+            slope[u] = one if x[u] >= zero else alpha * t + alpha
     elif kind == SOFTSIGN:
         for u in range(BLOCK):
-            told = bounded[real](x[u], <real>1e30)  # infinity over infinity would be NaN
-            slope[u] = one / (one + magnitude[real](told))
-            y[u] = told * slope[u]
+            t = bounded[real](x[u], <real>1e30)  # infinity over infinity would be NaN
+            slope[u] = one / (one + magnitude[real](t))
+            y[u] = t * slope[u]
             slope[u] = slope[u] * slope[u]
     else:
         softplus[real](x, y)
@@ -124,7 +124,7 @@ cdef void activate(const Activation* activation, Py_ssize_t n, real bound, real*
 
 
 cdef real sum_of_products(Py_ssize_t n, const real* a, const real* b) noexcept nogil:
-    """The sum of a b, or of a if b is NULL, in lanes: its order is the same whatever the vectors' width."""
+    """The sum of a b, or of a if b is NULL, in lanes: its order is the same for any vector width."""
     cdef real[BLOCK] lanes, left, right
     cdef real total = 0
     cdef Py_ssize_t start = 0
@@ -147,7 +147,7 @@ cdef real sum_of_products(Py_ssize_t n, const real* a, const real* b) noexcept n
 
 cdef void normalize(Py_ssize_t H, const real* scale, const real* bias, real* z, real* normalized,
                     real* inverse) noexcept nogil:
-    """z = scale (z - mean) / sqrt(variance + 1e-8) + bias; the quotient and the inverse root are kept if asked for."""
+    """z = scale (z - mean) / sqrt(variance + 1e-8) + bias; the quotient and the inverse root are saved unless NULL."""
     cdef real mean = sum_of_products[real](H, z, NULL) / <real>H, root
     cdef Py_ssize_t k
     for k in range(H):
@@ -167,7 +167,7 @@ cdef void normalize(Py_ssize_t H, const real* scale, const real* bias, real* z, 
 
 cdef inline void prepare(const Variant* variant, int gate, int peephole, Py_ssize_t H, const real* c, real* z,
                          real* extra) noexcept nogil:
-    """A gate's z up to its activation: the look at the cell, and normalised."""
+    """A gate's z up to its activation: the peephole is added, and z is normalised."""
     cdef const real* weights = <const real*>variant.peepholes
     cdef const real* bias = <const real*>variant.bias
     cdef Py_ssize_t k
@@ -184,18 +184,18 @@ cdef inline void prepare(const Variant* variant, int gate, int peephole, Py_ssiz
 
 cdef void variant_forward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real* h,
                           real* tanh_c, real* extra) noexcept nogil:
-    """`cell_forward` with options; `extra` is kept for backward beside tanh_c, or both are NULL."""
+    """`cell_forward` with options; `extra` and tanh_c are saved for backward, or both are NULL."""
     cdef real bound = <real>variant.clip, cell_bound = <real>variant.cell_clip, one = 1, zero = 0, cell
     cdef real* i
     cdef real* f
     cdef real* g
     cdef real* o
     cdef real* slopes = NULL
-    cdef real* told
+    cdef real* t
     cdef Py_ssize_t row, k
     for row in range(rows):
         i, f, g, o = gates, gates + H, gates + 2 * H, gates + 3 * H
-        told = h if tanh_c == NULL else tanh_c
+        t = h if tanh_c == NULL else tanh_c
         if extra != NULL:
             slopes = extra + EXTRA_SLOPES * H
         prepare[real](variant, GATE_I, 0, H, c, gates, extra)
@@ -217,11 +217,11 @@ cdef void variant_forward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H,
                 extra[EXTRA_CELL * H + k] = c[k]
         prepare[real](variant, GATE_O, 2, H, c, gates, extra)
         activate[real](&variant.gate, H, bound, o, slopes if slopes == NULL else slopes + 3 * H)
-        memcpy(told, c, H * sizeof(real))
-        activate[real](&variant.told, H, <real>INFINITY, told,
-                       extra if extra == NULL else extra + EXTRA_TOLD_SLOPE * H)
+        memcpy(t, c, H * sizeof(real))
+        activate[real](&variant.cell, H, <real>INFINITY, t,
+                       extra if extra == NULL else extra + EXTRA_ACTIVATION_SLOPE * H)
         for k in range(H):
-            h[k] = o[k] * told[k]
+            h[k] = o[k] * t[k]
         gates += 4 * H
         c += H
         h += H
@@ -262,7 +262,7 @@ cdef void variant_backward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H
         memset(shares, 0, SHARES * H * sizeof(real))
         for k in range(H):
             dz[3 * H + k] = dh[k] * tanh_c[k] * slopes[3 * H + k]
-            dc[k] = fma[real](dh[k] * gates[3 * H + k], extra[EXTRA_TOLD_SLOPE * H + k], dc[k])
+            dc[k] = fma[real](dh[k] * gates[3 * H + k], extra[EXTRA_ACTIVATION_SLOPE * H + k], dc[k])
         undo[real](variant, GATE_O, 2, H, extra + EXTRA_CELL * H, extra, dz, shares)
         if peepholes != NULL:
             for k in range(H):
@@ -297,7 +297,7 @@ cdef void variant_backward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H
 
 cdef inline void undo(const Variant* variant, int gate, int peephole, Py_ssize_t H, const real* c, const real* extra,
                       real* dz, real* shares) noexcept nogil:
-    """The way of a gate's dz back through `prepare`, and this row's shares of its parameters' gradients."""
+    """A gate's dz back through `prepare`, and this row's shares of its parameters' gradients."""
     cdef Py_ssize_t k
     dz += gate * H
     memcpy(shares + SHARE_BIAS * H + gate * H, dz, H * sizeof(real))

@@ -36,8 +36,8 @@ assert text.count(call) == 1, "the driver has changed: plant the slowdown elsewh
 planted = """\
     batch.T //= 5
 {sweep}    batch.T *= 5
-    into_slots[real](&batch, P, h, slots_h)
-    into_slots[real](&batch, H, c, slots_c)
+    gather_states[real](&batch, P, h, slots_h)
+    gather_states[real](&batch, H, c, slots_c)
 """
 driver.write_text(text[:begin] + planted.format(sweep=sweep) + text[begin:])
 PLANT
