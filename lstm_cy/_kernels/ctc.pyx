@@ -5,7 +5,7 @@ networks, 2006, section 4. The target is extended by blanks before, between and 
 are blanks and state 2i + 1 is label i. An alignment goes through the states in order, one a step: it stays, moves on by
 one, or leaves out the blank between two labels that differ.
 
-All sums are of logarithms in double, whatever the scores' precision: nothing underflows on long rows.
+All sums are of logarithms in double, for scores of any precision: nothing underflows on long rows.
 """
 
 from libc.math cimport INFINITY, NAN, exp, isfinite, log, log1p
