@@ -108,6 +108,7 @@ CALLS = LAYERS | {
     "Stepper.reset": lambda: (lstm().stepper(2).reset, {"rows": [1]}),
     "Stepper.state": lambda: (lambda state: setattr(lstm().stepper(2), "state", state), {"state": STATE}),
     "StreamPool.join": lambda: (pool().join, {"state": (x(1, 3), x(1, 3))}),
+    "StreamPool.copy": lambda: (pool().copy, {}),
     "StreamPool.leave": lambda: (pool().leave, {"id": 0}),
     "StreamPool.state": lambda: (pool().state, {"id": 0}),
     "StreamPool.set_state": lambda: (pool().set_state, {"id": 0, "state": (x(1, 3), x(1, 3))}),
