@@ -18,6 +18,8 @@ _HOME = {
     "Readout": "layers",
     "Sequential": "layers",
     "Attention": "attention",
+    "Layer": "layer",
+    "Gradients": "layer",
     "Seq2Seq": "seq2seq",
     "cross_entropy": "losses",
     "mse": "losses",
@@ -66,6 +68,8 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .estimators import LSTMClassifier as LSTMClassifier
     from .estimators import LSTMForecaster as LSTMForecaster
     from .estimators import LSTMRegressor as LSTMRegressor
+    from .layer import Gradients as Gradients
+    from .layer import Layer as Layer
     from .layers import Activation as Activation
     from .layers import Dropout as Dropout
     from .layers import Embedding as Embedding

@@ -127,6 +127,18 @@ class Attention(Layer):
             },
         )
 
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+
+        def size(name: str) -> int:
+            return positive_int(f"Attention: {name}", arguments.get(name))
+
+        queries, memory = size("query_size"), size("memory_size")
+        units = arguments.get("units") and size("units")
+        sizes = {"general": queries * memory, "additive": (units or memory) * (queries + memory)}
+        return sizes.get(arguments.get("score", "general"), 0)
+
     def __call__(
         self, queries: ArrayLike, memory: ArrayLike, *, memory_lengths: ArrayLike | None = None
     ) -> tuple[Array, Array]:

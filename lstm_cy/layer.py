@@ -39,6 +39,15 @@ class Gradients(NamedTuple):
         (dh0, dc0) of an LSTM; a list with one such pair for each LSTM of a Sequential; else None.
     parameters : dict
         One array for each parameter, under its name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Linear
+    >>> y, tape = (linear := Linear(3, 2, seed=0)).forward(np.ones((5, 3)))
+    >>> gradients = linear.backward(tape, np.ones((5, 2)))
+    >>> gradients.x.shape, sorted(gradients.parameters)
+    ((5, 3), ['bias', 'weight'])
     """
 
     x: Array | None
@@ -114,6 +123,24 @@ class Layer:
 
     Sizes and options are read-only after the constructor has ended. A subclass may have attributes of its own. A
     subclass whose constructor takes other arguments overrides the property `config`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM, Gradients, Layer, Sequential
+    >>> class Double(Layer):
+    ...     def __call__(self, x):
+    ...         return 2 * x
+    ...
+    ...     def forward(self, x, rng=None):
+    ...         return 2 * x, None
+    ...
+    ...     def backward(self, tape, dy):
+    ...         return Gradients(2 * dy, None, {})
+    >>> lstm = LSTM(3, 4, seed=0)
+    >>> x = np.ones((5, 3))
+    >>> np.array_equal(Sequential(lstm, Double())(x)[0], 2 * lstm(x)[0])
+    True
     """
 
     # What a Sequential, fit, stepping, saving, quantising, tracing and scoring ask a layer. A subclass overrides what
@@ -191,6 +218,16 @@ class Layer:
     def layers(self) -> tuple[Layer, ...]:
         """The layers that run one after the other: of a Sequential those it is made of, else the layer itself."""
         return (self,)
+
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+        return 0
+
+    @classmethod
+    def cost(cls, arguments: dict[str, Any]) -> int:
+        """Return the number of objects that a layer with these arguments, from a file, is made of, roughly."""
+        return 24
 
     def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
         """Call the layer as a part of a model: with `num_states` pairs of states; return its output and new states."""

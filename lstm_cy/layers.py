@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,6 +143,13 @@ class Linear(Layer):
             )
         return float_array("x", x, self.dtype)
 
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+        return math.prod(
+            positive_int(f"Linear: {name}", arguments.get(name)) for name in ("in_features", "out_features")
+        )
+
     def stage(self) -> Stage:
         """Return how one step is run."""
         return Stage(self.in_features, self.out_features, self._affine)
@@ -242,6 +250,12 @@ class Embedding(Layer):
             The leading axes are those of the tokens.
         """
         return self.forward(tokens)[0]
+
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+        sizes = ("num_embeddings", "embedding_dim")
+        return math.prod(positive_int(f"Embedding: {name}", arguments.get(name)) for name in sizes)
 
     @property
     def vocabulary_size(self) -> int:  # type: ignore[override]  # its own

@@ -349,6 +349,28 @@ class LSTM(Layer):
     def _output_features(self, features: int | None) -> int:
         return self.output_size
 
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+        inputs, H, layers = (
+            positive_int(f"{cls.__name__}: {name}", arguments.get(name, default))
+            for name, default in (("input_size", None), ("hidden_size", None), ("num_layers", 1))
+        )
+        projected = non_negative_int(f"{cls.__name__}: proj_size", arguments.get("proj_size", 0))
+        bidirectional, peepholes, layer_norm = (
+            flag(f"{cls.__name__}: {name}", arguments.get(name, False))
+            for name in ("bidirectional", "peepholes", "layer_norm")
+        )
+        directions, P = 1 + bidirectional, projected or H
+        columns = inputs + (layers - 1) * directions * P + layers * P
+        others = projected * H + 3 * H * peepholes + 4 * H * layer_norm
+        return directions * (4 * H * columns + layers * others)
+
+    @classmethod
+    def cost(cls, arguments: dict[str, Any]) -> int:
+        """Return the number of objects that a layer with these arguments, from a file, is made of, roughly."""
+        return 300 * int(arguments.get("num_layers", 1))
+
     @property
     def num_traced(self) -> int:  # type: ignore[override]  # as many as the layer has
         """The number of layers whose gates `trace` can show."""

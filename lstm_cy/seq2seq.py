@@ -137,6 +137,16 @@ class Seq2Seq(Composite):
         }
         self._is_built = True
 
+    @classmethod
+    def least_size(cls, arguments: dict[str, Any]) -> int:
+        """Return the least number of weights of a model with these arguments, from a file, without making it."""
+        return sum(layer.least_size(of_layer) for layer, of_layer in parts(arguments).values())
+
+    @classmethod
+    def cost(cls, arguments: dict[str, Any]) -> int:
+        """Return the number of objects that a model with these arguments, from a file, is made of, roughly."""
+        return sum(layer.cost(of_layer) for layer, of_layer in parts(arguments).values())
+
     def __call__(
         self, pairs: ArrayLike, states: None = None, *, lengths: None = None, threads: int | None = None
     ) -> tuple[Array, None]:

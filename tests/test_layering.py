@@ -48,13 +48,10 @@ UPWARD = {
     # the order of the gates in from_gates; the files of checkpoints
     ("lstm", "weights"),
     ("training", "weights"),
-    # shared layers of a file
-    ("weights", "seq2seq"),
 }
 #: Import cycles that these exceptions cause. The list may only get shorter.
 CYCLES = [
     {"layers", "lstm", "quantize", "stepper", "trace"},
-    {"decoding", "seq2seq", "training", "weights.native"},
 ]
 #: modules that import by a computed name, and the reason
 COMPUTED = {

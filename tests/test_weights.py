@@ -447,17 +447,6 @@ def test_a_refused_save_writes_no_file(tmp_path, suffix, model, metadata, error,
     assert list(tmp_path.iterdir()) == []
 
 
-class Unknown(LSTM):
-    """A layer of a type that files cannot contain."""
-
-
-@pytest.mark.parametrize("model", [Unknown(1, 1), Sequential(Unknown(1, 1))])
-def test_a_layer_of_an_unknown_type_is_not_saved(tmp_path, model):
-    with pytest.raises(ValueError, match="unknown type of layer 'Unknown'; known are LSTM, Linear"):
-        save(model, tmp_path / "a.npz")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch, suffix):
     skip_without_safetensors(suffix)

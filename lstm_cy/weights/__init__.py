@@ -14,6 +14,7 @@ from ..layer import Layer
 from . import native
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeVar
 
     from ..typing import FilePath
@@ -81,7 +82,7 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
     write(model, path, metadata)
 
 
-def load(path: FilePath, strict: bool = False) -> Any:
+def load(path: FilePath, strict: bool = False, *, layers: Sequence[type[Layer]] = ()) -> Any:
     """Load a model that `save` or another library wrote.
 
     No code from the file is executed. Sizes in the file are checked before memory is allocated.
@@ -94,6 +95,9 @@ def load(path: FilePath, strict: bool = False) -> Any:
         model saved by Keras; .onnx.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
+    layers : list of classes
+        Classes of layers of your own that a file written by `save` may contain, derived from `lstm_cy.Layer`. Other
+        unknown layers are refused; a file never causes an import.
 
     Returns
     -------
@@ -116,32 +120,32 @@ def load(path: FilePath, strict: bool = False) -> Any:
     UserWarning
         NaN or infinity among the weights; the tensors are named.
     """
-    read = by_suffix(path, _READERS)
+    read, own = by_suffix(path, _READERS), native.own_layers(layers)
     model: Any
-    model, model.metadata = read(path, strict)
+    model, model.metadata = read(path, strict, own)
     return model
 
 
-def _read_tensors(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
+def _read_tensors(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
     try:
-        return native.read_model(path, strict)
+        return native.read_model(path, strict, own)
     except native.ForeignFile:
-        return _read_pytorch(path, strict)
+        return _read_pytorch(path, strict, own)
 
 
-def _read_pytorch(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
+def _read_pytorch(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
     from .pytorch import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_keras(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
+def _read_keras(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
     from .keras import read_model
 
     return read_model(path, strict), {}
 
 
-def _read_onnx(path: FilePath, strict: bool) -> tuple[OnnxModel, dict[str, Any]]:
+def _read_onnx(path: FilePath, strict: bool, own: native.Own) -> tuple[OnnxModel, dict[str, Any]]:
     from .onnx import from_onnx
 
     model = from_onnx(path, strict)

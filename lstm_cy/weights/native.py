@@ -11,15 +11,18 @@ import importlib
 import json
 import math
 import os
+import random
 import re
 import struct
 import zipfile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import DTYPES, file_path, flag, int_within, non_negative_int, positive_int, warn
+from ..checks import DTYPES, file_path, int_within, shown, warn
 from ..extras import pip_install
+from ..layer import Layer
 from ..layers import Sequential
 from ..printable import printable
 from ..quantize import widened
@@ -30,10 +33,12 @@ from .files import replacing as replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import BinaryIO
+    from typing import BinaryIO, TypeAlias
 
-    from ..layer import Layer
     from ..typing import Array, FilePath, Parameters
+
+    #: {name: class} of the caller's own layers
+    Own: TypeAlias = Mapping[str, type[Layer]]
 
 #: the version of files in general, and of files in which a layer occurs several times
 FORMAT_VERSION, SHARING_VERSION = 1, 2
@@ -52,8 +57,8 @@ _LAYERS = {
 # In memory JSON takes many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
 _MAX_AXES = 32
-# Costs in objects: a layer, one layer of an LSTM, a tensor and a metadata entry of a .safetensors file.
-_LAYER_COST, _LSTM_COST, _TENSOR_COST, _PROPERTY_COST = 24, 300, 32, 4
+# Costs in objects of a tensor and of a metadata entry of a .safetensors file.
+_TENSOR_COST, _PROPERTY_COST = 32, 4
 # NumPy's header of an array of plain numbers; headers of other arrays (objects, records, strings) do not match.
 _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
@@ -184,18 +189,18 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -
         write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
-def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
+def read_model(path: FilePath, strict: bool, own: Own = MappingProxyType({})) -> tuple[Layer, dict[str, Any]]:
     """Return (model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = file_path("path", path)
     header, arrays, budget = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
         config, metadata = unpack_header(header, budget)
-        needed, held = _least_size(config), sum(array.size for array in arrays.values())
+        needed, held = _least_size(config, own), sum(array.size for array in arrays.values())
         if needed > held:  # checked before arrays of that size are allocated
             raise ValueError(f"the architecture needs {needed} weights, the file holds {held}")
-        budget.objects(_cost(config), "its layers")
-        model = build(config)
+        budget.objects(_cost(config, own), "its layers")
+        model = build(config, own)
         model.restore(arrays, copy=False)
     except LimitExceeded:
         raise
@@ -207,7 +212,7 @@ def read_model(path: FilePath, strict: bool) -> tuple[Layer, dict[str, Any]]:
     return model, metadata
 
 
-def build(config: Any) -> Any:
+def build(config: Any, own: Own = MappingProxyType({})) -> Any:
     """Make the layer that `config` describes, without weights; `restore` must set them.
 
     Parameters
@@ -216,6 +221,8 @@ def build(config: Any) -> Any:
         {"type": name, **arguments}, with the arguments of a layer's `config`; the types are LSTM, Linear, Embedding,
         Dropout, Activation, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is
         {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the layer at that index.
+    own : mapping of str to class
+        Further types, from `own_layers`.
 
     Raises
     ------
@@ -227,14 +234,16 @@ def build(config: Any) -> Any:
     >>> build({"type": "Linear", "in_features": 3, "out_features": 2}).parameters["weight"].shape
     (2, 3)
     """
-    kind, arguments = _split(config)
+    kind, arguments = _split(config, own)
     if kind == "Sequential":
         layers: list[Any] = []
         for layer in arguments["layers"]:
             shared = _shared(layer, len(layers))
-            layers.append(build(layer) if shared is None else layers[shared])
+            layers.append(build(layer, own) if shared is None else layers[shared])
         return Sequential(*layers)
-    return getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind).blank(**arguments)
+    if kind in own:
+        return _built(own[kind], arguments)
+    return _class(kind, own).blank(**arguments)
 
 
 def _shared(config: Any, count: int) -> int | None:
@@ -246,7 +255,7 @@ def _shared(config: Any, count: int) -> int | None:
     return int_within("Shared: layer", config["layer"], 0, count - 1)
 
 
-def _split(config: Any) -> tuple[str, dict[str, Any]]:
+def _split(config: Any, own: Own) -> tuple[str, dict[str, Any]]:
     """Return (type, arguments) of a layer's unchecked configuration."""
     if not isinstance(config, dict):
         raise ValueError(f"expected the configuration of a layer, got {config!r:.80}")
@@ -255,67 +264,81 @@ def _split(config: Any) -> tuple[str, dict[str, Any]]:
     if kind == "Sequential":
         if arguments.keys() != {"layers"} or not isinstance(arguments["layers"], list):
             raise ValueError("Sequential: expected a list of layers and nothing else")
-    elif not isinstance(kind, str) or kind not in _LAYERS:
-        known = ", ".join([*_LAYERS, "Sequential"])
-        raise ValueError(f"unknown type of layer {kind!r:.80}; known are {known}")
-    if arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy accepts others, and some are costly
+    elif not isinstance(kind, str) or (kind not in _LAYERS and kind not in own):
+        known = ", ".join([*_LAYERS, "Sequential", *own])
+        raise ValueError(
+            f"unknown type of layer {kind!r:.80}; known are {known}; load(path, layers=[...]) takes classes of your own"
+        )
+    if kind not in own and arguments.get("dtype", DTYPES[0]) not in DTYPES:  # NumPy accepts others, some are costly
         raise ValueError(f"{kind}: dtype: expected one of {', '.join(DTYPES)}, got {arguments['dtype']!r:.80}")
     return kind, arguments
 
 
-def _cost(config: Any) -> int:
+def _class(kind: str, own: Own) -> type[Layer]:
+    """Return the class of a type of layer that `_split` has checked."""
+    if kind in own:
+        return own[kind]
+    found: type[Layer] = getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind)
+    return found
+
+
+def _distinct(configs: list[Any]) -> list[Any]:
+    """Return the configurations of a Sequential's layers, without those of repeated ones."""
+    return [config for index, config in enumerate(configs) if _shared(config, index) is None]
+
+
+def _cost(config: Any, own: Own) -> int:
     """Return the cost in objects of the layer that `config` describes."""
-    kind, arguments = _split(config)
+    kind, arguments = _split(config, own)
     if kind == "Sequential":
         layers = arguments["layers"]
-        distinct = (layer for index, layer in enumerate(layers) if _shared(layer, index) is None)
-        return _LAYER_COST * len(layers) + sum(map(_cost, distinct))
-    if kind == "Seq2Seq":
-        return sum(map(_cost, _inside(arguments)))
-    return _LSTM_COST * int(arguments.get("num_layers", 1)) if kind.endswith("LSTM") else _LAYER_COST
+        return Layer.cost({}) * len(layers) + sum(_cost(layer, own) for layer in _distinct(layers))
+    return _class(kind, own).cost(arguments)
 
 
-def _inside(arguments: dict[str, Any]) -> list[Any]:
-    """Return the configurations of a Seq2Seq's parts."""
-    from ..seq2seq import parts
-
-    return [{"type": layer.__name__, **of_layer} for layer, of_layer in parts(arguments).values()]
-
-
-def _least_size(config: Any) -> int:
+def _least_size(config: Any, own: Own = MappingProxyType({})) -> int:
     """Return the number of weights, without biases, of the layer that `config` describes, without making it."""
-    kind, arguments = _split(config)
+    kind, arguments = _split(config, own)
     if kind == "Sequential":
-        configs = arguments["layers"]
-        return sum(_least_size(layer) for index, layer in enumerate(configs) if _shared(layer, index) is None)
-    if kind in ("Dropout", "Activation", "Masking", "Readout"):
-        return 0
+        return sum(_least_size(layer, own) for layer in _distinct(arguments["layers"]))
+    return _class(kind, own).least_size(arguments)
 
-    def size(name: str, default: int | None = None) -> int:
-        return positive_int(f"{kind}: {name}", arguments.get(name, default))
 
-    if kind == "Linear":
-        return size("in_features") * size("out_features")
-    if kind == "Embedding":
-        return size("num_embeddings") * size("embedding_dim")
-    if kind == "Attention":
-        queries, memory = size("query_size"), size("memory_size")
-        units = arguments.get("units") and size("units")
-        return {"general": queries * memory, "additive": (units or memory) * (queries + memory)}.get(
-            arguments.get("score", "general"), 0
-        )
-    if kind == "Seq2Seq":
-        return sum(map(_least_size, _inside(arguments)))
-    inputs, H, layers = size("input_size"), size("hidden_size"), size("num_layers", 1)
-    projected = non_negative_int(f"{kind}: proj_size", arguments.get("proj_size", 0))
-    P = projected or H
-    bidirectional, peepholes, layer_norm = (
-        flag(f"{kind}: {name}", arguments.get(name, False)) for name in ("bidirectional", "peepholes", "layer_norm")
-    )
-    directions = 1 + bidirectional
-    columns = inputs + (layers - 1) * directions * P + layers * P
-    others = projected * H + 3 * H * peepholes + 4 * H * layer_norm
-    return directions * (4 * H * columns + layers * others)
+def own_layers(layers: Any) -> Own:
+    """Check the argument `layers` of `load`, classes of the caller's own, and return {name: class}."""
+    if not isinstance(layers, list | tuple):
+        raise TypeError(f"layers: expected a list of classes, got {type(layers).__name__}")
+    own: dict[str, type[Layer]] = {}
+    for kind in layers:
+        if not isinstance(kind, type) or not issubclass(kind, Layer):
+            raise TypeError(f"layers: expected classes derived from lstm_cy.Layer, got {shown(kind)}")
+        name = kind.__name__
+        if name in _LAYERS or name in ("Sequential", "Shared") or name in own:
+            raise ValueError(f"layers: expected names that are not in use, got a class {name}")
+        own[name] = kind
+    return own
+
+
+def _built(kind: type[Layer], arguments: dict[str, Any]) -> Layer:
+    """Make a layer of the caller's own without weights; errors and random numbers of its constructor are reported."""
+    name, before = kind.__name__, _random_state()
+    try:
+        layer = kind.blank(**arguments)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{name}: its constructor raised {type(error).__name__} for the arguments {shown(arguments)}: {error}"
+        ) from error
+    if _random_state() != before:
+        warn(f"{name}: its constructor draws from the global random numbers, so that load changes those drawn later")
+    return layer
+
+
+def _random_state() -> tuple[Any, ...]:
+    """Return what changes when a global generator of random numbers is used."""
+    state: Any = np.random.get_state()  # noqa: NPY002 (nothing is drawn)
+    return random.getstate(), state[1].tobytes(), state[2]
 
 
 def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
@@ -326,12 +349,14 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
         raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
     config = {"type": type(model).__name__, **model.config}
     held = sum(array.nbytes for array in model.stored().values())
-    Budget("model", held).objects(_cost(config), "its layers")  # also raises for an unknown type of layer
+    Budget("model", held).objects(_cost(config, _own_classes(model)), "its layers")
     header = {"format": HEADER, "version": version_of(model), "model": config, "metadata": metadata}
     try:
         content = json.dumps(header, allow_nan=False)
-        if Budget("metadata", len(content)).json(content, "its JSON")["metadata"] != metadata:
-            raise _Changed("metadata: JSON does not give it back unchanged (a tuple, a key that is not a str)")
+        read = Budget("metadata", len(content)).json(content, "its JSON")
+        for name in ("metadata", "model"):
+            if read[name] != header[name]:
+                raise _Changed(f"{name}: JSON does not give it back unchanged (a tuple, a key that is not a str)")
     except (LimitExceeded, _Changed):
         raise
     except RecursionError:
@@ -341,6 +366,19 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     if len(content) > _MAX_JSON:
         raise ValueError(f"metadata: {len(content)} bytes as JSON; at most {_MAX_JSON} are read back")
     return content.encode()
+
+
+def _own_classes(model: Layer) -> Own:
+    """Return {name: class} of the caller's own layers in a model; raise if a name means another class."""
+    own: dict[str, type[Layer]] = {}
+    for layer in {id(layer): layer for layer in (model, *model.layers)}.values():
+        kind = type(layer)
+        known: type[Layer] | None = Sequential if kind.__name__ == "Sequential" else None
+        if kind.__name__ in _LAYERS:
+            known = _class(kind.__name__, {})
+        if (known or own.setdefault(kind.__name__, kind)) is not kind:
+            raise ValueError(f"model: expected one class for each name, got two classes {kind.__name__}")
+    return own
 
 
 def version_of(model: Layer) -> int:
