@@ -783,7 +783,7 @@ def test_check_finds_gates_in_the_wrong_order(folder, capsys, monkeypatch, model
 
 def test_check_treats_nan_as_a_difference(folder, capsys, monkeypatch):
     save(LSTM(1, 1), "a.npz")
-    monkeypatch.setattr(conversion, "_again", lambda path, model: math.nan)
+    monkeypatch.setattr(conversion, "_reread_difference", lambda path, model: math.nan)
     assert "more than 0.0001 apart" in failure(["convert", "a.npz", "b.npz", "--check"], capsys)
 
 
@@ -1057,7 +1057,7 @@ def test_inspect_a_graph(folder, capsys):
         (["convert", "a.npz", "missing/b.npz"], "No such file or directory: 'missing/b.npz'"),
         (["convert", "a.npz", "b.npz", "--states"], "states and lengths are inputs of .onnx files"),
         (["convert", "a.npz", "b.npz", "--name=x"], "a.npz: holds a whole model, expected no name, got 'x'"),
-        (["convert", "a.npz", "b.npz", "--batch-first"], "batch_first is for files with PyTorch's names"),
+        (["convert", "a.npz", "b.npz", "--batch-first"], "batch_first is only for files with PyTorch's names"),
     ],
 )
 def test_files_that_cannot_be_converted(folder, capsys, arguments, message):
