@@ -352,7 +352,7 @@ def test_any_byte_order_and_strides_of_any_argument(place, dtype):
 
 @pytest.mark.parametrize("name", ["target", "lengths", "target_lengths"])
 def test_the_kernel_never_sees_integers_that_another_thread_can_change(name, monkeypatch):
-    """A write just before the kernel runs stands for a thread that writes while it runs."""
+    """A write just before the kernel runs simulates a thread that writes while it runs."""
     scores, target, lengths, target_lengths = ragged_case(blank=0)
     arrays = {"target": target, "lengths": lengths, "target_lengths": target_lengths}
     expected = ctc(scores, target, lengths=lengths, target_lengths=target_lengths)

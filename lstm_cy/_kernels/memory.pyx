@@ -22,7 +22,7 @@ cdef enum:
     MAX_CACHED = 67108864
 
 ctypedef struct Header:
-    # stands in the cache line before the memory of a block
+    # in the cache line before the memory of a block
     void* start   # as the C library gave it
     size_t bytes  # that may be used
 

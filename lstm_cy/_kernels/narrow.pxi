@@ -274,7 +274,7 @@ cdef void int8_tiles(int rows, int panels, Py_ssize_t K, const unsigned char* a,
         int8_tile(6, 1, fours(K), a, scales, panel, stride, c, c_row)
 
 
-# The left side of a product, and where the panels that it meets lie.
+# The left side of a product, and the panels of its right side.
 ctypedef struct Narrow:
     bint bf16
     Py_ssize_t K           # of the segment

@@ -105,7 +105,7 @@ cdef inline void sum_products(int rows, int width, int panel_width, const Produc
                               Py_ssize_t row, Py_ssize_t n, real* sums) noexcept nogil:
     """Add the products to the tile: k is the outermost loop, so that every element is one chain.
 
-    There is at least one product, of at least one k: the loops are written so, lest the sums go through memory in
+    There is at least one product, of at least one k: the loops are written so that the sums do not go through memory in
     between. Behind whole panels there may be half of one, which gets on half as fast.
     """
     cdef const real* a
@@ -230,7 +230,7 @@ cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, 
 
 cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint descending,
                        const real* begin, Py_ssize_t begin_row, real* c) noexcept nogil:
-    """c (rows, N) = begin + the sum of the products. Each panel is read once and meets all rows."""
+    """c (rows, N) = begin + the sum of the products. Each panel is read once and used for all rows."""
     cdef int width = panel_columns[real](NULL), height
     cdef Py_ssize_t n, done = 0, row, last
     if paired[real](rows, N, products, count, NULL):

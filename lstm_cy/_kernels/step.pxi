@@ -80,7 +80,7 @@ cdef void update_rows(int rows, int width, const CellStep* step, Py_ssize_t row,
         gates += MOST_PANEL
 
 
-# Called through pointers, lest it be inlined: the constants of the activations would take registers from the sums.
+# Called through pointers so that it is not inlined: constants of the activations would take registers from the sums.
 cdef void (*update_rows32)(int, int, const CellStep*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
 cdef void (*update_rows64)(int, int, const CellStep*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 update_rows32 = update_rows[float]
@@ -190,7 +190,7 @@ cdef inline Py_ssize_t weight_bytes(const CellStep* step, real* precision) noexc
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
-    """One step of some panels' units. Each panel is read once and meets all rows."""
+    """One step of some panels' units. Each panel is read once and used for all rows."""
     cdef bint together = weight_bytes[real](step, NULL) <= TOGETHER_BYTES
     cdef Py_ssize_t left = step.last - step.first, panel, row, height
     while step.rows == 1 and left > 0:
