@@ -353,7 +353,7 @@ def test_the_example_that_needs_onnx_runtime(session, tmp_path, monkeypatch):
         (lambda: to_onnx(LSTM(1, 1), opset=99), ValueError, f"opset: expected 13 to {NEWEST}, got 99"),
         (lambda: to_onnx(LSTM(1, 1), opset="17"), TypeError, "opset: expected an integer"),
         (lambda: to_onnx(LSTM(1, 1), metadata=[1]), TypeError, "metadata: expected a dict, got list"),
-        (lambda: to_onnx(LSTM(1, 1), metadata={"a": {1}}), TypeError, "metadata: expected what JSON can hold"),
+        (lambda: to_onnx(LSTM(1, 1), metadata={"a": {1}}), TypeError, "metadata: expected values that JSON can hold"),
     ],
 )
 def test_bad_arguments_are_refused(call, error, message):

@@ -136,7 +136,7 @@ def cast_like(draw, opset, dtype):
 
 def dropout(draw, opset, dtype):
     x, outputs = draw.array(draw.shape(), dtype), draw.int(1, 3)
-    if opset < 12:  # one output: ONNX Runtime's mask is empty, that of ONNX's reference and ours is full
+    if opset < 12:  # one output: ONNX Runtime's mask is empty, that of ONNX's reference and of lstm_cy is full
         return [x], {"ratio": 0.7} if draw.chance() else {}
     ratio = [None, np.float32(0), np.float32(0.7)][draw.int(0, 3)]
     training = [None, np.bool_(False), np.bool_(ratio is not None and ratio == 0)][draw.int(0, 3)]

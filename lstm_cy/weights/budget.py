@@ -66,10 +66,10 @@ class Budget:
         """Return the budget of an open file."""
         return cls(name, os.fstat(file.fileno()).st_size)
 
-    def bytes(self, count: int, what: str = "its content") -> None:
-        """Charge memory for `what`, a noun for the error message."""
+    def bytes(self, count: int, part: str = "its content") -> None:
+        """Charge memory for `part`, a noun for the error message."""
         if count > self._bytes:
-            self._refuse(what, f"more than {self._most_bytes} bytes of memory")
+            self._refuse(part, f"more than {self._most_bytes} bytes of memory")
         self._bytes -= count
 
     def extend(self, size: int) -> None:
@@ -78,29 +78,29 @@ class Budget:
         self._most_bytes += self._times * size
         self._bytes += self._times * size
 
-    def objects(self, count: int = 1, what: str = "its content") -> None:
-        """Charge objects for `what`, a noun for the error message."""
+    def objects(self, count: int = 1, part: str = "its content") -> None:
+        """Charge objects for `part`, a noun for the error message."""
         if count > self._objects:
-            self._refuse(what, f"more than {self._most_objects} objects")
+            self._refuse(part, f"more than {self._most_objects} objects")
         self._objects -= count
-        self.bytes(OBJECT_BYTES * count, what)
+        self.bytes(OBJECT_BYTES * count, part)
 
     @contextlib.contextmanager
-    def nested(self, what: str = "its content") -> Iterator[None]:
+    def nested(self, part: str = "its content") -> Iterator[None]:
         """Count one more nested level while the block runs."""
-        self.check_depth(LARGEST_DEPTH - self._depth + 1, what)
+        self.check_depth(LARGEST_DEPTH - self._depth + 1, part)
         self._depth -= 1
         try:
             yield
         finally:
             self._depth += 1
 
-    def check_depth(self, levels: int, what: str = "its content") -> None:
+    def check_depth(self, levels: int, part: str = "its content") -> None:
         """Raise if `levels`, counted by a reader without recursion, is more than `LARGEST_DEPTH`."""
         if levels > LARGEST_DEPTH:
-            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_DEPTH} levels")
+            raise LimitExceeded(f"{printable(self.name)}: {part}: nested deeper than {LARGEST_DEPTH} levels")
 
-    def json(self, content: Any, what: str = "its header") -> Any:
+    def json(self, content: Any, part: str = "its header") -> Any:
         """Return the value of a JSON text, bytes or str; its cost is charged before it is parsed.
 
         Raises
@@ -112,20 +112,20 @@ class Budget:
         """
         text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
         objects, depth, width = _json_cost(text)
-        self.bytes(width * len(text), what)
-        self.objects(objects, what)
+        self.bytes(width * len(text), part)
+        self.objects(objects, part)
         if depth > LARGEST_JSON_DEPTH:
-            raise LimitExceeded(f"{printable(self.name)}: {what}: nested deeper than {LARGEST_JSON_DEPTH} levels")
+            raise LimitExceeded(f"{printable(self.name)}: {part}: nested deeper than {LARGEST_JSON_DEPTH} levels")
         try:
             return json.loads(content)
         except RecursionError:  # the caller's own stack is deep
-            raise LimitExceeded(f"{printable(self.name)}: {what}: nested too deep to be read here") from None
+            raise LimitExceeded(f"{printable(self.name)}: {part}: nested too deep to be read here") from None
         except ValueError as error:
-            raise ValueError(f"{what} is not JSON: {error}") from None
+            raise ValueError(f"{part} is not JSON: {error}") from None
 
-    def _refuse(self, what: str, most: str) -> None:
+    def _refuse(self, part: str, most: str) -> None:
         raise LimitExceeded(
-            f"{printable(self.name)}: {what}: would take {most}, the limit for a file of {self.size} bytes"
+            f"{printable(self.name)}: {part}: would take {most}, the limit for a file of {self.size} bytes"
         )
 
 

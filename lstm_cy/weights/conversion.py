@@ -89,7 +89,7 @@ def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, 
     if source.left and not partial:
         raise ValueError(
             f"{printable(path)}: holds more than this LSTM, which would be left behind: {listed(source.left)}. With "
-            "partial (--partial) the LSTM alone is taken"
+            "partial (--partial) only the LSTM is converted"
         )
     return source  # type: ignore[no-any-return]
 

@@ -83,7 +83,7 @@ def read(
 class _File:
     def __init__(self, file: BinaryIO, budget: Budget, start: int, size: int) -> None:
         self._file, self._budget, self._start, self._size = file, budget, start, size
-        self._left = size  # bytes that no array has taken yet
+        self._left = size  # bytes that are not yet part of an array
         self._visited: set[int] = set()
         if self._bytes(0, min(size, 8)) != SIGNATURE:
             raise ValueError("truncated, or not an HDF5 file")
@@ -206,9 +206,9 @@ class _File:
         return name[0].decode(), header
 
     def _array(self, messages: Any) -> Array:
-        for kind, what in ((_EXTERNAL, "data in another file, which is not read"), (_FILTERS, "compressed data")):
+        for kind, feature in ((_EXTERNAL, "data in another file, which is not read"), (_FILTERS, "compressed data")):
             if kind in messages:
-                raise ValueError(what)
+                raise ValueError(feature)
         dtype = _number(messages.get(_DATATYPE, b""))
         shape = _shape(messages.get(_DATASPACE, b""))
         version, kind = _fields("<BB", messages[_LAYOUT])

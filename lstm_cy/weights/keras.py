@@ -266,7 +266,7 @@ class _Location(NamedTuple):
     name: str  # its name in the model, used in error messages
     path: str  # its path in a .keras file
     group: str  # its group in an .h5 file, that of the outermost layer that contains it
-    inside: tuple[str, ...]  # names of the layers from that one down to this one
+    inside: tuple[str, ...]  # names of the layers inside that one, down to this one
 
 
 class _WeightsByPath:

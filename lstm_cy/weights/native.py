@@ -362,7 +362,7 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     except RecursionError:
         raise ValueError("metadata: nested too deep") from None
     except (TypeError, ValueError) as error:
-        raise TypeError(f"metadata: expected what JSON can hold: {error}") from None
+        raise TypeError(f"metadata: expected values that JSON can hold: {error}") from None
     if len(content) > _MAX_JSON:
         raise ValueError(f"metadata: {len(content)} bytes as JSON; at most {_MAX_JSON} are read back")
     return content.encode()

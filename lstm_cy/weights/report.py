@@ -124,7 +124,7 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
-    """{parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from what `flat` gives."""
+    """Return {parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from the pairs of `flat`."""
     own = {}
     for path, tensor in tensors.items():
         for name in (path, path.rpartition("/")[2]):
@@ -230,7 +230,7 @@ def _gates(order: Sequence[str]) -> str:
 
 
 def _tensors(arrays: Mapping[str, Any], title: str = "tensors") -> list[str]:
-    numbers, size = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
+    numbers, size = (sum(getattr(array, attribute) for array in arrays.values()) for attribute in ("size", "nbytes"))
     rows = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
     return _table(
         f"{title}: {len(arrays)}, {counted(numbers, 'number')}, {counted(size, 'byte')}" if rows else title, rows

@@ -298,7 +298,7 @@ class _Machine:
             self.push(_Name(name))
         else:
             raise ValueError(
-                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. Where "
+                f"{name:.120} is not among the names that tensors need; it is refused, and nothing was executed. If "
                 "a whole module was saved, save its state_dict() instead: dense tensors, not quantized"
             )
 

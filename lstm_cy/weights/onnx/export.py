@@ -310,7 +310,7 @@ def _add_activation(graph: _Graph, prefix: str, layer: Activation, x: str) -> st
         return node("Mul", [node("Tanh", [scaled], "tanh"), number("alpha", layer.alpha)], "product")
     if layer.name == "silu":
         return node("Mul", [x, node("Sigmoid", [x], "sigmoid")], "product")
-    if layer.name == "gelu":  # x * (1 + erf(x / sqrt 2)) / 2; ONNX's operator Gelu is newer than most opsets
+    if layer.name == "gelu":  # x * (1 + erf(x / sqrt 2)) / 2; ONNX's operator Gelu needs opset 20
         erf = node("Erf", [node("Mul", [x, number("root", 0.5**0.5)], "scaled")], "erf")
         half = node("Mul", [x, number("half", 0.5)], "half_of")
         return node("Mul", [half, node("Add", [erf, number("one", 1.0)], "twice")], "product")

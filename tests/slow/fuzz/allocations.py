@@ -79,7 +79,7 @@ CALLS = {
     "trace": lambda: [LSTMS["plain"].trace(X).cell],
     "save and load": saved_and_loaded,
 }
-WHERE = {"ours": "/lstm_cy/", "NumPy": "/numpy/", "Python": "python3", "anyone": ""}
+WHERE = {"lstm_cy": "/lstm_cy/", "NumPy": "/numpy/", "Python": "python3", "all": ""}
 
 
 class Allocations(Cases):
@@ -95,7 +95,7 @@ class Allocations(Cases):
 
     @staticmethod
     def options_of(parser):
-        parser.add_argument("--where", nargs="+", default=["ours", "Python"], choices=WHERE)
+        parser.add_argument("--where", nargs="+", default=["lstm_cy", "Python"], choices=WHERE)
 
     def run(self, rng, index):
         name, where = rng.choice(list(CALLS)), rng.choice(self.options.where)
@@ -120,7 +120,7 @@ class Allocations(Cases):
                 raise
             # NumPy's and Python's functions may replace a MemoryError by a SystemError
             ours = "lstm_cy" in origin_of(error).split(" < ")[0] and not isinstance(error, SystemError)
-            if where == "ours" or ours:
+            if where == "lstm_cy" or ours:
                 raise Finding(f"{type(error).__name__} @ {origin_of(error)}", f"{self.text}: {error}") from error
             result = f"{where}: {type(error).__name__} of {origin_of(error).split(' < ')[0]}"
         finally:

@@ -144,8 +144,8 @@ class Case:
             self.check_chunks(got, range(1, self.T))
         self.check_unread(got)
 
-    def check_chunks(self, got, places):
-        state, parts, ends = self.state, [], [0, *places, self.T]
+    def check_chunks(self, got, bounds):
+        state, parts, ends = self.state, [], [0, *bounds, self.T]
         for begin, end in itertools.pairwise(ends):
             x, keywords = self.steps(begin, end)
             y, state = self.lstm(x, state, **keywords)
