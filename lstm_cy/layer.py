@@ -154,7 +154,7 @@ class Layer:
     #: the number of layers whose gates `trace` can show
     num_traced = 0
     #: the layout of its sequences: True for (B, T, ...), False for (T, B, ...), None for any
-    batch_first: bool | None = None
+    batch_first: Any = None
     #: the number of tokens, where the input is tokens; None where it is numbers with an axis of features
     vocabulary_size: int | None = None
     #: whether the input needs an axis of steps, and whether the output still has one
@@ -230,23 +230,79 @@ class Layer:
         return 24
 
     def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
-        """Call the layer as a part of a model: with `num_states` pairs of states; return its output and new states."""
+        """Call the layer as a part of a model.
+
+        Parameters
+        ----------
+        x : array_like
+            The output of the layer before.
+        states : list of (h0, c0) or None
+            One entry for each of `num_states`, None for zeros.
+        steps : Steps
+            The arguments lengths, mask, reset and threads of the model's call.
+
+        Returns
+        -------
+        y : ndarray
+        states : list of (h_n, c_n)
+        """
         return self(x), []
 
     def run_forward(
         self, x: Any, states: list[StateLike | None], steps: Steps, rng: Seed
     ) -> tuple[Any, list[State], Any]:
-        """Do what `run` does by `forward`, and return the tape too."""
+        """Call `forward` as a part of a model.
+
+        Parameters
+        ----------
+        x, states, steps :
+            As for `run`.
+        rng : None, int or numpy.random.Generator
+            As for `forward`.
+
+        Returns
+        -------
+        y, states :
+            As from `run`.
+        tape : object
+            For `run_backward`.
+        """
         y, tape = self.forward(x, rng=rng)
         return y, [], tape
 
     def run_backward(self, tape: Any, dy: Any, dstates: list[Any]) -> Gradients:
-        """Call `backward` for what `run_forward` did; the gradients' `state` is a list of pairs."""
+        """Call `backward` as a part of a model.
+
+        Parameters
+        ----------
+        tape : object
+            From `run_forward`.
+        dy : ndarray or None
+            The gradient of the loss with respect to y.
+        dstates : list of (dh_n, dc_n) or None
+            One entry for each of `num_states`.
+
+        Returns
+        -------
+        Gradients
+            Its `state` is a list of (dh0, dc0), or None for a layer without states.
+        """
         gradients: Gradients = self.backward(tape, dy)
         return gradients
 
     def stage(self) -> Stage:
-        """Return how one step is run; a ValueError says why the layer cannot run step by step."""
+        """Return how one step is run.
+
+        Returns
+        -------
+        Stage
+            The stage of an LSTM, a Linear or an Embedding, which a layer of one's own may use as its own.
+
+        Raises
+        ------
+        ValueError
+            The layer cannot run step by step.
+        """
         raise ValueError(f"expected LSTM, Linear, Dropout or Embedding without mask_zero, got {self!r}")
 
     def quantized(self, kind: Narrow, sample: ArrayLike | None) -> Layer:

@@ -939,7 +939,7 @@ class Sequential(Composite):
         return next((size for size in (layer._input_features for layer in self.layers) if size), None)
 
     @property
-    def batch_first(self) -> bool:  # type: ignore[override]  # as its layers have it
+    def batch_first(self) -> bool:
         """Whether the batch axis of x comes first, as in its LSTMs and Readouts; True if there are none."""
         return self._batch_first
 

@@ -166,7 +166,6 @@ class LSTM(Layer):
 
     dtype: np.dtype[Any]
     _network: Network
-    batch_first: bool
     is_model = True
     num_states = 1
     needs_steps = True

@@ -14,11 +14,19 @@ from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
 cdef extern from "Python.h":
     size_t PY_SSIZE_T_MAX
 
+cdef extern from *:
+    """
+    #ifdef LSTM_CY_NO_CACHE  /* for sanitizers, which know the bounds of the C library's blocks */
+    #define LSTM_CY_MIN_CACHED ((size_t)-1)
+    #else
+    #define LSTM_CY_MIN_CACHED 32768  /* the C library itself reuses smaller blocks */
+    #endif
+    """
+    size_t MIN_CACHED "LSTM_CY_MIN_CACHED"
+
 cdef enum:
     LINE = 64  # bytes of a cache line
     SLOTS = 64
-    # The C library itself reuses smaller blocks.
-    MIN_CACHED = 32768
     MAX_CACHED = 67108864
 
 ctypedef struct Header:

@@ -18,7 +18,7 @@ instrumented() {
     git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && xargs -0 cp --parents -t "$1/source")
     cd "$1/source"
     # All working memory is allocated by the C library, so that its bounds and its release are known.
-    LSTM_CY_CHECKS=1 CFLAGS="${CFLAGS-} -DLSTM_CY_KEEP_NOTHING" python setup.py -q build_ext --inplace
+    LSTM_CY_CHECKS=1 CFLAGS="${CFLAGS-} -DLSTM_CY_NO_CACHE" python setup.py -q build_ext --inplace
     # Everything takes 10 or 100 times as long: a worker that has to be woken would always be too late.
     export PYTHONPATH=$PWD LSTM_CY_SPIN_US=1000000 LSTM_CY_TEST_PATIENCE=900
 }
