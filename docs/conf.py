@@ -48,7 +48,7 @@ numpydoc_validation_exclude = {
     # made by the library, not by its caller: Attributes documents them
     r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|Tape|(Attention)?Gradients)$",
     # comments of data, not docstrings
-    r"\.(ELEMENTWISE|VECTORWISE|config|masks|transparent)$",
+    r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
     # compiled: Python does not know the signature
     r"\.(Stepper|StreamPool)$",
     # an alias, documented in one line
@@ -64,11 +64,26 @@ html_copy_source = False
 
 
 def without_links_to_folders(app, doctree):
-    """Replace links to folders of the repository by their text: code hosts show folders, the site has no pages for them."""
+    """Replace links to folders of the repository by their text: the site has no pages for folders."""
     for link in list(doctree.findall(pending_xref)):
         if (Path(doctree["source"]).parent / link["reftarget"]).is_dir():
             link.replace_self(link.children)
 
 
+# Members by which models ask a layer what it can do. docs/how-to/own-layer.md has them; the pages of layers do not
+# repeat them.
+PROTOCOL = {"cost", "least_size", "pairs_of", "quantized", "run", "run_backward", "run_forward", "stage", "states_of"}
+PROTOCOL |= {"gives_steps", "input_directions", "is_causal", "is_model", "masks", "needs_steps", "num_outputs"}
+PROTOCOL |= {"num_states", "num_traced", "passes_on", "vocabulary_size"}
+
+
+def without_protocol(app, what, name, member, skip, options):
+    """Leave the protocol of layers out of the pages, but for its methods in Layer."""
+    if name in PROTOCOL and what == "class":
+        return not getattr(member, "__qualname__", "").startswith("Layer.")
+    return None
+
+
 def setup(app):
     app.connect("doctree-read", without_links_to_folders)
+    app.connect("autodoc-skip-member", without_protocol)

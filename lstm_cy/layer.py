@@ -124,6 +124,20 @@ class Layer:
     Sizes and options are read-only after the constructor has ended. A subclass may have attributes of its own. A
     subclass whose constructor takes other arguments overrides the property `config`.
 
+    Parameters
+    ----------
+    parameters : mapping of str to array_like
+        The initial parameters, all of float32 or all of float64, which becomes the layer's dtype; they are copied. None
+        for a layer without parameters, which takes input of any dtype.
+    config : mapping of str to object
+        The arguments of the subclass's constructor, in types that JSON can hold: files and pickles rebuild the layer
+        from them. Each becomes a read-only attribute.
+
+    Raises
+    ------
+    TypeError
+        The parameters are not all of float32 or all of float64.
+
     Examples
     --------
     >>> import numpy as np
@@ -191,17 +205,6 @@ class Layer:
         parameters: Mapping[str, ArrayLike] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Begin a layer of one's own.
-
-        Parameters
-        ----------
-        parameters : mapping of str to array_like
-            The initial parameters, all of float32 or all of float64, which becomes the layer's dtype; they are copied.
-            None for a layer without parameters, which takes input of any dtype.
-        config : mapping of str to object
-            The constructor's arguments, in types that JSON can hold: files and pickles rebuild the layer from them.
-            Each becomes a read-only attribute.
-        """
         arrays = {name: real_array(f"parameters[{name!r}]", array) for name, array in (parameters or {}).items()}
         dtypes = {array.dtype for array in arrays.values()}
         if len(dtypes) > 1 or not dtypes <= set(map(np.dtype, DTYPES)):

@@ -42,4 +42,4 @@ def test_compiled_code_is_documented_like_the_rest(site):
     text = (site / "api" / "streaming.html").read_text(encoding="utf-8")
     for name in ("step", "reset", "copy", "state", "batch_size"):
         assert f'id="lstm_cy.stepper.Stepper.{name}"' in text
-    assert "Where to write the result" in text and "x_t" in text
+    assert "Array for the result" in text and "x_t" in text
