@@ -80,7 +80,7 @@ def assert_int8_steps(narrow, x, state):
 
 @every_set
 @pytest.mark.parametrize("H", SIZES)
-@pytest.mark.parametrize("B", (1, 2, 5, 13))
+@pytest.mark.parametrize("B", (1, 2, 3, 4, 5, 6, 13))
 def test_bf16_is_float32_with_rounded_weights(chosen, H, B):
     narrow = LSTM(SIZES[B % 5], H, seed=H, forget_bias=0).quantize("bf16")
     x, state = random_case(narrow, 50, B)

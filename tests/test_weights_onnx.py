@@ -17,7 +17,7 @@ import lstm_cy
 from lstm_cy.weights import gate_order
 from lstm_cy.weights.budget import LARGEST_DEPTH
 from lstm_cy.weights.onnx import from_onnx, lstms, operators
-from lstm_cy.weights.onnx.nodes import LstmNode
+from lstm_cy.weights.onnx.nodes import LstmNode, layer_bytes
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
 onnx = pytest.importorskip("onnx")
@@ -1260,6 +1260,31 @@ def test_tensors_with_wrong_sizes_are_refused():
     assert_refused(proto, "segments are not supported")
 
 
+def test_strings_must_be_in_their_own_field():
+    proto = model([node("Identity", ["w"])])
+    tensor = proto.graph.initializer.add(name="w", data_type=TensorProto.STRING, dims=[1], string_data=[b"a"])
+    assert from_onnx(proto).run({})[0].tolist() == ["a"]
+    tensor.raw_data = b"a"
+    assert_refused(proto, "tensor 'w': expected strings in string_data")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    assert_refused(proto, "tensor 'w': expected strings in string_data")
+
+
+def test_attributes_that_give_no_plain_value_are_refused():
+    one, where = (numpy_helper.from_array(np.ones(1, dtype)) for dtype in (np.float32, np.int64))
+    proto = model([node("Constant", [], name="few", sparse_value=helper.make_sparse_tensor(one, where, [3]))])
+    assert_refused(proto, r"node 'few' \(Constant\): attribute 'sparse_value' is of a type that is not supported")
+    proto = model([node("Transpose", ["x"], name="swap", perm=[1, 0])], ["x"])
+    (attribute,) = proto.graph.node[0].attribute
+    attribute.ref_attr_name = "perm"  # an attribute of the function around the node
+    assert_refused(proto, r"node 'swap' \(Transpose\): attribute 'perm' is of a type that is not supported")
+    attribute.ClearField("ref_attr_name")
+    from_onnx(proto)
+    proto.graph.node[0].attribute.append(attribute)
+    assert_refused(proto, r"node 'swap' \(Transpose\): attribute 'perm' occurs twice")
+
+
 @pytest.mark.parametrize(
     ("nodes", "weights"),
     [
@@ -1342,6 +1367,22 @@ def test_layers_are_charged_to_the_budget(monkeypatch):
     weights = weights_of(np.random.default_rng(19), 1, 500_000, 4)
     lstms(model([plain_lstm("WR")], ["x"], weights=weights).SerializeToString())
     assert made == [1]
+
+
+@pytest.mark.parametrize(
+    ("D", "I", "H", "numbers"),
+    [
+        # 4H (I + H + 2) parameters, twice, and as many packed, with H rounded up to a multiple of 16
+        (1, 3, 5, 4 * 5 * 10 + 4 * 5 * 10 + 4 * 16 * 10),
+        (2, 1, 16, 2 * (4 * 16 * 19 + 4 * 16 * 19 + 4 * 16 * 19)),
+        (1, 40, 17, 4 * 17 * 59 + 4 * 17 * 59 + 4 * 32 * 59),
+    ],
+)
+@pytest.mark.parametrize(("dtype", "width"), [("float16", 4), ("float32", 4), ("float64", 8)])
+def test_the_memory_of_a_layer(D, I, H, numbers, dtype, width):
+    weights = [array.astype(dtype) for array in weights_of(np.random.default_rng(0), D, I, H).values()]
+    assert layer_bytes(weights) == width * numbers
+    assert layer_bytes([None, weights[1]]) == layer_bytes([weights[0], weights[1][0]]) == 0
 
 
 def varint(number):

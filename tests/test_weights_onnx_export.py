@@ -258,6 +258,12 @@ def test_a_plain_layer_makes_a_plain_graph():
     assert {attribute.name for attribute in graph.node[0].attribute} == {"hidden_size", "direction"}
 
 
+def test_coupled_gates_are_input_forget_1():
+    """ONNX defines no other number, and ours reads any but 0."""
+    (attribute,) = [a for a in to_onnx(LSTM(3, 5, coupled_gates="f=1-i")).graph.node[0].attribute if a.name[0] == "i"]
+    assert (attribute.name, attribute.i) == ("input_forget", 1)
+
+
 # Reading exported graphs
 
 

@@ -188,6 +188,12 @@ def test_values_other_than_dense_tensors_are_refused_by_name(torch, tmp_path, ma
     assert str(caught.value).startswith(f"{tmp_path / 'a.pt'}: ")
 
 
+def test_a_negated_tensor_is_refused(torch, tmp_path):
+    torch.save(torch._neg_view(torch.ones(3)), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a tensor that is conjugated, negated or has other metadata is not read"):
+        read(tmp_path / "a.pt")
+
+
 def test_legacy_and_torchscript_files_are_refused_with_advice(torch, tmp_path):
     path = tmp_path / "a.pt"
     module = torch_lstm(torch, 2, 3)
@@ -233,6 +239,23 @@ def tensor(size=(2, 3), stride=(3, 1), offset=0, **options):
         + dumps(size)
         + dumps(stride)
         + b"\x89ccollections\nOrderedDict\n)RtR"
+    )
+
+
+def with_metadata(metadata):
+    return tensor()[: -len(b"tR")] + dumps(metadata) + b"tR"
+
+
+def untyped(dtype, count):
+    """Return the opcodes of a tensor of one element over `count` bytes."""
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v3\n("
+        + storage(kind="torch.storage UntypedStorage", count=count)
+        + dumps(0)
+        + dumps((1,)) * 2
+        + b"\x89ccollections\nOrderedDict\n)Rctorch\n"
+        + dtype
+        + b"\ntR"
     )
 
 
@@ -288,7 +311,31 @@ def test_the_crafted_file_is_read(tmp_path):
     assert read(write(path, tensor((1, 6), (2**62, 1)))).tolist() == [[0, 1, 2, 3, 4, 5]]
     assert read(write(path, tensor((4,), (0,), 3))).tolist() == [3, 3, 3, 3]
     assert read(write(path, tensor((0, 2**40), (1, 1)))).shape == (0, 2**40)
+    for metadata in (None, {}):
+        assert read(write(path, with_metadata(metadata))).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read(write(path, untyped(b"int16", 6), {"0": b"\x02\x01" + bytes(4)})).tolist() == [258]
     assert lstms(write_lstm(path))[""].config == LSTM(1, 2).config
+
+
+def test_the_largest_of_everything_is_read(tmp_path):
+    """One more of each is refused."""
+    path = tmp_path / "a.pt"
+    assert read(write(path, tensor((1,) * 32, (1,) * 32))).shape == (1,) * 32
+    assert read(write(path, tensor((1, 6), (2**63 - 1, 1)))).shape == (1, 6)
+    assert_refused(write(path, tensor((1, 6), (2**63, 1))), "expected an offset, sizes and strides of 0 to")
+    elements = (8 * SIX.nbytes + (1 << 20)) // 4
+    assert read(write(path, tensor((elements,), (0,)))).size == elements
+    assert_refused(write(path, tensor((elements + 1,), (0,))), "more than 8 times the 24 bytes")
+    for key in (2**60 - 1, 1 - 2**60):
+        assert read(write(path, b"}" + dumps(key) + b"Ns")) == {key: None}
+    for key in (2**60, -(2**60)):
+        assert_refused(write(path, b"}" + dumps(key) + b"Ns"), "a dict's key is a int")
+    assert read(write(path, b"N", version=b"10     \n")) is None
+    assert_refused(write(path, b"N", version=b"10      \n"), "version has 9 bytes; at most 8 are read")
+    length = (8 << 20) - len(b"\x80\x02X1234.")
+    assert len(read(write(path, b"X" + struct.pack("<I", length) + b"a" * length))) == length
+    assert_refused(write(path, b"X" + struct.pack("<I", length + 1) + b"a" * (length + 1)), "at most 8388608 are read")
+    assert read(write(path, b"C\0")) == b""
 
 
 def test_pytorch_reads_the_crafted_file(torch, tmp_path):
@@ -350,6 +397,8 @@ def test_the_byte_order_of_the_file_is_respected(tmp_path, kind, dtype):
         (tensor(kind="torch DoubleStorage"), "6 elements of float64 take 48 bytes, its record holds 24"),
         (tensor(count="6"), "a persistent id that is not a tensor's storage"),
         (tensor(key=0), "a persistent id that is not a tensor's storage"),
+        (with_metadata({"neg": True}), "a tensor that is conjugated, negated or has other metadata"),
+        (with_metadata("neg"), "a tensor that is conjugated, negated or has other metadata"),
         (tensor(key="1"), "record 'data/1' is missing"),
         (tensor(key="../data.pkl"), "record 'data/../data.pkl' is missing"),
         (tensor(key="x" * 9999), "record 'data/xxx.* is missing"),
@@ -374,6 +423,11 @@ def test_the_byte_order_of_the_file_is_respected(tmp_path, kind, dtype):
 )
 def test_false_descriptions_of_tensors_are_refused(tmp_path, opcodes, message):
     assert_refused(write(tmp_path / "a.pt", opcodes), message)
+
+
+def test_bytes_that_are_no_whole_number_of_elements_are_refused(tmp_path):
+    path = write(tmp_path / "a.pt", untyped(b"int32", 6), {"0": bytes(6)})
+    assert_refused(path, "storage '0': its record of 6 bytes is not a multiple of int32")
 
 
 class Exploit:
@@ -445,6 +499,11 @@ def test_no_code_is_executed(tmp_path, monkeypatch, exploit, name, protocol):
         (b"X\xff\xff\xff\xffabc", "expected 4294967295 bytes .* remain"),
         (b"\x8b\xff\xff\xff\x7fabc", "expected 2147483647 bytes .* remain"),
         (b"\x8b\xff\xff\xff\xffabc", "expected -1 bytes"),
+        (b"X\x02\0\0\0a", "exhausted before seeing STOP"),  # the last byte of the file is part of the text
+        (b"X\x03\0\0\0a", "expected 3 bytes at byte 7, where 2 remain"),
+        (b"J\1\0", "damaged: truncated, 4 bytes are expected at byte 3"),
+        (b"ctorch", "damaged: truncated, two lines are expected at byte 3"),
+        (b"ctorch\nSize", "damaged: truncated, two lines are expected at byte 3"),
         (b"\x95" + struct.pack("<Q", 2**62), "STOP|unfinished"),
         (b"X\x01\x00\x00\x00\xff", "utf-8"),
         (b"]" * 100_000 + b"a" * 99_999, "nested deeper than 64, or in itself"),
