@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
-    "LSTM": "lstm",
-    "Linear": "layers",
-    "Embedding": "layers",
-    "Dropout": "layers",
-    "Activation": "layers",
-    "Masking": "layers",
-    "Readout": "layers",
-    "Sequential": "layers",
-    "Attention": "attention",
-    "Layer": "layer",
-    "Gradients": "layer",
+    "LSTM": "layers.lstm",
+    "Linear": "layers.linear",
+    "Embedding": "layers.embedding",
+    "Dropout": "layers.dropout",
+    "Activation": "layers.activation",
+    "Masking": "layers.masking",
+    "Readout": "layers.readout",
+    "Sequential": "layers.sequential",
+    "Attention": "layers.attention",
+    "Layer": "layers.base",
+    "Gradients": "layers.base",
     "Seq2Seq": "seq2seq",
     "cross_entropy": "losses",
     "mse": "losses",
@@ -56,7 +56,6 @@ __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MO
 if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from . import reference as reference
     from . import weights as weights
-    from .attention import Attention as Attention
     from .batches import pad as pad
     from .config import get_num_threads as get_num_threads
     from .config import set_num_threads as set_num_threads
@@ -68,19 +67,20 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .estimators import LSTMClassifier as LSTMClassifier
     from .estimators import LSTMForecaster as LSTMForecaster
     from .estimators import LSTMRegressor as LSTMRegressor
-    from .layer import Gradients as Gradients
-    from .layer import Layer as Layer
-    from .layers import Activation as Activation
-    from .layers import Dropout as Dropout
-    from .layers import Embedding as Embedding
-    from .layers import Linear as Linear
-    from .layers import Masking as Masking
-    from .layers import Readout as Readout
-    from .layers import Sequential as Sequential
+    from .layers.activation import Activation as Activation
+    from .layers.attention import Attention as Attention
+    from .layers.base import Gradients as Gradients
+    from .layers.base import Layer as Layer
+    from .layers.dropout import Dropout as Dropout
+    from .layers.embedding import Embedding as Embedding
+    from .layers.linear import Linear as Linear
+    from .layers.lstm import LSTM as LSTM
+    from .layers.masking import Masking as Masking
+    from .layers.readout import Readout as Readout
+    from .layers.sequential import Sequential as Sequential
     from .losses import cross_entropy as cross_entropy
     from .losses import ctc as ctc
     from .losses import mse as mse
-    from .lstm import LSTM as LSTM
     from .optimizers import SGD as SGD
     from .optimizers import Adam as Adam
     from .optimizers import clip_grad_norm as clip_grad_norm

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import reference
-from .lstm import LSTM
+from .layers.lstm import LSTM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .typing import Array, Bools, DTypeLike, Ints
 
 DTYPES = ("float32", "float64")
+#: the longest side of a weight matrix, because BLAS takes sizes as int
+LARGEST_SIDE = 2**31 - 1
 LONGEST = 80  # characters of a value in a message
 _NO_NUMBERS = (bool, np.timedelta64)  # refused, although Python or NumPy registers them as integers
 

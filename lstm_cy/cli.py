@@ -22,9 +22,12 @@ import numpy as np
 from . import __version__, bench
 from .config import set_num_threads, show_config
 from .decoding import generate, negative_log_likelihood
-from .layers import Dropout, Embedding, Linear, Sequential
+from .layers.dropout import Dropout
+from .layers.embedding import Embedding
+from .layers.linear import Linear
+from .layers.lstm import LSTM
+from .layers.sequential import Sequential
 from .losses import cross_entropy
-from .lstm import LSTM
 from .optimizers import Adam
 from .printable import printable
 from .text import (

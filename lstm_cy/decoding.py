@@ -21,14 +21,14 @@ from .checks import (
     real_array,
     shown,
 )
-from .layer import Layer
+from .layers.base import Layer
 from .losses import cross_entropy
 from .training import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .layers import Sequential
+    from .layers.sequential import Sequential
     from .stepper import Stepper
     from .text import Bytes, Vocabulary, Words
     from .typing import Array, ArrayLike, Ints, Seed

@@ -14,14 +14,14 @@ import numpy as np
 
 from .checks import check_lengths, expect_shape, file_path, flag, int_array, number, positive_int
 from .extras import pip_install
-from .layer import Layer
+from .layers.base import Layer
 from .training import Team, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .layers import Sequential
-    from .lstm import LSTM
+    from .layers.lstm import LSTM
+    from .layers.sequential import Sequential
     from .optimizers import Optimizer
     from .training import History
     from .typing import Array, FilePath, Ints, Parameters

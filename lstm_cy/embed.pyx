@@ -10,7 +10,7 @@ from ._kernels.stages cimport (
     reset_rows, set_state, token_fits, uses_blas,
 )
 
-from .lstm import LARGEST_SIDE as _LARGEST_SIDE
+from .checks import LARGEST_SIDE as _LARGEST_SIDE
 from .stepper import chain_of, frozen
 
 cdef extern from "Python.h":

@@ -13,9 +13,12 @@ import numpy as np
 from .batches import pad
 from .checks import flag, number, positive_int, real_array, shown
 from .extras import pip_install
-from .layers import Dropout, Linear, Readout, Sequential
+from .layers.dropout import Dropout
+from .layers.linear import Linear
+from .layers.lstm import LSTM
+from .layers.readout import Readout
+from .layers.sequential import Sequential
 from .losses import cross_entropy, mse
-from .lstm import LSTM
 from .optimizers import Adam
 from .training import fit
 

@@ -13,7 +13,7 @@ from .checks import flag, float_array, non_negative_int, number, shown
 from .losses import sum_of_squares
 
 if TYPE_CHECKING:
-    from .layer import Gradients, Layer
+    from .layers.base import Gradients, Layer
     from .typing import Array, ArrayLike, Parameters
 
 # Parameters that together have at most this many numbers are updated together: calls cost more than such an update.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .attention import Attention
 from .batches import pad
 from .checks import (
     dtype_of,
@@ -20,17 +19,20 @@ from .checks import (
     shown,
 )
 from .decoding import beam_search
-from .layer import Composite, Gradients
-from .layers import Embedding, Linear
+from .layers.attention import Attention
+from .layers.base import Composite, Gradients
+from .layers.embedding import Embedding
+from .layers.linear import Linear
+from .layers.lstm import LSTM
+from .layers.recurrent import warn_of_dropout
 from .losses import IGNORE_INDEX
-from .lstm import LSTM, warn_of_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from .decoding import Hypothesis
-    from .layer import Tape
+    from .layers.base import Tape
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 
     #: a function that runs a part, given its name

@@ -3,14 +3,14 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from .layers import Sequential
-from .lstm import LSTM
+from .layers.recurrent import Recurrent
+from .layers.sequential import Sequential
 from .typing import Array, ArrayLike
 
 @disjoint_base
 class Stepper:
-    def __new__(cls, layer: LSTM | Sequential, batch_size: int = 1) -> Self: ...
-    def __init__(self, layer: LSTM | Sequential, batch_size: int = 1) -> None: ...
+    def __new__(cls, layer: Recurrent | Sequential, batch_size: int = 1) -> Self: ...
+    def __init__(self, layer: Recurrent | Sequential, batch_size: int = 1) -> None: ...
     @property
     def batch_size(self) -> int: ...
     # (h, c) of an LSTM, a list of such pairs of a Sequential

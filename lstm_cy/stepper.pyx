@@ -20,8 +20,8 @@ from .arrays cimport is_plain_array
 
 from . import config
 from .checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
-from .layer import Layer
-from .lstm import LARGEST_SIDE
+from .layers.base import Layer
+from .checks import LARGEST_SIDE
 from .notebook import html_table
 
 cnp.import_array()

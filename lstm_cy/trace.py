@@ -11,9 +11,7 @@ import numpy as np
 
 from .checks import expect_shape, file_path, flag, int_within, positive_int, shown
 from .extras import pip_install
-from .layer import Steps
-from .layers import run_layers
-from .lstm import LSTM
+from .layers.base import Steps, run_layers
 from .notebook import html_table, show_as_picture
 
 if TYPE_CHECKING:
@@ -21,8 +19,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from .layers import Sequential
-    from .lstm import Batch
+    from .layers.batch import Batch
+    from .layers.recurrent import Recurrent
+    from .layers.sequential import Sequential
     from .typing import Array, ArrayLike, Bools, FilePath, Ints, StateLike
 
 #: the arrays of a trace, in the order in which a step computes them
@@ -609,7 +608,7 @@ class GateTrace:
 
 
 def trace(
-    lstm: LSTM,
+    lstm: Recurrent,
     x: ArrayLike,
     state: StateLike | None,
     lengths: ArrayLike | None,

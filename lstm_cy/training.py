@@ -30,7 +30,7 @@ from .checks import (
     shown,
 )
 from .extras import pip_install
-from .layer import Layer
+from .layers.base import Layer
 from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
 from .notebook import html_table, show_as_picture
 from .optimizers import Optimizer, clip_grad_norm

@@ -21,16 +21,16 @@ LEVELS = (
         "arrays",
         "checks",
         "extras",
-        "functions",
         "notebook",
         "printable",
         "reference",
         "typing",
     },
-    {"activations", "batches", "config", "layer", "text"},
-    {"attention", "losses", "lstm"},
-    {"layers", "optimizers"},
-    {"quantize", "stepper", "trace", "training"},
+    {"batches", "config", "text"},
+    {"layers", "losses"},
+    # optimizers, and former paths of layers
+    {"activations", "attention", "functions", "layer", "lstm", "optimizers", "quantize"},
+    {"stepper", "trace", "training"},
     {"decoding", "embed", "streams", "weights"},
     {"bench", "distributed", "estimators", "seq2seq"},
     {"cli"},
@@ -39,24 +39,19 @@ LEVELS = (
 #: Exceptions: imports of higher levels, each inside a function. The list may only get shorter.
 UPWARD = {
     # methods that return objects made from the layer
-    ("layers", "quantize"),
     ("layers", "stepper"),
     ("layers", "trace"),
-    ("lstm", "quantize"),
-    ("lstm", "stepper"),
-    ("lstm", "trace"),
     # the order of the gates in from_gates; the files of checkpoints
-    ("lstm", "weights"),
+    ("layers", "weights"),
     ("training", "weights"),
 }
 #: Import cycles that these exceptions cause. The list may only get shorter.
-CYCLES = [
-    {"layers", "lstm", "quantize", "stepper", "trace"},
-]
+CYCLES: list[set[str]] = []
 #: modules that import by a computed name, and the reason
 COMPUTED = {
     "__init__": "public names, at their first use",
     "config": "the kernels of an instruction set",
+    "layers": "the layers, at their first use",
     "weights": "the formats, at their first use",
     "weights.native": "the layer types that a file may name",
 }
@@ -72,7 +67,7 @@ LIBRARIES = {
     "onnx": {"weights.conversion", "weights.onnx.fold", "weights.onnx.proto"},
     "onnxruntime": {"bench", "weights.conversion"},
     "safetensors": {"weights.conversion", "weights.native"},
-    "scipy": {"config", "functions", "weights.onnx.operators"},
+    "scipy": {"config", "layers.activations", "weights.onnx.operators"},
     "sklearn": {"estimators"},
     "torch": {"bench", "weights.conversion"},
     "tqdm": {"training"},
@@ -236,10 +231,11 @@ def test_every_import_is_from_a_lower_level():
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
-        ("checks.py", "from .lstm import LSTM", "checks imports lstm, which is not below it"),
+        ("checks.py", "from .layers.lstm import LSTM", "checks imports layers, which is not below it"),
         ("checks.py", "def f():\n    from . import cli", "checks imports cli, which is not below it"),
-        ("lstm.py", "import lstm_cy.layers", "lstm imports layers, which is not below it"),
-        ("lstm.py", "from . import trace", "lstm imports trace outside a function"),
+        ("layers/lstm.py", "import lstm_cy.quantize", "layers imports quantize, which is not below it"),
+        ("layers/lstm.py", "from .. import trace", "layers imports trace outside a function"),
+        ("layers/narrow.py", "from . import quantized", "a new cycle: ['layers.narrow', 'layers.quantized']"),
         ("text.py", "def f():\n    from .config import engine", "text imports config, which is not below it"),
         ("weights/archive.py", "def f():\n    from ..cli import main", "weights imports cli, which is not below it"),
         ("weights/hdf5.py", "from . import torch_pickle", None),
@@ -253,13 +249,13 @@ def test_every_import_is_from_a_lower_level():
         ("new.py", "import numpy", "new is on no level"),
         ("stepper.pyx", "from .streams cimport StreamPool", "stepper imports streams, which is not below it"),
         ("stepper.pyx", "    from .cli import main", "stepper imports cli, which is not below it"),
-        ("stepper.pyx", "from .layers import (\n    Linear,\n)", None),
+        ("stepper.pyx", "from .layers.linear import (\n    Linear,\n)", None),
         ("_kernels/cell.pxi", "from lstm_cy.config import engine", "_kernels imports config, which is not below it"),
         ("_kernels/network.pyx", "from .affine cimport run", "a new cycle: ['_kernels.affine', '_kernels.network']"),
         ("_kernels/memory.pyx", "cimport scipy.linalg.cython_blas", "_kernels.memory imports scipy"),
         ("_kernels/memory.pyx", "    import torch", "_kernels.memory imports torch inside a function"),
-        ("layers.py", "import scipy", "layers imports scipy"),
-        ("layers.py", "def f():\n    import pandas", "layers imports pandas inside a function"),
+        ("layers/linear.py", "import scipy", "layers.linear imports scipy"),
+        ("layers/linear.py", "def f():\n    import pandas", "layers.linear imports pandas inside a function"),
         ("trace.py", "import matplotlib", "trace imports matplotlib"),
         ("reference.py", "from .checks import flag", "reference imports checks"),
         ("losses.py", "import importlib\nimportlib.import_module('x')", "losses imports by a computed name"),
@@ -274,9 +270,10 @@ def test_planted_imports_are_found(file, line, message):
 
 def test_the_lists_have_no_stale_entries():
     files = sources()
-    files["lstm"] = [(path, text.replace("from .trace import", "from .batches import")) for path, text in files["lstm"]]
+    for name in ("layers.recurrent", "layers.sequential"):
+        files[name] = [(path, text.replace("from ..trace", "from ..batches")) for path, text in files[name]]
     found = wrong(files)
-    assert "UPWARD: ('lstm', 'trace') is gone" in found
+    assert "UPWARD: ('layers', 'trace') is gone" in found
     for names in chain(LIBRARIES.values(), LEVELS):
         assert all(any(name in (module, group(module)) for module in files) for name in names)
     found = graph(files)

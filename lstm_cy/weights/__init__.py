@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..checks import file_path
-from ..layer import Layer
+from ..layers.base import Layer
 from . import native
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..checks import file_path
-from ..layers import Masking
-from ..lstm import LSTM
+from ..layers.lstm import LSTM
+from ..layers.masking import Masking
 from ..printable import printable
 from . import by_suffix, load, native, save
 from .budget import listed, shortened
@@ -22,8 +22,8 @@ from .report import flat, own_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ..layer import Layer
-    from ..layers import Sequential
+    from ..layers.base import Layer
+    from ..layers.sequential import Sequential
     from ..typing import Array, FilePath
 
 #: largest difference of a correct conversion

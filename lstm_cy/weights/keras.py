@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..activations import DEFAULTS
 from ..checks import file_path, flag, number, positive_int
-from ..layers import Activation, Dropout, Embedding, Linear, Masking, Readout, Sequential
-from ..lstm import LSTM
+from ..layers.activation import Activation
+from ..layers.activations import DEFAULTS
+from ..layers.dropout import Dropout
+from ..layers.embedding import Embedding
+from ..layers.linear import Linear
+from ..layers.lstm import LSTM
+from ..layers.masking import Masking
+from ..layers.readout import Readout
+from ..layers.sequential import Sequential
 from . import archive, gate_order, hdf5
 from .budget import Budget, LimitExceeded, listed, shortened
 from .native import check_finite
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from typing import TypeGuard, TypeVar
 
-    from ..layer import Layer
+    from ..layers.base import Layer
     from ..typing import FilePath, Parameters
 
     _L = TypeVar("_L", bound=Layer)

@@ -22,10 +22,10 @@ import numpy as np
 
 from ..checks import DTYPES, file_path, int_within, shown, warn
 from ..extras import pip_install
-from ..layer import Layer
-from ..layers import Sequential
+from ..layers.base import Layer
+from ..layers.narrow import widened
+from ..layers.sequential import Sequential
 from ..printable import printable
-from ..quantize import widened
 from . import archive
 from .archive import ForeignFile as ForeignFile
 from .budget import Budget, LimitExceeded, listed, shortened
@@ -47,11 +47,16 @@ HEADER = "lstm_cy"
 # The layers that a file may contain, and their modules, which are imported when needed. No other object is looked up
 # by a name from a file.
 _LAYERS = {
-    "LSTM": "lstm",
-    **dict.fromkeys(("Linear", "Embedding", "Dropout", "Activation", "Masking", "Readout"), "layers"),
-    "Attention": "attention",
+    "LSTM": "layers.lstm",
+    "Linear": "layers.linear",
+    "Embedding": "layers.embedding",
+    "Dropout": "layers.dropout",
+    "Activation": "layers.activation",
+    "Masking": "layers.masking",
+    "Readout": "layers.readout",
+    "Attention": "layers.attention",
     "Seq2Seq": "seq2seq",
-    "QuantizedLSTM": "quantize",
+    "QuantizedLSTM": "layers.quantized",
 }
 
 # In memory JSON takes many times its own size; a model needs far less than this.

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..checks import file_path, flag, float_array
-from ..layer import Layer
-from ..layers import Dropout, Embedding, Linear, Sequential
-from ..lstm import LSTM
+from ..layers.base import Layer
+from ..layers.dropout import Dropout
+from ..layers.embedding import Embedding
+from ..layers.linear import Linear
+from ..layers.lstm import LSTM
+from ..layers.narrow import widened
+from ..layers.recurrent import Recurrent
+from ..layers.sequential import Sequential
 from ..printable import printable
-from ..quantize import widened
 from . import archive, native, torch_pickle
 from .budget import listed, shortened
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import TypeVar
 
-    from ..layer import Layer
+    from ..layers.base import Layer
     from ..typing import Array, FilePath, Parameters
     from .budget import Budget
 
@@ -351,7 +355,7 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
 
 def _own_options(layer: Layer) -> Iterator[str]:
     """Yield the options of a layer that torch.nn does not have."""
-    if not isinstance(layer, LSTM):
+    if not isinstance(layer, Recurrent):
         return
     for name, absent in _OWN_OPTIONS.items():
         if getattr(layer, name) != absent:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..lstm import LSTM
+from ..layers.lstm import LSTM
 from ..printable import printable
 from . import gate_order, native
 from .budget import counted, listed, shortened
@@ -14,7 +14,7 @@ from .budget import counted, listed, shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ..layer import Layer
+    from ..layers.base import Layer
     from ..typing import FilePath
 
 _LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))

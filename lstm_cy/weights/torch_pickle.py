@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..quantize import widened
+from ..layers.narrow import widened
 from . import archive
 from .budget import Budget
 

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import activations
 from ...checks import flag, positive_int, warn
-from ...layers import Activation, Dropout, Embedding, Linear, Readout, Sequential
-from ...lstm import LSTM
-from ...quantize import QuantizedLSTM
+from ...layers import activations
+from ...layers.activation import Activation
+from ...layers.dropout import Dropout
+from ...layers.embedding import Embedding
+from ...layers.linear import Linear
+from ...layers.quantized import QuantizedLSTM
+from ...layers.readout import Readout
+from ...layers.recurrent import Recurrent
+from ...layers.sequential import Sequential
 from .. import gate_order, native
 from .proto import import_onnx
 
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeVar
 
-    from ...layer import Layer
+    from ...layers.base import Layer
     from ...typing import Array, DTypeLike, FilePath
 
     _Names = TypeVar("_Names", str, list[str])
@@ -128,11 +133,11 @@ def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
     """Return [(prefix of its names, layer)] without Dropout; raise if ONNX cannot express a layer."""
     if isinstance(model, Sequential):
         layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
-    elif isinstance(model, LSTM):
+    elif isinstance(model, Recurrent):
         layers = [("", model)]
     else:
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
-    if not any(isinstance(layer, LSTM) for _, layer in layers):
+    if not any(isinstance(layer, Recurrent) for _, layer in layers):
         raise ValueError("model: expected one with an LSTM in it, got none")
     refused = [prefix + text for prefix, layer in layers for text in _inexpressible(layer, lengths)]
     if refused:
@@ -146,7 +151,7 @@ def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
 def _inexpressible(layer: Layer, lengths: bool) -> list[str]:
     """Return descriptions of the options of a layer that ONNX's operators cannot express."""
     found = []
-    if isinstance(layer, LSTM):
+    if isinstance(layer, Recurrent):
         options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
         found = [f"{name}={value!r}" for name, value in options.items() if value]
         if layer.coupled_gates == "i=1-f":
@@ -242,7 +247,7 @@ def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states:
     lengths = graph.input("lengths", ["B"], np.int32) if lengths else ""
     finals = {}
     for prefix, layer in layers:
-        if isinstance(layer, LSTM):
+        if isinstance(layer, Recurrent):
             x, finals[prefix] = _add_lstm(graph, prefix, layer, x, initial[prefix], lengths)
             features = layer.output_size
         elif isinstance(layer, Readout):
@@ -263,20 +268,20 @@ def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states:
 
 
 def _input_size(layer: Any) -> int:
-    return layer.input_size if isinstance(layer, LSTM) else layer.in_features
+    return layer.input_size if isinstance(layer, Recurrent) else layer.in_features
 
 
-def _named_lstms(layers: list[tuple[str, Layer]]) -> dict[str, tuple[str, LSTM]]:
+def _named_lstms(layers: list[tuple[str, Layer]]) -> dict[str, tuple[str, Recurrent]]:
     """Return {prefix: (prefix of its states' names, LSTM)}; a single LSTM's states have no prefix."""
-    found = {prefix: layer for prefix, layer in layers if isinstance(layer, LSTM)}
+    found = {prefix: layer for prefix, layer in layers if isinstance(layer, Recurrent)}
     return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
 
 
-def _state_shape(lstm: LSTM) -> list[int | str]:
+def _state_shape(lstm: Recurrent) -> list[int | str]:
     return [lstm.num_layers * lstm.num_directions, "B", lstm.hidden_size]
 
 
-def _add_states(graph: _Graph, name: str, lstm: LSTM) -> list[str]:
+def _add_states(graph: _Graph, name: str, lstm: Recurrent) -> list[str]:
     return [graph.input(name + part, _state_shape(lstm)) for part in ("h0", "c0")]
 
 
@@ -354,7 +359,7 @@ def _selected_steps(graph: _Graph, prefix: str, layer: Readout, y: str, backward
 
 
 def _add_lstm(
-    graph: _Graph, prefix: str, lstm: LSTM, x: str, state: Sequence[str] | None, lengths: str
+    graph: _Graph, prefix: str, lstm: Recurrent, x: str, state: Sequence[str] | None, lengths: str
 ) -> tuple[str, list[str]]:
     """Add one node for each layer; return (y, [h_n, c_n])."""
     L = lstm.num_layers
@@ -374,7 +379,7 @@ def _add_lstm(
     return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
 
 
-def _split(graph: _Graph, prefix: str, lstm: LSTM, state: str) -> list[str]:
+def _split(graph: _Graph, prefix: str, lstm: Recurrent, state: str) -> list[str]:
     """Split the states (L*D, B, H) into one value for each layer."""
     L = lstm.num_layers
     if L == 1:
@@ -383,7 +388,7 @@ def _split(graph: _Graph, prefix: str, lstm: LSTM, state: str) -> list[str]:
     return graph.node("Split", [state, sizes], [f"{state}.{layer}" for layer in range(L)], axis=0)
 
 
-def _join_directions(graph: _Graph, name: str, lstm: LSTM, y: str) -> str:
+def _join_directions(graph: _Graph, name: str, lstm: Recurrent, y: str) -> str:
     """Convert ONNX's Y, (T, D, B, H), to (T, B, D*H)."""
     if lstm.num_directions == 1:
         return graph.node("Squeeze", [y, graph.constant(f"{name}axis", np.array([1]))], f"{name}y")
@@ -402,7 +407,7 @@ def _keep_initial_states(graph: _Graph, final: str, initial: str, lengths: str) 
     return graph.node("Where", [column, initial, final], f"{final}.kept")
 
 
-def _add_weights(graph: _Graph, prefix: str, lstm: LSTM, layer: int) -> dict[str, str]:
+def _add_weights(graph: _Graph, prefix: str, lstm: Recurrent, layer: int) -> dict[str, str]:
     """Add the weights in ONNX's order of gates; return {"W", "R", "B", "P": constant, or "" if there is none}."""
     parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
@@ -424,7 +429,7 @@ def _add_weights(graph: _Graph, prefix: str, lstm: LSTM, layer: int) -> dict[str
     }
 
 
-def _attributes(lstm: LSTM) -> dict[str, Any]:
+def _attributes(lstm: Recurrent) -> dict[str, Any]:
     """Return the attributes of a layer's node."""
     direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
     attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
@@ -437,7 +442,7 @@ def _attributes(lstm: LSTM) -> dict[str, Any]:
     return attributes
 
 
-def _activations(lstm: LSTM) -> dict[str, Any]:
+def _activations(lstm: Recurrent) -> dict[str, Any]:
     """Return the activations; alpha and beta are separate lists, with an entry for each activation that takes one."""
     entries = [entry for triple in lstm.activations for entry in triple]
     takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]

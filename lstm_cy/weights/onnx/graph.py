@@ -16,7 +16,7 @@ from .nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, quoted, type_name
 
 if TYPE_CHECKING:
-    from ...lstm import LSTM
+    from ...layers.lstm import LSTM
     from ...typing import Array, ArrayLike
     from .fold import Node
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import activations
 from ...checks import expect_shape
-from ...lstm import LSTM
+from ...layers import activations
+from ...layers.lstm import LSTM
 from .. import gate_order
 from ..native import check_finite
 from .fold import Graph

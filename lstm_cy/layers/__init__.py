@@ -1,0 +1,39 @@
+"""The layers, each in the module of its name; `base` has what all of them share."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "LSTM": "lstm",
+    "QuantizedLSTM": "quantized",
+    "Linear": "linear",
+    "Embedding": "embedding",
+    "Dropout": "dropout",
+    "Activation": "activation",
+    "Masking": "masking",
+    "Readout": "readout",
+    "Sequential": "sequential",
+    "Attention": "attention",
+}
+
+if TYPE_CHECKING:
+    from .activation import Activation as Activation
+    from .attention import Attention as Attention
+    from .dropout import Dropout as Dropout
+    from .embedding import Embedding as Embedding
+    from .linear import Linear as Linear
+    from .lstm import LSTM as LSTM
+    from .masking import Masking as Masking
+    from .quantized import QuantizedLSTM as QuantizedLSTM
+    from .readout import Readout as Readout
+    from .sequential import Sequential as Sequential
+else:
+
+    def __getattr__(name):
+        if name in _HOME:
+            return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

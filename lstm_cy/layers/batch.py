@@ -1,0 +1,116 @@
+"""The sizes and valid steps of one call: lengths, masks and resets as the drivers take them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks import check_lengths, expect_shape, flag_array
+
+if TYPE_CHECKING:
+    from ..typing import Array, ArrayLike, Bools, Ints, State
+
+
+class Batch:
+    """The sizes and valid steps of one call, and the conversion between the caller's shapes and the drivers'.
+
+    Attributes
+    ----------
+    T, B : int
+    has_batch_axis : bool
+        False for one sequence (T, I), which the drivers see as a batch of one.
+    rows : int
+        Valid steps, summed over the rows.
+    order : tuple (order, lengths, active, steps, resets)
+        The arguments of `_kernels.forward`; an entry that is not needed is None.
+    """
+
+    __slots__ = ("B", "T", "batch_first", "cleared", "has_batch_axis", "order", "rows")
+
+    def __init__(self, T: int, B: int, has_batch_axis: bool, batch_first: bool) -> None:
+        self.T, self.B = T, B
+        self.has_batch_axis = has_batch_axis
+        self.batch_first = batch_first
+        self.rows = T * B
+        self.order: tuple[Any, ...] = (None,) * 5
+        self.cleared: Bools | None = None  # rows that were reset after their last valid step: final state zero
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some steps are not valid."""
+        return self.order[0] is not None
+
+    def set_lengths(self, lengths: ArrayLike) -> None:
+        """Make the first `lengths` steps of each row valid."""
+        scalar = not self.has_batch_axis and np.ndim(lengths) == 0
+        lengths = check_lengths(lengths, None if scalar else self.B, self.T).reshape(self.B)
+        if (lengths < self.T).any():
+            self._sort(lengths, None)
+
+    def set_mask(self, mask: ArrayLike) -> None:
+        """Make the steps where the mask is True valid."""
+        valid = self._by_row("mask", mask)
+        if not valid.all():
+            self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
+
+    def set_reset(self, reset: ArrayLike) -> None:
+        """Zero states before the steps where `reset` is True; on a masked step this waits for the next valid one."""
+        resets = self._by_row("reset", reset)
+        _, _, _, steps, _ = self.order
+        if steps is not None:
+            so_far = np.cumsum(resets, axis=1)
+            at_valid = np.take_along_axis(so_far, steps, axis=1)
+            resets = np.diff(at_valid, axis=1, prepend=0) > 0
+            lengths = self._lengths_by_row()
+            last = np.where(lengths > 0, np.take_along_axis(at_valid, np.maximum(lengths - 1, 0)[:, None], 1)[:, 0], 0)
+            self.cleared = so_far[:, -1] > last
+        if resets.any():
+            self.order = (*self.order[:4], np.ascontiguousarray(resets).view(np.uint8))
+
+    def clear(self, h: Array, c: Array) -> None:
+        """Zero the final states, or their gradients, of rows that were reset after their last valid step."""
+        if self.cleared is not None:
+            h[:, self.cleared] = 0
+            c[:, self.cleared] = 0
+
+    def _sort(self, lengths: Ints, steps: Ints | None) -> None:
+        """Set `order` from the lengths, the longest row first; `steps` (B, T) has each row's valid steps first."""
+        order = np.argsort(-lengths, kind="stable")
+        ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # number of rows of at most t steps
+        self.order = order, lengths[order], self.B - ended[: self.T], steps, None
+        self.rows = int(lengths.sum())
+
+    def _lengths_by_row(self) -> Ints:
+        order, lengths, *_ = self.order
+        by_row: Ints = np.empty_like(lengths)
+        by_row[order] = lengths
+        return by_row
+
+    def _by_row(self, name: str, flags: ArrayLike) -> Bools:
+        """Return the caller's flags as a bool array (B, T)."""
+        axes = ("(B, T)" if self.batch_first else "(T, B)") if self.has_batch_axis else "(T,)"
+        flags = flag_array(name, flags)
+        expect_shape(name, flags, self.outer_shape(1)[:-1], axes)
+        flags = flags.reshape(self.shape(1)[:-1])
+        return np.ascontiguousarray(flags if self.batch_first else flags.T)
+
+    def shape(self, width: int) -> tuple[int, int, int]:
+        """Return the drivers' shape of an array of this batch."""
+        return (self.B, self.T, width) if self.batch_first else (self.T, self.B, width)
+
+    def outer_shape(self, width: int) -> tuple[int, ...]:
+        """Return the caller's shape of an array of this batch."""
+        return self.shape(width) if self.has_batch_axis else (self.T, width)
+
+    def batched(self, array: Array) -> Array:
+        """Return the caller's array in the drivers' shape."""
+        return array if self.has_batch_axis else array.reshape(self.shape(array.shape[-1]))
+
+    def unbatched(self, array: Array) -> Array:
+        """Return the drivers' array in the caller's shape."""
+        return array if self.has_batch_axis else array.reshape(self.outer_shape(array.shape[-1]))
+
+    def unbatched_states(self, h: Array, c: Array) -> State:
+        """Return the drivers' states in the caller's shapes."""
+        return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
