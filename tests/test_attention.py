@@ -6,7 +6,7 @@ from common import DTYPES, bits
 from test_gradients import assert_close, finite_difference
 
 from lstm_cy import Adam, Attention, load
-from lstm_cy.attention import SCORES
+from lstm_cy.layers.attention import SCORES
 from lstm_cy.weights.native import read_model, write_model
 
 T, S, B = 5, 7, 4

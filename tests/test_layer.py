@@ -202,7 +202,7 @@ class Scale(Layer):
         return self(x), None
 
     def backward(self, tape, dy):
-        from lstm_cy.layer import Gradients
+        from lstm_cy.layers.base import Gradients
 
         return Gradients(self.factor * dy, None, {})
 
@@ -535,7 +535,7 @@ def test_repr_is_the_call_that_makes_the_layer(layer, expected):
     assert repr(layer).startswith(expected)
     if type(layer).__module__.startswith("lstm_cy"):
         assert repr(layer) == expected
-        assert eval(expected, vars(pytest.importorskip("lstm_cy.quantize")) | globals()).config == layer.config
+        assert eval(expected, vars(pytest.importorskip("lstm_cy.layers.quantized")) | globals()).config == layer.config
 
 
 def test_repr_of_many_layers_has_a_line_for_each():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lstm_cy import LSTM, SGD, Adam, Embedding, Linear, Sequential, clip_grad_norm, optimizers
-from lstm_cy.layer import Gradients
+from lstm_cy.layers.base import Gradients
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 

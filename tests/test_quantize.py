@@ -14,7 +14,8 @@ from common import (
 )
 
 from lstm_cy import LSTM, SGD, Dropout, Embedding, Linear, Sequential, config, load, save
-from lstm_cy.quantize import QuantizedLSTM, to_bf16, to_int8, widened
+from lstm_cy.layers.narrow import to_bf16, to_int8, widened
+from lstm_cy.layers.quantized import QuantizedLSTM
 
 KINDS = ("bf16", "int8")
 SETS = config.available_instruction_sets()

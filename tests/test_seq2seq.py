@@ -8,7 +8,7 @@ from common import bits
 from test_gradients import assert_close, finite_difference
 
 from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
-from lstm_cy.attention import SCORES
+from lstm_cy.layers.attention import SCORES
 from lstm_cy.seq2seq import teach
 from lstm_cy.weights.native import write_npz
 

@@ -29,7 +29,7 @@ from lstm_cy import (
     fit,
     mse,
 )
-from lstm_cy.layer import Gradients, Layer
+from lstm_cy.layers.base import Gradients, Layer
 from lstm_cy.losses import NothingToCount
 from lstm_cy.training import History, read_history
 from lstm_cy.weights.native import read_npz, write_npz

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from test_gradients import finite_difference
 
 from lstm_cy import LSTM, Linear, Sequential, reference
-from lstm_cy.activations import ARGUMENTS, DEFAULTS, PLAIN, normalized
+from lstm_cy.layers.activations import ARGUMENTS, DEFAULTS, PLAIN, normalized
 
 ACTIVATIONS = (*DEFAULTS, ("Affine", 0.7, 0.1), ("LeakyRelu", -0.3), ("hardsigmoid", 1 / 6, 0.5), ("elu", 0.5))
 #: one of each kind, and all together

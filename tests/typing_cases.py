@@ -11,9 +11,9 @@ import numpy as np
 import lstm_cy
 from lstm_cy import LSTM, SGD, Adam, Attention, Dropout, Embedding, Linear, Sequential, StreamPool, reference, weights
 from lstm_cy.decoding import Hypothesis, beam_search, generate, negative_log_likelihood
-from lstm_cy.layer import Gradients, Layer
-from lstm_cy.lstm import Tape
-from lstm_cy.quantize import QuantizedLSTM
+from lstm_cy.layers.base import Gradients, Layer
+from lstm_cy.layers.lstm import Tape
+from lstm_cy.layers.quantized import QuantizedLSTM
 from lstm_cy.stepper import Stepper
 from lstm_cy.text import Bytes, Vocabulary, Words
 from lstm_cy.trace import GateTrace

@@ -19,7 +19,7 @@ from runner import Cases, Finding, folder_of_worker, main, only_user_warnings, o
 
 import lstm_cy
 from lstm_cy import Sequential
-from lstm_cy.layer import Layer
+from lstm_cy.layers.base import Layer
 
 ALLOWED = (TypeError, ValueError, KeyError, IndexError, FloatingPointError, OSError, ImportError, RuntimeError)
 #: larger values of these mean more work and are valid

@@ -20,7 +20,7 @@ import itertools
 from common import TOLERANCE, bits, every_gradient, largest_error, reference_lstm
 
 from lstm_cy import LSTM, config
-from lstm_cy.activations import DEFAULTS
+from lstm_cy.layers.activations import DEFAULTS
 
 #: unbounded functions amplify rounding, so layers with them are only compared with themselves
 UNBOUNDED = {"affine", "relu", "leakyrelu", "elu", "softplus", "thresholdedrelu", "scaledtanh"}
