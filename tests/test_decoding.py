@@ -480,6 +480,18 @@ def test_the_search_stops_when_no_better_sequence_is_possible():
     assert steps == [1]
 
 
+def test_the_search_stops_when_the_best_possible_sequence_is_only_as_good():
+    steps = []
+
+    def step(tokens, state):
+        steps.append(len(tokens))
+        return np.log(np.tile([0.5, 0.5], (len(tokens), 1))), state
+
+    (found,) = beam_search(step, None, start=1, end=0, beam_width=1, max_length=1000)
+    assert steps == [1]
+    assert (found.tokens.tolist(), found.ended) == ([], True)
+
+
 @pytest.mark.parametrize("row_axis", [0, 1])
 def test_states_of_any_nesting_follow_their_rows(row_axis):
     """A nested state that sums the tokens twice gives the same result as a state that holds all tokens."""
@@ -504,6 +516,20 @@ def test_states_of_any_nesting_follow_their_rows(row_axis):
     expected = beam_search(remembering, np.empty((1, 1, 0), int), **keywords)
     assert [h.tokens.tolist() for h in found] == [h.tokens.tolist() for h in expected]
     assert [h.score for h in found] == [h.score for h in expected]
+
+
+def test_row_axis_may_be_the_first_or_last_axis_of_each_state():
+    def step(tokens, state):
+        assert state.tolist() == [7] * len(tokens)
+        return np.full((len(tokens), 4), -1.4), state
+
+    keywords = {"start": 0, "end": 3, "max_length": 3}
+    for row_axis in (0, -1):
+        assert len(beam_search(step, np.array([7]), row_axis=row_axis, **keywords)) == 4
+    for row_axis in (1, -2):
+        message = rf"state: expected a state of arrays with 1 rows on row_axis = {row_axis}, got \(1,\)"
+        with pytest.raises(ValueError, match=message):
+            beam_search(step, np.array([7]), row_axis=row_axis, **keywords)
 
 
 def test_sequences_that_end_do_not_reduce_the_number_that_continue():

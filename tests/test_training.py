@@ -1009,6 +1009,10 @@ DAMAGES = {
         lambda good: {"history.loss": np.zeros(7), "history.seconds": np.zeros(7)},
         "history.loss: expected at most 1 epochs, because there were 1 steps, got 7",
     ),
+    "no steps": (
+        lambda good: {"optimizer.step": np.array(0)},
+        "history.loss: expected at most 0 epochs, because there were 0 steps, got 1",
+    ),
     "steps below 0": (lambda good: {"optimizer.step": np.array(-1)}, "'step'.*expected at least 0, got -1"),
     "too many steps": (lambda good: {"optimizer.step": np.array(2**63 - 1)}, "'step'.*expected at most"),
     "a rate of NaN": (lambda good: {"optimizer.lr": np.array(np.nan)}, "'lr'.*got nan"),
@@ -1048,6 +1052,29 @@ def test_numbers_and_settings_of_a_checkpoint_are_checked(name, path):
     write_npz(path, {name: array for name, array in changed.items() if array is not None})
     text = unchanged(path, "checkpoint: " + re.escape(str(path)) + f"(?s:.*){message}", validation=arrays())
     assert text.isprintable() and len(text) < 20_000
+
+
+def test_at_most_fifty_differences_are_named(path):
+    train(model_of(), arrays(), checkpoint=path)
+    good = read_npz(path)
+    write_npz(path, good | header({}))
+    own = unchanged(path, "does not fit").count("the checkpoint has")
+    for names, more in ((50, ""), (51, "; and 1 more"), (52, "; and 2 more")):
+        write_npz(path, good | header({f"unknown {n}": n for n in range(names - own)}))
+        text = unchanged(path, "does not fit")
+        assert text.count("the checkpoint has") == 50
+        assert ("more" in text) == bool(more) and text.endswith(more)
+
+
+def test_a_header_of_a_mebibyte_is_the_largest(path):
+    history = train(model_of(), arrays(), checkpoint=path)
+    good = read_npz(path)
+    content = good["checkpoint"].tobytes()
+    write_npz(path, good | {"checkpoint": np.frombuffer(content.ljust(1 << 20), np.uint8)})
+    assert read_history(path).loss == history.loss
+    write_npz(path, good | {"checkpoint": np.frombuffer(content.ljust((1 << 20) + 1), np.uint8)})
+    with pytest.raises(ValueError, match="is not one that fit has written"):
+        read_history(path)
 
 
 def test_read_history(path):
@@ -1156,6 +1183,14 @@ def test_data_refused(data, error, message):
         with pytest.raises(error, match=message.replace("data:", "validation:")):
             train(model, (X, Y), validation=data)
         assert bits(model.parameters) == before
+
+
+def test_x_needs_an_axis_of_rows_and_for_lengths_one_of_steps():
+    linear = Sequential(Linear(2, 1, seed=0))
+    with pytest.raises(ValueError, match=r"data: x: expected rows on axis 0, got shape \(\)"):
+        train(linear, (1.0, [1.0]))
+    with pytest.raises(ValueError, match=r"data: lengths: expected an x with a time axis with them, got \(3,\)"):
+        train(linear, ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1, 1, 1]))
 
 
 OTHER = model_of()
@@ -1450,6 +1485,8 @@ def test_a_history_in_a_notebook():
     html = history._repr_html_()
     assert "<tr><th>1 (best)</th><td>3</td><td>3</td><td>0.1</td></tr>" in html
     assert "<tr><th>2</th><td>2</td><td>nan</td><td>0.2</td></tr>" in html
+    html = History([3.0, 2.0], [3.0], [0.1, 0.2])._repr_html_()
+    assert "<tr><th>2</th><td>2</td><td></td><td>0.2</td></tr>" in html
     long = History([float(value) for value in range(1000)], [], [0.1] * 1000)
     html = long._repr_html_()
     assert "<th>1 (best)</th>" in html and "<th>1000</th>" in html and len(html) < 3000
