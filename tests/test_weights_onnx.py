@@ -634,6 +634,18 @@ def test_misshaped_weights_are_refused(name, shape):
         lstms(proto)
 
 
+def test_weights_of_different_types_are_refused():
+    weights = weights_of(np.random.default_rng(9), 1, 3, 5)
+    for changed, types in ({"R": np.float64}, "float32, float64"), ({"W": np.int64, "R": np.int64}, "int64"):
+        given = weights | {name: weights[name].astype(dtype) for name, dtype in changed.items()}
+        proto = model([plain_lstm("WR")], ["x"], weights=given)
+        for read in (lstms, from_onnx):
+            with pytest.raises(
+                ValueError, match=rf"node 'lstm' .*: expected weights of one floating type, got {types}$"
+            ):
+                read(proto)
+
+
 def test_layers_have_unique_names():
     weights = weights_of(np.random.default_rng(9), 1, 3, 5)
     nodes = [
@@ -754,6 +766,11 @@ def test_inputs_are_converted_as_in_the_layers(small):
     assert y.dtype == h.dtype == np.float32
 
 
+def test_inputs_are_given_by_name(small):
+    with pytest.raises(TypeError, match="inputs: expected a mapping of names to arrays, got list"):
+        small.run([*small_inputs().values()])
+
+
 WRONG_INPUTS = {
     r"inputs: expected \['x', 'h0'\]; missing: \['h0'\], unknown: \['h'\]": {"x": 0, "h": 0},
     r"x: expected shape \('T', 'B', 3\) where .*, got \(4, 3\)": {"x": np.ones((4, 3)), "h0": 0},
@@ -817,6 +834,65 @@ def test_results_are_independent_arrays():
     assert (run.run({"x": x})[1] == 1).all()
 
 
+def test_inputs_that_no_lstm_takes_are_refused():
+    weights = weights_of(np.random.default_rng(12), 1, 3, 5)
+    names = ["x", "W", "R", "", "", "h0"]
+    x, h0 = np.ones((4, 2, 3)), np.ones((1, 2, 5))
+
+    def run(x, h0, types=None):
+        proto = model([node("LSTM", names, name="lstm")], ["x", "h0"], weights=weights, types=types)
+        return from_onnx(proto).run({"x": x, "h0": h0})
+
+    run(x, h0)
+    with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): X: expected three axes, got shape \(4, 3\)"):
+        run(x[:, 0], h0)
+    with pytest.raises(ValueError, match=r"initial_h, initial_c: expected three axes, got shape \(2, 5\)"):
+        run(x, h0[0])
+    double = TensorProto.DOUBLE
+    for types, got in ({"x": double, "h0": double}, r"\['float64'\]"), ({"h0": double}, r"\['float32', 'float64'\]"):
+        with pytest.raises(ValueError, match=f"X: expected one type with states and weights, got {got}"):
+            run(x, h0, types)
+
+
+def test_strings_and_numbers_are_not_mixed_up():
+    types = {"x": TensorProto.STRING, "y": TensorProto.STRING}
+    run = from_onnx(model([node("Identity", ["x"])], ["x"], types=types))
+    assert run.run({"x": ["a", "b"]})[0].tolist() == ["a", "b"]
+    for x in ([1, 2], np.array(["a", 2], object)):
+        with pytest.raises(TypeError, match="x: expected strings, got (int64|object)"):
+            run.run({"x": x})
+    run = from_onnx(model([node("Relu", ["x"])], ["x"], types=types))
+    with pytest.raises(ValueError, match=r"node of 'y' \(Relu\): expected numbers, got strings"):
+        run.run({"x": ["a", "b"]})
+
+
+def test_the_largest_results_are_allowed(monkeypatch):
+    """One byte less is not, except for a result that is as large as its inputs."""
+    expand = from_onnx(model([node("Expand", ["x", "n"])], ["x", "n"], types={"n": INT64}))
+    cast = from_onnx(model([node("Cast", ["x"], to=INT32)], ["x"], types={"y": INT32}))
+    wide = from_onnx(model([node("Cast", ["x"], to=INT64)], ["x"], types={"y": INT64}))
+    for limit in (400, 399):
+        monkeypatch.setattr("lstm_cy.weights.onnx.fold.LARGEST_RESULT", limit)
+        assert cast.run({"x": np.ones(100)})[0].size == 100
+        with pytest.raises(ValueError, match=rf"a result of shape \(100,\) takes 800 bytes; at most {limit} are"):
+            wide.run({"x": np.ones(100)})
+        if limit == 400:
+            assert expand.run({"x": [1.0], "n": [100]})[0].size == 100
+    with pytest.raises(ValueError, match=r"a result of shape \(100,\) takes 400 bytes; at most 399 are allowed"):
+        expand.run({"x": [1.0], "n": [100]})
+
+
+def test_a_layer_made_during_a_run_is_bounded(monkeypatch):
+    """Of W and R, 16 numbers, that layer makes 4 (3 + 1 + 2) (1 + 1 + 16) = 432."""
+    run = from_onnx(model([plain_lstm("WR")], ["x", "W", "R"]))
+    given = {"x": np.ones((1, 1, 3)), "W": np.ones((1, 4, 3)), "R": np.ones((1, 4, 1))}
+    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RESULT", 4 * 432)
+    run.run(given)
+    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RESULT", 4 * 432 - 1)
+    with pytest.raises(ValueError, match=r"node 'lstm' \(LSTM\): its layer takes 1728 bytes; at most 1727 are allowed"):
+        run.run(given)
+
+
 def test_all_results_of_a_run_are_bounded(monkeypatch):
     """Single results are small, and results that are no longer needed do not count."""
     monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 1 << 20)
@@ -829,6 +905,12 @@ def test_all_results_of_a_run_are_bounded(monkeypatch):
         from_onnx(kept).run({"x": [0.0]})
     views = [*chain[:2], *(node("Identity", ["v1"], [f"w{k}"]) for k in range(9))]
     from_onnx(model(views, ["x"], [f"w{k}" for k in range(2)], weights)).run({"x": [0.0]})
+    seen = from_onnx(model(views, ["x"], [f"w{k}" for k in range(9)], weights))
+    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 4 * ((1 << 16) + 1))  # of v1, and of x
+    assert len(seen.run({"x": [0.0]})) == 9
+    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 4 * ((1 << 16) + 1) - 1)
+    with pytest.raises(ValueError, match=r"node of 'v1' \(Exp\): .* take more than 262147 bytes"):
+        seen.run({"x": [0.0]})
 
 
 def test_results_are_copied_only_if_they_share_memory():
@@ -939,6 +1021,8 @@ def test_unsupported_nodes_are_counted_also_in_inner_graphs():
     )
     with pytest.raises(ValueError, match=r"^model: 1 node is not supported: Einsum: 1, the node of 'y' \(Einsum\)$"):
         from_onnx(model([node("Einsum", ["x"], equation="i->")], ["x"]))
+    with pytest.raises(ValueError, match=r"20 nodes are not supported: .*; Fancy19: 1, the node of 'v19' \(Fancy19\)$"):
+        from_onnx(model([node(f"Fancy{k}", ["x"], [f"v{k}"]) for k in range(20)], ["x"], ["x"]))
     for length in (0, 1000):
         many = [node(f"Fancy{k}", ["x"], [f"v{k}" + "n" * length]) for k in range(30)]
         with pytest.raises(ValueError, match="30 nodes are") as caught:
@@ -1015,6 +1099,24 @@ def test_an_unknown_size_is_none(size):
     run.run({"x": np.ones((5, 3, 2))})
 
 
+def test_a_size_of_0_is_declared():
+    run = from_onnx(model([node("Identity", ["x"])], [("x", [0, 2])]))
+    assert run.inputs[0].shape == (0, 2)
+    assert run.run({"x": np.ones((0, 2))})[0].shape == (0, 2)
+    with pytest.raises(ValueError, match=r"x: expected shape \(0, 2\), got \(1, 2\)"):
+        run.run({"x": np.ones((1, 2))})
+
+
+def test_inputs_that_are_no_arrays_of_known_numbers_are_refused():
+    values = [helper.make_tensor_value_info("x", kind, None) for kind in (TensorProto.COMPLEX64, 99)]
+    values.append(helper.make_tensor_sequence_value_info("x", FLOAT, None))
+    for value, kind in zip(values, ("COMPLEX64", "99", "sequence_type"), strict=True):
+        proto = model([node("Identity", ["x"])], ["x"])
+        proto.graph.input[0].CopyFrom(value)
+        with pytest.raises(ValueError, match=f"value 'x': expected an array of numbers or strings, got {kind}$"):
+            from_onnx(proto)
+
+
 def test_sizes_with_the_same_name_must_be_equal():
     run = from_onnx(model([node("Identity", ["x"])], [("x", ["N", "N"])]))
     with pytest.raises(ValueError, match=r"x: expected shape \('N', 'N'\)"):
@@ -1035,6 +1137,25 @@ def test_paths_bytes_and_protos_are_read(tmp_path):
         from_onnx(3)
     with pytest.raises(FileNotFoundError):
         from_onnx(tmp_path / "missing.onnx")
+
+
+def test_the_largest_file(monkeypatch):
+    proto = model([node("Identity", ["x"])], ["x"])
+    size = proto.ByteSize()
+    for limit in (size, size - 1):
+        monkeypatch.setattr("lstm_cy.weights.onnx.proto.LARGEST_FILE", limit)
+        for given in (proto, proto.SerializeToString()):
+            if limit == size:
+                from_onnx(given)
+                continue
+            with pytest.raises(ValueError, match=f"^model: {size} bytes; an ONNX file has at most {limit}$"):
+                from_onnx(given)
+
+
+def test_names_of_at_most_100_characters_are_given_whole():
+    for name, shown in ((99 * "n" + "'", f'"{99 * "n"}\'"'), (100 * "n" + "'", r"'n*\.\.\. \(.* more characters\)'")):
+        with pytest.raises(ValueError, match=f"no node gives output {shown}$"):
+            from_onnx(model([node("Relu", ["x"])], ["x"], [name]))
 
 
 def test_a_missing_extra_is_named(monkeypatch):
@@ -1227,6 +1348,16 @@ def test_invalid_graphs_are_refused():
         model([node("Transpose", ["w"], perm=[0, 0])], weights={"w": np.ones((2, 2))}),
         "perm: expected each of 2 axes once",
     )
+    assert_refused(model([node("Concat", ["a", "a"])], ["a"]), r"\(Concat\): attribute 'axis' is missing")
+    assert_refused(
+        model([node("Gather", ["", "a"])], ["a"]), r"\(Gather\): input 0 is left out, which this operator needs"
+    )
+    assert_refused(model([node("Relu", ["a"], ["b", "c"])], ["a"]), r"\(Relu\): expected at most 1 outputs, got 2")
+    proto = model([node("Relu", ["w"])], ["w"])
+    one, where = (numpy_helper.from_array(np.ones(1, dtype), "w") for dtype in (np.float32, np.int64))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(one, where, [3]))
+    assert_refused(proto, "sparse tensors are not supported")
+    assert_refused(b"\x0d\0\0\0", "truncated, or not an ONNX model: it ends too early")
     assert_refused(b"", "truncated, or not an ONNX model")
     assert_refused(b"not an ONNX model at all", "truncated, or not an ONNX model")
 
@@ -1252,6 +1383,10 @@ def test_tensors_with_wrong_sizes_are_refused():
     assert_refused(with_tensor(dims=[1] * 100, raw_data=bytes(4)), "tensor 'w': 100 dimensions; at most 64")
     assert_refused(with_tensor(dims=[2**62] * 10_000), "tensor 'w': 10000 dimensions; at most 64")
     assert_refused(with_tensor(dims=[2**50, 0], raw_data=b""), "its other axes would take")
+    from_onnx(with_tensor(dims=[1] * 64, raw_data=bytes(4)))
+    assert_refused(with_tensor(dims=[1] * 65, raw_data=bytes(4)), "tensor 'w': 65 dimensions; at most 64")
+    from_onnx(with_tensor(dims=[2**28, 0], raw_data=b""))
+    assert_refused(with_tensor(dims=[2**28 + 1, 0], raw_data=b""), "its other axes would take")
     assert_refused(with_tensor(data_type=0), "type UNDEFINED")
     assert_refused(with_tensor(data_type=8), r"tensor 'w': shape \(1,\) does not fit its 0 strings")
     assert_refused(with_tensor(data_type=99), "type 99")
