@@ -236,6 +236,59 @@ def test_tests_that_are_named_exist():
             assert f"def {name}(" in (ROOT / path).read_text(), f"{page_id(page)}: {path}::{name}"
 
 
+# The maintainers' pages
+
+
+def rows(page, heading):
+    """Return the cells of each row of the tables under a heading of level 2."""
+    section = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
+    (section,) = [text for text in section if text.startswith(f"{heading}\n")]
+    return [line.strip("|").split("|") for line in re.findall(r"^\|.*\|$", section, re.MULTILINE)][2:]
+
+
+def test_contributing_has_a_row_for_each_module():
+    named = []
+    for first, *_ in rows(ROOT / "CONTRIBUTING.md", "Files"):
+        folder = None
+        for path in map(Path, re.findall(r"`([^`]+)`", first)):
+            folder = path.parent if len(path.parts) > 1 else folder
+            named.append((folder / path.name).as_posix())
+    sources = [path for path in (ROOT / "lstm_cy").rglob("*.p*") if path.suffix in (".py", ".pyx", ".pxd", ".pxi")]
+    modules = {path.relative_to(ROOT).as_posix() for path in sources}
+    packages = {path for path in modules if path.endswith("/__init__.py")} - {"lstm_cy/__init__.py"}
+    assert sorted(named) == sorted(modules - packages)
+
+
+ARCHITECTURE = DOCS / "architecture.md"
+KERNELS = "lstm_cy/_kernels/"
+
+
+def file_named(name):
+    """Return a file that docs/architecture.md names: by its path, or by its name alone if it is a kernel's."""
+    path = ROOT / name
+    return path if "/" in name or path.exists() else ROOT / KERNELS / name
+
+
+def test_the_files_and_functions_that_the_architecture_names_exist():
+    names = set(re.findall(r"`([^`\n]+)`", ARCHITECTURE.read_text()))
+    files = {name for name in names if re.search(r"/|\.(py|pyx|pxd|pxi|md)$", name)}
+    assert [name for name in sorted(files) if not file_named(name).exists()] == []
+    folders = [path for folder in ("lstm_cy", "tests") for path in (ROOT / folder).rglob("*.p*")]
+    sources = [path for path in folders if path.suffix in (".py", ".pyx", ".pxd", ".pxi")]
+    known = set(re.findall(r"\w+", "".join(path.read_text() for path in [*sources, ROOT / "setup.py"])))
+    words = {word for name in names - files for word in re.findall(r"[A-Za-z]\w+|_\w+", name)}
+    assert sorted(words - known) == []
+
+
+def test_each_function_is_in_the_file_of_its_row():
+    for heading in ("A call", "A step", "Training"):
+        for _, functions, files in rows(ARCHITECTURE, heading):
+            text = "".join(file_named(name).read_text() for name in re.findall(r"`([^`]+)`", files))
+            for name in re.findall(r"`(?:\w+\.)?(\w+)`", functions):
+                defined = rf"^ *(?:def|cdef[\w &*]*|class|cdef class) \*?{name}\b"
+                assert re.search(defined, text, re.MULTILINE), (heading, name, files)
+
+
 # The API's pages
 
 
