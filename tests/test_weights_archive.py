@@ -131,6 +131,8 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
         (two(offset=0), "member 'b': damaged: its header has another name"),
         (two(offset=5), "member 'b': damaged: its header is not where the directory says"),
         (two(offset=10**6), "member 'b': its offset, 1000000, is not in the file"),
+        (two(offset=len(two())), "member 'b': its offset, .*, is not in the file"),
+        (two(offset=len(two()) - 1), "member 'b': truncated"),
         (two(size=10**6), "sizes add up to more than the file"),
         (two(stored=3), "member 'b': compressed"),
         (two(method=8), "member 'b': compressed"),
@@ -144,7 +146,9 @@ def test_a_member_that_reaches_into_the_directory_is_refused():
         (two(offset=2**32 - 1, extra=struct.pack("<HHQ", 1, 8, 2**64 - 1)), "is not in the file"),
         (two(size=2**32 - 1, stored=64, extra=struct.pack("<HHQ", 1, 8, 65)), "member 'b': compressed"),
         (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)], count=2), "1 members where there should be 2"),
-        (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)[:-1]]), "ends within an entry|another name"),
+        (finished(local("a", DATA) + DATA, [entry("a", DATA, 0)[:-1]]), "another name than the directory"),
+        (finished(local("a", DATA) + DATA, [entry("a", DATA, 0), entry("", DATA, 0)[:-1]]), "ends within an entry"),
+        (two(offset=2**32 - 1, extra=struct.pack("<HHQHH", 1, 8, 0, 1, 0)), "a size is not in its ZIP directory"),
         (finished(b"", [b"PK\1\3" + bytes(42)]), "its ZIP directory has an entry without a signature"),
         (b"x" + two(), "its ZIP directory is not before its end"),
         (two() + b"x", "truncated, or not an archive"),
@@ -165,6 +169,48 @@ def test_numbers_of_64_bits_are_read():
     body = local("a", DATA) + DATA
     content = finished(body, [entry("a", DATA, 0, size=2**32 - 1, extra=extra)])
     assert members(content) == {"a": DATA}
+
+
+def test_a_member_without_a_name_is_read():
+    """Its entry is the shortest, and nothing follows it in the directory."""
+    assert members(finished(local("", DATA) + DATA, [entry("", DATA, 0)])) == {"": DATA}
+
+
+def test_the_largest_directory(monkeypatch):
+    length = len(entry("a", DATA, 0)) + len(entry("b", DATA, 0))
+    monkeypatch.setattr(archive, "_MAX_DIRECTORY", length)
+    assert list(members(two())) == ["a", "b"]
+    monkeypatch.setattr(archive, "_MAX_DIRECTORY", length - 1)
+    assert_refused(two(), f"a ZIP directory of {length} bytes; at most {length - 1} are read")
+
+
+def test_bytes_that_a_member_does_not_have_are_not_read():
+    def opened(length=None):
+        file = io.BytesIO(two())
+        found = archive.members(file, Budget("a.zip", len(two())), "an archive")
+        file.truncate(length)
+        return found["b"]
+
+    whole = np.empty(len(DATA), np.uint8)
+    opened(len(two())).fill(whole)
+    assert whole.tobytes() == DATA
+    with pytest.raises(EOFError, match="truncated"):
+        opened(len(two())).fill(np.empty(len(DATA) + 1, np.uint8))
+    shortened = two().rindex(DATA) + 10  # as if another program had written to the file
+    with pytest.raises(EOFError, match="truncated"):
+        opened(shortened).fill(whole)
+    with pytest.raises(EOFError, match="truncated"):
+        opened(shortened).read(len(DATA))
+
+
+def test_errors_of_damaged_files_begin_with_the_name():
+    for error, message in (
+        (RecursionError("maximum depth"), "a.npz: nested too deep to be read here"),
+        (OverflowError("too large"), "a.npz: too large"),
+        (EOFError("truncated"), "a.npz: truncated"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"), archive.naming("a.npz"):
+            raise error
 
 
 def test_too_many_members_are_refused_before_they_are_read(tmp_path):

@@ -50,7 +50,9 @@ def test_names_from_files_are_safe_in_messages():
         Budget("a\x1b[31m.npz", 0).bytes(2**62)
     assert "\x1b" not in str(caught.value)
     assert listed(["a", "b\n", "c"], most=2) == "a, b\\n, and 1 more"
+    assert listed(["a", "b\n"], most=2) == "a, b\\n"
     assert shortened("abc\x07", 3) == "abc... (1 more characters)"
+    assert shortened("abc", 3) == "abc"
     assert shortened("\x07") == "\\x07"
 
 
@@ -98,6 +100,22 @@ def test_json_is_counted_across_chunks(monkeypatch):
 def test_deep_json_is_refused_before_it_is_parsed(text):
     with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 920 levels"):
         Budget("a", len(text)).json(text)
+
+
+def test_the_deepest_json(monkeypatch):
+    monkeypatch.setattr(budget, "LARGEST_JSON_DEPTH", 3)
+    assert Budget("a", 0).json("[[[]]]") == [[[]]]
+    with pytest.raises(LimitExceeded, match=r"^a: its header: nested deeper than 3 levels"):
+        Budget("a", 0).json("[[[[]]]]")
+
+
+def test_json_that_is_too_deep_for_the_stack_of_the_caller(monkeypatch):
+    def loads(text):
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(json, "loads", loads)
+    with pytest.raises(LimitExceeded, match=r"^a: its header: nested too deep to be read here$"):
+        Budget("a", 0).json("[]")
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", '"ab"', "1", '{"":[]}'])

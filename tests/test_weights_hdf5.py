@@ -22,21 +22,27 @@ def written(fill, **options):
     return buffer.getvalue()
 
 
+def compact(file):
+    """Write an array whose bytes are in its header."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple((4,))
+    h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F32LE, space, dcpl=options).write(
+        h5py.h5s.ALL, h5py.h5s.ALL, np.arange(4, dtype=np.float32)
+    )
+
+
 def plain(file):
     rng = np.random.default_rng(0)
     for dtype in ("<f2", "<f4", "<f8", ">f4", ">f8", "i1", "<i4", ">i8", "u1", "<u8"):
         file[f"types/{dtype}"] = (rng.standard_normal((3, 5)) * 50).astype(dtype)
     file["shapes/scalar"] = np.float32(2.5)
     file["shapes/empty"] = np.empty((0, 3), np.float32)
+    file["shapes/of 32 axes"] = np.ones((1,) * 32, np.float32)
     file["shapes/deep/er/cube"] = rng.standard_normal((2, 3, 4))
     for index in range(300):  # more than fit in one node of the tree
         file[f"many/{index}"] = np.full(2, index, np.float32)
-    compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    compact.set_layout(h5py.h5d.COMPACT)
-    space = h5py.h5s.create_simple((4,))
-    h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F32LE, space, dcpl=compact).write(
-        h5py.h5s.ALL, h5py.h5s.ALL, np.arange(4, dtype=np.float32)
-    )
+    compact(file)
     file.create_group("nothing")
     file.attrs["text"] = "plain, é 😀"
     file.attrs["bytes"] = b"as in Keras 2"
@@ -173,6 +179,53 @@ def test_changed_bytes_are_refused_or_give_arrays_of_the_file():
         except ValueError:
             continue
         assert sum(array.nbytes for array in arrays.values()) <= len(data)
+
+
+def array_and_text(file):
+    file["a"] = np.arange(1, 100, dtype=np.float32)
+    file.attrs["text"] = "some text"
+
+
+#: the message for a file of which some bytes, before or after a place, are changed
+DAMAGED = {
+    "damaged: an invalid tree node": (array_and_text, b"TREE", 4, b"\1"),  # its kind
+    "'many': damaged: an invalid tree node": (plain, b"TREE\0\1", 5, b"\2"),  # its height
+    "an attribute of version 4": (array_and_text, b"text\0", -8, b"\4"),
+    "damaged: no GCOL at": (array_and_text, b"GCOL", 0, b"X"),
+    "'a': damaged: a message that is too short": (  # the array's type is left out
+        array_and_text,
+        bytes.fromhex("11201f0004000000"),
+        -8,
+        b"\0",
+    ),
+    "'compact': damaged: an array that goes beyond its header": (
+        compact,
+        np.arange(4, dtype=np.float32).tobytes(),
+        -2,
+        b"\xff\xff",
+    ),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGED)
+def test_a_damaged_structure_is_refused(message):
+    fill, place, offset, changed = DAMAGED[message]
+    data = bytearray(written(fill))
+    read(data, texts=["text"])
+    start = data.index(place) + offset
+    assert data[start : start + len(changed)] != changed
+    data[start : start + len(changed)] = changed
+    with pytest.raises(ValueError, match=message):
+        read(data, texts=["text"])
+
+
+def test_a_file_that_ends_while_it_is_read_is_refused():
+    array = np.arange(1, 100, dtype=np.float32)
+    data = written(lambda file: file.create_dataset("a", data=array))
+    assert data.endswith(array.tobytes())
+    for end, name in ((len(data) - 1, "'a'"), (data.index(b"TREE") + 2, "'/'")):
+        with pytest.raises(ValueError, match=f"HDF5 object {name}: truncated while it was read"):
+            hdf5.read(io.BytesIO(data[:end]), Budget("a.h5", len(data)))
 
 
 def test_a_cyclic_heap_ends():
