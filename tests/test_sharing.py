@@ -217,6 +217,12 @@ def test_a_file_that_shares_a_missing_layer_is_refused(layer):
         native.build(config)
 
 
+@pytest.mark.parametrize("config", ({"type": "Shared"}, {"type": "Shared", "layer": 0, "also": 1}))
+def test_a_shared_layer_has_a_number_and_nothing_else(config):
+    with pytest.raises(ValueError, match="Shared: expected the number of a layer and nothing else"):
+        native.build({"type": "Sequential", "layers": [{"type": "Dropout"}, config]})
+
+
 def test_loading_names_unknown_tensors():
     model = shared_model()
     state = model.state_dict()

@@ -17,7 +17,7 @@ import pytest
 
 import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
-from lstm_cy.weights import gate_order, native
+from lstm_cy.weights import gate_order, native, pytorch
 from lstm_cy.weights.native import read_npz, write_npz
 
 SUFFIXES = [".npz", ".safetensors"]
@@ -502,6 +502,36 @@ def header_of(config, **changes):
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 3}
 LINEAR_ARRAYS = {"0.weight": np.ones((3, 2), np.float32), "0.bias": np.ones(3, np.float32)}
 SMALL_LSTM = {"type": "LSTM", "input_size": 2, "hidden_size": 3}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_largest_header(tmp_path, monkeypatch, suffix):
+    skip_without_safetensors(suffix)
+    model, metadata, path = LSTM(2, 3), {"text": "é" * 100}, tmp_path / f"a{suffix}"
+    length = len(native.pack_header(model, metadata))
+    monkeypatch.setattr(native, "_MAX_JSON", length)
+    save(model, path, metadata)
+    assert load(path).metadata == metadata
+    monkeypatch.setattr(native, "_MAX_JSON", length - 1)
+    with pytest.raises(ValueError, match=f"a header of {length} bytes; at most {length - 1} are read"):
+        load(path)
+    with pytest.raises(ValueError, match=f"metadata: {length} bytes as JSON; at most {length - 1} are read back"):
+        save(model, path, metadata)
+
+
+def test_the_largest_header_of_safetensors(tmp_path, monkeypatch):
+    """It may have three times the bytes of ours, which is a text in it."""
+    pytest.importorskip("safetensors")
+    monkeypatch.setattr(native, "_MAX_JSON", 100)
+    content = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 300) + content.ljust(300) + bytes(4))
+    assert pytorch.read(path)["w"].tolist() == [0]
+    path.write_bytes(struct.pack("<Q", 301) + content.ljust(301) + bytes(4))
+    with pytest.raises(ValueError, match=f"^{path}: a header of 301 bytes; at most 300 are read"):
+        pytorch.read(path)
+
+
 TINY_LSTM = {"type": "LSTM", "input_size": 1, "hidden_size": 1}  # needs no more weights than LINEAR_ARRAYS has
 
 

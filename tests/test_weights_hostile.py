@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lstm_cy import LSTM, load
-from lstm_cy.weights import budget, pytorch
+from lstm_cy.weights import budget, native, pytorch
 from lstm_cy.weights.report import describe
 
 LIMIT = 100_000_000
@@ -112,6 +112,8 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         ({"w": 3}, "an entry with a shape"),
         ({"__metadata__": {f"k{index}": "v" for index in range(150_000)}}, "would take more than 800000 objects"),
         ({"__metadata__": {"lstm_cy": "[" * 100_000}}, "its header: nested deeper than 920"),
+        ({"__metadata__": ["lstm_cy"]}, "its metadata are not a JSON object"),
+        ({"w": EMPTY | {"shape": [1] * 33}}, "tensor 'w': expected an entry with a shape of up to 32 axes"),
         ({"\x1bweight_hh_l0" + "x" * 5000: EMPTY, "\x1b": EMPTY}, "more characters"),
         ({f"a{index}.weight_hh_l0": EMPTY for index in range(5000)}, "and 9950 more"),
     ],
@@ -119,6 +121,21 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 def test_costly_safetensors_files_are_refused(tmp_path, header, message):
     pytest.importorskip("safetensors")
     assert_refused(safetensors(tmp_path / "a.safetensors", header), message)
+
+
+def test_a_tensor_of_32_axes_is_read(tmp_path):
+    pytest.importorskip("safetensors")
+    entry = EMPTY | {"shape": [1] * 32, "data_offsets": [0, 4]}
+    assert pytorch.read(safetensors(tmp_path / "a.safetensors", {"w": entry}, 4))["w"].shape == (1,) * 32
+
+
+def test_layers_that_are_too_deep_for_the_stack_of_the_caller(tmp_path, monkeypatch):
+    def build(config, own):
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(native, "build", build)
+    path = npz(tmp_path / "a.npz", lstm(), **LSTM(1, 1).parameters)
+    assert_refused(path, "its layers are nested too deep to be read here")
 
 
 def torch_file(path, pickle):

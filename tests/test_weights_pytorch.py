@@ -194,6 +194,22 @@ def test_a_negated_tensor_is_refused(torch, tmp_path):
         read(tmp_path / "a.pt")
 
 
+def test_a_quantized_lstm_is_refused_by_name(tmp_path):
+    for name in ("_all_weight_values.0.param", "rnn._all_weight_values.11.param", "cell._packed_weight_ih"):
+        with pytest.raises(ValueError, match=f"a quantized LSTM, which are not read: {name}; take the state_dict"):
+            lstms({"model": {name: None}})
+    assert lstms({"all_weight_values.0.param": np.ones(3)}) == {}
+
+
+def test_sparse_weights_are_refused_by_name(torch):
+    state = torch_lstm(torch, 3, 5).state_dict()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)
+        state["weight_ih_l0"] = state["weight_ih_l0"].to_sparse()
+    with pytest.raises(ValueError, match="source: weight_ih_l0: expected a dense tensor: "):
+        lstms(state)
+
+
 def test_legacy_and_torchscript_files_are_refused_with_advice(torch, tmp_path):
     path = tmp_path / "a.pt"
     module = torch_lstm(torch, 2, 3)
