@@ -2,7 +2,8 @@
 
     python benchmarks/charts.py
 
-Each picture contains the figures it was drawn from, so that a test fails when a table has changed.
+Each picture contains the figures it was drawn from, so that a test fails when a table has changed. The README's table
+is written too.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 #: {picture: heading of the section whose first table it shows}
 SECTIONS = {"forward": "Forward", "step": "One step at a time", "training": "Forward and backward"}
 #: a picture of a few rows of each section
@@ -20,6 +22,16 @@ OVERVIEW = {
     "training": ("16x50x32x64", "32x50x256x256"),
 }
 PICTURES = ("overview", *SECTIONS)
+#: rows of the README's table: (name, heading of a section, threads, shapes)
+SUMMARY = (
+    ("forward", "Forward", 1, ("1x100x32x32", "1x100x64x64", "4x50x128x128", "32x50x256x256")),
+    ("forward", "Threads", 2, ("1x100x128x128", "32x50x256x256")),
+    ("one step", "One step at a time", 1, ("1x1x32x32", "1x1x128x128")),
+    ("forward + backward", "Forward and backward", 1, ("16x50x32x64", "32x50x256x256")),
+)
+SUMMARISED = ("lstm_cy", "NumPy", "PyTorch", "ONNX Runtime", "OpenVINO")
+#: where the README has it
+MARKS = "<!-- figures of docs/performance.md, written by benchmarks/charts.py -->\n", "<!-- end of the figures -->\n"
 COLOURS = {
     "NumPy": "#9a9a9a",
     "PyTorch": "#d9534f",
@@ -39,16 +51,41 @@ def ratios(picture):
     """Return {row: {library: its time / ours}}: the numbers in brackets."""
     if picture == "overview":
         return {f"{kind}, {shape}": ratios(kind)[shape] for kind, shapes in OVERVIEW.items() for shape in shapes}
-    section = PAGE.read_text().split(f"\n## {SECTIONS[picture]}\n")[1].split("\n## ")[0]
-    head, _, *rows = [
-        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
-    ]
     table = {}
-    for row in rows:
-        cells = dict(zip(head, row, strict=True))
+    for shape, cells in table_of(SECTIONS[picture]).items():
         found = {library: re.search(r"\((.*)\)", cells[library]) for library in COLOURS if library in cells}
-        table[row[0]] = {library: float(match[1]) for library, match in found.items() if match}
+        table[shape] = {library: float(match[1]) for library, match in found.items() if match}
     return table
+
+
+def table_of(heading):
+    """Return {shape: {column: cell}} of the first table with times of lstm_cy in a section of docs/performance.md."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    for text in re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        if "lstm_cy" in head:
+            return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    raise ValueError(f"{PAGE.name}: expected a table with a column lstm_cy under {heading!r}")
+
+
+def summary():
+    """Return the README's table: medians on the processor that docs/performance.md names."""
+    processor = re.search(r"Measured on one core of (an? [^;()]+\([^;)]+)", PAGE.read_text())[1]
+    lines = [f"| | threads | {' | '.join(SUMMARISED)} |", f"|---|{'--:|' * (1 + len(SUMMARISED))}"]
+    for name, heading, threads, shapes in SUMMARY:
+        table = table_of(heading)
+        for shape in shapes:
+            times = [re.match(r"[\d.]*", table[shape].get(library, ""))[0] for library in SUMMARISED]
+            lines.append(f"| {name}, {shape} | {threads} | **{times[0]}** | {' | '.join(times[1:])} |")
+    shapes = "Shapes are batch x steps x inputs x hidden units."
+    return "\n".join([*lines, "", f"Medians in microseconds, float32, on {processor}). {shapes}"]) + "\n"
+
+
+def write_summary():
+    """Write the README's table between its marks."""
+    begin, end = MARKS
+    before, rest = README.read_text().split(begin)
+    README.write_text(before + begin + summary() + end + rest.split(end)[1])
 
 
 def chart(picture):
@@ -80,6 +117,7 @@ def chart(picture):
 
 
 def main():
+    write_summary()
     for picture in PICTURES:
         chart(picture).savefig(path(picture), dpi=110, metadata={"Description": json.dumps(ratios(picture))})
 
