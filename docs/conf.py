@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.addnodes import pending_xref
 
 import lstm_cy
@@ -70,6 +71,12 @@ def without_links_to_folders(app, doctree):
             link.replace_self(link.children)
 
 
+def with_links_to_pictures(app, doctree):
+    """Make each picture a link to its file: Sphinx does this for those with a scale."""
+    for picture in doctree.findall(nodes.image):
+        picture["scale"] = 100
+
+
 # Members by which models ask a layer what it can do. docs/how-to/own-layer.md has them; the pages of layers do not
 # repeat them.
 PROTOCOL = {"cost", "least_size", "pairs_of", "quantized", "run", "run_backward", "run_forward", "stage", "states_of"}
@@ -86,4 +93,5 @@ def without_protocol(app, what, name, member, skip, options):
 
 def setup(app):
     app.connect("doctree-read", without_links_to_folders)
+    app.connect("doctree-read", with_links_to_pictures)
     app.connect("autodoc-skip-member", without_protocol)

@@ -38,6 +38,17 @@ def test_pages_load_nothing_from_the_network(site):
         assert not re.findall(r"url\([\"']?(?:https?:)?//|@import[^;]*//", sheet.read_text(encoding="utf-8")), sheet
 
 
+def test_pictures_are_links_to_their_files(site):
+    found = 0
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        pictures = re.findall(r"<img\b[^>]*\bsrc=\"([^\"]*_images/[^\"]*)\"", text)
+        linked = re.findall(r"<a [^>]*\bhref=\"([^\"]*_images/[^\"]*)\"[^>]*>\s*<img\b", text)
+        assert linked == pictures, page
+        found += len(pictures)
+    assert found > 10
+
+
 def test_compiled_code_is_documented_like_the_rest(site):
     text = (site / "api" / "streaming.html").read_text(encoding="utf-8")
     for name in ("step", "reset", "copy", "state", "batch_size"):
