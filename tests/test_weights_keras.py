@@ -408,6 +408,12 @@ def test_models_that_are_not_a_chain_are_refused(keras):
         (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|not a chain"),
         (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop' is called with training"),
         (nested, "inner: a mask that enters"),
+        (
+            keras.Model(
+                tokens, L.LSTM(3, name="masked")(L.Embedding(4, 3)(tokens), mask=keras.ops.not_equal(tokens, 0))
+            ),
+            "masked: a mask of its own",
+        ),
         (keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(mask))), "soft: a layer Softmax"),
     ):
         with pytest.raises(ValueError, match=f"not supported: .*{message}"):
@@ -431,6 +437,10 @@ def test_only_keras_models_are_accepted(keras):
 def lstm_config(name="lstm", **options):
     plain = {"activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True}
     return {"class_name": "LSTM", "config": {"name": name, "trainable": True, "units": 2, **plain, **options}}
+
+
+def bidirectional_config(**options):
+    return {"class_name": "Bidirectional", "config": {"name": "bidirectional", "layer": lstm_config(), **options}}
 
 
 def dense_config(name="dense", **options):
@@ -645,6 +655,10 @@ def test_unused_and_misshaped_weights_are_refused(tmp_path):
         ({**weights, "dense": {**weights["dense"], "x/bias:0": np.ones(3, "f4")}}, "dense: expected one bias, got"),
     ):
         assert_refused(write_h5(path, config, changed), message)
+    for place in ("other/lstm/kernel:0", "model_weights/kernel:0"):
+        with h5py.File(write_h5(path, config, weights), "a") as file:
+            file[place] = np.ones(3, "f4")
+        assert_refused(path, f"weights that no layer uses: {place}")
 
 
 def test_weights_in_another_order_are_refused(tmp_path):
@@ -673,6 +687,7 @@ def test_weights_in_another_order_are_refused(tmp_path):
         (model_config(layers=3), "expected a list of layers"),
         (model_config(None), "expected a layer's configuration, got None"),
         (model_config({"class_name": "os.system", "config": {"name": "x"}}), "x: layer os.system"),
+        (model_config({"class_name": "LSTM", "config": 3}), "expected the configuration of LSTM, got 3"),
         (model_config({**lstm_config(), "module": "os"}), "custom class 'LSTM' of 'os'"),
         (model_config({**lstm_config(), "registered_name": "mine>LSTM"}), "custom class 'mine>LSTM'"),
         (model_config(lstm_config(name=3)), "name: expected a text, got 3"),
@@ -687,6 +702,14 @@ def test_weights_in_another_order_are_refused(tmp_path):
         (model_config(lstm_config(activation="os.system")), "lstm: activation 'os.system'"),
         (model_config(lstm_config(activation={"class_name": "function", "config": "f"})), "lstm: activation 'f'"),
         (model_config(lstm_config(activation={"class_name": "LeakyReLU", "config": {}})), "negative_slope: expected"),
+        (model_config(lstm_config(activation={"class_name": "ReLU", "config": {"threshold": 1.0}})), "a threshold"),
+        (model_config(bidirectional_config(merge_mode="max")), "bidirectional: merge_mode 'max'"),
+        (model_config(bidirectional_config(layer=lstm_config(go_backwards=True))), "first direction goes backwards"),
+        (model_config(bidirectional_config(backward_layer=lstm_config())), "first direction goes backwards"),
+        (
+            model_config(bidirectional_config(backward_layer=lstm_config(units=3, go_backwards=True))),
+            "bidirectional: Bidirectional of different directions",
+        ),
         (model_config(lstm_config(dtype="float8")), "lstm: dtype 'float8'"),
         (model_config(dense_config(quantization_config={})), "dense: quantization_config="),
         (
@@ -715,10 +738,20 @@ def test_functional_graphs_that_are_refused(tmp_path):
         ([start, layer("b", "in", "in")], "'b': expected one input"),
         ([start, layer("b", "in"), layer("c", "in")], "not in it: c"),
         ([start, start, layer("b", "in")], "layers with different names"),
+        ([start, {**layer("b"), "inbound_nodes": [[["in", 0, 1, {}]]]}], "expected the first output of a layer, got"),
+        ([start, {**layer("b"), "inbound_nodes": [[[3, 0, 0, {}]]]}], "expected the first output of a layer, got"),
     ):
         config = {"layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["b", 0, 0]]}
         config = {"class_name": "Functional", "config": {"name": "model", **config}}
         assert_refused(write_h5(tmp_path / "m.h5", config, {}), message)
+
+
+def test_the_largest_configuration(tmp_path):
+    path, text = tmp_path / "m.keras", json.dumps(model_config(dense_config()))
+    weights = numbered(dense_arrays(), "layers/dense")
+    assert len(read_model(write_keras(path, text.ljust(1 << 20), weights)).layers) == 1
+    message = "a configuration of 1048577 bytes; at most 1048576 are read"
+    assert_refused(write_keras(path, text.ljust((1 << 20) + 1), weights), message)
 
 
 def test_archives_that_are_refused(tmp_path):
