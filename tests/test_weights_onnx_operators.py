@@ -611,6 +611,8 @@ def test_dropout_in_training_is_refused_unless_its_ratio_is_0():
 def test_mismatched_inputs_are_refused_and_not_broadcast():
     a = np.ones((2, 3), np.float32)
     vector = np.ones(3, np.float32)
+    constant, lengths = numpy_helper.from_array(vector), integers(1, 2, 0)
+    two, parts = {"value_float": 1.0, "value_int": 1}, {"axis": 1, "outputs": 2}
     for message, name, inputs, options in (
         ("expected statistics of shape", "BatchNormalization", [a, vector[:1], vector, vector, vector], {}),
         ("expected statistics of shape", "BatchNormalization", [vector, *[vector] * 4], {}),
@@ -625,9 +627,45 @@ def test_mismatched_inputs_are_refused_and_not_broadcast():
         ("expected a start", "Slice", [a, integers(0, 0), integers(2, 2), integers(0, -2)], {}),
         ("with allowzero either 0 or -1", "Reshape", [a[:0], integers(0, -1)], {"allowzero": 1}),
         ("expected numbers, got strings", "Add", [np.array(["a"], object)] * 2, {}),
+        ("expected inputs of one type, got float32, float64", "Add", [a, a.astype(float)], {}),
+        (r"expected two matrices, got shapes \(2, 3\) and \(3,\)", "Gemm", [a, vector], {}),
+        (r"expected two matrices, got shapes \(3,\) and \(2, 3\)", "Gemm", [vector, a], {}),
+        (r"shape: expected a vector of integers, got float32 of shape \(3,\)", "Reshape", [a, vector], {}),
+        (r"shape: expected a vector of integers, got int64 of shape \(1, 2\)", "Reshape", [a, integers([3, 2])], {}),
+        (r"shape: expected no negative size, got \[2, -1\]", "Expand", [a, integers(2, -1)], {}),
+        (r"shape: \[-1, -1\] does not fit an input of shape \(2, 3\)", "Reshape", [a, integers(-1, -1)], {}),
+        (r"shape: \[-2, 3\] does not fit an input of shape \(2, 3\)", "Reshape", [a, integers(-2, 3)], {}),
+        (r"shape: \[2, 3, 0\] does not fit an input of shape \(2, 3\)", "Reshape", [a, integers(2, 3, 0)], {}),
+        ("axis: expected -2 to 1, got 2", "Gather", [a, integers(0)], {"axis": 2}),
+        ("axis: expected -2 to 1, got -3", "Gather", [a, integers(0)], {"axis": -3}),
+        ("expected one value, got value_(float|int), value_(float|int)$", "Constant", [], two),
+        ("value: expected one element, got 3", "ConstantOfShape", [integers(2)], {"value": constant}),
+        ("repeats: expected 2 of them, got 1", "Tile", [a, integers(2)], {}),
+        (r"pads: expected two for each axis of \[0, 1\], got \[1, 1, 1\]", "Pad", [a, integers(1, 1, 1)], {}),
+        (
+            r"pads: expected two for each axis of \[1, 1\]",
+            "Pad",
+            [a, integers(1, 1, 1, 1), None, integers(1, -1)],
+            {"opset": 18},
+        ),
+        ("3 is not split evenly into 2", "Split", [a], {"axis": 1, "outputs": 2}),
+        ("2 is not split evenly into 2", "Split", [a], {"num_outputs": 1, "outputs": 2, "opset": 18}),
+        (r"split: expected 2 sizes that add up to 3, got \[1, 1\]", "Split", [a, integers(1, 1)], parts),
+        (r"split: expected 2 sizes that add up to 3, got \[3\]", "Split", [a, integers(3)], parts),
+        ("batch_dims: 2 does not fit shapes", "GatherND", [a, np.zeros((2, 3), np.int64)], {"batch_dims": 2}),
+        ("time_axis, batch_axis: expected 0 and 1, got 1 and 1", "ReverseSequence", [a, lengths], {"time_axis": 1}),
+        (r"sequence_lens: expected 3 lengths of 0 to 2, got \[1 2\]", "ReverseSequence", [a, lengths[:2]], {}),
+        (r"sequence_lens: expected 3 lengths of 0 to 2, got \[2 3 1\]", "ReverseSequence", [a, lengths + 1], {}),
+        (r"sequence_lens: expected 3 lengths of 0 to 2, got \[ *0  1 -1\]", "ReverseSequence", [a, lengths - 1], {}),
     ):
         with pytest.raises(ValueError, match=message):
             run(name, inputs, **options)
+    assert (run("Gather", [a, integers(0)], axis=-2) == a[:1]).all()
+    assert (run("Gather", [a, integers(0)], axis=1) == a[:, :1]).all()
+    assert run("ReverseSequence", [np.array([[1, 2, 3], [4, 5, 6]], np.float32), lengths]).tolist() == [
+        [1, 5, 3],
+        [4, 2, 6],
+    ]
 
 
 def test_strings_are_compared():
