@@ -97,7 +97,7 @@ class Stream:
 
     def lstms(self):
         layers = self.model.layers if isinstance(self.model, Sequential) else [self.model]
-        return [layer for layer in layers if isinstance(layer, LSTM)]
+        return [layer for layer in layers if layer.num_states]
 
     def state(self):
         pairs = []
