@@ -1022,6 +1022,10 @@ DAMAGES = {
         lambda good: {"parameters.2.weight": np.full_like(good["parameters.2.weight"], np.nan)},
         "parameters.2.weight: expected finite numbers",
     ),
+    "one weight of NaN": (
+        lambda good: {"parameters.2.bias": np.where([False, True, False], np.nan, good["parameters.2.bias"])},
+        "parameters.2.bias: expected finite numbers",
+    ),
     "infinite weights": (
         lambda good: {"parameters.2.bias": np.full_like(good["parameters.2.bias"], -np.inf)},
         "parameters.2.bias: expected finite numbers",

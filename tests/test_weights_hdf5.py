@@ -186,6 +186,10 @@ def array_and_text(file):
     file.attrs["text"] = "some text"
 
 
+def two_arrays(file):
+    file["a"], file["b"] = np.ones(3), np.ones(3)
+
+
 #: the message for a file of which some bytes, before or after a place, are changed
 DAMAGED = {
     "damaged: an invalid tree node": (array_and_text, b"TREE", 4, b"\1"),  # its kind
@@ -198,6 +202,9 @@ DAMAGED = {
         -8,
         b"\0",
     ),
+    "'a': a shared message": (array_and_text, bytes.fromhex("11201f0004000000"), -4, b"\2"),
+    "damaged: two entries with the same name": (two_arrays, b"a" + bytes(7) + b"b\0", 8, b"a"),
+    "damaged: no object 1 in the heap at": (array_and_text, b"GCOL", 8, struct.pack("<Q", 31)),
     "'compact': damaged: an array that goes beyond its header": (
         compact,
         np.arange(4, dtype=np.float32).tobytes(),
@@ -217,6 +224,12 @@ def test_a_damaged_structure_is_refused(message):
     data[start : start + len(changed)] = changed
     with pytest.raises(ValueError, match=message):
         read(data, texts=["text"])
+
+
+def test_an_object_at_the_end_of_its_heap_is_read():
+    data = bytearray(written(array_and_text))
+    struct.pack_into("<Q", data, data.index(b"GCOL") + 8, 32)  # bytes of the heap
+    assert read(data, texts=["text"])[1] == {("", "text"): "some text"}
 
 
 def test_a_file_that_ends_while_it_is_read_is_refused():

@@ -844,6 +844,14 @@ def test_other_contents_are_listed(tmp_path):
         read_model(path, False)
 
 
+def test_tensors_of_a_file_that_do_not_make_up_an_lstm_are_named(tmp_path):
+    native.write_npz(tmp_path / "a.npz", {**state(), "weight_hh_l1": np.ones((20, 5))})
+    message = r"tensors that do not make up an LSTM of PyTorch's: weight_ih_l1 \(20, 5\) is missing; .*"
+    for read_lstms, advice in ((lstms, "To read other tensors, pass lstms a dict of them$"), (load, "")):
+        with pytest.raises(ValueError, match=f"^{tmp_path / 'a.npz'}: {message}{advice}"):
+            read_lstms(tmp_path / "a.npz")
+
+
 # Live modules
 
 
@@ -997,6 +1005,7 @@ def test_the_state_dict_is_a_copy():
         ({"clip": 3.0, "cell_clip": 2.0}, ["clip=3.0", "cell_clip=2.0"]),
         ({"proj_size": 2, "proj_clip": 1.0}, ["proj_clip=1.0"]),
         ({"activations": ("hardsigmoid", "tanh", "tanh")}, ["activations="]),
+        ({"activations": (["sigmoid", "tanh", "tanh"], ["sigmoid", "elu", "tanh"]), "bidirectional": True}, ["elu"]),
     ],
 )
 def test_options_that_pytorch_does_not_have_are_named(options, named):
