@@ -106,6 +106,18 @@ def test_a_temporary_file_removed_before_its_lock_is_created_again(tmp_path, mon
     assert removed
 
 
+def test_without_locks_temporary_files_are_removed_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)  # as on Windows
+    monkeypatch.setattr("time.time", lambda: 2_000_000)
+    for age in (24 * 3600, 24 * 3600 + 1):
+        left = tmp_path / f".lstm_cy-{age:016x}.tmp"
+        left.touch()
+        os.utime(left, (0, 2_000_000 - age))
+    write_npz(tmp_path / "a.npz", {"w": np.ones(3)})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".lstm_cy-{24 * 3600:016x}.tmp", "a.npz"]
+    assert os.path.getsize(tmp_path / "a.npz") > 100
+
+
 @posix
 def test_other_files_are_not_removed(tmp_path):
     for name in (".lstm_cy-0123.tmp", "x.tmp", ".lstm_cy-0123456789abcdeg.tmp"):
