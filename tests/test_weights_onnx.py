@@ -714,10 +714,11 @@ def test_weights_may_be_inputs_of_the_graph():
 def test_constant_initial_states_give_a_warning():
     weights = weights_of(np.random.default_rng(11), 1, 3, 5)
     names = ["x", "W", "R", "", "", "h0", "c0"]
-    zeros, ones = np.zeros((1, 2, 5), np.float32), np.ones((1, 2, 5), np.float32)
+    zeros, other = np.zeros((1, 2, 5), np.float32), np.zeros((1, 2, 5), np.float32)
+    other[0, 1, 2] = 1
     lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": zeros}))
     with pytest.warns(UserWarning, match="its initial_c is constant and not zero"):
-        lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": ones}))
+        lstms(model([node("LSTM", names)], ["x"], weights=weights | {"h0": zeros, "c0": other}))
 
 
 def test_nan_and_infinity_are_a_warning_or_an_error():
@@ -1626,7 +1627,7 @@ def test_functions_that_replace_operators_are_refused():
 
 def test_an_lstm_inside_a_function_is_refused():
     proto = model([node("Mine", ["x"], domain="mine")], ["x"])
-    inside = [node("LSTM", ["x", "x", "x"])]
+    inside = [node("Relu", ["x"], ["z"]), node("LSTM", ["z", "z", "z"])]
     proto.functions.append(helper.make_function("mine", "Mine", ["x"], ["y"], inside, [helper.make_opsetid("", 17)]))
     with pytest.raises(ValueError, match="function 'Mine' has an LSTM; onnx.inliner"):
         lstms(proto)

@@ -127,6 +127,14 @@ def test_random_layers(session, seed):
     assert_same_numbers(run, lstm, states=states, lengths=lengths, inputs=lstm.input_size, seed=seed)
 
 
+@pytest.mark.parametrize("special", [0, 1])
+def test_other_activations_in_one_direction(session, special):
+    triples = [("sigmoid", "tanh", "tanh")] * 2
+    triples[special] = ("hardsigmoid", "relu", "softsign")
+    lstm = LSTM(3, 4, bidirectional=True, activations=triples, seed=0)
+    assert_same_numbers(session(to_onnx(lstm)), lstm, inputs=3)
+
+
 NEWEST = min(OPSETS[-1], onnx.defs.onnx_opset_version())
 
 
