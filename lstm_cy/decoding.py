@@ -23,7 +23,7 @@ from .checks import (
 )
 from .layers.base import Layer
 from .losses import cross_entropy
-from .training import progress_bar
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

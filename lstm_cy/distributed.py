@@ -15,7 +15,8 @@ import numpy as np
 from .checks import check_lengths, expect_shape, file_path, flag, int_array, number, positive_int
 from .extras import pip_install
 from .layers.base import Layer
-from .training import Team, progress_bar
+from .progress import progress_bar
+from .training import Team
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,6 +23,7 @@ LEVELS = (
         "extras",
         "notebook",
         "printable",
+        "progress",
         "reference",
         "typing",
     },
@@ -70,7 +71,7 @@ LIBRARIES = {
     "scipy": {"config", "layers.activations", "weights.onnx.operators"},
     "sklearn": {"estimators"},
     "torch": {"bench", "weights.conversion"},
-    "tqdm": {"training"},
+    "tqdm": {"progress"},
 }
 #: modules that the kernels may cimport besides each other
 CIMPORTS = {"cpython", "cython", "libc", "numpy"}
