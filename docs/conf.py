@@ -80,6 +80,7 @@ def with_links_to_pictures(app, doctree):
 # Members by which models ask a layer what it can do. docs/how-to/own-layer.md has them; the pages of layers do not
 # repeat them.
 PROTOCOL = {"cost", "least_size", "pairs_of", "quantized", "run", "run_backward", "run_forward", "stage", "states_of"}
+PROTOCOL |= {"arguments", "check_mask", "in_chains", "input_features", "output_features", "run_traced"}
 PROTOCOL |= {"gives_steps", "input_directions", "is_causal", "is_model", "masks", "needs_steps", "num_outputs"}
 PROTOCOL |= {"num_states", "num_traced", "passes_on", "vocabulary_size"}
 

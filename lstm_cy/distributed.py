@@ -122,7 +122,7 @@ class _Rows:
         self.dtype = np.dtype(np.intp)
         if model.vocabulary_size is None:
             self.axes += ("I",)
-            self.dtype, self.features = model.dtype, model._input_features
+            self.dtype, self.features = model.dtype, model.input_features
 
     def joined(self, data: Any) -> Any:
         """Return all of `data` as one dask array whose chunks hold whole rows."""

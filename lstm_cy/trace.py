@@ -622,9 +622,8 @@ def trace(
     layer = int_within("layer", layer, -lstm.num_layers, lstm.num_layers - 1) % lstm.num_layers
     direction = int_within("direction", direction, 0, lstm.num_directions - 1)
     index = layer * lstm.num_directions + direction
-    _, _, tape = lstm._run(x, state, (lengths, mask, reset), threads, traced=index)
-    batch, _, saved, _ = tape._held[-1]
-    _, _, _, gates, _, _, _, h, cell = saved[index]
+    batch, saved, initial = lstm.run_traced(x, state, (lengths, mask, reset), threads, index)
+    _, _, _, gates, _, _, _, h, cell = saved
     backwards = lstm.reverse or direction == 1
     positions = _step_and_row(batch, backwards)
     parts = zip(("input", "forget", "candidate", "output"), np.split(gates, 4, axis=1), strict=True)
@@ -636,10 +635,9 @@ def trace(
         resets[:] = np.reshape(reset, batch.shape(1))
         if lengths is not None:  # resets after a row's end are not read; those on masked steps are
             resets &= valid
-    _, initial = lstm._states("state", state, batch)
     return GateTrace(
         **arrays,
-        initial_cell=initial[index] if batch.has_batch_axis else initial[index, 0],
+        initial_cell=initial if batch.has_batch_axis else initial[0],
         valid=batch.unbatched(valid)[..., 0],
         reset=batch.unbatched(resets)[..., 0],
         batch_first=lstm.batch_first,
@@ -660,7 +658,7 @@ def trace_model(
 ) -> GateTrace:
     """Implement `Sequential.trace`."""
     pairs = model.pairs_of("states", states)
-    model._check_mask(lengths, mask)
+    model.check_mask(lengths, mask)
     layers = [(index, number) for index, part in enumerate(model.layers) for number in range(part.num_traced)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")

@@ -171,7 +171,8 @@ def level(module):
 def wrong(files):
     """Return a description of every forbidden import of `files`."""
     found = graph(files)
-    return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *wrong_computed(files)]
+    by_name = [*wrong_computed(files), *wrong_private(files)]
+    return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *by_name]
 
 
 def wrong_levels(found):
@@ -225,6 +226,18 @@ def wrong_computed(files):
     yield from (f"COMPUTED: {name} is gone" for name in set(COMPUTED) - dynamic)
 
 
+def wrong_private(files):
+    """Yield imports of private names of other modules."""
+    for name, texts in files.items():
+        for path, text in texts:
+            statements = python_imports(text) if path.suffix == ".py" else cython_imports(text)
+            for level, module, names, _ in statements:
+                ours = level or module.startswith("lstm_cy")
+                for other in names if ours and "_kernels" not in (name, module.split(".")[-1]) else ():
+                    if re.match(r"_(?!_|kernels$)", other):
+                        yield f"{name} imports the private name {other}"
+
+
 def test_every_import_is_from_a_lower_level():
     assert wrong(sources()) == []
 
@@ -259,6 +272,8 @@ def test_every_import_is_from_a_lower_level():
         ("layers/linear.py", "def f():\n    import pandas", "layers.linear imports pandas inside a function"),
         ("trace.py", "import matplotlib", "trace imports matplotlib"),
         ("reference.py", "from .checks import flag", "reference imports checks"),
+        ("losses.py", "from .checks import _array", "losses imports the private name _array"),
+        ("stepper.pyx", "from .layers.base import _copied", "stepper imports the private name _copied"),
         ("losses.py", "import importlib\nimportlib.import_module('x')", "losses imports by a computed name"),
     ],
 )

@@ -102,7 +102,7 @@ class Activation(Layer):
             y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
         return y, self._tape(x, y)
 
-    def _output_features(self, features: int | None) -> int | None:
+    def output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:

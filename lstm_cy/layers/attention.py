@@ -83,7 +83,7 @@ class Attention(Layer):
     """
 
     dtype: np.dtype[Any]
-    _in_chains = False
+    in_chains = False
 
     def __init__(
         self,

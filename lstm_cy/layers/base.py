@@ -160,7 +160,7 @@ class Layer:
     # What a Sequential, fit, stepping, saving, quantising, tracing and scoring ask a layer. A subclass overrides what
     # differs.
     #: whether it has one input, so that it can be in a Sequential
-    _in_chains = True
+    in_chains = True
     #: whether it is a model of its own: a call takes states, lengths and threads too, and returns (output, states)
     is_model = False
     #: the number of pairs (h, c) that a call takes and returns
@@ -515,11 +515,11 @@ class Layer:
         self._adopt({name: array.copy() for name, array in arrays.items()} if copy else arrays)
 
     @property
-    def _input_features(self) -> int | None:
+    def input_features(self) -> int | None:
         """The number of input features; None if any number fits."""
         return None
 
-    def _output_features(self, features: int | None) -> int | None:
+    def output_features(self, features: int | None) -> int | None:
         """Return the number of output features for this number of input features; None where unknown."""
         return None
 
@@ -578,7 +578,7 @@ class Layer:
             if name not in self._read_only and name not in self._config
         }
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments, {name: value}, that have no default or differ from it."""
         config, required = self.config, set(self._required())
         try:
@@ -599,9 +599,7 @@ class Layer:
         if "_config" not in vars(self):  # the constructor has not ended
             return super().__repr__()
         required = self._required()
-        given = [
-            repr(value) if required.get(name) else f"{name}={value!r}" for name, value in self._arguments().items()
-        ]
+        given = [repr(value) if required.get(name) else f"{name}={value!r}" for name, value in self.arguments().items()]
         return f"{type(self).__name__}({', '.join(given)})"
 
     def summary(self) -> None:
@@ -630,7 +628,7 @@ class Layer:
 
     def _layer_rows(self) -> list[tuple[str, str, str, int, int]]:
         """Return (name, layer, output, parameters, bytes) for each layer inside this one."""
-        features = self._output_features(self._input_features)
+        features = self.output_features(self.input_features)
         return [("", repr(self), f"(..., {or_unknown(features)})", *self._size())]
 
     def _size(self) -> tuple[int, int]:
@@ -647,7 +645,7 @@ class Composite(Layer):
     """
 
     _parts: dict[str, Layer]
-    _in_chains = False
+    in_chains = False
     _read_only = (*Layer._read_only, "_parts")
 
     def _owners(self) -> dict[int, str]:

@@ -90,7 +90,7 @@ class Dropout(Layer):
         factors = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * factors, self._tape(factors)
 
-    def _output_features(self, features: int | None) -> int | None:
+    def output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:

@@ -144,7 +144,7 @@ class Embedding(Layer):
         parameters = self._parameters
         return parameters["weight"][tokens], self._tape(tokens, made_with=parameters)
 
-    def _output_features(self, features: int | None) -> int:
+    def output_features(self, features: int | None) -> int:
         return self.embedding_dim
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:

@@ -115,10 +115,10 @@ class Linear(Layer):
         return self._applied(affine, x), self._tape(x, made_with=affine)
 
     @property
-    def _input_features(self) -> int:
+    def input_features(self) -> int:
         return self.in_features
 
-    def _output_features(self, features: int | None) -> int:
+    def output_features(self, features: int | None) -> int:
         return self.out_features
 
     def _input(self, x: ArrayLike) -> Array:

@@ -84,7 +84,7 @@ class Masking(Layer):
         valid = self.valid(x)[..., None]
         return np.where(valid, x, 0), self._tape(valid, x.shape)
 
-    def _output_features(self, features: int | None) -> int | None:
+    def output_features(self, features: int | None) -> int | None:
         return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:

@@ -203,8 +203,8 @@ def _errors(lstm: Recurrent, narrow: Recurrent, x: Array) -> list[dict[str, floa
 
 def _layer_of(lstm: Recurrent, layer: int) -> Recurrent:
     """Return one layer of `lstm` as an LSTM with a single layer."""
-    config = lstm.config | {"input_size": lstm._layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
+    config = lstm.config | {"input_size": lstm.layer_inputs(layer), "num_layers": 1, "dropout": 0.0}
     single = type(lstm).blank(**config)
     own = {name: array for name, array in lstm.stored().items() if int(_LAYER.findall(name)[0]) == layer}
-    single._adopt({_LAYER.sub("_l0", name): array for name, array in own.items()})
+    single.restore({_LAYER.sub("_l0", name): array for name, array in own.items()}, copy=False)
     return single

@@ -168,7 +168,7 @@ class Readout(Layer):
         y, tape = self.forward(x, lengths=steps.lengths, mask=steps.mask)
         return y, [], tape
 
-    def _output_features(self, features: int | None) -> int | None:
+    def output_features(self, features: int | None) -> int | None:
         if features is None or not self.bidirectional or self.merge_mode == "concat":
             return features
         return features // 2

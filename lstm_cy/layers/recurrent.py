@@ -278,7 +278,7 @@ class Recurrent(Layer):
                 with np.errstate(invalid="ignore"):  # inf - inf is NaN; the file readers warn about such parameters
                     bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
                 others = [parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")]
-                weights.append((self._layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
+                weights.append((self.layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
         network = Network(
             config.kernels(),
             self._products(),
@@ -294,10 +294,10 @@ class Recurrent(Layer):
         return {"_network": network}
 
     @property
-    def _input_features(self) -> int:
+    def input_features(self) -> int:
         return self.input_size
 
-    def _output_features(self, features: int | None) -> int:
+    def output_features(self, features: int | None) -> int:
         return self.output_size
 
     @classmethod
@@ -353,8 +353,8 @@ class Recurrent(Layer):
         """Return the state of a call from a list of one pair."""
         return pairs[0]
 
-    def _arguments(self) -> dict[str, Any]:
-        found = super()._arguments()
+    def arguments(self) -> dict[str, Any]:
+        found = super().arguments()
         if set(self.activations) == {activation_functions.PLAIN}:  # also for two directions
             found.pop("activations", None)
         return found
@@ -413,6 +413,19 @@ class Recurrent(Layer):
         tape = None if saved is None else Tape(self, network, (batch, keep, saved, threads))
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
+    def run_traced(
+        self,
+        x: ArrayLike,
+        state: StateLike | None,
+        steps: tuple[ArrayLike | None, ...],
+        threads: int | None,
+        index: int,
+    ) -> tuple[Batch, tuple[Any, ...], Array]:
+        """Make a call that keeps the arrays of one direction, by its index: (batch, its Saved, its initial cell)."""
+        _, _, tape = self._run(x, state, steps, threads, traced=index)
+        batch, _, saved, _ = tape._held[-1]
+        return batch, saved[index], self._states("state", state, batch)[1][index]
+
     def _weight(self, parameters: Parameters, name: str) -> Any:
         """Return a weight as Network takes it."""
         return parameters[name]
@@ -439,7 +452,7 @@ class Recurrent(Layer):
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                shapes[f"weight_ih{suffix}"] = 4 * H, self._layer_inputs(layer)
+                shapes[f"weight_ih{suffix}"] = 4 * H, self.layer_inputs(layer)
                 shapes[f"weight_hh{suffix}"] = 4 * H, P
                 if self.bias:
                     shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (4 * H,)
@@ -451,7 +464,7 @@ class Recurrent(Layer):
                     shapes[f"layer_norm{suffix}"] = (4 * H,)
         return shapes
 
-    def _layer_inputs(self, layer: int) -> int:
+    def layer_inputs(self, layer: int) -> int:
         return self.input_size if layer == 0 else self.output_size
 
     def _batch(self, x: Array, lengths: ArrayLike | None, mask: ArrayLike | None, reset: ArrayLike | None) -> Batch:
@@ -510,7 +523,7 @@ class Recurrent(Layer):
         variant = None if self._variants is None else 11 * H + 4
         projected = H if self.proj_size else None
         output = P if self.proj_size or traced else None
-        widths = (self._layer_inputs(layer), P, H, 4 * H, H, variant, projected, output, H if traced else None)
+        widths = (self.layer_inputs(layer), P, H, 4 * H, H, variant, projected, output, H if traced else None)
         line = 64 // self.dtype.itemsize  # each array starts a cache line
         ends = list(accumulate(-(-rows * (width or 0) // line) * line for width in widths))
         memory = np.frombuffer(memoryview(Buffer(ends[-1] * self.dtype.itemsize)), self.dtype)

@@ -55,14 +55,14 @@ class Sequential(Composite):
 
     is_model = True
     dtype: np.dtype[Any]
-    _in_chains = False
+    in_chains = False
     _read_only = (*Composite._read_only, "batch_first", "_batch_first", "_num_states")
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
         for index, layer in enumerate(layers):
-            if not isinstance(layer, Layer) or not layer._in_chains:
+            if not isinstance(layer, Layer) or not layer.in_chains:
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {shown(layer)} at {index}")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
@@ -86,7 +86,7 @@ class Sequential(Composite):
         owners, described = self._owners(), []
         for index, layer in enumerate(self.layers):
             first = int(owners[id(layer)])
-            shared = first < index and layer._parameters
+            shared = first < index and layer.parameters
             described.append(
                 {"type": "Shared", "layer": first} if shared else {"type": type(layer).__name__, **layer.config}
             )
@@ -113,8 +113,8 @@ class Sequential(Composite):
         return next((layer.vocabulary_size for layer in self.layers if not layer.passes_on), None)
 
     @property
-    def _input_features(self) -> int | None:
-        return next((size for size in (layer._input_features for layer in self.layers) if size), None)
+    def input_features(self) -> int | None:
+        return next((size for size in (layer.input_features for layer in self.layers) if size), None)
 
     @property
     def batch_first(self) -> bool:
@@ -197,7 +197,7 @@ class Sequential(Composite):
             One for each LSTM.
         """
         states = self.pairs_of("states", states)
-        self._check_mask(lengths, mask)
+        self.check_mask(lengths, mask)
         x, finals, _ = run_layers(self.layers, x, states, Steps(lengths, mask, reset, threads))
         return x, finals
 
@@ -229,7 +229,7 @@ class Sequential(Composite):
             For `backward`, until the parameters change.
         """
         states = self.pairs_of("states", states)
-        self._check_mask(lengths, mask)
+        self.check_mask(lengths, mask)
         if rng is not None:  # else each layer with dropout makes its own generator
             rng = generator("rng", rng)
         steps = Steps(lengths, mask, reset, threads)
@@ -356,7 +356,7 @@ class Sequential(Composite):
 
         return Stepper(self, batch_size)
 
-    def _check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
+    def check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
         """Raise if lengths or a mask is given and a layer makes the mask."""
         for index, layer in enumerate(self.layers):
             if layer.masks and (lengths is not None or mask is not None):
@@ -369,7 +369,7 @@ class Sequential(Composite):
             axes = ("B", "T") if self.batch_first else ("T", "B")
         features, outputs = None, []
         for layer in self.layers:
-            features = layer._output_features(layer._input_features or features)
+            features = layer.output_features(layer.input_features or features)
             if not layer.gives_steps:
                 axes = ("B",)
             outputs.append(f"({', '.join([*axes, or_unknown(features)])})")
@@ -401,7 +401,7 @@ def _check_chain(layers: Sequence[Layer]) -> None:
             raise ValueError(f"layers: expected a {kind} of two arrays to come last, got it at {index}")
         if (features or 0) % layer.input_directions:
             raise ValueError(f"layers: expected two directions as input of {kind} at {index}, got {features} units")
-        if layer._input_features is not None and features not in (None, layer._input_features):
-            raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer._input_features}")
+        if layer.input_features is not None and features not in (None, layer.input_features):
+            raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer.input_features}")
         sequences = sequences and layer.gives_steps
-        features = layer._output_features(features)
+        features = layer.output_features(features)

@@ -247,9 +247,9 @@ def _case(model: Any, steps: int = _STEPS) -> _Case:
     if model.vocabulary_size is not None:
         x = rng.integers(0, model.vocabulary_size, shape)
     else:
-        if model._input_features is None:
+        if model.input_features is None:
             raise ValueError("expected a model with an LSTM or a Linear in it")
-        x = rng.standard_normal((*shape, model._input_features)).astype(model.dtype)
+        x = rng.standard_normal((*shape, model.input_features)).astype(model.dtype)
         if isinstance(first, Masking):
             x[rng.random(shape) < 0.3] = first.mask_value
     lstms = [layer for layer in model.layers if layer.num_states]

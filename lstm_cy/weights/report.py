@@ -71,7 +71,7 @@ def call_of(layer: Layer) -> str:
     >>> call_of(LSTM(3, 5, 2, batch_first=True))
     'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
     """
-    arguments = ", ".join(f"{name}={value!r}" for name, value in layer._arguments().items())
+    arguments = ", ".join(f"{name}={value!r}" for name, value in layer.arguments().items())
     return f"{type(layer).__name__}({arguments})"
 
 

@@ -175,18 +175,18 @@ class Graph:
     @property
     def unsupported(self) -> list[tuple[str, str]]:
         kinds: dict[str, list[str]] = {}
-        for kind, label in self._all_unsupported():
+        for kind, label in self.all_unsupported():
             kinds.setdefault(kind, []).append(label)
         return [(kind, f"{len(of)}, {'such as ' if len(of) > 1 else ''}{of[0]}") for kind, of in kinds.items()]
 
     def count_unsupported(self) -> int:
         """Return the number of unsupported nodes of this graph and its inner graphs."""
-        return sum(1 for _ in self._all_unsupported())
+        return sum(1 for _ in self.all_unsupported())
 
-    def _all_unsupported(self) -> Iterator[tuple[str, str]]:
+    def all_unsupported(self) -> Iterator[tuple[str, str]]:
         yield from self._unsupported
         for graph in self.graphs:
-            yield from graph._all_unsupported()
+            yield from graph.all_unsupported()
 
     def _define(self, name: str) -> None:
         if not name or name in self._known:
