@@ -18,6 +18,7 @@ from ._kernels.pool cimport close_job, fetch_add, note_call, open_job, worker_is
 from ._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
+from ._kernels.table cimport CACHE_LINE
 from .arrays cimport is_plain_array
 
 from . import config
@@ -26,7 +27,6 @@ from .notebook import html_table
 from .stepper import chain_of, frozen, plain
 
 cdef enum:
-    LINE = 64  # bytes of a cache line
     # The data that a block's rows read and write, without the weights: they stay in the L2 cache.
     BLOCK_BYTES = 524288
     # But at least so many rows, since each block reads the weights again.
@@ -140,7 +140,7 @@ cdef class StreamPool:
                 record += stage.net.num_layers * (stage.outputs + stage.net.hidden_size)
         self.most = max(BLOCK_BYTES // (width * self.dtype.itemsize), LEAST_BLOCK)
         self.job.streams = self.streams
-        self.job.record = (record * self.dtype.itemsize + LINE - 1) // LINE * LINE
+        self.job.record = (record * self.dtype.itemsize + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
         self.inputs, self.takes_tokens = self.chain.plan.stages[0].inputs, self.chain.plan.takes_tokens
         self.job.x_row = sizeof(Py_ssize_t) if self.takes_tokens else self.inputs * self.dtype.itemsize
         self.job.y_row = self.chain.plan.outputs * self.dtype.itemsize

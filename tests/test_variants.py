@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from test_gradients import finite_difference
 
 from lstm_cy import LSTM, Linear, Sequential, reference
-from lstm_cy.layers.activations import ARGUMENTS, DEFAULTS, PLAIN, normalized
+from lstm_cy._kernels import network
+from lstm_cy.layers.activations import ARGUMENTS, DEFAULTS, ELEMENTWISE, PLAIN, normalized
 
 ACTIVATIONS = (*DEFAULTS, ("Affine", 0.7, 0.1), ("LeakyRelu", -0.3), ("hardsigmoid", 1 / 6, 0.5), ("elu", 0.5))
 #: one of each kind, and all together
@@ -461,3 +462,9 @@ def test_call_errors(layer, steps, error, message):
     for call in (lstm, lstm.forward):
         with pytest.raises(error, match=message):
             call(x, **steps)
+
+
+def test_the_kernels_have_the_functions_of_the_table():
+    assert list(network.ACTIVATION_KINDS) == list(DEFAULTS)
+    assert sorted(network.ACTIVATION_KINDS.values()) == list(range(len(DEFAULTS)))
+    assert set(ELEMENTWISE) >= set(DEFAULTS) >= set(ARGUMENTS)

@@ -1,5 +1,6 @@
-from ..typing import Array, Bools, Ints
+from ..typing import Array
 from .network import Network
+from .records import GradientSums, RowOrder, Saved
 
 def backward(
     network: Network,
@@ -9,10 +10,10 @@ def backward(
     dh: Array,
     dc: Array,
     batch_first: bool,
-    rows: tuple[Ints | Bools | Array | None, ...],
+    rows: RowOrder,
     keep: list[Array] | None,
     scale: float,
-    tape: list[tuple[Array | None, ...] | None],
-    sums: list[tuple[Array | None, ...]],
+    tape: list[Saved | None],
+    sums: list[GradientSums],
     threads: int,
 ) -> None: ...

@@ -74,7 +74,7 @@ ctypedef struct Sweep:
     Py_ssize_t parts, next
 
 
-def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, tuple rows, list keep, double scale,
+def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows, list keep, double scale,
              list tape, list sums, int threads):
     """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
 

@@ -1,5 +1,6 @@
-from ..typing import Array, Bools, Ints
+from ..typing import Array
 from .network import Network
+from .records import RowOrder, Saved
 
 def forward(
     network: Network,
@@ -9,9 +10,9 @@ def forward(
     h: Array,
     c: Array,
     batch_first: bool,
-    rows: tuple[Ints | Bools | Array | None, ...],
+    rows: RowOrder,
     keep: list[Array] | None,
     scale: float,
-    tape: list[tuple[Array | None, ...] | None] | None,
+    tape: list[Saved | None] | None,
     threads: int,
 ) -> None: ...

@@ -24,10 +24,9 @@ from .pool cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
     worker_is_ready,
 )
-from .table cimport CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
+from .table cimport CACHE_LINE, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
 
 cdef enum:
-    LINE = 64  # bytes of a cache line
     # The gates of a block of steps: enough rows for a fast product, few enough to stay in the L2 cache.
     BLOCK_BYTES = 524288
     # A step of a fused net makes both products with at most so few inputs, or at least so many rows: this costs less
@@ -77,7 +76,7 @@ ctypedef struct Carried:
 include "team.pxi"
 
 
-def forward(Network network, x, y, inner, h, c, bint batch_first, tuple rows, list keep, double scale, list tape,
+def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list keep, double scale, list tape,
             int threads):
     """Run the network over x; y, h and c are written in place.
 
@@ -316,7 +315,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
 
 cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
     """Round a number of elements up, so that what follows begins on a cache line."""
-    return (elements + LINE // 4 - 1) // (LINE // 4) * (LINE // 4)
+    return (elements + CACHE_LINE // 4 - 1) // (CACHE_LINE // 4) * (CACHE_LINE // 4)
 
 
 cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:

@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 
 from .flags cimport try_lock, unlock
 from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
+from .table cimport CACHE_LINE
 
 cdef extern from "Python.h":
     size_t PY_SSIZE_T_MAX
@@ -25,7 +26,6 @@ cdef extern from *:
     size_t MIN_CACHED "LSTM_CY_MIN_CACHED"
 
 cdef enum:
-    LINE = 64  # bytes of a cache line
     SLOTS = 64
     MAX_CACHED = 67108864
 
@@ -41,24 +41,24 @@ cdef int oldest  # slots are filled, and evicted for lack of room, in a circle
 
 
 cdef inline void* memory_of(Header* block) noexcept nogil:
-    return <char*>block + LINE
+    return <char*>block + CACHE_LINE
 
 
 cdef void* acquire(size_t bytes) noexcept nogil:
     cdef Header* block = NULL
     cdef char* start
     cdef size_t line
-    if bytes > PY_SSIZE_T_MAX - 2 * LINE:
+    if bytes > PY_SSIZE_T_MAX - 2 * CACHE_LINE:
         return NULL
     if bytes >= MIN_CACHED and try_lock(&lock):
         block = take_cached(bytes)
         unlock(&lock)
     if block == NULL:
-        start = <char*>malloc(bytes + 2 * LINE)
+        start = <char*>malloc(bytes + 2 * CACHE_LINE)
         if start == NULL:
             return NULL
-        line = <size_t>start % LINE
-        block = <Header*>(start + (LINE - line) % LINE)
+        line = <size_t>start % CACHE_LINE
+        block = <Header*>(start + (CACHE_LINE - line) % CACHE_LINE)
         block.start = start
         block.bytes = bytes
     return memory_of(block)
@@ -85,7 +85,7 @@ cdef void release(void* memory) noexcept nogil:
     cdef Header* block
     if memory == NULL:
         return
-    block = <Header*>(<char*>memory - LINE)
+    block = <Header*>(<char*>memory - CACHE_LINE)
     if MIN_CACHED <= block.bytes <= MAX_CACHED and try_lock(&lock):
         add_to_cache(block)
         unlock(&lock)

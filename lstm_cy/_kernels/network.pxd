@@ -72,7 +72,7 @@ ctypedef struct Saved:
     void* c_prev  # (rows, H)
     void* gates   # (rows, 4H), activated
     void* tanh_c  # (rows, H)
-    void* extra   # (rows, 11H + 4), of a Variant
+    void* extra   # (rows, EXTRA * H + EXTRA_REST), of a Variant
     void* hidden  # (rows, H), h before projection
     void* h       # (rows, P), the new h, if it is projected or for a trace
     void* cell    # (rows, H), the new cell, only for a trace
@@ -121,7 +121,7 @@ cdef class Packer:
 cdef class Network(Packer):
     cdef Net net
 
-    cdef Variant* variant_of(self, tuple options, object bias, object peepholes, object norm) except NULL
+    cdef Variant* variant_of(self, object options, object bias, object peepholes, object norm) except NULL
     cdef int pack_for_backward(self) except -1
 
 
@@ -417,7 +417,7 @@ cdef inline Status poll_interrupt(Py_ssize_t multiply_adds, Py_ssize_t* work, Py
     return FORKED if caller and workers_are_gone() else DONE
 
 
-cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *
+cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object rows) except *
 cdef Rows rows_of(object array, bint batch_first) except *
 cdef int expect_elements(object array, Py_ssize_t count) except -1
 cdef void* address(object array) except? NULL

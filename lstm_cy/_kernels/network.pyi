@@ -1,6 +1,8 @@
-from typing import Any, Self
+from typing import Self
 
 from typing_extensions import disjoint_base
+
+from .records import CellOptions, DirectionWeights
 
 @disjoint_base
 class Packer: ...
@@ -16,7 +18,13 @@ class Network(Packer):
         num_directions: int,
         reverse: bool,
         itemsize: int,
-        weights: list[tuple[Any, ...]],
+        weights: list[DirectionWeights],
         proj_clip: float | None,
-        variants: list[tuple[Any, ...]] | None,
+        variants: list[CellOptions] | None,
     ) -> Self: ...
+
+ACTIVATION_KINDS: dict[str, int]
+COUPLING_KINDS: dict[str | None, int]
+CACHE_LINE_BYTES: int
+EXTRA_PARTS: tuple[int, int]
+SHARE_STARTS: dict[str, int]

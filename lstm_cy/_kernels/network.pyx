@@ -9,11 +9,28 @@ from libc.string cimport memset
 
 from . cimport table
 from .memory cimport Buffer
-from .table cimport Activation
+from .table cimport (
+    AFFINE, CACHE_LINE, ELU, EXTRA, EXTRA_REST, FORGET_IS_REST, HARDSIGMOID, INPUT_IS_REST, LEAKYRELU, NOT_COUPLED,
+    RELU, SCALEDTANH, SHARES, SHARE_BIAS, SHARE_NORM, SHARE_PEEPHOLE, SIGMOID, SOFTPLUS, SOFTSIGN, TANH,
+    THRESHOLDEDRELU, Activation,
+)
 
 cdef extern from "Python.h":
     # cpython.exc declares it with "except -1": the exception would be handled here and not stay set for `check`
     int PyErr_CheckSignals()
+
+
+# The constants of table.pxd that Python needs.
+ACTIVATION_KINDS = {
+    "sigmoid": SIGMOID, "tanh": TANH, "relu": RELU, "affine": AFFINE, "leakyrelu": LEAKYRELU,
+    "thresholdedrelu": THRESHOLDEDRELU, "scaledtanh": SCALEDTANH, "hardsigmoid": HARDSIGMOID, "elu": ELU,
+    "softsign": SOFTSIGN, "softplus": SOFTPLUS,
+}
+COUPLING_KINDS = {None: NOT_COUPLED, "f=1-i": FORGET_IS_REST, "i=1-f": INPUT_IS_REST}
+CACHE_LINE_BYTES = CACHE_LINE
+# Numbers of a row: EXTRA_PARTS[0] * H + EXTRA_PARTS[1] of `extra`; the shares' parts begin at multiples of H.
+EXTRA_PARTS = EXTRA, EXTRA_REST
+SHARE_STARTS = {"bias": SHARE_BIAS, "norm": SHARE_NORM, "peephole": SHARE_PEEPHOLE, "end": SHARES}
 
 
 cdef class Packer:
@@ -165,7 +182,7 @@ cdef class Network(Packer):
     def __dealloc__(self):
         PyMem_Free(self.net.directions)
 
-    cdef Variant* variant_of(self, tuple options, bias, peepholes, norm) except NULL:
+    cdef Variant* variant_of(self, options, bias, peepholes, norm) except NULL:
         """Return a direction's Variant, in memory that this object owns."""
         cdef Variant* variant = <Variant*>self.memory(sizeof(Variant))
         (gate, candidate, cell), variant.coupling, clip, cell_clip = options
@@ -235,7 +252,7 @@ cdef Activation activation_of(tuple given) except *:
     return activation
 
 
-cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, tuple rows) except *:
+cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object rows) except *:
     """Return a Batch from its sizes and the arrays (order, lengths, active, valid_steps, resets) or None for each."""
     cdef Batch batch
     order, lengths, active, valid_steps, resets = rows

@@ -14,9 +14,7 @@ from .network cimport Direction, Network, address, step_width
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
-
-cdef enum:
-    LINE = 64  # bytes of a cache line, where a stage's memory begins
+from .table cimport CACHE_LINE
 
 
 cdef class Chain:
@@ -92,7 +90,7 @@ cdef Stage stage_of(object part) except *:
 
 
 cdef inline Py_ssize_t in_lines(Py_ssize_t bytes) noexcept nogil:
-    return (bytes + LINE - 1) // LINE * LINE
+    return (bytes + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
 
 
 cdef Py_ssize_t lay_out(Stage* stage, Py_ssize_t rows, Py_ssize_t itemsize, char* memory) noexcept nogil:
@@ -128,7 +126,7 @@ cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
         return NULL
     head += rows * sizeof(Py_ssize_t) if plan.takes_tokens else 0
     bytes = memory_of(plan, rows)
-    stream = <Stream*>malloc(head + bytes + LINE)
+    stream = <Stream*>malloc(head + bytes + CACHE_LINE)
     if stream == NULL:
         return NULL
     stream.plan = plan
@@ -140,7 +138,7 @@ cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
     stream.turn = 0
     stream.stages = <Stage*>(stream + 1)
     stream.tokens = <Py_ssize_t*>(stream.stages + plan.count)
-    memory = <char*>((<size_t>stream + head + LINE - 1) & ~<size_t>(LINE - 1))
+    memory = <char*>((<size_t>stream + head + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     memset(memory, 0, bytes)  # this also touches every page, so that the first step need not
     for index in range(plan.count):
         stream.stages[index] = plan.stages[index]

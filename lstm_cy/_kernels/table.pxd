@@ -6,6 +6,7 @@ Sizes are counts of elements. Arrays are C-contiguous; gate rows are in the orde
 from libc.string cimport memcpy, memset
 
 cdef enum:
+    CACHE_LINE = 64  # bytes
     # units of the local arrays that loops run over (cell.pxi)
     BLOCK = 32
     LEAST_PANEL = 32
@@ -29,12 +30,12 @@ ctypedef struct Product:
 
 
 ctypedef enum ActivationKind:
-    # in the order of lstm_cy.activations.DEFAULTS
+    # named in network.ACTIVATION_KINDS
     SIGMOID, TANH, RELU, AFFINE, LEAKYRELU, THRESHOLDEDRELU, SCALEDTANH, HARDSIGMOID, ELU, SOFTSIGN, SOFTPLUS
 
 
 ctypedef enum Coupling:
-    # in the order of lstm_cy.lstm.COUPLINGS
+    # named in network.COUPLING_KINDS
     NOT_COUPLED, FORGET_IS_REST, INPUT_IS_REST
 
 
@@ -62,6 +63,7 @@ cdef enum:
     EXTRA_NORMALIZED = 7        # of i, f, g, o
     EXTRA_INVERSE = 11          # four numbers: one over the root of each gate's variance
     EXTRA = 11
+    EXTRA_REST = 4              # numbers after those parts
     # A row's addends to the gradients of its parameters, in parts of H elements
     SHARE_BIAS = 0
     SHARE_NORM = 4

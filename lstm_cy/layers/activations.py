@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._kernels.network import ACTIVATION_KINDS
 from ..checks import number, shown
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     #: (name, alpha, beta) of the gate, candidate and cell activations
     _Triple = tuple[tuple[str, float, float], ...]
 
-#: ONNX's default (alpha, beta); 0 where the function has none. The order is the kernels'.
+#: ONNX's default (alpha, beta) of the functions that the kernels have; 0 where the function has none
 DEFAULTS = {
     "sigmoid": (0.0, 0.0),  # 1 / (1 + exp(-x))
     "tanh": (0.0, 0.0),
@@ -35,7 +36,6 @@ DEFAULTS = {
 }
 #: how many of (alpha, beta) a function has; functions that are not listed have none
 ARGUMENTS = {"affine": 2, "leakyrelu": 1, "thresholdedrelu": 1, "scaledtanh": 2, "hardsigmoid": 2, "elu": 1}
-_NUMBERS = {name: number for number, name in enumerate(DEFAULTS)}
 #: the default activations of an LSTM
 PLAIN = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
 
@@ -75,7 +75,7 @@ def normalized(activations: Sequence[Any], directions: int, largest: float = sys
 
 def for_kernels(triple: _Triple) -> tuple[tuple[int, float, float], ...]:
     """Return a normalized triple with the kernels' numbers in place of names."""
-    return tuple((_NUMBERS[name], alpha, beta) for name, alpha, beta in triple)
+    return tuple((ACTIVATION_KINDS[name], alpha, beta) for name, alpha, beta in triple)
 
 
 def _is_triple(entry: object) -> bool:

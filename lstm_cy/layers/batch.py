@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._kernels.records import RowOrder
 from ..checks import check_lengths, expect_shape, flag_array
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ class Batch:
         False for one sequence (T, I), which the drivers see as a batch of one.
     rows : int
         Valid steps, summed over the rows.
-    order : tuple (order, lengths, active, steps, resets)
-        The arguments of `_kernels.forward`; an entry that is not needed is None.
+    order : RowOrder
     """
 
     __slots__ = ("B", "T", "batch_first", "cleared", "has_batch_axis", "order", "rows")
@@ -33,13 +33,13 @@ class Batch:
         self.has_batch_axis = has_batch_axis
         self.batch_first = batch_first
         self.rows = T * B
-        self.order: tuple[Any, ...] = (None,) * 5
+        self.order = RowOrder()
         self.cleared: Bools | None = None  # rows that were reset after their last valid step: final state zero
 
     @property
     def ragged(self) -> bool:
         """Whether some steps are not valid."""
-        return self.order[0] is not None
+        return self.order.order is not None
 
     def set_lengths(self, lengths: ArrayLike) -> None:
         """Make the first `lengths` steps of each row valid."""
@@ -57,7 +57,7 @@ class Batch:
     def set_reset(self, reset: ArrayLike) -> None:
         """Zero states before the steps where `reset` is True; on a masked step this waits for the next valid one."""
         resets = self._by_row("reset", reset)
-        _, _, _, steps, _ = self.order
+        steps = self.order.valid_steps
         if steps is not None:
             so_far = np.cumsum(resets, axis=1)
             at_valid = np.take_along_axis(so_far, steps, axis=1)
@@ -66,7 +66,7 @@ class Batch:
             last = np.where(lengths > 0, np.take_along_axis(at_valid, np.maximum(lengths - 1, 0)[:, None], 1)[:, 0], 0)
             self.cleared = so_far[:, -1] > last
         if resets.any():
-            self.order = (*self.order[:4], np.ascontiguousarray(resets).view(np.uint8))
+            self.order = self.order._replace(resets=np.ascontiguousarray(resets).view(np.uint8))
 
     def clear(self, h: Array, c: Array) -> None:
         """Zero the final states, or their gradients, of rows that were reset after their last valid step."""
@@ -78,7 +78,7 @@ class Batch:
         """Set `order` from the lengths, the longest row first; `steps` (B, T) has each row's valid steps first."""
         order = np.argsort(-lengths, kind="stable")
         ended = np.cumsum(np.bincount(lengths, minlength=self.T + 1))  # number of rows of at most t steps
-        self.order = order, lengths[order], self.B - ended[: self.T], steps, None
+        self.order = RowOrder(order, lengths[order], self.B - ended[: self.T], steps)
         self.rows = int(lengths.sum())
 
     def _lengths_by_row(self) -> Ints:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._kernels import backward as backward_driver
+from .._kernels.network import SHARE_STARTS
+from .._kernels.records import GradientSums
 from ..checks import (
     dtype_of,
     expect_shape,
@@ -361,23 +363,23 @@ class LSTM(Recurrent):
                 arrays[name][H : 2 * H] += forget_rows
         return arrays
 
-    def _sums(self, gradients: Parameters, suffix: str) -> tuple[Array | None, ...]:
-        """Return one direction's gradient arrays for backward: weight_ih, weight_hh, weight_hr, bias, shares."""
-        shares = np.zeros(11 * self.hidden_size, self.dtype) if self._own_shares else None
-        bias = "bias_ih" if shares is None else None
-        return *(gradients.get(f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "weight_hr", bias)), shares
+    def _sums(self, gradients: Parameters, suffix: str) -> GradientSums:
+        """Return one direction's gradient arrays for backward."""
+        shares = np.zeros(SHARE_STARTS["end"] * self.hidden_size, self.dtype) if self._own_shares else None
+        ih, hh, hr = (gradients.get(name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr"))
+        return GradientSums(ih, hh, hr, gradients.get("bias_ih" + suffix) if shares is None else None, shares)
 
     def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
         """Copy a direction's shares to its gradients; both biases, whose sum alone is used, get the same gradient."""
-        H = self.hidden_size
+        bias, norm, peephole, _ = (start * self.hidden_size for start in SHARE_STARTS.values())
         if self.bias:
             if shares is not None:
-                gradients["bias_ih" + suffix][:] = shares[: 4 * H]
+                gradients["bias_ih" + suffix][:] = shares[bias:norm]
             gradients["bias_hh" + suffix][:] = gradients["bias_ih" + suffix]
         if self.layer_norm:
-            gradients["layer_norm" + suffix][:] = shares[4 * H : 8 * H]
+            gradients["layer_norm" + suffix][:] = shares[norm:peephole]
         if self.peepholes:
-            gradients["peephole" + suffix][:] = shares[8 * H :].reshape(3, H)
+            gradients["peephole" + suffix][:] = shares[peephole:].reshape(3, -1)
 
 
 def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:

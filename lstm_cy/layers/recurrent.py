@@ -10,7 +10,8 @@ import numpy as np
 from .. import config
 from .._kernels import forward as forward_driver
 from .._kernels.memory import Buffer
-from .._kernels.network import Network
+from .._kernels.network import CACHE_LINE_BYTES, COUPLING_KINDS, EXTRA_PARTS, Network
+from .._kernels.records import CellOptions, DirectionWeights, Saved
 from ..checks import (
     LARGEST_SIDE,
     dtype_of,
@@ -32,8 +33,6 @@ from .base import Tape as LayerTape
 from .batch import Batch
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from ..stepper import Stepper
     from ..trace import GateTrace
     from ..typing import (
@@ -49,13 +48,9 @@ if TYPE_CHECKING:
     )
     from .base import Steps
 
-    #: for each layer and direction the result of `_saved`
-    _Saved: TypeAlias = list[tuple[Array | None, ...] | None]
 
 #: the largest number of layers: each costs time and objects, however few weights it has
 MOST_LAYERS = 2**12
-#: the values of `coupled_gates`, in the kernels' order
-COUPLINGS = (None, "f=1-i", "i=1-f")
 
 
 class Recurrent(Layer):
@@ -104,7 +99,7 @@ class Recurrent(Layer):
         self.proj_size = non_negative_int("proj_size", proj_size)
         self.reverse = flag("reverse", reverse)
         self.peepholes = flag("peepholes", peepholes)
-        self.coupled_gates = one_of("coupled_gates", coupled_gates, COUPLINGS)
+        self.coupled_gates = one_of("coupled_gates", coupled_gates, COUPLING_KINDS)
         self.layer_norm = flag("layer_norm", layer_norm)
         self.clip = _bound("clip", clip)
         self.cell_clip = _bound("cell_clip", cell_clip)
@@ -277,8 +272,11 @@ class Recurrent(Layer):
                 weight_ih, weight_hh = (self._weight(parameters, part + suffix) for part in ("weight_ih", "weight_hh"))
                 with np.errstate(invalid="ignore"):  # inf - inf is NaN; the file readers warn about such parameters
                     bias = parameters[f"bias_ih{suffix}"] + parameters[f"bias_hh{suffix}"] if self.bias else None
-                others = [parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")]
-                weights.append((self.layer_inputs(layer), weight_ih, weight_hh, others[0], bias, *others[1:]))
+                weight_hr, peepholes, norm = (
+                    parameters.get(part + suffix) for part in ("weight_hr", "peephole", "layer_norm")
+                )
+                inputs = self.layer_inputs(layer)
+                weights.append(DirectionWeights(inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm))
         network = Network(
             config.kernels(),
             self._products(),
@@ -363,14 +361,14 @@ class Recurrent(Layer):
         axes = "B, T" if self.batch_first else "T, B"
         return [("", repr(self), f"({axes}, {self.output_size})", *self._size())]
 
-    def _cells(self) -> list[tuple[Any, ...]] | None:
+    def _cells(self) -> list[CellOptions] | None:
         """Return the cell options of each direction, as Network takes them; None if every cell is plain."""
         plain = (activation_functions.PLAIN,) * self.num_directions
         bounds = self.clip, self.cell_clip
         if not (self._own_shares or self.coupled_gates or self.activations != plain or bounds != (None, None)):
             return None
-        coupling = COUPLINGS.index(self.coupled_gates)
-        return [(activation_functions.for_kernels(triple), coupling, *bounds) for triple in self.activations]
+        coupling = COUPLING_KINDS[self.coupled_gates]
+        return [CellOptions(activation_functions.for_kernels(triple), coupling, *bounds) for triple in self.activations]
 
     def _run(
         self,
@@ -396,7 +394,7 @@ class Recurrent(Layer):
         y = allocate(batch.shape(self.output_size), self.dtype)
         inner = np.empty_like(y) if self.num_layers > 1 else None
         keep: list[Array] | None = None
-        saved: _Saved | None = None
+        saved: list[Saved | None] | None = None  # for each layer and direction
         if keep_tape:
             saved = [self._saved(batch.rows, layer) for layer in range(self.num_layers) for _ in self._suffixes(layer)]
             if self.dropout:
@@ -420,7 +418,7 @@ class Recurrent(Layer):
         steps: tuple[ArrayLike | None, ...],
         threads: int | None,
         index: int,
-    ) -> tuple[Batch, tuple[Any, ...], Array]:
+    ) -> tuple[Batch, Saved, Array]:
         """Make a call that keeps the arrays of one direction, by its index: (batch, its Saved, its initial cell)."""
         _, _, tape = self._run(x, state, steps, threads, traced=index)
         batch, _, saved, _ = tape._held[-1]
@@ -514,22 +512,21 @@ class Recurrent(Layer):
             expect_shape(f"{name} {part}", value, outer, axes)
         return value.reshape(shape).copy()
 
-    def _saved(self, rows: int, layer: int, traced: bool = False) -> tuple[Array | None, ...]:
-        """Return uninitialised arrays for the values of one direction that backward, or a trace, needs.
-
-        They are the arrays of a Saved in network.pxd.
-        """
+    def _saved(self, rows: int, layer: int, traced: bool = False) -> Saved:
+        """Return uninitialised arrays for the values of one direction that backward, or a trace, needs."""
         H, P = self.hidden_size, self._hidden_width
-        variant = None if self._variants is None else 11 * H + 4
+        variant = None if self._variants is None else EXTRA_PARTS[0] * H + EXTRA_PARTS[1]
         projected = H if self.proj_size else None
         output = P if self.proj_size or traced else None
         widths = (self.layer_inputs(layer), P, H, 4 * H, H, variant, projected, output, H if traced else None)
-        line = 64 // self.dtype.itemsize  # each array starts a cache line
+        line = CACHE_LINE_BYTES // self.dtype.itemsize  # each array starts a cache line
         ends = list(accumulate(-(-rows * (width or 0) // line) * line for width in widths))
         memory = np.frombuffer(memoryview(Buffer(ends[-1] * self.dtype.itemsize)), self.dtype)
-        return tuple(
-            None if width is None else memory[start : start + rows * width].reshape(rows, width)
-            for width, start in zip(widths, [0, *ends], strict=False)
+        return Saved(
+            *(
+                None if width is None else memory[start : start + rows * width].reshape(rows, width)
+                for width, start in zip(widths, [0, *ends], strict=False)
+            )
         )
 
     def _drawn(self, rng: np.random.Generator, forget_bias: Any) -> Parameters:
@@ -543,11 +540,11 @@ class Tape(LayerTape):
     __slots__ = ()
 
     @property
-    def saved(self) -> tuple[tuple[Array | None, ...] | None, ...]:
+    def saved(self) -> tuple[Saved | None, ...]:
         """For each layer and direction copies of the arrays that backward reads, those of a Saved in network.pxd."""
         _, _, saved, _ = self._held[-1]
         return tuple(
-            None if arrays is None else tuple(None if array is None else array.copy() for array in arrays)
+            None if arrays is None else Saved(*(None if array is None else array.copy() for array in arrays))
             for arrays in saved
         )
 
