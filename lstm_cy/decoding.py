@@ -21,6 +21,7 @@ from .checks import (
     real_array,
     shown,
 )
+from .layers.activations import log_softmax
 from .layers.base import Layer
 from .losses import cross_entropy
 from .progress import progress_bar
@@ -586,7 +587,7 @@ def ctc_beam(
     if language_model is not None and not callable(language_model):
         raise TypeError(f"language_model: expected a callable, got {shown(language_model)}")
     most = None if max_classes is None else positive_int("max_classes", max_classes)
-    rows = [_log_softmax(row, index) for index, row in enumerate(rows)]
+    rows = [_normalized_scores(row, index) for index, row in enumerate(rows)]
     decoded = [_prefix_search(row, beam_width, blank, most, language_model) for row in rows]
     return decoded[0] if single else decoded
 
@@ -621,7 +622,8 @@ def _without_repetitions(classes: Ints, blank: int) -> Ints:
     return result
 
 
-def _log_softmax(scores: Array, index: int) -> Array:
+def _normalized_scores(scores: Array, index: int) -> Array:
+    """Return the log-probabilities of a row's scores (T, V)."""
     scores = np.array(float_array("scores", scores, np.float64))
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():
@@ -629,9 +631,7 @@ def _log_softmax(scores: Array, index: int) -> Array:
             f"scores: expected numbers or -inf with a finite largest one at each step, got none in row {index}"
         )
     with np.errstate(over="ignore"):  # a score too far below the highest becomes -inf
-        scores -= highest
-    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    return scores
+        return log_softmax(scores)
 
 
 def _prefix_search(

@@ -19,6 +19,7 @@ from .checks import (
     shown,
 )
 from .decoding import beam_search
+from .layers.activations import log_softmax
 from .layers.attention import Attention
 from .layers.base import Composite, Gradients
 from .layers.embedding import Embedding
@@ -272,7 +273,7 @@ class Seq2Seq(Composite):
             # Attention gets the hypotheses as steps of one row, so that they share the memory.
             context, _ = run("attention", output.swapaxes(0, 1), memory)
             logits = run("readout", self._combined(run, context.swapaxes(0, 1), output))
-            return _log_softmax(logits[0]), state
+            return log_softmax(logits[0].astype(np.float64)), state
 
         return beam_search(
             step,
@@ -471,10 +472,3 @@ def _padded(rows: Sequence[Sequence[int]], size: int, value: int) -> Ints:
 def _valid(tokens: Ints, lengths: Ints) -> Bools:
     """Return True within the rows' lengths, (T, B, 1)."""
     return (np.arange(len(tokens))[:, np.newaxis] < lengths)[..., np.newaxis]
-
-
-def _log_softmax(logits: Array) -> Array:
-    logits = logits.astype(np.float64)
-    logits -= logits.max(axis=-1, keepdims=True)
-    result: Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return result

@@ -124,15 +124,17 @@ def _normal(x: Array) -> Array:
     return result
 
 
-def _softmax(x: Array) -> Array:
-    exponentials = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+def softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """Return exp(x) / sum(exp(x)) over an axis, which may be empty; no exponential overflows."""
+    exponentials = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
+    result: Array = exponentials / exponentials.sum(axis, keepdims=True)
     return result
 
 
-def _log_softmax(x: Array) -> Array:
-    x = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    result: Array = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+def log_softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """Return the logarithm of `softmax`, without computing it."""
+    x = x - x.max(axis, keepdims=True, initial=-np.inf)
+    result: Array = x - np.log(np.exp(x).sum(axis, keepdims=True))
     return result
 
 
@@ -162,6 +164,6 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 #: functions over the last axis: {name: (y from x, the gradient of x from (dy, y))}
 VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {
-    "softmax": (_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
-    "logsoftmax": (_log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
+    "softmax": (softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
+    "logsoftmax": (log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
 }

@@ -201,7 +201,7 @@ class Attention(Layer):
         parameters = self._parameters
         with _without_warnings():
             scores, kept = self._scores(parameters, queries, memory)
-            weights = _softmax(scores, padding)
+            weights = _masked_softmax(scores, padding)
             context = weights @ memory
         tape = self._tape(queries, memory, padding, kept, weights, batched, made_with=parameters)
         return (self._outer(context, batched), self._outer(weights, batched)), tape
@@ -350,7 +350,7 @@ def _without_warnings() -> AbstractContextManager[object]:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _softmax(scores: Array, padding: Bools | None) -> Array:
+def _masked_softmax(scores: Array, padding: Bools | None) -> Array:
     """Return the softmax over S of (B, T, S), exactly zero where `padding` (B, S); `scores` are overwritten."""
     if padding is not None:
         scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...layers.activations import log_softmax, softmax
 from .proto import DTYPES, check_rank, naming
 
 if TYPE_CHECKING:
@@ -295,17 +296,13 @@ def _epsilon(node: Node) -> float:
 @operator("Softmax")
 def _softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
-    exponentials = np.exp(rows - rows.max(axis, keepdims=True, initial=-np.inf))
-    result: Array = (exponentials / exponentials.sum(axis, keepdims=True)).reshape(x.shape).astype(x.dtype, copy=False)
-    return result
+    return softmax(rows, axis).reshape(x.shape).astype(x.dtype, copy=False)
 
 
 @operator("LogSoftmax")
 def _log_softmax(node: Node, x: Array) -> Array:
     rows, axis = _softmax_rows(node, x)
-    shifted = rows - rows.max(axis, keepdims=True, initial=-np.inf)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
-    return result.reshape(x.shape).astype(x.dtype, copy=False)
+    return log_softmax(rows, axis).reshape(x.shape).astype(x.dtype, copy=False)
 
 
 def _softmax_rows(node: Node, x: Array) -> tuple[Array, int]:
