@@ -213,6 +213,16 @@ def test_errors_of_damaged_files_begin_with_the_name():
             raise error
 
 
+def test_a_directory_of_64_bits_is_read():
+    """Its record before the one at the end of the archive overrides that."""
+    whole = two()
+    start, end = whole.index(b"PK\1\2"), len(whole) - 22
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, end - start, start)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    last = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    assert members(whole[:end] + record + locator + last) == {"a": DATA, "b": DATA}
+
+
 def test_too_many_members_are_refused_before_they_are_read(tmp_path):
     array = io.BytesIO()
     np.save(array, np.zeros(0, np.float32))

@@ -15,6 +15,14 @@ def test_the_limit_of_bytes_is_the_files_size_and_a_reserve():
         account.bytes(1, "the tensors")
 
 
+def test_another_file_extends_the_limit_of_bytes():
+    account = Budget("a.onnx", 1000, times=6)
+    account.extend(50)
+    account.bytes(6 * 1050 + budget.SPARE_BYTES)
+    with pytest.raises(LimitExceeded, match=rf"more than {6 * 1050 + budget.SPARE_BYTES} bytes .* of 1050 bytes$"):
+        account.bytes(1)
+
+
 @pytest.mark.parametrize(("size", "most"), [(0, 50_000), (1000, 58_000), (10**6, 800_000), (10**12, 800_000)])
 def test_the_limit_of_objects_grows_with_the_file_up_to_a_maximum(size, most):
     account = Budget("a.npz", size)

@@ -106,6 +106,16 @@ def test_a_temporary_file_removed_before_its_lock_is_created_again(tmp_path, mon
     assert removed
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted by Linux's /proc")
+def test_no_file_stays_open(tmp_path):
+    write_npz(tmp_path / "a.npz", {})
+    before = len(os.listdir("/proc/self/fd"))
+    for index in range(5):
+        (tmp_path / f".lstm_cy-{index:016x}.tmp").touch()
+        write_npz(tmp_path / "a.npz", {})
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_without_locks_temporary_files_are_removed_after_a_day(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "fcntl", None)  # as on Windows
     monkeypatch.setattr("time.time", lambda: 2_000_000)

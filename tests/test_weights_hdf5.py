@@ -226,6 +226,20 @@ def test_a_damaged_structure_is_refused(message):
         read(data, texts=["text"])
 
 
+def test_the_longest_name():
+    array = np.ones(3, np.float32)
+    assert list(read(written(lambda file: file.create_dataset("n" * 1023, data=array)))[0]) == ["n" * 1023]
+    with pytest.raises(ValueError, match="damaged: invalid name"):
+        read(written(lambda file: file.create_dataset("n" * 1024, data=array)))
+
+
+def test_shapes_of_both_versions():
+    for beginning in (b"\1\2\0\0" + bytes(4), b"\2\2\0\1"):
+        assert hdf5._shape(beginning + struct.pack("<2Q", 3, 5)) == (3, 5)
+        with pytest.raises(ValueError, match="damaged: a message that is too short"):
+            hdf5._shape(beginning + struct.pack("<2Q", 3, 5)[:-1])
+
+
 def test_an_object_at_the_end_of_its_heap_is_read():
     data = bytearray(written(array_and_text))
     struct.pack_into("<Q", data, data.index(b"GCOL") + 8, 32)  # bytes of the heap
