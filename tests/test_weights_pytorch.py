@@ -346,6 +346,8 @@ def test_the_largest_of_everything_is_read(tmp_path):
         assert read(write(path, b"}" + dumps(key) + b"Ns")) == {key: None}
     for key in (2**60, -(2**60)):
         assert_refused(write(path, b"}" + dumps(key) + b"Ns"), "a dict's key is a int")
+    assert str(read(write(path, b"]" * 65 + b"a" * 64))) == "[" * 65 + "]" * 65
+    assert_refused(write(path, b"]" * 66 + b"a" * 65), "nested deeper than 64, or in itself")
     assert read(write(path, b"N", version=b"10     \n")) is None
     assert_refused(write(path, b"N", version=b"10      \n"), "version has 9 bytes; at most 8 are read")
     length = (8 << 20) - len(b"\x80\x02X1234.")
