@@ -248,6 +248,8 @@ cdef inline void column_sums(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t
         kernels.column_sums64(rows, columns, array, sums, rest)
 
 
+# Cython takes the type of a fused function from its arguments alone. A function without an argument of that type has
+# `precision`, a pointer that is always NULL.
 cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) noexcept nogil:
     return kernels.panel32 if real is float else kernels.panel64
 
