@@ -129,7 +129,7 @@ class Optimizer:
     def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array]) -> Parameters:
         """Return the new parameters of a group; `states` are its new slots, which are written, then its old ones."""
         arrays = {name: np.empty(shape, group.dtype) for name, shape in group.shapes.items()}
-        new = group.joined(arrays)
+        new = group.joined(arrays) if len(arrays) == 1 else np.empty(group.size, group.dtype)
         if not self._update(new, old, grad, *states):
             self._check_finite(group, new, old, grad, states[: len(self._slots)])
         if len(arrays) > 1:  # for one array, `new` is a view of it

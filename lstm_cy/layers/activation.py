@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import (
-    expect_shape,
-    float_array,
-    number,
-    real_array,
-    shown,
-)
+from ..checks import expect_shape, float_array, number, real_array, shown
 from .activations import ARGUMENTS, DEFAULTS, ELEMENTWISE, VECTORWISE
 from .base import Gradients, Layer
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, Seed
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 class Activation(Layer):

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import (
-    expect_shape,
-    float_array,
-    generator,
-    number,
-    real_array,
-)
+from ..checks import expect_shape, float_array, generator, number, real_array
 from .base import Gradients, Layer
 
 if TYPE_CHECKING:

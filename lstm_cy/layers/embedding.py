@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import (
-    dtype_of,
-    expect_shape,
-    flag,
-    float_array,
-    int_array,
-    positive_int,
-)
+from ..checks import dtype_of, expect_shape, flag, float_array, int_array, positive_int
 from .base import Gradients, Layer, Stage
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, Bools, DTypeLike, Seed
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 class Embedding(Layer):

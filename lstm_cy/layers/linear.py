@@ -9,24 +9,12 @@ import numpy as np
 
 from .. import config
 from .._kernels.affine import Affine
-from ..checks import (
-    LARGEST_SIDE,
-    dtype_of,
-    expect_shape,
-    flag,
-    float_array,
-    positive_int,
-    real_array,
-)
+from ..checks import LARGEST_SIDE, dtype_of, expect_shape, flag, float_array, positive_int, real_array
 from .base import Gradients, Layer, Stage
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, DTypeLike, Parameters, Seed
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 class Linear(Layer):

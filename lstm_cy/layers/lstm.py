@@ -9,15 +9,7 @@ import numpy as np
 from .._kernels import backward as backward_driver
 from .._kernels.network import SHARE_STARTS
 from .._kernels.records import GradientSums
-from ..checks import (
-    dtype_of,
-    expect_shape,
-    float_array,
-    generator,
-    number,
-    pair_of,
-    shown,
-)
+from ..checks import dtype_of, expect_shape, float_array, generator, number, pair_of, shown
 from .base import Gradients
 from .batch import Batch
 from .recurrent import Recurrent
@@ -26,15 +18,7 @@ from .recurrent import Tape as Tape
 if TYPE_CHECKING:
     from typing import Self
 
-    from ..typing import (
-        Array,
-        ArrayLike,
-        Narrow,
-        Parameters,
-        Seed,
-        State,
-        StateLike,
-    )
+    from ..typing import Array, ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Steps
     from .quantized import QuantizedLSTM
 

@@ -6,21 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import (
-    dtype_of,
-    expect_shape,
-    float_array,
-    number,
-)
+from ..checks import dtype_of, expect_shape, float_array, number
 from .base import Gradients, Layer
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, Bools, DTypeLike, Seed
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 class Masking(Layer):

@@ -6,26 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import (
-    check_lengths,
-    expect_shape,
-    flag,
-    flag_array,
-    float_array,
-    one_of,
-    pair_of,
-    real_array,
-)
+from ..checks import check_lengths, expect_shape, flag, flag_array, float_array, one_of, pair_of, real_array
 from .base import Gradients, Layer, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
 
     from ..typing import Array, ArrayLike, Bools, Ints, Seed, State, StateLike
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 # For each merge mode: the function of both directions a and b, and the function that gives their gradients.

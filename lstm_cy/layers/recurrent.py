@@ -35,17 +35,7 @@ from .batch import Batch
 if TYPE_CHECKING:
     from ..stepper import Stepper
     from ..trace import GateTrace
-    from ..typing import (
-        Activations,
-        Array,
-        ArrayLike,
-        Coupling,
-        DTypeLike,
-        Parameters,
-        Seed,
-        State,
-        StateLike,
-    )
+    from ..typing import Activations, Array, ArrayLike, Coupling, DTypeLike, Parameters, Seed, State, StateLike
     from .base import Steps
 
 

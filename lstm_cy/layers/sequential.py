@@ -6,23 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import (
-    LONGEST,
-    generator,
-    shown,
-)
+from ..checks import LONGEST, generator, shown
 from .base import Composite, Gradients, Layer, Steps, or_unknown, run_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeVar
 
     from ..stepper import Stepper
     from ..trace import GateTrace
     from ..typing import ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Tape
-
-    _T = TypeVar("_T")
 
 
 class Sequential(Composite):
