@@ -29,7 +29,7 @@ SLOW = ("LSTMF", "LSTMC", "LSTMR", "GateTrace.plot", "from_torch", "fit", "distr
 #: not called: they take no argument, or another call of calls.py covers them
 UNCALLED = {"get_num_threads", "reference", "weights", "GateTrace.half_life", "GateTrace.nan_source",
     "GateTrace.to_dict",
-            "GateTrace.written", "SGD.load_state_dict"}  # fmt: skip
+            "GateTrace.written", "Gradients", "SGD.load_state_dict", "Sequential.check_mask"}  # fmt: skip
 
 
 class Arguments(Cases):
