@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from lstm_cy import LSTM, config, reference
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13}  # of results at T = 100; docs/performance.md promises it
 SIZES = (1, 3, 17, 33, 127)
 DTYPES = ("float32", "float64")
+FINITE_STEP = 1e-3
+FINITE_BOUND = 1e-9  # of fourth-order finite differences in float64, relative to the largest entry
 IMPLEMENTATIONS = [(isa, engine) for isa in config.available_instruction_sets() for engine in config.ENGINES]
 PACKED = [pair for pair in IMPLEMENTATIONS if pair[1] == "packed"]
 # Seconds to wait for another thread, which starts late on a busy machine and is slow under instrumentation.
@@ -21,6 +24,34 @@ PATIENCE = float(os.environ.get("LSTM_CY_TEST_PATIENCE", "60"))
 every_implementation = pytest.mark.parametrize(("isa", "engine"), IMPLEMENTATIONS)
 every_packed = pytest.mark.parametrize(("isa", "engine"), PACKED)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+# Options of an LSTM: one of each kind, and all together
+OPTIONS = (
+    {"proj_size": 3},
+    {"proj_size": 3, "proj_clip": 0.1, "bidirectional": True, "num_layers": 2},
+    {"peepholes": True},
+    {"peepholes": True, "bias": False, "reverse": True},
+    {"coupled_gates": "f=1-i", "peepholes": True},
+    {"coupled_gates": "i=1-f", "peepholes": True, "num_layers": 2},
+    {"layer_norm": True},
+    {"layer_norm": True, "bias": False, "bidirectional": True},
+    {"clip": 0.4, "cell_clip": 0.3},
+    {"activations": ("hardsigmoid", "softsign", ("scaledtanh", 1.2, 0.6))},
+    {
+        "bidirectional": True,
+        "num_layers": 3,
+        "batch_first": True,
+        "proj_size": 5,
+        "proj_clip": 0.3,
+        "peepholes": True,
+        "coupled_gates": "f=1-i",
+        "layer_norm": True,
+        "clip": 2.0,
+        "cell_clip": 0.8,
+        "activations": (("sigmoid", "elu", "softplus"), ("hardsigmoid", "tanh", "affine")),
+    },
+)
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options))
 
 
 def bits(*arrays):
@@ -163,3 +194,61 @@ def other_layouts(array):
     read_only.flags.writeable = False
     swapped = array.astype(array.dtype.newbyteorder())
     return [swapped, np.repeat(array, 2, axis=0)[::2], array[::-1].copy()[::-1], unaligned, read_only]
+
+
+def finite_difference(function, array, size=FINITE_STEP):
+    """Return the gradient of a scalar function of `array`; each entry is changed by `size` and restored."""
+    gradient = np.empty_like(array)
+    flat, out = array.reshape(-1), gradient.reshape(-1)
+    for k in range(flat.size):
+        value = flat[k]
+        at = {}
+        for step in (-2, -1, 1, 2):
+            flat[k] = value + step * size
+            at[step] = function()
+        flat[k] = value
+        out[k] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * size)
+    return gradient
+
+
+def assert_close(got, expected, name):
+    assert np.abs(got - expected).max() <= FINITE_BOUND * max(np.abs(expected).max(), 1e-3), name
+
+
+def with_large_weights(lstm):
+    """Give a layer large random parameters, so that bounds are reached and gates differ; return it."""
+    rng = np.random.default_rng(7)
+    lstm.load_state_dict({name: 2 * rng.uniform(-1, 1, array.shape) for name, array in lstm.parameters.items()})
+    return lstm
+
+
+def random_mask(T, B, batch_first=False):
+    """Return a mask that is False at some steps; row 0 is all True, the last row all False."""
+    mask = np.random.default_rng(3).random((T, B)) < 0.6
+    mask[:, 0] = True
+    mask[:, -1] = False
+    return mask.T if batch_first else mask
+
+
+def random_resets(T, B, batch_first=False):
+    reset = np.random.default_rng(4).random((T, B)) < 0.3
+    reset[0, 0] = reset[-1, 0] = True
+    return reset.T if batch_first else reset
+
+
+def assert_same(read, arrays):
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        assert read[name].dtype == array.dtype
+        assert read[name].shape == array.shape
+        assert read[name].tobytes() == array.tobytes()
+
+
+def peak_of(function):
+    """Return the peak memory of Python and NumPy while `function` runs."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

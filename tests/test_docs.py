@@ -36,7 +36,7 @@ MODULES = [
 ]
 # Commands in `sh` blocks that are not run here, by their beginning, with the reason: those of lstm-cy,
 NOT_RUN = {
-    "lstm-cy bench": "a measurement; tests/test_cli.py runs it in a small form",
+    "lstm-cy bench": "a measurement; tests/cli/test_cli.py runs it in a small form",
     "lstm-cy train --layers 2 --hidden 256 --batch-size 16 --minutes 10": "takes ten minutes",
     "lstm-cy perplexity library.npz": "reads the model of those ten minutes",
     "lstm-cy generate library.npz": "reads the model of those ten minutes",

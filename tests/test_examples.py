@@ -15,9 +15,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from common import every_gradient, random_case
+from common import assert_close, every_gradient, finite_difference, random_case
 from scipy.io import wavfile
-from test_gradients import assert_close, finite_difference
 
 import lstm_cy
 from lstm_cy import LSTM, Adam, Embedding, Linear, Readout, Sequential, ctc_greedy, mse, reference, save

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted(Path(__file__).parent.glob("test_*.py"))
+FILES = sorted(Path(__file__).parent.rglob("test_*.py"))
 #: replacements of the library's functions, which have their names
 REPLACEMENTS = {"fit", "free", "set_state", "speak_the_rest"}
 

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from common import bits
-from test_gradients import assert_close, finite_difference
+from common import assert_close, bits, finite_difference
 
 from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
 from lstm_cy.layers.attention import SCORES

@@ -14,8 +14,8 @@ work=$(cd "$1" && pwd)
 shift
 python=${PYTHON:-python3.11}
 root=$work/root packages=$work/packages source=$work/source
-kernels=(test_reference.py test_engines.py test_lstm.py test_variants.py test_stepper.py test_quantize.py test_ctc.py
-    test_threads.py test_gradients.py)
+kernels=(test_reference.py kernels/test_{engines,threads,gradients}.py layers/test_{lstm,variants,quantize}.py
+    streaming/test_stepper.py decoding/test_ctc.py)
 
 # apt with its own folders, so that the machine's lists of architectures and packages do not change.
 debian() {
@@ -69,5 +69,5 @@ export EMULATED="$work/python" PYTHONPATH="$source:$packages:$work/description" 
 # qemu-user does not enforce the memory limit of a process, and the preloaded library that counts allocations is compiled
 # for this machine
 "$EMULATED" -m pytest -p emulated -p no:cacheprovider -q \
-    --deselect tests/test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
-    --deselect tests/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "${@:-${kernels[@]}}"
+    --deselect tests/layers/test_lstm.py::test_out_of_memory_is_an_error_and_nothing_breaks \
+    --deselect tests/streaming/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "${@:-${kernels[@]}}"

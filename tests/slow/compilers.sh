@@ -13,7 +13,7 @@ mkdir -p "${1:?a folder for the copies}"
 work=$(cd "$1" && pwd)
 shift
 python=$(command -v "${PYTHON:-python3}")
-tests=(test_engines.py test_lstm.py test_stepper.py test_quantize.py test_variants.py)
+tests=(kernels/test_engines.py streaming/test_stepper.py layers/test_{lstm,quantize,variants}.py)
 [ $# -eq 0 ] || tests=("$@")
 
 # Make a compiler with the name $1 that refuses the options of the pattern $2.

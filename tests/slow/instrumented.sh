@@ -3,7 +3,7 @@
 # sources to build in, so that the working folder keeps its own build.
 
 # The fast part of the tests, which reaches every kernel, driver and thread.
-FAST=(engines gradients ctc stepper streams quantize variants lstm layers threads)
+FAST=(kernels/test_{engines,gradients,threads} decoding/test_ctc streaming/test_{stepper,streams} layers/test_{lstm,layers,variants,quantize})
 
 # instrumented FOLDER: make FOLDER/venv and FOLDER/source, build there with CFLAGS and LDFLAGS, and change to the source.
 instrumented() {
@@ -25,7 +25,7 @@ instrumented() {
 
 # fast_tests PREFIX... -- PYTEST_ARGUMENTS...: run the fast part with a command in front.
 fast_tests() {
-    local prefix=() files=("${FAST[@]/#/tests/test_}")
+    local prefix=() files=("${FAST[@]/#/tests/}")
     files=("${files[@]/%/.py}")
     while [ "$1" != -- ]; do prefix+=("$1") && shift; done
     shift

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ("engines", "lstm", "stepper", "variants", "gradients", "quantize", "threads")
-WEIGHTS = ("weights", "weights_archive", "weights_hostile", "round_trips", "weights_pytorch")
+WEIGHTS = ("weights", "archive", "hostile", "round_trips", "pytorch")
 #: {files: (share of the mutants, the tests that must find them, most likely first)}
 TARGETS = {
     "lstm_cy/_kernels/cell.pxi": (3, KERNELS),
@@ -42,15 +42,15 @@ TARGETS = {
     "lstm_cy/_kernels/memory.pyx": (1, ("memory", *KERNELS)),
     "lstm_cy/_kernels/team.pxi": (1, ("threads", "streams")),
     "lstm_cy/weights/native.py": (5, WEIGHTS),
-    "lstm_cy/weights/archive.py": (3, ("weights_archive", *WEIGHTS)),
-    "lstm_cy/weights/files.py": (2, ("weights_files", "weights")),
-    "lstm_cy/weights/budget.py": (2, ("weights_budget", "weights_hostile", *WEIGHTS, "weights_hdf5", "weights_onnx")),
-    "lstm_cy/weights/hdf5.py": (4, ("weights_hdf5", "weights_keras")),
-    "lstm_cy/weights/keras.py": (5, ("weights_keras",)),
-    "lstm_cy/weights/pytorch.py": (4, ("weights_pytorch",)),
-    "lstm_cy/weights/torch_pickle.py": (4, ("weights_pytorch",)),
-    "lstm_cy/weights/report.py": (1, ("cli", "weights_onnx", "weights_keras", "weights_pytorch")),
-    "lstm_cy/weights/onnx/*.py": (8, ("weights_onnx", "weights_onnx_export", "weights_onnx_operators")),
+    "lstm_cy/weights/archive.py": (3, ("archive", *WEIGHTS)),
+    "lstm_cy/weights/files.py": (2, ("files", "weights")),
+    "lstm_cy/weights/budget.py": (2, ("budget", "hostile", *WEIGHTS, "hdf5", "onnx_graphs")),
+    "lstm_cy/weights/hdf5.py": (4, ("hdf5", "keras")),
+    "lstm_cy/weights/keras.py": (5, ("keras",)),
+    "lstm_cy/weights/pytorch.py": (4, ("pytorch",)),
+    "lstm_cy/weights/torch_pickle.py": (4, ("pytorch",)),
+    "lstm_cy/weights/report.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
+    "lstm_cy/weights/onnx/*.py": (8, ("onnx_graphs", "onnx_export", "onnx_operators")),
     "lstm_cy/decoding.py": (10, ("decoding", "ctc", "seq2seq")),
     "lstm_cy/training.py": (10, ("training", "distributed", "cli")),
     "lstm_cy/optimizers.py": (3, ("optimizers", "training")),
@@ -58,7 +58,7 @@ TARGETS = {
 #: mutants of every run: the file, the old text, the new text, and the only tests that run
 NAMED = (
     ("lstm_cy/decoding.py", ">= top_p * cumulative", "> top_p * cumulative", ("decoding",)),
-    ("lstm_cy/weights/archive.py", "member.start < free", "member.start < 0", ("weights_archive",)),
+    ("lstm_cy/weights/archive.py", "member.start < free", "member.start < 0", ("archive",)),
 )
 COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 SIGNS = {"+": "-", "-": "+", "+=": "-=", "-=": "+="}
@@ -208,8 +208,7 @@ def environment(folder):
 
 def outcome(folder, tests, patience):
     """Run the tests; return "survived" or the test or event that found the mutant, and the seconds."""
-    files = [f"tests/test_{name}.py" for name in dict.fromkeys(tests)]
-    files = [name for name in files if (folder / name).exists()]
+    files = [path for name in dict.fromkeys(tests) for path in (folder / "tests").rglob(f"test_{name}.py")]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *files]
     begin = time.monotonic()
     try:

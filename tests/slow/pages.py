@@ -35,7 +35,7 @@ NOT_RUN = {
     },
     "CONTRIBUTING.md": {
         "pytest": "a step of .ci/run",
-        "pytest tests/test_engines.py": "a part of the previous command",
+        "pytest tests/kernels/test_engines.py": "a part of the previous command",
         "python benchmarks/compare.py --quick": "measures",
         "asv machine --yes": "prepares a measurement",
         "asv check": "prepares a measurement",

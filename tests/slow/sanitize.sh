@@ -43,4 +43,4 @@ for library in "${libraries[@]}"; do preload+="$(gcc -print-file-name="$library"
 # PYTHONMALLOC allocates each object in its own block, so that its bounds are checked. The deselected test has its own
 # allocator.
 fast_tests env LD_PRELOAD="$preload" PYTHONMALLOC=malloc -- \
-    --deselect tests/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "$@"
+    --deselect tests/streaming/test_stepper.py::test_a_hundred_thousand_steps_allocate_nothing "$@"

@@ -344,7 +344,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_the_example_that_needs_onnx_runtime(session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
     blocks = re.findall(r"^```py(?:thon)?\n(.*?)^```$", text[text.index("## To ONNX") :], re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     names = {}

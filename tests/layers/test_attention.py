@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from common import DTYPES, bits
-from test_gradients import assert_close, finite_difference
+from common import DTYPES, assert_close, bits, finite_difference
 
 from lstm_cy import Adam, Attention, load
 from lstm_cy.layers.attention import SCORES

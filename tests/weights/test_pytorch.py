@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from common import assert_same, peak_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_weights import assert_same, peak_of
 
 import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
 from lstm_cy.weights import native
 from lstm_cy.weights.pytorch import lstms, read, read_model, to_state_dict
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 

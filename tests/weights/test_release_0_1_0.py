@@ -10,7 +10,7 @@ import pytest
 
 from lstm_cy import LSTM, Adam, Linear, Sequential, fit, load, mse
 
-DATA = Path(__file__).parent / "data" / "release_0_1_0"
+DATA = Path(__file__).parents[1] / "data" / "release_0_1_0"
 TOLERANCE = {"rtol": 0, "atol": 2e-6}  # another instruction set may have written the results
 
 

@@ -8,12 +8,12 @@ import struct
 import subprocess
 import sys
 import tempfile
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from common import assert_same, peak_of
 
 import lstm_cy
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, load, save
@@ -32,14 +32,6 @@ ARRAYS = {
     "empty": np.empty((0, 3), np.float32),
     "big-endian": np.arange(4, dtype=">f8"),
 }
-
-
-def assert_same(read, arrays):
-    assert list(read) == list(arrays)
-    for name, array in arrays.items():
-        assert read[name].dtype == array.dtype
-        assert read[name].shape == array.shape
-        assert read[name].tobytes() == array.tobytes()
 
 
 # read_npz and write_npz
@@ -169,16 +161,6 @@ def archive(path, members, compression=zipfile.ZIP_STORED):
         for name, content in members:
             file.writestr(name, content)
     return path
-
-
-def peak_of(function):
-    """Return the peak memory of Python and NumPy while `function` runs."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def assert_refused(path, message):

@@ -6,75 +6,32 @@ The tests of the file readers also compare them with PyTorch, ONNX and Keras.
 import numpy as np
 import pytest
 from common import (
+    OPTIONS,
     TOLERANCE,
     bits,
     every_dtype,
     every_gradient,
     every_implementation,
+    every_option,
     every_packed,
+    finite_difference,
     largest_error,
     random_case,
+    random_mask,
+    random_resets,
     reference_lstm,
     small_lstm,
     torch_twin,
+    with_large_weights,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_gradients import finite_difference
 
 from lstm_cy import LSTM, Linear, Sequential, reference
 from lstm_cy._kernels import network
 from lstm_cy.layers.activations import ARGUMENTS, DEFAULTS, ELEMENTWISE, PLAIN, normalized
 
 ACTIVATIONS = (*DEFAULTS, ("Affine", 0.7, 0.1), ("LeakyRelu", -0.3), ("hardsigmoid", 1 / 6, 0.5), ("elu", 0.5))
-#: one of each kind, and all together
-OPTIONS = (
-    {"proj_size": 3},
-    {"proj_size": 3, "proj_clip": 0.1, "bidirectional": True, "num_layers": 2},
-    {"peepholes": True},
-    {"peepholes": True, "bias": False, "reverse": True},
-    {"coupled_gates": "f=1-i", "peepholes": True},
-    {"coupled_gates": "i=1-f", "peepholes": True, "num_layers": 2},
-    {"layer_norm": True},
-    {"layer_norm": True, "bias": False, "bidirectional": True},
-    {"clip": 0.4, "cell_clip": 0.3},
-    {"activations": ("hardsigmoid", "softsign", ("scaledtanh", 1.2, 0.6))},
-    {
-        "bidirectional": True,
-        "num_layers": 3,
-        "batch_first": True,
-        "proj_size": 5,
-        "proj_clip": 0.3,
-        "peepholes": True,
-        "coupled_gates": "f=1-i",
-        "layer_norm": True,
-        "clip": 2.0,
-        "cell_clip": 0.8,
-        "activations": (("sigmoid", "elu", "softplus"), ("hardsigmoid", "tanh", "affine")),
-    },
-)
-every_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options))
-
-
-def with_large_weights(lstm):
-    """Give a layer large random parameters, so that bounds are reached and gates differ; return it."""
-    rng = np.random.default_rng(7)
-    lstm.load_state_dict({name: 2 * rng.uniform(-1, 1, array.shape) for name, array in lstm.parameters.items()})
-    return lstm
-
-
-def random_mask(T, B, batch_first=False):
-    """Return a mask that is False at some steps; row 0 is all True, the last row all False."""
-    mask = np.random.default_rng(3).random((T, B)) < 0.6
-    mask[:, 0] = True
-    mask[:, -1] = False
-    return mask.T if batch_first else mask
-
-
-def random_resets(T, B, batch_first=False):
-    reset = np.random.default_rng(4).random((T, B)) < 0.3
-    reset[0, 0] = reset[-1, 0] = True
-    return reset.T if batch_first else reset
 
 
 @every_implementation

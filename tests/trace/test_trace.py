@@ -11,11 +11,14 @@ from common import (
     directions,
     every_dtype,
     every_implementation,
+    every_option,
     random_case,
+    random_mask,
+    random_resets,
     reference_step,
     small_lstm,
+    with_large_weights,
 )
-from test_variants import every_option, random_mask, random_resets, with_large_weights
 
 from lstm_cy import LSTM, Dropout, Embedding, GateTrace, Linear, Masking, Readout, Sequential, reference
 from lstm_cy.trace import FIELDS, MOST_COLUMNS, MOST_TOKENS, visible

@@ -4,31 +4,9 @@ import functools
 
 import numpy as np
 import pytest
-from common import every_gradient, every_implementation, largest_error, random_case
+from common import assert_close, every_gradient, every_implementation, finite_difference, largest_error, random_case
 
 from lstm_cy import LSTM, Attention, Dropout, Embedding, Linear, Sequential, cross_entropy
-
-STEP = 1e-3
-BOUND = 1e-9  # of the largest entry
-
-
-def finite_difference(function, array, size=STEP):
-    """Return the gradient of a scalar function of `array`; each entry is changed by `size` and restored."""
-    gradient = np.empty_like(array)
-    flat, out = array.reshape(-1), gradient.reshape(-1)
-    for k in range(flat.size):
-        value = flat[k]
-        at = {}
-        for step in (-2, -1, 1, 2):
-            flat[k] = value + step * size
-            at[step] = function()
-        flat[k] = value
-        out[k] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * size)
-    return gradient
-
-
-def assert_close(got, expected, name):
-    assert np.abs(got - expected).max() <= BOUND * max(np.abs(expected).max(), 1e-3), name
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "disassemble.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "disassemble.py"
 WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm"}
 # the instruction for sums of integer products, for int8
 PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd", "avx512vnni": "vpdpbusd"}
