@@ -27,7 +27,7 @@ _HOME = {
     "SGD": "optimizers",
     "Adam": "optimizers",
     "clip_grad_norm": "optimizers",
-    "GateTrace": "trace",
+    "GateTrace": "trace.gates",
     "StreamPool": "streams",
     "pad": "batches",
     "ctc_greedy": "decoding",
@@ -86,7 +86,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .optimizers import clip_grad_norm as clip_grad_norm
     from .seq2seq import Seq2Seq as Seq2Seq
     from .streams import StreamPool as StreamPool
-    from .trace import GateTrace as GateTrace
+    from .trace.gates import GateTrace as GateTrace
     from .training import fit as fit
     from .weights import load as load
     from .weights import save as save

@@ -34,7 +34,7 @@ from .batch import Batch
 
 if TYPE_CHECKING:
     from ..stepper import Stepper
-    from ..trace import GateTrace
+    from ..trace.gates import GateTrace
     from ..typing import Activations, Array, ArrayLike, Coupling, DTypeLike, Parameters, Seed, State, StateLike
     from .base import Steps
 
@@ -222,7 +222,7 @@ class Recurrent(Layer):
         >>> np.array_equal(trace.hidden, lstm(x)[0])
         True
         """
-        from ..trace import trace
+        from ..trace.recording import trace
 
         return trace(self, x, state, lengths, layer, direction, mask, reset, threads)
 

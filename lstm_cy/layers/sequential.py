@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..stepper import Stepper
-    from ..trace import GateTrace
+    from ..trace.gates import GateTrace
     from ..typing import ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Tape
 
@@ -313,7 +313,7 @@ class Sequential(Composite):
         >>> model.trace([1, 2, 3]).forget.shape
         (3, 8)
         """
-        from ..trace import trace_model
+        from ..trace.recording import trace_model
 
         return trace_model(self, x, states, lengths, layer, direction, mask, reset, threads)
 

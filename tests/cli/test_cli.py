@@ -453,7 +453,7 @@ def test_trace_names_the_tokens_of_each_level(train, capsys, level, symbols):
 
 def test_trace_reports_characters_without_a_font(train, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("lstm_cy.trace._FONTS", ())
+    monkeypatch.setattr("lstm_cy.trace.picture._FONTS", ())
     path, _ = train()
     line = ["trace", str(path), f"--png={tmp_path / 'gates.png'}"]
     assert cli.main([*line, "--text=green"]) == 0

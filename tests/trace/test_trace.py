@@ -21,7 +21,9 @@ from common import (
 )
 
 from lstm_cy import LSTM, Dropout, Embedding, GateTrace, Linear, Masking, Readout, Sequential, reference
-from lstm_cy.trace import FIELDS, MOST_COLUMNS, MOST_TOKENS, visible
+from lstm_cy.trace.gates import FIELDS
+from lstm_cy.trace.picture import MOST_COLUMNS, MOST_TOKENS, visible
+from lstm_cy.trace.selection import unit_numbers
 
 GATES = ("input", "forget", "candidate", "output")
 
@@ -558,9 +560,9 @@ def test_the_units_shown_are_not_copies_of_each_other(pictures):
 
 
 def test_a_trace_without_a_valid_step_still_has_units():
-    trace = trace_of(4)
-    none = trace.to_dict() | {"valid": np.zeros((4, 2), bool)}
-    assert len(GateTrace(**none)._units(3, 0)) == 3
+    trace = small_lstm().trace(np.zeros((4, 3)))
+    none = trace.to_dict() | {"valid": np.zeros(4, bool)}
+    assert len(unit_numbers(GateTrace(**none), 3)) == 3
 
 
 def test_a_notebook_shows_the_picture(pictures):
@@ -697,7 +699,7 @@ def test_a_font_that_is_not_in_matplotlibs_list_yet_is_found(pictures, monkeypat
     older = [entry for entry in font_manager.fontManager.ttflist if entry.name != "DejaVu Serif"]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", older)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [path, __file__])
-    monkeypatch.setattr("lstm_cy.trace._FONTS", ("DejaVu Serif",))
+    monkeypatch.setattr("lstm_cy.trace.picture._FONTS", ("DejaVu Serif",))
 
     def families(tokens):
         return trace_of(3).plot(tokens).axes[4].get_xticklabels()[0].get_fontfamily()

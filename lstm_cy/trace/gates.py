@@ -1,0 +1,495 @@
+"""The record of the gates and the cell at every step, and values derived from it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks import expect_shape, file_path, flag, int_within, positive_int
+from ..notebook import html_table, show_as_picture
+from .picture import MAPS, draw
+from .report import MEANS, description, step_count
+from .selection import step_range, token_texts, unit_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from ..typing import Array, Bools, FilePath
+
+#: the arrays of a trace, in the order in which a step computes them
+FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
+
+
+class GateTrace:
+    """Gates, cell and output of one direction of one layer; made by `LSTM.trace` and `Sequential.trace`.
+
+    Parameters
+    ----------
+    forget, input, candidate, output : ndarray (T, B, H), laid out as x
+        The forget gate, the input gate, the cell candidate and the output gate, after their activations. With coupled
+        gates, the gate that is computed from the other one is included.
+    cell, hidden : ndarray (T, B, H) and (T, B, P), laid out as x
+        The cell and the output after each step.
+    initial_cell : ndarray (B, H)
+        The cell before the first step.
+    valid, reset : ndarray of bool (T, B), laid out as x
+        Whether a step was read, and whether the state was set to zero before it. Where `valid` is False the six arrays
+        above are NaN.
+    batch_first : bool
+        x is laid out (B, T, ...), and so are all arrays but `initial_cell`.
+    reverse : bool
+        The steps were read from the last to the first.
+
+    Notes
+    -----
+    For one sequence the arrays have no axis B. They are the arrays of the layer's own computation, to the bit. Methods
+    compute in float64 and return the layer's dtype.
+
+    Steps are numbered as in x, in either direction. A step that is not valid changes nothing: the whole cell is kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM
+    >>> lstm = LSTM(3, 5, seed=0)
+    >>> trace = lstm.trace(np.ones((7, 3)))
+    >>> trace.forget.shape, trace.cell.shape, trace.initial_cell.shape
+    ((7, 5), (7, 5), (5,))
+
+    How much of the cell after the last step comes from each step:
+
+    >>> shares = trace.contribution(6)
+    >>> shares.shape, np.allclose(shares.sum(axis=0), trace.cell[6])
+    ((8, 5), True)
+    """
+
+    def __init__(
+        self,
+        forget: Array,
+        input: Array,
+        candidate: Array,
+        output: Array,
+        cell: Array,
+        hidden: Array,
+        initial_cell: Array,
+        valid: Bools,
+        reset: Bools,
+        batch_first: bool = False,
+        reverse: bool = False,
+    ) -> None:
+        arrays = {
+            "forget": forget,
+            "input": input,
+            "candidate": candidate,
+            "output": output,
+            "cell": cell,
+            "hidden": hidden,
+            "initial_cell": initial_cell,
+            "valid": valid,
+            "reset": reset,
+        }
+        flags: dict[str, Any] = {"batch_first": batch_first, "reverse": reverse}
+        for name, value in flags.items():  # numpy.load gives them as arrays without an axis
+            flags[name] = flag(name, value[()] if isinstance(value, np.ndarray) else value)
+        vars(self).update(_checked_arrays(arrays, flags["batch_first"]), **flags)
+
+    if TYPE_CHECKING:
+        forget: Array
+        input: Array
+        candidate: Array
+        output: Array
+        cell: Array
+        hidden: Array
+        initial_cell: Array
+        valid: Bools
+        reset: Bools
+        batch_first: bool
+        reverse: bool
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a GateTrace is a record: {name} cannot be set; make another one")
+
+    def __repr__(self) -> str:
+        T, B, H = self._read("cell").shape
+        return f"GateTrace(T={T}, B={B}, H={H})"
+
+    def _repr_html_(self) -> str:
+        valid = self._read("valid")
+        rows: list[tuple[object, ...]] = [("valid steps", int(valid.sum()))]
+        if valid.any():
+            for name in MEANS:
+                rows.append((f"{name} gate, mean", f"{self._read(name)[valid].mean():.2f}"))
+            half = self.half_life()
+            rows.append(("half-life of the cell, median", f"{step_count(np.median(half))} steps"))
+            rows.append(("half-life of the cell, longest", f"{step_count(half.max())} steps, unit {half.argmax()}"))
+        return html_table(repr(self), rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all attributes by name, as the constructor takes them.
+
+        Returns
+        -------
+        dict
+            The arrays are not copied.
+        """
+        return dict(vars(self))
+
+    def to_npz(self, path: FilePath) -> None:
+        """Write all attributes to a file; ``GateTrace(**numpy.load(path))`` reads it.
+
+        Parameters
+        ----------
+        path : str or Path
+            A name that ends with .npz.
+
+        Raises
+        ------
+        ValueError
+            The name does not end with .npz.
+        OSError
+            The file cannot be written.
+        """
+        path = file_path("path", path)
+        if not path.endswith(".npz"):
+            raise ValueError(f"path: expected a name that ends with .npz, got {path!r}")
+        np.savez(path, **self.to_dict())
+
+    def retention(self, t0: int, t1: int) -> Array:
+        """Return the share of the cell after step t0 that is still in the cell after step t1.
+
+        Parameters
+        ----------
+        t0, t1 : int
+            Steps; t0 must not be read after t1. -1 is the initial cell.
+
+        Returns
+        -------
+        ndarray (B, H)
+            The product of the forget gate over the steps after t0, up to t1; zero where a reset is between them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A step does not exist, or t1 was read before t0.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> trace = LSTM(3, 5, seed=0).trace(np.ones((7, 3)))
+        >>> np.allclose(trace.retention(2, 4), trace.forget[3] * trace.forget[4])
+        True
+        """
+        first, last = self._position("t0", t0), self._position("t1", t1)
+        if first > last:
+            raise ValueError(f"t0, t1: expected t0 not to be read after t1, got {t0} and {t1}")
+        return self._result(self._kept(first + 1, last)[0])
+
+    def half_life(self) -> Array:
+        """Return the number of steps after which half of each unit's cell is forgotten.
+
+        Returns
+        -------
+        ndarray (H,)
+            ln 2 / -mean(ln forget), the mean over all valid steps and rows. inf if the gate is always 1 (or, with
+            other activations than sigmoid, if its geometric mean is 1 or more), 0 if it is 0 once, NaN without a valid
+            step.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> trace = LSTM(1, 1, bias=False, dtype="float64").trace(np.zeros((7, 1)))  # every gate is 0.5
+        >>> trace.half_life()
+        array([1.])
+        """
+        forget = self._read("forget")[self._read("valid")].astype(np.float64)
+        if not len(forget):
+            return np.full(forget.shape[-1], np.nan, self.cell.dtype)
+        with np.errstate(divide="ignore"):
+            rate = -np.log(np.abs(forget)).mean(axis=0)
+            return np.where(rate > 0, math.log(2) / rate, np.where(np.isnan(rate), rate, np.inf)).astype(
+                self.cell.dtype
+            )
+
+    def written(self) -> Array:
+        """Return the value that each step adds to the cell: input * candidate.
+
+        Returns
+        -------
+        ndarray (T, B, H), laid out as x
+            NaN where a step is not valid.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.input * self.candidate
+
+    def contribution(self, t: int) -> Array:
+        """Return how much of the cell after step t each earlier step has added.
+
+        Parameters
+        ----------
+        t : int
+            A step; -1 is before the first.
+
+        Returns
+        -------
+        ndarray (t + 2, B, H)
+            Row 0 is the rest of the initial cell, row s + 1 the rest of the value that step s added: written *
+            retention. The rows sum to the cell after step t, up to rounding. They are zero before a reset and where a
+            step is not valid. They are in the order of reading: for a reverse direction row s + 1 is step T - 1 - s,
+            and there are T - t + 1 rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The step does not exist.
+
+        Notes
+        -----
+        The rows are the terms of c_t = f_t c_(t-1) + i_t g_t, expanded over the steps. This holds for coupled gates,
+        peepholes and other activations too. With `cell_clip` the rows sum to the cell as it would be without clipping.
+        """
+        last = self._position("t", t)
+        before = np.concatenate([self._initial()[None], self._written()[: last + 1]])
+        kept = self._kept(0, last)
+        with np.errstate(invalid="ignore"):  # infinity times a retention of 0
+            return self._result(np.where(self._was_reset(0, last)[:, :, None], 0, before * kept))
+
+    def salience(self, row: int | None = None) -> Array:
+        """Return the salience of each unit's memory: how much it changes, is kept, and reaches the output.
+
+        This is the standard deviation over the steps of tanh(forget * old cell), the memory of earlier steps, times
+        the mean of the forget gate and the mean of the output gate. It is low for a unit that replaces its whole cell
+        at each step, that never changes or changes only where tanh is flat, or whose output gate is closed.
+
+        Parameters
+        ----------
+        row : None or int
+            The row to use; None: all rows.
+
+        Returns
+        -------
+        ndarray (H,)
+            Zero for units that are not finite, and without a valid step.
+        """
+        rows = slice(None) if row is None else slice(self._row(row), self._row(row) + 1)
+        valid = self._read("valid")[:, rows]
+        names = "cell", "forget", "output"
+        cell, forget, output = (self._read(name)[:, rows][valid].astype(np.float64) for name in names)
+        if not len(cell):
+            return np.zeros(cell.shape[-1], self.cell.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            moves = np.tanh(cell - self._written()[:, rows][valid]).std(axis=0)
+            found = np.abs(moves * forget.mean(axis=0) * output.mean(axis=0))
+        return np.where(np.isfinite(found), found, 0).astype(self.cell.dtype)
+
+    #: The name of `salience` in version 0.1.0.
+    telling = salience  # codespell:ignore telling
+
+    def nan_source(self) -> Any:
+        """Return the position of the first value that is not finite (NaN or infinity).
+
+        Returns
+        -------
+        (step, row, gate, unit), or None
+            The first in the order of reading, then by row, then in the order in which a step computes. gate is
+            "forget", "input", "candidate", "cell", "output" or "hidden". If all gates of a step are not finite, the
+            cause is their input: x or the state.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> lstm, x = LSTM(3, 5, seed=0), np.ones((7, 3))
+        >>> lstm.trace(x).nan_source() is None
+        True
+        >>> x[4, 1] = np.nan
+        >>> lstm.trace(x).nan_source()
+        (4, 0, 'forget', 0)
+        """
+        valid = self._read("valid")
+        found: list[tuple[int, int, int, int]] = []
+        for number, name in enumerate(FIELDS):
+            wrong = ~np.isfinite(self._read(name)) & valid[:, :, None]
+            if wrong.any():
+                position, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+                found.append((position, row, number, unit))
+        if not found:
+            return None
+        position, row, number, unit = min(found)
+        return self._step(position), row, FIELDS[number], unit
+
+    def report(self, tokens: Sequence[object] | None = None, *, row: int = 0, units: int | Sequence[int] = 5) -> str:
+        """Describe the gates and the units of one row in plain text.
+
+        Parameters
+        ----------
+        tokens : None, str, or sequence of T
+            The tokens that were read, to name the steps with.
+        row : int
+            The row to describe.
+        units : int or sequence of int
+            How many of the most salient units to describe, or their numbers; chosen as in `plot`.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as expected; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> trace = LSTM(3, 5, seed=0).trace(np.eye(3))
+        >>> print(trace.report("abc", units=1))  # doctest: +ELLIPSIS
+        3 steps, 5 units
+        forget gate: on average 0.7... of the cell is kept at each step
+        ...
+        """
+        alone = self._alone(row)
+        texts, chosen = token_texts(alone, tokens), unit_numbers(alone, units)
+        return description(alone, texts, chosen, self.half_life(), self.nan_source())
+
+    def plot(
+        self,
+        tokens: Sequence[object] | None = None,
+        *,
+        row: int = 0,
+        units: int | Sequence[int] = 8,
+        lines: int = 4,
+        steps: tuple[int, int] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw the cell of a few units as lines, and the gates as heat maps, over the tokens.
+
+        Parameters
+        ----------
+        tokens : None, str, or sequence of T
+            The tokens that were read, for the axis. None: the numbers of the steps.
+        row : int
+            The row to draw.
+        units : int or sequence of int
+            How many of the most salient units the heat maps show, or their numbers, from the top. Of units whose cells
+            move alike (a correlation above 0.9 or below -0.9) only one is shown, as long as there are other units.
+        lines : int
+            Of how many of these units, from the top, the cell is drawn.
+        steps : None or (first, last)
+            Draw only these steps, including `last`.
+        title : None or str
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Save it with ``figure.savefig(path)``; a notebook shows it. More than 240 steps are drawn as means over
+            windows, and the axis says so.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is not installed: ``pip install matplotlib``.
+        TypeError, ValueError
+            An argument is not as expected; the message names it.
+        """
+        alone = self._alone(row)
+        texts, chosen = token_texts(alone, tokens), unit_numbers(alone, units)
+        lines = positive_int("lines", lines)
+        first, last = step_range(alone, steps, row)
+        drawn = slice(first, last + 1)
+        arrays = {name: getattr(alone, name)[drawn][:, chosen] for name in ("cell", *MAPS)}
+        texts = None if texts is None else texts[drawn]
+        return show_as_picture(draw(arrays, texts, first, chosen, chosen[:lines], self.reverse, title))
+
+    # Between the layout of x and (T, B, ...), by step or in the order of reading
+
+    @property
+    def _has_batch_axis(self) -> bool:
+        return self.cell.ndim == 3
+
+    def _batched(self, array: Array, axis: int) -> Array:
+        return array if self._has_batch_axis else np.expand_dims(array, axis)
+
+    def _outer_steps(self, array: Array) -> Array:
+        array = self._batched(array, 1)
+        return array.swapaxes(0, 1) if self.batch_first and self._has_batch_axis else array
+
+    def _steps(self, name: str) -> Array:
+        return self._outer_steps(getattr(self, name))
+
+    def _read(self, name: str) -> Array:
+        return self._steps(name)[:: -1 if self.reverse else 1]
+
+    def _initial(self) -> Array:
+        return self._batched(self.initial_cell, 0)
+
+    def _result(self, array: Array) -> Array:
+        """Return a derived array (..., B, H) as the caller sees it."""
+        return (array if self._has_batch_axis else array[..., 0, :]).astype(self.cell.dtype)
+
+    # Derived arrays, in float64 and in the order of reading
+
+    def _written(self) -> Array:
+        with np.errstate(invalid="ignore", over="ignore"):
+            written = self._read("input").astype(np.float64) * self._read("candidate")
+        return np.where(self._read("valid")[:, :, None], written, 0)
+
+    def _kept(self, first: int, last: int) -> Array:
+        """Return (last - first + 2, B, H): the share of the cell before each step from `first` on, and after `last`,
+        that is still in the cell after `last`."""
+        valid = self._read("valid")[first : last + 1, :, None]
+        factors = np.where(valid, self._read("forget")[first : last + 1].astype(np.float64), 1)
+        whole = np.ones((1, *factors.shape[1:]))
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            kept = np.cumprod(np.concatenate([whole, factors[::-1]]), axis=0)[::-1]
+        return np.where(self._was_reset(first, last)[:, :, None], 0, kept)
+
+    def _was_reset(self, first: int, last: int) -> Bools:
+        """Return (last - first + 2, B): whether a reset is between each step from `first` on and the end of `last`."""
+        resets = self._read("reset")[first : last + 1]
+        none = np.zeros((1, resets.shape[1]), bool)
+        return np.logical_or.accumulate(np.concatenate([none, resets[::-1]]), axis=0)[::-1]
+
+    # Arguments
+
+    def _position(self, name: str, step: int) -> int:
+        """Return a step's position in the order of reading; -1 is before the first step."""
+        T = len(self._steps("cell"))
+        step = int_within(name, step, -1, T - 1)
+        return T - 1 - step if self.reverse and step >= 0 else step
+
+    def _step(self, position: Any) -> Any:
+        """Invert `_position`."""
+        return len(self._steps("cell")) - 1 - position if self.reverse else position
+
+    def _row(self, row: int) -> int:
+        return int_within("row", row, 0, self._steps("cell").shape[1] - 1)
+
+    def _alone(self, row: int) -> GateTrace:
+        """Return the trace of one row, as of one sequence."""
+        row = self._row(row)
+        arrays: dict[str, Any] = {name: self._steps(name)[:, row] for name in (*FIELDS, "valid", "reset")}
+        return GateTrace(**arrays, initial_cell=self._initial()[row], reverse=self.reverse)
+
+
+def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Array]:
+    """Return the arrays of a GateTrace, after checking that their shapes agree."""
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    shape = arrays["cell"].shape
+    if len(shape) not in (2, 3):
+        raise ValueError(f"cell: expected shape (T, H), (T, B, H) or (B, T, H), got {shape}")
+    rows = () if len(shape) == 2 else shape[:1] if batch_first else shape[1:2]
+    expected = dict.fromkeys(("forget", "input", "candidate", "output"), shape)
+    expected |= {"hidden": (*shape[:-1], arrays["hidden"].shape[-1] if arrays["hidden"].ndim else 0)}
+    expected |= {"initial_cell": (*rows, shape[-1]), "valid": shape[:-1], "reset": shape[:-1]}
+    for name, needed in expected.items():
+        expect_shape(name, arrays[name], needed, "that matches cell")
+    return arrays
