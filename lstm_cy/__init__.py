@@ -30,12 +30,12 @@ _HOME = {
     "GateTrace": "trace.gates",
     "StreamPool": "streams",
     "pad": "batches",
-    "ctc_greedy": "decoding",
-    "ctc_beam": "decoding",
+    "ctc_greedy": "decoding.ctc",
+    "ctc_beam": "decoding.ctc",
     "fit": "training",
     "from_torch": "weights.pytorch",
-    "sample": "decoding",
-    "beam_search": "decoding",
+    "sample": "decoding.sampling",
+    "beam_search": "decoding.beam",
     "load": "weights",
     "save": "weights",
     "from_keras": "weights.keras",
@@ -60,10 +60,10 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .config import get_num_threads as get_num_threads
     from .config import set_num_threads as set_num_threads
     from .config import show_config as show_config
-    from .decoding import beam_search as beam_search
-    from .decoding import ctc_beam as ctc_beam
-    from .decoding import ctc_greedy as ctc_greedy
-    from .decoding import sample as sample
+    from .decoding.beam import beam_search as beam_search
+    from .decoding.ctc import ctc_beam as ctc_beam
+    from .decoding.ctc import ctc_greedy as ctc_greedy
+    from .decoding.sampling import sample as sample
     from .estimators import LSTMClassifier as LSTMClassifier
     from .estimators import LSTMForecaster as LSTMForecaster
     from .estimators import LSTMRegressor as LSTMRegressor

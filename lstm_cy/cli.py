@@ -21,7 +21,7 @@ import numpy as np
 
 from . import __version__, bench
 from .config import set_num_threads, show_config
-from .decoding import generate, negative_log_likelihood
+from .decoding.language_model import generate, negative_log_likelihood
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.linear import Linear

@@ -18,7 +18,7 @@ from .checks import (
     positive_int,
     shown,
 )
-from .decoding import beam_search
+from .decoding.beam import beam_search
 from .layers.activations import log_softmax
 from .layers.attention import Attention
 from .layers.base import Composite, Gradients
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from .decoding import Hypothesis
+    from .decoding.beam import Hypothesis
     from .layers.base import Tape
     from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
 

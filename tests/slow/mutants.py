@@ -51,13 +51,16 @@ TARGETS = {
     "lstm_cy/weights/torch_pickle.py": (4, ("pytorch",)),
     "lstm_cy/weights/report.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
     "lstm_cy/weights/onnx/*.py": (8, ("onnx_graphs", "onnx_export", "onnx_operators")),
-    "lstm_cy/decoding.py": (10, ("decoding", "ctc", "seq2seq")),
+    "lstm_cy/decoding/sampling.py": (2, ("sampling", "language_model")),
+    "lstm_cy/decoding/language_model.py": (1, ("language_model",)),
+    "lstm_cy/decoding/beam.py": (3, ("beam", "ctc_decoding", "seq2seq")),
+    "lstm_cy/decoding/ctc.py": (4, ("ctc_decoding", "ctc")),
     "lstm_cy/training.py": (10, ("training", "distributed", "cli")),
     "lstm_cy/optimizers.py": (3, ("optimizers", "training")),
 }
 #: mutants of every run: the file, the old text, the new text, and the only tests that run
 NAMED = (
-    ("lstm_cy/decoding.py", ">= top_p * cumulative", "> top_p * cumulative", ("decoding",)),
+    ("lstm_cy/decoding/sampling.py", ">= top_p * cumulative", "> top_p * cumulative", ("sampling",)),
     ("lstm_cy/weights/archive.py", "member.start < free", "member.start < 0", ("archive",)),
 )
 COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
