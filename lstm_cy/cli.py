@@ -30,18 +30,8 @@ from .layers.sequential import Sequential
 from .losses import cross_entropy
 from .optimizers import Adam
 from .printable import printable
-from .text import (
-    LEVELS,
-    Bytes,
-    Vocabulary,
-    Words,
-    columns,
-    read_bytes,
-    read_text,
-    standard_library_text,
-    unigram_entropy,
-    vocabulary_from_json,
-)
+from .text.corpus import columns, read_bytes, read_text, standard_library_text, unigram_entropy
+from .text.vocabulary import LEVELS, Bytes, Vocabulary, Words, vocabulary_from_json
 from .training import fit, read_history
 from .weights import conversion, load, save
 from .weights.budget import listed

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..layers.sequential import Sequential
     from ..stepper import Stepper
-    from ..text import Bytes, Vocabulary, Words
+    from ..text.vocabulary import Bytes, Vocabulary, Words
     from ..typing import Array, ArrayLike, Seed
 
 #: the attributes of a vocabulary that `generate` uses

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lstm_cy import text as text_module
 from lstm_cy.text import (
     LEVELS,
     Bytes,
     Vocabulary,
     Words,
     columns,
+    corpus,
     read_bytes,
     read_text,
     standard_library_text,
@@ -232,7 +232,7 @@ def test_standard_library_text_is_the_same_source_each_time():
     assert len(text) == 300_000
     assert text == standard_library_text(300_000)
     assert text.startswith(standard_library_text(1000))
-    with open(text_module.sysconfig.get_path("stdlib") + "/abc.py", encoding="utf-8") as file:
+    with open(corpus.sysconfig.get_path("stdlib") + "/abc.py", encoding="utf-8") as file:
         assert file.read() in text
 
 
@@ -242,13 +242,13 @@ def test_standard_library_text_leaves_out_tests_and_files_that_are_not_utf8(tmp_
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path))
     assert standard_library_text() == "one\ntwo\nthree\n"
     assert standard_library_text(5) == "one\nt"
 
 
 def test_a_python_without_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no sources of the standard library"):
         standard_library_text()
 
