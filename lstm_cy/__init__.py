@@ -21,18 +21,18 @@ _HOME = {
     "Layer": "layers.base",
     "Gradients": "layers.base",
     "Seq2Seq": "seq2seq",
-    "cross_entropy": "losses",
-    "mse": "losses",
-    "ctc": "losses",
-    "SGD": "optimizers",
-    "Adam": "optimizers",
-    "clip_grad_norm": "optimizers",
+    "cross_entropy": "training.losses",
+    "mse": "training.losses",
+    "ctc": "training.losses",
+    "SGD": "training.optimizers",
+    "Adam": "training.optimizers",
+    "clip_grad_norm": "training.optimizers",
     "GateTrace": "trace.gates",
     "StreamPool": "streams",
-    "pad": "batches",
+    "pad": "training.batches",
     "ctc_greedy": "decoding.ctc",
     "ctc_beam": "decoding.ctc",
-    "fit": "training",
+    "fit": "training.fitting",
     "from_torch": "weights.pytorch",
     "sample": "decoding.sampling",
     "beam_search": "decoding.beam",
@@ -56,7 +56,6 @@ __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MO
 if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from . import reference as reference
     from . import weights as weights
-    from .batches import pad as pad
     from .config import get_num_threads as get_num_threads
     from .config import set_num_threads as set_num_threads
     from .config import show_config as show_config
@@ -78,16 +77,17 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.masking import Masking as Masking
     from .layers.readout import Readout as Readout
     from .layers.sequential import Sequential as Sequential
-    from .losses import cross_entropy as cross_entropy
-    from .losses import ctc as ctc
-    from .losses import mse as mse
-    from .optimizers import SGD as SGD
-    from .optimizers import Adam as Adam
-    from .optimizers import clip_grad_norm as clip_grad_norm
     from .seq2seq import Seq2Seq as Seq2Seq
     from .streams import StreamPool as StreamPool
     from .trace.gates import GateTrace as GateTrace
-    from .training import fit as fit
+    from .training.batches import pad as pad
+    from .training.fitting import fit as fit
+    from .training.losses import cross_entropy as cross_entropy
+    from .training.losses import ctc as ctc
+    from .training.losses import mse as mse
+    from .training.optimizers import SGD as SGD
+    from .training.optimizers import Adam as Adam
+    from .training.optimizers import clip_grad_norm as clip_grad_norm
     from .weights import load as load
     from .weights import save as save
     from .weights.keras import from_keras as from_keras

@@ -27,12 +27,13 @@ from .layers.embedding import Embedding
 from .layers.linear import Linear
 from .layers.lstm import LSTM
 from .layers.sequential import Sequential
-from .losses import cross_entropy
-from .optimizers import Adam
 from .printable import printable
 from .text.corpus import columns, read_bytes, read_text, standard_library_text, unigram_entropy
 from .text.vocabulary import LEVELS, Bytes, Vocabulary, Words, vocabulary_from_json
-from .training import fit, read_history
+from .training.checkpoint import read_history
+from .training.fitting import fit
+from .training.losses import cross_entropy
+from .training.optimizers import Adam
 from .weights import conversion, load, save
 from .weights.budget import listed
 from .weights.report import describe
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import NoReturn, TypeVar
 
-    from .optimizers import Optimizer
-    from .training import History
+    from .training.history import History
+    from .training.optimizers import Optimizer
     from .typing import Array, Ints
 
     _N = TypeVar("_N", int, float)

@@ -16,15 +16,15 @@ from .checks import check_lengths, expect_shape, file_path, flag, int_array, num
 from .extras import pip_install
 from .layers.base import Layer
 from .progress import progress_bar
-from .training import Team
+from .training.team import Team
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .layers.lstm import LSTM
     from .layers.sequential import Sequential
-    from .optimizers import Optimizer
-    from .training import History
+    from .training.history import History
+    from .training.optimizers import Optimizer
     from .typing import Array, FilePath, Ints, Parameters
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batches import pad
 from .checks import flag, number, positive_int, real_array, shown
 from .extras import pip_install
 from .layers.dropout import Dropout
@@ -18,9 +17,10 @@ from .layers.linear import Linear
 from .layers.lstm import LSTM
 from .layers.readout import Readout
 from .layers.sequential import Sequential
-from .losses import cross_entropy, mse
-from .optimizers import Adam
-from .training import fit
+from .training.batches import pad
+from .training.fitting import fit
+from .training.losses import cross_entropy, mse
+from .training.optimizers import Adam
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sklearn.utils import Tags
 
-    from .training import History
+    from .training.history import History
     from .typing import Array, ArrayLike, Ints, Loss
 
 try:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batches import pad
 from .checks import (
     dtype_of,
     expect_shape,
@@ -26,7 +25,8 @@ from .layers.embedding import Embedding
 from .layers.linear import Linear
 from .layers.lstm import LSTM
 from .layers.recurrent import warn_of_dropout
-from .losses import IGNORE_INDEX
+from .training.batches import pad
+from .training.losses import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,11 +27,13 @@ LEVELS = (
         "reference",
         "typing",
     },
-    {"batches", "config", "text"},
-    {"layers", "losses"},
-    # optimizers, and former paths of layers
-    {"activations", "attention", "functions", "layer", "lstm", "optimizers", "quantize"},
+    {"config", "text"},
+    {"layers"},
+    # former paths of layers
+    {"activations", "attention", "functions", "layer", "lstm", "quantize"},
     {"stepper", "trace", "training"},
+    # public and former paths of modules of training
+    {"batches", "losses", "optimizers"},
     {"decoding", "embed", "streams", "weights"},
     {"bench", "distributed", "estimators", "seq2seq"},
     {"cli"},
@@ -53,6 +55,7 @@ COMPUTED = {
     "__init__": "public names, at their first use",
     "config": "the kernels of an instruction set",
     "layers": "the layers, at their first use",
+    "training": "fit and what belongs to it, at their first use",
     "weights": "the formats, at their first use",
     "weights.native": "the layer types that a file may name",
 }
@@ -63,7 +66,7 @@ LIBRARIES = {
     "distributed": {"distributed"},
     "google": {"weights.onnx.proto"},
     "keras": {"weights.conversion"},
-    "matplotlib": {"trace.picture", "training"},
+    "matplotlib": {"trace.picture", "training.history"},
     "mpi4py": {"distributed"},
     "onnx": {"weights.conversion", "weights.onnx.fold", "weights.onnx.proto"},
     "onnxruntime": {"bench", "weights.conversion"},
@@ -272,9 +275,13 @@ def test_every_import_is_from_a_lower_level():
         ("layers/linear.py", "def f():\n    import pandas", "layers.linear imports pandas inside a function"),
         ("trace/gates.py", "import matplotlib", "trace.gates imports matplotlib"),
         ("reference.py", "from .checks import flag", "reference imports checks"),
-        ("losses.py", "from .checks import _array", "losses imports the private name _array"),
+        ("training/losses.py", "from ..checks import _array", "training.losses imports the private name _array"),
         ("stepper.pyx", "from .layers.base import _copied", "stepper imports the private name _copied"),
-        ("losses.py", "import importlib\nimportlib.import_module('x')", "losses imports by a computed name"),
+        (
+            "training/losses.py",
+            "import importlib\nimportlib.import_module('x')",
+            "training.losses imports by a computed name",
+        ),
     ],
 )
 def test_planted_imports_are_found(file, line, message):
@@ -287,7 +294,7 @@ def test_planted_imports_are_found(file, line, message):
 def test_the_lists_have_no_stale_entries():
     files = sources()
     for name in ("layers.recurrent", "layers.sequential"):
-        files[name] = [(path, text.replace("from ..trace", "from ..batches")) for path, text in files[name]]
+        files[name] = [(path, text.replace("from ..trace", "from ..config")) for path, text in files[name]]
     found = wrong(files)
     assert "UPWARD: ('layers', 'trace') is gone" in found
     for names in chain(LIBRARIES.values(), LEVELS):

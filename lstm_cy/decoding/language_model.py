@@ -8,8 +8,8 @@ import numpy as np
 
 from ..checks import flag, generator, int_array, non_negative_int, positive_int
 from ..layers.base import Layer
-from ..losses import cross_entropy
 from ..progress import progress_bar
+from ..training.losses import cross_entropy
 from .sampling import sample, sampling_options
 
 if TYPE_CHECKING:

@@ -55,8 +55,13 @@ TARGETS = {
     "lstm_cy/decoding/language_model.py": (1, ("language_model",)),
     "lstm_cy/decoding/beam.py": (3, ("beam", "ctc_decoding", "seq2seq")),
     "lstm_cy/decoding/ctc.py": (4, ("ctc_decoding", "ctc")),
-    "lstm_cy/training.py": (10, ("training", "distributed", "cli")),
-    "lstm_cy/optimizers.py": (3, ("optimizers", "training")),
+    "lstm_cy/training/batches.py": (2, ("batches", "criterion", "fitting")),
+    "lstm_cy/training/checkpoint.py": (3, ("checkpoint", "fitting")),
+    "lstm_cy/training/criterion.py": (2, ("criterion", "fitting", "distributed")),
+    "lstm_cy/training/fitting.py": (2, ("fitting", "checkpoint", "distributed", "cli")),
+    "lstm_cy/training/history.py": (1, ("history", "fitting", "cli")),
+    "lstm_cy/training/loop.py": (2, ("fitting", "criterion", "distributed")),
+    "lstm_cy/training/optimizers.py": (3, ("optimizers", "fitting")),
 }
 #: mutants of every run: the file, the old text, the new text, and the only tests that run
 NAMED = (

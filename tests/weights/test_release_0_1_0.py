@@ -68,11 +68,15 @@ def test_a_checkpoint_is_resumed(tmp_path, expected):
     [
         ("activations", ["DEFAULTS", "normalized"]),
         ("attention", ["Attention", "AttentionGradients"]),
+        ("batches", ["pad"]),
         ("functions", ["ELEMENTWISE", "VECTORWISE"]),
         ("layer", ["Layer", "Gradients", "Tape", "_rebuilt"]),
         ("layers", ["Linear", "Embedding", "Dropout", "Activation", "Masking", "Readout", "Sequential"]),
+        ("losses", ["cross_entropy", "mse", "ctc", "IGNORE_INDEX", "NothingToCount"]),
         ("lstm", ["LSTM", "Tape"]),
+        ("optimizers", ["Optimizer", "SGD", "Adam", "clip_grad_norm", "_Group"]),
         ("quantize", ["QuantizedLSTM", "quantize", "to_bf16", "to_int8", "widened"]),
+        ("training", ["fit", "History", "read_history", "Team"]),
     ],
 )
 def test_former_paths_of_modules_can_be_imported(path, names):

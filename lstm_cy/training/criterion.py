@@ -1,0 +1,126 @@
+"""Criterion: the loss as `fit` calls it: its keywords, its weight in a mean, and checks of its result."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks import expect_shape, float_array, int_array, real_array, shown
+from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..typing import Array, Loss
+    from .batches import Batch
+    from .team import Team
+
+
+class Criterion:
+    """The loss of a training."""
+
+    def __init__(self, loss: Loss, batch_first: bool, team: Team) -> None:
+        if not callable(loss):
+            raise TypeError(f"loss: expected a callable, got {shown(loss)}")
+        self.loss, self.team = loss, team
+        self.function, self.options = _unwrapped(loss)
+        self.keywords = {"batch_first": True} if batch_first and takes(loss, "batch_first") else {}
+        self.takes_lengths = takes(loss, "lengths")
+
+    @property
+    def compares_elements(self) -> bool:
+        """Whether it is known to have a target for each element of the prediction."""
+        return self.function in (cross_entropy, mse)
+
+    @property
+    def needs_target_per_row(self) -> bool:
+        """Whether it is known to have a target per row, also where the model's output has a time axis."""
+        return self.function is ctc
+
+    def measure(self, prediction: Any, window: Batch) -> tuple[float, Any, float]:
+        """Return (loss, its gradient, its weight); (0, None, 0) if there is nothing to count."""
+        keywords, count = self._keywords(window), self.weight_of(window)
+        if count:
+            try:
+                return *_checked_result(self.loss(prediction, window.y, **keywords), prediction), count
+            except NothingToCount:
+                pass
+        return 0.0, None, 0.0
+
+    def _keywords(self, window: Batch) -> dict[str, Any]:
+        """Return the keyword arguments of the loss."""
+        # If the output has no time axis, our own losses would treat its rows as steps.
+        ended = not window.has_steps and (self.compares_elements or not self.takes_lengths)
+        if window.lengths is None or ended:
+            return self.keywords
+        return self.keywords | {"lengths": window.lengths}
+
+    def weight_of(self, window: Batch) -> float:
+        """Return the weight of a window's loss: `window.weight` if nothing else is known."""
+        if not window.weight:
+            return 0.0
+        keywords = self._keywords(window)
+        count = self.team.count(window.y, keywords)
+        if count is not None:
+            return count
+        if self.function is not cross_entropy:
+            return window.weight
+        order = keywords.get("batch_first", False)
+        within = within_lengths((*window.y.shape, 1), keywords.get("lengths"), order)
+        return _counted(window.y, within, self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight"))
+
+
+def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the function inside all ``functools.partial``, and the keywords that they pass to it."""
+    keywords: dict[str, Any] = {}
+    while isinstance(loss, functools.partial):
+        loss, keywords = loss.func, {**loss.keywords, **keywords}
+    return loss, keywords
+
+
+def _counted(target: Array, within: Any, ignore_index: Any, weight: Any) -> float:
+    """Return the weight of a target in `cross_entropy`; `within` selects its elements, None for all."""
+    counted = int_array("target", target) != int_array("ignore_index", ignore_index)
+    if within is not None:
+        counted &= within
+    if weight is None:
+        return int(counted.sum())
+    weight = np.abs(float_array("weight", weight, np.float64))  # the loss itself refuses negative weights,
+    # targets out of range and an empty weight
+    return float(np.take(weight, target[counted], mode="clip").sum()) if weight.size else len(target)
+
+
+def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:
+    """Return the checked result of a loss, (value, gradient)."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"loss: expected it to return (value, gradient), got {type(result).__name__}")
+    value, gradient = result
+    try:
+        if isinstance(value, str | bytes) or np.ndim(value):
+            raise TypeError
+        value = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"loss: expected a number as the value it returns, got {shown(value)}") from None
+    if isinstance(prediction, tuple):  # from a Readout that does not merge directions
+        if not isinstance(gradient, tuple | list) or len(gradient) != len(prediction):
+            raise TypeError(f"loss: expected {len(prediction)} arrays as its gradient, got {shown(gradient)}")
+        return value, tuple(map(_checked_gradient, gradient, prediction))
+    return value, _checked_gradient(gradient, prediction)
+
+
+def _checked_gradient(gradient: Any, prediction: Array) -> Array:
+    array = real_array("loss: the gradient it returns", gradient)
+    expect_shape("loss: the gradient it returns", array, np.shape(prediction), "the prediction's")
+    return array
+
+
+def takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Return whether `function` has an argument `keyword`, or takes any keyword."""
+    try:
+        arguments = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # compiled code may have no signature
+        return True
+    return keyword in arguments or any(a.kind is a.VAR_KEYWORD for a in arguments.values())

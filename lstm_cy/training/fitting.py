@@ -1,0 +1,206 @@
+"""fit: epochs, validation, early stopping, callbacks, and checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..checks import flag, non_negative_int, positive_int, shown
+from ..progress import progress_bar
+from .batches import Batches
+from .checkpoint import Checkpoint
+from .history import History
+from .loop import Loop
+from .team import Team
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..layers.base import Layer
+    from ..typing import Data, FilePath, Loss
+    from .optimizers import Optimizer
+
+
+def fit(
+    model: Layer,
+    data: Data,
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int = 32,
+    validation: Data | None = None,
+    bptt: int | None = None,
+    clip_norm: float | None = None,
+    patience: int | None = None,
+    checkpoint: FilePath | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+    callbacks: Sequence[Callable[[History], object]] = (),
+    parallel: Team | None = None,
+) -> History:
+    """Train `model` on `data`.
+
+    Parameters
+    ----------
+    model : LSTM or Sequential
+        Or another `Layer` with the same methods (``forward(x, states, *, lengths, rng)``, ...). Its parameters
+        are replaced at each step.
+    data : (x, y), (x, y, lengths) or callable
+        Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x has the
+        layout of the model's input: rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
+        model has no LSTM). y is passed to the loss. If the model's output has no time axis (after a
+        `Readout`), y has one target per row, and its axis 0 is B. If it has one, y has a target per step if
+        its first two axes are those of x, and otherwise one per row; `ctc` always takes one per row. lengths
+        are integers (B,), 0 to T; a row of length 0 does not count, and with targets per row it is not passed
+        to the loss. Only the rows of one batch are copied at a time.
+    loss : callable
+        ``loss(prediction, target) -> (float, gradient)``, a mean over the counted elements. It receives
+        ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and
+        the loss has such an argument; where the output has no time axis, `cross_entropy` and `mse` receive no
+        lengths, and another loss only if it has such an argument. Where the data has lengths, a batch and its
+        prediction are cut after the longest row. A loss with nothing to count, such as `cross_entropy` with
+        all targets ignored, raises `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and
+        training continues without a step.
+    optimizer : Optimizer
+        `SGD` or `Adam`, made for this model object.
+    epochs : int
+        The number of passes through the data, including those of a resumed checkpoint.
+    batch_size : int
+        Rows per step; the last batch of an epoch may be smaller. A callable's batches are used as they are.
+    validation : as `data`, optional
+        Its loss is computed after each epoch by the inference call, in batches (and windows) of the same
+        size.
+    bptt : int, optional
+        Cut each batch along time into windows of this many steps, with one optimizer step for each. The state
+        is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
+        forward only. A window in which no row has steps left is skipped, without a step.
+    clip_norm : float, optional
+        Gradients with a larger norm are scaled down to this norm (`clip_grad_norm`).
+    patience : int, optional
+        Stop when the validation loss has not improved for this many epochs. The best parameters are restored
+        at the end, whether training stopped early or not.
+    checkpoint : path ending in .npz, optional
+        After each epoch (and its callbacks) everything needed to continue is written to this file. It replaces
+        the file before it atomically: if the process is killed at any moment, the newest complete checkpoint
+        is intact.
+    resume : bool
+        Continue from `checkpoint`, bit for bit as if never interrupted (on the same data, machine and
+        libraries). `epochs` may be larger than before; if the checkpoint has as many or more, nothing is
+        trained and its history is returned. If there is no such file yet, training starts from the beginning.
+    seed : int
+        All random choices of an epoch, the order of rows and the dropout masks, come from
+        ``numpy.random.default_rng([seed, epoch])``.
+    progress : bool
+        Show a bar for each epoch on standard error (tqdm where installed, in notebooks its widget; otherwise one
+        line per epoch). If standard error is missing or cannot be written to, training continues without it.
+    callbacks : sequence of callables
+        Each is called after each epoch as ``callback(history)``; training stops when one returns True. A
+        callback may set ``optimizer.lr``: the rate is part of the checkpoint. Other state of callbacks is not.
+    parallel : lstm_cy.distributed.DataParallel, optional
+        Train together with other processes, each on its share of the rows of every batch.
+
+    Returns
+    -------
+    History
+        An epoch's loss is the weighted mean of its steps' losses. A step's weight is the number of time steps
+        within the rows' lengths where there is a target per step, and otherwise the number of rows. With
+        `cross_entropy`, also in a ``functools.partial``, it is what `ignore_index` and `weight` count, so that
+        the loss does not depend on `batch_size`. Elements that another loss leaves out still count here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument or the data is wrong, there is nothing to count in all of the data, or the checkpoint is
+        damaged or does not fit (each difference is named); nothing is changed. The batches of a callable and
+        the results of a loss are checked during training.
+    FloatingPointError
+        A loss or a gradient became NaN or infinite, or the parameters would; the step is not made.
+
+    Notes
+    -----
+    KeyboardInterrupt propagates; the checkpoint is that of the last complete epoch. Truncated
+    back-propagation with carried state: R. J. Williams and J. Peng, An efficient gradient-based algorithm for
+    on-line training of recurrent network trajectories, 1990.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM, Adam, Linear, Sequential, fit, mse
+    >>> x = np.random.default_rng(0).normal(size=(20, 64, 1))
+    >>> model = Sequential(LSTM(1, 16, seed=1), Linear(16, 1, seed=2))
+    >>> history = fit(model, (x, np.cumsum(x, axis=0)), loss=mse, optimizer=Adam(model, 0.01), epochs=5,
+    ...               progress=False)
+    >>> history.loss[4] < history.loss[0]
+    True
+    """
+    with _checked_team(parallel) as team:
+        loop = Loop(model, loss, optimizer, bptt, clip_norm, team)
+        epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
+        batch_size = positive_int("batch_size", batch_size)
+        resume, progress = flag("resume", resume), flag("progress", progress) and team.first
+        batches = Batches("data", data, batch_size, loop)
+        held_out = None if validation is None else Batches("validation", validation, batch_size, loop)
+        patience = _checked_patience(patience, validation)
+        callbacks = _checked_callbacks(callbacks)
+        settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
+        if resume and checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to continue from, got none")
+        saver = Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
+
+        history, best = History(), None  # type: History, Any
+        if resume and saver is not None and saver.path.exists():
+            history, best = saver.load(model, optimizer)
+        arguments = settings | {"epochs": epochs, "patience": patience, "data": batches.shapes}
+        history, best = team.begin(arguments, model, optimizer, history, best)
+        for epoch in range(len(history.loss), epochs):
+            if _exhausted(history, patience):
+                break
+            started, rng = time.perf_counter(), team.generator([seed, epoch], loop.batch_axis)
+            with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
+                history.loss.append(loop.train(batches, epoch, rng, bar))
+                text = f"loss {history.loss[-1]:.3f}"
+                if held_out is not None:
+                    history.validation.append(loop.validate(held_out, epoch))
+                    text += f"  validation {history.validation[-1]:.3f}"
+                history.seconds.append(time.perf_counter() - started)
+                bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+            if validation is not None and history.best_epoch == epoch:
+                best = model.parameters
+            results = [callback(history) for callback in callbacks]
+            if saver is not None:
+                saver.save(model, optimizer, history, best)
+            if team.any(any(isinstance(result, bool | np.bool_) and bool(result) for result in results)):
+                break
+        if patience is not None:
+            model.load_state_dict(best)
+    return history
+
+
+def _exhausted(history: History, patience: int | None) -> bool:
+    """Return whether the last `patience` epochs brought no better loss."""
+    best = history.best_epoch  # None where there is no loss yet
+    return patience is not None and best is not None and len(history.loss) - 1 - best >= patience
+
+
+def _checked_team(parallel: object) -> Team:
+    if parallel is not None and not isinstance(parallel, Team):
+        raise TypeError(f"parallel: expected a lstm_cy.distributed.DataParallel, got {shown(parallel)}")
+    return parallel or Team()
+
+
+def _checked_patience(patience: int | None, validation: object) -> int | None:
+    if patience is None:
+        return None
+    if validation is None:
+        raise ValueError("patience: expected validation data with it, got none")
+    return positive_int("patience", patience)
+
+
+def _checked_callbacks(callbacks: Any) -> Sequence[Callable[[History], object]]:
+    if not isinstance(callbacks, tuple | list) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks: expected a sequence of callables, got {shown(callbacks)}")
+    return callbacks

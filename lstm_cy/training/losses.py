@@ -1,0 +1,412 @@
+"""Losses: each returns the mean over the counted elements and its gradient with respect to the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._kernels import ctc as ctc_kernel
+from ..checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int, real_array
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..typing import Array, ArrayLike, Bools, Ints
+
+IGNORE_INDEX = -100  # PyTorch's default
+
+
+class NothingToCount(ValueError):
+    """Raised by a loss that has no element to average over; `fit` skips such a batch."""
+
+
+def cross_entropy(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    ignore_index: int = IGNORE_INDEX,
+    weight: ArrayLike | None = None,
+) -> tuple[float, Array]:
+    """Return the mean of -log softmax(prediction)[target], in nats, and its gradient.
+
+    Parameters
+    ----------
+    prediction : array_like, float32 or float64, (..., C)
+        Scores before the softmax (logits) of C classes.
+    target : array_like of integers, (...)
+        The correct class of each element, 0 to C - 1, or `ignore_index`.
+    lengths : array_like of integers, (B,), or an integer, optional
+        Steps at and past a row's length are not counted. The prediction is then (T, B, C), or (B, T, C) with
+        `batch_first`; for one sequence (T, C) lengths is an integer.
+    batch_first : bool
+        Whether axis 1 is time, not axis 0; used only together with `lengths`.
+    ignore_index : int
+        Elements with this target are not counted.
+    weight : array_like (C,), optional
+        The weight of each class; the loss is the weighted mean over the counted elements.
+
+    Returns
+    -------
+    loss : float
+        The mean over the counted elements, accumulated in float64.
+    gradient : ndarray (..., C)
+        In the prediction's dtype; exactly 0 where an element is not counted, for any value of the prediction
+        there.
+
+    Raises
+    ------
+    TypeError
+        The prediction is not float32 or float64, or target or lengths are not integers.
+    ValueError
+        Shapes do not fit, a counted target or a length is out of range, or a weight is negative.
+    NothingToCount
+        A ValueError: no element is counted with a weight above 0.
+
+    Notes
+    -----
+    With z the prediction and k the target of an element, the loss is log(sum_j exp(z_j)) - z_k and its
+    gradient softmax(z) - onehot(k) (C. M. Bishop, Pattern Recognition and Machine Learning, 2006,
+    equation 4.109). The largest score is subtracted first, so that no exponential overflows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import cross_entropy
+    >>> loss, gradient = cross_entropy(np.zeros((2, 4)), [3, 0])
+    >>> round(loss, 4)  # log(4): all four classes are equally likely
+    1.3863
+    >>> gradient[0].tolist()
+    [0.125, 0.125, 0.125, -0.375]
+    """
+    prediction = _prediction(prediction)
+    target = int_array("target", target)
+    if prediction.ndim == 0:
+        raise ValueError("prediction: expected at least the axis of the classes, (..., C), got a number")
+    expect_shape("target", target, prediction.shape[:-1], "the prediction's without its last axis")
+    ignored = int_array("ignore_index", ignore_index)
+    expect_shape("ignore_index", ignored, (), "()")
+    counted = target != ignored
+    within = within_lengths(prediction.shape, lengths, batch_first)
+    if within is not None:
+        counted &= within
+    classes = prediction.shape[-1]
+    wrong = counted & ((target < 0) | (target >= classes))
+    if wrong.any():
+        index = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignored}, got {target[index]} at {index}"
+        )
+    shares = _shares(weight, classes, target[counted])
+    if not shares.any():
+        raise NothingToCount("nothing to count: every element is ignored, past its row's length or of weight 0")
+
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
+        scores = prediction[counted]
+        scores -= scores.max(axis=1, keepdims=True)
+        at_target = np.arange(len(scores)), target[counted]
+        losses = -scores[at_target]
+        np.exp(scores, out=scores)
+        sums = scores.sum(axis=1, keepdims=True)
+        losses += np.log(sums[:, 0])
+        scores *= (shares / sums[:, 0]).astype(scores.dtype, copy=False)[:, None]
+        scores[at_target] -= shares
+        loss = float(shares @ losses)
+    gradient = np.zeros_like(prediction)
+    gradient[counted] = scores
+    return loss, gradient
+
+
+def mse(
+    prediction: ArrayLike, target: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+) -> tuple[float, Array]:
+    """Return the mean of (prediction - target)**2, and its gradient.
+
+    Parameters
+    ----------
+    prediction : array_like, float32 or float64, any shape
+    target : array_like of numbers
+        Exactly the prediction's shape; converted to its dtype.
+    lengths : array_like of integers, (B,), or an integer, optional
+        Steps at and past a row's length are not counted. The prediction is then (T, B, C), or (B, T, C) with
+        `batch_first`; for one sequence (T, C) lengths is an integer.
+    batch_first : bool
+        Whether axis 1 is time, not axis 0; used only together with `lengths`.
+
+    Returns
+    -------
+    loss : float
+        The mean over the counted elements, accumulated in float64.
+    gradient : ndarray
+        2 (prediction - target) / count, in the prediction's shape and dtype; exactly 0 where an element is
+        not counted, for any values of prediction and target there.
+
+    Raises
+    ------
+    TypeError
+        The prediction is not float32 or float64, the target not numbers, or lengths not integers.
+    ValueError
+        Shapes do not fit, or a length is out of range.
+    NothingToCount
+        A ValueError: no element is counted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import mse
+    >>> loss, gradient = mse(np.array([1.0, 2.0]), [1.0, 4.0])
+    >>> loss, gradient.tolist()
+    (2.0, [0.0, -2.0])
+    """
+    prediction = _prediction(prediction)
+    target = float_array("target", target, prediction.dtype)
+    expect_shape("target", target, prediction.shape, "the prediction's")
+    counted = within_lengths(prediction.shape, lengths, batch_first)
+    count = prediction.size if counted is None else int(np.count_nonzero(counted)) * prediction.shape[-1]
+    if count == 0:
+        raise NothingToCount("nothing to count: there are no elements, or all are past their row's length")
+
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
+        gradient = np.asarray(prediction - target)
+        if counted is not None:
+            gradient[~counted] = 0
+        total = sum_of_squares(gradient)
+        gradient *= 2.0 / count
+    return total / count, gradient
+
+
+def ctc(
+    prediction: ArrayLike,
+    target: ArrayLike | Sequence[ArrayLike],
+    *,
+    lengths: ArrayLike | None = None,
+    target_lengths: ArrayLike | None = None,
+    blank: int = 0,
+    batch_first: bool = False,
+    zero_infinity: bool = False,
+) -> tuple[float, Array]:
+    """Return the mean over the rows of -log p(target), in nats, and its gradient.
+
+    This is connectionist temporal classification (CTC), for sequences of labels that are shorter than their inputs and
+    not aligned with them, as in speech. p is the sum of the probabilities of all alignments. An alignment has one class
+    per step, and gives the target after repetitions are merged and blanks removed.
+
+    Parameters
+    ----------
+    prediction : array_like, float32 or float64, (T, B, V)
+        Scores before the softmax (logits) of V classes, including the blank; (B, T, V) with `batch_first`; or one
+        sequence (T, V).
+    target : array_like of integers (B, S), or list of B arrays (S_b,)
+        Each row's labels, 0 to V - 1 but not the blank; for one sequence (S,). An array's rows have `target_lengths`
+        labels, or without it end at their first blank: the padding of `lstm_cy.pad(..., batch_first=True)`, zeros, fits
+        the default blank. A target may have no labels.
+    lengths : array_like of integers, (B,), or an integer for one sequence, optional
+        Steps at and past a row's length are not used.
+    target_lengths : array_like of integers, (B,), or an integer for one sequence, optional
+        The number of labels in each row of an array.
+    blank : int
+        The class that stands for no label, 0 to V - 1.
+    batch_first : bool
+        The prediction's first axis is the rows, the second the steps.
+    zero_infinity : bool
+        A row whose target no alignment can give has loss 0 and gradient 0 (it still counts as a row), as in PyTorch;
+        without this option a row too short for its target is a ValueError.
+
+    Returns
+    -------
+    loss : float
+        The sum of the rows' losses, in float64, divided by B. It equals ``torch.nn.functional.ctc_loss`` of
+        log-softmax(prediction) with ``reduction="sum"``, divided by B; PyTorch's "mean" first divides each row by the
+        length of its target. Infinite if scores of -inf exclude the target, NaN if a row's scores are not finite.
+    gradient : ndarray
+        With respect to the scores, in the prediction's shape and dtype; exactly 0 past a row's length; NaN in rows
+        whose loss is not finite, and in no others.
+
+    Raises
+    ------
+    TypeError
+        The prediction is not float32 or float64, or the target or lengths are not integers.
+    ValueError
+        Shapes do not fit, a label, a length or the blank is out of range, or a row has fewer steps than its target
+        needs: one for each label, and one more between two equal labels.
+    NothingToCount
+        A ValueError: there are no rows.
+
+    Notes
+    -----
+    A. Graves, S. Fernandez, F. Gomez and J. Schmidhuber, Connectionist temporal classification: labelling unsegmented
+    sequence data with recurrent neural networks, 2006, equations 6 to 16, computed in logarithms. The gradient of a
+    step is softmax(prediction) minus the share of each class in the alignments at this step. As the loss of `fit`, the
+    target is y: one for each row, (B, S), padded with blanks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import ctc
+    >>> scores = np.zeros((2, 1, 3))  # two steps of one row; the classes are the blank, 1 and 2
+    >>> loss, gradient = ctc(scores, [[1]])
+    >>> round(float(np.exp(-loss)), 4)  # 3 of 9 alignments give the label 1: (1, 1), (1, blank), (blank, 1)
+    0.3333
+    >>> gradient[0, 0, 1:].round(4).tolist()
+    [-0.3333, 0.3333]
+    """
+    prediction = _prediction(prediction)
+    batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
+    single = prediction.ndim == 2
+    if single:
+        target = int_array("target", target)
+        if target.ndim != 1:
+            raise ValueError(f"target: expected shape (S,) for one sequence (T, V), got {target.shape}")
+        lengths = None if lengths is None else _of_one_sequence("lengths", lengths)
+        target_lengths = None if target_lengths is None else _of_one_sequence("target_lengths", target_lengths)
+        prediction, target, batch_first = prediction[:, np.newaxis], target[np.newaxis], False
+    if prediction.ndim != 3:
+        layout = "(B, T, V)" if batch_first else "(T, B, V)"
+        raise ValueError(f"prediction: expected shape {layout} or (T, V), got {prediction.shape}")
+    prediction = np.ascontiguousarray(prediction)
+    steps, rows = prediction.shape[1::-1] if batch_first else prediction.shape[:2]
+    lengths = check_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
+    targets, target_lengths = _labels(target, target_lengths, rows, prediction.shape[2], blank)
+    if rows == 0:
+        raise NothingToCount("nothing to count: there are no rows")
+    if not zero_infinity:
+        _check_long_enough(lengths, targets, target_lengths)
+
+    gradient, losses = np.zeros_like(prediction), np.empty(rows)
+    ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, 1 / rows, batch_first)
+    if zero_infinity:
+        infinite = np.isinf(losses)
+        losses[infinite] = 0
+        gradient[infinite if batch_first else (slice(None), infinite)] = 0
+    return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
+
+
+def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
+    """Return each element's share of the mean, by the weight of its target, in float64."""
+    if weight is None:
+        return np.full(len(target), 1.0 / max(len(target), 1))
+    weight = float_array("weight", weight, np.float64)
+    expect_shape("weight", weight, (classes,), "(C,)")
+    right = (weight >= 0) & (weight < np.inf)
+    if not right.all():
+        raise ValueError(f"weight: expected finite numbers of at least 0, got {weight[~right][0]}")
+    shares = weight[target]
+    with np.errstate(over="ignore"):
+        total = shares.sum()
+    if np.isinf(total):
+        shares /= shares.max()
+        total = shares.sum()
+    return shares / (total or 1.0)
+
+
+def sum_of_squares(array: Array) -> float:
+    """Return the sum of the squares of all entries, accumulated in float64 without a copy in float64."""
+    flat = array.reshape(-1)
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+
+
+def _prediction(value: ArrayLike) -> Array:
+    expected = "float32 or float64"
+    array = real_array("prediction", value, expected)
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"prediction: expected {expected}, got dtype {array.dtype}")
+    return array
+
+
+def _of_one_sequence(name: str, value: ArrayLike) -> Ints:
+    """Return the length of one sequence as the lengths of a batch of one."""
+    length = int_array(name, value)
+    if length.ndim:
+        raise ValueError(f"{name}: expected a number for one sequence (T, V), got an array of shape {length.shape}")
+    return length[np.newaxis]
+
+
+def within_lengths(shape: tuple[int, ...], lengths: ArrayLike | None, batch_first: bool) -> Bools | None:
+    """Return bools, `shape` without the last axis, true for steps within their row's length; None: no lengths."""
+    flag("batch_first", batch_first)
+    if lengths is None:
+        return None
+    if len(shape) not in (2, 3):
+        layout = "(B, T, C)" if batch_first else "(T, B, C)"
+        raise ValueError(f"prediction: with lengths expected {layout} or (T, C), got {len(shape)} axes")
+    if len(shape) == 2:
+        if (lengths := int_array("lengths", lengths)).ndim:
+            raise ValueError(
+                f"lengths: expected a number for one sequence (T, C) = {shape}, got an array of shape {lengths.shape}; "
+                "a prediction (B, C) of whole rows takes no lengths"
+            )
+        return np.arange(shape[0]) < check_lengths(lengths, None, shape[0])
+    steps, rows = shape[1::-1] if batch_first else shape[:2]
+    within = np.arange(steps)[:, None] < check_lengths(lengths, rows, steps)
+    return within.T if batch_first else within
+
+
+def _labels(target: Any, target_lengths: ArrayLike | None, rows: int, classes: int, blank: int) -> tuple[Ints, Ints]:
+    """Return a checked target: labels (B, S) and the number of labels in each row, both C-contiguous."""
+    if non_negative_int("blank", blank) >= classes:
+        raise ValueError(f"blank: expected one of the classes 0 to {classes - 1}, got {blank}")
+    if hasattr(target, "__array__"):
+        target = int_array("target", target)
+    elif isinstance(target, Iterable):
+        target = _padded([_labels_of_row(row, labels) for row, labels in enumerate(target)], blank)
+    else:
+        raise TypeError(f"target: expected an array (B, S) or a list of B arrays, got {type(target).__name__}")
+    if target.ndim != 2 or len(target) != rows:
+        raise ValueError(f"target: expected shape (B, S) with B = {rows}, got {target.shape}")
+    counts = _label_counts(target, target_lengths, blank)
+    within = np.arange(target.shape[1]) < counts[:, np.newaxis]
+    wrong = within & ((target < 0) | (target >= classes) | (target == blank))
+    if target_lengths is None:
+        wrong |= ~within & (target != blank)
+    if wrong.any():
+        index = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"target: expected labels 0 to {classes - 1}, the blank {blank} only after them, "
+            f"got {target[index]} at {index}"
+        )
+    return target, counts
+
+
+def _labels_of_row(row: int, labels: ArrayLike) -> Ints:
+    array = int_array(f"target[{row}]", labels)
+    if array.ndim != 1:
+        raise ValueError(f"target[{row}]: expected shape (S,), got {array.shape}")
+    return array
+
+
+def _padded(arrays: list[Ints], blank: int) -> Ints:
+    """Return vectors of labels as the rows of one array, padded with blanks."""
+    target = np.full((len(arrays), max(map(len, arrays), default=0)), blank, np.intp)
+    for row, array in enumerate(arrays):
+        target[row, : len(array)] = array
+    return target
+
+
+def _label_counts(target: Ints, target_lengths: ArrayLike | None, blank: int) -> Ints:
+    """Return the number of labels in each row of a target: by default those before its first blank."""
+    if target_lengths is None:
+        result: Ints = np.logical_and.accumulate(target != blank, axis=1).sum(axis=1, dtype=np.intp)
+        return result
+    counts = int_array("target_lengths", target_lengths)
+    expect_shape("target_lengths", counts, (len(target),), "(B,)")
+    outside = (counts < 0) | (counts > target.shape[1])
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"target_lengths: expected 0 to S = {target.shape[1]}, got {counts[row]} at row {row}")
+    return counts
+
+
+def _check_long_enough(lengths: Ints, target: Ints, counts: Ints) -> None:
+    """Raise unless every row has a step for each label, and one for a blank between two equal labels."""
+    equal = (target[:, 1:] == target[:, :-1]) & (np.arange(1, max(target.shape[1], 1)) < counts[:, np.newaxis])
+    needed = counts + equal.sum(axis=1)
+    short = lengths < needed
+    if short.any():
+        row = int(short.argmax())
+        raise ValueError(
+            f"lengths: expected at least {needed[row]} steps for the {counts[row]} labels of row {row}, "
+            f"got {lengths[row]}; zero_infinity=True gives such rows no loss"
+        )
