@@ -1,9 +1,9 @@
 """Compiles the kernels.
 
-One source, `_kernels/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled once
-for any processor. The variant is selected when the library is imported. If a compiler lacks the flags of a variant, the
-others are built and a message is printed. The same happens without POSIX threads: every call then runs on its caller's
-thread. Everything else about the package is in pyproject.toml.
+One source, `_kernels/isa/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled
+once for any processor. The variant is selected when the library is imported. If a compiler lacks the flags of a
+variant, the others are built and a message is printed. The same happens without POSIX threads: every call then runs on its
+caller's thread. Everything else about the package is in pyproject.toml.
 
 LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
@@ -24,10 +24,10 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 import build_backend
 
-KERNELS = "lstm_cy._kernels."
+KERNELS = "lstm_cy._kernels.isa."
 CHECKS = bool(os.environ.get("LSTM_CY_CHECKS"))
 
-# The flags of a variant are exactly the features that _kernels/cpu.pyx checks.
+# The flags of a variant are exactly the features that _kernels/runtime/cpu.pyx checks.
 VARIANTS = {
     "base": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -62,7 +62,8 @@ INLINING = [
     "-fno-loop-unroll-and-jam",
 ]
 
-# The functions that _kernels/pool.pyx needs. The test is linked too: without -pthread some linkers do not find them.
+# The functions that _kernels/runtime/threads.pyx needs. The test is linked too: without -pthread some linkers do not
+# find them.
 THREADS = """
 #include <pthread.h>
 #include <stdint.h>
@@ -73,7 +74,7 @@ int main(void) {
     return pthread_atfork(0, 0, 0) || pthread_create(&thread, 0, work, 0);
 }
 """
-POOL = KERNELS + "pool"
+POOL = "lstm_cy._kernels.runtime.threads"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -190,18 +191,17 @@ def write_blas_int(folder):
 
 
 def extensions():
-    kernels = [Extension(KERNELS + path.stem, [path.as_posix()]) for path in Path("lstm_cy/_kernels").glob("*.pyx")]
     # Modules that read NumPy arrays directly, not through the buffer protocol, are compiled with NumPy's headers.
-    others = [
+    numpy_options = {
+        "include_dirs": [numpy.get_include()],
+        "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    }
+    return [
         Extension(
-            f"lstm_cy.{path.stem}",
-            [path.as_posix()],
-            include_dirs=[numpy.get_include()],
-            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            ".".join(path.with_suffix("").parts), [path.as_posix()], **{} if "_kernels" in path.parts else numpy_options
         )
-        for path in Path("lstm_cy").glob("*.pyx")
+        for path in sorted(Path("lstm_cy").rglob("*.pyx"))
     ]
-    return kernels + others
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

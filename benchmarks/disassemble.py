@@ -26,8 +26,8 @@ LIBM = re.compile(r"^(?:exp|expm1|tanh|fma|log|pow|ldexp|floor|rint|nearbyint|ro
 
 def modules():
     """Return {instruction set: path of its compiled module}."""
-    folder = Path(lstm_cy.__file__).with_name("_kernels")
-    return {path.name.split(".")[0]: path for path in sorted(folder.glob("*.so")) if path.name[:3] in ("bas", "avx")}
+    folder = Path(lstm_cy.__file__).parent / "_kernels" / "isa"
+    return {path.name.split(".")[0]: path for path in sorted(folder.glob("*.so"))}
 
 
 def count(path):

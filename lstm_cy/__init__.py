@@ -28,7 +28,7 @@ _HOME = {
     "Adam": "training.optimizers",
     "clip_grad_norm": "training.optimizers",
     "GateTrace": "trace.gates",
-    "StreamPool": "streams",
+    "StreamPool": "streaming.pool",
     "pad": "training.batches",
     "ctc_greedy": "decoding.ctc",
     "ctc_beam": "decoding.ctc",
@@ -78,7 +78,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.readout import Readout as Readout
     from .layers.sequential import Sequential as Sequential
     from .seq2seq import Seq2Seq as Seq2Seq
-    from .streams import StreamPool as StreamPool
+    from .streaming.pool import StreamPool as StreamPool
     from .trace.gates import GateTrace as GateTrace
     from .training.batches import pad as pad
     from .training.fitting import fit as fit

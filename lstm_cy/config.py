@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 
-from ._kernels.memory import cached_bytes
+from ._kernels.runtime.memory import cached_bytes
 from .checks import one_of, positive_int, shown
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def _kernel_module(name: str) -> ModuleType:
 @functools.cache
 def available_instruction_sets() -> list[str]:
     """Return the names of the kernels that were built and that this processor can run, the plainest first."""
-    supported = _kernel_module("cpu").instruction_sets()
-    return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.{name}")]
+    supported = _kernel_module("runtime.cpu").instruction_sets()
+    return [name for name in supported if importlib.util.find_spec(f"lstm_cy._kernels.isa.{name}")]
 
 
 class _Choice(NamedTuple):
@@ -156,12 +156,12 @@ def engine() -> str:
 
 def kernels() -> object:
     """Return the table of compiled functions of the instruction set in use, as a capsule."""
-    return _kernel_module(instruction_set()).kernels()
+    return _kernel_module(f"isa.{instruction_set()}").kernels()
 
 
 def blas() -> object:
     """Return the table of BLAS products, as a capsule, which imports SciPy; None with engine "packed"."""
-    return _kernel_module("blas").blas() if engine() == "blas" else None
+    return _kernel_module("runtime.blas").blas() if engine() == "blas" else None
 
 
 def _threads_from_environment() -> int:
@@ -264,7 +264,7 @@ def _configuration() -> dict[str, Any]:
         "engine": engine(),
         "threads": get_num_threads(),
         "working memory": f"{cached_bytes() / 1e6:.1f} MB kept for the next call",
-        "bounds checks": _kernel_module("cpu").bounds_checks(),
+        "bounds checks": _kernel_module("runtime.cpu").bounds_checks(),
         "BLAS": _blas_name(scipy),
         "BLAS threads": _blas_threads(scipy),
         "Python": platform.python_version(),

@@ -4,14 +4,14 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 
-from ._kernels.flags cimport add_fetch, try_lock, unlock
+from ._kernels.runtime.atomics cimport add_fetch, try_lock, unlock
 from ._kernels.stages cimport (
     RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
     reset_rows, set_state, token_fits, uses_blas,
 )
 
 from .checks import LARGEST_SIDE as _LARGEST_SIDE
-from .stepper import chain_of, frozen
+from .streaming.stepper import chain_of, frozen
 
 cdef extern from "Python.h":
     bint Py_IsInitialized() noexcept nogil

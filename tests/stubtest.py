@@ -12,11 +12,11 @@ from pathlib import Path
 from mypy import stubtest
 
 from lstm_cy import config
-from lstm_cy._kernels import cpu
+from lstm_cy._kernels.runtime import cpu
 
 HERE = Path(__file__).parent
-KERNELS = {f"lstm_cy._kernels.{name}" for name in ("base", "avx2", "avx512", "avx512vnni")}
-UNAVAILABLE = KERNELS - {f"lstm_cy._kernels.{name}" for name in cpu.instruction_sets()}
+KERNELS = {f"lstm_cy._kernels.isa.{name}" for name in ("base", "avx2", "avx512", "avx512vnni")}
+UNAVAILABLE = KERNELS - {f"lstm_cy._kernels.isa.{name}" for name in cpu.instruction_sets()}
 
 
 class ExcludedKernels(MetaPathFinder):

@@ -67,13 +67,17 @@ def run(source, tmp_path):
 
 @pytest.fixture
 def build(run, tmp_path):
-    """Return a function that builds; it returns the process, the modules, and the compiler's calls for pool.c."""
+    """Return a function that builds; it returns the process, the modules, and the compiler's calls for threads.c."""
 
     def build(refused):
         done = run(refused, "build_ext", "--build-lib", str(tmp_path / "lib"))
         built = {path.name.split(".")[0] for path in (tmp_path / "lib").rglob("*.so")}
         log = tmp_path / "log"
-        return done, built, [call for call in log.read_text().splitlines() if "/pool." in call] if log.exists() else []
+        return (
+            done,
+            built,
+            [call for call in log.read_text().splitlines() if "/threads." in call] if log.exists() else [],
+        )
 
     return build
 
@@ -92,7 +96,7 @@ def test_a_compiler_for_another_processor_builds_only_base_with_a_message(build)
     for variant in VARIANTS - {"base"}:
         assert f"cannot build the {variant} kernels; going on" in done.stderr
     assert built & VARIANTS == {"base"}
-    assert {"forward", "pool", "stepper"} <= built
+    assert {"forward", "threads", "stepper"} <= built
 
 
 def test_a_compiler_without_tuning_flags_builds_everything(build):
@@ -114,7 +118,7 @@ def test_a_system_without_threads_builds_everything_with_a_message(build, refuse
     done, built, calls = build(refused)
     assert done.returncode == 0, done.stderr
     assert "lstm_cy: no POSIX threads here; going on without them" in done.stderr
-    assert VARIANTS | {"pool"} <= built
+    assert VARIANTS | {"threads"} <= built
     assert not any("-pthread" in call for call in calls)
     assert "-DLSTM_CY_NO_THREADS" in calls[0]
 
@@ -206,25 +210,25 @@ def test_a_build_without_isolation_lists_missing_requirements(untouched, change,
     )
 
 
-def test_the_pool_without_threads_works_on_the_callers_thread(source, build, tmp_path):
-    """A real compiler builds it in a copy of the package, where it replaces the pool with threads."""
+def test_without_threads_a_call_runs_on_its_callers_thread(source, build, tmp_path):
+    """A real compiler builds it in a copy of the package, where it replaces the module with threads."""
     if not shutil.which("cc"):
         pytest.skip("needs a C compiler")
-    build("nothing")  # so that Cython's pool.c is there
+    build("nothing")  # so that Cython's threads.c is there
     package = Path(config.__file__).parent
-    shutil.copytree(package, tmp_path / "lstm_cy", ignore=shutil.ignore_patterns("__pycache__", "pool.*.so"))
-    code = source / "build" / "lstm_cy" / "_kernels" / "pool.c"
-    target = tmp_path / "lstm_cy" / "_kernels" / f"pool{sysconfig.get_config_var('EXT_SUFFIX')}"
+    shutil.copytree(package, tmp_path / "lstm_cy", ignore=shutil.ignore_patterns("__pycache__", "threads.*.so"))
+    code = source / "build" / "lstm_cy" / "_kernels" / "runtime" / "threads.c"
+    target = tmp_path / "lstm_cy" / "_kernels" / "runtime" / f"threads{sysconfig.get_config_var('EXT_SUFFIX')}"
     headers = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
     flags = ["-shared", "-fPIC", "-DLSTM_CY_NO_THREADS", "-Wall", "-Werror=implicit-function-declaration"]
     subprocess.run(["cc", *flags, *headers, str(code), "-o", str(target)], check=True)
     program = """
 import numpy as np
 from lstm_cy import LSTM
-from lstm_cy._kernels import pool
+from lstm_cy._kernels.runtime import threads
 lstm, x = LSTM(64, 256, seed=0), np.random.default_rng(0).standard_normal((100, 8, 64))
 assert np.array_equal(lstm(x, threads=4)[0], lstm(x, threads=1)[0])
-print(pool.__file__, *pool.statistics())
+print(threads.__file__, *threads.statistics())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == f"{target} 0 0\n", done.stderr

@@ -18,7 +18,6 @@ PACKAGE = Path(__file__).parents[1] / "lstm_cy"
 LEVELS = (
     {
         "_kernels",
-        "arrays",
         "checks",
         "extras",
         "notebook",
@@ -31,10 +30,10 @@ LEVELS = (
     {"layers"},
     # former paths of layers
     {"activations", "attention", "functions", "layer", "lstm", "quantize"},
-    {"stepper", "trace", "training"},
+    {"streaming", "trace", "training"},
     # public and former paths of modules of training
     {"batches", "losses", "optimizers"},
-    {"decoding", "embed", "streams", "weights"},
+    {"decoding", "embed", "stepper", "streams", "weights"},
     {"bench", "distributed", "estimators", "seq2seq"},
     {"cli"},
     {"__main__"},
@@ -42,7 +41,7 @@ LEVELS = (
 #: Exceptions: imports of higher levels, each inside a function. The list may only get shorter.
 UPWARD = {
     # methods that return objects made from the layer
-    ("layers", "stepper"),
+    ("layers", "streaming"),
     ("layers", "trace"),
     # the order of the gates in from_gates; the files of checkpoints
     ("layers", "weights"),
@@ -209,8 +208,8 @@ def wrong_libraries(found):
         for to in its:
             if to.ours or to.module in standard:
                 continue
-            if name.startswith("_kernels") or name in ("arrays", "embed", "stepper", "streams"):
-                allowed = to.module in CIMPORTS or (name, to.module) == ("_kernels.blas", "scipy")
+            if name.startswith("_kernels") or name == "embed" or name.startswith("streaming."):
+                allowed = to.module in CIMPORTS or (name, to.module) == ("_kernels.runtime.blas", "scipy")
             elif to.module == "numpy":
                 allowed = True
             else:
@@ -264,19 +263,31 @@ def test_every_import_is_from_a_lower_level():
         ),
         ("weights/new.py", "from ..cli import main", "weights imports cli, which is not below it"),
         ("new.py", "import numpy", "new is on no level"),
-        ("stepper.pyx", "from .streams cimport StreamPool", "stepper imports streams, which is not below it"),
-        ("stepper.pyx", "    from .cli import main", "stepper imports cli, which is not below it"),
-        ("stepper.pyx", "from .layers.linear import (\n    Linear,\n)", None),
-        ("_kernels/cell.pxi", "from lstm_cy.config import engine", "_kernels imports config, which is not below it"),
+        (
+            "streaming/stepper.pyx",
+            "from .pool cimport StreamPool",
+            "a new cycle: ['streaming.pool', 'streaming.stepper']",
+        ),
+        ("streaming/stepper.pyx", "    from ..cli import main", "streaming imports cli, which is not below it"),
+        ("streaming/stepper.pyx", "from ..layers.linear import (\n    Linear,\n)", None),
+        (
+            "_kernels/isa/cell.pxi",
+            "from lstm_cy.config import engine",
+            "_kernels imports config, which is not below it",
+        ),
         ("_kernels/network.pyx", "from .affine cimport run", "a new cycle: ['_kernels.affine', '_kernels.network']"),
-        ("_kernels/memory.pyx", "cimport scipy.linalg.cython_blas", "_kernels.memory imports scipy"),
-        ("_kernels/memory.pyx", "    import torch", "_kernels.memory imports torch inside a function"),
+        ("_kernels/runtime/memory.pyx", "cimport scipy.linalg.cython_blas", "_kernels.runtime.memory imports scipy"),
+        ("_kernels/runtime/memory.pyx", "    import torch", "_kernels.runtime.memory imports torch inside a function"),
         ("layers/linear.py", "import scipy", "layers.linear imports scipy"),
         ("layers/linear.py", "def f():\n    import pandas", "layers.linear imports pandas inside a function"),
         ("trace/gates.py", "import matplotlib", "trace.gates imports matplotlib"),
         ("reference.py", "from .checks import flag", "reference imports checks"),
         ("training/losses.py", "from ..checks import _array", "training.losses imports the private name _array"),
-        ("stepper.pyx", "from .layers.base import _copied", "stepper imports the private name _copied"),
+        (
+            "streaming/stepper.pyx",
+            "from ..layers.base import _copied",
+            "streaming.stepper imports the private name _copied",
+        ),
         (
             "training/losses.py",
             "import importlib\nimportlib.import_module('x')",

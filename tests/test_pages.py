@@ -76,7 +76,7 @@ def test_pip_installs_the_wheel_in_a_clone_and_puts_the_kernels_into_the_sources
     wheel = tmp_path / "lstm_cy-0.1.0-py3-none-any.whl"
     record = "lstm_cy-0.1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("lstm_cy/_kernels/base.so", "kernels")
+        archive.writestr("lstm_cy/_kernels/isa/base.so", "kernels")
         archive.writestr(f"{record}/METADATA", "Metadata-Version: 2.1\nName: lstm_cy\nVersion: 0.1.0\n")
         archive.writestr(f"{record}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{record}/RECORD", "")

@@ -14,7 +14,7 @@ from lstm_cy.decoding import Hypothesis, beam_search, generate, negative_log_lik
 from lstm_cy.layers.base import Gradients, Layer
 from lstm_cy.layers.lstm import Tape
 from lstm_cy.layers.quantized import QuantizedLSTM
-from lstm_cy.stepper import Stepper
+from lstm_cy.streaming.stepper import Stepper
 from lstm_cy.text import Bytes, Vocabulary, Words
 from lstm_cy.trace import GateTrace
 from lstm_cy.training import History

@@ -3,7 +3,7 @@
 cimport cython
 from libc.string cimport memset
 
-from .memory cimport acquire, release
+from .runtime.memory cimport acquire, release
 from .network cimport (
     DONE, NO_MEMORY, Engine, Packer, Status, Sum, Weight, add_columns, add_outer, address, address_or_null, affine,
     acquire_rests, check, expect_elements, finish_sums, multiply_back, outer_space, poll_interrupt, sum_of,

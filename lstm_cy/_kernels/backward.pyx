@@ -12,14 +12,14 @@ sum.
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from .memory cimport acquire, release
+from .runtime.memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
     Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, finish_sums, gather_states,
     multiply_back, offset_of, outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running,
     saved_from, saved_of, scatter_states, steps, sum_of,
 )
-from .pool cimport close_job, fetch_add, note_call, open_job, worker_is_ready
+from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
 
 cdef enum:

@@ -14,13 +14,13 @@ from cpython.mem cimport PyMem_Free
 from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
 
-from .memory cimport acquire, release
+from .runtime.memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
     address, addresses, affine, batch_of, block_end, check, gather_states, multiply, multiply_half, offset_of, part_of,
     poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps,
 )
-from .pool cimport (
+from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
     worker_is_ready,
 )

@@ -2,11 +2,11 @@
 
 from libc.string cimport memcpy, memset
 
-from . cimport blas as blas_products
+from .runtime cimport blas as blas_products
 from . cimport table
-from .blas cimport Blas
-from .memory cimport acquire, release
-from .pool cimport load_acquire, store_release, workers_are_gone
+from .runtime.blas cimport Blas
+from .runtime.memory cimport acquire, release
+from .runtime.threads cimport load_acquire, store_release, workers_are_gone
 from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
 
 cdef enum:

@@ -8,7 +8,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from . cimport table
-from .memory cimport Buffer
+from .runtime.memory cimport Buffer
 from .table cimport (
     AFFINE, CACHE_LINE, ELU, EXTRA, EXTRA_REST, FORGET_IS_REST, HARDSIGMOID, INPUT_IS_REST, LEAKYRELU, NOT_COUPLED,
     RELU, SCALEDTANH, SHARES, SHARE_BIAS, SHARE_NORM, SHARE_PEEPHOLE, SIGMOID, SOFTPLUS, SOFTSIGN, TANH,

@@ -43,7 +43,7 @@ ctypedef struct Stream:
     const Plan* plan
     Py_ssize_t rows
     Py_ssize_t x_bytes, y_bytes  # of a step's x and y
-    long busy                    # a lock (flags.pxd): whether a thread is using it
+    long busy                    # a lock (atomics.pxd): whether a thread is using it
     void* owner                  # free for use by its creator
     int turn                     # index of the last h; at every other step the weights are read from their end
     Py_ssize_t* tokens           # (B,), of the last step; allocated only if the first stage takes tokens

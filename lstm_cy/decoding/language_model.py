@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..layers.sequential import Sequential
-    from ..stepper import Stepper
+    from ..streaming.stepper import Stepper
     from ..text.vocabulary import Bytes, Vocabulary, Words
     from ..typing import Array, ArrayLike, Seed
 

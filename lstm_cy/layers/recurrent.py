@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import config
 from .._kernels import forward as forward_driver
-from .._kernels.memory import Buffer
 from .._kernels.network import CACHE_LINE_BYTES, COUPLING_KINDS, EXTRA_PARTS, Network
 from .._kernels.records import CellOptions, DirectionWeights, Saved
+from .._kernels.runtime.memory import Buffer
 from ..checks import (
     LARGEST_SIDE,
     dtype_of,
@@ -33,7 +33,7 @@ from .base import Tape as LayerTape
 from .batch import Batch
 
 if TYPE_CHECKING:
-    from ..stepper import Stepper
+    from ..streaming.stepper import Stepper
     from ..trace.gates import GateTrace
     from ..typing import Activations, Array, ArrayLike, Coupling, DTypeLike, Parameters, Seed, State, StateLike
     from .base import Steps
@@ -251,7 +251,7 @@ class Recurrent(Layer):
         >>> stepper.step(np.zeros((2, 3))).shape
         (2, 5)
         """
-        from ..stepper import Stepper
+        from ..streaming.stepper import Stepper
 
         return Stepper(self, batch_size)
 

@@ -12,7 +12,7 @@ from .base import Composite, Gradients, Layer, Steps, or_unknown, run_layers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..stepper import Stepper
+    from ..streaming.stepper import Stepper
     from ..trace.gates import GateTrace
     from ..typing import ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Tape
@@ -345,7 +345,7 @@ class Sequential(Composite):
         >>> for _ in range(5):
         ...     token = int(stepper.step(token).argmax())
         """
-        from ..stepper import Stepper
+        from ..streaming.stepper import Stepper
 
         return Stepper(self, batch_size)
 

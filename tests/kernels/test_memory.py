@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lstm_cy import LSTM
-from lstm_cy._kernels.memory import Buffer, cached_bytes
+from lstm_cy._kernels.runtime.memory import Buffer, cached_bytes
 
 MAX_CACHED = 64 * 2**20
 

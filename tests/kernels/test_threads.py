@@ -13,7 +13,7 @@ import pytest
 from common import PACKED, PATIENCE, bits, every_gradient, random_case
 
 from lstm_cy import LSTM, config
-from lstm_cy._kernels import pool
+from lstm_cy._kernels.runtime import threads as pool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX threads")
 
@@ -117,7 +117,7 @@ def test_the_process_wide_setting_is_used():
         """
         import numpy as np
         from lstm_cy import LSTM, config
-        from lstm_cy._kernels import pool
+        from lstm_cy._kernels.runtime import threads as pool
         config.processors = lambda: 4
         lstm, x = LSTM(64, 256, seed=0), np.zeros((300, 8, 64), np.float32)
         lstm(x)
@@ -136,7 +136,7 @@ def test_no_more_threads_than_processors(threads):
         import os
         import numpy as np
         from lstm_cy import LSTM, StreamPool, config
-        from lstm_cy._kernels import pool
+        from lstm_cy._kernels.runtime import threads as pool
         lstm, x = LSTM(64, 256, seed=0), np.ones((300, 200, 64), np.float32)
         y, _, tape = lstm.forward(x, threads={threads})
         lstm.backward(tape, y)
@@ -156,7 +156,7 @@ def test_no_more_threads_than_the_work_has_parts(eight_processors):
         """
         import numpy as np
         from lstm_cy import LSTM, config
-        from lstm_cy._kernels import pool
+        from lstm_cy._kernels.runtime import threads as pool
         config.processors = lambda: 8
         lstm = LSTM(64, 256, seed=0)
         workers = []
@@ -175,7 +175,7 @@ def test_one_thread_starts_no_worker():
         """
         import numpy as np
         from lstm_cy import LSTM
-        from lstm_cy._kernels import pool
+        from lstm_cy._kernels.runtime import threads as pool
         LSTM(64, 256, seed=0)(np.zeros((300, 8, 64), np.float32))
         print(pool.statistics())
         """
@@ -200,7 +200,7 @@ def test_a_forked_child_has_a_pool_of_its_own(spin):
         import os, sys, warnings
         import numpy as np
         from lstm_cy import LSTM, config
-        from lstm_cy._kernels import pool
+        from lstm_cy._kernels.runtime import threads as pool
         config.processors = lambda: 2
         warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn about fork with threads
         lstm = LSTM(64, 128, seed=0)

@@ -53,7 +53,7 @@ _PYTHON_HOST_PLATFORM=linux-aarch64 _PYTHON_SYSCONFIGDATA_NAME=_sysconfigdata__a
     CFLAGS="-I$root/usr/include/python3.11 -I$root/usr/include" \
     "$python" setup.py -q build_ext --inplace 2>&1 | tee "$work/build.log"
 for variant in avx2 avx512 avx512vnni; do grep -q "cannot build the $variant kernels; going on" "$work/build.log"; done
-built=(lstm_cy/_kernels/base.*.so lstm_cy/_kernels/pool.*.so lstm_cy/stepper.*.so)
+built=(lstm_cy/_kernels/isa/base.*.so lstm_cy/_kernels/runtime/threads.*.so lstm_cy/streaming/stepper.*.so)
 file "${built[@]}" | grep -c 'ELF 64-bit LSB shared object, ARM aarch64' | grep -qx 3
 
 # The target's Python, as a program that tests can start.

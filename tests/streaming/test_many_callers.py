@@ -149,7 +149,7 @@ CROWD = """
     import threading, time
     import numpy as np
     from lstm_cy import Linear
-    from lstm_cy._kernels import blas
+    from lstm_cy._kernels.runtime import blas
 
     linear = Linear(2048, 4096, seed=0)  # one product takes longer than a thread's turn
     x = np.random.default_rng(0).standard_normal((64, 2048)).astype("float32")
@@ -179,7 +179,7 @@ ACROSS = """
     import warnings
     import numpy as np
     from lstm_cy import LSTM, StreamPool, config
-    from lstm_cy._kernels import pool as workers
+    from lstm_cy._kernels.runtime import threads as workers
 
     config.processors = lambda: 2
     LSTM_OF_ALL = LSTM(64, 128, seed=0)
@@ -324,7 +324,7 @@ FORKED_IN_A_HANDLER = """
     import os, signal, sys, warnings
     import numpy as np
     from lstm_cy import LSTM, config
-    from lstm_cy._kernels import pool
+    from lstm_cy._kernels.runtime import threads as pool
 
     config.processors = lambda: 2
     warnings.simplefilter("ignore", DeprecationWarning)

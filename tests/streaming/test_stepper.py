@@ -26,10 +26,10 @@ from common import (
 
 from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, StreamPool, config
 from lstm_cy._kernels.affine import Affine
-from lstm_cy._kernels.memory import Buffer
 from lstm_cy._kernels.network import Network
+from lstm_cy._kernels.runtime.memory import Buffer
 from lstm_cy._kernels.stages import Chain
-from lstm_cy.stepper import Stepper
+from lstm_cy.streaming.stepper import Stepper
 
 
 def model_of(dtype="float32", B=None, **options):

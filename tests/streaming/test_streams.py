@@ -19,7 +19,7 @@ from common import (
 )
 
 from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Sequential, StreamPool, config
-from lstm_cy._kernels import pool as workers
+from lstm_cy._kernels.runtime import threads as workers
 
 TOKENS = 4
 LSTMS = {

@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from .table cimport Kernels
+from ..table cimport Kernels
 
 include "cell.pxi"
 include "variants.pxi"

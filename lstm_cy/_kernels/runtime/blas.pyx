@@ -3,8 +3,8 @@
 from cpython.pycapsule cimport PyCapsule_New
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
-from .pool cimport Forks, at_fork, begin_fork, fetch_add, is_first_fork, was_last_fork
-from .table cimport real
+from .threads cimport Forks, at_fork, begin_fork, fetch_add, is_first_fork, was_last_fork
+from ..table cimport real
 
 include "blas_int.pxi"  # written by setup.py: SciPy's name for the integers of its BLAS
 

@@ -11,18 +11,18 @@ cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_AsSsize_t, PyLong_Check
 
-from ._kernels.flags cimport try_lock, unlock
-from ._kernels.stages cimport (
+from .._kernels.runtime.atomics cimport try_lock, unlock
+from .._kernels.stages cimport (
     LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
     set_state, token_fits,
 )
 from .arrays cimport is_plain_array
 
-from . import config
-from .checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
-from .layers.base import Layer
-from .checks import LARGEST_SIDE
-from .notebook import html_table
+from .. import config
+from ..checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
+from ..layers.base import Layer
+from ..checks import LARGEST_SIDE
+from ..notebook import html_table
 
 cnp.import_array()
 

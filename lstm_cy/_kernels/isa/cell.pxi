@@ -6,7 +6,7 @@
 
 from libc.string cimport memcpy, memset
 
-from .table cimport BLOCK, add_part, load, real, store
+from ..table cimport BLOCK, add_part, load, real, store
 
 cdef extern from *:
     """

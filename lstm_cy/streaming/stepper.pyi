@@ -3,9 +3,9 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from .layers.recurrent import Recurrent
-from .layers.sequential import Sequential
-from .typing import Array, ArrayLike
+from ..layers.recurrent import Recurrent
+from ..layers.sequential import Sequential
+from ..typing import Array, ArrayLike
 
 @disjoint_base
 class Stepper:

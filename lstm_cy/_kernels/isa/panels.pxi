@@ -7,7 +7,7 @@
 # how many rows are computed together. Several products that add to one result go through their tiles together, one
 # after the other along the same chain.
 
-from .table cimport PART_ROWS, Product, add_part
+from ..table cimport PART_ROWS, Product, add_part
 
 cdef extern from *:
     """

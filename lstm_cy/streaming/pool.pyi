@@ -3,9 +3,9 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from .layers.recurrent import Recurrent
-from .layers.sequential import Sequential
-from .typing import Array, ArrayLike, Ints
+from ..layers.recurrent import Recurrent
+from ..layers.sequential import Sequential
+from ..typing import Array, ArrayLike, Ints
 
 # (h, c) of an LSTM, a list of such pairs of a Sequential
 _State = tuple[ArrayLike, ArrayLike] | Sequence[tuple[ArrayLike, ArrayLike]]

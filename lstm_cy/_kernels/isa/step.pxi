@@ -2,7 +2,7 @@
 # by one panel of interleaved gates, holds all four gates of its units, so that the cell is computed on it at once. The
 # gates never go through memory, and while one panel's units wait for their activations the next one's product runs.
 
-from .table cimport CellStep
+from ..table cimport CellStep
 
 cdef enum:
     MOST_UNITS = 16  # of a panel: four gates of them

@@ -12,18 +12,18 @@ cimport numpy as cnp
 from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from libc.string cimport memcpy
 
-from ._kernels.flags cimport try_lock, unlock
-from ._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
-from ._kernels.pool cimport close_job, fetch_add, note_call, open_job, worker_is_ready
-from ._kernels.stages cimport (
+from .._kernels.runtime.atomics cimport try_lock, unlock
+from .._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
+from .._kernels.runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
+from .._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
-from ._kernels.table cimport CACHE_LINE
+from .._kernels.table cimport CACHE_LINE
 from .arrays cimport is_plain_array
 
-from . import config
-from .checks import expect_shape, float_array, int_array, pair_of, refuse_out
-from .notebook import html_table
+from .. import config
+from ..checks import expect_shape, float_array, int_array, pair_of, refuse_out
+from ..notebook import html_table
 from .stepper import chain_of, frozen, plain
 
 cdef enum:

@@ -3,7 +3,7 @@
 The drivers do not cimport blas.pyx itself: importing it imports SciPy, which only engine "blas" needs.
 """
 
-from .table cimport real
+from ..table cimport real
 
 cdef enum:
     # BLAS counts in int; the layers refuse sizes above this.

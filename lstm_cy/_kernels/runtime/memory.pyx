@@ -8,9 +8,9 @@ released last. A thread that finds the cache locked by another one calls the C l
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free, malloc
 
-from .flags cimport try_lock, unlock
-from .pool cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
-from .table cimport CACHE_LINE
+from .atomics cimport try_lock, unlock
+from .threads cimport Forks, at_fork, begin_fork, is_first_fork, was_last_fork
+from ..table cimport CACHE_LINE
 
 cdef extern from "Python.h":
     size_t PY_SSIZE_T_MAX

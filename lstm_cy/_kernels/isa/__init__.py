@@ -1,0 +1,1 @@
+"""The kernels, compiled once for each instruction set."""

@@ -1,0 +1,1 @@
+"""What the drivers run on: memory, threads, the processor, BLAS."""
