@@ -2,8 +2,8 @@
 
 One source, `_kernels/isa/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled
 once for any processor. The variant is selected when the library is imported. If a compiler lacks the flags of a
-variant, the others are built and a message is printed. The same happens without POSIX threads: every call then runs on its
-caller's thread. Everything else about the package is in pyproject.toml.
+variant, the others are built and a message is printed. The same happens without POSIX threads: every call then runs on
+its caller's thread. Everything else about the package is in pyproject.toml.
 
 LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
