@@ -159,15 +159,9 @@ def fit(
         for epoch in range(len(history.loss), epochs):
             if _exhausted(history, patience):
                 break
-            started, rng = time.perf_counter(), team.generator([seed, epoch], loop.batch_axis)
+            rng = team.generator([seed, epoch], loop.batch_axis)
             with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
-                history.loss.append(loop.train(batches, epoch, rng, bar))
-                text = f"loss {history.loss[-1]:.3f}"
-                if held_out is not None:
-                    history.validation.append(loop.validate(held_out, epoch))
-                    text += f"  validation {history.validation[-1]:.3f}"
-                history.seconds.append(time.perf_counter() - started)
-                bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+                _run_epoch(epoch, loop, batches, held_out, history, rng, bar)
             if validation is not None and history.best_epoch == epoch:
                 best = model.parameters
             results = [callback(history) for callback in callbacks]
@@ -178,6 +172,26 @@ def fit(
         if patience is not None:
             model.load_state_dict(best)
     return history
+
+
+def _run_epoch(
+    epoch: int,
+    loop: Loop,
+    batches: Batches,
+    held_out: Batches | None,
+    history: History,
+    rng: np.random.Generator,
+    bar: Any,
+) -> None:
+    """Train, and validate if there is `held_out`; append the losses and the time to `history`."""
+    started = time.perf_counter()
+    history.loss.append(loop.train(batches, epoch, rng, bar))
+    text = f"loss {history.loss[-1]:.3f}"
+    if held_out is not None:
+        history.validation.append(loop.validate(held_out, epoch))
+        text += f"  validation {history.validation[-1]:.3f}"
+    history.seconds.append(time.perf_counter() - started)
+    bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
 
 
 def _exhausted(history: History, patience: int | None) -> bool:
