@@ -35,7 +35,7 @@ from .training.fitting import fit
 from .training.losses import cross_entropy
 from .training.optimizers import Adam
 from .weights import conversion, load, save
-from .weights.budget import listed
+from .weights.faults import listed
 from .weights.report import describe
 
 if TYPE_CHECKING:

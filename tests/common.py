@@ -236,6 +236,11 @@ def random_resets(T, B, batch_first=False):
     return reset.T if batch_first else reset
 
 
+def torch_lstm(torch, *sizes, seed=0, **options):
+    torch.manual_seed(seed)
+    return torch.nn.LSTM(*sizes, **options)
+
+
 def assert_same(read, arrays):
     assert list(read) == list(arrays)
     for name, array in arrays.items():

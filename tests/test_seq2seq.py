@@ -9,7 +9,7 @@ from common import assert_close, bits, finite_difference
 from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
 from lstm_cy.layers.attention import SCORES
 from lstm_cy.seq2seq import teach
-from lstm_cy.weights.native import write_npz
+from lstm_cy.weights.containers.npz import write_npz
 
 V = 7
 SOURCES = [[3, 4, 5, 6], [2], [], [6, 6, 3]]

@@ -44,7 +44,7 @@ def read_history(checkpoint: FilePath) -> History:
     ValueError
         The file is damaged, or `fit` did not write it.
     """
-    from ..weights.native import read_npz
+    from ..weights.containers.npz import read_npz
 
     path = Path(file_path("checkpoint", checkpoint))
     if not path.exists():
@@ -70,7 +70,7 @@ class Checkpoint:
         self.settings = json.loads(self.content)["settings"]
 
     def save(self, model: Layer, optimizer: Optimizer, history: History, best: Parameters | None) -> None:
-        from ..weights.native import write_npz
+        from ..weights.containers.npz import write_npz
 
         arrays = self._arrays(model.parameters, optimizer.state_dict(), best)
         # Arrays, not JSON, hold the losses: they keep NaN, infinity and every digit.
@@ -79,7 +79,7 @@ class Checkpoint:
 
     def load(self, model: Layer, optimizer: Optimizer) -> tuple[History, Parameters]:
         """Restore model and optimizer from the file; return its history and best parameters."""
-        from ..weights.native import read_npz
+        from ..weights.containers.npz import read_npz
 
         arrays = read_npz(self.path)
         settings = _settings(self.path, arrays.pop("checkpoint", None), max(_MOST_SETTINGS, 2 * len(self.content)))

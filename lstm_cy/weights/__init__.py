@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..checks import file_path
 from ..layers.base import Layer
 from . import native
+from .faults import ForeignFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,7 @@ def load(path: FilePath, strict: bool = False, *, layers: Sequence[type[Layer]] 
 def _read_tensors(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
     try:
         return native.read_model(path, strict, own)
-    except native.ForeignFile:
+    except ForeignFile:
         return _read_pytorch(path, strict, own)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 #: bytes that reading may take besides the file's size
 SPARE_BYTES = 88 << 20
@@ -30,8 +30,6 @@ LARGEST_DEPTH = 64
 #: most nested levels of JSON, which Python's json reads without recursion in this library
 LARGEST_JSON_DEPTH = 920
 
-#: most names in a message, and most characters of it
-LISTED, LONGEST = 50, 10_000
 _CHUNK = 1 << 20
 
 
@@ -151,22 +149,3 @@ def _json_cost(text: bytes) -> tuple[int, int, int]:
             levels = np.cumsum(opened.astype(np.int32) - closed, dtype=np.int64) + depth
             depth, deepest = int(levels[-1]), max(deepest, int(levels.max()))
     return objects, deepest, width
-
-
-def listed(names: Iterable[object], most: int = LISTED, separator: str = ", ") -> str:
-    """Return names from a file for a message: safe to print, and not too many."""
-    names = [*names]
-    texts = [shortened(name, 200) for name in names[:most]]
-    return separator.join([*texts, f"and {len(names) - most} more"] if len(names) > most else texts)
-
-
-def shortened(text: object, most: int = LONGEST) -> str:
-    """Return text from a file for a message: safe to print, and not too long."""
-    text = str(text)
-    more = f"... ({len(text) - most} more characters)" if len(text) > most else ""
-    return printable(text[:most]) + more
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 byte" or "2 bytes"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

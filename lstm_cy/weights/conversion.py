@@ -16,7 +16,7 @@ from ..layers.lstm import LSTM
 from ..layers.masking import Masking
 from ..printable import printable
 from . import by_suffix, load, native, save
-from .budget import listed, shortened
+from .faults import ForeignFile, listed, shortened
 from .report import flat, own_tensors
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _from_own_or_pytorch(path: str, name: str | None, batch_first: bool) -> Sour
     model: Layer
     try:
         model, model.metadata = native.read_model(path, strict=False)
-    except native.ForeignFile:
+    except ForeignFile:
         return _from_pytorch(path, name, batch_first)
     _refuse_name(path, name)
     return Source(model, None, [])

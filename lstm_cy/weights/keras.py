@@ -24,9 +24,11 @@ from ..layers.lstm import LSTM
 from ..layers.masking import Masking
 from ..layers.readout import Readout
 from ..layers.sequential import Sequential
-from . import archive, gate_order, hdf5
-from .budget import Budget, LimitExceeded, listed, shortened
-from .native import check_finite
+from . import gate_order
+from .budget import Budget, LimitExceeded
+from .containers import hdf5
+from .containers.zip import members
+from .faults import check_finite, listed, naming, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -102,7 +104,7 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
         The file cannot be read.
     """
     path = file_path("path", path)
-    with open(path, "rb") as file, archive.naming(path):
+    with open(path, "rb") as file, naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = _read(file, budget)
         model = _convert(spec, version, weights, budget)
@@ -133,7 +135,7 @@ class Contents(NamedTuple):
 def contents(path: FilePath) -> Contents:
     """Return the contents of a Keras file; raise as `read_model` for a damaged file, but not for unsupported layers."""
     path = file_path("path", path)
-    with open(path, "rb") as file, archive.naming(path):
+    with open(path, "rb") as file, naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = _read(file, budget)
         arrays = weights.arrays()
@@ -203,7 +205,7 @@ def from_keras(model: Any) -> Sequential:
     # in the form of a file: lists for tuples, Python's numbers for NumPy's
     text = json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain)
     size = sum(array.nbytes for inside in arrays.values() for array in inside.values())
-    with archive.naming("model"):
+    with naming("model"):
         budget = Budget("model", len(text) + size)
         return _convert(budget.json(text, "its configuration"), version, _WeightsByName(arrays, budget), budget)
 
@@ -225,12 +227,12 @@ def _plain(value: Any) -> Any:
 
 def _read_zip(file: Any, budget: Budget) -> tuple[Any, Any, _WeightsByPath]:
     """Return (configuration, version of Keras, weights) of a .keras file."""
-    members = archive.members(file, budget, "a .keras file", check=_check_members)
-    metadata, spec = (_json(members[name].read(_MAX_JSON + 1), budget) for name in _MEMBERS[:2])
+    found = members(file, budget, "a .keras file", check=_check_members)
+    metadata, spec = (_json(found[name].read(_MAX_JSON + 1), budget) for name in _MEMBERS[:2])
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version.startswith("3."):
         raise ValueError(f"written by Keras {_short(version)}; .keras files of Keras 3 are read, .h5 of Keras 2 and 3")
-    weights = members[_MEMBERS[2]]
+    weights = found[_MEMBERS[2]]
     start = weights.check()
     arrays, names = hdf5.read(file, budget, start=start, size=weights.size, skip=_OPTIMIZERS, texts=["name"])
     return spec, version, _WeightsByPath(arrays, names)

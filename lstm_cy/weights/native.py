@@ -1,41 +1,33 @@
 """The library's own .npz and .safetensors files, which contain the architecture and the user's metadata.
 
-Files are replaced atomically: a reader sees the complete old file or the complete new one. They are read without
-pickle, and sizes in a header are checked before memory is allocated.
+A header in JSON describes the layers; `load` makes them without weights and fills them with the arrays of the file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
-import math
-import os
 import random
-import re
-import struct
-import zipfile
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checks import DTYPES, file_path, int_within, shown, warn
-from ..extras import pip_install
 from ..layers.base import Layer
-from ..layers.narrow import widened
 from ..layers.sequential import Sequential
 from ..printable import printable
-from . import archive
-from .archive import ForeignFile as ForeignFile
-from .budget import Budget, LimitExceeded, listed, shortened
-from .files import replacing as replacing
+from .budget import Budget, LimitExceeded
+from .containers.npz import read_npz as read_npz
+from .containers.npz import read_npz_within, write_npz
+from .containers.safetensors import is_safetensors, read_safetensors, write_safetensors
+from .faults import ForeignFile, check_finite, naming, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import BinaryIO, TypeAlias
+    from collections.abc import Mapping
+    from typing import TypeAlias
 
-    from ..typing import Array, FilePath, Parameters
+    from ..typing import FilePath, Parameters
 
     #: {name: class} of the caller's own layers
     Own: TypeAlias = Mapping[str, type[Layer]]
@@ -61,135 +53,19 @@ _LAYERS = {
 
 # In memory JSON takes many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
-_MAX_AXES = 32
-# Costs in objects of a tensor and of a metadata entry of a .safetensors file.
-_TENSOR_COST, _PROPERTY_COST = 32, 4
-# NumPy's header of an array of plain numbers; headers of other arrays (objects, records, strings) do not match.
-_NPY_HEADER = re.compile(
-    rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:(?:\d{1,19}, )*\d{1,19},?)?)\), \} *\n"
-)
+# The types of tensors in a .safetensors file: weights, and narrow ones.
+_TENSORS = ("F32", "F64", "U16", "I8")
 
 
 class _Changed(ValueError):
     """JSON would change the metadata."""
 
 
-def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
-    """Write `arrays` to `path` as an uncompressed .npz file, atomically; the same arrays give the same bytes.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file; an existing one is replaced when the new one is complete.
-    arrays : mapping of str to array_like
-        Numbers and bools, of any shape.
-
-    Raises
-    ------
-    TypeError
-        An array is of another kind (objects, strings, records, complex); no file is written.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
-    >>> write_npz(path, {"bias": np.zeros(3, np.float32)})
-    >>> read_npz(path)
-    {'bias': array([0., 0., 0.], dtype=float32)}
-    """
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: expected an array of numbers or bools, got dtype {array.dtype}")
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as written:
-        for name, array in arrays.items():
-            # a ZipInfo of its own has a fixed date, hence the same bytes each time
-            with written.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def read_npz(path: FilePath) -> Parameters:
-    """Read an uncompressed .npz file of plain numbers: {name: array}.
-
-    The file is not trusted: no pickle is read, and every size is compared with the bytes in the file before memory is
-    allocated, so the memory is never much more than the file's size.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        A file written by `write_npz`, or by `numpy.savez` from arrays of numbers.
-
-    Returns
-    -------
-    dict of str to ndarray
-        New, writable arrays.
-
-    Raises
-    ------
-    ValueError
-        The file is truncated, damaged, compressed or not of this kind; the message names file, member and
-        fault.
-    OSError
-        The file cannot be read.
-    """
-    return read_npz_within(path)[0]
-
-
-def read_npz_within(path: FilePath, needed: str | None = None) -> tuple[Parameters, Budget]:
-    """Return (arrays as `read_npz`, rest of the file's budget); raise ForeignFile if there is no array `needed`."""
-    path = file_path("path", path)
-    with open(path, "rb") as file, archive.naming(path):
-        budget = Budget.of(file, path)
-        arrays = {}
-        members = archive.members(file, budget, "an .npz file", suffix=".npy")
-        if needed is not None and needed not in members:
-            raise ForeignFile(f"no {needed}")
-        for name, member in members.items():
-            try:
-                arrays[name] = _read_member(member, budget)
-            except (ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise ValueError(f"member {name!r:.200}: {error}") from None
-        return arrays, budget
-
-
-def _read_member(member: archive.Member, budget: Budget) -> Array:
-    if not member.filename.endswith(".npy"):
-        raise ValueError("not an array (.npy)")
-    preamble = member.read(10)
-    if preamble[:8] != b"\x93NUMPY\x01\x00" or len(preamble) < 10:
-        raise ValueError("not an array in .npy format 1.0")
-    (length,) = struct.unpack("<H", preamble[8:])
-    dtype, order, shape = _parse_npy_header(member.read(length))
-    expected, found = math.prod(shape) * dtype.itemsize, member.size - 10 - length
-    if expected != found:
-        raise ValueError(f"shape {shape} of {dtype} takes {expected} bytes, the file holds {found}")
-    budget.bytes(expected, "its arrays")
-    array = np.empty(math.prod(shape), dtype)
-    member.fill(array)
-    return array.reshape(shape, order=order)
-
-
-def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
-    """Return (dtype, order, shape) from the text that NumPy writes before an array's bytes."""
-    match = _NPY_HEADER.fullmatch(header)
-    if match is None:
-        raise ValueError(f"not an array of plain numbers: its header is {header[:80]!r}")
-    descr, fortran, shape = (group.decode() for group in match.groups())
-    try:
-        dtype = np.dtype(descr)
-    except TypeError:
-        raise ValueError(f"unknown dtype {descr!r}") from None
-    return dtype, "F" if fortran == "True" else "C", tuple(int(n) for n in re.findall(r"\d+", shape))
-
-
 def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
     """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
     header = pack_header(model, metadata)
-    if _is_safetensors(path):
-        content = safetensors_library().numpy.save(model.stored(), {HEADER: header.decode()})
-        with replacing(path) as file:
-            file.write(content)
+    if is_safetensors(path):
+        write_safetensors(path, model.stored(), {HEADER: header.decode()})
     else:
         write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
@@ -197,7 +73,7 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -
 def read_model(path: FilePath, strict: bool, own: Own = MappingProxyType({})) -> tuple[Layer, dict[str, Any]]:
     """Return (model, metadata) from a file that `write_model` wrote; see `weights.load`."""
     path = file_path("path", path)
-    header, arrays, budget = _read_safetensors(path) if _is_safetensors(path) else _read_npz_model(path)
+    header, arrays, budget = _read_safetensors(path) if is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
         config, metadata = unpack_header(header, budget)
@@ -414,24 +290,8 @@ def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
     if HEADER not in properties:
         return properties
     header = properties[HEADER]
-    with archive.naming(path):
+    with naming(path):
         return unpack_header(header, Budget(path, len(header)))[1]
-
-
-def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
-    """Warn of NaN and infinity in `arrays`, {name: array}; raise ValueError if `strict`. The message names `path`."""
-    names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
-    if not names:
-        return
-    message = f"{printable(path)}: NaN or infinity in {listed(names)}"
-    if strict:
-        raise ValueError(message)
-    warn(message)
-
-
-def _numbers(array: Array) -> Array:
-    """Return an array's values; uint16 is bf16."""
-    return widened(array) if array.dtype == np.uint16 else array
 
 
 def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
@@ -443,90 +303,5 @@ def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
 
 
 def _read_safetensors(path: FilePath) -> tuple[str, Parameters, Budget]:
-    with safetensors_file(path, HEADER) as file:
-        header: str = file.library.metadata()[HEADER]
-        for name, entry in file.entries.items():
-            if entry["dtype"] not in ("F32", "F64", "U16", "I8"):  # NumPy does not have all types
-                kind = shortened(entry["dtype"], 200)
-                raise ValueError(f"{path}: {shortened(name, 200)}: expected F32, F64, U16 or I8, got {kind}")
-        return header, {name: file.library.get_tensor(name) for name in file.entries}, file.budget
-
-
-class SafetensorsFile(NamedTuple):
-    """An open .safetensors file.
-
-    Attributes
-    ----------
-    library : safetensors.safe_open
-        Reads the tensors.
-    entries : dict
-        {name: {"dtype": ..., "shape": ..., "data_offsets": ...}}.
-    start : int
-        Offset of the tensors' bytes in the file; their data_offsets are relative to it.
-    budget : Budget
-    """
-
-    library: Any
-    entries: dict[str, Any]
-    start: int
-    budget: Budget
-
-
-@contextlib.contextmanager
-def safetensors_file(path: FilePath, needed: str | None = None) -> Iterator[SafetensorsFile]:
-    """Open a .safetensors file after a check that its header, which the library parses as a whole, is small.
-
-    Raise ForeignFile if there is no metadata entry `needed`.
-    """
-    library = safetensors_library()
-    with open(path, "rb") as file, archive.naming(path):
-        budget = Budget.of(file, path)
-        entries, start = _safetensors_entries(file, budget)
-        properties = entries.pop("__metadata__", None) or {}
-        if not isinstance(properties, dict):
-            raise ValueError("its metadata are not a JSON object")
-        budget.objects(_PROPERTY_COST * len(properties), "its metadata")
-        if needed is not None and needed not in properties:
-            raise ForeignFile(f"no {needed}")
-    try:
-        with library.safe_open(path, framework="np") as opened:
-            yield SafetensorsFile(opened, entries, start, budget)
-    except library.SafetensorError as error:
-        raise ValueError(f"{printable(path)}: {shortened(error)}") from None
-
-
-def _safetensors_entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any], int]:
-    """Return ({name: entry}, offset of the tensors' bytes); the library checks that offsets and shapes agree."""
-    beginning = file.read(8)
-    (length,) = struct.unpack("<Q", beginning.ljust(8, b"\0"))
-    if len(beginning) < 8 or length > budget.size - 8:
-        raise ValueError(
-            f"truncated, or not a safetensors file: a header of {length} bytes in a file of {budget.size} bytes"
-        )
-    if length > 3 * _MAX_JSON:  # the header of lstm_cy is a string in it, with escaped quotes
-        raise ValueError(f"a header of {length} bytes; at most {3 * _MAX_JSON} are read")
-    budget.bytes(length, "its header")
-    header = budget.json(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object")
-    budget.objects(_TENSOR_COST * len(header), "its tensors")
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or len(shape) > _MAX_AXES:
-            raise ValueError(f"tensor {name!r:.200}: expected an entry with a shape of up to {_MAX_AXES} axes")
-    return header, 8 + length
-
-
-def _is_safetensors(path: FilePath) -> bool:
-    return os.fspath(path).lower().endswith(".safetensors")
-
-
-def safetensors_library() -> Any:
-    """Import safetensors; if it is missing, raise an ImportError with the command that installs it."""
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(f"safetensors files need the library: {pip_install('safetensors')}") from None
-    return safetensors
+    arrays, properties, budget = read_safetensors(path, _TENSORS, HEADER)
+    return properties[HEADER], arrays, budget

@@ -21,12 +21,13 @@ from ..layers.dropout import Dropout
 from ..layers.embedding import Embedding
 from ..layers.linear import Linear
 from ..layers.lstm import LSTM
-from ..layers.narrow import widened
 from ..layers.recurrent import Recurrent
 from ..layers.sequential import Sequential
 from ..printable import printable
-from . import archive, native, torch_pickle
-from .budget import listed, shortened
+from .containers import torch_pickle
+from .containers.npz import read_npz_within
+from .containers.safetensors import is_safetensors, read_safetensors
+from .faults import check_finite, listed, naming, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -51,8 +52,6 @@ _QUANTIZED = re.compile(r"(?:^|\.)(?:_all_weight_values\.\d+\.param|_packed_weig
 _CONTAINERS = (dict, list, tuple, Mapping)
 _PLAIN = (str, bytes, int, float, type(None))
 _FLOATS = ("float32", "float64", "float16")
-# Types that safetensors converts to NumPy; bfloat16, which NumPy does not have, is read in this module.
-_SAFETENSORS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # Cost in objects of one layer of an LSTM.
 _LSTM_COST = 300
 # Options that torch.nn.LSTM does not have, and their defaults.
@@ -116,11 +115,11 @@ def read(path: FilePath) -> Any:
 def _read(path: FilePath) -> tuple[Any, Budget]:
     """Return (result of `read`, rest of the file's budget)."""
     path = file_path("path", path)
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == ".safetensors":
-        return _read_safetensors(path)
-    if suffix == ".npz":
-        return native.read_npz_within(path)
+    if is_safetensors(path):
+        arrays, _, budget = read_safetensors(path)
+        return arrays, budget
+    if path.lower().endswith(".npz"):
+        return read_npz_within(path)
     return torch_pickle.read(path)
 
 
@@ -582,8 +581,8 @@ def _layers(
     wrong = [f"{name} of {array.dtype}" for name, array in named.items() if array.dtype.name not in _FLOATS]
     if wrong:
         raise ValueError(f"{source}: expected weights of {', '.join(_FLOATS)} or bfloat16, got {listed(wrong)}")
-    native.check_finite(source, named, strict)
-    with archive.naming(source):
+    check_finite(source, named, strict)
+    with naming(source):
         return {prefix: _layer(plans[prefix].options | options, parts, copy) for prefix, parts in arrays.items()}
 
 
@@ -622,26 +621,3 @@ def _layer(options: dict[str, Any], arrays: Parameters, copy: bool) -> LSTM:
 def shapes_of(tensors: Mapping[str, Any]) -> str:
     """Return names and shapes for a message."""
     return listed(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "none"
-
-
-def _read_safetensors(path: FilePath) -> tuple[Parameters, Budget]:
-    with native.safetensors_file(path) as file:
-        arrays = {}
-        for name, entry in file.entries.items():
-            if entry["dtype"] == "BF16":
-                arrays[name] = _read_bfloat16(path, entry, file.start)
-            elif entry["dtype"] in _SAFETENSORS:
-                arrays[name] = file.library.get_tensor(name)
-            else:
-                kinds, kind = ", ".join(_SAFETENSORS), shortened(entry["dtype"], 200)
-                raise ValueError(f"{path}: {shortened(name, 200)}: expected one of {kinds} or BF16, got {kind}")
-        return arrays, file.budget
-
-
-def _read_bfloat16(path: FilePath, entry: Any, start: int) -> Array:
-    """Read a bfloat16 tensor as float32; safetensors has checked the file before."""
-    array = np.empty(entry["shape"], "<u2")
-    with open(path, "rb") as file:
-        file.seek(start + entry["data_offsets"][0])
-        file.readinto(array.data)
-    return widened(array)

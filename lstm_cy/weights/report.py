@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..layers.lstm import LSTM
 from ..printable import printable
 from . import gate_order, native
-from .budget import counted, listed, shortened
+from .faults import ForeignFile, check_finite, counted, listed, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ def call_of(layer: Layer) -> str:
 def _describe_own_or_pytorch(path: FilePath) -> list[str]:
     try:
         model, metadata = native.read_model(path, strict=False)
-    except native.ForeignFile:
+    except ForeignFile:
         return _pytorch(path)
     return [
         f"a model of lstm_cy, format version {native.version_of(model)}",
@@ -140,7 +140,7 @@ def _keras(path: FilePath) -> list[str]:
 
     contents = keras.contents(path)
     if contents.model is not None:
-        native.check_finite(path, contents.arrays, False)
+        check_finite(path, contents.arrays, False)
         return [
             "a model of Keras",
             *_layers(contents.model),

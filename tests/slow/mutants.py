@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ("engines", "lstm", "stepper", "variants", "gradients", "quantize", "threads")
-WEIGHTS = ("weights", "archive", "hostile", "round_trips", "pytorch")
+WEIGHTS = ("weights", "zip", "hostile", "round_trips", "pytorch")
 #: {files: (share of the mutants, the tests that must find them, most likely first)}
 TARGETS = {
     "lstm_cy/_kernels/isa/cell.pxi": (3, KERNELS),
@@ -41,16 +41,20 @@ TARGETS = {
     "lstm_cy/_kernels/stages.pyx": (2, ("stepper", "streams", "embed")),
     "lstm_cy/_kernels/runtime/memory.pyx": (1, ("memory", *KERNELS)),
     "lstm_cy/_kernels/team.pxi": (1, ("threads", "streams")),
-    "lstm_cy/weights/native.py": (5, WEIGHTS),
-    "lstm_cy/weights/archive.py": (3, ("archive", *WEIGHTS)),
+    "lstm_cy/weights/native.py": (3, WEIGHTS),
+    "lstm_cy/weights/containers/zip.py": (3, WEIGHTS),
+    "lstm_cy/weights/containers/npz.py": (1, WEIGHTS),
+    "lstm_cy/weights/containers/safetensors.py": (1, WEIGHTS),
     "lstm_cy/weights/files.py": (2, ("files", "weights")),
+    "lstm_cy/weights/faults.py": (1, ("faults", *WEIGHTS)),
     "lstm_cy/weights/budget.py": (2, ("budget", "hostile", *WEIGHTS, "hdf5", "onnx_graphs")),
-    "lstm_cy/weights/hdf5.py": (4, ("hdf5", "keras")),
+    "lstm_cy/weights/containers/hdf5.py": (4, ("hdf5", "keras")),
     "lstm_cy/weights/keras.py": (5, ("keras",)),
     "lstm_cy/weights/pytorch.py": (4, ("pytorch",)),
-    "lstm_cy/weights/torch_pickle.py": (4, ("pytorch",)),
+    "lstm_cy/weights/containers/torch_pickle.py": (4, ("pytorch",)),
     "lstm_cy/weights/report.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
-    "lstm_cy/weights/onnx/*.py": (8, ("onnx_graphs", "onnx_export", "onnx_operators")),
+    "lstm_cy/weights/containers/protobuf.py": (1, ("onnx_graphs",)),
+    "lstm_cy/weights/onnx/*.py": (7, ("onnx_graphs", "onnx_export", "onnx_operators")),
     "lstm_cy/decoding/sampling.py": (2, ("sampling", "language_model")),
     "lstm_cy/decoding/language_model.py": (1, ("language_model",)),
     "lstm_cy/decoding/beam.py": (3, ("beam", "ctc_decoding", "seq2seq")),
@@ -66,7 +70,7 @@ TARGETS = {
 #: mutants of every run: the file, the old text, the new text, and the only tests that run
 NAMED = (
     ("lstm_cy/decoding/sampling.py", ">= top_p * cumulative", "> top_p * cumulative", ("sampling",)),
-    ("lstm_cy/weights/archive.py", "member.start < free", "member.start < 0", ("archive",)),
+    ("lstm_cy/weights/containers/zip.py", "member.start < free", "member.start < 0", ("zip",)),
 )
 COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 SIGNS = {"+": "-", "-": "+", "+=": "-=", "-=": "+="}

@@ -14,7 +14,7 @@ from small_runs import LENGTHS, Recorder, Scripted, arrays, bits, interrupting, 
 
 from lstm_cy import LSTM, SGD, Adam, mse
 from lstm_cy.training import read_history
-from lstm_cy.weights.native import read_npz, write_npz
+from lstm_cy.weights.containers.npz import read_npz, write_npz
 
 
 def long_run(path, *, epochs=6, loss=mse, resume=False, patience=None, **others):

@@ -13,7 +13,7 @@ import pytest
 
 from lstm_cy import LSTM, load, save
 from lstm_cy.weights import files
-from lstm_cy.weights.native import write_npz
+from lstm_cy.weights.containers.npz import write_npz
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and locks of POSIX")
 SUFFIXES = [".npz", ".safetensors", ".onnx"]
@@ -65,7 +65,7 @@ def test_a_private_file_is_private_during_the_write(tmp_path, umask):
 KILLED = """
 import os, signal, sys
 import numpy as np
-from lstm_cy.weights.native import write_npz
+from lstm_cy.weights.containers.npz import write_npz
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 write_npz(sys.argv[1], {"w": np.zeros(1000)})
 """

@@ -17,6 +17,7 @@ from ...layers.readout import Readout
 from ...layers.recurrent import Recurrent
 from ...layers.sequential import Sequential
 from .. import gate_order, native
+from ..files import replacing
 from .proto import import_onnx
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def to_onnx(
 def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, **options: Any) -> None:
     """Write `model` and `metadata` to `path`, an .onnx file; see `weights.save`, and `to_onnx` for the options."""
     content = to_onnx(model, metadata=metadata, **options).SerializeToString(deterministic=True)
-    with native.replacing(path) as file:
+    with replacing(path) as file:
         file.write(content)
 
 

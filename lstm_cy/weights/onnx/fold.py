@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..budget import LimitExceeded, shortened
+from ..budget import LimitExceeded
+from ..faults import shortened
 from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
 from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, check_rank, import_onnx, is_onnx, naming, quoted
 

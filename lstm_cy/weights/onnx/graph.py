@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...checks import one_of, real_array, shown
-from ..budget import LimitExceeded, counted
-from ..native import check_finite
+from ..budget import LimitExceeded
+from ..faults import check_finite, counted
 from .fold import Graph, owned_bytes, owner
 from .nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, quoted, type_name

@@ -12,7 +12,7 @@ from ...checks import expect_shape
 from ...layers import activations
 from ...layers.lstm import LSTM
 from .. import gate_order
-from ..native import check_finite
+from ..faults import check_finite
 from .fold import Graph
 from .proto import Source, naming, quoted
 

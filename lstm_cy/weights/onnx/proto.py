@@ -16,8 +16,9 @@ import numpy as np
 from ...checks import file_path
 from ...extras import pip_install
 from ...printable import printable
-from ..budget import Budget, LimitExceeded, counted, listed, shortened
-from . import wire
+from ..budget import Budget, LimitExceeded
+from ..containers import protobuf
+from ..faults import counted, listed, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Sized
@@ -153,7 +154,7 @@ class Source:
             )
         file.seek(0)
         try:
-            wire.charge(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
+            protobuf.charge(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
             file.seek(0)
             return onnx.load_model_from_string(file.read(size))
         except LimitExceeded:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from ..budget import Budget
 
-#: costs of messages in objects, about one for each microsecond of parsing
+#: costs of ONNX's messages in objects, about one for each microsecond of parsing
 COSTS = {"NodeProto": 40, "TensorProto": 24, "ValueInfoProto": 8, "AttributeProto": 4, "GraphProto": 16}
 _MESSAGE_COST = 2
+#: messages whose packed numbers become arrays, but for their sizes; and fields of text that nothing reads
+ARRAYS, SIZES, UNREAD = {"TensorProto"}, {"dims"}, {"doc_string"}
 #: bytes for each number of a tensor: in protobuf, in an array, and in a copy of the array
 _NUMBER_BYTES = 20
 # wire types
@@ -63,11 +65,11 @@ def _with_fields(descriptor: Any, known: dict[str, _Message]) -> _Message:
     for field in descriptor.fields:
         if field.message_type is not None:
             message.fields[field.number] = _with_fields(field.message_type, known)
-        elif field.type == field.TYPE_STRING and field.name != "doc_string":
+        elif field.type == field.TYPE_STRING and field.name not in UNREAD:
             message.fields[field.number] = _Text()
         elif field.type not in (field.TYPE_STRING, field.TYPE_BYTES):
             size = {field.TYPE_FLOAT: 4, field.TYPE_DOUBLE: 8}.get(field.type, 0)
-            message.fields[field.number] = _Numbers(size, descriptor.name != "TensorProto" or field.name == "dims")
+            message.fields[field.number] = _Numbers(size, descriptor.name not in ARRAYS or field.name in SIZES)
     return message
 
 

@@ -8,9 +8,10 @@ import zlib
 import numpy as np
 import pytest
 
-from lstm_cy.weights import archive
 from lstm_cy.weights.budget import Budget, LimitExceeded
-from lstm_cy.weights.native import read_npz
+from lstm_cy.weights.containers import zip as archives
+from lstm_cy.weights.containers.npz import read_npz
+from lstm_cy.weights.faults import naming
 
 DATA = b"0123456789abcdef" * 4
 
@@ -66,7 +67,7 @@ def two(**changed):
 
 def members(content):
     file = io.BytesIO(content)
-    found = archive.members(file, Budget("a.zip", len(content)), "an archive")
+    found = archives.members(file, Budget("a.zip", len(content)), "an archive")
     return {name: member.read(1000) for name, member in found.items()}
 
 
@@ -178,16 +179,16 @@ def test_a_member_without_a_name_is_read():
 
 def test_the_largest_directory(monkeypatch):
     length = len(entry("a", DATA, 0)) + len(entry("b", DATA, 0))
-    monkeypatch.setattr(archive, "_MAX_DIRECTORY", length)
+    monkeypatch.setattr(archives, "_MAX_DIRECTORY", length)
     assert list(members(two())) == ["a", "b"]
-    monkeypatch.setattr(archive, "_MAX_DIRECTORY", length - 1)
+    monkeypatch.setattr(archives, "_MAX_DIRECTORY", length - 1)
     assert_refused(two(), f"a ZIP directory of {length} bytes; at most {length - 1} are read")
 
 
 def test_bytes_that_a_member_does_not_have_are_not_read():
     def opened(length=None):
         file = io.BytesIO(two())
-        found = archive.members(file, Budget("a.zip", len(two())), "an archive")
+        found = archives.members(file, Budget("a.zip", len(two())), "an archive")
         file.truncate(length)
         return found["b"]
 
@@ -209,7 +210,7 @@ def test_errors_of_damaged_files_begin_with_the_name():
         (OverflowError("too large"), "a.npz: too large"),
         (EOFError("truncated"), "a.npz: truncated"),
     ):
-        with pytest.raises(ValueError, match=f"^{message}$"), archive.naming("a.npz"):
+        with pytest.raises(ValueError, match=f"^{message}$"), naming("a.npz"):
             raise error
 
 

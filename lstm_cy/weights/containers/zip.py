@@ -6,21 +6,17 @@ the file before an array is allocated for it.
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..printable import printable
-from .budget import LimitExceeded, shortened
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedReader
 
-    from ..typing import Array
-    from .budget import Budget
+    from ...typing import Array
+    from ..budget import Budget
 
 #: cost of a member in objects: its entry, its header, and the array it becomes
 MEMBER_COST = 64
@@ -36,23 +32,6 @@ _LOCATOR = struct.Struct("<4s4xQ4x")
 _NAME_IS_UTF8, _SIZES_FOLLOW = 0x800, 0x8
 # The value of a 32-bit field if the number is in a 64-bit field of the extra data.
 _IN_EXTRA_FIELD = 0xFFFFFFFF
-
-
-class ForeignFile(ValueError):
-    """A file that shows no damage so far, but is not of the kind that the caller reads."""
-
-
-@contextlib.contextmanager
-def naming(name: object) -> Iterator[None]:
-    """Turn errors that a damaged file causes in the block into a ValueError that begins with `name`."""
-    try:
-        yield
-    except (LimitExceeded, ForeignFile):  # the first names the file itself, the second is for the caller
-        raise
-    except RecursionError:
-        raise ValueError(f"{printable(name)}: nested too deep to be read here") from None
-    except (zipfile.BadZipFile, EOFError, OverflowError, ValueError) as error:
-        raise ValueError(f"{printable(name)}: {shortened(error)}") from None
 
 
 def members(
@@ -80,8 +59,8 @@ def members(
     Raises
     ------
     ValueError, zipfile.BadZipFile, ...
-        Errors that `naming` catches: the file is not an archive or is damaged, or members are compressed, encrypted,
-        duplicated, share bytes, or have a path out of the archive.
+        Errors that `faults.naming` catches: the file is not an archive or is damaged, or members are compressed,
+        encrypted, duplicated, share bytes, or have a path out of the archive.
     """
     start, end, count = _directory(file, budget.size, kind)
     budget.bytes(end - start, "its ZIP directory")

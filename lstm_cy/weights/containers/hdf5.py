@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .budget import LimitExceeded
+from ..budget import LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import BinaryIO
 
-    from ..typing import Array
-    from .budget import Budget
+    from ...typing import Array
+    from ..budget import Budget
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Costs in objects: the header of an array or group, a message in it, an entry of a group.

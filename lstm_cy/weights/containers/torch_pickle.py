@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.narrow import widened
-from . import archive
-from .budget import Budget
+from ...layers.narrow import widened
+from ..budget import Budget
+from ..faults import naming
+from .zip import members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Literal, TypeVar
 
-    from ..typing import Array, FilePath
-    from .archive import Member
+    from ...typing import Array, FilePath
+    from .zip import Member
 
     _T = TypeVar("_T")
     #: from (pickle, offset) to (argument, next offset)
@@ -63,13 +64,13 @@ _STORAGES = {
 
 def read(path: FilePath) -> tuple[Any, Budget]:
     """Return (contents of a PyTorch file, rest of its budget); see `weights.pytorch.read`."""
-    with open(path, "rb") as file, archive.naming(path):
+    with open(path, "rb") as file, naming(path):
         budget = Budget.of(file, path)
         _check_beginning(file.read(_BEGINNING))
-        members = archive.members(file, budget, "a PyTorch file", check=_folder)
-        folder = _folder(members)
-        records = _Records({name.removeprefix(folder): member for name, member in members.items()}, budget)
-        with archive.naming(f"member {folder + 'data.pkl'!r:.200}"):
+        found = members(file, budget, "a PyTorch file", check=_folder)
+        folder = _folder(found)
+        records = _Records({name.removeprefix(folder): member for name, member in found.items()}, budget)
+        with naming(f"member {folder + 'data.pkl'!r:.200}"):
             value = _Machine(records, budget).run(records.bytes("data.pkl", _MAX_PICKLE))
             _check_result(value, records.total, budget)
     return value, budget
@@ -145,7 +146,7 @@ class _Records:
             # bfloat16 becomes float32; another byte order is converted
             self._budget.bytes(self.size(key) * (3 if kind == "bfloat16" else 1), "its tensors")
             array = np.empty(self.size(key) // stored.itemsize, stored)
-            with archive.naming(f"record {key!r:.80}"):
+            with naming(f"record {key!r:.80}"):
                 self._members[f"data/{key}"].fill(array)
             array = array.astype(_BYTES_OF[kind], copy=False)
             if kind == "bfloat16":

@@ -8,8 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lstm_cy.weights import hdf5
 from lstm_cy.weights.budget import Budget
+from lstm_cy.weights.containers import hdf5
 
 h5py = pytest.importorskip("h5py")
 
