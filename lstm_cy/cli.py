@@ -34,9 +34,10 @@ from .training.checkpoint import read_history
 from .training.fitting import fit
 from .training.losses import cross_entropy
 from .training.optimizers import Adam
-from .weights import conversion, load, save
+from .weights import convert as conversion
+from .weights import load, save
 from .weights.faults import listed
-from .weights.report import describe
+from .weights.inspect import describe
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .training.history import History
     from .training.optimizers import Optimizer
     from .typing import Array, Ints
+    from .weights.comparisons import Comparison
 
     _N = TypeVar("_N", int, float)
 
@@ -592,7 +594,7 @@ def _convert(options: Namespace) -> None:
         _check([comparison, *written] if comparison else written)
 
 
-def _check(comparisons: Sequence[conversion.Comparison]) -> None:
+def _check(comparisons: Sequence[Comparison]) -> None:
     """Print how far each is from the model; raise if one is too far."""
     wrong = []
     for comparison in comparisons:

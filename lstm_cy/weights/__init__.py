@@ -6,25 +6,20 @@ The modules of other formats, `pytorch`, `keras` and `onnx`, are imported at the
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
-from ..checks import file_path
 from ..layers.base import Layer
-from . import native
-from .faults import ForeignFile
+from . import formats, native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeVar
 
     from ..typing import FilePath
     from . import keras as keras
     from . import onnx as onnx
     from . import pytorch as pytorch
-    from .onnx import OnnxModel
 
-    _T = TypeVar("_T")
+__all__ = ["keras", "load", "onnx", "pytorch", "save"]
 
 _MODULES = ("keras", "onnx", "pytorch")
 
@@ -77,10 +72,10 @@ def save(model: Layer, path: FilePath, metadata: dict[str, Any] | None = None) -
     >>> model.hidden_size, model.metadata
     (5, {'made': 'for this example'})
     """
-    write = by_suffix(path, _WRITERS)
+    form = formats.of(path, written=True)
     if not isinstance(model, Layer) or not model.is_model:
         raise TypeError(f"model: expected an LSTM, a Sequential or a Seq2Seq, got {type(model).__name__}")
-    write(model, path, metadata)
+    form.write(model, path, metadata)
 
 
 def load(path: FilePath, strict: bool = False, *, layers: Sequence[type[Layer]] = ()) -> Any:
@@ -121,58 +116,7 @@ def load(path: FilePath, strict: bool = False, *, layers: Sequence[type[Layer]] 
     UserWarning
         NaN or infinity among the weights; the tensors are named.
     """
-    read, own = by_suffix(path, _READERS), native.own_layers(layers)
+    form, own = formats.of(path), native.own_layers(layers)
     model: Any
-    model, model.metadata = read(path, strict, own)
+    model, model.metadata = form.read(path, strict, own)
     return model
-
-
-def _read_tensors(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
-    try:
-        return native.read_model(path, strict, own)
-    except ForeignFile:
-        return _read_pytorch(path, strict, own)
-
-
-def _read_pytorch(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
-    from .pytorch import read_model
-
-    return read_model(path, strict), {}
-
-
-def _read_keras(path: FilePath, strict: bool, own: native.Own) -> tuple[Layer, dict[str, Any]]:
-    from .keras import read_model
-
-    return read_model(path, strict), {}
-
-
-def _read_onnx(path: FilePath, strict: bool, own: native.Own) -> tuple[OnnxModel, dict[str, Any]]:
-    from .onnx import from_onnx
-
-    model = from_onnx(path, strict)
-    return model, native.metadata_of(path, model.properties)
-
-
-def _write_onnx(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
-    from .onnx.export import write_model
-
-    write_model(model, path, metadata)
-
-
-_WRITERS = {".npz": native.write_model, ".safetensors": native.write_model, ".onnx": _write_onnx}
-_READERS = {
-    **dict.fromkeys((".npz", ".safetensors"), _read_tensors),
-    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _read_pytorch),
-    **dict.fromkeys((".keras", ".h5", ".hdf5"), _read_keras),
-    ".onnx": _read_onnx,
-}
-
-
-def by_suffix(path: FilePath, table: dict[str, _T]) -> _T:
-    """Return the entry of `table`, a dict by suffixes, for a file name."""
-    name = file_path("path", path)
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix not in table:
-        *others, last = table
-        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {name!r}")
-    return table[suffix]

@@ -36,7 +36,7 @@ from lstm_cy import (
 from lstm_cy.decoding import generate
 from lstm_cy.text import Bytes, Vocabulary, Words, vocabulary_from_json
 from lstm_cy.training import History, read_history
-from lstm_cy.weights import conversion, gate_order
+from lstm_cy.weights import comparisons, gate_order
 
 TEXT = "".join(f"{n} green bottles, standing on the wall\n" for n in range(1000))
 SMALL = ["--hidden=12", "--embedding=5", "--batch-size=8", "--bptt=16", "--epochs=2", "--lr=0.01"]
@@ -783,7 +783,7 @@ def test_check_finds_gates_in_the_wrong_order(folder, capsys, monkeypatch, model
 
 def test_check_treats_nan_as_a_difference(folder, capsys, monkeypatch):
     save(LSTM(1, 1), "a.npz")
-    monkeypatch.setattr(conversion, "_reread_difference", lambda path, model: math.nan)
+    monkeypatch.setattr(comparisons, "reread_difference", lambda read, model: math.nan)
     assert "more than 0.0001 apart" in failure(["convert", "a.npz", "b.npz", "--check"], capsys)
 
 

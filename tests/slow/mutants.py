@@ -52,7 +52,7 @@ TARGETS = {
     "lstm_cy/weights/keras.py": (5, ("keras",)),
     "lstm_cy/weights/pytorch.py": (4, ("pytorch",)),
     "lstm_cy/weights/containers/torch_pickle.py": (4, ("pytorch",)),
-    "lstm_cy/weights/report.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
+    "lstm_cy/weights/descriptions.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
     "lstm_cy/weights/containers/protobuf.py": (1, ("onnx_graphs",)),
     "lstm_cy/weights/onnx/*.py": (7, ("onnx_graphs", "onnx_export", "onnx_operators")),
     "lstm_cy/decoding/sampling.py": (2, ("sampling", "language_model")),

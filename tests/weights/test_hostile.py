@@ -11,7 +11,7 @@ import pytest
 
 from lstm_cy import LSTM, load
 from lstm_cy.weights import budget, native, pytorch
-from lstm_cy.weights.report import describe
+from lstm_cy.weights.inspect import describe
 
 LIMIT = 100_000_000
 

@@ -75,6 +75,7 @@ def test_a_checkpoint_is_resumed(tmp_path, expected):
         ("losses", ["cross_entropy", "mse", "ctc", "IGNORE_INDEX", "NothingToCount"]),
         ("lstm", ["LSTM", "Tape"]),
         ("optimizers", ["Optimizer", "SGD", "Adam", "clip_grad_norm", "_Group"]),
+        ("weights.report", ["describe"]),
         ("quantize", ["QuantizedLSTM", "quantize", "to_bf16", "to_int8", "widened"]),
         ("training", ["fit", "History", "read_history", "Team"]),
     ],

@@ -31,7 +31,7 @@ from lstm_cy import (
     training,
     weights,
 )  # fmt: skip
-from lstm_cy.weights import gate_order, pytorch, report
+from lstm_cy.weights import gate_order, inspect, pytorch
 
 SAMPLING = {"temperature": 0.7, "top_k": 3, "top_p": 0.9}
 CTC = {"lengths": np.array([4, 3]), "blank": 0, "batch_first": False}
@@ -169,7 +169,7 @@ CALLS = LAYERS | {
     "pytorch.read": lambda: (pytorch.read, {"path": saved(lstm(), "model.safetensors")}),
     "pytorch.lstms": lambda: (pytorch.lstms, {"source": dict_of(lstm()), "batch_first": True, "strict": True}),
     "pytorch.to_state_dict": lambda: (pytorch.to_state_dict, {"model": lstm(), "prefix": "a."}),
-    "report.describe": lambda: (report.describe, {"path": saved(lstm())}),
+    "inspect.describe": lambda: (inspect.describe, {"path": saved(lstm())}),
     "gate_order.reorder": lambda: (gate_order.reorder, {"rows": x(12, 2), "source": ["input", "forget", "candidate",
         "output"],
                                                        "target": ("output", "forget", "candidate", "input")}),

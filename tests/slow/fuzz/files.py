@@ -60,14 +60,14 @@ class Files(Cases):
         """Return the function that reads the file: `load` most of the time."""
         import lstm_cy
         from lstm_cy import training, weights
-        from lstm_cy.weights import report
+        from lstm_cy.weights import inspect
 
         if name == "own-checkpoint.npz" and draw < 0.9:
             return _resume if draw < 0.5 else training.read_history
         if draw < 0.6:
             return lstm_cy.load
         if draw < 0.75:
-            return report.describe
+            return inspect.describe
         if name.endswith((".pt", ".pth", ".safetensors")):
             return weights.pytorch.read if draw < 0.85 else weights.pytorch.lstms
         if name.endswith(".onnx"):

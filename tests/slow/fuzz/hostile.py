@@ -13,14 +13,14 @@ from runner import Cases, Finding, folder_of_worker, main, only_user_warnings
 
 import lstm_cy
 from lstm_cy import training, weights
-from lstm_cy.weights import report
+from lstm_cy.weights import inspect
 
 
 class Hostile(Cases):
     def __init__(self, options):
         super().__init__(options)
         self.folder, self.path = folder_of_worker(), None
-        self.readers = {"load": lstm_cy.load, "describe": report.describe}
+        self.readers = {"load": lstm_cy.load, "describe": inspect.describe}
         for module in ("onnx", "onnx.numpy_helper", "safetensors.numpy"):
             __import__(module)
         assert weights.onnx and weights.keras and weights.pytorch  # imported before the measurements

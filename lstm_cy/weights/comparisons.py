@@ -1,33 +1,29 @@
-"""Conversion of one file into another, and comparison of both with their frameworks on random input."""
+"""Comparisons of models with their files, which other frameworks or this library run on random input."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checks import file_path
-from ..layers.lstm import LSTM
 from ..layers.masking import Masking
-from ..printable import printable
-from . import by_suffix, load, native, save
-from .faults import ForeignFile, listed, shortened
-from .report import flat, own_tensors
+from .containers.safetensors import is_safetensors
+from .faults import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..layers.base import Layer
+    from ..layers.lstm import LSTM
     from ..layers.sequential import Sequential
-    from ..typing import Array, FilePath
+    from ..typing import Array
+    from .onnx import OnnxModel
 
-#: largest difference of a correct conversion
-LIMIT = 1e-4
 _STEPS, _ROWS = 9, 3
 
 
@@ -40,196 +36,6 @@ class Comparison(NamedTuple):
 
     label: str
     difference: Callable[[], float]
-
-
-class Source(NamedTuple):
-    """The result of `read`.
-
-    Attributes
-    ----------
-    model : LSTM, Sequential or Seq2Seq
-    comparison : Comparison or None
-        Comparison with the framework of the file's format, which reads the file itself; None for files of this library.
-    left : list of str
-        The other contents of the file: tensors, or nodes by their operators.
-    """
-
-    model: Layer
-    comparison: Comparison | None
-    left: list[str]
-
-
-def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, partial: bool = False) -> Source:
-    """Read the model in a file, or one LSTM by its name.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        Any file that `load` reads; for an .onnx file an LSTM node is read.
-    name : str, optional
-        A prefix of PyTorch's names, with or without the final dot, or the name of an ONNX node. Optional if the file
-        holds one LSTM and nothing else, or one LSTM node.
-    batch_first : bool
-        Option of an LSTM under PyTorch's names, which do not determine it.
-    partial : bool
-        If True, an LSTM may be extracted from a larger model; otherwise remaining contents are an error.
-
-    Returns
-    -------
-    Source
-
-    Raises
-    ------
-    ValueError, ImportError, OSError
-        As `load`; or there is no LSTM of this name; or the file holds more and `partial` is False.
-    """
-    source: Any = by_suffix(path, _SOURCES)(file_path("path", path), name, batch_first)
-    if batch_first and not source.model.batch_first:
-        raise ValueError(f"{path}: batch_first is only for files with PyTorch's names; other files contain this option")
-    if source.left and not partial:
-        raise ValueError(
-            f"{printable(path)}: holds more than this LSTM, which would be left behind: {listed(source.left)}. With "
-            "partial (--partial) only the LSTM is converted"
-        )
-    return source  # type: ignore[no-any-return]
-
-
-def write(model: Layer, path: str, *, states: bool = False, lengths: bool = False) -> list[Comparison]:
-    """Save `model` with the options of `weights.onnx.to_onnx`; return a list of Comparison with the saved file."""
-    path = file_path("path", path)
-    is_onnx = path.lower().endswith(".onnx")
-    if not is_onnx:
-        if states or lengths:
-            raise ValueError(f"states and lengths are inputs of .onnx files; {path!r} is not one")
-        save(model, path)
-        return [Comparison("lstm_cy, reading it again", lambda: _reread_difference(path, model))]
-    from .onnx.export import write_model
-
-    write_model(model, path, None, states=states, lengths=lengths)
-    return [
-        Comparison("ONNX Runtime", lambda: _onnxruntime_difference(path, model)),
-        Comparison("lstm_cy, reading it again", lambda: _onnx_reread_difference(path, model)),
-    ]
-
-
-def _from_own_or_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
-    model: Layer
-    try:
-        model, model.metadata = native.read_model(path, strict=False)
-    except ForeignFile:
-        return _from_pytorch(path, name, batch_first)
-    _refuse_name(path, name)
-    return Source(model, None, [])
-
-
-def _from_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
-    from . import pytorch
-
-    found = pytorch.read_lstms(path)
-    if found.problem:
-        raise ValueError(f"{printable(path)}: {found.problem}")
-    if name is None and len(found.plans) != 1:
-        raise ValueError(
-            f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
-            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {pytorch.shapes_of(found.tensors)}. A name "
-            "(--name) takes one LSTM of several"
-        )
-    prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
-    (lstm,) = found.layers(False, [prefix], batch_first=batch_first).values()
-    left = [f"{name} {found.tensors[name].shape}" for name in found.others(prefix)]
-    return Source(lstm, Comparison("PyTorch", lambda: _pytorch_difference(path, prefix, lstm)), left)
-
-
-def _from_onnx(path: str, name: str | None, batch_first: bool) -> Source:
-    from .onnx import lstms
-
-    found = lstms(path)
-    if name is None and len(found) == 1:
-        (name,) = found
-    name = _chosen(path, found, name)
-    comparison = Comparison(
-        "ONNX Runtime", lambda: _onnxruntime_node_difference(path, list(found).index(name), found[name])
-    )
-    return Source(found[name], comparison, _other_nodes(path))
-
-
-# Operators that compute nothing: they change an array's form or select parts of it.
-_LAYOUT_OPERATORS = {
-    "Cast",
-    "CastLike",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Reshape",
-}
-_LAYOUT_OPERATORS |= {
-    "Equal",
-    "ReverseSequence",
-    "Shape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-}
-
-
-def _other_nodes(path: str) -> list[str]:
-    """Return the operators of a graph besides one of its LSTM nodes, each with its number of nodes."""
-    from .onnx.fold import Graph
-    from .onnx.proto import Source as Proto
-    from .onnx.proto import naming
-
-    proto = Proto(path)
-    with naming(path):
-        graph = Graph(proto, proto.proto.graph)
-    counts = Counter(node.op_type for node in graph.nodes if not _computes_nothing(node, graph.constants))
-    counts["LSTM"] -= 1  # the converted node
-    unsupported = [f"{count} {kind}" for kind, count in graph.unsupported]
-    return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + unsupported
-
-
-def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
-    """Return whether a node computes nothing; Gather from an array of floats is an embedding, which computes."""
-    if node.op_type == "Gather":
-        table = constants.get(node.inputs[0])
-        return table is None or table.dtype.kind != "f"
-    return node.op_type in _LAYOUT_OPERATORS
-
-
-def _from_keras(path: str, name: str | None, batch_first: bool) -> Source:
-    _refuse_name(path, name)
-    model = load(path)
-    return Source(model, Comparison("Keras", lambda: _keras_difference(path, model)), [])
-
-
-def _chosen(path: str, lstms: Any, name: str | None) -> str:
-    """Return the key of `lstms` for a name, or for a prefix with or without the final dot."""
-    for candidate in (name, f"{name}."):
-        if candidate in lstms:
-            return str(candidate)
-    names = listed(map(repr, lstms)) or "none"
-    raise ValueError(f"{printable(path)}: expected the name of one of its LSTMs: {names}")
-
-
-def _refuse_name(path: str, name: str | None) -> None:
-    if name is not None:
-        raise ValueError(f"{printable(path)}: holds a whole model, expected no name, got {name!r}")
-
-
-_SOURCES = {
-    **dict.fromkeys((".npz", ".safetensors"), _from_own_or_pytorch),
-    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _from_pytorch),
-    **dict.fromkeys((".keras", ".h5", ".hdf5"), _from_keras),
-    ".onnx": _from_onnx,
-}
-
-
-# Comparisons
 
 
 class _Case(NamedTuple):
@@ -250,12 +56,24 @@ def _case(model: Any, steps: int = _STEPS) -> _Case:
         if model.input_features is None:
             raise ValueError("expected a model with an LSTM or a Linear in it")
         x = rng.standard_normal((*shape, model.input_features)).astype(model.dtype)
-        if isinstance(first, Masking):
-            x[rng.random(shape) < 0.3] = first.mask_value
+        value = _mask_value(first)
+        if value is not None:
+            x[rng.random(shape) < 0.3] = value
     lstms = [layer for layer in model.layers if layer.num_states]
     shapes = [[(lstm.num_layers * lstm.num_directions, _ROWS, size) for size in _sizes(lstm)] for lstm in lstms]
     states = [tuple(rng.standard_normal(shape).astype(model.dtype) for shape in pair) for pair in shapes]
     return _Case(x, states, rng.integers(1, steps + 1, _ROWS).astype(np.int32))
+
+
+@functools.singledispatch
+def _mask_value(layer: Layer) -> float | None:
+    """Return the value of the features of a masked step, or None if the layer masks no steps of numbers."""
+    return None
+
+
+@_mask_value.register(Masking)
+def _(layer: Masking) -> float:
+    return layer.mask_value
 
 
 def _sizes(lstm: LSTM) -> tuple[int, int]:
@@ -292,9 +110,10 @@ def _running(framework: str) -> Iterator[None]:
         raise ValueError(f"{framework} cannot run it: {shortened(error)}") from error
 
 
-def _reread_difference(path: str, model: Layer) -> float:
+def reread_difference(read: Layer, model: Layer) -> float:
+    """Return the largest difference of a model from the one that its file gives."""
     case = _case(model)
-    return _largest(_results(load(path), case, states=True), _results(model, case, states=True))
+    return _largest(_results(read, case, states=True), _results(model, case, states=True))
 
 
 def _graph_difference(model: Layer, names: list[str], run: Callable[[dict[str, Array]], list[Array]]) -> float:
@@ -308,12 +127,13 @@ def _graph_difference(model: Layer, names: list[str], run: Callable[[dict[str, A
     return _largest(run(feeds), _results(model, case, states, lengths))
 
 
-def _onnx_reread_difference(path: str, model: Layer) -> float:
-    read = load(path)
+def graph_difference(read: OnnxModel, model: Layer) -> float:
+    """Return the largest difference of a model from the graph that its .onnx file gives."""
     return _graph_difference(model, [value.name for value in read.inputs], read.run)
 
 
-def _onnxruntime_difference(path: str, model: Layer) -> float:
+def onnxruntime_difference(path: str, model: Layer) -> float:
+    """Return the largest difference of a model from its .onnx file, run by ONNX Runtime."""
     with _running("ONNX Runtime"):
         session = _session(path)
         return _graph_difference(
@@ -329,7 +149,7 @@ def _session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _onnxruntime_node_difference(path: str, index: int, lstm: LSTM) -> float:
+def onnxruntime_node_difference(path: str, index: int, lstm: LSTM) -> float:
     """Return the largest difference of one LSTM node, extracted with the nodes that its weights depend on."""
     import onnx
     import onnxruntime  # noqa: F401 (raises if it is not installed)
@@ -372,11 +192,12 @@ def _cut_out(onnx: Any, model: Any, node: Any, feeds: dict[str, Array]) -> None:
         values.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names)
 
 
-def _pytorch_difference(path: str, prefix: str, lstm: LSTM) -> float:
+def pytorch_difference(path: str, prefix: str, lstm: LSTM) -> float:
+    """Return the largest difference of an LSTM from the torch.nn.LSTM with the tensors of its file."""
     import torch
 
     with _running("PyTorch"):
-        tensors = own_tensors(dict(flat(_loaded_by_pytorch(torch, path))), prefix, lstm)
+        tensors = _own_tensors(dict(_flat(_loaded_by_pytorch(torch, path))), prefix, lstm)
         sizes = (lstm.input_size, lstm.hidden_size, lstm.num_layers)
         names = ("bias", "bidirectional", "proj_size", "batch_first")
         options = {name: getattr(lstm, name) for name in names}
@@ -389,17 +210,39 @@ def _pytorch_difference(path: str, prefix: str, lstm: LSTM) -> float:
     return _largest(got, _results(lstm, case, states=True))
 
 
+def _own_tensors(tensors: Any, prefix: str, lstm: LSTM) -> dict[str, Any]:
+    """Return {parameter: tensor} of the LSTM that `pytorch.lstms` found under `prefix`, from the pairs of `_flat`."""
+    own = {}
+    for path, tensor in tensors.items():
+        for name in (path, path.rpartition("/")[2]):
+            part = name.removeprefix(prefix)
+            for parameter in (part, f"{part}_l0"):  # an LSTMCell's parameters have no number
+                if name.startswith(prefix) and parameter in lstm.parameters:
+                    own[parameter] = tensor
+    return own
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, tensor) for nested dicts and lists; keys and indices come before the names."""
+    if hasattr(value, "shape"):
+        yield prefix, value
+    elif isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(inner, f"{prefix}/{key}" if prefix else str(key))
+
+
 def _loaded_by_pytorch(torch: Any, path: str) -> Any:
     if path.lower().endswith(".npz"):
         return dict(np.load(path))
-    if path.lower().endswith(".safetensors"):
+    if is_safetensors(path):
         from safetensors.torch import load_file
 
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _keras_difference(path: str, model: Sequential) -> float:
+def keras_difference(path: str, model: Sequential) -> float:
+    """Return the largest difference of a model from its file, run by Keras."""
     with _running("Keras"):
         keras_model = _keras_library().saving.load_model(path, compile=False)
         case = _case(model, keras_model.inputs[0].shape[1] or _STEPS)

@@ -1,0 +1,192 @@
+"""The formats of files: one record for each, with all that the library does with such files.
+
+A record imports the modules of its format when they are used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..checks import file_path
+from . import native
+from .faults import ForeignFile
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
+    from ..typing import FilePath
+    from .comparisons import Comparison
+    from .sources import Source
+
+
+class Format:
+    """A format of files.
+
+    Attributes
+    ----------
+    suffixes : tuple of str
+        The suffixes by which it is recognised, in lower case.
+    is_written : bool
+        Whether `write` and `comparisons` are implemented.
+    has_inputs : bool
+        Whether `write` takes the options `states` and `lengths`.
+    """
+
+    suffixes: tuple[str, ...]
+    is_written = has_inputs = False
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        """Return (model, metadata); see `weights.load`."""
+        raise NotImplementedError
+
+    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+        """Write a model; see `weights.save`."""
+        raise NotImplementedError
+
+    def describe(self, path: FilePath) -> list[str]:
+        """Describe the contents in lines; see `weights.inspect.describe`."""
+        raise NotImplementedError
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        """Return the model, or one LSTM by its name; see `weights.convert.read`."""
+        raise NotImplementedError
+
+    def comparisons(self, path: str, model: Layer) -> list[Comparison]:
+        """Return comparisons of a model with the file that `write` made of it."""
+        raise NotImplementedError
+
+
+class _PyTorch(Format):
+    """Files of torch.save."""
+
+    suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin")
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        from .pytorch import read_model
+
+        return read_model(path, strict), {}
+
+    def describe(self, path: FilePath) -> list[str]:
+        from . import descriptions
+
+        return descriptions.of_pytorch(path)
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        from . import sources
+
+        return sources.of_pytorch(path, name, batch_first)
+
+
+class _Own(_PyTorch):
+    """The library's own files; those without a header have tensors under PyTorch's names."""
+
+    suffixes = (".npz", ".safetensors")
+    is_written = True
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        try:
+            return native.read_model(path, strict, own)
+        except ForeignFile:
+            return super().read(path, strict, own)
+
+    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+        native.write_model(model, path, metadata)
+
+    def describe(self, path: FilePath) -> list[str]:
+        from . import descriptions
+
+        try:
+            return descriptions.of_own(path)
+        except ForeignFile:
+            return super().describe(path)
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        from . import sources
+
+        try:
+            return sources.of_own(path, name)
+        except ForeignFile:
+            return super().source(path, name, batch_first)
+
+    def comparisons(self, path: str, model: Layer) -> list[Comparison]:
+        from . import comparisons
+
+        def reread() -> float:
+            return comparisons.reread_difference(native.read_model(path, False)[0], model)
+
+        return [comparisons.Comparison("lstm_cy, reading it again", reread)]
+
+
+class _Keras(Format):
+    """Models of Keras."""
+
+    suffixes = (".keras", ".h5", ".hdf5")
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        from .keras import read_model
+
+        return read_model(path, strict), {}
+
+    def describe(self, path: FilePath) -> list[str]:
+        from . import descriptions
+
+        return descriptions.of_keras(path)
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        from . import sources
+
+        return sources.of_keras(path, name)
+
+
+class _Onnx(Format):
+    """ONNX graphs."""
+
+    suffixes = (".onnx",)
+    is_written = has_inputs = True
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        from .onnx import from_onnx
+
+        model = from_onnx(path, strict)
+        return model, native.metadata_of(path, model.properties)
+
+    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+        from .onnx.export import write_model
+
+        write_model(model, path, metadata, **inputs)
+
+    def describe(self, path: FilePath) -> list[str]:
+        from . import descriptions
+
+        return descriptions.of_onnx(path)
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        from . import sources
+
+        return sources.of_onnx(path, name)
+
+    def comparisons(self, path: str, model: Layer) -> list[Comparison]:
+        from . import comparisons
+        from .onnx import from_onnx
+
+        return [
+            comparisons.Comparison("ONNX Runtime", lambda: comparisons.onnxruntime_difference(path, model)),
+            comparisons.Comparison(
+                "lstm_cy, reading it again", lambda: comparisons.graph_difference(from_onnx(path), model)
+            ),
+        ]
+
+
+#: every format, in the order in which messages list their suffixes
+FORMATS = (_Own(), _PyTorch(), _Keras(), _Onnx())
+
+
+def of(path: FilePath, written: bool = False) -> Format:
+    """Return the format of a file by its suffix, one that can be written if `written`; raise ValueError for others."""
+    name = file_path("path", path)
+    known = {suffix: form for form in FORMATS if form.is_written or not written for suffix in form.suffixes}
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix not in known:
+        *others, last = known
+        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {name!r}")
+    return known[suffix]

@@ -1,0 +1,124 @@
+"""The models in files, as `lstm-cy convert` reads them: a function for each format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..printable import printable
+from . import comparisons, native
+from .comparisons import Comparison
+from .faults import listed
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
+
+# Operators that compute nothing: they change an array's form or select parts of it.
+_LAYOUT_OPERATORS = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Equal", "Expand", "Flatten"}
+_LAYOUT_OPERATORS |= {"Identity", "Reshape", "ReverseSequence", "Shape", "Slice", "Split", "Squeeze", "Transpose"}
+_LAYOUT_OPERATORS |= {"Unsqueeze", "Where"}
+
+
+class Source(NamedTuple):
+    """The model in a file, and what else is in it.
+
+    Attributes
+    ----------
+    model : LSTM, Sequential or Seq2Seq
+    comparison : Comparison or None
+        Comparison with the framework of the file's format, which reads the file itself; None for files of this library.
+    left : list of str
+        The other contents of the file: tensors, or nodes by their operators.
+    """
+
+    model: Layer
+    comparison: Comparison | None
+    left: list[str]
+
+
+def of_own(path: str, name: str | None) -> Source:
+    """Return the model in a file of this library; raise ForeignFile if it is not one."""
+    model: Layer
+    model, model.metadata = native.read_model(path, strict=False)
+    _refuse_name(path, name)
+    return Source(model, None, [])
+
+
+def of_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
+    """Return an LSTM in a file with tensors under PyTorch's names."""
+    from . import pytorch
+
+    found = pytorch.read_lstms(path)
+    if found.problem:
+        raise ValueError(f"{printable(path)}: {found.problem}")
+    if name is None and len(found.plans) != 1:
+        raise ValueError(
+            f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
+            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {pytorch.shapes_of(found.tensors)}. A name "
+            "(--name) takes one LSTM of several"
+        )
+    prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
+    (lstm,) = found.layers(False, [prefix], batch_first=batch_first).values()
+    left = [f"{name} {found.tensors[name].shape}" for name in found.others(prefix)]
+    return Source(lstm, Comparison("PyTorch", lambda: comparisons.pytorch_difference(path, prefix, lstm)), left)
+
+
+def of_onnx(path: str, name: str | None) -> Source:
+    """Return an LSTM node of an ONNX graph."""
+    from .onnx import lstms
+
+    found = lstms(path)
+    if name is None and len(found) == 1:
+        (name,) = found
+    name = _chosen(path, found, name)
+    comparison = Comparison(
+        "ONNX Runtime", lambda: comparisons.onnxruntime_node_difference(path, list(found).index(name), found[name])
+    )
+    return Source(found[name], comparison, _other_nodes(path))
+
+
+def _other_nodes(path: str) -> list[str]:
+    """Return the operators of a graph besides one of its LSTM nodes, each with its number of nodes."""
+    from .onnx.fold import Graph
+    from .onnx.proto import Source as Proto
+    from .onnx.proto import naming
+
+    proto = Proto(path)
+    with naming(path):
+        graph = Graph(proto, proto.proto.graph)
+    counts = Counter(node.op_type for node in graph.nodes if not _computes_nothing(node, graph.constants))
+    counts["LSTM"] -= 1  # the converted node
+    unsupported = [f"{count} {kind}" for kind, count in graph.unsupported]
+    return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + unsupported
+
+
+def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
+    """Return whether a node computes nothing; Gather from an array of floats is an embedding, which computes."""
+    if node.op_type == "Gather":
+        table = constants.get(node.inputs[0])
+        return table is None or table.dtype.kind != "f"
+    return node.op_type in _LAYOUT_OPERATORS
+
+
+def of_keras(path: str, name: str | None) -> Source:
+    """Return the model in a file of Keras."""
+    from .keras import read_model
+
+    _refuse_name(path, name)
+    model = read_model(path)
+    model.metadata = {}
+    return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(path, model)), [])
+
+
+def _chosen(path: str, lstms: Any, name: str | None) -> str:
+    """Return the key of `lstms` for a name, or for a prefix with or without the final dot."""
+    for candidate in (name, f"{name}."):
+        if candidate in lstms:
+            return str(candidate)
+    names = listed(map(repr, lstms)) or "none"
+    raise ValueError(f"{printable(path)}: expected the name of one of its LSTMs: {names}")
+
+
+def _refuse_name(path: str, name: str | None) -> None:
+    if name is not None:
+        raise ValueError(f"{printable(path)}: holds a whole model, expected no name, got {name!r}")
