@@ -4,6 +4,6 @@ imported when it is used.
 
 from .export import to_onnx
 from .graph import OnnxModel, from_onnx
-from .nodes import lstms
+from .lstm_nodes import lstms
 
 __all__ = ["OnnxModel", "from_onnx", "lstms", "to_onnx"]

@@ -7,39 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...checks import flag, positive_int, warn
-from ...layers import activations
-from ...layers.activation import Activation
-from ...layers.dropout import Dropout
-from ...layers.embedding import Embedding
-from ...layers.linear import Linear
-from ...layers.quantized import QuantizedLSTM
-from ...layers.readout import Readout
 from ...layers.recurrent import Recurrent
 from ...layers.sequential import Sequential
-from .. import gate_order, native
+from .. import native
 from ..files import replacing
+from .export_graph import ExportGraph
+from .export_layers import Flow, add, inexpressible
 from .proto import import_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TypeVar
-
     from ...layers.base import Layer
-    from ...typing import Array, DTypeLike, FilePath
-
-    _Names = TypeVar("_Names", str, list[str])
+    from ...typing import FilePath
 
 #: operator sets in which every operator used here has the same meaning
 OPSETS = range(13, 25)
 _LARGEST = 2**31 - (1 << 20)  # bytes: protobuf's limit, less a reserve for the rest of the graph
-# ONNX's names of the functions that are not just capitalized, as "Sigmoid" is.
-_ONNX_NAMES = {
-    "logsoftmax": "LogSoftmax",
-    "leakyrelu": "LeakyRelu",
-    "thresholdedrelu": "ThresholdedRelu",
-    "scaledtanh": "ScaledTanh",
-    "hardsigmoid": "HardSigmoid",
-}
 
 
 def to_onnx(
@@ -109,7 +91,7 @@ def to_onnx(
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
         warn("ONNX Runtime's LSTM supports float32 only: the model is rounded to it")
-    graph = _Graph(onnx, np.dtype(model.dtype))
+    graph = ExportGraph(onnx, np.dtype(model.dtype))
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
     exported = onnx.helper.make_model(
@@ -131,16 +113,14 @@ def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, *
 
 
 def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
-    """Return [(prefix of its names, layer)] without Dropout; raise if ONNX cannot express a layer."""
-    if isinstance(model, Sequential):
-        layers = [(f"{index}.", layer) for index, layer in enumerate(model.layers) if not isinstance(layer, Dropout)]
-    elif isinstance(model, Recurrent):
-        layers = [("", model)]
-    else:
+    """Return [(prefix of its names, layer)]; raise if ONNX cannot express a layer."""
+    if not isinstance(model, Recurrent | Sequential):
         raise TypeError(f"model: expected an LSTM or a Sequential, got {type(model).__name__}")
-    if not any(isinstance(layer, Recurrent) for _, layer in layers):
+    parts: tuple[Layer, ...] = model.layers
+    layers = [("" if parts == (model,) else f"{index}.", layer) for index, layer in enumerate(parts)]
+    if not model.num_states:
         raise ValueError("model: expected one with an LSTM in it, got none")
-    refused = [prefix + text for prefix, layer in layers for text in _inexpressible(layer, lengths)]
+    refused = [prefix + text for prefix, layer in layers for text in inexpressible(layer, lengths)]
     if refused:
         raise ValueError(f"ONNX cannot express {', '.join(refused)}; .npz and .safetensors files hold every model")
     size = sum(array.nbytes for array in model.parameters.values())
@@ -149,132 +129,33 @@ def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
     return layers
 
 
-def _inexpressible(layer: Layer, lengths: bool) -> list[str]:
-    """Return descriptions of the options of a layer that ONNX's operators cannot express."""
-    found = []
-    if isinstance(layer, Recurrent):
-        options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
-        found = [f"{name}={value!r}" for name, value in options.items() if value]
-        if layer.coupled_gates == "i=1-f":
-            found.append("coupled_gates='i=1-f'")
-        if isinstance(layer, QuantizedLSTM):
-            found.append(f"narrow weights ({layer.weights}; an LSTM of the same sizes can load their state_dict())")
-    elif isinstance(layer, Embedding):
-        found = ["mask_zero=True"] if layer.config["mask_zero"] else []
-    elif isinstance(layer, Readout):
-        found = ["Readout(merge_mode=None)"] if layer.merge_mode is None else []
-        found += ["Readout with lengths"] if lengths else []
-    elif not isinstance(layer, Linear | Activation):
-        found = [type(layer).__name__]
-    return found
-
-
-class _Graph:
-    """A graph under construction; values are referred to by their names, and all floats in it are float32."""
-
-    def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
-        self.onnx = onnx
-        self.narrow, self.wide = np.dtype("float32"), dtype
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
-        self._first: dict[int, str] = {}
-        self._weights: set[str] = set()
-
-    def weight(self, prefix: str, layer: Layer, name: str, array: Any) -> str:
-        """Add a constant of a layer; a repeated layer has it once, under the first name."""
-        name = self._first.setdefault(id(layer), prefix) + name
-        if name in self._weights:
-            return name
-        self._weights.add(name)
-        return self.constant(name, array)
-
-    def input(self, name: str, shape: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
-        """Add an input, of the model's dtype or of integers."""
-        self.inputs.append(self._described(name, dtype or self.wide, shape))
-        return name if dtype else self._cast(name, self.narrow)
-
-    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
-        """Make `value` an output, under the name `name`."""
-        value = self._cast(value, self.wide)
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                names[:] = [name if there == value else there for there in names]
-        self.outputs.append(self._described(name, self.wide, shape))
-
-    def constant(self, name: str, array: Any) -> str:
-        """Add a constant; floats become float32."""
-        array = np.asarray(array, order="C")
-        if array.dtype.kind == "f":
-            array = array.astype(self.narrow, copy=False)
-        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
-
-    def node(
-        self, operator: str, inputs: Sequence[str], outputs: _Names, name: str | None = None, **attributes: Any
-    ) -> _Names:
-        """Add an operator and return `outputs`, one or a list; its name is `name` or that of its first output."""
-        names: list[str] = [outputs] if isinstance(outputs, str) else outputs
-        self.nodes.append(self.onnx.helper.make_node(operator, inputs, names, name=name or names[0], **attributes))
-        return outputs
-
-    def _cast(self, value: str, dtype: np.dtype[Any]) -> str:
-        if self.wide == self.narrow:
-            return value
-        return self.node("Cast", [value], f"{value}.{dtype.name}", to=self._type(dtype))
-
-    def _described(self, name: str, dtype: DTypeLike, shape: Sequence[int | str]) -> Any:
-        return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
-
-    def _type(self, dtype: DTypeLike) -> Any:
-        return self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-def _add_model(graph: _Graph, model: Any, layers: list[tuple[str, Any]], states: bool, lengths: Any) -> None:
+def _add_model(graph: ExportGraph, model: Any, layers: list[tuple[str, Layer]], states: bool, lengths: bool) -> None:
     """Add the whole graph; inside it the time axis is always first."""
     axes = ["B", "T"] if model.batch_first else ["T", "B"]
-    first = layers[0][1]
-    if isinstance(first, Embedding):
-        features: Any = None
-        x, order = graph.input("tokens", axes, np.int64), [1, 0]
+    if model.vocabulary_size is None:
+        x, order = graph.input("x", [*axes, model.input_features]), [1, 0, 2]
     else:
-        features = next(_input_size(layer) for _, layer in layers if not isinstance(layer, Activation))
-        x, order = graph.input("x", [*axes, features]), [1, 0, 2]
+        x, order = graph.input("tokens", axes, np.int64), [1, 0]
     if model.batch_first:
         x = graph.node("Transpose", [x], "time_first", perm=order)
     lstms = _named_lstms(layers)
-    initial = {prefix: _add_states(graph, name, lstm) if states else None for prefix, (name, lstm) in lstms.items()}
-    lengths = graph.input("lengths", ["B"], np.int32) if lengths else ""
-    finals = {}
+    initial = {prefix: _add_states(graph, name, lstm) for prefix, (name, lstm) in lstms.items()} if states else {}
+    flow = Flow(x, model.input_features, graph.input("lengths", ["B"], np.int32) if lengths else "", initial)
     for prefix, layer in layers:
-        if isinstance(layer, Recurrent):
-            x, finals[prefix] = _add_lstm(graph, prefix, layer, x, initial[prefix], lengths)
-            features = layer.output_size
-        elif isinstance(layer, Readout):
-            x, features = _add_readout(graph, prefix, layer, x, features)
-            axes = axes if layer.return_sequences else ["B"]
-        elif isinstance(layer, Activation):
-            x = _add_activation(graph, prefix, layer, x)
-        elif isinstance(layer, Linear):
-            x, features = _add_linear(graph, prefix, layer, x), layer.out_features
-        else:
-            x, features = _add_embedding(graph, prefix, layer, x), layer.embedding_dim
+        flow.x = add(layer, graph, prefix, flow)
+        flow.features = layer.output_features(flow.features)
+        axes = axes if layer.gives_steps else ["B"]
     if axes == ["B", "T"]:
-        x = graph.node("Transpose", [x], "batch_first", perm=[1, 0, 2])
-    graph.output(x, "y", [*axes, features])
+        flow.x = graph.node("Transpose", [flow.x], "batch_first", perm=[1, 0, 2])
+    graph.output(flow.x, "y", [*axes, flow.features])
     for prefix, (name, lstm) in lstms.items():
-        for value, part in zip(finals[prefix], ("h_n", "c_n"), strict=True):
+        for value, part in zip(flow.finals[prefix], ("h_n", "c_n"), strict=True):
             graph.output(value, name + part, _state_shape(lstm))
 
 
-def _input_size(layer: Any) -> int:
-    return layer.input_size if isinstance(layer, Recurrent) else layer.in_features
-
-
-def _named_lstms(layers: list[tuple[str, Layer]]) -> dict[str, tuple[str, Recurrent]]:
+def _named_lstms(layers: list[tuple[str, Any]]) -> dict[str, tuple[str, Recurrent]]:
     """Return {prefix: (prefix of its states' names, LSTM)}; a single LSTM's states have no prefix."""
-    found = {prefix: layer for prefix, layer in layers if isinstance(layer, Recurrent)}
+    found = {prefix: layer for prefix, layer in layers if layer.num_states}
     return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
 
 
@@ -282,178 +163,5 @@ def _state_shape(lstm: Recurrent) -> list[int | str]:
     return [lstm.num_layers * lstm.num_directions, "B", lstm.hidden_size]
 
 
-def _add_states(graph: _Graph, name: str, lstm: Recurrent) -> list[str]:
+def _add_states(graph: ExportGraph, name: str, lstm: Recurrent) -> list[str]:
     return [graph.input(name + part, _state_shape(lstm)) for part in ("h0", "c0")]
-
-
-def _add_embedding(graph: _Graph, prefix: str, layer: Embedding, tokens: str) -> str:
-    weight = graph.weight(prefix, layer, "weight", layer.parameters["weight"])
-    return graph.node("Gather", [weight, tokens], f"{prefix}vectors")
-
-
-def _add_linear(graph: _Graph, prefix: str, layer: Linear, x: str) -> str:
-    weight = graph.weight(prefix, layer, "weight", layer.parameters["weight"].T)
-    x = graph.node("MatMul", [x, weight], f"{prefix}product")
-    if layer.bias:
-        bias = graph.weight(prefix, layer, "bias", layer.parameters["bias"])
-        x = graph.node("Add", [x, bias], f"{prefix}sum")
-    return x
-
-
-def _add_activation(graph: _Graph, prefix: str, layer: Activation, x: str) -> str:
-    def number(name: str, value: float | None) -> str:
-        return graph.constant(prefix + name, np.float32(value))
-
-    def node(operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        return graph.node(operator, inputs, prefix + name, **attributes)
-
-    if layer.name == "affine":
-        return node(
-            "Add", [node("Mul", [x, number("alpha", layer.alpha)], "product"), number("beta", layer.beta)], "sum"
-        )
-    if layer.name == "scaledtanh":
-        scaled = node("Mul", [x, number("beta", layer.beta)], "scaled")
-        return node("Mul", [node("Tanh", [scaled], "tanh"), number("alpha", layer.alpha)], "product")
-    if layer.name == "silu":
-        return node("Mul", [x, node("Sigmoid", [x], "sigmoid")], "product")
-    if layer.name == "gelu":  # x * (1 + erf(x / sqrt 2)) / 2; ONNX's operator Gelu needs opset 20
-        erf = node("Erf", [node("Mul", [x, number("root", 0.5**0.5)], "scaled")], "erf")
-        half = node("Mul", [x, number("half", 0.5)], "half_of")
-        return node("Mul", [half, node("Add", [erf, number("one", 1.0)], "twice")], "product")
-    attributes = {name: getattr(layer, name) for name in ("alpha", "beta") if getattr(layer, name) is not None}
-    if layer.name.endswith("softmax"):
-        attributes["axis"] = -1
-    return node(_onnx_name(layer.name), [x], layer.name, **attributes)
-
-
-def _add_readout(graph: _Graph, prefix: str, layer: Readout, y: str, features: int) -> tuple[str, int]:
-    """Add a Readout; return (value, number of features)."""
-    if not layer.bidirectional:
-        return _selected_steps(graph, prefix, layer, y, layer.go_backwards), features
-    if layer.merge_mode == "concat" and layer.return_sequences:
-        return y, features
-    sizes = graph.constant(f"{prefix}sizes", np.full(2, features // 2))
-    halves = graph.node("Split", [y, sizes], [f"{prefix}forward", f"{prefix}reverse"], axis=-1)
-    if not layer.return_sequences:
-        halves = [
-            _selected_steps(graph, half, layer, half, backwards)
-            for half, backwards in zip(halves, (False, True), strict=True)
-        ]
-    if layer.merge_mode == "concat":
-        return graph.node("Concat", halves, f"{prefix}merged", axis=-1), features
-    merged = graph.node("Mul" if layer.merge_mode == "mul" else "Add", halves, f"{prefix}merged")
-    if layer.merge_mode == "ave":
-        merged = graph.node("Mul", [merged, graph.constant(f"{prefix}half", np.float32(0.5))], f"{prefix}average")
-    return merged, features // 2
-
-
-def _selected_steps(graph: _Graph, prefix: str, layer: Readout, y: str, backwards: bool) -> str:
-    """Add the selection of the last computed step, or of all steps in the order of computation."""
-    if not layer.return_sequences:
-        last = graph.constant(f"{prefix}.last", np.array(0 if backwards else -1))
-        return graph.node("Gather", [y, last], f"{prefix}.selected", axis=0)
-    if not backwards:
-        return y
-    ends = {"from": -1, "to": np.iinfo(np.int64).min, "axis": 0, "step": -1}
-    values = [graph.constant(f"{prefix}.{name}", np.array([value])) for name, value in ends.items()]
-    return graph.node("Slice", [y, *values], f"{prefix}.selected")
-
-
-def _add_lstm(
-    graph: _Graph, prefix: str, lstm: Recurrent, x: str, state: Sequence[str] | None, lengths: str
-) -> tuple[str, list[str]]:
-    """Add one node for each layer; return (y, [h_n, c_n])."""
-    L = lstm.num_layers
-    initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
-    finals: tuple[list[str], list[str]] = [], []
-    for layer in range(L):
-        name = f"{prefix}l{layer}."
-        values = _add_weights(graph, prefix, lstm, layer)
-        inputs = [x, values["W"], values["R"], values["B"], lengths, initial[0][layer], initial[1][layer], values["P"]]
-        while not inputs[-1]:
-            inputs.pop()
-        outputs = [f"{name}Y", f"{name}Y_h", f"{name}Y_c"]
-        y, *final = graph.node("LSTM", inputs, outputs, f"{prefix}l{layer}", **_attributes(lstm))
-        x = _join_directions(graph, name, lstm, y)
-        for kept, value, before in zip(finals, final, initial, strict=True):
-            kept.append(_keep_initial_states(graph, value, before[layer], lengths))
-    return x, [values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals]
-
-
-def _split(graph: _Graph, prefix: str, lstm: Recurrent, state: str) -> list[str]:
-    """Split the states (L*D, B, H) into one value for each layer."""
-    L = lstm.num_layers
-    if L == 1:
-        return [state]
-    sizes = graph.constant(f"{state}.sizes", np.full(L, lstm.num_directions))
-    return graph.node("Split", [state, sizes], [f"{state}.{layer}" for layer in range(L)], axis=0)
-
-
-def _join_directions(graph: _Graph, name: str, lstm: Recurrent, y: str) -> str:
-    """Convert ONNX's Y, (T, D, B, H), to (T, B, D*H)."""
-    if lstm.num_directions == 1:
-        return graph.node("Squeeze", [y, graph.constant(f"{name}axis", np.array([1]))], f"{name}y")
-    y = graph.node("Transpose", [y], f"{name}Y_transposed", perm=[0, 2, 1, 3])
-    shape = np.array([0, 0, 2 * lstm.hidden_size])  # 0 keeps the size
-    return graph.node("Reshape", [y, graph.constant(f"{name}shape", shape)], f"{name}y")
-
-
-def _keep_initial_states(graph: _Graph, final: str, initial: str, lengths: str) -> str:
-    """Set the final state of rows of length 0 to the initial one, where ONNX Runtime gives zeros."""
-    if not initial or not lengths:
-        return final
-    none = graph.constant(f"{final}.none", np.array(0, np.int32))
-    empty = graph.node("Equal", [lengths, none], f"{final}.empty")
-    column = graph.node("Unsqueeze", [empty, graph.constant(f"{final}.axis", np.array([1]))], f"{final}.empty_rows")
-    return graph.node("Where", [column, initial, final], f"{final}.kept")
-
-
-def _add_weights(graph: _Graph, prefix: str, lstm: Recurrent, layer: int) -> dict[str, str]:
-    """Add the weights in ONNX's order of gates; return {"W", "R", "B", "P": constant, or "" if there is none}."""
-    parts: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
-    for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: lstm.num_directions]:
-        own: dict[str, Any] = {
-            part: lstm.parameters.get(part + suffix) for part in ("weight_ih", "weight_hh", "peephole")
-        }
-        parts["W"].append(gate_order.reorder(own["weight_ih"], gate_order.ORDER, gate_order.ONNX))
-        parts["R"].append(gate_order.reorder(own["weight_hh"], gate_order.ORDER, gate_order.ONNX))
-        if lstm.bias:
-            biases = [lstm.parameters[part + suffix] for part in ("bias_ih", "bias_hh")]
-            reordered = [gate_order.reorder(bias, gate_order.ORDER, gate_order.ONNX) for bias in biases]
-            parts["B"].append(np.concatenate(reordered))
-        if own["peephole"] is not None:
-            rows = gate_order.reorder(own["peephole"], gate_order.PEEPHOLES, gate_order.ONNX_PEEPHOLES)
-            parts["P"].append(rows.ravel())
-    return {
-        part: graph.weight(prefix, lstm, f"l{layer}.{part}", np.stack(arrays)) if arrays else ""
-        for part, arrays in parts.items()
-    }
-
-
-def _attributes(lstm: Recurrent) -> dict[str, Any]:
-    """Return the attributes of a layer's node."""
-    direction = "bidirectional" if lstm.bidirectional else "reverse" if lstm.reverse else "forward"
-    attributes = {"hidden_size": lstm.hidden_size, "direction": direction}
-    if lstm.coupled_gates is not None:
-        attributes["input_forget"] = 1
-    if lstm.clip is not None:
-        attributes["clip"] = lstm.clip
-    if any(triple != activations.PLAIN for triple in lstm.activations):
-        attributes |= _activations(lstm)
-    return attributes
-
-
-def _activations(lstm: Recurrent) -> dict[str, Any]:
-    """Return the activations; alpha and beta are separate lists, with an entry for each activation that takes one."""
-    entries = [entry for triple in lstm.activations for entry in triple]
-    takes = [activations.ARGUMENTS.get(name, 0) for name, _, _ in entries]
-    lists = {
-        "activations": [_onnx_name(name) for name, _, _ in entries],
-        "activation_alpha": [alpha for (_, alpha, _), count in zip(entries, takes, strict=True) if count >= 1],
-        "activation_beta": [beta for (_, _, beta), count in zip(entries, takes, strict=True) if count == 2],
-    }
-    return {name: values for name, values in lists.items() if values}
-
-
-def _onnx_name(name: str) -> str:
-    return _ONNX_NAMES.get(name, name.capitalize())

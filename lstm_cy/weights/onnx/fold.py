@@ -3,121 +3,24 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..budget import LimitExceeded
 from ..faults import shortened
+from .node import Node, describe_node
 from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
-from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, check_rank, import_onnx, is_onnx, naming, quoted
+from .proto import LONGEST_NAME, import_onnx, is_onnx, naming, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from ...typing import Array
     from ..budget import Budget
     from .proto import Source
 
-#: factor for the bytes of a result, to cover an operator's temporary arrays
-SCRATCH_FACTOR = 2
-#: cost of a folded value in objects, besides its bytes
-VALUE_OBJECTS = 8
-#: cost in objects of each pair of axes: NumPy's pad visits all axes for each axis
-AXIS_OBJECTS = 4
-
 # Operators that are folded because exporters put them between a weight and its node; others are left for the run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
 _FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}
 _FOLDED |= {"Transpose", "Unsqueeze"}
-
-
-class Node:
-    """One node of a graph.
-
-    Attributes
-    ----------
-    name, op_type : str
-    inputs, outputs : tuple of str
-        Names of values; empty for an omitted one.
-    attributes : dict
-    opset : int
-    """
-
-    __slots__ = ("_budget", "attributes", "inputs", "name", "op_type", "opset", "outputs")
-
-    def __init__(self, source: Source, proto: Any) -> None:
-        self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
-        self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
-        self.attributes = source.attributes(proto)
-        self._budget: Budget | None = None  # set while the node is folded
-
-    def __str__(self) -> str:
-        return _describe(self.name, self.op_type, self.outputs)
-
-    def get(self, attribute: str, default: Any = None) -> Any:
-        """Return the value of an attribute; a float default is rounded to float32, like values in a file."""
-        if attribute in self.attributes:
-            return self.attributes[attribute]
-        return float(np.float32(default)) if isinstance(default, float) else default
-
-    def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
-        """Raise if a result of this shape, computed from these inputs, exceeds the limits."""
-        check_rank(shape)
-        size = math.prod(shape) * dtype.itemsize
-        if self._budget is not None:
-            self._budget.objects(AXIS_OBJECTS * len(shape) ** 2)
-            self._budget.bytes(SCRATCH_FACTOR * size)
-        elif size > LARGEST_RESULT and size > owned_bytes(inputs):
-            raise ValueError(
-                f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are allowed"
-            )
-
-    def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
-        """Compute the outputs, a tuple, from the inputs; omitted inputs are None."""
-        with naming(self):
-            return self._results(inputs)
-
-    def fold(self, inputs: Sequence[Array | None], budget: Budget) -> tuple[Array, ...] | None:
-        """Return the results of `run`, read-only, or None if they exceed the budget."""
-        self._budget = budget
-        with naming(self):
-            try:
-                budget.objects(len(self.inputs) + VALUE_OBJECTS * len(self.outputs))
-                with np.errstate(all="ignore"):  # infinity and NaN are valid results
-                    results = self._results(inputs)
-            except LimitExceeded:
-                return None
-            finally:
-                self._budget = None
-        for result in results:
-            result.flags.writeable = False
-        return results
-
-    def _results(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
-        if self.op_type not in OF_STRINGS and any(array is not None and array.dtype == STRINGS for array in inputs):
-            raise ValueError("expected numbers, got strings")
-        results = OPERATORS[self.op_type](self, *inputs)
-        results = results if isinstance(results, tuple) else (results,)
-        arrays = tuple(np.asarray(result, STRINGS if isinstance(result, str) else None) for result in results)
-        for array in arrays:
-            if array.size == 0:
-                check_empty(array.shape, array.itemsize)
-        return arrays
-
-
-def owned_bytes(arrays: Iterable[Array | None]) -> int:
-    """Return the memory of arrays; memory that several arrays share counts once."""
-    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
-    return sum(roots.values())
-
-
-def owner(array: Any) -> Any:
-    """Return the array that owns an array's memory: itself, unless it is a view."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array
 
 
 class Graph:
@@ -195,7 +98,7 @@ class Graph:
         self._known.add(name)
 
     def _add(self, source: Source, proto: Any, made: set[str]) -> None:
-        label = _describe(proto.name, proto.op_type, proto.output)
+        label = describe_node(proto.name, proto.op_type, proto.output)
         for name in proto.input:
             if name and not self.knows(name):
                 why = "made by a later node: a cycle, or not in order" if name in made else "given by nothing"
@@ -212,7 +115,7 @@ class Graph:
             self._unsupported.append((_kind(proto.op_type, reason), label))
             return
         with naming(label):
-            node = Node(source, proto)
+            node = Node(source, proto, OPERATORS.get(proto.op_type), proto.op_type in OF_STRINGS)
         reason = _unknown_values(node)
         if reason:
             self._unsupported.append((_kind(proto.op_type, reason), label))
@@ -230,16 +133,6 @@ class Graph:
             return False
         self.constants |= {name: array for name, array in zip(node.outputs, results, strict=False) if name}
         return True
-
-
-def _describe(name: str, op_type: str, outputs: Iterable[str]) -> str:
-    """Return the name of a node for errors."""
-    op_type = shortened(op_type, LONGEST_NAME)
-    return (
-        f"node {quoted(name)} ({op_type})"
-        if name
-        else f"the node of {quoted(next(filter(None, outputs), ''))} ({op_type})"
-    )
 
 
 def _kind(op_type: str, reason: str) -> str:

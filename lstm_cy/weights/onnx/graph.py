@@ -11,14 +11,15 @@ import numpy as np
 from ...checks import one_of, real_array, shown
 from ..budget import LimitExceeded
 from ..faults import check_finite, counted
-from .fold import Graph, owned_bytes, owner
-from .nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .fold import Graph
+from .lstm_nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .node import owned_bytes, owner
 from .proto import DTYPES, LARGEST_RESULT, STRING, STRINGS, Source, naming, quoted, type_name
 
 if TYPE_CHECKING:
     from ...layers.lstm import LSTM
     from ...typing import Array, ArrayLike
-    from .fold import Node
+    from .node import Node
 
 #: most unsupported operators in an error
 LARGEST_LIST = 20

@@ -17,7 +17,7 @@ import lstm_cy
 from lstm_cy.weights import gate_order
 from lstm_cy.weights.budget import LARGEST_DEPTH
 from lstm_cy.weights.onnx import from_onnx, lstms, operators
-from lstm_cy.weights.onnx.nodes import LstmNode, layer_bytes
+from lstm_cy.weights.onnx.lstm_nodes import LstmNode, layer_bytes
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
 onnx = pytest.importorskip("onnx")
@@ -873,7 +873,7 @@ def test_the_largest_results_are_allowed(monkeypatch):
     cast = from_onnx(model([node("Cast", ["x"], to=INT32)], ["x"], types={"y": INT32}))
     wide = from_onnx(model([node("Cast", ["x"], to=INT64)], ["x"], types={"y": INT64}))
     for limit in (400, 399):
-        monkeypatch.setattr("lstm_cy.weights.onnx.fold.LARGEST_RESULT", limit)
+        monkeypatch.setattr("lstm_cy.weights.onnx.node.LARGEST_RESULT", limit)
         assert cast.run({"x": np.ones(100)})[0].size == 100
         with pytest.raises(ValueError, match=rf"a result of shape \(100,\) takes 800 bytes; at most {limit} are"):
             wide.run({"x": np.ones(100)})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ...typing import Array
     from ..budget import Budget
-    from .fold import Graph, Node
+    from .node import Node
 
 # Activations for whose default alpha and beta runtimes differ.
 _WITHOUT_COMMON_DEFAULTS = ("affine", "scaledtanh", "thresholdedrelu")

@@ -1,0 +1,149 @@
+"""A node of an ONNX graph: its operator, attributes and values, and how it is run within limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ..budget import LimitExceeded
+from ..faults import shortened
+from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, check_rank, naming, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...typing import Array
+    from ..budget import Budget
+    from .proto import Source
+
+#: (node, *inputs) -> an array, or a tuple of them
+Operator: TypeAlias = Callable[..., Any]
+
+#: factor for the bytes of a result, to cover an operator's temporary arrays
+SCRATCH_FACTOR = 2
+#: cost of a folded value in objects, besides its bytes
+VALUE_OBJECTS = 8
+#: cost in objects of each pair of axes: NumPy's pad visits all axes for each axis
+AXIS_OBJECTS = 4
+
+
+class Node:
+    """One node of a graph.
+
+    Attributes
+    ----------
+    name, op_type : str
+    inputs, outputs : tuple of str
+        Names of values; empty for an omitted one.
+    attributes : dict
+    opset : int
+
+    Parameters
+    ----------
+    source : Source
+        The model of the node.
+    proto : onnx.NodeProto
+    operator : callable or None
+        The implementation, a function of the node and its inputs; None for a node that does not run itself.
+    takes_strings : bool
+        Whether the operator also takes strings.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_operator",
+        "_takes_strings",
+        "attributes",
+        "inputs",
+        "name",
+        "op_type",
+        "opset",
+        "outputs",
+    )
+
+    def __init__(self, source: Source, proto: Any, operator: Operator | None, takes_strings: bool) -> None:
+        self._operator: Any = operator
+        self._takes_strings = takes_strings
+        self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
+        self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
+        self.attributes = source.attributes(proto)
+        self._budget: Budget | None = None  # set while the node is folded
+
+    def __str__(self) -> str:
+        return describe_node(self.name, self.op_type, self.outputs)
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return the value of an attribute; a float default is rounded to float32, like values in a file."""
+        if attribute in self.attributes:
+            return self.attributes[attribute]
+        return float(np.float32(default)) if isinstance(default, float) else default
+
+    def room(self, shape: Sequence[int], dtype: np.dtype[Any], *inputs: Array) -> None:
+        """Raise if a result of this shape, computed from these inputs, exceeds the limits."""
+        check_rank(shape)
+        size = math.prod(shape) * dtype.itemsize
+        if self._budget is not None:
+            self._budget.objects(AXIS_OBJECTS * len(shape) ** 2)
+            self._budget.bytes(SCRATCH_FACTOR * size)
+        elif size > LARGEST_RESULT and size > owned_bytes(inputs):
+            raise ValueError(
+                f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are allowed"
+            )
+
+    def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        """Compute the outputs, a tuple, from the inputs; omitted inputs are None."""
+        with naming(self):
+            return self._results(inputs)
+
+    def fold(self, inputs: Sequence[Array | None], budget: Budget) -> tuple[Array, ...] | None:
+        """Return the results of `run`, read-only, or None if they exceed the budget."""
+        self._budget = budget
+        with naming(self):
+            try:
+                budget.objects(len(self.inputs) + VALUE_OBJECTS * len(self.outputs))
+                with np.errstate(all="ignore"):  # infinity and NaN are valid results
+                    results = self._results(inputs)
+            except LimitExceeded:
+                return None
+            finally:
+                self._budget = None
+        for result in results:
+            result.flags.writeable = False
+        return results
+
+    def _results(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        if not self._takes_strings and any(array is not None and array.dtype == STRINGS for array in inputs):
+            raise ValueError("expected numbers, got strings")
+        results = self._operator(self, *inputs)
+        results = results if isinstance(results, tuple) else (results,)
+        arrays = tuple(np.asarray(result, STRINGS if isinstance(result, str) else None) for result in results)
+        for array in arrays:
+            if array.size == 0:
+                check_empty(array.shape, array.itemsize)
+        return arrays
+
+
+def owned_bytes(arrays: Iterable[Array | None]) -> int:
+    """Return the memory of arrays; memory that several arrays share counts once."""
+    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
+    return sum(roots.values())
+
+
+def owner(array: Any) -> Any:
+    """Return the array that owns an array's memory: itself, unless it is a view."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array
+
+
+def describe_node(name: str, op_type: str, outputs: Iterable[str]) -> str:
+    """Return the name of a node for errors."""
+    op_type = shortened(op_type, LONGEST_NAME)
+    return (
+        f"node {quoted(name)} ({op_type})"
+        if name
+        else f"the node of {quoted(next(filter(None, outputs), ''))} ({op_type})"
+    )
