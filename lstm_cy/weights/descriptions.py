@@ -46,9 +46,9 @@ def of_own(path: FilePath) -> list[str]:
 
 def of_pytorch(path: FilePath) -> list[str]:
     """Describe a file with tensors under PyTorch's names."""
-    from . import pytorch
+    from .pytorch.files import read_lstms
 
-    found = pytorch.read_lstms(path)
+    found = read_lstms(path)
     try:
         if found.problem:
             raise ValueError(found.problem)
@@ -72,9 +72,9 @@ def _reason(path: FilePath, error: ValueError) -> str:
 
 def of_keras(path: FilePath) -> list[str]:
     """Describe a file of Keras."""
-    from . import keras
+    from .keras.model import contents_of
 
-    contents = keras.contents(path)
+    contents = contents_of(path)
     if contents.model is not None:
         check_finite(path, contents.arrays, False)
         return [
@@ -94,8 +94,8 @@ def of_keras(path: FilePath) -> list[str]:
 
 def of_onnx(path: FilePath) -> list[str]:
     """Describe an ONNX graph."""
-    from .onnx import lstms
     from .onnx.fold import Graph
+    from .onnx.lstm_nodes import lstms
     from .onnx.proto import Source, naming
 
     source = Source(path)

@@ -62,7 +62,7 @@ class _PyTorch(Format):
     suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin")
 
     def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
-        from .pytorch import read_model
+        from .pytorch.files import read_model
 
         return read_model(path, strict), {}
 
@@ -123,7 +123,7 @@ class _Keras(Format):
     suffixes = (".keras", ".h5", ".hdf5")
 
     def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
-        from .keras import read_model
+        from .keras.model import read_model
 
         return read_model(path, strict), {}
 
@@ -145,7 +145,7 @@ class _Onnx(Format):
     is_written = has_inputs = True
 
     def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
-        from .onnx import from_onnx
+        from .onnx.graph import from_onnx
 
         model = from_onnx(path, strict)
         return model, native.metadata_of(path, model.properties)
@@ -167,7 +167,7 @@ class _Onnx(Format):
 
     def comparisons(self, path: str, model: Layer) -> list[Comparison]:
         from . import comparisons
-        from .onnx import from_onnx
+        from .onnx.graph import from_onnx
 
         return [
             comparisons.Comparison("ONNX Runtime", lambda: comparisons.onnxruntime_difference(path, model)),

@@ -46,15 +46,16 @@ def of_own(path: str, name: str | None) -> Source:
 
 def of_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     """Return an LSTM in a file with tensors under PyTorch's names."""
-    from . import pytorch
+    from .pytorch.files import read_lstms
+    from .pytorch.tensors import shapes_of
 
-    found = pytorch.read_lstms(path)
+    found = read_lstms(path)
     if found.problem:
         raise ValueError(f"{printable(path)}: {found.problem}")
     if name is None and len(found.plans) != 1:
         raise ValueError(
             f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
-            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {pytorch.shapes_of(found.tensors)}. A name "
+            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {shapes_of(found.tensors)}. A name "
             "(--name) takes one LSTM of several"
         )
     prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
@@ -65,7 +66,7 @@ def of_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
 
 def of_onnx(path: str, name: str | None) -> Source:
     """Return an LSTM node of an ONNX graph."""
-    from .onnx import lstms
+    from .onnx.lstm_nodes import lstms
 
     found = lstms(path)
     if name is None and len(found) == 1:
@@ -102,7 +103,7 @@ def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
 
 def of_keras(path: str, name: str | None) -> Source:
     """Return the model in a file of Keras."""
-    from .keras import read_model
+    from .keras.model import read_model
 
     _refuse_name(path, name)
     model = read_model(path)

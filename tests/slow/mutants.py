@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ("engines", "lstm", "stepper", "variants", "gradients", "quantize", "threads")
-WEIGHTS = ("weights", "zip", "hostile", "round_trips", "pytorch")
+WEIGHTS = ("weights", "zip", "npz", "hostile", "round_trips", "pytorch")
 #: {files: (share of the mutants, the tests that must find them, most likely first)}
 TARGETS = {
     "lstm_cy/_kernels/isa/cell.pxi": (3, KERNELS),
@@ -42,16 +42,16 @@ TARGETS = {
     "lstm_cy/_kernels/runtime/memory.pyx": (1, ("memory", *KERNELS)),
     "lstm_cy/_kernels/team.pxi": (1, ("threads", "streams")),
     "lstm_cy/weights/native.py": (3, WEIGHTS),
-    "lstm_cy/weights/containers/zip.py": (3, WEIGHTS),
-    "lstm_cy/weights/containers/npz.py": (1, WEIGHTS),
+    "lstm_cy/weights/containers/zip.py": (3, ("zip", "npz", *WEIGHTS)),
+    "lstm_cy/weights/containers/npz.py": (1, ("npz", *WEIGHTS)),
     "lstm_cy/weights/containers/safetensors.py": (1, WEIGHTS),
-    "lstm_cy/weights/files.py": (2, ("files", "weights")),
+    "lstm_cy/weights/files.py": (2, ("files", "npz", "weights")),
     "lstm_cy/weights/faults.py": (1, ("faults", *WEIGHTS)),
     "lstm_cy/weights/budget.py": (2, ("budget", "hostile", *WEIGHTS, "hdf5", "onnx_graphs")),
     "lstm_cy/weights/containers/hdf5.py": (4, ("hdf5", "keras")),
-    "lstm_cy/weights/keras.py": (5, ("keras",)),
-    "lstm_cy/weights/pytorch.py": (4, ("pytorch",)),
-    "lstm_cy/weights/containers/torch_pickle.py": (4, ("pytorch",)),
+    "lstm_cy/weights/keras/*.py": (5, ("keras",)),
+    "lstm_cy/weights/pytorch/*.py": (4, ("pytorch",)),
+    "lstm_cy/weights/containers/torch_pickle.py": (4, ("torch_pickle", "pytorch")),
     "lstm_cy/weights/descriptions.py": (1, ("cli", "onnx_graphs", "keras", "pytorch")),
     "lstm_cy/weights/containers/protobuf.py": (1, ("onnx_graphs",)),
     "lstm_cy/weights/onnx/*.py": (5, ("onnx_graphs", "onnx_export", "onnx_operators")),
