@@ -12,8 +12,6 @@ from .faults import counted
 if TYPE_CHECKING:
     from ..typing import FilePath
 
-__all__ = ["describe"]
-
 
 def describe(path: FilePath) -> list[str]:
     """Describe a file in lines: layers and their options, tensors, the order of the gates, unsupported parts.
