@@ -21,8 +21,8 @@ import pages
 import pytest
 
 import lstm_cy
-from lstm_cy import cli
 from lstm_cy.cli import main
+from lstm_cy.cli.arguments import make_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -153,7 +153,7 @@ def test_commands(page, tmp_path, monkeypatch):
     for command, words in commands(page):
         ours = words[words.index("lstm-cy") + 1 :] if "lstm-cy" in words else None
         if ours:
-            cli._parser()[0].parse_args(ours)
+            make_parser()[0].parse_args(ours)
         if reason_not_to_run(command):
             continue
         assert words[0] == "lstm-cy", f"neither run nor in NOT_RUN or TOOLS: {command}"
@@ -323,7 +323,7 @@ def test_the_index_of_the_api_names_them():
 
 def test_every_command_and_option_is_on_its_page():
     page = (DOCS / "api" / "command-line.md").read_text()
-    _, choices = cli._parser()
+    _, choices = make_parser()
     sections = dict(re.findall(r"^## lstm-cy (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert set(sections) == set(choices)
     for name, parser in choices.items():

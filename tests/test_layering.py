@@ -52,6 +52,7 @@ CYCLES: list[set[str]] = []
 #: modules that import by a computed name, and the reason
 COMPUTED = {
     "__init__": "public names, at their first use",
+    "cli": "the commands, at their first use",
     "config": "the kernels of an instruction set",
     "layers": "the layers, at their first use",
     "training": "fit and what belongs to it, at their first use",

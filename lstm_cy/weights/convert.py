@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from .comparisons import Comparison
     from .sources import Source
 
-#: largest difference of a correct conversion
-LIMIT = 1e-4
-
 
 def read(path: FilePath, name: str | None = None, *, batch_first: bool = False, partial: bool = False) -> Source:
     """Read the model in a file, or one LSTM by its name.

@@ -1,0 +1,53 @@
+"""The commands for model files of lstm_cy and other libraries: convert and inspect."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..weights import convert as conversion
+from ..weights.faults import listed
+from ..weights.inspect import describe
+from .arguments import LIMIT
+from .output import say
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from ..weights.comparisons import Comparison
+
+
+def convert(options: Namespace) -> None:
+    """Run `lstm-cy convert`."""
+    model, comparison, left = conversion.read(
+        options.input, options.name, batch_first=options.batch_first, partial=options.partial
+    )
+    written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
+    say(f"{options.output}: {type(model).__name__}, {os.path.getsize(options.output)} bytes")
+    if left:
+        say(f"left behind: {listed(left)}")
+    if options.check:
+        _check([comparison, *written] if comparison else written)
+
+
+def _check(comparisons: Sequence[Comparison]) -> None:
+    """Print how far each is from the model; raise if one is too far."""
+    wrong = []
+    for comparison in comparisons:
+        try:
+            difference = comparison.difference()
+        except ImportError:
+            say(f"{comparison.label}: not installed, not compared")
+            continue
+        say(f"{comparison.label}: largest difference {difference:.1e}")
+        if not difference <= LIMIT:
+            wrong.append(comparison.label)
+    if wrong:
+        raise ArithmeticError(f"the outputs are more than {LIMIT:g} apart: {', '.join(wrong)}")
+
+
+def inspect(options: Namespace) -> None:
+    """Run `lstm-cy inspect`."""
+    for line in describe(options.file):
+        say(line)
