@@ -175,7 +175,7 @@ def wrong(files):
     """Return a description of every forbidden import of `files`."""
     found = graph(files)
     by_name = [*wrong_computed(files), *wrong_private(files)]
-    return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *by_name]
+    return [*wrong_levels(found), *wrong_cycles(found), *wrong_libraries(found), *wrong_containers(found), *by_name]
 
 
 def wrong_levels(found):
@@ -220,6 +220,14 @@ def wrong_libraries(found):
     yield from (f"reference imports {to.module}" for to in found["reference"] if to.ours)
 
 
+def wrong_containers(found):
+    """Yield imports of layers by containers of arrays; layers.narrow converts arrays."""
+    for name in found:
+        if name.startswith("weights.containers"):
+            layers = [to.module for to in found[name] if to.ours and group(to.module) == "layers"]
+            yield from (f"{name} imports {module}" for module in layers if module != "layers.narrow")
+
+
 def wrong_computed(files):
     """Yield imports by a computed name, which the rules above cannot see."""
     dynamic = {
@@ -256,6 +264,7 @@ def test_every_import_is_from_a_lower_level():
         ("text/corpus.py", "def f():\n    from ..config import engine", "text imports config, which is not below it"),
         ("weights/budget.py", "def f():\n    from ..cli import main", "weights imports cli, which is not below it"),
         ("weights/containers/hdf5.py", "from . import torch_pickle", None),
+        ("weights/containers/hdf5.py", "from ...layers import lstm", "weights.containers.hdf5 imports layers.lstm"),
         (
             "weights/containers/hdf5.py",
             "def f():\n    from ..keras import files",
