@@ -129,11 +129,7 @@ def beam_search(
         # Probabilities only decrease, and the largest length has the largest penalty: this bounds every later score.
         if not len(tokens) or (len(ended) == beam_width and totals[0] / penalty(max_length) <= ended[-1][0]):
             break
-        name = "state" if length == 1 else "step"
-        try:
-            state = _chosen(state, rows, row_axis, len(candidates), name)
-        except RecursionError:
-            raise ValueError(f"{name}: expected a state nested less deeply") from None
+        state = _state_of(state, rows, row_axis, len(candidates), "state" if length == 1 else "step")
     cut = [(float(total) / penalty(length), float(total), length, row) for row, total in enumerate(totals)]
     return [
         Hypothesis(_sequence(history[:steps], row), score, total, i < len(ended))
@@ -178,12 +174,19 @@ def _log_probabilities(value: ArrayLike, rows: int, end: int) -> Array:
     return array
 
 
-def _chosen(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
+def _state_of(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
     """Return the `rows` of all arrays in `state`, which have `of` rows; `name` is the argument in error messages."""
+    try:
+        return _rows_of(state, rows, axis, of, name)
+    except RecursionError:
+        raise ValueError(f"{name}: expected a state nested less deeply") from None
+
+
+def _rows_of(state: Any, rows: Ints, axis: int, of: int, name: str) -> Any:
     if state is None:
         return None
     if isinstance(state, tuple | list):
-        return [_chosen(part, rows, axis, of, name) for part in state]
+        return [_rows_of(part, rows, axis, of, name) for part in state]
     array = any_array(name, state, "a state of arrays, tuples, lists and None")
     if not -array.ndim <= axis < array.ndim or array.shape[axis] != of:
         raise ValueError(f"{name}: expected a state of arrays with {of} rows on row_axis = {axis}, got {array.shape}")
