@@ -43,24 +43,12 @@ ARITHMETIC = [
     "-fno-signed-zeros",
     "-ffp-contract=off",
 ]
-# Copies use vectors as wide as the arithmetic: a load of 64 bytes that were stored as two halves waits for both.
-TUNING = {
-    "avx2": ["-mtune=haswell", "-mmove-max=256", "-mstore-max=256"],
-    "avx512": ["-mtune=icelake-server", "-mprefer-vector-width=512", "-mmove-max=512", "-mstore-max=512"],
-}
-TUNING["avx512vnni"] = TUNING["avx512"]
+# For the loops that compilers vectorise on their own: they would use half of the registers' width.
+TUNING = {variant: ["-mprefer-vector-width=512"] for variant in ("avx512", "avx512vnni")}
 OPTIMISE = ["-O3", "-g1" if CHECKS else "-g0"]
-# Functions marked inline are meant to be compiled once for each constant they are called with: gcc must neither limit
-# this for size, nor do it for some of the constants only. A tile with a variable number of rows is 3x slower;
-# one whose loop over k is unrolled keeps half of its accumulators in memory.
-INLINING = [
-    "-finline-limit=100000",
-    "--param=large-function-growth=100000",
-    "--param=inline-unit-growth=100000",
-    "--param=large-stack-frame=100000",
-    "-fno-ipa-cp",
-    "-fno-loop-unroll-and-jam",
-]
+# Functions marked inline are compiled once for each constant they are called with, so that a tile's sums are in
+# registers: compilers must not limit this for size.
+INLINING = ["-DCYTHON_INLINE=inline __attribute__((always_inline))"]
 
 # The functions that _kernels/runtime/threads.pyx needs. The test is linked too: without -pthread some linkers do not
 # find them.
@@ -73,6 +61,12 @@ int main(void) {
     pthread_t thread;
     return pthread_atfork(0, 0, 0) || pthread_create(&thread, 0, work, 0);
 }
+"""
+# The compilers and processors for which _kernels/isa/vector.h has vectors
+VECTORS = """
+#if !defined(__GNUC__) || !(defined(__SSE2__) || defined(__ARM_NEON))
+#error "no vectors"
+#endif
 """
 POOL = "lstm_cy._kernels.runtime.threads"
 
@@ -139,6 +133,8 @@ class BuildKernels(build_ext):
         if (msvc and required) or not all(map(self._accepts, required)):
             say(f"this compiler cannot build the {variant} kernels; going on without them")
             return False
+        if variant == "base" and not self._compiles(VECTORS, []):
+            say("this compiler has no vectors for this processor; the kernels are plain loops, right but slow")
         optional = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
         extension.extra_compile_args = ["/O2"] if msvc else required + list(filter(self._accepts, optional))
         if extension.name == POOL:
@@ -198,7 +194,10 @@ def extensions():
     }
     return [
         Extension(
-            ".".join(path.with_suffix("").parts), [path.as_posix()], **{} if "_kernels" in path.parts else numpy_options
+            ".".join(path.with_suffix("").parts),
+            [path.as_posix()],
+            depends=[header.as_posix() for header in path.parent.glob("*.h")],
+            **{"include_dirs": [path.parent.as_posix()]} if "_kernels" in path.parts else numpy_options,
         )
         for path in sorted(Path("lstm_cy").rglob("*.pyx"))
     ]

@@ -17,10 +17,11 @@ import lstm_cy
 
 ARITHMETIC = re.compile(r"^v?(?:f?n?m?(?:add|sub|mul|div)|fn?m(?:add|sub)\d+|max|min|sqrt)([ps])([sd])$")
 # A compiler may make several clones of a tile, one for each number of rows, or inline it.
-NAMES = "cell_forward|cell_backward|column_sums|tile|tile_of|tile_of_width|tile_at|add_products|add_outer"
-NAMES += "|cell_step|update_rows|multiply_bf16|multiply_int8"
+NAMES = "cell_forward|cell_backward|column_sums|add_products|part_of_tile|add_outer|outer_strips|cell_step|update_rows"
+NAMES += "|activate|bf16_tiles|int8_tiles|multiply_int8"
 FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)*>:$")
 PRECISIONS = {"0": "float32", "1": "float64", None: "float32"}  # narrow weights have float32 sums only
+PRECISIONS_OF_VECTORS = {"0": "float32", "1": "float32", "2": "float64"}  # the second is half of a vector
 LIBM = re.compile(r"^(?:exp|expm1|tanh|fma|log|pow|ldexp|floor|rint|nearbyint|round)[fl]?\d?$")
 
 
@@ -39,7 +40,8 @@ def count(path):
     for line in listing.splitlines():
         if line.endswith(">:"):
             found = FUNCTION.match(line)
-            current = (found[2], PRECISIONS[found[1]]) if found else None
+            table = PRECISIONS_OF_VECTORS if found and found[2] == "update_rows" else PRECISIONS
+            current = (found[2], table[found[1]]) if found else None
             continue
         fields = line.split("\t")
         if current is None or len(fields) < 2:

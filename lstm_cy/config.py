@@ -151,7 +151,8 @@ def engine() -> str:
     chosen = _choice.get().engine or cast(str, _environment().engine)
     if chosen != "auto":
         return chosen
-    return "blas" if instruction_set() == "base" else "packed"
+    has_vectors, has_fma = _kernel_module(f"isa.{instruction_set()}").vectors()
+    return "packed" if has_vectors and has_fma else "blas"
 
 
 def kernels() -> object:
@@ -261,6 +262,7 @@ def _configuration() -> dict[str, Any]:
         "lstm_cy": __version__,
         "instruction set": instruction_set(),
         "available": ", ".join(available_instruction_sets()),
+        "vectors": _vectors(),
         "engine": engine(),
         "threads": get_num_threads(),
         "working memory": f"{cached_bytes() / 1e6:.1f} MB kept for the next call",
@@ -272,6 +274,13 @@ def _configuration() -> dict[str, Any]:
         "SciPy": scipy.__version__,
         "platform": f"{sys.platform} {platform.machine()}",
     }
+
+
+def _vectors() -> str:
+    width, has_fma = _kernel_module(f"isa.{instruction_set()}").vectors()
+    if not width:
+        return "none: this compiler has no vectors for this processor, and the packed kernels are slow"
+    return f"{width} bytes{', fused multiply-add' if has_fma else ''}"
 
 
 def _blas_name(scipy: ModuleType) -> str:

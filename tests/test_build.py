@@ -278,5 +278,5 @@ def test_the_source_distribution_has_the_sources_and_no_generated_files(run, sou
 
 def in_tree():
     """Return the package's source files, without generated ones."""
-    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", "py.typed")
+    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", ".h", "py.typed")
     return [path.relative_to(ROOT).as_posix() for path in (ROOT / "lstm_cy").rglob("*") if path.name.endswith(kinds)]

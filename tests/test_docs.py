@@ -253,7 +253,7 @@ def test_contributing_has_a_row_for_each_module():
         for path in map(Path, re.findall(r"`([^`]+)`", first)):
             folder = path.parent if len(path.parts) > 1 else folder
             named.append((folder / path.name).as_posix())
-    sources = [path for path in (ROOT / "lstm_cy").rglob("*.p*") if path.suffix in (".py", ".pyx", ".pxd", ".pxi")]
+    sources = [path for path in (ROOT / "lstm_cy").rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".h")]
     modules = {path.relative_to(ROOT).as_posix() for path in sources}
     packages = {path for path in modules if path.endswith("/__init__.py")} - {"lstm_cy/__init__.py"}
     assert sorted(named) == sorted(modules - packages)
@@ -266,7 +266,9 @@ KERNELS = "lstm_cy/_kernels/"
 def file_named(name):
     """Return a file that docs/architecture.md names: by its path, or by its name alone if it is a kernel's."""
     path = ROOT / name
-    return path if "/" in name or path.exists() else ROOT / KERNELS / name
+    if "/" in name or path.exists():
+        return path
+    return next((ROOT / KERNELS).rglob(name), ROOT / KERNELS / name)
 
 
 def test_the_files_and_functions_that_the_architecture_names_exist():

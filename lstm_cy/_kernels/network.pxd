@@ -7,7 +7,7 @@ from . cimport table
 from .runtime.blas cimport Blas
 from .runtime.memory cimport acquire, release
 from .runtime.threads cimport load_acquire, store_release, workers_are_gone
-from .table cimport EXTRA, LONG_SUM, PART_ROWS, Kernels, Product, Variant, real
+from .table cimport EXTRA, LONG_SUM, OUTER_ROWS, PART_ROWS, Kernels, Product, Variant, real
 
 cdef enum:
     # Signals are checked after about this many multiply-adds: some ten milliseconds.
@@ -208,7 +208,7 @@ cdef inline Py_ssize_t outer_space(const Engine* engine, Py_ssize_t rows, Py_ssi
     """Return the elements of working memory that `add_outer` needs; `is_long` is whether the sum has a rest."""
     if engine.blas != NULL:
         return M * N if is_long else 0
-    return min(rows, <Py_ssize_t>PART_ROWS) * table.packed_columns[real](engine.kernels, N, NULL)
+    return PART_ROWS * (OUTER_ROWS + table.packed_columns[real](engine.kernels, N, NULL))
 
 
 cdef inline void add_columns(const Engine* engine, Py_ssize_t rows, const real* array, const Sum* sum) noexcept nogil:

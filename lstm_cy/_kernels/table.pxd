@@ -9,10 +9,11 @@ cdef enum:
     CACHE_LINE = 64  # bytes
     # units of the local arrays that loops run over (cell.pxi)
     BLOCK = 32
-    LEAST_PANEL = 32
     # A gradient is a sum over rows and steps. Parts of so many terms are summed in one chain each, then the parts are
     # added: one chain over all terms would lose the low digits of the later ones.
     PART_ROWS = 256
+    # Rows of an outer product's result whose factors are packed together
+    OUTER_ROWS = 48
     # A sum of more rows than this also sums the rounding errors of adding its parts (add_part).
     LONG_SUM = 4096
 
@@ -120,8 +121,8 @@ ctypedef struct Kernels:
     void (*column_sums32)(Py_ssize_t, Py_ssize_t, const float*, float*, float*) noexcept nogil
     void (*column_sums64)(Py_ssize_t, Py_ssize_t, const double*, double*, double*) noexcept nogil
 
-    # Columns of a panel of a packed matrix, except the last one: see packed_columns
-    Py_ssize_t panel32, panel64
+    # Columns of a panel of a packed matrix, and of a last one where that is enough
+    Py_ssize_t panel32, panel64, last32, last64
 
     # (K, N, matrix (K, N), distance to its next k, to its next n, panels: out)
     void (*pack32)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
@@ -142,7 +143,7 @@ ctypedef struct Kernels:
     void (*add_products64)(Py_ssize_t, Py_ssize_t, const Product*, int, bint, const double*, Py_ssize_t,
                            double*) noexcept nogil
 
-    # (K, M, N, a (K, M), distance of its rows, b (K, N), space for the panels of PART_ROWS rows of b, c (M, N),
+    # (K, M, N, a (K, M), distance of its rows, b (K, N), space (see outer_space), c (M, N),
     #  rest (M, N): see add_part): c += a^T b
     void (*add_outer32)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*, float*,
                         float*) noexcept nogil
@@ -162,7 +163,7 @@ ctypedef struct Kernels:
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
 
 
-cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcept nogil:
+cdef inline void load_block(real* block, const real* source, Py_ssize_t units) noexcept nogil:
     if units < BLOCK:
         memset(block, 0, BLOCK * sizeof(real))
         memcpy(block, source, units * sizeof(real))
@@ -170,7 +171,7 @@ cdef inline void load(real* block, const real* source, Py_ssize_t units) noexcep
         memcpy(block, source, BLOCK * sizeof(real))
 
 
-cdef inline void store(real* target, const real* block, Py_ssize_t units) noexcept nogil:
+cdef inline void store_block(real* target, const real* block, Py_ssize_t units) noexcept nogil:
     if units < BLOCK:
         memcpy(target, block, units * sizeof(real))
     else:
@@ -187,20 +188,20 @@ cdef inline void add_part(Py_ssize_t n, const real* part, real* sums, real* rest
     cdef real total, grown
     cdef int u
     while start < n:
-        load(more, part + start, n - start)
-        load(old, sums + start, n - start)
+        load_block(more, part + start, n - start)
+        load_block(old, sums + start, n - start)
         if rest == NULL:
             for u in range(BLOCK):
                 old[u] = old[u] + more[u]
         else:
-            load(lost, rest + start, n - start)
+            load_block(lost, rest + start, n - start)
             for u in range(BLOCK):
                 total = old[u] + more[u]
                 grown = total - old[u]
                 lost[u] = lost[u] + ((old[u] - (total - grown)) + (more[u] - grown))
                 old[u] = total
-            store(rest + start, lost, n - start)
-        store(sums + start, old, n - start)
+            store_block(rest + start, lost, n - start)
+        store_block(sums + start, old, n - start)
         start += BLOCK
 
 
@@ -255,9 +256,10 @@ cdef inline Py_ssize_t panel_columns(const Kernels* kernels, real* precision) no
 
 
 cdef inline Py_ssize_t packed_columns(const Kernels* kernels, Py_ssize_t N, real* precision) noexcept nogil:
-    """Return the columns of the panels of N: the last panel has only LEAST_PANEL columns if that is enough."""
+    """Return the columns of the panels of N; the last panel may be narrower."""
     cdef Py_ssize_t width = panel_columns[real](kernels, NULL), rest = N % width
-    return N - rest + (0 if rest == 0 else LEAST_PANEL if rest <= LEAST_PANEL else width)
+    cdef Py_ssize_t last = kernels.last32 if real is float else kernels.last64
+    return N - rest + (0 if rest == 0 else last if rest <= last else width)
 
 
 cdef inline void pack(const Kernels* kernels, Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step,

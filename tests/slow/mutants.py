@@ -29,7 +29,7 @@ WEIGHTS = ("weights", "zip", "npz", "hostile", "round_trips", "pytorch")
 #: {files: (share of the mutants, the tests that must find them, most likely first)}
 TARGETS = {
     "lstm_cy/_kernels/isa/cell.pxi": (3, KERNELS),
-    "lstm_cy/_kernels/isa/panels.pxi": (3, KERNELS),
+    "lstm_cy/_kernels/isa/tiles.pxi": (3, KERNELS),
     "lstm_cy/_kernels/isa/step.pxi": (2, ("stepper", *KERNELS)),
     "lstm_cy/_kernels/isa/variants.pxi": (3, ("variants", *KERNELS)),
     "lstm_cy/_kernels/isa/narrow.pxi": (3, ("quantize", *KERNELS)),

@@ -4,9 +4,10 @@ from cpython.pycapsule cimport PyCapsule_New
 
 from ..table cimport Kernels
 
+include "vector.pxi"
 include "cell.pxi"
 include "variants.pxi"
-include "panels.pxi"
+include "tiles.pxi"
 include "step.pxi"
 include "narrow.pxi"
 
@@ -59,8 +60,10 @@ table.variant_backward32 = variant_backward[float]
 table.variant_backward64 = variant_backward[double]
 table.column_sums32 = column_sums[float]
 table.column_sums64 = column_sums[double]
-table.panel32 = PANEL32
-table.panel64 = PANEL64
+table.panel32 = panel_columns[float](NULL)
+table.panel64 = panel_columns[double](NULL)
+table.last32 = last_columns[float](NULL)
+table.last64 = last_columns[double](NULL)
 table.pack32 = pack[float]
 table.pack64 = pack[double]
 table.pack_gates32 = pack_gates[float]
@@ -77,6 +80,15 @@ table.pack_bf16 = pack_bf16
 table.pack_int8 = pack_int8
 table.multiply_bf16 = multiply_bf16
 table.multiply_int8 = multiply_int8
+
+
+cdef extern from "vector.h":
+    const int VECTOR_BYTES "LSTM_CY_VECTOR_BYTES"
+
+
+def vectors():
+    """The bytes of the vectors that the kernels were compiled with, 0 without, and whether there is an fma."""
+    return VECTOR_BYTES, bool(FMA)
 
 
 def kernels():

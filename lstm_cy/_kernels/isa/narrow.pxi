@@ -12,118 +12,21 @@
 # The sum is exact. The processor multiplies unsigned by signed bytes, so it works on q + 128, and the sums start at
 # -128 * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a scale of its own.
 
-cdef extern from *:
-    """
-    #if defined(__SSE2__)
-    #include <immintrin.h>
-    #endif
-
-    /* Rows of the largest tile, and panels that one row takes in a pass: as many accumulators as the registers hold. */
-    #if defined(__AVX512F__)
-    #define LSTM_CY_NARROW_ROWS 6
-    #define LSTM_CY_NARROW_PASS 2
-    #else
-    #define LSTM_CY_NARROW_ROWS 1
-    #define LSTM_CY_NARROW_PASS 1
-    #endif
-
-    #if defined(__GNUC__)
-    #define LSTM_CY_INLINE static inline __attribute__((always_inline))
-    #else
-    #define LSTM_CY_INLINE static inline
-    #endif
-
-    static inline float lstm_cy_float_of(uint32_t bits) {
-        float x;
-        memcpy(&x, &bits, sizeof x);
-        return x;
-    }
-    static inline uint32_t lstm_cy_bits_of(float x) {
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
-        return bits;
-    }
-
-    /* The integer product is written out: compilers find these instructions only in sums along a vector, which end in a
-       horizontal sum for each column, and keep sums in registers only where loops are unrolled early. */
-    #if defined(__GNUC__) && defined(__SSE2__)
-    #if defined(__AVX512BW__)
-    #define LSTM_CY_VECTOR 64
-    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
-    #elif defined(__AVX2__)
-    #define LSTM_CY_VECTOR 32
-    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
-    #else
-    #define LSTM_CY_VECTOR 16
-    #define LSTM_CY_ADD_PAIRS(a, b) ((lstm_cy_int32s)_mm_madd_epi16((__m128i)(a), (__m128i)(b)))
-    #endif
-    typedef int32_t lstm_cy_int32s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
-    typedef int16_t lstm_cy_int16s __attribute__((vector_size(LSTM_CY_VECTOR), may_alias));
-    typedef float lstm_cy_floats __attribute__((vector_size(LSTM_CY_VECTOR), aligned(4), may_alias));
-    #define LSTM_CY_FLOATS_OF(sums) __builtin_convertvector(sums, lstm_cy_floats)
-
-    /* For each n of a vector: sum[n] + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. */
-    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
-        int32_t four;
-        memcpy(&four, a, sizeof four);
-    #if defined(__AVX512VNNI__)
-        const lstm_cy_int32s factors = (lstm_cy_int32s){0} + four;
-        return (lstm_cy_int32s)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)factors, *(const __m512i*)w);
-    #else
-        /* Bytes 0 and 2, then 1 and 3, as 16-bit numbers: their products and the sums of two never overflow. */
-        const lstm_cy_int32s even = (lstm_cy_int32s){0} + (four & 0x00ff00ff);
-        const lstm_cy_int32s odd = (lstm_cy_int32s){0} + (int32_t)((uint32_t)four >> 8 & 0x00ff00ffu);
-        const lstm_cy_int16s weights = *(const lstm_cy_int16s*)w;
-        return sum + LSTM_CY_ADD_PAIRS(even, weights << 8 >> 8) + LSTM_CY_ADD_PAIRS(odd, weights >> 8);
-    #endif
-    }
-    #else
-    #define LSTM_CY_VECTOR 4
-    typedef int32_t lstm_cy_int32s;
-    typedef float lstm_cy_floats;
-    #define LSTM_CY_FLOATS_OF(sum) ((float)(sum))
-    static inline lstm_cy_int32s lstm_cy_add_fours(lstm_cy_int32s sum, const uint8_t* a, const char* w) {
-        const int8_t* weights = (const int8_t*)w;
-        return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
-    }
-    #endif
-
-    /* c (rows, panels * 64) += a (rows, 4 * fours) times a segment of so many panels, `stride` bytes apart. Inlined
-       with rows and panels that are constants; i counts vectors along the panels, then along the rows. */
-    LSTM_CY_INLINE void lstm_cy_int8_tile(int rows, int panels, Py_ssize_t fours, const uint8_t* a, const float* scales,
-                                          const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) {
-        enum { EACH = 64 * 4 / LSTM_CY_VECTOR };  /* vectors of a row of a panel */
-        const int count = rows * panels * EACH;
-        lstm_cy_int32s sums[LSTM_CY_NARROW_ROWS * EACH];
-    #pragma GCC unroll 24
-        for (int i = 0; i < count; i++)
-            sums[i] = *(const lstm_cy_int32s*)(panel + i / EACH % panels * stride + i % EACH * LSTM_CY_VECTOR);
-        for (Py_ssize_t four = 0; four < fours; four++)
-    #pragma GCC unroll 24
-            for (int i = 0; i < count; i++)
-                sums[i] = lstm_cy_add_fours(
-                    sums[i], a + 4 * (i / EACH / panels * fours + four),
-                    panel + i / EACH % panels * stride + 64 * (8 + 4 * four) + i % EACH * LSTM_CY_VECTOR);
-    #pragma GCC unroll 24
-        for (int i = 0; i < count; i++) {
-            const char* columns = panel + i / EACH % panels * stride + 64 * 4 + i % EACH * LSTM_CY_VECTOR;
-            float* target = c + i / EACH / panels * c_row + i / EACH % panels * 64 + i % EACH * (LSTM_CY_VECTOR / 4);
-            *(lstm_cy_floats*)target += LSTM_CY_FLOATS_OF(sums[i])
-                                        * (scales[i / EACH / panels] * *(const lstm_cy_floats*)columns);
-        }
-    }
-    """
-    const int NARROW_ROWS "LSTM_CY_NARROW_ROWS"
-    const int PASS "LSTM_CY_NARROW_PASS"
+cdef extern from "vector.h":
+    ctypedef int i32 "lstm_cy_i32"
+    v32 low_bf16 "lstm_cy_low_bf16"(v32) noexcept nogil
+    v32 high_bf16 "lstm_cy_high_bf16"(v32) noexcept nogil
+    i32 load_i32 "lstm_cy_load_i32"(const void*) noexcept nogil
+    i32 add_fours "lstm_cy_add_fours"(i32, const unsigned char*, const char*) noexcept nogil
+    v32 floats_of "lstm_cy_floats_of"(i32) noexcept nogil
     float float_of "lstm_cy_float_of"(unsigned int) noexcept nogil
     unsigned int bits_of "lstm_cy_bits_of"(float) noexcept nogil
-    void int8_tile "lstm_cy_int8_tile"(int, int, Py_ssize_t, const unsigned char*, const float*, const char*,
-                                       Py_ssize_t, float*, Py_ssize_t) noexcept nogil
 
 cdef enum:
-    NARROW_PANEL = 64        # columns; lstm_cy_int8_tile says so too
-    LANES = 32               # of 32 bits, in which they lie as bf16
+    NARROW_PANEL = 64        # columns
+    PAIRS = 32               # numbers of 32 bits, each with two columns in bf16
     MOST_PASS = 2
+    MOST_SUMS = 64           # of a tile, in vectors; most where a vector is one number
     SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
     QUANTISED_ROWS = 256
@@ -131,6 +34,16 @@ cdef enum:
     SMALLEST = 0x0d800000
     INFINITE = 0x7f800000
     NOT_A_NUMBER = 0x7fc00000
+
+
+cdef inline int narrow_rows() noexcept nogil:
+    """The rows of the largest tile: as many sums as the registers hold."""
+    return 6 if LANES32 == 16 else 1
+
+
+cdef inline int panels_together() noexcept nogil:
+    """The panels that a lone row takes in a pass."""
+    return 2 if LANES32 == 16 else 1
 
 
 cdef inline Py_ssize_t fours(Py_ssize_t K) noexcept nogil:
@@ -143,7 +56,7 @@ cdef inline Py_ssize_t panel_count(Py_ssize_t N) noexcept nogil:
 
 cdef inline Py_ssize_t bf16_panel(Py_ssize_t K) noexcept nogil:
     """The bytes of a panel: for each k the lanes."""
-    return K * LANES * 4
+    return K * PAIRS * 4
 
 
 cdef inline Py_ssize_t int8_segment(Py_ssize_t K) noexcept nogil:
@@ -168,19 +81,19 @@ cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
 
 cdef void pack_bf16(Py_ssize_t K, Py_ssize_t N, const unsigned short* values, void* panels) noexcept nogil:
     """Pack a (K, N) matrix, given as its transpose (N, K) of bf16; missing columns of the last panel are 0."""
-    cdef unsigned int* lanes = <unsigned int*>panels
+    cdef unsigned int* pairs = <unsigned int*>panels
     cdef unsigned int low, high
     cdef Py_ssize_t k, n = 0, column
     cdef int lane
     while n < N:
         for k in range(K):
-            for lane in range(LANES):
+            for lane in range(PAIRS):
                 column = n + lane
                 low = values[column * K + k] if column < N else 0
-                column += LANES
+                column += PAIRS
                 high = values[column * K + k] if column < N else 0
-                lanes[lane] = low | high << 16
-            lanes += LANES
+                pairs[lane] = low | high << 16
+            pairs += PAIRS
         n += NARROW_PANEL
 
 
@@ -212,66 +125,93 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
 cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
                            Py_ssize_t c_row) noexcept nogil:
     """c += a times so many panels, one behind the other; inlined with rows and panels that are constants."""
-    cdef float[MOST_ROWS * MOST_PASS * NARROW_PANEL] sums
-    cdef const unsigned int* lanes
-    cdef float* low
-    cdef float* high
-    cdef float factor
+    cdef v32[MOST_SUMS] sums
+    cdef v32[MOST_ROWS] factors
+    cdef v32 pairs, low, high
+    cdef v32* target = <v32*>c
     cdef Py_ssize_t k
-    cdef int r, p, j
+    cdef int r, p, j, at_low, half = PAIRS // LANES32, across = 2 * half * panels
     for r in range(rows):
-        memcpy(sums + r * panels * NARROW_PANEL, c + r * c_row, panels * NARROW_PANEL * sizeof(float))
+        for j in range(across):
+            sums[r * across + j] = load[v32](target, r * c_row + j * LANES32)
     for k in range(K):
         for r in range(rows):
-            factor = a[r * K + k]
-            for p in range(panels):
-                lanes = panel + (p * K + k) * LANES
-                low = sums + (r * panels + p) * NARROW_PANEL
-                high = low + LANES
-                for j in range(LANES):
-                    low[j] = fma[float](factor, float_of(lanes[j] << 16), low[j])
-                for j in range(LANES):
-                    high[j] = fma[float](factor, float_of(lanes[j] & <unsigned int>0xffff0000), high[j])
+            factors[r] = each[v32](<const v32*>a, r * K + k)
+        for p in range(panels):
+            for j in range(half):
+                pairs = keep[v32](load[v32](<const v32*>panel, (p * K + k) * PAIRS + j * LANES32))
+                low = low_bf16(pairs)
+                high = high_bf16(pairs)
+                for r in range(rows):
+                    at_low = r * across + 2 * half * p + j
+                    sums[at_low] = fma[v32](factors[r], low, sums[at_low])
+                    sums[at_low + half] = fma[v32](factors[r], high, sums[at_low + half])
     for r in range(rows):
-        memcpy(c + r * c_row, sums + r * panels * NARROW_PANEL, panels * NARROW_PANEL * sizeof(float))
+        for j in range(across):
+            store[v32](target, r * c_row + j * LANES32, sums[r * across + j])
 
 
 cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
                      Py_ssize_t c_row) noexcept nogil:
     """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
-    if PASS > 1 and panels == 2:
+    if panels_together() > 1 and panels == 2:
         bf16_tile(1, 2, K, a, panel, c, c_row)
     elif rows == 1:
         bf16_tile(1, 1, K, a, panel, c, c_row)
-    elif NARROW_ROWS > 1 and rows == 2:
+    elif narrow_rows() > 1 and rows == 2:
         bf16_tile(2, 1, K, a, panel, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 3:
+    elif narrow_rows() > 2 and rows == 3:
         bf16_tile(3, 1, K, a, panel, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 4:
+    elif narrow_rows() > 2 and rows == 4:
         bf16_tile(4, 1, K, a, panel, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 5:
+    elif narrow_rows() > 2 and rows == 5:
         bf16_tile(5, 1, K, a, panel, c, c_row)
-    elif NARROW_ROWS > 2:
+    elif narrow_rows() > 2:
         bf16_tile(6, 1, K, a, panel, c, c_row)
+
+
+cdef inline void int8_tile(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
+                           const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
+    """c += a times a segment of so many panels, `stride` bytes apart; inlined with constant rows and panels."""
+    cdef i32[MOST_SUMS] sums
+    cdef const char* columns
+    cdef v32 scale
+    cdef v32* target = <v32*>c
+    cdef Py_ssize_t four
+    cdef int r, j, each_panel = NARROW_PANEL // LANES32, across = panels * each_panel
+    for j in range(across):
+        for r in range(rows):
+            sums[r * across + j] = load_i32(panel + j // each_panel * stride + j % each_panel * LANES32 * 4)
+    for four in range(fours(K)):
+        for j in range(across):
+            columns = panel + j // each_panel * stride + NARROW_PANEL * (8 + 4 * four) + j % each_panel * LANES32 * 4
+            for r in range(rows):
+                sums[r * across + j] = add_fours(sums[r * across + j], a + 4 * (r * fours(K) + four), columns)
+    for j in range(across):
+        columns = panel + j // each_panel * stride + NARROW_PANEL * 4 + j % each_panel * LANES32 * 4
+        for r in range(rows):
+            scale = each[v32](<const v32*>scales, r) * load[v32](<const v32*>columns, 0)
+            store[v32](target, r * c_row + j * LANES32,
+                       load[v32](target, r * c_row + j * LANES32) + floats_of(sums[r * across + j]) * scale)
 
 
 cdef void int8_tiles(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
                      const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
     """`int8_tile` with the numbers of rows and panels as constants, one kernel for each."""
-    if PASS > 1 and panels == 2:
-        int8_tile(1, 2, fours(K), a, scales, panel, stride, c, c_row)
+    if panels_together() > 1 and panels == 2:
+        int8_tile(1, 2, K, a, scales, panel, stride, c, c_row)
     elif rows == 1:
-        int8_tile(1, 1, fours(K), a, scales, panel, stride, c, c_row)
-    elif NARROW_ROWS > 1 and rows == 2:
-        int8_tile(2, 1, fours(K), a, scales, panel, stride, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 3:
-        int8_tile(3, 1, fours(K), a, scales, panel, stride, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 4:
-        int8_tile(4, 1, fours(K), a, scales, panel, stride, c, c_row)
-    elif NARROW_ROWS > 2 and rows == 5:
-        int8_tile(5, 1, fours(K), a, scales, panel, stride, c, c_row)
-    elif NARROW_ROWS > 2:
-        int8_tile(6, 1, fours(K), a, scales, panel, stride, c, c_row)
+        int8_tile(1, 1, K, a, scales, panel, stride, c, c_row)
+    elif narrow_rows() > 1 and rows == 2:
+        int8_tile(2, 1, K, a, scales, panel, stride, c, c_row)
+    elif narrow_rows() > 2 and rows == 3:
+        int8_tile(3, 1, K, a, scales, panel, stride, c, c_row)
+    elif narrow_rows() > 2 and rows == 4:
+        int8_tile(4, 1, K, a, scales, panel, stride, c, c_row)
+    elif narrow_rows() > 2 and rows == 5:
+        int8_tile(5, 1, K, a, scales, panel, stride, c, c_row)
+    elif narrow_rows() > 2:
+        int8_tile(6, 1, K, a, scales, panel, stride, c, c_row)
 
 
 # The left side of a product, and the panels of its right side.
@@ -314,14 +254,14 @@ cdef inline void narrow_tile(int rows, int panels, const Narrow* given, Py_ssize
 
 cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c, bint descending) noexcept nogil:
     """c (rows, N) += the product, as `multiply` goes about it."""
-    cdef int each = PASS if rows == 1 else 1, height
+    cdef int each = panels_together() if rows == 1 else 1, height
     cdef Py_ssize_t count = panel_count(N), passes = (count + each - 1) // each, turn, panel, n, row
     for turn in range(passes):
         panel = (passes - 1 - turn if descending else turn) * each
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
-            height = next_height(rows - row, NARROW_ROWS)
+            height = next_height(rows - row, narrow_rows())
             narrow_tile(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
 
@@ -347,7 +287,7 @@ cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noex
     cdef int u
     memset(largest, 0, sizeof(largest))
     while start < K:
-        load[float](block, a + start, K - start)
+        load_block[float](block, a + start, K - start)
         for u in range(BLOCK):  # the bits of floats without a sign are in the order of their values, NaN the last
             bits = bits_of(block[u]) & <unsigned int>0x7fffffff
             largest[u] = bits if bits > largest[u] else largest[u]
@@ -364,7 +304,7 @@ cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noex
     inverse = <float>127 / float_of(most)
     start = 0
     while start < K:
-        load[float](block, a + start, K - start)
+        load_block[float](block, a + start, K - start)
         for u in range(BLOCK):  # 1.5 * 2^23 rounds to whole numbers, which then stand in the low bits
             bytes[u] = <unsigned char>bits_of(block[u] * inverse + <float>12583040.0)
         memcpy(quantised + start, bytes, min(4 * fours(K) - start, BLOCK))

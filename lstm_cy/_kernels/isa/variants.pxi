@@ -15,112 +15,110 @@ cdef enum:
     GATE_I, GATE_F, GATE_G, GATE_O
 
 
-cdef inline real bounded(real x, real bound) noexcept nogil:
-    """x within [-bound, bound]; NaN stays NaN, hence the order of the comparisons."""
-    x = bound if x > bound else x
-    return -bound if x < -bound else x
+cdef inline real multiply_add(real a, real b, real c) noexcept nogil:
+    """`fma` of single numbers."""
+    if real is float:
+        return fma_float(a, b, c)
+    else:
+        return fma_double(a, b, c)
 
 
-cdef inline real magnitude(real x) noexcept nogil:
-    return -x if x < 0 else x
+cdef inline vector bounded(vector x, vector bound) noexcept nogil:
+    """x within [-bound, bound]; NaN stays NaN."""
+    x = above[vector](x, bound, bound, x)
+    return above[vector](-bound, x, -bound, x)
 
 
-cdef inline void softplus(const real* x, real* y) noexcept nogil:
-    """ln(1 + exp(x)) of one block: max(0, x) + ln(1 + v) with v = exp(-|x|) in (0, 1].
+cdef inline vector magnitude(vector x) noexcept nogil:
+    return above[vector](all_of[vector](x, 0), x, -x, x)
+
+
+cdef inline vector softplus(vector x) noexcept nogil:
+    """ln(1 + exp(x)): max(0, x) + ln(1 + v) with v = exp(-|x|) in (0, 1].
 
     ln(1 + v) = 2 artanh(s), s = v / (2 + v) <= 1/3: a series in s^2 <= 1/9, of which the terms left out are below 2e-9
     (float32) and 2e-18.
     """
-    cdef real[BLOCK] s, square, series
-    cdef real zero = 0, less, more, v
-    cdef int terms = 8 if real is float else 18, u, term
-    for u in range(BLOCK):
-        exp_and_1[real](bounded[real](-magnitude[real](x[u]), <real>40), 1, &less, &more)
-        v = less + <real>1
-        s[u] = v / (v + <real>2)
-        square[u] = s[u] * s[u]
-        series[u] = 0
-    for term in range(terms, -1, -1):
-        for u in range(BLOCK):
-            series[u] = fma[real](series[u], square[u], <real>1 / <real>(2 * term + 1))
-    for u in range(BLOCK):
-        y[u] = (zero if x[u] < zero else x[u]) + <real>2 * s[u] * series[u]
+    cdef vector s, square, series = all_of[vector](x, 0), less, more, v
+    cdef int term = 8 if vector in single_precision else 18
+    exp_and_1[vector](bounded[vector](-magnitude[vector](x), all_of[vector](x, 40)), 1, &less, &more)
+    v = less + all_of[vector](x, 1)
+    s = v / (v + all_of[vector](x, 2))
+    square = s * s
+    while term >= 0:
+        series = fma[vector](series, square, all_of[vector](x, 1.0 / (2 * term + 1)))
+        term -= 1
+    return above[vector](all_of[vector](x, 0), x, all_of[vector](x, 0), x) + all_of[vector](x, 2) * s * series
 
 
-cdef inline void block_of(const Activation* activation, const real* x, real* y, real* slope) noexcept nogil:
-    """y = activation(x) and its derivative, for one block; NaN stays NaN, hence the order of the comparisons."""
-    cdef real alpha = <real>activation.alpha, beta = <real>activation.beta, one = 1, zero = 0, t, more
-    cdef real limit = 20 if real is float else 40  # past which exp(-x) - 1 rounds to -1
-    cdef int kind = activation.kind, u
+cdef inline void activation_of(const Activation* activation, vector x, vector* y, vector* slope) noexcept nogil:
+    """y = activation(x) and its derivative; NaN stays NaN."""
+    cdef vector alpha = all_of[vector](x, activation.alpha), beta = all_of[vector](x, activation.beta)
+    cdef vector one = all_of[vector](x, 1), zero = all_of[vector](x, 0), t, more
+    cdef int kind = activation.kind
     if kind == SIGMOID:
-        for u in range(BLOCK):
-            y[u] = sigmoid[real](x[u])
-            slope[u] = y[u] * (one - y[u])
+        y[0] = sigmoid[vector](x)
+        slope[0] = y[0] * (one - y[0])
     elif kind == TANH:
-        for u in range(BLOCK):
-            y[u] = tanh[real](x[u])
-            slope[u] = one - y[u] * y[u]
+        y[0] = tanh[vector](x)
+        slope[0] = one - y[0] * y[0]
     elif kind == RELU:
-        for u in range(BLOCK):
-            y[u] = zero if x[u] < zero else x[u]
-            slope[u] = one if x[u] > zero else zero
+        y[0] = above[vector](zero, x, zero, x)
+        slope[0] = above[vector](x, zero, one, zero)
     elif kind == AFFINE:
-        for u in range(BLOCK):
-            y[u] = fma[real](alpha, x[u], beta)
-            slope[u] = alpha
+        y[0] = fma[vector](alpha, x, beta)
+        slope[0] = alpha
     elif kind == LEAKYRELU:
-        for u in range(BLOCK):
-            y[u] = x[u] if x[u] >= zero else alpha * x[u]
-            slope[u] = one if x[u] >= zero else alpha
+        y[0] = above[vector](zero, x, alpha * x, x)
+        slope[0] = above[vector](zero, x, alpha, one)
     elif kind == THRESHOLDEDRELU:
-        for u in range(BLOCK):
-            y[u] = zero if x[u] <= alpha else x[u]
-            slope[u] = zero if x[u] <= alpha else one
+        y[0] = at_most[vector](x, alpha, zero, x)
+        slope[0] = at_most[vector](x, alpha, zero, one)
     elif kind == SCALEDTANH:
-        for u in range(BLOCK):
-            t = tanh[real](beta * x[u])
-            y[u] = alpha * t
-            slope[u] = alpha * beta * (one - t * t)
+        t = tanh[vector](beta * x)
+        y[0] = alpha * t
+        slope[0] = alpha * beta * (one - t * t)
     elif kind == HARDSIGMOID:
-        for u in range(BLOCK):
-            t = fma[real](alpha, x[u], beta)
-            slope[u] = alpha if zero < t < one else zero
-            t = one if t > one else t
-            y[u] = zero if t < zero else t
+        t = fma[vector](alpha, x, beta)
+        slope[0] = above[vector](t, zero, above[vector](one, t, alpha, zero), zero)
+        t = above[vector](t, one, one, t)
+        y[0] = above[vector](zero, t, zero, t)
     elif kind == ELU:
-        for u in range(BLOCK):
-            exp_and_1[real](bounded[real](x[u], limit), 1, &t, &more)
-            y[u] = x[u] if x[u] >= zero else alpha * t
-            slope[u] = one if x[u] >= zero else alpha * t + alpha
+        # past the limit exp(-x) - 1 rounds to -1
+        exp_and_1[vector](bounded[vector](x, all_of[vector](x, 20 if vector in single_precision else 40)), 1, &t, &more)
+        y[0] = above[vector](zero, x, alpha * t, x)
+        slope[0] = above[vector](zero, x, alpha * t + alpha, one)
     elif kind == SOFTSIGN:
-        for u in range(BLOCK):
-            t = bounded[real](x[u], <real>1e30)  # infinity over infinity would be NaN
-            slope[u] = one / (one + magnitude[real](t))
-            y[u] = t * slope[u]
-            slope[u] = slope[u] * slope[u]
+        t = bounded[vector](x, all_of[vector](x, 1e30))  # infinity over infinity would be NaN
+        slope[0] = one / (one + magnitude[vector](t))
+        y[0] = t * slope[0]
+        slope[0] = slope[0] * slope[0]
     else:
-        softplus[real](x, y)
-        for u in range(BLOCK):
-            slope[u] = sigmoid[real](x[u])
+        y[0] = softplus[vector](x)
+        slope[0] = sigmoid[vector](x)
+
+
+cdef inline void activate_by(const Activation* activation, Py_ssize_t n, double bound, vector* z,
+                             vector* slope) noexcept nogil:
+    cdef vector x, most, y, s
+    cdef Py_ssize_t start = 0
+    while start < n:
+        x = load_some[vector](z, start, n - start)
+        most = all_of[vector](x, bound)
+        activation_of[vector](activation, bounded[vector](x, most), &y, &s)
+        store_some[vector](z, start, n - start, y)
+        if slope != NULL:
+            s = above[vector](magnitude[vector](x), most, all_of[vector](x, 0), s)
+            store_some[vector](slope, start, n - start, s)
+        start += lanes[vector](z)
 
 
 cdef void activate(const Activation* activation, Py_ssize_t n, real bound, real* z, real* slope) noexcept nogil:
     """Activate z in place, first brought within [-bound, bound]; `slope`, out, is the derivative, or NULL."""
-    cdef real[BLOCK] given, x, y, s
-    cdef real zero = 0
-    cdef Py_ssize_t start = 0
-    cdef int u
-    while start < n:
-        load(given, z + start, n - start)
-        for u in range(BLOCK):
-            x[u] = bounded[real](given[u], bound)
-        block_of[real](activation, x, y, s)
-        store(z + start, y, n - start)
-        if slope != NULL:
-            for u in range(BLOCK):
-                s[u] = zero if magnitude[real](given[u]) > bound else s[u]
-            store(slope + start, s, n - start)
-        start += BLOCK
+    if real is float:
+        activate_by[v32](activation, n, bound, <v32*>z, <v32*>slope)
+    else:
+        activate_by[v64](activation, n, bound, <v64*>z, <v64*>slope)
 
 
 cdef real sum_of_products(Py_ssize_t n, const real* a, const real* b) noexcept nogil:
@@ -131,14 +129,14 @@ cdef real sum_of_products(Py_ssize_t n, const real* a, const real* b) noexcept n
     cdef int u
     memset(lanes, 0, sizeof(lanes))
     while start < n:
-        load(left, a + start, n - start)
+        load_block(left, a + start, n - start)
         if b == NULL:
             for u in range(BLOCK):
                 lanes[u] = lanes[u] + left[u]
         else:
-            load(right, b + start, n - start)
+            load_block(right, b + start, n - start)
             for u in range(BLOCK):
-                lanes[u] = fma[real](left[u], right[u], lanes[u])
+                lanes[u] = multiply_add[real](left[u], right[u], lanes[u])
         start += BLOCK
     for u in range(BLOCK):
         total = total + lanes[u]
@@ -175,7 +173,7 @@ cdef inline void prepare(const Variant* variant, int gate, int peephole, Py_ssiz
     if weights != NULL and peephole >= 0:
         weights += peephole * H
         for k in range(H):
-            z[k] = fma[real](weights[k], c[k], z[k])
+            z[k] = multiply_add[real](weights[k], c[k], z[k])
     if variant.norm != NULL:
         normalize[real](H, <const real*>variant.norm + gate * H, bias if bias == NULL else bias + gate * H, z,
                         extra if extra == NULL else extra + EXTRA_NORMALIZED * H + gate * H,
@@ -185,7 +183,7 @@ cdef inline void prepare(const Variant* variant, int gate, int peephole, Py_ssiz
 cdef void variant_forward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H, real* gates, real* c, real* h,
                           real* tanh_c, real* extra) noexcept nogil:
     """`cell_forward` with options; `extra` and tanh_c are saved for backward, or both are NULL."""
-    cdef real bound = <real>variant.clip, cell_bound = <real>variant.cell_clip, one = 1, zero = 0, cell
+    cdef real bound = <real>variant.clip, cell_bound = <real>variant.cell_clip, one = 1, zero = 0, cell, bounded_cell
     cdef real* i
     cdef real* f
     cdef real* g
@@ -210,10 +208,11 @@ cdef void variant_forward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H,
             for k in range(H):
                 i[k] = one - f[k]
         for k in range(H):
-            cell = fma[real](f[k], c[k], i[k] * g[k])
-            c[k] = bounded[real](cell, cell_bound)
+            cell = multiply_add[real](f[k], c[k], i[k] * g[k])
+            bounded_cell = cell_bound if cell > cell_bound else cell  # in this order NaN stays NaN
+            c[k] = -cell_bound if bounded_cell < -cell_bound else bounded_cell
             if extra != NULL:
-                extra[EXTRA_CELL_SLOPE * H + k] = zero if magnitude[real](cell) > cell_bound else one
+                extra[EXTRA_CELL_SLOPE * H + k] = zero if cell > cell_bound or cell < -cell_bound else one
                 extra[EXTRA_CELL * H + k] = c[k]
         prepare[real](variant, GATE_O, 2, H, c, gates, extra)
         activate[real](&variant.gate, H, bound, o, slopes if slopes == NULL else slopes + 3 * H)
@@ -262,11 +261,11 @@ cdef void variant_backward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H
         memset(shares, 0, SHARES * H * sizeof(real))
         for k in range(H):
             dz[3 * H + k] = dh[k] * tanh_c[k] * slopes[3 * H + k]
-            dc[k] = fma[real](dh[k] * gates[3 * H + k], extra[EXTRA_ACTIVATION_SLOPE * H + k], dc[k])
+            dc[k] = multiply_add[real](dh[k] * gates[3 * H + k], extra[EXTRA_ACTIVATION_SLOPE * H + k], dc[k])
         undo[real](variant, GATE_O, 2, H, extra + EXTRA_CELL * H, extra, dz, shares)
         if peepholes != NULL:
             for k in range(H):
-                dc[k] = fma[real](peepholes[2 * H + k], dz[3 * H + k], dc[k])
+                dc[k] = multiply_add[real](peepholes[2 * H + k], dz[3 * H + k], dc[k])
         for k in range(H):
             dc[k] = dc[k] * extra[EXTRA_CELL_SLOPE * H + k]
             d_i = dc[k] * g[k]
@@ -284,7 +283,7 @@ cdef void variant_backward(const Variant* variant, Py_ssize_t rows, Py_ssize_t H
         undo[real](variant, GATE_G, -1, H, c_prev, extra, dz, shares)
         if peepholes != NULL:
             for k in range(H):
-                dc[k] = fma[real](peepholes[k], dz[k], fma[real](peepholes[H + k], dz[H + k], dc[k]))
+                dc[k] = multiply_add[real](peepholes[k], dz[k], multiply_add[real](peepholes[H + k], dz[H + k], dc[k]))
         gates += 4 * H
         c_prev += H
         tanh_c += H

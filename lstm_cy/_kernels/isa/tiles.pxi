@@ -1,0 +1,349 @@
+# Products with a matrix packed in panels, for one instruction set and both precisions.
+#
+# A panel holds the columns of ACROSS vectors of the matrix: all of them for k = 0, then for k = 1, and so on, so that a
+# product reads it from front to back. A last panel of 64-byte vectors of floats is only half as wide where that is
+# enough. A tile of the result, some rows by one panel, stays in registers over all k: each vector of the panel is
+# loaded once and used by every row of the tile. Every element of a result is one chain of additions in the order of k,
+# for any tile: results do not depend on how many rows are computed together. Several products that add to one result
+# go through their tiles together, one after the other along the same chain.
+
+from ..table cimport OUTER_ROWS, PART_ROWS, Product
+
+cdef enum:
+    ACROSS = 4        # vectors in a row of a tile: one for each gate of the cell
+    MOST_PANEL = 64   # columns
+    MOST_ROWS = 6
+    MOST_PANELS = 2   # that one row takes together
+    # Panels up to this size come from the L1 cache as fast as one row can use them, two at a time. From further away
+    # they come faster one after the other.
+    PAIRED_BYTES = 32768
+
+
+cdef inline int tile_rows() noexcept nogil:
+    """The rows of the largest tile: as many sums as the registers hold, with the weights or the factors of one k."""
+    return 6 if REGISTERS == 32 else 3
+
+
+cdef inline int panel_columns(real* precision) noexcept nogil:
+    return ACROSS * (LANES32 if real is float else LANES64)
+
+
+cdef inline int last_columns(real* precision) noexcept nogil:
+    """The columns of a last panel that is narrower, where that is enough."""
+    return ACROSS * HALF_LANES32 if real is float and HALVES else panel_columns[real](NULL)
+
+
+cdef inline int columns_at(Py_ssize_t n, Py_ssize_t N, real* precision) noexcept nogil:
+    """The columns of the panel that begins at column n of N."""
+    return last_columns[real](NULL) if N - n <= last_columns[real](NULL) else panel_columns[real](NULL)
+
+
+cdef inline void pack_columns(Py_ssize_t K, Py_ssize_t given, int columns, const real* matrix, Py_ssize_t k_step,
+                              Py_ssize_t n_step, int width, real* panel) noexcept nogil:
+    """Pack `given` columns of a matrix into some `columns` of a panel; the others become 0."""
+    cdef Py_ssize_t k, first = 0
+    cdef int j
+    while k_step == 1 and first < K:  # columns are contiguous: a line of each at a time, so that none is read twice
+        for j in range(columns):
+            for k in range(first, min(first + BLOCK, K)):
+                panel[k * width + j] = matrix[k + j * n_step] if j < given else 0
+        first += BLOCK
+    for k in range(first, K):
+        for j in range(columns):
+            panel[k * width + j] = matrix[k * k_step + j * n_step] if j < given else 0
+
+
+cdef void pack(Py_ssize_t K, Py_ssize_t N, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
+               real* panels) noexcept nogil:
+    """Pack a (K, N) matrix, whose elements are `k_step` and `n_step` apart; missing columns of the last panel are 0."""
+    cdef int width
+    cdef Py_ssize_t n = 0
+    while n < N:
+        width = columns_at[real](n, N, NULL)
+        pack_columns[real](K, N - n, width, matrix + n * n_step, k_step, n_step, width, panels)
+        panels += K * width
+        n += width
+
+
+cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t k_step, Py_ssize_t n_step,
+                     real* panels) noexcept nogil:
+    """Pack a (K, 4H) matrix with its gates interleaved: a panel has some units' i, then their f, g and o."""
+    cdef int width, units, gate
+    cdef Py_ssize_t unit = 0
+    while unit < H:
+        width = columns_at[real](4 * unit, 4 * H, NULL)
+        units = width // 4
+        for gate in range(4):
+            pack_columns[real](K, H - unit, units, matrix + (gate * H + unit) * n_step, k_step, n_step, width,
+                               panels + gate * units)
+        panels += K * width
+        unit += units
+
+
+cdef inline void sum_products(int rows, int panels, bint strips, const Product* products, int count, Py_ssize_t row,
+                              Py_ssize_t n, vector* sums) noexcept nogil:
+    """Add the products to a tile of some rows by some panels, of which the first begins at column n.
+
+    Inlined with constant rows, panels and strips. Of the weights and the factors of one k the fewer ones stay in
+    registers while the others pass. With `strips` the left side is packed in strips of tile_rows() rows.
+    """
+    cdef vector[MOST_PANELS * ACROSS] kept
+    cdef vector weight, factor
+    cdef const vector* a
+    cdef const vector* panel
+    cdef Py_ssize_t K, a_row, a_k, k, stride, first, place
+    cdef int number, r, j, across = panels * ACROSS, width = <int>(ACROSS * lanes[vector](sums))
+    for number in range(count):
+        K = products[number].K
+        a_row = 1 if strips else products[number].a_row
+        a_k = tile_rows() if strips else products[number].a_k
+        a = at[vector](<const vector*>products[number].a, row * K if strips else row * a_row)
+        panel = at[vector](<const vector*>products[number].panels, n * K)
+        stride = K * width
+        for k in range(K):
+            first = k * width
+            if rows >= across:
+                for j in range(across):
+                    place = first + j // ACROSS * stride + j % ACROSS * lanes[vector](sums)
+                    kept[j] = load[vector](panel, place)
+                for r in range(rows):
+                    factor = each[vector](a, r * a_row + k * a_k)
+                    for j in range(across):
+                        sums[r * across + j] = fma[vector](factor, kept[j], sums[r * across + j])
+            else:
+                for r in range(rows):
+                    kept[r] = each[vector](a, r * a_row + k * a_k)
+                for j in range(across):
+                    place = first + j // ACROSS * stride + j % ACROSS * lanes[vector](sums)
+                    weight = keep[vector](load[vector](panel, place))
+                    for r in range(rows):
+                        sums[r * across + j] = fma[vector](kept[r], weight, sums[r * across + j])
+
+
+cdef inline void tile(int rows, int panels, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                      const vector* begin, Py_ssize_t begin_row, vector* c, Py_ssize_t c_row) noexcept nogil:
+    """c = begin + the sum of the products, for `rows` rows from `row` on and whole panels from column `n` on."""
+    cdef vector[MOST_ROWS * ACROSS] sums
+    cdef int r, j, across = panels * ACROSS
+    for r in range(rows):
+        for j in range(across):
+            sums[r * across + j] = load[vector](begin, r * begin_row + j * lanes[vector](begin))
+    sum_products[vector](rows, panels, False, products, count, row, n, &sums[0])
+    for r in range(rows):
+        for j in range(across):
+            store[vector](c, r * c_row + j * lanes[vector](begin), sums[r * across + j])
+
+
+cdef inline void tile_of(int rows, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                         const vector* begin, Py_ssize_t begin_row, vector* c, Py_ssize_t c_row) noexcept nogil:
+    """`tile` of one panel with the number of rows as a constant, one kernel for each."""
+    if rows == 1:
+        tile[vector](1, 1, products, count, row, n, begin, begin_row, c, c_row)
+    elif rows == 2:
+        tile[vector](2, 1, products, count, row, n, begin, begin_row, c, c_row)
+    elif rows == 3:
+        tile[vector](3, 1, products, count, row, n, begin, begin_row, c, c_row)
+    elif tile_rows() > 3 and rows == 4:
+        tile[vector](4, 1, products, count, row, n, begin, begin_row, c, c_row)
+    elif tile_rows() > 3 and rows == 5:
+        tile[vector](5, 1, products, count, row, n, begin, begin_row, c, c_row)
+    elif tile_rows() > 3:
+        tile[vector](6, 1, products, count, row, n, begin, begin_row, c, c_row)
+
+
+cdef inline void tile_at(int rows, int panels, bint half, const Product* products, int count, Py_ssize_t row,
+                         Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c,
+                         Py_ssize_t c_row) noexcept nogil:
+    """A tile of whole panels: of one, of two for a lone row, or of a last one with half of the columns."""
+    if HALVES and real is float and half:
+        tile_of[h32](rows, products, count, row, n, <const h32*>begin, begin_row, <h32*>c, c_row)
+    elif real is float and panels == 2:
+        tile[v32](1, 2, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
+    elif real is float:
+        tile_of[v32](rows, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
+    elif panels == 2:
+        tile[v64](1, 2, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
+    else:
+        tile_of[v64](rows, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
+
+
+cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
+    """The rows of the next tile, of `most`, when `left` are to be done: tiles of nearly one size, such as 8 = 4 + 4."""
+    cdef Py_ssize_t tiles = (left + most - 1) // most
+    return <int>((left + tiles - 1) // tiles)
+
+
+cdef void part_of_tile(int rows, Py_ssize_t columns, bint half, const Product* products, int count, Py_ssize_t row,
+                       Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c,
+                       Py_ssize_t c_row) noexcept nogil:
+    """A tile of one panel of which only `columns` columns exist, or that begins from zero: it is made aside."""
+    cdef real[MOST_ROWS * MOST_PANEL] aside
+    cdef int r
+    memset(aside, 0, sizeof(aside))
+    if begin != NULL:
+        for r in range(rows):
+            memcpy(aside + r * MOST_PANEL, begin + r * begin_row, columns * sizeof(real))
+    tile_at[real](rows, 1, half, products, count, row, n, aside, MOST_PANEL, aside, MOST_PANEL)
+    for r in range(rows):
+        memcpy(c + r * c_row, aside + r * MOST_PANEL, columns * sizeof(real))
+
+
+cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
+                        real* precision) noexcept nogil:
+    """Whether a lone row takes two panels together."""
+    cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
+    return rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
+
+
+cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint descending,
+                       const real* begin, Py_ssize_t begin_row, real* c) noexcept nogil:
+    """c (rows, N) = begin + the sum of the products. Each panel is read once and used for all rows."""
+    cdef Py_ssize_t width = panel_columns[real](NULL), panels = (N + width - 1) // width, done = 0
+    cdef Py_ssize_t panel, row, n, columns
+    cdef bint pairs = begin != NULL and paired[real](rows, N, products, count, NULL), half
+    cdef int together, height
+    while done < panels:
+        together = 2 if pairs and panels - done > 1 else 1
+        panel = panels - done - together if descending else done
+        if together == 2 and (panel + 2) * width > N:  # the last one is not whole
+            together = 1
+            panel = panels - done - 1 if descending else done
+        n = panel * width
+        columns = min(N - n, width)
+        half = columns_at[real](n, N, NULL) < width
+        row = 0
+        while row < rows:
+            height = next_height(rows - row, tile_rows())
+            if begin == NULL or columns < columns_at[real](n, N, NULL):
+                part_of_tile[real](height, columns, half, products, count, row, n,
+                                   begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n,
+                                   N)
+            else:
+                tile_at[real](height, together, half, products, count, row, n, begin + row * begin_row + n, begin_row,
+                              c + row * N + n, N)
+            row += height
+        done += together
+
+
+cdef inline void add_to(vector* total, vector* rest, vector x) noexcept nogil:
+    """Add to some sums; the rounding errors are added to `rest`, unless it is NULL (see table.add_part)."""
+    cdef vector old = load[vector](total, 0), grown, sum
+    if rest == NULL:
+        store[vector](total, 0, old + x)
+        return
+    sum = old + x
+    grown = sum - old
+    store[vector](rest, 0, load[vector](rest, 0) + ((old - (sum - grown)) + (x - grown)))
+    store[vector](total, 0, sum)
+
+
+cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
+                            vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
+    """Add a tile of a product to c (rows, columns) and `rest`, whose rows are N apart.
+
+    Inlined with a constant number of rows; there may be fewer columns than in a panel.
+    """
+    cdef vector[MOST_ROWS * ACROSS] sums
+    cdef vector[2] aside
+    cdef Py_ssize_t place, left
+    cdef int r, j
+    for r in range(rows):
+        for j in range(ACROSS):
+            sums[r * ACROSS + j] = all_of[vector](sums[0], 0)
+    sum_products[vector](rows, 1, True, product, 1, row, n, &sums[0])
+    for r in range(rows):
+        for j in range(ACROSS):
+            place = r * N + j * lanes[vector](c)
+            left = columns - j * lanes[vector](c)
+            if left >= lanes[vector](c):
+                add_to[vector](place_in[vector](c, place), NULL if rest == NULL else place_in[vector](rest, place),
+                               sums[r * ACROSS + j])
+            elif left > 0:
+                aside[0] = load_some[vector](c, place, left)
+                aside[1] = all_of[vector](aside[0], 0) if rest == NULL else load_some[vector](rest, place, left)
+                add_to[vector](&aside[0], NULL if rest == NULL else &aside[1], sums[r * ACROSS + j])
+                store_some[vector](c, place, left, aside[0])
+                if rest != NULL:
+                    store_some[vector](rest, place, left, aside[1])
+
+
+cdef inline void outer_tile_of(int rows, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
+                               vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
+    """`outer_tile` with the number of rows as a constant, one kernel for each."""
+    if rows == 1:
+        outer_tile[vector](1, product, row, n, columns, c, rest, N)
+    elif rows == 2:
+        outer_tile[vector](2, product, row, n, columns, c, rest, N)
+    elif rows == 3:
+        outer_tile[vector](3, product, row, n, columns, c, rest, N)
+    elif tile_rows() > 3 and rows == 4:
+        outer_tile[vector](4, product, row, n, columns, c, rest, N)
+    elif tile_rows() > 3 and rows == 5:
+        outer_tile[vector](5, product, row, n, columns, c, rest, N)
+    elif tile_rows() > 3:
+        outer_tile[vector](6, product, row, n, columns, c, rest, N)
+
+
+cdef void outer_strips(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* strips, const real* panels, real* c,
+                       real* rest) noexcept nogil:
+    """Add the product of some packed strips, (K, M) transposed, and the packed (K, N) to c (M, N)."""
+    cdef Product product = Product(K, strips, 0, 0, panels)
+    cdef Py_ssize_t n = 0, row, place
+    cdef int height
+    while n < N:
+        row = 0
+        while row < M:
+            height = <int>min(M - row, <Py_ssize_t>tile_rows())
+            place = row * N + n
+            if HALVES and real is float and columns_at[real](n, N, NULL) < panel_columns[real](NULL):
+                outer_tile_of[h32](height, &product, row, n, N - n, <h32*>(c + place),
+                                   NULL if rest == NULL else <h32*>(rest + place), N)
+            elif real is float:
+                outer_tile_of[v32](height, &product, row, n, N - n, <v32*>(c + place),
+                                   NULL if rest == NULL else <v32*>(rest + place), N)
+            else:
+                outer_tile_of[v64](height, &product, row, n, N - n, <v64*>(c + place),
+                                   NULL if rest == NULL else <v64*>(rest + place), N)
+            row += height
+        n += panel_columns[real](NULL)
+
+
+cdef void pack_strips(Py_ssize_t K, Py_ssize_t M, const real* a, Py_ssize_t a_step, real* strips) noexcept nogil:
+    """Pack a (K, M), whose rows are `a_step` apart, in strips of tile_rows() columns; missing ones become 0.
+
+    k is the outer loop: the columns of a strip are few, and each line of the cache is read only once.
+    """
+    cdef Py_ssize_t k, m
+    cdef real* target
+    cdef int r
+    for k in range(K):
+        target = strips + k * tile_rows()
+        m = 0
+        while m < M:
+            for r in range(tile_rows()):
+                target[r] = a[m + r] if m + r < M else 0
+            target += K * tile_rows()
+            m += tile_rows()
+        a += a_step
+
+
+cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_ssize_t a_step, const real* b,
+                    real* space, real* c, real* rest) noexcept nogil:
+    """c (M, N) += a (K, M)^T b (K, N), in parts of PART_ROWS; the rows of a are `a_step` apart.
+
+    `space` is for packed strips of a, OUTER_ROWS columns of a part, and for the panels of a part of b.
+    """
+    cdef real* panels = space + PART_ROWS * OUTER_ROWS
+    cdef Py_ssize_t rows, some, first
+    while K > 0:
+        rows = min(K, <Py_ssize_t>PART_ROWS)
+        pack[real](rows, N, b, N, 1, panels)
+        first = 0
+        while first < M:
+            some = min(M - first, <Py_ssize_t>OUTER_ROWS)
+            pack_strips[real](rows, some, a + first, a_step, space)
+            outer_strips[real](rows, some, N, space, panels, c + first * N, NULL if rest == NULL else rest + first * N)
+            first += some
+        a += rows * a_step
+        b += rows * N
+        K -= rows

@@ -1,0 +1,344 @@
+/* Vectors of floats and of doubles, and the operations on them that the kernels are written with.
+
+   A vector fills a register of the instruction set that the compiler is called for. gcc and clang have such types for
+   every processor; for other compilers, and for processors without vectors, one number stands for a vector. The same
+   operations exist for single numbers, so that a formula is written once.
+
+   Contraction is off: a * b + c is rounded twice, fma(a, b, c) once where the processor can. */
+
+#ifndef LSTM_CY_VECTOR_H
+#define LSTM_CY_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__)
+#define LSTM_CY_INLINE static inline __attribute__((always_inline))
+#else
+#define LSTM_CY_INLINE static inline
+#endif
+
+/* The bytes of a vector (0: there are none), and the vector registers. */
+#if defined(LSTM_CY_VECTOR_BYTES)
+#define LSTM_CY_EMULATED 1  /* another width than the processor's, to test the kernels for it */
+#elif !defined(__GNUC__)
+#define LSTM_CY_VECTOR_BYTES 0
+#elif defined(__AVX512F__)
+#define LSTM_CY_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define LSTM_CY_VECTOR_BYTES 32
+#elif defined(__SSE2__) || defined(__ARM_NEON)
+#define LSTM_CY_VECTOR_BYTES 16
+#else
+#define LSTM_CY_VECTOR_BYTES 0
+#endif
+#if LSTM_CY_VECTOR_BYTES == 64 || defined(__aarch64__)
+#define LSTM_CY_REGISTERS 32
+#else
+#define LSTM_CY_REGISTERS 16
+#endif
+
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define LSTM_CY_FMA 1
+#else
+#define LSTM_CY_FMA 0
+#endif
+
+/* Types: v32 and v64 are vectors of floats and doubles, h32 is half of a v32 if that is 64 bytes, else one float. */
+#if LSTM_CY_VECTOR_BYTES > 0
+#define LSTM_CY_LANES32 (LSTM_CY_VECTOR_BYTES / 4)
+#define LSTM_CY_LANES64 (LSTM_CY_VECTOR_BYTES / 8)
+typedef float lstm_cy_v32 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+typedef double lstm_cy_v64 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+typedef float lstm_cy_v32_at __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias, aligned(4)));
+typedef double lstm_cy_v64_at __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias, aligned(8)));
+typedef int32_t lstm_cy_i32 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+typedef int64_t lstm_cy_i64 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+typedef uint32_t lstm_cy_u32 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+typedef uint64_t lstm_cy_u64 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+#else
+#define LSTM_CY_LANES32 1
+#define LSTM_CY_LANES64 1
+typedef float lstm_cy_v32, lstm_cy_v32_at;
+typedef double lstm_cy_v64, lstm_cy_v64_at;
+typedef int32_t lstm_cy_i32;
+typedef int64_t lstm_cy_i64;
+typedef uint32_t lstm_cy_u32;
+typedef uint64_t lstm_cy_u64;
+#endif
+#if LSTM_CY_VECTOR_BYTES == 64
+#define LSTM_CY_HALVES 1
+#define LSTM_CY_HALF_LANES32 8
+typedef float lstm_cy_h32 __attribute__((vector_size(32), may_alias));
+typedef float lstm_cy_h32_at __attribute__((vector_size(32), may_alias, aligned(4)));
+typedef int32_t lstm_cy_hi32 __attribute__((vector_size(32), may_alias));
+typedef uint32_t lstm_cy_hu32 __attribute__((vector_size(32), may_alias));
+#else
+#define LSTM_CY_HALVES 0
+#define LSTM_CY_HALF_LANES32 1
+typedef float lstm_cy_h32, lstm_cy_h32_at;
+typedef int32_t lstm_cy_hi32;
+typedef uint32_t lstm_cy_hu32;
+#endif
+
+/* fma of single numbers */
+LSTM_CY_INLINE float lstm_cy_fma_float(float a, float b, float c) {
+#if LSTM_CY_FMA
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+LSTM_CY_INLINE double lstm_cy_fma_double(double a, double b, double c) {
+#if LSTM_CY_FMA
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* fma of vectors. Compilers find the instruction in a * b + c only where they may contract, and would then also do it
+   elsewhere. Where there is no intrinsic function for a width, each lane is computed alone: right, but slow. */
+#define LSTM_CY_FMA_BY_LANES(vector, number, a, b, c) \
+    do { \
+        vector out = c; \
+        for (size_t lane = 0; lane < sizeof(vector) / sizeof(number); lane++) \
+            out[lane] = lstm_cy_fma_##number(a[lane], b[lane], c[lane]); \
+        return out; \
+    } while (0)
+
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_fma_v32(lstm_cy_v32 a, lstm_cy_v32 b, lstm_cy_v32 c) {
+#if LSTM_CY_VECTOR_BYTES == 0
+    return lstm_cy_fma_float(a, b, c);
+#elif !LSTM_CY_FMA
+    return a * b + c;
+#elif LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    return (lstm_cy_v32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    return (lstm_cy_v32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__SSE2__)
+    return (lstm_cy_v32)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__aarch64__)
+    return (lstm_cy_v32)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    LSTM_CY_FMA_BY_LANES(lstm_cy_v32, float, a, b, c);
+#endif
+}
+LSTM_CY_INLINE lstm_cy_v64 lstm_cy_fma_v64(lstm_cy_v64 a, lstm_cy_v64 b, lstm_cy_v64 c) {
+#if LSTM_CY_VECTOR_BYTES == 0
+    return lstm_cy_fma_double(a, b, c);
+#elif !LSTM_CY_FMA
+    return a * b + c;
+#elif LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    return (lstm_cy_v64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    return (lstm_cy_v64)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__SSE2__)
+    return (lstm_cy_v64)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__aarch64__)
+    return (lstm_cy_v64)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    LSTM_CY_FMA_BY_LANES(lstm_cy_v64, double, a, b, c);
+#endif
+}
+LSTM_CY_INLINE lstm_cy_h32 lstm_cy_fma_h32(lstm_cy_h32 a, lstm_cy_h32 b, lstm_cy_h32 c) {
+#if !LSTM_CY_HALVES
+    return lstm_cy_fma_float(a, b, c);
+#elif LSTM_CY_FMA
+    return (lstm_cy_h32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* above(x, y, yes, no): in each lane x > y ? yes : no; at_most: x <= y ? yes : no. For NaN both give `no`. */
+#define LSTM_CY_BY_MASK(vector, integers, condition, yes, no) \
+    integers mask = (integers)(condition); \
+    return (vector)((mask & (integers)yes) | (~mask & (integers)no));
+
+#if LSTM_CY_VECTOR_BYTES == 0
+#define LSTM_CY_SELECT(name, sign, intel) \
+    LSTM_CY_INLINE float lstm_cy_##name##_v32(float x, float y, float yes, float no) { return x sign y ? yes : no; } \
+    LSTM_CY_INLINE double lstm_cy_##name##_v64(double x, double y, double yes, double no) { return x sign y ? yes : no; }
+#elif LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512F__)
+#define LSTM_CY_SELECT(name, sign, intel) \
+    LSTM_CY_INLINE lstm_cy_v32 lstm_cy_##name##_v32(lstm_cy_v32 x, lstm_cy_v32 y, lstm_cy_v32 yes, lstm_cy_v32 no) { \
+        return (lstm_cy_v32)_mm512_mask_blend_ps( \
+            _mm512_cmp_ps_mask((__m512)x, (__m512)y, intel), (__m512)no, (__m512)yes); \
+    } \
+    LSTM_CY_INLINE lstm_cy_v64 lstm_cy_##name##_v64(lstm_cy_v64 x, lstm_cy_v64 y, lstm_cy_v64 yes, lstm_cy_v64 no) { \
+        return (lstm_cy_v64)_mm512_mask_blend_pd( \
+            _mm512_cmp_pd_mask((__m512d)x, (__m512d)y, intel), (__m512d)no, (__m512d)yes); \
+    }
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+#define LSTM_CY_SELECT(name, sign, intel) \
+    LSTM_CY_INLINE lstm_cy_v32 lstm_cy_##name##_v32(lstm_cy_v32 x, lstm_cy_v32 y, lstm_cy_v32 yes, lstm_cy_v32 no) { \
+        return (lstm_cy_v32)_mm256_blendv_ps( \
+            (__m256)no, (__m256)yes, _mm256_cmp_ps((__m256)x, (__m256)y, intel)); \
+    } \
+    LSTM_CY_INLINE lstm_cy_v64 lstm_cy_##name##_v64(lstm_cy_v64 x, lstm_cy_v64 y, lstm_cy_v64 yes, lstm_cy_v64 no) { \
+        return (lstm_cy_v64)_mm256_blendv_pd( \
+            (__m256d)no, (__m256d)yes, _mm256_cmp_pd((__m256d)x, (__m256d)y, intel)); \
+    }
+#else
+#define LSTM_CY_SELECT(name, sign, intel) \
+    LSTM_CY_INLINE lstm_cy_v32 lstm_cy_##name##_v32(lstm_cy_v32 x, lstm_cy_v32 y, lstm_cy_v32 yes, lstm_cy_v32 no) { \
+        LSTM_CY_BY_MASK(lstm_cy_v32, lstm_cy_i32, x sign y, yes, no) \
+    } \
+    LSTM_CY_INLINE lstm_cy_v64 lstm_cy_##name##_v64(lstm_cy_v64 x, lstm_cy_v64 y, lstm_cy_v64 yes, lstm_cy_v64 no) { \
+        LSTM_CY_BY_MASK(lstm_cy_v64, lstm_cy_i64, x sign y, yes, no) \
+    }
+#endif
+#if LSTM_CY_HALVES
+#define LSTM_CY_SELECT_HALF(name, sign) \
+    LSTM_CY_INLINE lstm_cy_h32 lstm_cy_##name##_h32(lstm_cy_h32 x, lstm_cy_h32 y, lstm_cy_h32 yes, lstm_cy_h32 no) { \
+        LSTM_CY_BY_MASK(lstm_cy_h32, lstm_cy_hi32, x sign y, yes, no) \
+    }
+#else
+#define LSTM_CY_SELECT_HALF(name, sign) \
+    LSTM_CY_INLINE float lstm_cy_##name##_h32(float x, float y, float yes, float no) { return x sign y ? yes : no; }
+#endif
+LSTM_CY_SELECT(above, >, _CMP_GT_OQ)
+LSTM_CY_SELECT_HALF(above, >)
+LSTM_CY_SELECT(at_most, <=, _CMP_LE_OQ)
+LSTM_CY_SELECT_HALF(at_most, <=)
+
+/* pow2(shifted): 2^n, where n + 1.5 * 2^(mantissa bits) is given. n is then in the low bits, and moves to the exponent. */
+LSTM_CY_INLINE float lstm_cy_pow2_float(float shifted) {
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits << 23) + 0x3f800000u;
+    memcpy(&shifted, &bits, sizeof bits);
+    return shifted;
+}
+LSTM_CY_INLINE double lstm_cy_pow2_double(double shifted) {
+    uint64_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits << 52) + 0x3ff0000000000000u;
+    memcpy(&shifted, &bits, sizeof bits);
+    return shifted;
+}
+#if LSTM_CY_VECTOR_BYTES > 0
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_pow2_v32(lstm_cy_v32 shifted) {
+    return (lstm_cy_v32)(((lstm_cy_u32)shifted << 23) + 0x3f800000u);
+}
+LSTM_CY_INLINE lstm_cy_v64 lstm_cy_pow2_v64(lstm_cy_v64 shifted) {
+    return (lstm_cy_v64)(((lstm_cy_u64)shifted << 52) + 0x3ff0000000000000u);
+}
+#else
+#define lstm_cy_pow2_v32 lstm_cy_pow2_float
+#define lstm_cy_pow2_v64 lstm_cy_pow2_double
+#endif
+#if LSTM_CY_HALVES
+LSTM_CY_INLINE lstm_cy_h32 lstm_cy_pow2_h32(lstm_cy_h32 shifted) {
+    return (lstm_cy_h32)(((lstm_cy_hu32)shifted << 23) + 0x3f800000u);
+}
+#else
+#define lstm_cy_pow2_h32 lstm_cy_pow2_float
+#endif
+
+/* For each type: all(x), x in every lane; load and store at any address; each(p), the number at p in every lane;
+   keep(x), x in a register. Without `keep` compilers read a vector that is used often from memory each time. */
+#if LSTM_CY_VECTOR_BYTES == 0 || defined(LSTM_CY_EMULATED)
+#define LSTM_CY_KEEP(x) (void)0
+#elif defined(__SSE2__)
+#define LSTM_CY_KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__)
+#define LSTM_CY_KEEP(x) __asm__("" : "+w"(x))
+#else
+#define LSTM_CY_KEEP(x) (void)0
+#endif
+#if LSTM_CY_VECTOR_BYTES > 0
+#define LSTM_CY_ALL(vector, x) ((x) - (vector){0})  /* minus, so that -0.0 stays what it is */
+#else
+#define LSTM_CY_ALL(vector, x) (x)
+#endif
+#if LSTM_CY_HALVES
+#define LSTM_CY_ALL_HALF(x) ((x) - (lstm_cy_h32){0})
+#else
+#define LSTM_CY_ALL_HALF(x) (x)
+#endif
+#define LSTM_CY_MEMORY(name, vector, number, all) \
+    LSTM_CY_INLINE vector lstm_cy_all_##name(number x) { return all; } \
+    LSTM_CY_INLINE vector lstm_cy_load_##name(const void* p) { return *(const vector##_at*)p; } \
+    LSTM_CY_INLINE void lstm_cy_store_##name(void* p, vector x) { *(vector##_at*)p = x; } \
+    LSTM_CY_INLINE vector lstm_cy_each_##name(const void* p) { return lstm_cy_all_##name(*(const number*)p); }
+LSTM_CY_MEMORY(v32, lstm_cy_v32, float, LSTM_CY_ALL(lstm_cy_v32, x))
+LSTM_CY_MEMORY(v64, lstm_cy_v64, double, LSTM_CY_ALL(lstm_cy_v64, x))
+LSTM_CY_MEMORY(h32, lstm_cy_h32, float, LSTM_CY_ALL_HALF(x))
+#undef LSTM_CY_MEMORY
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_keep_v32(lstm_cy_v32 x) { LSTM_CY_KEEP(x); return x; }
+LSTM_CY_INLINE lstm_cy_v64 lstm_cy_keep_v64(lstm_cy_v64 x) { LSTM_CY_KEEP(x); return x; }
+#if LSTM_CY_HALVES
+LSTM_CY_INLINE lstm_cy_h32 lstm_cy_keep_h32(lstm_cy_h32 x) { LSTM_CY_KEEP(x); return x; }
+#else
+LSTM_CY_INLINE lstm_cy_h32 lstm_cy_keep_h32(lstm_cy_h32 x) { return x; }
+#endif
+
+/* bf16: the low and the high halves of 32 bits as floats */
+LSTM_CY_INLINE float lstm_cy_float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+LSTM_CY_INLINE uint32_t lstm_cy_bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+#if LSTM_CY_VECTOR_BYTES > 0
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_low_bf16(lstm_cy_v32 x) { return (lstm_cy_v32)((lstm_cy_u32)x << 16); }
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_high_bf16(lstm_cy_v32 x) { return (lstm_cy_v32)((lstm_cy_u32)x & 0xffff0000u); }
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_floats_of(lstm_cy_i32 x) { return __builtin_convertvector(x, lstm_cy_v32); }
+#else
+LSTM_CY_INLINE float lstm_cy_low_bf16(float x) { return lstm_cy_float_of(lstm_cy_bits_of(x) << 16); }
+LSTM_CY_INLINE float lstm_cy_high_bf16(float x) { return lstm_cy_float_of(lstm_cy_bits_of(x) & 0xffff0000u); }
+LSTM_CY_INLINE float lstm_cy_floats_of(int32_t x) { return (float)x; }
+#endif
+
+/* int8: for each lane n, sum + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. a is unsigned, w
+   is signed and aligned to a vector. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_load_i32(const void* p) { return *(const lstm_cy_i32*)p; }
+#if LSTM_CY_VECTOR_BYTES == 0
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
+    const int8_t* weights = (const int8_t*)w;
+    return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
+}
+#else
+typedef int16_t lstm_cy_i16 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
+
+/* For each lane the sum of the products of two pairs of 16-bit numbers. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_pairs(lstm_cy_i32 sum, lstm_cy_i32 a, lstm_cy_i16 w) {
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+    return sum + (lstm_cy_i32)_mm512_madd_epi16((__m512i)a, (__m512i)w);
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    return sum + (lstm_cy_i32)_mm256_madd_epi16((__m256i)a, (__m256i)w);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__SSE2__)
+    return sum + (lstm_cy_i32)_mm_madd_epi16((__m128i)a, (__m128i)w);
+#else
+    return sum + (a << 16 >> 16) * ((lstm_cy_i32)w << 16 >> 16) + (a >> 16) * ((lstm_cy_i32)w >> 16);
+#endif
+}
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+    return (lstm_cy_i32)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), *(const __m512i*)w);
+#else
+    /* Bytes 0 and 2, then 1 and 3, as 16-bit numbers: their products and the sums of two never overflow. */
+    const lstm_cy_i32 even = (lstm_cy_i32){0} + (four & 0x00ff00ff);
+    const lstm_cy_i32 odd = (lstm_cy_i32){0} + (int32_t)((uint32_t)four >> 8 & 0x00ff00ffu);
+    const lstm_cy_i16 weights = *(const lstm_cy_i16*)w;
+    return lstm_cy_add_pairs(lstm_cy_add_pairs(sum, even, weights << 8 >> 8), odd, weights >> 8);
+#endif
+}
+#endif
+
+#endif

@@ -1,0 +1,207 @@
+# The operations of vector.h, each under one name for all types.
+
+from libc.string cimport memcpy, memset
+
+cdef extern from "vector.h":
+    const bint FMA "LSTM_CY_FMA"
+    const bint HALVES "LSTM_CY_HALVES"
+    const int REGISTERS "LSTM_CY_REGISTERS"
+    const int LANES32 "LSTM_CY_LANES32"
+    const int LANES64 "LSTM_CY_LANES64"
+    const int HALF_LANES32 "LSTM_CY_HALF_LANES32"
+    # Cython knows the types of a fused type by the numbers that they stand for, which must differ.
+    ctypedef float v32 "lstm_cy_v32"
+    ctypedef long double h32 "lstm_cy_h32"
+    ctypedef double v64 "lstm_cy_v64"
+    float fma_float "lstm_cy_fma_float"(float, float, float) noexcept nogil
+    double fma_double "lstm_cy_fma_double"(double, double, double) noexcept nogil
+    v32 fma_v32 "lstm_cy_fma_v32"(v32, v32, v32) noexcept nogil
+    h32 fma_h32 "lstm_cy_fma_h32"(h32, h32, h32) noexcept nogil
+    v64 fma_v64 "lstm_cy_fma_v64"(v64, v64, v64) noexcept nogil
+    v32 above_v32 "lstm_cy_above_v32"(v32, v32, v32, v32) noexcept nogil
+    h32 above_h32 "lstm_cy_above_h32"(h32, h32, h32, h32) noexcept nogil
+    v64 above_v64 "lstm_cy_above_v64"(v64, v64, v64, v64) noexcept nogil
+    v32 at_most_v32 "lstm_cy_at_most_v32"(v32, v32, v32, v32) noexcept nogil
+    h32 at_most_h32 "lstm_cy_at_most_h32"(h32, h32, h32, h32) noexcept nogil
+    v64 at_most_v64 "lstm_cy_at_most_v64"(v64, v64, v64, v64) noexcept nogil
+    v32 pow2_v32 "lstm_cy_pow2_v32"(v32) noexcept nogil
+    h32 pow2_h32 "lstm_cy_pow2_h32"(h32) noexcept nogil
+    v64 pow2_v64 "lstm_cy_pow2_v64"(v64) noexcept nogil
+    v32 all_v32 "lstm_cy_all_v32"(float) noexcept nogil
+    h32 all_h32 "lstm_cy_all_h32"(float) noexcept nogil
+    v64 all_v64 "lstm_cy_all_v64"(double) noexcept nogil
+    v32 load_v32 "lstm_cy_load_v32"(const void*) noexcept nogil
+    h32 load_h32 "lstm_cy_load_h32"(const void*) noexcept nogil
+    v64 load_v64 "lstm_cy_load_v64"(const void*) noexcept nogil
+    void store_v32 "lstm_cy_store_v32"(void*, v32) noexcept nogil
+    void store_h32 "lstm_cy_store_h32"(void*, h32) noexcept nogil
+    void store_v64 "lstm_cy_store_v64"(void*, v64) noexcept nogil
+    v32 each_v32 "lstm_cy_each_v32"(const void*) noexcept nogil
+    h32 each_h32 "lstm_cy_each_h32"(const void*) noexcept nogil
+    v64 each_v64 "lstm_cy_each_v64"(const void*) noexcept nogil
+    v32 keep_v32 "lstm_cy_keep_v32"(v32) noexcept nogil
+    h32 keep_h32 "lstm_cy_keep_h32"(h32) noexcept nogil
+    v64 keep_v64 "lstm_cy_keep_v64"(v64) noexcept nogil
+
+# A vector, or the half of one that is 64 bytes. Arrays of numbers are passed as pointers to vectors, but need not be
+# aligned as such, and places in them are counted in numbers.
+ctypedef fused vector:
+    v32
+    h32
+    v64
+
+ctypedef fused single_precision:
+    v32
+    h32
+
+
+cdef inline vector fma(vector a, vector b, vector c) noexcept nogil:
+    """a * b + c, rounded once where the processor can."""
+    if vector is v32:
+        return fma_v32(a, b, c)
+    elif vector is h32:
+        return fma_h32(a, b, c)
+    else:
+        return fma_v64(a, b, c)
+
+
+cdef inline vector above(vector x, vector y, vector yes, vector no) noexcept nogil:
+    """`yes` where x > y, else `no`; NaN is above nothing."""
+    if vector is v32:
+        return above_v32(x, y, yes, no)
+    elif vector is h32:
+        return above_h32(x, y, yes, no)
+    else:
+        return above_v64(x, y, yes, no)
+
+
+cdef inline vector at_most(vector x, vector y, vector yes, vector no) noexcept nogil:
+    """`yes` where x <= y, else `no`; NaN is at most nothing."""
+    if vector is v32:
+        return at_most_v32(x, y, yes, no)
+    elif vector is h32:
+        return at_most_h32(x, y, yes, no)
+    else:
+        return at_most_v64(x, y, yes, no)
+
+
+cdef inline vector pow2(vector shifted) noexcept nogil:
+    """2^n, where n + 1.5 * 2^(mantissa bits) is given."""
+    if vector is v32:
+        return pow2_v32(shifted)
+    elif vector is h32:
+        return pow2_h32(shifted)
+    else:
+        return pow2_v64(shifted)
+
+
+cdef inline vector all_of(vector like, double value) noexcept nogil:
+    """A value in every lane of a vector of the type of `like`."""
+    if vector is v32:
+        return all_v32(<float>value)
+    elif vector is h32:
+        return all_h32(<float>value)
+    else:
+        return all_v64(value)
+
+
+cdef inline Py_ssize_t lanes(const vector* kind) noexcept nogil:
+    """The numbers in a vector."""
+    if vector is v32:
+        return LANES32
+    elif vector is h32:
+        return HALF_LANES32
+    else:
+        return LANES64
+
+
+cdef inline const vector* at(const vector* array, Py_ssize_t place) noexcept nogil:
+    """The address of a number of an array."""
+    if vector is v64:
+        return <const vector*>(<const double*>array + place)
+    else:
+        return <const vector*>(<const float*>array + place)
+
+
+cdef inline vector* place_in(vector* array, Py_ssize_t place) noexcept nogil:
+    """The address of a number of an array that is written to."""
+    if vector is v64:
+        return <vector*>(<double*>array + place)
+    else:
+        return <vector*>(<float*>array + place)
+
+
+cdef inline vector load(const vector* array, Py_ssize_t place) noexcept nogil:
+    """The vector that begins at a number of an array."""
+    if vector is v32:
+        return load_v32(at[vector](array, place))
+    elif vector is h32:
+        return load_h32(at[vector](array, place))
+    else:
+        return load_v64(at[vector](array, place))
+
+
+cdef inline void store(vector* array, Py_ssize_t place, vector x) noexcept nogil:
+    if vector is v32:
+        store_v32(place_in[vector](array, place), x)
+    elif vector is h32:
+        store_h32(place_in[vector](array, place), x)
+    else:
+        store_v64(place_in[vector](array, place), x)
+
+
+cdef inline vector each(const vector* array, Py_ssize_t place) noexcept nogil:
+    """A number of an array, in every lane."""
+    if vector is v32:
+        return each_v32(at[vector](array, place))
+    elif vector is h32:
+        return each_h32(at[vector](array, place))
+    else:
+        return each_v64(at[vector](array, place))
+
+
+cdef inline vector keep(vector x) noexcept nogil:
+    """x, in a register."""
+    if vector is v32:
+        return keep_v32(x)
+    elif vector is h32:
+        return keep_h32(x)
+    else:
+        return keep_v64(x)
+
+
+cdef inline void copy_some(vector* target, const vector* source, Py_ssize_t count) noexcept nogil:
+    """Copy fewer numbers than a vector has, in pieces of constant size, without a call."""
+    cdef Py_ssize_t size = sizeof(double) if vector is v64 else sizeof(float)
+    if lanes[vector](source) > 8 and count & 8:
+        memcpy(target, source, 8 * size)
+        target = place_in[vector](target, 8)
+        source = at[vector](source, 8)
+    if lanes[vector](source) > 4 and count & 4:
+        memcpy(target, source, 4 * size)
+        target = place_in[vector](target, 4)
+        source = at[vector](source, 4)
+    if lanes[vector](source) > 2 and count & 2:
+        memcpy(target, source, 2 * size)
+        target = place_in[vector](target, 2)
+        source = at[vector](source, 2)
+    if lanes[vector](source) > 1 and count & 1:
+        memcpy(target, source, size)
+
+
+cdef inline vector load_some(const vector* array, Py_ssize_t place, Py_ssize_t count) noexcept nogil:
+    """`load` where only `count` numbers of the array are left; the other lanes are 0."""
+    cdef vector x
+    if count >= lanes[vector](array):
+        return load[vector](array, place)
+    memset(&x, 0, sizeof(x))
+    copy_some[vector](&x, at[vector](array, place), count)
+    return x
+
+
+cdef inline void store_some(vector* array, Py_ssize_t place, Py_ssize_t count, vector x) noexcept nogil:
+    """`store` where only `count` numbers of the array are left."""
+    if count >= lanes[vector](array):
+        store[vector](array, place, x)
+    else:
+        copy_some[vector](place_in[vector](array, place), &x, count)
