@@ -92,7 +92,7 @@ def test_pip_installs_the_wheel_in_a_clone_and_puts_the_kernels_into_the_sources
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", str(tmp_path / "site"), "."]
     subprocess.run(install, cwd=clone, check=True)
     for folder in (clone, tmp_path / "site"):
-        assert (folder / "lstm_cy" / "_kernels" / "base.so").read_text() == "kernels"
+        assert (folder / "lstm_cy" / "_kernels" / "isa" / "base.so").read_text() == "kernels"
     assert not subprocess.run(
         ["git", "status", "--porcelain", "build_backend.py"], cwd=clone, capture_output=True
     ).stdout
