@@ -249,7 +249,7 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
     cdef int r, j
     for r in range(rows):
         for j in range(ACROSS):
-            sums[r * ACROSS + j] = all_of[vector](sums[0], 0)
+            sums[r * ACROSS + j] = zeros[vector](c)
     sum_products[vector](rows, 1, True, product, 1, row, n, &sums[0])
     for r in range(rows):
         for j in range(ACROSS):

@@ -105,6 +105,16 @@ cdef inline vector all_of(vector like, double value) noexcept nogil:
         return all_v64(value)
 
 
+cdef inline vector zeros(const vector* kind) noexcept nogil:
+    """A vector of zeros."""
+    if vector is v32:
+        return all_v32(0)
+    elif vector is h32:
+        return all_h32(0)
+    else:
+        return all_v64(0)
+
+
 cdef inline Py_ssize_t lanes(const vector* kind) noexcept nogil:
     """The numbers in a vector."""
     if vector is v32:
