@@ -181,22 +181,27 @@ cdef inline vector keep(vector x) noexcept nogil:
 
 
 cdef inline void copy_some(vector* target, const vector* source, Py_ssize_t count) noexcept nogil:
-    """Copy fewer numbers than a vector has, in pieces of constant size, without a call."""
+    """Copy fewer numbers than a vector has, in pieces of constant size, without a call.
+
+    They are copied as bytes: clang takes the alignment of a copy from the pointers' type.
+    """
     cdef Py_ssize_t size = sizeof(double) if vector is v64 else sizeof(float)
+    cdef char* to = <char*>target
+    cdef const char* start = <const char*>source
     if lanes[vector](source) > 8 and count & 8:
-        memcpy(target, source, 8 * size)
-        target = place_in[vector](target, 8)
-        source = at[vector](source, 8)
+        memcpy(to, start, 8 * size)
+        to += 8 * size
+        start += 8 * size
     if lanes[vector](source) > 4 and count & 4:
-        memcpy(target, source, 4 * size)
-        target = place_in[vector](target, 4)
-        source = at[vector](source, 4)
+        memcpy(to, start, 4 * size)
+        to += 4 * size
+        start += 4 * size
     if lanes[vector](source) > 2 and count & 2:
-        memcpy(target, source, 2 * size)
-        target = place_in[vector](target, 2)
-        source = at[vector](source, 2)
+        memcpy(to, start, 2 * size)
+        to += 2 * size
+        start += 2 * size
     if lanes[vector](source) > 1 and count & 1:
-        memcpy(target, source, size)
+        memcpy(to, start, size)
 
 
 cdef inline vector load_some(const vector* array, Py_ssize_t place, Py_ssize_t count) noexcept nogil:
