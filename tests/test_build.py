@@ -159,18 +159,22 @@ def without_a_compiler(folder, *command):
 LAST = 'Windows           the "Build Tools for Visual Studio"'
 
 
+def sources_in(folder):
+    return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
 @pytest.mark.parametrize("isolation", ([], ["--no-build-isolation"]), ids=("isolated", "not isolated"))
 @pytest.mark.parametrize("kind", ([], ["--editable"]), ids=("wheel", "editable"))
 def test_pip_reports_a_missing_compiler_before_any_download(untouched, kind, isolation):
     pytest.importorskip("pip")
-    before = set(untouched.rglob("*"))
+    before = sources_in(untouched)
     options = ["--no-index", "--dry-run", *isolation, *kind]  # without an index all downloads would fail
     output = without_a_compiler(untouched, "-m", "pip", "install", *options, ".")
     assert "Collecting" not in output and "Could not find" not in output
     of_the_build, _, _ = output.partition("[end of output]")
     assert of_the_build.rstrip().endswith(LAST), output
     assert "needs a working C compiler" in of_the_build and "Traceback" not in of_the_build
-    assert {path for path in untouched.rglob("*") if "__pycache__" not in path.parts} == before
+    assert sources_in(untouched) == before
 
 
 def test_setup_py_ends_with_this_message_before_it_generates_files(untouched):
