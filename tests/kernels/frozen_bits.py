@@ -1,4 +1,4 @@
-"""Results that every processor and compiler must give to the bit: python tests/kernels/frozen_bits.py writes them anew.
+"""Results that every processor and compiler must give to the bit: python tests/kernels/frozen_bits.py writes the file.
 
 tests/data/bits.json has a hash of outputs, states and gradients for each of some two hundred configurations of an LSTM
 on engine "packed". Inputs and parameters are made by integer arithmetic, so that they are the same everywhere.
@@ -47,7 +47,7 @@ NARROW = [{}, {"bidirectional": True}, {"num_layers": 2}, {"proj_size": 7}, {"bi
 
 
 def cases():
-    """Return {name: (options, dtype, quantised, sizes, steps)}; every option meets every kind of steps and many sizes."""
+    """Return {name: (options, dtype, quantised, sizes, steps)}: each option with each kind of steps, in many sizes."""
     found = {}
     for index, options in enumerate(OPTIONS):
         for dtype in ("float32", "float64"):
@@ -83,7 +83,9 @@ def layer_of(options, dtype, quantised, sizes):
     _, _, inputs, hidden = sizes
     layer = LSTM(inputs, hidden, dtype=dtype, seed=0, **options)
     shapes = {name: array.shape for name, array in layer.parameters.items()}
-    layer.load_state_dict({name: numbers(shape, dtype, seed, 0.75) for seed, (name, shape) in enumerate(shapes.items())})
+    layer.load_state_dict(
+        {name: numbers(shape, dtype, seed, 0.75) for seed, (name, shape) in enumerate(shapes.items())}
+    )
     return layer.quantize("int8") if quantised else layer
 
 
@@ -93,7 +95,10 @@ def arguments_of(layer, sizes, steps):
     shape = (B, T) if layer.batch_first else (T, B)
     x = numbers((*shape, inputs), layer.dtype, 101, 2.0)
     parts = layer.num_layers * layer.num_directions
-    state = numbers((parts, B, layer.proj_size or hidden), layer.dtype, 102), numbers((parts, B, hidden), layer.dtype, 103)
+    state = (
+        numbers((parts, B, layer.proj_size or hidden), layer.dtype, 102),
+        numbers((parts, B, hidden), layer.dtype, 103),
+    )
     flags = numbers(shape, "float64", 104) < 0.25
     if steps == "lengths":
         return x, state, {"lengths": [(3 * row + 1) % (T + 1) for row in range(B)]}

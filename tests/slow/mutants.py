@@ -176,15 +176,20 @@ def planted(folder, mutant):
     path.write_text("".join(lines))
 
 
-def chosen(count, seed):
-    """Yield (tests, number of mutants, candidates) of each target; spare candidates replace uncompilable ones."""
+def chosen(count, seed, files):
+    """Yield (tests, number of mutants, candidates) of the targets whose names begin with one of `files`.
+
+    Spare candidates replace those that do not compile.
+    """
     rng = random.Random(seed)
     shares = sum(share for share, _ in TARGETS.values())
     for pattern, (share, tests) in TARGETS.items():
         paths = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
         found = [mutant for path in paths for mutant in mutants(path)]
         number = -(-count * share // shares)
-        yield tests, number, rng.sample(found, min(len(found), 3 * number))
+        drawn = rng.sample(found, min(len(found), 3 * number))
+        if pattern.startswith(tuple(files)):
+            yield tests, number, drawn
 
 
 def copied(folder):
@@ -197,7 +202,7 @@ def copied(folder):
     used = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     for name in ("base", "avx2", "avx512", "avx512vnni"):
         if name != used:
-            (folder / "lstm_cy" / "_kernels" / f"{name}.pyx").unlink()
+            (folder / "lstm_cy" / "_kernels" / "isa" / f"{name}.pyx").unlink()
     if not compiles(folder):
         raise SystemExit("the sources do not compile")
 
@@ -250,7 +255,7 @@ def tried(folder, mutant, tests, patience):
     return {"mutant": str(mutant), "found by": found, "seconds": round(seconds, 1)}
 
 
-def run(folder, count, seed):
+def run(folder, count, seed, files):
     results = folder / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     known = {result["mutant"]: result for result in done}
@@ -261,7 +266,7 @@ def run(folder, count, seed):
         copy.mkdir(parents=True)
         copied(copy)
     named = [(tests, 1, [named_mutant(path, old, new)]) for path, old, new, tests in NAMED]
-    for tests, number, drawn in chain(named, chosen(count - len(named), seed)):
+    for tests, number, drawn in chain(named, chosen(count - len(named), seed, files)):
         patience, made = None, 0
         for mutant in drawn:
             if made == number:
@@ -287,8 +292,9 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--files", nargs="+", default=[""], help="only targets whose names begin so")
     options = parser.parse_args()
-    results = run(options.folder.resolve(), options.count, options.seed)
+    results = run(options.folder.resolve(), options.count, options.seed, options.files)
     survivors = [result["mutant"] for result in results if result["found by"] == "survived"]
     print(f"{len(results)} mutants, {len(results) - len(survivors)} found; survivors:", *survivors, sep="\n")
 
