@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Build a copy of the tree and run the kernels' tests with other compilers, some of which refuse options. By hand:
+# Build a copy of the tree and run the kernels' tests with other compilers, some of which refuse options; then compare the
+# speed of what they made. By hand:
 #
 #     tests/slow/compilers.sh FOLDER [PYTEST'S ARGUMENTS]
 #
-# - clang, if it is installed
+# - the compilers of COMPILERS that are installed (default: gcc-11 gcc-12 gcc-14 clang-16 clang-19)
 # - the system's compiler, refusing AVX flags: only the base kernels
 # - the system's compiler, refusing -pthread: no worker threads
 # PYTHON (default python3) must have Cython, setuptools, NumPy, SciPy, pytest and hypothesis.
@@ -13,7 +14,7 @@ mkdir -p "${1:?a folder for the copies}"
 work=$(cd "$1" && pwd)
 shift
 python=$(command -v "${PYTHON:-python3}")
-tests=(kernels/test_engines.py streaming/test_stepper.py layers/test_{lstm,quantize,variants}.py)
+tests=(kernels/test_{engines,bits}.py streaming/test_stepper.py layers/test_{lstm,quantize,variants}.py)
 [ $# -eq 0 ] || tests=("$@")
 
 # Make a compiler with the name $1 that refuses the options of the pattern $2.
@@ -39,8 +40,15 @@ build() {
     (cd "$source/tests" && PYTHONPATH=$source "$python" -m pytest -q -p no:cacheprovider "${tests[@]}" | tail -1)
 }
 
-if command -v clang > /dev/null; then build clang; fi
+builds=()
+for compiler in ${COMPILERS:-gcc-11 gcc-12 gcc-14 clang-16 clang-19}; do
+    if command -v "$compiler" > /dev/null; then
+        build "$compiler"
+        builds+=("$compiler=$work/tree-$compiler")
+    fi
+done
 refusing no-avx '*-mavx*|*-mfma*'
 build "$work/no-avx" "cannot build the avx2 kernels" "cannot build the avx512 kernels"
 refusing no-threads '*-pthread*'
 build "$work/no-threads" "no POSIX threads here"
+"$python" "$here/benchmarks/compilers.py" "${builds[@]}"
