@@ -4,20 +4,6 @@
 
 from ..table cimport CellStep
 
-cdef extern from *:
-    """
-    /* Weights of a step, up to which one row takes two panels together: they come from the L1 cache at least in part,
-       as fast as it can use them. From further away they come faster one panel after the other; with 32-byte vectors
-       a single panel has too few sums for that. */
-    #if LSTM_CY_VECTOR_BYTES == 64
-    #define LSTM_CY_TOGETHER_BYTES 40960
-    #else
-    #define LSTM_CY_TOGETHER_BYTES 81920
-    #endif
-    """
-    const Py_ssize_t TOGETHER_BYTES "LSTM_CY_TOGETHER_BYTES"
-
-
 cdef inline void update(const CellStep* step, Py_ssize_t row, Py_ssize_t unit, vector i, vector f, vector g,
                         vector o) noexcept nogil:
     """The cell of one row and the units of a panel, whose first is `unit`."""
@@ -71,12 +57,17 @@ cdef inline void cell_tile(int rows, int panels, const CellStep* step, Py_ssize_
             sums[r * across + j] = load[vector](begin, (row + r) * step.begin_row + n + j * lanes[vector](begin))
     sum_products[vector](rows, panels, False, step.products, step.count, row, n, &sums[0])
     if rows == 1:
-        for j in range(panels):
-            update[vector](step, row, n // 4 + j * lanes[vector](begin), sums[4 * j], sums[4 * j + 1], sums[4 * j + 2],
-                           sums[4 * j + 3])
+        # not a loop: the sums would be in memory
+        update[vector](step, row, n // 4, sums[0], sums[1], sums[2], sums[3])
+        if panels > 1:
+            update[vector](step, row, n // 4 + lanes[vector](begin), sums[4], sums[5], sums[6], sums[7])
+        if panels > 2:
+            update[vector](step, row, n // 4 + 2 * lanes[vector](begin), sums[8], sums[9], sums[10], sums[11])
+            update[vector](step, row, n // 4 + 3 * lanes[vector](begin), sums[12], sums[13], sums[14], sums[15])
         return
-    for j in range(rows * ACROSS):
-        gates[j] = sums[j]
+    for r in range(rows):  # gcc unrolls loops of up to 16 trips; an array with a variable index is kept in memory
+        for j in range(ACROSS):
+            gates[r * ACROSS + j] = sums[r * ACROSS + j]
     if vector is v32:
         update_rows_v32(rows, step, row, n // 4, &gates[0])
     elif vector is h32:
@@ -88,7 +79,9 @@ cdef inline void cell_tile(int rows, int panels, const CellStep* step, Py_ssize_
 cdef inline void cell_tile_of(int rows, int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                               const vector* begin) noexcept nogil:
     """`cell_tile` with its size as constants."""
-    if panels == 2:
+    if ROW_PANELS > 2 and panels == 4:
+        cell_tile[vector](1, 4, step, row, n, begin)
+    elif panels == 2:
         cell_tile[vector](1, 2, step, row, n, begin)
     elif rows == 1:
         cell_tile[vector](1, 1, step, row, n, begin)
@@ -96,11 +89,11 @@ cdef inline void cell_tile_of(int rows, int panels, const CellStep* step, Py_ssi
         cell_tile[vector](2, 1, step, row, n, begin)
     elif rows == 3:
         cell_tile[vector](3, 1, step, row, n, begin)
-    elif tile_rows() > 3 and rows == 4:
+    elif TILE_ROWS > 3 and rows == 4:
         cell_tile[vector](4, 1, step, row, n, begin)
-    elif tile_rows() > 3 and rows == 5:
+    elif TILE_ROWS > 4 and rows == 5:
         cell_tile[vector](5, 1, step, row, n, begin)
-    elif tile_rows() > 3:
+    elif TILE_ROWS > 4:
         cell_tile[vector](6, 1, step, row, n, begin)
 
 
@@ -112,19 +105,19 @@ cdef inline Py_ssize_t weight_bytes(const CellStep* step, real* precision) noexc
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and used for all rows."""
-    cdef bint pairs = step.rows == 1 and weight_bytes[real](step, NULL) <= TOGETHER_BYTES
+    cdef int most = ROW_PANELS if step.rows == 1 and weight_bytes[real](step, NULL) <= TOGETHER_BYTES else 1
     cdef Py_ssize_t width = panel_columns[real](NULL), left = step.last - step.first, panel, row, n
     cdef int together, height
     while left > 0:
-        together = 2 if pairs and left > 1 else 1
+        together = together_of(left, most)
         panel = step.first + left - together if step.descending else step.last - left
         n = panel * width
-        if together == 2 and 4 * step.hidden_size - n - width <= last_columns[real](NULL) < width:
+        if together > 1 and 4 * step.hidden_size - n - (together - 1) * width <= last_columns[real](NULL) < width:
             together = 1  # the last panel has half of the columns
             n = (step.first + left - 1) * width if step.descending else n
         row = 0
         while row < step.rows:
-            height = next_height(step.rows - row, tile_rows())
+            height = next_height(step.rows - row, TILE_ROWS)
             if HALVES and real is float and columns_at[real](n, 4 * step.hidden_size, NULL) < width:
                 cell_tile_of[h32](height, 1, step, row, n, <const h32*>step.begin)
             elif real is float:

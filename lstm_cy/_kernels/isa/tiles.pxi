@@ -13,15 +13,7 @@ cdef enum:
     ACROSS = 4        # vectors in a row of a tile: one for each gate of the cell
     MOST_PANEL = 64   # columns
     MOST_ROWS = 6
-    MOST_PANELS = 2   # that one row takes together
-    # Panels up to this size come from the L1 cache as fast as one row can use them, two at a time. From further away
-    # they come faster one after the other.
-    PAIRED_BYTES = 32768
-
-
-cdef inline int tile_rows() noexcept nogil:
-    """The rows of the largest tile: as many sums as the registers hold, with the weights or the factors of one k."""
-    return 6 if REGISTERS == 32 else 3
+    MOST_PANELS = 4   # that one row takes together
 
 
 cdef inline int panel_columns(real* precision) noexcept nogil:
@@ -85,7 +77,7 @@ cdef inline void sum_products(int rows, int panels, bint strips, const Product* 
     """Add the products to a tile of some rows by some panels, of which the first begins at column n.
 
     Inlined with constant rows, panels and strips. Of the weights and the factors of one k the fewer ones stay in
-    registers while the others pass. With `strips` the left side is packed in strips of tile_rows() rows.
+    registers while the others pass. With `strips` the left side is packed in strips of TILE_ROWS rows.
     """
     cdef vector[MOST_PANELS * ACROSS] kept
     cdef vector weight, factor
@@ -96,7 +88,7 @@ cdef inline void sum_products(int rows, int panels, bint strips, const Product* 
     for number in range(count):
         K = products[number].K
         a_row = 1 if strips else products[number].a_row
-        a_k = tile_rows() if strips else products[number].a_k
+        a_k = TILE_ROWS if strips else products[number].a_k
         a = at[vector](<const vector*>products[number].a, row * K if strips else row * a_row)
         panel = at[vector](<const vector*>products[number].panels, n * K)
         stride = K * width
@@ -143,28 +135,37 @@ cdef inline void tile_of(int rows, const Product* products, int count, Py_ssize_
         tile[vector](2, 1, products, count, row, n, begin, begin_row, c, c_row)
     elif rows == 3:
         tile[vector](3, 1, products, count, row, n, begin, begin_row, c, c_row)
-    elif tile_rows() > 3 and rows == 4:
+    elif TILE_ROWS > 3 and rows == 4:
         tile[vector](4, 1, products, count, row, n, begin, begin_row, c, c_row)
-    elif tile_rows() > 3 and rows == 5:
+    elif TILE_ROWS > 4 and rows == 5:
         tile[vector](5, 1, products, count, row, n, begin, begin_row, c, c_row)
-    elif tile_rows() > 3:
+    elif TILE_ROWS > 4:
         tile[vector](6, 1, products, count, row, n, begin, begin_row, c, c_row)
 
 
 cdef inline void tile_at(int rows, int panels, bint half, const Product* products, int count, Py_ssize_t row,
                          Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c,
                          Py_ssize_t c_row) noexcept nogil:
-    """A tile of whole panels: of one, of two for a lone row, or of a last one with half of the columns."""
+    """A tile of whole panels: of one, of some for a lone row, or of a last one with half of the columns."""
     if HALVES and real is float and half:
         tile_of[h32](rows, products, count, row, n, <const h32*>begin, begin_row, <h32*>c, c_row)
+    elif ROW_PANELS > 2 and real is float and panels == 4:
+        tile[v32](1, 4, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
     elif real is float and panels == 2:
         tile[v32](1, 2, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
     elif real is float:
         tile_of[v32](rows, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
+    elif ROW_PANELS > 2 and panels == 4:
+        tile[v64](1, 4, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
     elif panels == 2:
         tile[v64](1, 2, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
     else:
         tile_of[v64](rows, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
+
+
+cdef inline int together_of(Py_ssize_t left, int most) noexcept nogil:
+    """The panels, of `left`, that one row takes together next: 1, 2 or 4, at most `most`."""
+    return 4 if most > 3 and left > 3 else 2 if most > 1 and left > 1 else 1
 
 
 cdef inline int next_height(Py_ssize_t left, int most) noexcept nogil:
@@ -188,11 +189,11 @@ cdef void part_of_tile(int rows, Py_ssize_t columns, bint half, const Product* p
         memcpy(c + r * c_row, aside + r * MOST_PANEL, columns * sizeof(real))
 
 
-cdef inline bint paired(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
-                        real* precision) noexcept nogil:
-    """Whether a lone row takes two panels together."""
+cdef inline int most_together(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count,
+                              real* precision) noexcept nogil:
+    """The most panels that a lone row takes together; 1 for several rows."""
     cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
-    return rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= PAIRED_BYTES
+    return ROW_PANELS if rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= TOGETHER_BYTES else 1
 
 
 cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, int count, bint descending,
@@ -200,12 +201,12 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
     """c (rows, N) = begin + the sum of the products. Each panel is read once and used for all rows."""
     cdef Py_ssize_t width = panel_columns[real](NULL), panels = (N + width - 1) // width, done = 0
     cdef Py_ssize_t panel, row, n, columns
-    cdef bint pairs = begin != NULL and paired[real](rows, N, products, count, NULL), half
-    cdef int together, height
+    cdef int most = 1 if begin == NULL else most_together[real](rows, N, products, count, NULL), together, height
+    cdef bint half
     while done < panels:
-        together = 2 if pairs and panels - done > 1 else 1
+        together = together_of(panels - done, most)
         panel = panels - done - together if descending else done
-        if together == 2 and (panel + 2) * width > N:  # the last one is not whole
+        if together > 1 and (panel + together) * width > N:  # the last one is not whole
             together = 1
             panel = panels - done - 1 if descending else done
         n = panel * width
@@ -213,7 +214,7 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         half = columns_at[real](n, N, NULL) < width
         row = 0
         while row < rows:
-            height = next_height(rows - row, tile_rows())
+            height = next_height(rows - row, TILE_ROWS)
             if begin == NULL or columns < columns_at[real](n, N, NULL):
                 part_of_tile[real](height, columns, half, products, count, row, n,
                                    begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n,
@@ -244,6 +245,7 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
     Inlined with a constant number of rows; there may be fewer columns than in a panel.
     """
     cdef vector[MOST_ROWS * ACROSS] sums
+    cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices; sums are in registers
     cdef vector[2] aside
     cdef Py_ssize_t place, left
     cdef int r, j
@@ -253,15 +255,18 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
     sum_products[vector](rows, 1, True, product, 1, row, n, &sums[0])
     for r in range(rows):
         for j in range(ACROSS):
+            complete[r * ACROSS + j] = sums[r * ACROSS + j]
+    for r in range(rows):
+        for j in range(ACROSS):
             place = r * N + j * lanes[vector](c)
             left = columns - j * lanes[vector](c)
             if left >= lanes[vector](c):
                 add_to[vector](place_in[vector](c, place), NULL if rest == NULL else place_in[vector](rest, place),
-                               sums[r * ACROSS + j])
+                               complete[r * ACROSS + j])
             elif left > 0:
                 aside[0] = load_some[vector](c, place, left)
                 aside[1] = all_of[vector](aside[0], 0) if rest == NULL else load_some[vector](rest, place, left)
-                add_to[vector](&aside[0], NULL if rest == NULL else &aside[1], sums[r * ACROSS + j])
+                add_to[vector](&aside[0], NULL if rest == NULL else &aside[1], complete[r * ACROSS + j])
                 store_some[vector](c, place, left, aside[0])
                 if rest != NULL:
                     store_some[vector](rest, place, left, aside[1])
@@ -276,11 +281,11 @@ cdef inline void outer_tile_of(int rows, const Product* product, Py_ssize_t row,
         outer_tile[vector](2, product, row, n, columns, c, rest, N)
     elif rows == 3:
         outer_tile[vector](3, product, row, n, columns, c, rest, N)
-    elif tile_rows() > 3 and rows == 4:
+    elif TILE_ROWS > 3 and rows == 4:
         outer_tile[vector](4, product, row, n, columns, c, rest, N)
-    elif tile_rows() > 3 and rows == 5:
+    elif TILE_ROWS > 4 and rows == 5:
         outer_tile[vector](5, product, row, n, columns, c, rest, N)
-    elif tile_rows() > 3:
+    elif TILE_ROWS > 4:
         outer_tile[vector](6, product, row, n, columns, c, rest, N)
 
 
@@ -293,7 +298,7 @@ cdef void outer_strips(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* str
     while n < N:
         row = 0
         while row < M:
-            height = <int>min(M - row, <Py_ssize_t>tile_rows())
+            height = <int>min(M - row, <Py_ssize_t>TILE_ROWS)
             place = row * N + n
             if HALVES and real is float and columns_at[real](n, N, NULL) < panel_columns[real](NULL):
                 outer_tile_of[h32](height, &product, row, n, N - n, <h32*>(c + place),
@@ -309,7 +314,7 @@ cdef void outer_strips(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* str
 
 
 cdef void pack_strips(Py_ssize_t K, Py_ssize_t M, const real* a, Py_ssize_t a_step, real* strips) noexcept nogil:
-    """Pack a (K, M), whose rows are `a_step` apart, in strips of tile_rows() columns; missing ones become 0.
+    """Pack a (K, M), whose rows are `a_step` apart, in strips of TILE_ROWS columns; missing ones become 0.
 
     k is the outer loop: the columns of a strip are few, and each line of the cache is read only once.
     """
@@ -317,13 +322,13 @@ cdef void pack_strips(Py_ssize_t K, Py_ssize_t M, const real* a, Py_ssize_t a_st
     cdef real* target
     cdef int r
     for k in range(K):
-        target = strips + k * tile_rows()
+        target = strips + k * TILE_ROWS
         m = 0
         while m < M:
-            for r in range(tile_rows()):
+            for r in range(TILE_ROWS):
                 target[r] = a[m + r] if m + r < M else 0
-            target += K * tile_rows()
-            m += tile_rows()
+            target += K * TILE_ROWS
+            m += TILE_ROWS
         a += a_step
 
 

@@ -25,7 +25,7 @@
 #define LSTM_CY_INLINE static inline
 #endif
 
-/* The bytes of a vector (0: there are none), and the vector registers. */
+/* The bytes of a vector; 0: there are none. */
 #if defined(LSTM_CY_VECTOR_BYTES)
 #define LSTM_CY_EMULATED 1  /* another width than the processor's, to test the kernels for it */
 #elif !defined(__GNUC__)
@@ -39,10 +39,24 @@
 #else
 #define LSTM_CY_VECTOR_BYTES 0
 #endif
-#if LSTM_CY_VECTOR_BYTES == 64 || defined(__aarch64__)
-#define LSTM_CY_REGISTERS 32
+
+/* The rows of the largest tile, of four vectors each: as many sums as the registers hold beside the weights and factors of
+   one k. clang fills 32 registers of NEON with copies of the factors, so four rows are faster there than six.
+   The panels of four vectors that one row takes together, and the bytes of weights up to which it does. A few sums keep
+   the processor waiting for each one's last addition, most of all where vectors are short. Weights from further away
+   than the L1 cache come faster one panel after the other, if a panel has enough sums. */
+#if LSTM_CY_VECTOR_BYTES == 64
+#define LSTM_CY_TILE_ROWS 6
+#define LSTM_CY_ROW_PANELS 2
+#define LSTM_CY_TOGETHER_BYTES 40960
+#elif defined(__aarch64__)
+#define LSTM_CY_TILE_ROWS 4
+#define LSTM_CY_ROW_PANELS 4
+#define LSTM_CY_TOGETHER_BYTES PTRDIFF_MAX
 #else
-#define LSTM_CY_REGISTERS 16
+#define LSTM_CY_TILE_ROWS 3
+#define LSTM_CY_ROW_PANELS 2
+#define LSTM_CY_TOGETHER_BYTES 81920
 #endif
 
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)

@@ -5,7 +5,9 @@ from libc.string cimport memcpy, memset
 cdef extern from "vector.h":
     const bint FMA "LSTM_CY_FMA"
     const bint HALVES "LSTM_CY_HALVES"
-    const int REGISTERS "LSTM_CY_REGISTERS"
+    const int TILE_ROWS "LSTM_CY_TILE_ROWS"
+    const int ROW_PANELS "LSTM_CY_ROW_PANELS"
+    const Py_ssize_t TOGETHER_BYTES "LSTM_CY_TOGETHER_BYTES"
     const int LANES32 "LSTM_CY_LANES32"
     const int LANES64 "LSTM_CY_LANES64"
     const int HALF_LANES32 "LSTM_CY_HALF_LANES32"
