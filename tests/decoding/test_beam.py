@@ -312,3 +312,19 @@ def test_any_penalty_is_allowed_if_max_length_is_1():
         length_penalty=1e308,
     )
     assert [h.score for h in found] == [-1.4] * 4
+
+
+def test_a_beam_of_one_continues_while_an_ended_sequence_may_be_beaten():
+    """The end is likelier at first, and a length penalty favours the sequence that continues."""
+    table = np.log([[0.45, 0.05, 0.5], [0.05, 0.05, 0.9], [0.05, 0.05, 0.9]])
+    found = beam_search(
+        lambda tokens, state: (np.where(state[:, :1] > 0, table[1], table[0]), state + 1),
+        np.zeros((1, 1)),
+        start=0,
+        end=END,
+        beam_width=1,
+        max_length=2,
+        length_penalty=3.0,
+        row_axis=0,
+    )
+    assert [(hypothesis.tokens, hypothesis.ended) for hypothesis in found] == [([0], True)]

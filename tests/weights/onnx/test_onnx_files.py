@@ -13,6 +13,7 @@ import pytest
 import lstm_cy
 from lstm_cy.weights import gate_order
 from lstm_cy.weights.budget import LARGEST_DEPTH
+from lstm_cy.weights.inspect import describe
 from lstm_cy.weights.onnx import from_onnx, lstms
 from lstm_cy.weights.onnx.lstm_nodes import LstmNode, layer_bytes
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
@@ -591,3 +592,11 @@ def test_an_lstm_inside_a_function_is_refused():
     proto.functions.append(helper.make_function("mine", "Mine", ["x"], ["y"], inside, [helper.make_opsetid("", 17)]))
     with pytest.raises(ValueError, match="function 'Mine' has an LSTM; onnx.inliner"):
         lstms(proto)
+
+
+def test_the_description_of_a_file_escapes_control_characters_in_names(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(model([node("Identity", ["a\x1b[2Jb"])], [("a\x1b[2Jb", [1])]), path)
+    lines = describe(path)
+    assert any(r"a\x1b[2Jb" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)

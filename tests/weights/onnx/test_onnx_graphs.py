@@ -597,3 +597,13 @@ def test_threads_share_a_model(small):
     with ThreadPoolExecutor(4) as pool:
         for results, right in zip(pool.map(small.run, inputs * 20), expected * 20, strict=True):
             assert bits(*results) == bits(*right)
+
+
+@pytest.mark.parametrize("outputs", [("y", "mean"), ("y", "mean", "variance", "saved_mean", "saved_variance")])
+def test_batch_normalization_with_more_outputs_is_refused(outputs):
+    normalization = node("BatchNormalization", ["x", "scale", "bias", "mean0", "variance0"], outputs)
+    weights = dict.fromkeys(normalization.input[1:], np.float32([1, 2]))
+    with pytest.raises(ValueError, match="BatchNormalization"):
+        from_onnx(model([normalization], [("x", [3, 2])], weights=weights, opset=8))
+    normalization.output[:] = ["y"]
+    assert from_onnx(model([normalization], [("x", [3, 2])], weights=weights, opset=13))
