@@ -463,3 +463,13 @@ def test_shared_layers_get_the_sum_of_their_gradients():
         moved[1][index] -= 1e-6
         slope = (loss(**{"0.weight_hh_l0": moved[0]}) - loss(**{"0.weight_hh_l0": moved[1]})) / 2e-6
         assert gradient[index] == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_each_parameter_of_a_small_model_is_updated(layers):
+    model = Sequential(*(Linear(3, 3, seed=index) for index in range(layers)))
+    before = {name: array.copy() for name, array in model.parameters.items()}
+    gradients = {name: np.full_like(array, index + 1) for index, (name, array) in enumerate(before.items())}
+    SGD(model, lr=0.5).step(gradients)
+    for name, array in model.parameters.items():
+        np.testing.assert_array_equal(array, before[name] - np.float32(0.5) * gradients[name])
