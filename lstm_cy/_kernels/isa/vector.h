@@ -40,8 +40,8 @@
 #define LSTM_CY_VECTOR_BYTES 0
 #endif
 
-/* The rows of the largest tile, of four vectors each: as many sums as the registers hold beside the weights and factors of
-   one k. clang fills 32 registers of NEON with copies of the factors, so four rows are faster there than six.
+/* The rows of the largest tile, of four vectors each: as many sums as the registers hold next to the weights and factors
+   of one k. clang fills 32 registers of NEON with copies of the factors, so four rows are faster there than six.
    The panels of four vectors that one row takes together, and the bytes of weights up to which it does. A few sums keep
    the processor waiting for each one's last addition, most of all where vectors are short. Weights from further away
    than the L1 cache come faster one panel after the other, if a panel has enough sums. */
