@@ -89,8 +89,8 @@ class Allocations(Cases):
     def __init__(self, options):
         super().__init__(options)
         os.chdir(folder_of_worker())
-        self.library = ctypes.CDLL(None)
-        self.library.fuzz_fail.argtypes = [ctypes.c_long]
+        self.failing = ctypes.CDLL(None)
+        self.failing.fuzz_fail.argtypes = [ctypes.c_long]
         self.right = {name: np.concatenate([np.ravel(a) for a in call()]) for name, call in CALLS.items()}
 
     @staticmethod
@@ -100,22 +100,22 @@ class Allocations(Cases):
     def run(self, rng, index):
         name, where = rng.choice(list(CALLS)), rng.choice(self.options.where)
         call, self.label = CALLS[name], f"{name}, {where}"
-        self.library.fuzz_watch(WHERE[where].encode())
-        self.library.fuzz_fail(0)
+        self.failing.fuzz_watch(WHERE[where].encode())
+        self.failing.fuzz_fail(0)
         call()
-        number = 1 + rng.randrange(max(self.library.fuzz_count(), 1))
+        number = 1 + rng.randrange(max(self.failing.fuzz_count(), 1))
         self.text = f"{name}: allocation {number} of {where}"
         result = f"{where}: right result"
-        self.library.fuzz_fail(number)
+        self.failing.fuzz_fail(number)
         try:
             got = call()
-            self.library.fuzz_count()
+            self.failing.fuzz_count()
             self.expect(name, got, "wrong result")
         except MemoryError:
-            self.library.fuzz_count()
+            self.failing.fuzz_count()
             result = f"{where}: MemoryError"
         except Exception as error:
-            self.library.fuzz_count()
+            self.failing.fuzz_count()
             if isinstance(error, Finding):
                 raise
             # NumPy's and Python's functions may replace a MemoryError by a SystemError
@@ -124,7 +124,7 @@ class Allocations(Cases):
                 raise Finding(f"{type(error).__name__} @ {origin_of(error)}", f"{self.text}: {error}") from error
             result = f"{where}: {type(error).__name__} of {origin_of(error).split(' < ')[0]}"
         finally:
-            self.library.fuzz_count()
+            self.failing.fuzz_count()
         self.expect(name, call(), "wrong afterwards")
         if [n for n in os.listdir() if n.endswith(".tmp")]:
             raise Finding("a .tmp file is left", self.text)
