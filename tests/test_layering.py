@@ -76,7 +76,8 @@ LIBRARIES = {
     "torch": {"bench", "weights.comparisons"},
     "tqdm": {"progress"},
 }
-#: modules that the kernels may cimport besides each other
+#: compiled modules and packages of such, and what they may cimport besides each other
+COMPILED = ("_kernels", "embed", "layers.direct", "streaming.")
 CIMPORTS = {"cpython", "cython", "libc", "numpy"}
 
 
@@ -209,7 +210,7 @@ def wrong_libraries(found):
         for to in its:
             if to.ours or to.module in standard:
                 continue
-            if name.startswith("_kernels") or name == "embed" or name.startswith("streaming."):
+            if name.startswith(COMPILED):
                 allowed = to.module in CIMPORTS or (name, to.module) == ("_kernels.runtime.blas", "scipy")
             elif to.module == "numpy":
                 allowed = True

@@ -18,7 +18,8 @@ from .runtime.memory cimport acquire, release
 from .network cimport (
     DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
     address, addresses, affine, batch_of, block_end, check, gather_states, multiply, multiply_half, offset_of, part_of,
-    poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps,
+    poll_interrupt, resets_at, rows_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps,
+    whole_batch,
 )
 from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
@@ -101,7 +102,6 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
     """
     cdef Call call
     cdef Status status
-    cdef unsigned int denormals
     cdef Py_ssize_t T = x.shape[1] if batch_first else x.shape[0]
     call.batch = batch_of(T, h.shape[1], rows)
     call.x = rows_of(x, batch_first)
@@ -112,21 +112,48 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
     call.scale = scale
     call.keep = NULL
     call.tape = NULL
-    call.threads = threads if network.net.engine.blas == NULL else 1
-    call.stop = 0
+    call.threads = threads
     try:
         call.tape = saved_of(tape)
         call.keep = addresses(keep)
         with nogil:
-            denormals = network.net.engine.kernels.flush_denormals()
-            status = layers(&network.net, &call)
-            if call.threads > 1:
-                note_call()
-            network.net.engine.kernels.restore_denormals(denormals)
+            status = run(&network.net, &call)
         check(status)
     finally:
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
+
+
+cdef Status infer(const Net* network, Py_ssize_t T, Py_ssize_t B, bint batch_first, const void* x, void* y, void* inner,
+                  void* h, void* c, int threads) noexcept nogil:
+    """Run the network over all steps of all rows, without a tape; all arrays are C-contiguous, as in `forward`."""
+    cdef Call call
+    call.batch = whole_batch(T, B)
+    call.x = rows_at(<void*>x, T, B, network.directions[0].ih.inputs, batch_first)
+    call.y = rows_at(y, T, B, network.num_directions * network.output_size, batch_first)
+    call.inner = call.y
+    call.inner.data = inner
+    call.h = h
+    call.c = c
+    call.scale = 1
+    call.keep = NULL
+    call.tape = NULL
+    call.threads = threads
+    return run(network, &call)
+
+
+cdef Status run(const Net* network, Call* call) noexcept nogil:
+    """Compute a call; BLAS is not called from several threads."""
+    cdef unsigned int denormals = network.engine.kernels.flush_denormals()
+    cdef Status status
+    if network.engine.blas != NULL:
+        call.threads = 1
+    call.stop = 0
+    status = layers(network, call)
+    if call.threads > 1:
+        note_call()
+    network.engine.kernels.restore_denormals(denormals)
+    return status
 
 
 cdef void step(const Net* network, Py_ssize_t B, bint descending, const void* x, const void* h, void* next_h, void* c,

@@ -285,6 +285,24 @@ cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias
         memcpy(z + row * width, bias, width * sizeof(real))
 
 
+cdef inline Batch whole_batch(Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+    """Return a Batch of B rows of T valid steps without resets."""
+    cdef Batch batch
+    batch.T = T
+    batch.B = B
+    batch.first = 0
+    batch.order = batch.lengths = batch.active = batch.valid_steps = NULL
+    batch.resets = NULL
+    return batch
+
+
+cdef inline Rows rows_at(void* data, Py_ssize_t T, Py_ssize_t B, Py_ssize_t width, bint batch_first) noexcept nogil:
+    """Return C-contiguous data (T, B, width), or (B, T, width), as Rows."""
+    if batch_first:
+        return Rows(data, width, T * width, width)
+    return Rows(data, B * width, width, width)
+
+
 cdef inline Py_ssize_t steps(const Batch* batch) noexcept nogil:
     """Return the number of steps in which any row runs."""
     if batch.B == 0:

@@ -254,11 +254,8 @@ cdef Activation activation_of(tuple given) except *:
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object rows) except *:
     """Return a Batch from its sizes and the arrays (order, lengths, active, valid_steps, resets) or None for each."""
-    cdef Batch batch
+    cdef Batch batch = whole_batch(T, B)
     order, lengths, active, valid_steps, resets = rows
-    batch.T = T
-    batch.B = B
-    batch.first = 0
     batch.valid_steps = <const Py_ssize_t*>address_or_null(valid_steps)
     batch.resets = <const unsigned char*>address_or_null(resets)
     batch.order = <const Py_ssize_t*>address_or_null(order)
@@ -269,16 +266,12 @@ cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object rows) except *:
 
 cdef Rows rows_of(object array, bint batch_first) except *:
     """Return a C-contiguous (T, B, width) array, or (B, T, width), as Rows; with None the data are NULL."""
-    cdef Rows rows
     if array is None:
-        rows.data = NULL
-        rows.step = rows.row = rows.width = 0
-        return rows
-    _, inner, rows.width = array.shape
-    rows.data = address(array)
-    rows.step = rows.width if batch_first else inner * rows.width
-    rows.row = inner * rows.width if batch_first else rows.width
-    return rows
+        return rows_at(NULL, 0, 0, 0, batch_first)
+    T, B, width = array.shape
+    if batch_first:
+        T, B = B, T
+    return rows_at(address(array), T, B, width, batch_first)
 
 
 cdef Saved* saved_of(list tape) except? NULL:

@@ -28,6 +28,7 @@ from ..checks import (
     warn,
 )
 from . import activations as activation_functions
+from . import direct
 from .base import Layer, Stage
 from .base import Tape as LayerTape
 from .batch import Batch
@@ -173,6 +174,10 @@ class Recurrent(Layer):
         TypeError, ValueError
             An argument is wrong; the message names it.
         """
+        if lengths is None and mask is None and reset is None:
+            result = direct.call(self._network, x, state, self.batch_first, config.threads_of(threads))
+            if result is not None:
+                return result
         return self._run(x, state, (lengths, mask, reset), threads)[:2]
 
     def trace(

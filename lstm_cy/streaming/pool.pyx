@@ -19,7 +19,7 @@ from .._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
 from .._kernels.table cimport CACHE_LINE
-from .arrays cimport is_plain_array
+from .._kernels.runtime.arrays cimport is_plain_array
 
 from .. import config
 from ..checks import expect_shape, float_array, int_array, pair_of, refuse_out

@@ -16,7 +16,7 @@ from .._kernels.stages cimport (
     LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
     set_state, token_fits,
 )
-from .arrays cimport is_plain_array
+from .._kernels.runtime.arrays cimport is_plain_array
 
 from .. import config
 from ..checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
