@@ -348,6 +348,86 @@ def test_practitioners_compares_with_baselines(capsys):
     assert "logistic regression" in capsys.readouterr().out
 
 
+@pytest.fixture
+def recurrent_ppo(monkeypatch):
+    """Import the example's two modules, which need gymnasium."""
+    pytest.importorskip("gymnasium")
+    monkeypatch.syspath_prepend(EXAMPLES.parent)
+    return SimpleNamespace(
+        main=importlib.import_module("examples.recurrent_ppo.__main__").main,
+        cartpole=importlib.import_module("examples.recurrent_ppo.__main__"),
+        ppo=importlib.import_module("examples.recurrent_ppo.ppo"),
+    )
+
+
+def test_recurrent_ppo_learns_to_balance(recurrent_ppo, capsys):
+    (mean,) = recurrent_ppo.main(["--seeds", "1", "--updates", "20", "--hidden", "32"])
+    assert mean > 50  # random actions reach 22
+    assert "seed 0" in capsys.readouterr().out
+
+
+def ppo_rollout(module, hidden=5):
+    environments = module.cartpole.Environments(3, seed=0)
+    model = module.ppo.build(2, 2, hidden, seed=0)
+    return model, module.ppo.collect(environments, model, model.stepper(3), 60, np.random.default_rng(0))[0]
+
+
+def test_recurrent_ppo_updates_on_the_outputs_of_the_rollout(recurrent_ppo):
+    model, rollout = ppo_rollout(recurrent_ppo)
+    assert rollout.reset[0].all() and rollout.reset[1:].any(axis=0).all()
+    out = model.forward(rollout.x, rollout.state, reset=rollout.reset)[0]
+    logs = recurrent_ppo.ppo.log_softmax(out[..., :-1])
+    taken = np.take_along_axis(logs, rollout.action[..., None], axis=-1)[..., 0]
+    np.testing.assert_array_equal(taken, rollout.log_probability)
+    part = rollout.rows([2, 0])
+    np.testing.assert_array_equal(model.forward(part.x, part.state, reset=part.reset)[0], out[:, [2, 0]])
+
+
+def test_the_gradient_of_recurrent_ppo(recurrent_ppo):
+    _, rollout = ppo_rollout(recurrent_ppo)
+    rng = np.random.default_rng(1)
+    out = rng.standard_normal((60, 3, 3))
+    logs = np.take_along_axis(recurrent_ppo.ppo.log_softmax(out[..., :-1]), rollout.action[..., None], -1)[..., 0]
+    rollout = rollout._replace(log_probability=logs + rng.normal(0, 0.3, logs.shape))  # some ratios are clipped
+    _, gradient = recurrent_ppo.ppo.loss(out, rollout)
+    for index in [(0, 0, 0), (7, 1, 1), (59, 2, 2), (30, 2, 0), (31, 0, 1)]:
+        moved = [out.copy(), out.copy()]
+        moved[0][index] += 1e-6
+        moved[1][index] -= 1e-6
+        low_high = [recurrent_ppo.ppo.loss(each, rollout)[0] for each in moved]
+        np.testing.assert_allclose(gradient[index], (low_high[0] - low_high[1]) / 2e-6, rtol=1e-4, atol=1e-9)
+
+
+def test_advantages_of_recurrent_ppo(recurrent_ppo):
+    """They are sums of discounted errors of the value, up to the end of the episode."""
+    ppo, rng = recurrent_ppo.ppo, np.random.default_rng(0)
+    reward, done, value = rng.random((9, 2)), rng.random((9, 2)) < 0.3, rng.random((10, 2))
+    got = ppo.advantages(reward, done, value)
+    for row in range(2):
+        for t in range(9):
+            expected, factor = 0.0, 1.0
+            for k in range(t, 9):
+                after = 0.0 if done[k, row] else value[k + 1, row]
+                expected += factor * (reward[k, row] + ppo.GAMMA * after - value[k, row])
+                factor *= ppo.GAMMA * ppo.LAMBDA
+                if done[k, row]:
+                    break
+            np.testing.assert_allclose(got[t, row], expected, rtol=1e-9)
+
+
+def test_recurrent_ppo_has_the_losses_of_a_loop_over_steps_in_pytorch(recurrent_ppo, capsys):
+    pytest.importorskip("torch")
+    importlib.import_module("benchmarks.recurrent_ppo").main(["--repeat", "5"])  # compares the losses
+    assert "the losses are equal" in capsys.readouterr().out
+
+
+def test_recurrent_ppo_names_the_library_that_is_missing(recurrent_ppo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    monkeypatch.delitem(sys.modules, "examples.recurrent_ppo.__main__")
+    with pytest.raises(SystemExit, match="pip install gymnasium"):
+        importlib.import_module("examples.recurrent_ppo.__main__")
+
+
 MEMORY = ["--tasks", "recall", "--spans", "60", "--models", "rnn", "lstm-chrono-closed", "--seeds", "1"]
 
 

@@ -1,0 +1,1 @@
+"""Recurrent PPO: an LSTM balances a pole whose velocities it cannot see."""
