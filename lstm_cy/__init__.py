@@ -26,7 +26,10 @@ _HOME = {
     "ctc": "training.losses",
     "SGD": "training.optimizers",
     "Adam": "training.optimizers",
+    "AdamW": "training.optimizers",
+    "RMSprop": "training.optimizers",
     "clip_grad_norm": "training.optimizers",
+    "clip_grad_value": "training.optimizers",
     "GateTrace": "trace.gates",
     "StreamPool": "streaming.pool",
     "pad": "training.batches",
@@ -47,7 +50,7 @@ _HOME = {
     "get_num_threads": "config",
     "show_config": "config",
 }
-_MODULES = ("reference", "weights")
+_MODULES = ("reference", "schedules", "weights")
 
 # A star import must not need an extra.
 __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MODULES]
@@ -55,6 +58,7 @@ __all__ = [*(name for name, home in _HOME.items() if home != "estimators"), *_MO
 
 if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from . import reference as reference
+    from . import schedules as schedules
     from . import weights as weights
     from .config import get_num_threads as get_num_threads
     from .config import set_num_threads as set_num_threads
@@ -87,7 +91,10 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .training.losses import mse as mse
     from .training.optimizers import SGD as SGD
     from .training.optimizers import Adam as Adam
+    from .training.optimizers import AdamW as AdamW
+    from .training.optimizers import RMSprop as RMSprop
     from .training.optimizers import clip_grad_norm as clip_grad_norm
+    from .training.optimizers import clip_grad_value as clip_grad_value
     from .weights import load as load
     from .weights import save as save
     from .weights.keras import from_keras as from_keras

@@ -426,9 +426,10 @@ class DataParallel(Team):
             model.load_state_dict(parameters)
             optimizer.load_state_dict(state)
         # After the gradients: the loss and its weight.
-        self._buffer = np.empty(sum(array.size for array in parameters.values()) + 2, model.dtype)
+        trained = {name: parameters[name] for name in optimizer.trained}
+        self._buffer = np.empty(sum(array.size for array in trained.values()) + 2, model.dtype)
         self._gradients, start = {}, 0
-        for name, array in parameters.items():
+        for name, array in trained.items():
             self._gradients[name] = self._buffer[start : start + array.size].reshape(array.shape)
             start += array.size
         return history, best

@@ -32,7 +32,7 @@ LEVELS = (
     {"activations", "attention", "functions", "layer", "lstm", "quantize"},
     {"streaming", "trace", "training"},
     # public and former paths of modules of training
-    {"batches", "losses", "optimizers"},
+    {"batches", "losses", "optimizers", "schedules"},
     {"decoding", "embed", "stepper", "streams", "weights"},
     {"bench", "distributed", "estimators", "seq2seq"},
     {"cli"},

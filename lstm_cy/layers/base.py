@@ -15,7 +15,7 @@ from ..notebook import html_table
 from ..printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import NoReturn, Self
 
     from ..typing import Array, ArrayLike, Bools, DTypeLike, Narrow, Parameters, Seed, State, StateLike
@@ -181,6 +181,8 @@ class Layer:
     is_causal = True
     #: whether `valid`, called with the layer's input, marks the steps that are not padding
     masks = False
+    #: the names of parameters that optimizers leave as they are; `backward` need not return their gradients
+    frozen_parameters: Collection[str] = ()
     dtype: np.dtype[Any] | None
     _config: dict[str, Any]
     _parameters: Parameters = {}  # noqa: RUF012 (never written to)
@@ -658,6 +660,12 @@ class Composite(Layer):
     @property
     def _parameters(self) -> Parameters:  # type: ignore[override]  # the parts hold them
         return self._named(lambda layer: layer.parameters)
+
+    @property
+    def frozen_parameters(self) -> list[str]:  # type: ignore[override]  # those of the parts
+        """The names of parameters that optimizers leave as they are."""
+        owners = self._owners().values()
+        return [f"{part}.{name}" for part in owners for name in self._parts[part].frozen_parameters]
 
     def stored(self) -> Parameters:
         """Return the arrays that a file holds, {name: read-only array}; narrow weights are in their narrow form."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import dtype_of, expect_shape, flag, float_array, int_array, positive_int
+from ..checks import dtype_of, expect_shape, flag, float_array, int_array, int_within, positive_int
 from .base import Gradients, Layer, Stage
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ class Embedding(Layer):
         The number of tokens, and the size of their vectors.
     mask_zero : bool
         Token 0 is padding: in a Sequential the later layers get a mask that is False there.
+    padding_idx : int, optional
+        The vector of this token starts at zero and gets no gradient; negative numbers count from the last token. Unlike
+        `mask_zero` it makes no mask.
+    frozen : bool
+        The vectors are not trained: `backward` computes no gradient of them, and optimizers leave them as they are.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
         Seed or source of the initial vectors, N(0, 1).
@@ -40,6 +45,7 @@ class Embedding(Layer):
     """
 
     dtype: np.dtype[Any]
+    _read_only = (*Layer._read_only, "frozen_parameters")
 
     def __init__(
         self,
@@ -47,22 +53,43 @@ class Embedding(Layer):
         embedding_dim: int,
         *,
         mask_zero: bool = False,
+        padding_idx: int | None = None,
+        frozen: bool = False,
         dtype: DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
         self.num_embeddings = positive_int("num_embeddings", num_embeddings)
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         self.masks = self.mask_zero = flag("mask_zero", mask_zero)
+        self.padding_idx = self._checked_padding(padding_idx)
+        self.frozen = flag("frozen", frozen)
+        self.frozen_parameters = ("weight",) if frozen else ()
         self.dtype = dtype_of(dtype)
         self.config = {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
             "mask_zero": self.mask_zero,
+            "padding_idx": self.padding_idx,
+            "frozen": self.frozen,
             "dtype": self.dtype.name,
         }
         shape = self.num_embeddings, self.embedding_dim
         rng = self._generator(seed)
-        self._initialize({"weight": shape}, lambda: {"weight": rng.standard_normal(shape).astype(self.dtype)})
+        self._initialize({"weight": shape}, lambda: {"weight": self._drawn(rng, shape)})
+
+    def _checked_padding(self, index: int | None) -> int | None:
+        """Return `padding_idx` as a token."""
+        if index is None:
+            return None
+        tokens: int = self.num_embeddings
+        return int_within("padding_idx", index, -tokens, tokens - 1) % tokens
+
+    def _drawn(self, rng: Any, shape: tuple[int, int]) -> Array:
+        """Return the initial vectors."""
+        weight: Array = rng.standard_normal(shape).astype(self.dtype)
+        if self.padding_idx is not None:
+            weight[self.padding_idx] = 0
+        return weight
 
     def __call__(self, tokens: ArrayLike) -> Array:
         """Return the vectors of tokens.
@@ -148,16 +175,20 @@ class Embedding(Layer):
         Returns
         -------
         Gradients
-            `parameters`; tokens have none.
+            `parameters`, none if the layer is frozen; tokens have no gradient.
         """
         parameters = self._parameters
         (tokens,) = self._content_of(tape, parameters)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*tokens.shape, self.embedding_dim), "the shape of y")
+        if self.frozen:
+            return Gradients(None, None, {})
         gradient = np.zeros_like(parameters["weight"])
         if tokens.size:
             # Sorting the rows by token and summing the runs is much faster than adding one row at a time.
             order = np.argsort(tokens, axis=None, kind="stable")
             found, first = np.unique(tokens.ravel()[order], return_index=True)
             gradient[found] = np.add.reduceat(dy.reshape(-1, self.embedding_dim)[order], first)
+        if self.padding_idx is not None:
+            gradient[self.padding_idx] = 0
         return Gradients(None, None, {"weight": gradient})

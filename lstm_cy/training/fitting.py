@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +36,15 @@ def fit(
     validation: Data | None = None,
     bptt: int | None = None,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
+    accumulate: int = 1,
+    schedule: Callable[[int, int], float] | None = None,
     patience: int | None = None,
     checkpoint: FilePath | None = None,
     resume: bool = False,
     seed: int = 0,
     progress: bool = True,
-    callbacks: Sequence[Callable[[History], object]] = (),
+    callbacks: Sequence[Callable[..., object]] = (),
     parallel: Team | None = None,
 ) -> History:
     """Train `model` on `data`.
@@ -66,7 +71,7 @@ def fit(
         all targets ignored, raises `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and
         training continues without a step.
     optimizer : Optimizer
-        `SGD` or `Adam`, made for this model object.
+        `SGD`, `Adam`, `AdamW` or `RMSprop`, made for this model object.
     epochs : int
         The number of passes through the data, including those of a resumed checkpoint.
     batch_size : int
@@ -79,7 +84,19 @@ def fit(
         is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
         forward only. A window in which no row has steps left is skipped, without a step.
     clip_norm : float, optional
-        Gradients with a larger norm are scaled down to this norm (`clip_grad_norm`).
+        Gradients with a larger norm are scaled down to this norm (`clip_grad_norm`). Those of frozen parameters do not
+        count.
+    clip_value : float, optional
+        Each number of the gradients is limited to the range from -`clip_value` to `clip_value` (`clip_grad_value`),
+        before `clip_norm` looks at them.
+    accumulate : int
+        The optimizer makes one step for this many batches (or windows, with `bptt`), with the mean of their gradients
+        weighted as their losses are: that of a batch of all their rows. The last step of an epoch may have fewer.
+    schedule : callable, optional
+        ``schedule(step, epoch) -> factor``: in each step the optimizer's learning rates are multiplied by the factor, a
+        number of at least 0. `step` is the number of steps that the optimizer has made before (``optimizer.steps``),
+        `epoch` counts from 0. `lstm_cy.schedules` has some. A checkpoint has their settings, and the number of steps; a
+        function of your own must depend on its arguments alone for a training to resume with the same bits.
     patience : int, optional
         Stop when the validation loss has not improved for this many epochs. The best parameters are restored
         at the end, whether training stopped early or not.
@@ -98,8 +115,9 @@ def fit(
         Show a bar for each epoch on standard error (tqdm where installed, in notebooks its widget; otherwise one
         line per epoch). If standard error is missing or cannot be written to, training continues without it.
     callbacks : sequence of callables
-        Each is called after each epoch as ``callback(history)``; training stops when one returns True. A
-        callback may set ``optimizer.lr``: the rate is part of the checkpoint. Other state of callbacks is not.
+        Each is called after each epoch as ``callback(history)``; training stops when one returns True. One that has an
+        argument named ``model`` or ``optimizer`` receives it by this name. A callback may set ``optimizer.lr``: the
+        rate is part of the checkpoint. Other state of callbacks is not.
     parallel : lstm_cy.distributed.DataParallel, optional
         Train together with other processes, each on its share of the rows of every batch.
 
@@ -138,14 +156,24 @@ def fit(
     True
     """
     with _checked_team(parallel) as team:
-        loop = Loop(model, loss, optimizer, bptt, clip_norm, team)
+        loop = Loop(
+            model,
+            loss,
+            optimizer,
+            bptt,
+            clip_norm,
+            team,
+            clip_value=clip_value,
+            accumulate=accumulate,
+            schedule=schedule,
+        )
         epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
         batch_size = positive_int("batch_size", batch_size)
         resume, progress = flag("resume", resume), flag("progress", progress) and team.first
         batches = Batches("data", data, batch_size, loop)
         held_out = None if validation is None else Batches("validation", validation, batch_size, loop)
         patience = _checked_patience(patience, validation)
-        callbacks = _checked_callbacks(callbacks)
+        called = _checked_callbacks(callbacks, model=model, optimizer=optimizer)
         settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
         if resume and checkpoint is None:
             raise ValueError("resume: expected a checkpoint to continue from, got none")
@@ -159,12 +187,13 @@ def fit(
         for epoch in range(len(history.loss), epochs):
             if _exhausted(history, patience):
                 break
+            loop.observe(history.validation or history.loss)
             rng = team.generator([seed, epoch], loop.batch_axis)
             with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
                 _run_epoch(epoch, loop, batches, held_out, history, rng, bar)
             if validation is not None and history.best_epoch == epoch:
                 best = model.parameters
-            results = [callback(history) for callback in callbacks]
+            results = [callback(history) for callback in called]
             if saver is not None:
                 saver.save(model, optimizer, history, best)
             if team.any(any(isinstance(result, bool | np.bool_) and bool(result) for result in results)):
@@ -214,7 +243,22 @@ def _checked_patience(patience: int | None, validation: object) -> int | None:
     return positive_int("patience", patience)
 
 
-def _checked_callbacks(callbacks: Any) -> Sequence[Callable[[History], object]]:
+def _checked_callbacks(callbacks: Any, **named: object) -> list[Callable[[History], object]]:
+    """Return functions of the history; a callback gets those of `named` that its arguments name."""
     if not isinstance(callbacks, tuple | list) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks: expected a sequence of callables, got {shown(callbacks)}")
-    return callbacks
+    return [functools.partial(callback, **_taken(callback, named)) for callback in callbacks]
+
+
+def _taken(callback: Callable[..., object], named: dict[str, object]) -> dict[str, object]:
+    """Return those of `named` that are arguments of `callback` by name."""
+    try:
+        arguments = inspect.signature(callback).parameters
+    except (TypeError, ValueError):  # compiled code may have no signature
+        return {}
+    return {
+        name: value
+        for name, value in named.items()
+        if name in list(arguments)[1:]
+        and arguments[name].kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    }

@@ -11,10 +11,11 @@ from ..checks import number, positive_int, shown
 from ..layers.base import Layer
 from .batches import windows
 from .criterion import Criterion, takes
-from .optimizers import Optimizer, clip_grad_norm
+from .optimizers import Optimizer, clip_grad_norm, clip_grad_value
+from .schedules import described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..typing import Array, Loss, Parameters
     from .batches import Batch, Batches
@@ -28,7 +29,17 @@ class Loop:
     """Training and validation on each window of each batch."""
 
     def __init__(
-        self, model: Layer, loss: Loss, optimizer: Optimizer, bptt: int | None, clip_norm: float | None, team: Team
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        bptt: int | None,
+        clip_norm: float | None,
+        team: Team,
+        *,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        schedule: Callable[[int, int], float] | None = None,
     ) -> None:
         if not isinstance(model, Layer) or not takes(model.forward, "lengths"):
             name = type(model).__name__
@@ -44,6 +55,11 @@ class Loop:
         if bptt is not None and not model.is_causal:
             raise ValueError("bptt: expected LSTMs that run forward only, got a bidirectional or reverse one")
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
+        self.clip_value = None if clip_value is None else number("clip_value", clip_value, 0.0, open_low=True)
+        self.accumulate = positive_int("accumulate", accumulate)
+        if schedule is not None and not callable(schedule):
+            raise TypeError(f"schedule: expected a function (step, epoch) -> factor, got {shown(schedule)}")
+        self.schedule = schedule
         self.batch_axis = 0 if batch_first else 1
         # An LSTM also takes one sequence without an axis of rows; fit does not.
         self.x_axes = None if not model.num_states else 3 if model.vocabulary_size is None else 2
@@ -56,22 +72,40 @@ class Loop:
             "optimizer": {"type": type(self.optimizer).__name__, **self.optimizer.config},
             "bptt": self.bptt,
             "clip_norm": self.clip_norm,
+            # None, as in checkpoints from before these options
+            "clip_value": self.clip_value,
+            "accumulate": self.accumulate if self.accumulate > 1 else None,
+            "schedule": None if self.schedule is None else described(self.schedule),
         }
+
+    def observe(self, losses: Sequence[float]) -> None:
+        """Pass the losses of all epochs so far to a schedule that depends on them."""
+        observe = getattr(self.schedule, "observe", None)
+        if observe is not None:
+            observe(losses)
 
     def train(self, data: Batches, epoch: int, rng: np.random.Generator, bar: _Bar) -> float:
         """Make one epoch of optimizer steps; return the mean loss."""
+        collected = _Sum()
 
         def step(window: Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
             value, gradient, count = self.criterion.measure(prediction, window)
             _check_finite("loss", value, where)
-            grads = self.model.backward(tape, gradient).parameters if count else {}
+            grads = self.optimizer.without_frozen(self.model.backward(tape, gradient).parameters) if count else {}
             value, count, grads = self.team.mean(value, count, grads)
-            if count:
-                self._step(grads, where)
+            if count and self.accumulate == 1:
+                self._step(grads, epoch, where)
+            elif count:
+                collected.add(grads, count)
+                if collected.batches == self.accumulate:
+                    self._step(collected.mean(), epoch, where)
             return value, count, states
 
-        return self._mean(data, epoch, step, rng, bar)
+        mean = self._mean(data, epoch, step, rng, bar)
+        if collected.batches:
+            self._step(collected.mean(), epoch, f"epoch {epoch + 1}, the last step")
+        return mean
 
     def validate(self, data: Batches, epoch: int) -> float:
         """Return the mean loss of the inference call."""
@@ -83,12 +117,17 @@ class Loop:
 
         return self._mean(data, epoch, step)
 
-    def _step(self, grads: Parameters, where: str) -> None:
+    def _step(self, grads: Parameters, epoch: int, where: str) -> None:
         """Clip the gradients and make one step of the optimizer."""
+        if self.clip_value is not None:
+            clip_grad_value(grads, self.clip_value)
         if self.clip_norm is not None:
             _check_finite("norm of the gradients", clip_grad_norm(grads, self.clip_norm), where)
+        factor = 1.0
+        if self.schedule is not None:
+            factor = number("the result of schedule", self.schedule(self.optimizer.steps, epoch), 0.0, open_high=True)
         try:
-            self.optimizer.step(grads)
+            self.optimizer.step(grads, factor=factor)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} in {where}; that step was not made") from None
 
@@ -123,6 +162,32 @@ class Loop:
         else:
             output = self.model.forward(x, None, lengths=None, rng=np.random.default_rng(0))[0]
         return np.shape(output[0] if isinstance(output, tuple) else output)
+
+
+class _Sum:
+    """The gradients of several batches, summed with their weights."""
+
+    def __init__(self) -> None:
+        self.batches, self.weight = 0, 0.0
+        self.grads: Parameters = {}
+
+    def add(self, grads: Parameters, weight: float) -> None:
+        self.batches += 1
+        self.weight += weight
+        with np.errstate(over="ignore", invalid="ignore"):  # the step shows it
+            if not self.grads:
+                self.grads = {name: array * weight for name, array in grads.items()}
+                return
+            for name, array in grads.items():
+                self.grads[name] += array * weight
+
+    def mean(self) -> Parameters:
+        """Return the weighted mean of the gradients, and start again."""
+        grads, weight = self.grads, self.weight
+        for array in grads.values():
+            array /= weight
+        self.batches, self.weight, self.grads = 0, 0.0, {}
+        return grads
 
 
 def _check_finite(quantity: str, value: float, where: str) -> None:

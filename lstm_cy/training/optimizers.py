@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from .._kernels import updates
 from ..checks import flag, float_array, non_negative_int, number, shown
+from .groups import checked_groups, checked_patterns, options_of
 from .losses import sum_of_squares
 
 if TYPE_CHECKING:
@@ -25,40 +26,98 @@ _MOST_STEPS = 1 << 53
 class Optimizer:
     """Base class of the optimizers: checks gradients, replaces all parameters at once, saves and loads its state.
 
-    A subclass defines `config` (its constructor's arguments except the model, as JSON can hold them, including
-    lr and weight_decay), the names of the arrays it keeps for each parameter (`slots`, which start at zero;
-    `non_negative` names those that are never below zero), and `_update`.
+    A subclass passes its options, including lr and weight_decay, to this constructor, and defines `_checked`, which
+    checks them, `_slot_names`, the names of the arrays that it keeps for each parameter and that start at zero
+    (`non_negative` names those that are never below zero), and `_update`.
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by new arrays at each `step`. Arrays that several layers share are one parameter.
+    options : dict
+        The options of the subclass.
+    groups : sequence of dict, optional
+        Groups of parameters with options of their own: ``{"parameters": "0.*", "lr": 1e-4, "weight_decay": 0.0}``.
+        "parameters" is a pattern, or a list of patterns, over the names of the model's parameters: ``*`` stands for
+        any characters, dots included, ``?`` for one, ``[01]`` for one of those in brackets, as in the module fnmatch.
+        A parameter belongs to the first group with a pattern that matches. The other keys are options of the
+        constructor, which take their values from it where they are not given.
+    frozen : str or sequence of str
+        Patterns of parameters that are not trained: their gradients are ignored, their arrays stay the same objects,
+        and no state is kept for them. They come before the groups. What a layer itself says is frozen
+        (``Embedding(frozen=True)``) is so in any case.
+    decay_biases : bool
+        False: no `weight_decay` for parameters with less than two axes, which are biases, peepholes and the scales of
+        normalizations.
 
     Attributes
     ----------
     model : Layer
         The layer whose parameters are replaced at each step.
+    trained : tuple of str
+        The names of the parameters that are not frozen.
     lr : float
-        The learning rate of the next step. Set it to follow a schedule: a finite number of at least 0.
+        The learning rate of the next step, where a group has no lr of its own. Set it to follow a schedule: a finite
+        number of at least 0.
     weight_decay : float
     steps : int
         Steps made so far.
     config : dict
-        The constructor's arguments; does not follow later changes of `lr`.
+        The constructor's arguments; does not follow later changes of `lr`. Without groups, frozen and decay_biases
+        where these have their default values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not of the expected type or out of range; a pattern matches no parameter, or all are frozen.
     """
 
     non_negative: tuple[str, ...] = ()
 
-    def __init__(self, model: Layer, config: dict[str, Any], slots: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: Layer,
+        options: dict[str, Any],
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        frozen: str | Sequence[str] = (),
+        decay_biases: bool = True,
+    ) -> None:
         parameters = getattr(model, "parameters", None)
         if not isinstance(parameters, Mapping) or not callable(getattr(model, "replace_parameters", None)):
             raise TypeError(
                 f"model: expected a layer such as an LSTM or a Sequential, got {shown(model)} ({type(model).__name__})"
             )
-        self._model, self._config = model, config
-        self.lr = config["lr"]
-        self.steps = 0
         for name, array in parameters.items():
             if array.dtype not in (np.float32, np.float64):
                 raise TypeError(f"model: expected parameters of float32 or float64, {name} is of {array.dtype}")
-        self._groups = _grouped(parameters)
+        self._model, self._config = model, self._checked("", options)
+        everywhere = self._config | {"decay_biases": flag("decay_biases", decay_biases)}
+        own = checked_groups([] if groups is None else groups, everywhere, self._checked_with_biases)
+        patterns = checked_patterns("frozen", frozen)
+        chosen = options_of(dict(parameters), everywhere, own, patterns, getattr(model, "frozen_parameters", ()))
+        self._config |= {"groups": own} if own else {}
+        self._config |= {"frozen": patterns} if patterns else {}
+        self._config |= {} if decay_biases else {"decay_biases": False}
+        self.lr = self._config["lr"]
+        self.steps = 0
+        self.trained = tuple(chosen)
+        self._frozen = frozenset(parameters) - set(chosen)
+        self._groups = _grouped({name: parameters[name] for name in chosen}, chosen)
+        slots = self._slot_names([everywhere, *({**everywhere, **group} for group in own)])
         self._slots = {slot: [np.zeros(group.size, group.dtype) for group in self._groups] for slot in slots}
         self._next_slots: dict[str, list[Array]] = {}
+
+    def _checked_with_biases(self, where: str, options: dict[str, Any]) -> dict[str, Any]:
+        decay_biases = flag(f"{where}decay_biases", options["decay_biases"])
+        return self._checked(where, options) | {"decay_biases": decay_biases}
+
+    def _checked(self, where: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return checked `options`, others left out; `where` is the beginning of the names in messages."""
+        raise NotImplementedError
+
+    def _slot_names(self, options: list[dict[str, Any]]) -> tuple[str, ...]:
+        """Return the names of the arrays that are kept for each parameter; `options` are those of all groups."""
+        raise NotImplementedError
 
     @property
     def model(self) -> Layer:
@@ -72,12 +131,12 @@ class Optimizer:
 
     @property
     def weight_decay(self) -> float:
-        """The multiple of each parameter that is added to its gradient."""
+        """The multiple of each parameter by which it decays, where its group has none of its own."""
         return float(self._config["weight_decay"])
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step, where a group has none of its own."""
         return self._lr
 
     @lr.setter
@@ -93,13 +152,16 @@ class Optimizer:
     def steps(self, value: int) -> None:
         self._steps = _count("steps", value)
 
-    def step(self, grads: Gradients | Mapping[str, ArrayLike]) -> None:
+    def step(self, grads: Gradients | Mapping[str, ArrayLike], *, factor: float = 1.0) -> None:
         """Make one step: replace the model's parameters by new arrays.
 
         Parameters
         ----------
         grads : Gradients or mapping of str to array_like
-            The result of `backward`, or {name: gradient} with exactly the model's names and shapes. Not changed.
+            The result of `backward`, or {name: gradient} with exactly the model's names and shapes; those of frozen
+            parameters are ignored and may be missing. Not changed.
+        factor : float
+            The learning rates of all groups are multiplied by it in this step: the value of a schedule.
 
         Raises
         ------
@@ -111,7 +173,11 @@ class Optimizer:
         On any exception, model and optimizer stay as they were.
         """
         old, steps = self.model.parameters, self.steps
-        grads = _matching("grads", old, getattr(grads, "parameters", grads))
+        factor = number("factor", factor, 0.0, open_high=True)
+        grads = getattr(grads, "parameters", grads)
+        if self._frozen:
+            old, grads = self.without_frozen(old), self.without_frozen(_mapping("grads", grads))
+        grads = _matching("grads", old, grads)
         new: Parameters = {}
         # Two sets of slots alternate, so that the current one is unchanged until the step is complete.
         slots = self._next_slots or {slot: list(map(np.empty_like, flat)) for slot, flat in self._slots.items()}
@@ -119,25 +185,30 @@ class Optimizer:
         try:
             for i, group in enumerate(self._groups):
                 states = [flat[i] for flat in (*slots.values(), *self._slots.values())]
-                new |= self._step_group(group, group.joined(old), group.joined(grads), states)
+                new |= self._step_group(group, group.joined(old), group.joined(grads), states, factor)
             self.model.replace_parameters(new)
         except BaseException:
             self.steps = steps
             raise
         self._slots, self._next_slots = slots, self._slots
 
-    def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array]) -> Parameters:
+    def without_frozen(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Return {name: array} without the frozen parameters, for example to compute the norm of the gradients."""
+        return {name: array for name, array in arrays.items() if name not in self._frozen}
+
+    def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array], factor: float) -> Parameters:
         """Return the new parameters of a group; `states` are its new slots, which are written, then its old ones."""
         arrays = {name: np.empty(shape, group.dtype) for name, shape in group.shapes.items()}
         new = group.joined(arrays) if len(arrays) == 1 else np.empty(group.size, group.dtype)
-        if not self._update(new, old, grad, *states):
-            self._check_finite(group, new, old, grad, states[: len(self._slots)])
+        lr = (self.lr if group.options["lr"] is None else group.options["lr"]) * factor
+        if not self._update(group.options, lr, new, old, grad, *states):
+            self._check_finite(group, lr, new, old, grad, states[: len(self._slots)])
         if len(arrays) > 1:  # for one array, `new` is a view of it
             for name, part in group.parts.items():
                 arrays[name].reshape(-1)[:] = new[part]
         return arrays
 
-    def _check_finite(self, group: _Group, new: Array, old: Array, grad: Array, states: list[Array]) -> None:
+    def _check_finite(self, group: _Group, lr: float, new: Array, old: Array, grad: Array, states: list[Array]) -> None:
         """Raise if a gradient is not finite, or the step turns finite numbers into NaN or infinity."""
         for name, part in group.parts.items():
             wrong = grad[part][~np.isfinite(grad[part])]
@@ -145,12 +216,12 @@ class Optimizer:
                 raise FloatingPointError(f"grads[{name!r}]: expected finite numbers, got {wrong[0]}")
             wrong = new[part][~np.isfinite(new[part]) & np.isfinite(old[part])]
             if wrong.size:
-                raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {self.lr} gives {wrong[0]}")
+                raise FloatingPointError(f"parameters[{name!r}]: a step with lr = {lr} gives {wrong[0]}")
             if not all(np.isfinite(state[part]).all() for state in states):
                 largest = np.abs(grad[part]).max()
                 raise FloatingPointError(f"grads[{name!r}]: too large, up to {largest:.3g}, for {old.dtype}")
 
-    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+    def _update(self, options: dict[str, Any], lr: float, new: Array, old: Array, grad: Array, *states: Array) -> bool:
         """Write `new` and the first half of `states`, the new slots; return whether all numbers are finite."""
         raise NotImplementedError
 
@@ -231,11 +302,14 @@ class SGD(Optimizer):
     nesterov : bool
         Use Nesterov's momentum, in the form of I. Sutskever et al., On the importance of initialization and
         momentum in deep learning, 2013; needs a momentum.
+    groups, frozen, decay_biases :
+        As for `lstm_cy.optimizers.Optimizer`: options for parts of the model.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not a number or out of range, or nesterov is given without momentum.
+        An argument is not a number or out of range, nesterov is given without momentum, or a pattern matches no
+        parameter.
 
     Examples
     --------
@@ -249,17 +323,33 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, model: Layer, lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+        self,
+        model: Layer,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        frozen: str | Sequence[str] = (),
+        decay_biases: bool = True,
     ) -> None:
-        config: dict[str, Any] = {
-            "lr": number("lr", lr, 0.0, open_high=True),
-            "momentum": number("momentum", momentum, 0.0, 1.0, open_high=True),
-            "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
-            "nesterov": flag("nesterov", nesterov),
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(model, options, groups, frozen, decay_biases)
+
+    def _checked(self, where: str, options: dict[str, Any]) -> dict[str, Any]:
+        checked = {
+            "lr": _rate(where, options),
+            "momentum": _fraction(where, options, "momentum"),
+            "weight_decay": _decay(where, options),
+            "nesterov": flag(f"{where}nesterov", options["nesterov"]),
         }
-        if nesterov and not momentum:
-            raise ValueError("nesterov: expected a momentum above 0 with it, got momentum=0")
-        super().__init__(model, config, slots=("momentum_buffer",) if momentum else ())
+        if checked["nesterov"] and not checked["momentum"]:
+            raise ValueError(f"{where}nesterov: expected a momentum above 0 with it, got momentum=0")
+        return checked
+
+    def _slot_names(self, options: list[dict[str, Any]]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if any(group["momentum"] for group in options) else ()
 
     @property
     def momentum(self) -> float:
@@ -271,15 +361,16 @@ class SGD(Optimizer):
         """Whether Nesterov's momentum is used."""
         return bool(self._config["nesterov"])
 
-    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
-        return updates.sgd(new, old, grad, states, self.weight_decay, self.momentum, self.nesterov, self.lr)
+    def _update(self, options: dict[str, Any], lr: float, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        decay, momentum = options["weight_decay"], options["momentum"]
+        return updates.sgd(new, old, grad, states, decay, momentum, options["nesterov"], lr)
 
 
 class Adam(Optimizer):
     """Adam (D. P. Kingma and J. Ba, Adam: A method for stochastic optimization, 2015, algorithm 1).
 
     The same algorithm as ``torch.optim.Adam``. With g the gradient plus `weight_decay` times the parameter (L2
-    regularisation: the decay is part of the gradient, and therefore scaled with it; this is not AdamW)::
+    regularisation: the decay is part of the gradient, and therefore scaled with it; `AdamW` does it otherwise)::
 
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
@@ -297,11 +388,13 @@ class Adam(Optimizer):
         Prevents a division by zero; at least 0.
     weight_decay : float
         At least 0.
+    groups, frozen, decay_biases :
+        As for `lstm_cy.optimizers.Optimizer`: options for parts of the model.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not a number or out of range.
+        An argument is not a number or out of range, or a pattern matches no parameter.
 
     Examples
     --------
@@ -323,16 +416,29 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        frozen: str | Sequence[str] = (),
+        decay_biases: bool = True,
     ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(model, options, groups, frozen, decay_biases)
+
+    def _checked(self, where: str, options: dict[str, Any]) -> dict[str, Any]:
+        betas = options["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"betas: expected two numbers, got {shown(betas)}")
-        config: dict[str, Any] = {
-            "lr": number("lr", lr, 0.0, open_high=True),
-            "betas": tuple(number(f"betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)),
-            "eps": number("eps", eps, 0.0, open_high=True),
-            "weight_decay": number("weight_decay", weight_decay, 0.0, open_high=True),
+            raise TypeError(f"{where}betas: expected two numbers, got {shown(betas)}")
+        return {
+            "lr": _rate(where, options),
+            "betas": tuple(
+                number(f"{where}betas[{i}]", beta, 0.0, 1.0, open_high=True) for i, beta in enumerate(betas)
+            ),
+            "eps": _not_negative(where, options, "eps"),
+            "weight_decay": _decay(where, options),
         }
-        super().__init__(model, config, slots=("exp_avg", "exp_avg_sq"))
+
+    def _slot_names(self, options: list[dict[str, Any]]) -> tuple[str, ...]:
+        return "exp_avg", "exp_avg_sq"
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -345,10 +451,182 @@ class Adam(Optimizer):
         """The term that prevents a division by zero."""
         return float(self._config["eps"])
 
-    def _update(self, new: Array, old: Array, grad: Array, *states: Array) -> bool:
-        (beta1, beta2), steps = self.betas, self.steps
-        root, rate = (1 - beta2**steps) ** 0.5, self.lr / (1 - beta1**steps)
-        return updates.adam(new, old, grad, states, self.weight_decay, beta1, beta2, root, self.eps, rate)
+    def _update(self, options: dict[str, Any], lr: float, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        return self._adam(options, lr, options["weight_decay"], 1.0, new, old, grad, states)
+
+    def _adam(
+        self,
+        options: dict[str, Any],
+        lr: float,
+        decay: float,
+        shrink: float,
+        new: Array,
+        old: Array,
+        grad: Array,
+        states: tuple[Array, ...],
+    ) -> bool:
+        """Make the step, with `decay` times the parameter added to its gradient, from `shrink` times the parameter."""
+        (beta1, beta2), steps = options["betas"], self.steps
+        root, rate = (1 - beta2**steps) ** 0.5, lr / (1 - beta1**steps)
+        return updates.adam(new, old, grad, states, decay, shrink, beta1, beta2, root, options["eps"], rate)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (I. Loshchilov and F. Hutter, Decoupled weight decay regularization, 2019).
+
+    The same algorithm as ``torch.optim.AdamW``: the step of `Adam` without weight decay, from a parameter that has
+    been multiplied by ``1 - lr * weight_decay``. The decay is not scaled with the gradient.
+
+    Parameters
+    ----------
+    model, lr, betas, eps :
+        As for `Adam`.
+    weight_decay : float
+        At least 0.
+    groups, frozen, decay_biases :
+        As for `lstm_cy.optimizers.Optimizer`: options for parts of the model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Adam`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import AdamW, Linear
+    >>> model = Linear(1, 1)
+    >>> model.load_state_dict({"weight": [[1.0]], "bias": [1.0]})
+    >>> AdamW(model, lr=0.5, weight_decay=0.5, decay_biases=False).step({"weight": [[0.0]], "bias": [0.0]})
+    >>> model.parameters["weight"].item(), model.parameters["bias"].item()
+    (0.75, 1.0)
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        frozen: str | Sequence[str] = (),
+        decay_biases: bool = True,
+    ) -> None:
+        super().__init__(model, lr, betas, eps, weight_decay, groups=groups, frozen=frozen, decay_biases=decay_biases)
+
+    def _update(self, options: dict[str, Any], lr: float, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        return self._adam(options, lr, 0.0, 1 - lr * options["weight_decay"], new, old, grad, states)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (T. Tieleman and G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning, 2012).
+
+    The same algorithm as ``torch.optim.RMSprop``. With g the gradient plus `weight_decay` times the parameter::
+
+        s = alpha * s + (1 - alpha) * g**2
+        u = alpha * u + (1 - alpha) * g                  # only if centered
+        g = g / (sqrt(s - u**2  if centered  else  s) + eps)
+        v = momentum * v + g                             # only with momentum
+        parameter -= lr * (v  if momentum  else  g)
+
+    Parameters
+    ----------
+    model : Layer
+        Its parameters are replaced by new arrays at each `step`.
+    lr : float
+        Learning rate, at least 0; the attribute `lr` may be set between steps.
+    alpha : float
+        Decay rate of the running means; from 0 up to but not including 1.
+    eps : float
+        Prevents a division by zero; at least 0.
+    weight_decay : float
+        At least 0.
+    momentum : float
+        From 0 (no momentum) up to but not including 1.
+    centered : bool
+        Divide by the standard deviation of g rather than by the root of the mean of its square (A. Graves, Generating
+        sequences with recurrent neural networks, 2013).
+    groups, frozen, decay_biases :
+        As for `lstm_cy.optimizers.Optimizer`: options for parts of the model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not a number or out of range, or a pattern matches no parameter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import Linear, RMSprop
+    >>> model = Linear(1, 1, bias=False)
+    >>> model.load_state_dict({"weight": [[1.0]]})
+    >>> RMSprop(model, lr=0.125, alpha=0.75).step({"weight": np.array([[8.0]])})
+    >>> round(model.parameters["weight"].item(), 6)  # lr / sqrt(1 - alpha) for any gradient
+    0.75
+    """
+
+    non_negative = ("square_avg",)
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        groups: Sequence[Mapping[str, Any]] | None = None,
+        frozen: str | Sequence[str] = (),
+        decay_biases: bool = True,
+    ) -> None:
+        options = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__(model, options | {"centered": centered}, groups, frozen, decay_biases)
+
+    def _checked(self, where: str, options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "lr": _rate(where, options),
+            "alpha": _fraction(where, options, "alpha"),
+            "eps": _not_negative(where, options, "eps"),
+            "weight_decay": _decay(where, options),
+            "momentum": _fraction(where, options, "momentum"),
+            "centered": flag(f"{where}centered", options["centered"]),
+        }
+
+    def _slot_names(self, options: list[dict[str, Any]]) -> tuple[str, ...]:
+        velocity = ("momentum_buffer",) if any(group["momentum"] for group in options) else ()
+        mean = ("grad_avg",) if any(group["centered"] for group in options) else ()
+        return "square_avg", *velocity, *mean
+
+    def _update(self, options: dict[str, Any], lr: float, new: Array, old: Array, grad: Array, *states: Array) -> bool:
+        its = [
+            dict(zip(self._slots, half, strict=True))
+            for half in (states[: len(self._slots)], states[len(self._slots) :])
+        ]
+        slots = tuple(half.get(name) for half in its for name in ("square_avg", "momentum_buffer", "grad_avg"))
+        decay, alpha, eps = options["weight_decay"], options["alpha"], options["eps"]
+        return updates.rmsprop(new, old, grad, slots, decay, alpha, eps, options["momentum"], options["centered"], lr)
+
+
+def _rate(where: str, options: dict[str, Any]) -> float:
+    return _not_negative(where, options, "lr")
+
+
+def _decay(where: str, options: dict[str, Any]) -> float:
+    return _not_negative(where, options, "weight_decay")
+
+
+def _not_negative(where: str, options: dict[str, Any], name: str) -> float:
+    """Return the option `name`, a finite number of at least 0."""
+    return number(where + name, options[name], 0.0, open_high=True)
+
+
+def _fraction(where: str, options: dict[str, Any], name: str) -> float:
+    """Return the option `name`, a number from 0 up to but not including 1."""
+    return number(where + name, options[name], 0.0, 1.0, open_high=True)
 
 
 def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> float:
@@ -386,18 +664,54 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
     [0.6, 0.8]
     """
     max_norm = number("max_norm", max_norm, 0.0, open_low=True)
-    arrays = _mapping("grads", getattr(grads, "parameters", grads))
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.dtype.itemsize > 8:
-            raise TypeError(f"grads[{name!r}]: expected an array of floats, got {shown(array)}")
-        if not array.flags.writeable:
-            raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
+    arrays = _writable(grads)
     with np.errstate(over="ignore", invalid="ignore"):  # the norm shows it
         norm: float = sum(sum_of_squares(np.asarray(array)) for array in arrays.values()) ** 0.5
     if max_norm < norm < np.inf:
         for array in arrays.values():
             array *= max_norm / norm
     return norm
+
+
+def clip_grad_value(grads: Gradients | Mapping[str, Array], max_value: float) -> None:
+    """Limit each gradient to the range from -`max_value` to `max_value`.
+
+    Parameters
+    ----------
+    grads : Gradients or mapping of str to ndarray
+        The result of `backward`, or {name: gradient}. The gradients of the parameters are limited **in place**; those
+        that are NaN or infinite stay so, and `step` refuses them.
+    max_value : float
+        Above 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        max_value is not a number above 0, or a gradient is not a writable float array; nothing is changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import clip_grad_value
+    >>> grads = {"weight": np.array([3.0, -4.0, 0.5])}
+    >>> clip_grad_value(grads, 1.0)
+    >>> grads["weight"].tolist()
+    [1.0, -1.0, 0.5]
+    """
+    max_value = number("max_value", max_value, 0.0, open_low=True)
+    for array in _writable(grads).values():
+        np.clip(array, -max_value, max_value, out=array, where=np.isfinite(array))
+
+
+def _writable(grads: Any) -> Mapping[str, Any]:
+    """Return the gradients of the parameters, {name: array}; raise unless all are writable arrays of floats."""
+    arrays = _mapping("grads", getattr(grads, "parameters", grads))
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            raise TypeError(f"grads[{name!r}]: expected an array of floats, got {shown(array)}")
+        if not array.flags.writeable:
+            raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
+    return arrays
 
 
 def _count(name: str, value: object) -> int:
@@ -409,9 +723,13 @@ def _count(name: str, value: object) -> int:
 
 
 class _Group:
-    """Parameters of one dtype that are updated together as one vector: several small ones, or one of any size."""
+    """Parameters of one dtype and the same options that are updated together as one vector.
 
-    def __init__(self, parameters: Parameters) -> None:
+    They are several small ones, or one of any size.
+    """
+
+    def __init__(self, parameters: Parameters, options: dict[str, Any]) -> None:
+        self.options = options
         self.shapes = {name: array.shape for name, array in parameters.items()}
         (self.dtype,) = {array.dtype for array in parameters.values()}
         ends = list(accumulate(array.size for array in parameters.values()))
@@ -430,16 +748,17 @@ class _Group:
         return {name: vector[part].reshape(self.shapes[name]).copy() for name, part in self.parts.items()}
 
 
-def _grouped(parameters: Mapping[str, Array]) -> list[_Group]:
-    """Group neighbouring parameters of one dtype, up to `_GROUPED` numbers."""
+def _grouped(parameters: Mapping[str, Array], options: Mapping[str, dict[str, Any]]) -> list[_Group]:
+    """Group neighbouring parameters of one dtype and the same `options`, {name: options}, up to `_GROUPED` numbers."""
     runs: list[Parameters] = []
     for name, array in parameters.items():
         run = runs[-1] if runs else {}
         fits = sum(other.size for other in run.values()) + array.size <= _GROUPED
-        if not run or not fits or next(iter(run.values())).dtype != array.dtype:
+        first = next(iter(run), name)
+        if not run or not fits or run[first].dtype != array.dtype or options[first] != options[name]:
             runs.append(run := {})
         run[name] = array
-    return [_Group(run) for run in runs]
+    return [_Group(run, options[next(iter(run))]) for run in runs]
 
 
 def _check_slot(name: str, array: Array, non_negative: bool) -> None:

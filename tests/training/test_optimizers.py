@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM, SGD, Adam, Embedding, Linear, Sequential, clip_grad_norm, optimizers
+from lstm_cy import (
+    LSTM,
+    SGD,
+    Adam,
+    AdamW,
+    Embedding,
+    Linear,
+    RMSprop,
+    Sequential,
+    clip_grad_norm,
+    clip_grad_value,
+    optimizers,
+)
 from lstm_cy.layers.base import Gradients
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
@@ -42,6 +54,14 @@ def parameters_as_bytes(model):
         ("Adam", {"lr": 0.05, "betas": (0.0, 0.9)}),
         ("Adam", {"lr": 0.05, "eps": 0.1}),
         ("Adam", {"lr": 0.05, "weight_decay": 0.3}),
+        ("AdamW", {}),
+        ("AdamW", {"lr": 0.05, "betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.3}),
+        ("AdamW", {"weight_decay": 0.0}),
+        ("RMSprop", {}),
+        ("RMSprop", {"lr": 0.03, "alpha": 0.7, "eps": 0.01, "weight_decay": 0.3}),
+        ("RMSprop", {"lr": 0.03, "momentum": 0.8}),
+        ("RMSprop", {"lr": 0.03, "centered": True}),
+        ("RMSprop", {"lr": 0.03, "alpha": 0.8, "momentum": 0.8, "centered": True, "weight_decay": 0.1}),
     ],
 )
 @pytest.mark.parametrize("grouped", [0, 60, 1000])  # each parameter alone, small ones together, all together
@@ -50,7 +70,7 @@ def test_twenty_steps_equal_pytorch(kind, options, dtype, grouped, monkeypatch):
     monkeypatch.setattr(optimizers, "_GROUPED", grouped)
     model = model_of(dtype)
     theirs = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in model.parameters.items()}
-    ours_optimizer = {"SGD": SGD, "Adam": Adam}[kind](model, **options)
+    ours_optimizer = getattr(optimizers, kind)(model, **options)
     their_optimizer = getattr(torch.optim, kind)(theirs.values(), **options)
     for step in range(20):
         grads = gradients_of(model, step)
@@ -69,7 +89,7 @@ def test_twenty_steps_equal_pytorch(kind, options, dtype, grouped, monkeypatch):
 def test_neighbours_of_one_dtype_are_updated_together():
     arrays = {"a": np.zeros((2, 3)), "b": np.zeros(4), "c": np.zeros(5, np.float32), "d": np.zeros(20000, np.float32)}
     arrays |= {"e": np.zeros(0, np.float32), "f": np.zeros(1)}
-    groups = [group.parts for group in optimizers._grouped(arrays)]
+    groups = [group.parts for group in optimizers._grouped(arrays, {name: {} for name in arrays})]
     assert groups == [
         {"a": slice(0, 6), "b": slice(6, 10)},
         {"c": slice(0, 5)},
@@ -125,7 +145,15 @@ def test_gradients_in_any_layout_and_of_another_dtype():
     assert parameters_as_bytes(models[0]) == parameters_as_bytes(models[1])
 
 
-@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9), lambda m: Adam(m, 0.1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: SGD(m, 0.1, momentum=0.9),
+        lambda m: Adam(m, 0.1),
+        lambda m: AdamW(m, 0.1),
+        lambda m: RMSprop(m, 0.1, momentum=0.9, centered=True),
+    ],
+)
 def test_an_optimizer_continues_bit_for_bit_from_a_state_dict(make):
     whole, interrupted = model_of("float32"), model_of("float32")
     optimizer = make(whole)
@@ -217,6 +245,11 @@ def test_differences_of_a_state_are_listed_and_nothing_changes():
         (lambda m: Adam(m, betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
         (lambda m: Adam(m, eps=-1e-8), ValueError, "eps"),
         (lambda m: Adam(m, weight_decay=None), TypeError, "weight_decay"),
+        (lambda m: AdamW(m, weight_decay=-1), ValueError, "weight_decay"),
+        (lambda m: RMSprop(m, alpha=1.0), ValueError, "alpha"),
+        (lambda m: RMSprop(m, eps=-1.0), ValueError, "eps"),
+        (lambda m: RMSprop(m, momentum=-0.1), ValueError, "momentum"),
+        (lambda m: RMSprop(m, centered=1), TypeError, "centered"),
     ],
 )
 def test_options_refused(make, error, message):
@@ -291,6 +324,39 @@ def test_clip_grad_norm_changes_nothing_when_it_raises():
             clip_grad_norm({}, bad)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clip_grad_value_equals_pytorch(dtype):
+    torch = pytest.importorskip("torch")
+    grads = gradients_of(model_of(dtype), 0)
+    tensors = [torch.nn.Parameter(torch.tensor(array)) for array in grads.values()]
+    for tensor in tensors:
+        tensor.grad = tensor.detach().clone()
+    torch.nn.utils.clip_grad_value_(tensors, 0.7)
+    assert clip_grad_value(Gradients(None, None, grads), 0.7) is None
+    for array, tensor in zip(grads.values(), tensors, strict=True):
+        np.testing.assert_array_equal(array, tensor.grad.numpy())
+
+
+def test_clip_grad_value_keeps_numbers_that_are_not_finite():
+    grads = {"a": np.array([[np.nan, np.inf, -np.inf, 3.0, -3.0, 0.5]]).T[::-1]}
+    clip_grad_value(grads, 2)
+    np.testing.assert_array_equal(grads["a"][::-1, 0], [np.nan, np.inf, -np.inf, 2.0, -2.0, 0.5])
+
+
+def test_clip_grad_value_changes_nothing_when_it_raises():
+    frozen = np.array([4.0])
+    frozen.flags.writeable = False
+    grads = {"a": np.array([3.0]), "b": frozen}
+    with pytest.raises(ValueError, match=r"grads\['b'\]: expected a writable array"):
+        clip_grad_value(grads, 1.0)
+    assert grads["a"].item() == 3.0
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="max_value"):
+            clip_grad_value(grads, bad)
+    with pytest.raises(TypeError, match="max_value"):
+        clip_grad_value(grads, "1")
+
+
 # values that would corrupt a training
 
 
@@ -353,6 +419,9 @@ MAKERS = [
     lambda model: SGD(model, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     lambda model: Adam(model, 0.1),
     lambda model: Adam(model, 0.1, weight_decay=0.1),
+    lambda model: AdamW(model, 0.1),
+    lambda model: RMSprop(model, 0.1),
+    lambda model: RMSprop(model, 0.1, momentum=0.9, centered=True),
 ]
 
 
@@ -392,8 +461,9 @@ def test_a_rate_beyond_the_dtype_makes_no_step(make):
     optimizer.step(gradients_of(model, 1))
 
 
-def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step():
-    optimizer = Adam(Linear(1, 1, bias=False))
+@pytest.mark.parametrize("kind", [Adam, AdamW, RMSprop])
+def test_gradients_whose_squares_are_beyond_the_dtype_make_no_step(kind):
+    optimizer = kind(Linear(1, 1, bias=False))
     assert_unchanged(
         optimizer,
         FloatingPointError,
@@ -436,7 +506,11 @@ def test_a_state_with_invalid_values_is_refused(make):
         *(("lr", value, ValueError) for value in (-1.0, np.nan, np.inf, [1, 2], -np.inf)),
         *(("lr", value, TypeError) for value in ("x", None, 1j)),
         *((name, np.full_like(state[name], value), ValueError) for name in arrays for value in (np.nan, np.inf)),
-        *((name, -abs(state[name]) - 1, ValueError) for name in arrays if name.startswith("exp_avg_sq")),
+        *(
+            (name, -abs(state[name]) - 1, ValueError)
+            for name in arrays
+            if name.startswith(("exp_avg_sq", "square_avg"))
+        ),
     ]
     for name, value, error in cases:
         assert_unchanged(optimizer, error, name, lambda bad=state | {name: value}: optimizer.load_state_dict(bad))

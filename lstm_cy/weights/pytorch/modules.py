@@ -48,8 +48,8 @@ def from_torch(module: Any) -> Any:
     -------
     LSTM, Linear, Embedding, Dropout or Sequential
         With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16
-        become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one. An Embedding's options for
-        training (padding_idx, scale_grad_by_freq, sparse) are left out: they do not change the output.
+        become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one. An Embedding's options
+        scale_grad_by_freq and sparse are left out: they do not change the output.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def _from_embedding(location: str, module: Any) -> Embedding:
         raise ValueError(
             f"{location}: expected no max_norm, which changes the weights when called, got {module.max_norm}"
         )
-    return _filled(Embedding, module, module.num_embeddings, module.embedding_dim)
+    return _filled(Embedding, module, module.num_embeddings, module.embedding_dim, padding_idx=module.padding_idx)
 
 
 def _filled(kind: type[_L], module: Any, *sizes: int, **options: Any) -> _L:
