@@ -123,6 +123,9 @@ def variant_step(
     cell_clip: float = np.inf,
     proj_clip: float = np.inf,
     activations: Sequence[tuple[str, float, float]] = (("sigmoid", 0, 0), ("tanh", 0, 0), ("tanh", 0, 0)),
+    recurrent_factors: Array | float = 1.0,
+    zone_h: Array | float = 0.0,
+    zone_c: Array | float = 0.0,
 ) -> tuple[Array, Array]:
     """Run one step with any option of this library's LSTM; each line that `step` does not have is one of them.
 
@@ -141,6 +144,10 @@ def variant_step(
         Bounds of the inputs of the gate and candidate activations, of the cell and of the projected output.
     activations : three of (name, alpha, beta)
         Of i, f and o; of the candidate; of the cell in the output. Names as in ACTIVATIONS.
+    recurrent_factors : ndarray (B, P), or 1
+        Recurrent dropout in training: 0 or 1 / (1 - p), the same at every step of a sequence.
+    zone_h, zone_c : ndarray (B, P) and (B, H), or float
+        Zoneout: in training zeros and ones, drawn for each step; in inference the probabilities of a one.
 
     Returns
     -------
@@ -149,7 +156,7 @@ def variant_step(
     gate, candidate, cell_activation = (functools.partial(_activated, entry) for entry in activations)
     peephole_i, peephole_f, peephole_o = (0, 0, 0) if peephole is None else peephole
     scales, biases = None if layer_norm is None else np.split(layer_norm, 4), np.split(bias, 4)
-    z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + h_prev @ weight_hh.T, 4, axis=-1)
+    z_i, z_f, z_g, z_o = np.split(x @ weight_ih.T + (h_prev * recurrent_factors) @ weight_hh.T, 4, axis=-1)
 
     def prepared(z: Array, index: int) -> Array:
         if scales is not None:
@@ -169,7 +176,7 @@ def variant_step(
     h = o * cell_activation(c)
     if weight_hr is not None:
         h = np.clip(h @ weight_hr.T, -proj_clip, proj_clip)
-    return h, c
+    return zone_h * h_prev + (1 - zone_h) * h, zone_c * c_prev + (1 - zone_c) * c
 
 
 def forward(

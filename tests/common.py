@@ -76,16 +76,22 @@ def directions(lstm):
             yield layer, direction, lstm.reverse or direction == 1, f"_l{layer}" + "_reverse" * direction
 
 
-def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None):
-    """Run a layer by lstm_cy.reference in float64, row by row; return (y, h_n, c_n)."""
+def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None, masks=None):
+    """Run a layer by lstm_cy.reference in float64, row by row; return (y, h_n, c_n).
+
+    `masks` are those of a forward pass in training: lstm_cy.layers.masks.Masks.
+    """
     parameters = {name: array.astype(np.float64) for name, array in lstm.parameters.items()}
+    if masks is not None:
+        parameters |= {name: parameters[name] * factors for name, factors in masks.weights.items()}
     x, mask, reset = (
         array if array is None or not lstm.batch_first else np.swapaxes(array, 0, 1)
         for array in (np.asarray(x, np.float64), mask, reset)
     )
     T, B, _ = x.shape
     lengths = [T] * B if lengths is None else lengths
-    h_n, c_n = (np.array(part, np.float64) for part in state)
+    h_n, c_n = initial_states(lstm, B) if state is None else (np.array(part, np.float64) for part in state)
+    start = initial_states(lstm, 1)
     P = h_n.shape[-1]
     for layer in range(lstm.num_layers):
         y = np.zeros((T, B, lstm.output_size))
@@ -98,13 +104,42 @@ def reference_lstm(lstm, x, state, lengths=None, mask=None, reset=None):
                 h, c = h_n[index, row : row + 1].copy(), c_n[index, row : row + 1].copy()
                 for t in range(length)[:: -1 if backwards else 1]:
                     if reset is not None and reset[t, row]:
-                        h, c = h * 0, c * 0
+                        h, c = start[0][index], start[1][index]
                     if mask is None or mask[t, row]:
-                        h, c = step(x[t, row : row + 1], h, c)
+                        noise = {} if masks is None else noise_of(lstm, masks, layer, direction, t, row)
+                        h, c = step(x[t, row : row + 1], h, c, **noise)
                         y[t, row, direction * P : (direction + 1) * P] = h[0]
                 h_n[index, row], c_n[index, row] = h[0], c[0]
         x = y
     return (x.swapaxes(0, 1) if lstm.batch_first else x), h_n, c_n
+
+
+def initial_states(lstm, B):
+    """Return (h, c) with which a call without a state begins."""
+    widths = {"h": lstm.proj_size or lstm.hidden_size, "c": lstm.hidden_size}
+    return [
+        np.stack(
+            [
+                np.tile(lstm.parameters.get(f"initial_{part}{suffix}", np.zeros(width)), (B, 1))
+                for _, _, _, suffix in directions(lstm)
+            ]
+        )
+        for part, width in widths.items()
+    ]
+
+
+def noise_of(lstm, masks, layer, direction, t, row):
+    """Return the arguments of `reference.variant_step` for one row's step in training."""
+    found = {}
+    if masks.steps is not None:
+        recurrent, zone_h, zone_c = masks.steps[layer]
+        for name, array, step in (("recurrent_factors", recurrent, 0), ("zone_h", zone_h, t), ("zone_c", zone_c, t)):
+            if array is not None:
+                own = np.split(array[(row, step) if lstm.batch_first else (step, row)], lstm.num_directions)
+                found[name] = own[direction][None].astype(np.float64)
+        if "recurrent_factors" in found:
+            found["recurrent_factors"] /= 1 - lstm.recurrent_dropout
+    return {"zone_h": 0.0, "zone_c": 0.0, **found}
 
 
 def reference_step(lstm, parameters, direction, suffix):
@@ -118,7 +153,8 @@ def reference_step(lstm, parameters, direction, suffix):
     if lstm.config == LSTM(lstm.input_size, lstm.hidden_size, **only_layout(lstm)).config:
         return lambda x, h, c: reference.step(x, h, c, *weights)
     options = {"coupled_gates": lstm.coupled_gates, "activations": lstm.activations[direction], **bounds, **arrays}
-    return lambda x, h, c: reference.variant_step(x, h, c, *weights, **options)
+    options["zone_h"], options["zone_c"] = lstm.zoneout
+    return lambda x, h, c, **noise: reference.variant_step(x, h, c, *weights, **options | noise)
 
 
 def only_layout(lstm):

@@ -16,4 +16,7 @@ def backward(
     tape: list[Saved | None],
     sums: list[GradientSums],
     threads: int,
+    masks: list[tuple[Array | None, Array | None, Array | None]] | None = None,
+    recurrent_scale: float = 1.0,
+    from_initial: bool = False,
 ) -> None: ...

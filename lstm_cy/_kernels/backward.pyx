@@ -14,10 +14,10 @@ from libc.string cimport memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, finish_sums, gather_states,
-    multiply_back, offset_of, outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running,
-    saved_from, saved_of, scatter_states, steps, sum_of,
+    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    Status, Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent,
+    finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of, outer_space, part_of,
+    poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps, sum_of,
 )
 from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
@@ -33,7 +33,7 @@ cdef enum:
 cdef enum:
     # The gradients of one direction's parameters. Those of a Variant's bias, normalising scale and peepholes are its
     # shares, (11H,).
-    WEIGHT_IH, WEIGHT_HH, WEIGHT_HR, BIAS, SHARED, GRADIENTS
+    WEIGHT_IH, WEIGHT_HH, WEIGHT_HR, BIAS, SHARED, INITIAL_H, INITIAL_C, GRADIENTS
 
 ctypedef struct Call:
     # what the whole call works on
@@ -45,6 +45,9 @@ ctypedef struct Call:
     void* dc                        # (layers * directions, B, H)
     unsigned char** keep            # dropout's masks, as in forward
     double scale
+    Masks* masks                    # as in forward
+    double recurrent_scale
+    bint from_initial               # whether the initial state was that of the parameters
     Saved* tape
     Sum* sums                       # GRADIENTS for each direction
     int threads                     # that may work on it
@@ -57,8 +60,13 @@ ctypedef struct Sweep:
     const Saved* saved
     Sum* sums
     const Rows* dy
+    Masks masks            # of the direction
     void* dh               # (B, P)
     void* dc               # (B, H)
+    void* carried_h        # (B, P) and
+    void* carried_c        # (B, H), only with zoneout: what goes past the cell to the step before
+    void* initial_dh       # (B, P) and
+    void* initial_dc       # (B, H), only with initial parameters: each row's gradients of them
     void* dz               # (rows, 4H)
     void* dx               # (rows, inputs)
     void* projected        # (rows, P), only where h is projected
@@ -75,12 +83,12 @@ ctypedef struct Sweep:
 
 
 def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows, list keep, double scale,
-             list tape, list sums, int threads):
+             list tape, list sums, int threads, list masks=None, double recurrent_scale=1, bint from_initial=False):
     """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
 
     Parameters
     ----------
-    network, batch_first, rows, keep, scale, tape :
+    network, batch_first, rows, keep, scale, tape, masks, recurrent_scale :
         As in the call of forward.
     dx : array in x's layout, zeros
     dy : array in y's layout, or None
@@ -88,12 +96,14 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
         The gradients between layers; one array for two layers, two for more.
     dh, dc : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Gradients of the final states, overwritten by those of the initial states.
-    sums : list of (weight_ih, weight_hh, weight_hr, bias, shares), zeros
-        Gradients of the parameters, for each layer and direction, the last three None where there are none. `shares`,
+    sums : list of (weight_ih, weight_hh, weight_hr, bias, shares, initial_h, initial_c), zeros
+        Gradients of the parameters, for each layer and direction, the last five None where there are none. `shares`,
         (11H,), are those of the bias (4H), the normalising scale (4H) and the peepholes (3H) of a Variant, whose `bias`
         is None.
     threads : int
         How many threads may work on it, the caller's included.
+    from_initial : bool
+        Whether forward began with the parameters of the initial state; otherwise only resets return to them.
     """
     cdef Call call
     cdef Status status
@@ -109,12 +119,16 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
     call.dc = address(dc)
     call.scale = scale
     call.threads = threads if network.net.engine.blas == NULL else 1
+    call.recurrent_scale = recurrent_scale
+    call.from_initial = from_initial
     call.keep = NULL
+    call.masks = NULL
     call.tape = NULL
     call.sums = NULL
     network.pack_for_backward()
     try:
         call.keep = addresses(keep)
+        call.masks = masks_of(masks, batch_first)
         call.tape = saved_of(tape)
         call.sums = sums_of(sums)
         with nogil:
@@ -129,6 +143,7 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
         check(status)
     finally:
         PyMem_Free(call.keep)
+        PyMem_Free(call.masks)
         PyMem_Free(call.tape)
         PyMem_Free(call.sums)
 
@@ -177,12 +192,15 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Py_ssize_t B = batch.B, H = network.hidden_size, P = network.output_size, inputs = direction.ih.inputs
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, batch)
     cdef Py_ssize_t projected = 1 if network.projected else 0, variant = 0 if direction.variant == NULL else 1
+    cdef Py_ssize_t zoned = 1 if network.zoned else 0, initial = 0 if direction.initial_h == NULL else 1
+    cdef const Masks* layer_masks = NULL
     cdef Sweep this
     cdef real* scratch
     cdef Status status
     this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
     this.product_parts = max(1, min(<Py_ssize_t>call.threads, 4 * H // LEAST_OUTPUTS))
-    scratch = <real*>acquire((B * (P + H + projected * H) + this.product_parts * this.space_size
+    scratch = <real*>acquire((B * ((1 + zoned + initial) * (P + H) + projected * H)
+                             + this.product_parts * this.space_size
                              + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
@@ -195,22 +213,48 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.saved = &call.tape[index]
     this.sums = &call.sums[index * GRADIENTS]
     this.dy = dy
+    if call.masks != NULL:
+        layer_masks = &call.masks[index // network.num_directions]
+    this.masks = masks_of_direction(layer_masks, network, index % network.num_directions)
     this.space = scratch
     this.dh = <real*>this.space + this.product_parts * this.space_size
     this.dc = <real*>this.dh + B * P
-    this.hidden = <real*>this.dc + B * H
+    this.carried_h = <real*>this.dc + B * H
+    this.carried_c = <real*>this.carried_h + zoned * B * P
+    this.initial_dh = <real*>this.carried_c + zoned * B * H
+    this.initial_dc = <real*>this.initial_dh + initial * B * P
+    this.hidden = <real*>this.initial_dc + initial * B * H
     this.dz = <real*>this.hidden + projected * B * H
     this.dx = <real*>this.dz + most * 4 * H
     this.projected = <real*>this.dx + most * inputs
     this.shares = <real*>this.projected + projected * most * P
     gather_states[real](batch, P, dh, <real*>this.dh)
     gather_states[real](batch, H, dc, <real*>this.dc)
+    memset(this.initial_dh, 0, initial * B * (P + H) * sizeof(real))
     status = blocks[real](&this, dx, keep, most, NULL)
+    if initial:
+        add_initial[real](&this, NULL)
     finish_sums[real](this.sums, GRADIENTS, NULL)
     scatter_states[real](batch, P, <real*>this.dh, dh)
     scatter_states[real](batch, H, <real*>this.dc, dc)
     release(scratch)
     return status
+
+
+cdef void add_initial(Sweep* this, real* precision) noexcept nogil:
+    """Add what the rows' first steps and resets give to the gradients of the initial state."""
+    cdef Py_ssize_t B = this.call.batch.B
+    if this.call.from_initial:
+        add_to[real](B * this.network.output_size, <real*>this.dh, <real*>this.initial_dh)
+        add_to[real](B * this.network.hidden_size, <real*>this.dc, <real*>this.initial_dc)
+    add_columns[real](&this.network.engine, B, <real*>this.initial_dh, &this.sums[INITIAL_H])
+    add_columns[real](&this.network.engine, B, <real*>this.initial_dc, &this.sums[INITIAL_C])
+
+
+cdef inline void add_to(Py_ssize_t count, const real* more, real* sum) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(count):
+        sum[k] += more[k]
 
 
 cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ssize_t most,
@@ -320,6 +364,11 @@ cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t 
             dy = <const real*>this.dy.data + offset_of(batch, this.dy, direction.backwards, step, slot)
             for k in range(P):
                 dh[slot * P + k] += dy[k]
+    if network.zoned:
+        divert[real](batch, &this.masks.zone_h, direction.backwards, step, n, P, dh,
+                     <real*>this.carried_h + batch.first * P)
+        divert[real](batch, &this.masks.zone_c, direction.backwards, step, n, H, dc,
+                     <real*>this.carried_c + batch.first * H)
     if network.projected:
         hidden = <real*>this.hidden + batch.first * H
         unproject[real](network, direction, n, <const real*>saved.h, dh, <real*>this.projected + row * P, hidden)
@@ -332,11 +381,37 @@ cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t 
                                dc, dz, <real*>this.shares + row * SHARES * H)
     memset(dh, 0, n * P * sizeof(real))
     multiply_back[real](&network.engine, &direction.hh, n, dz, dh, step % 2)
+    if this.masks.recurrent.data != NULL:
+        drop_recurrent[real](batch, &this.masks.recurrent, n, P, <real>this.call.recurrent_scale, dh)
+    if network.zoned:
+        add_to[real](n * P, <real*>this.carried_h + batch.first * P, dh)
+        add_to[real](n * H, <real*>this.carried_c + batch.first * H, dc)
     if batch.resets != NULL:
         for slot in range(n):
             if resets_at(batch, step, slot):
+                if direction.initial_h != NULL:
+                    add_to[real](P, dh + slot * P, <real*>this.initial_dh + (batch.first + slot) * P)
+                    add_to[real](H, dc + slot * H, <real*>this.initial_dc + (batch.first + slot) * H)
                 memset(dh + slot * P, 0, P * sizeof(real))
                 memset(dc + slot * H, 0, H * sizeof(real))
+
+
+cdef void divert(const Batch* batch, const Rows* zone, bint backwards, Py_ssize_t step, Py_ssize_t n, Py_ssize_t width,
+                 real* gradient, real* carried) noexcept nogil:
+    """Move the gradient of the elements that zoneout kept to `carried`: the cell has no part in them."""
+    cdef Py_ssize_t slot, k
+    cdef const unsigned char* keep
+    memset(carried, 0, n * width * sizeof(real))
+    if zone.data == NULL:
+        return
+    for slot in range(n):
+        keep = <const unsigned char*>zone.data + offset_of(batch, zone, backwards, step, slot)
+        for k in range(width):
+            if keep[k]:
+                carried[k] = gradient[k]
+                gradient[k] = 0
+        gradient += width
+        carried += width
 
 
 cdef void unproject(const Net* network, const Direction* direction, Py_ssize_t n, const real* h, const real* dh,

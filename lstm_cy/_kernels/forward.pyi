@@ -15,4 +15,6 @@ def forward(
     scale: float,
     tape: list[Saved | None] | None,
     threads: int,
+    masks: list[tuple[Array | None, Array | None, Array | None]] | None = None,
+    recurrent_scale: float = 1.0,
 ) -> None: ...

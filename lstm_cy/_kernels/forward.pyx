@@ -16,10 +16,10 @@ from libc.string cimport memcpy, memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Net, Network, Rows, Saved, Status,
-    address, addresses, affine, batch_of, block_end, check, gather_states, multiply, multiply_half, offset_of, part_of,
-    poll_interrupt, resets_at, rows_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps,
-    whole_batch,
+    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    Status, address, addresses, affine, batch_of, block_end, check, drop_recurrent, gather_states, masks_of,
+    masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt, resets_at, rows_at, rows_fitting,
+    rows_of, running, saved_from, saved_of, scatter_states, set_initial, steps, whole_batch,
 )
 from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
@@ -45,6 +45,8 @@ ctypedef struct Call:
     void* c
     unsigned char** keep            # for each layer but the last, dropout's mask in y's layout: 1 keeps; or NULL
     double scale                    # of the outputs that dropout keeps
+    Masks* masks                    # of each layer, in training with such options; or NULL
+    double recurrent_scale          # of the elements of h that recurrent dropout keeps
     Saved* tape                     # or NULL in inference
     int threads                     # that may work on it
     Py_ssize_t stop                 # set by the caller's thread when a signal is to end the call
@@ -56,6 +58,7 @@ ctypedef struct Layer:
     Py_ssize_t index                # of its first direction
     Rows source, target
     const unsigned char* keep
+    const Masks* masks              # or NULL
     Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
     Py_ssize_t status
     Team* team                      # or NULL
@@ -65,6 +68,8 @@ ctypedef struct Tape:
     const Saved* saved              # or NULL in inference
     const Batch* whole              # the tape has its rows, step by step
     Py_ssize_t row                  # the first row of the step
+    const Masks* masks              # of the direction, or NULL; only with `saved`
+    double recurrent_scale
 
 ctypedef struct Carried:
     # what one step of a fused net passes to the next: h, in rows `row` apart, space for the next h, and c, in sweep
@@ -78,7 +83,7 @@ include "team.pxi"
 
 
 def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list keep, double scale, list tape,
-            int threads):
+            int threads, list masks=None, double recurrent_scale=1):
     """Run the network over x; y, h and c are written in place.
 
     Parameters
@@ -99,6 +104,10 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
         direction of which nothing is saved.
     threads : int
         How many threads may work on it, the caller's included.
+    masks : None or list of (recurrent, zone_h, zone_c)
+        Uint8 masks of each layer for training, each None where there is none: what recurrent dropout keeps, for all
+        steps, with one step on the axis T, multiplied by `recurrent_scale`; and where zoneout keeps old values of h and
+        the cell, of y's shape, the last one with H in place of P.
     """
     cdef Call call
     cdef Status status
@@ -110,18 +119,22 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
     call.h = address(h)
     call.c = address(c)
     call.scale = scale
+    call.recurrent_scale = recurrent_scale
     call.keep = NULL
+    call.masks = NULL
     call.tape = NULL
     call.threads = threads
     try:
         call.tape = saved_of(tape)
         call.keep = addresses(keep)
+        call.masks = masks_of(masks, batch_first)
         with nogil:
             status = run(&network.net, &call)
         check(status)
     finally:
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
+        PyMem_Free(call.masks)
 
 
 cdef Status infer(const Net* network, Py_ssize_t T, Py_ssize_t B, bint batch_first, const void* x, void* y, void* inner,
@@ -135,8 +148,9 @@ cdef Status infer(const Net* network, Py_ssize_t T, Py_ssize_t B, bint batch_fir
     call.inner.data = inner
     call.h = h
     call.c = c
-    call.scale = 1
+    call.scale = call.recurrent_scale = 1
     call.keep = NULL
+    call.masks = NULL
     call.tape = NULL
     call.threads = threads
     return run(network, &call)
@@ -176,6 +190,7 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const r
     cdef Py_ssize_t H = network.hidden_size, layer
     cdef const Direction* direction
     cdef CellStep at
+    cdef real* old_c
     for layer in range(network.num_layers):
         direction = &network.directions[layer]
         if network.fused:
@@ -189,7 +204,13 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const r
         else:
             affine[real](&network.engine, B, <const real*>direction.bias, &direction.ih, x, &direction.hh, h,
                          descending, z)
+            if network.zoned:
+                old_c = z + B * (4 + network.projected) * H
+                memcpy(old_c, c, B * H * sizeof(real))
             cell[real](network, direction, B, z, c, next_h, z + B * 4 * H, NULL)
+            if network.zoned:
+                mix[real](B * network.output_size, <real>network.zone_h, h, next_h)
+                mix[real](B * H, <real>network.zone_c, old_c, c)
         x = next_h
         h += B * network.output_size
         next_h += B * network.output_size
@@ -226,6 +247,7 @@ cdef Status layers(const Net* network, Call* call) noexcept nogil:
     layer.status = DONE
     for number in range(L):
         layer.index = number * network.num_directions
+        layer.masks = NULL if call.masks == NULL else &call.masks[number]
         layer.target = call.y if (L - 1 - number) % 2 == 0 else call.inner
         run_layer(&layer)
         if layer.status != DONE:
@@ -307,6 +329,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef Rows y = layer.target
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
     cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
+    cdef Py_ssize_t spare_size = state_c + (state_h + state_c if network.zoned else 0)
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
@@ -320,7 +343,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     if not makes_both(layer, index, &batch):
         block += in_lines(most * network.directions[index].ih.columns)
     # a team writes the next block while the last step of this one is still read
-    scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + 2 * state_c) * sizeof(real))
+    scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + state_c + spare_size) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     slots_h = scratch
@@ -333,7 +356,8 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     gather_states[real](&batch, H, c, slots_c)
     if network.fused:
         memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for rows without steps
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block, spare + state_c)
+    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block,
+                          spare + spare_size)
     scatter_states[real](&batch, P, slots_h, h)
     scatter_states[real](&batch, H, slots_c, c)
     release(scratch)
@@ -365,13 +389,16 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef bint at_once = makes_both(layer, index, batch)
     cdef Carried carried = Carried(h, H, spare, c)
     cdef const Saved* saved = NULL
+    cdef Masks masks = masks_of_direction(layer.masks, network, index - layer.index)
     cdef Tape tape
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
     if layer.call.tape != NULL and layer.call.tape[index].gates != NULL:
         saved = &layer.call.tape[index]
-    tape = Tape(saved, &layer.call.batch, 0)
+    tape = Tape(saved, &layer.call.batch, 0, NULL, layer.call.recurrent_scale)
+    if layer.masks != NULL:
+        tape.masks = &masks
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most, &rows)
         block_x = scratch
@@ -414,7 +441,7 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
     at.c = carried.c
     for step in range(start, end):
         n = at.rows = running(batch, step)
-        reset_rows[real](network, batch, step, n, <real*>carried.h, <real*>carried.c)
+        reset_rows[real](network, direction, batch, step, n, <real*>carried.h, <real*>carried.c)
         at.descending = step % 2
         recurrent.a = carried.h
         recurrent.a_row = carried.row
@@ -429,6 +456,9 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
             here = save_inputs[real](network, direction, batch, tape, step, x, carried)
             at.gates = here.gates
             at.tanh_c = here.tanh_c
+            if tape.masks != NULL:  # then h_prev is after recurrent dropout
+                recurrent.a = here.h_prev
+                recurrent.a_row = H
         x += n * direction.ih.inputs
         cell_step[real](network.engine.kernels, &at, NULL)
         if tape.saved != NULL:
@@ -448,24 +478,41 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
 cdef void run_plain_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y,
                           Py_ssize_t start, Py_ssize_t end, Tape* tape, const real* x, real* z, real* h, real* c,
                           real* hidden) noexcept nogil:
-    """Compute the steps [start, end) of any other net: the recurrent product, the cell, and the copy of h to y."""
+    """Compute the steps [start, end) of any other net: the recurrent product, the cell, and the copy of h to y.
+
+    `hidden` is as for `cell`; with zoneout there is space for h and for the cell after it.
+    """
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, n, slot, step
     cdef real* out = <real*>y.data
     cdef real* gates
+    cdef real* old_h = hidden + in_lines(batch.B * H)
+    cdef real* old_c = old_h + in_lines(batch.B * P)
+    cdef const real* h_prev
     cdef Carried carried = Carried(h, P, NULL, c)
     cdef Saved here
     for step in range(start, end):
         n = running(batch, step)
-        reset_rows[real](network, batch, step, n, h, c)
+        reset_rows[real](network, direction, batch, step, n, h, c)
         gates = z
+        h_prev = h
         if tape.saved != NULL:
             here = save_inputs[real](network, direction, batch, tape, step, x, &carried)
             gates = <real*>here.gates
             memcpy(gates, z, n * 4 * H * sizeof(real))
-        multiply[real](&network.engine, &direction.hh, n, h, gates, step % 2)
+            h_prev = <real*>here.h_prev
+        multiply[real](&network.engine, &direction.hh, n, h_prev, gates, step % 2)
+        if network.zoned:
+            memcpy(old_h, h, n * P * sizeof(real))
+            memcpy(old_c, c, n * H * sizeof(real))
         cell[real](network, direction, n, gates, c, h, hidden, NULL if tape.saved == NULL else &here)
+        if network.zoned and tape.masks == NULL:
+            mix[real](n * P, <real>network.zone_h, old_h, h)
+            mix[real](n * H, <real>network.zone_c, old_c, c)
         if tape.saved != NULL:
             save_output[real](network, &here, n, h, P, c)
+        if network.zoned and tape.masks != NULL:  # after saving: backward needs h before zoneout
+            carry_over[real](batch, &tape.masks.zone_h, direction.backwards, step, n, P, old_h, h)
+            carry_over[real](batch, &tape.masks.zone_c, direction.backwards, step, n, H, old_c, c)
         for slot in range(n):
             memcpy(out + offset_of(batch, y, direction.backwards, step, slot), h + slot * P, P * sizeof(real))
         x += n * direction.ih.inputs
@@ -474,7 +521,10 @@ cdef void run_plain_steps(const Net* network, const Batch* batch, const Directio
 
 cdef Saved save_inputs(const Net* network, const Direction* direction, const Batch* batch, Tape* tape, Py_ssize_t step,
                        const real* x, const Carried* carried) noexcept nogil:
-    """Save the inputs and the state of a step's rows; return the part of the tape for the rest of the step."""
+    """Save the inputs and the state of a step's rows; return the part of the tape for the rest of the step.
+
+    Recurrent dropout is applied to the saved h.
+    """
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, inputs = direction.ih.inputs
     cdef Py_ssize_t row = tape.row + batch.first, n = running(batch, step), slot
     cdef Saved here = saved_from[real](tape.saved, network, direction, row, NULL)
@@ -482,6 +532,8 @@ cdef Saved save_inputs(const Net* network, const Direction* direction, const Bat
     memcpy(here.c_prev, carried.c, n * H * sizeof(real))
     for slot in range(n):
         memcpy(<real*>here.h_prev + slot * P, <real*>carried.h + slot * carried.row, P * sizeof(real))
+    if tape.masks != NULL and tape.masks.recurrent.data != NULL:
+        drop_recurrent[real](batch, &tape.masks.recurrent, n, P, <real>tape.recurrent_scale, <real*>here.h_prev)
     tape.row += running(tape.whole, step)
     return here
 
@@ -497,15 +549,37 @@ cdef inline void save_output(const Net* network, const Saved* here, Py_ssize_t n
         memcpy(here.cell, c, n * H * sizeof(real))
 
 
-cdef inline void reset_rows(const Net* network, const Batch* batch, Py_ssize_t step, Py_ssize_t n, real* h,
-                            real* c) noexcept nogil:
-    """Set the state to zero for those of the first `n` rows that have a reset at `step`."""
+cdef inline void mix(Py_ssize_t count, real share, const real* old, real* new) noexcept nogil:
+    """The expectation of zoneout: `new` becomes share * old + (1 - share) * new."""
+    cdef Py_ssize_t k
+    for k in range(count):
+        new[k] = share * old[k] + (1 - share) * new[k]
+
+
+cdef inline void carry_over(const Batch* batch, const Rows* zone, bint backwards, Py_ssize_t step, Py_ssize_t n,
+                            Py_ssize_t width, const real* old, real* new) noexcept nogil:
+    """Zoneout in training: `new` gets the old value where the mask is 1."""
+    cdef Py_ssize_t slot, k
+    cdef const unsigned char* keep
+    if zone.data == NULL:
+        return
+    for slot in range(n):
+        keep = <const unsigned char*>zone.data + offset_of(batch, zone, backwards, step, slot)
+        for k in range(width):
+            new[k] = old[k] if keep[k] else new[k]
+        old += width
+        new += width
+
+
+cdef inline void reset_rows(const Net* network, const Direction* direction, const Batch* batch, Py_ssize_t step,
+                            Py_ssize_t n, real* h, real* c) noexcept nogil:
+    """Set the state to the initial one for those of the first `n` rows that have a reset at `step`."""
     cdef Py_ssize_t H = network.hidden_size, P = network.output_size, slot
     if batch.resets != NULL:
         for slot in range(n):
             if resets_at(batch, step, slot):
-                memset(h + slot * P, 0, P * sizeof(real))
-                memset(c + slot * H, 0, H * sizeof(real))
+                set_initial(P * sizeof(real), direction.initial_h, h + slot * P)
+                set_initial(H * sizeof(real), direction.initial_c, c + slot * H)
 
 
 cdef void cell(const Net* network, const Direction* direction, Py_ssize_t n, real* z, real* c, real* h, real* hidden,

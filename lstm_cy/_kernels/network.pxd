@@ -43,6 +43,8 @@ ctypedef struct Direction:
     # that normalises, which has its own
     const void* bias
     Variant* variant   # or NULL: the plain cell
+    const void* initial_h  # (P,) and
+    const void* initial_c  # (H,): the state before the first step and after a reset; NULL for zeros
 
 
 ctypedef struct Batch:
@@ -78,6 +80,14 @@ ctypedef struct Saved:
     void* cell    # (rows, H), the new cell, only for a trace
 
 
+ctypedef struct Masks:
+    # the random masks of one layer, or of one of its directions, in training: bytes that are 0 or 1, D * P or D * H of
+    # them in a row. Those without data are not used.
+    Rows recurrent  # (1, B, width): 1 keeps an element of h for the recurrent product
+    Rows zone_h     # in y's layout: 1 carries the old value of h over
+    Rows zone_c     # likewise of the cell
+
+
 ctypedef struct Sum:
     # a gradient that is added up over rows and steps, in parts
     void* total       # of `size` elements; NULL if there is no such gradient
@@ -102,7 +112,10 @@ ctypedef struct Net:
     Py_ssize_t hidden_size, output_size, num_layers, num_directions  # H, P, L, D
     bint projected
     double proj_clip  # infinity if there is no bound
-    bint fused  # gates are interleaved, and a step is one call: with engine "packed", plain weights and the plain cell
+    bint zoned  # whether there is zoneout
+    double zone_h, zone_c  # the probabilities that an element of h and of the cell keeps its value in a step
+    # gates are interleaved, and a step is one call: with engine "packed", plain weights and the plain cell, no zoneout
+    bint fused
     Direction* directions
 
 
@@ -120,8 +133,11 @@ cdef class Packer:
 
 cdef class Network(Packer):
     cdef Net net
+    cdef readonly list weights
+    cdef readonly object initial
 
     cdef Variant* variant_of(self, object options, object bias, object peepholes, object norm) except NULL
+    cdef int set_initial_states(self, object h, object c) except -1
     cdef int pack_for_backward(self) except -1
 
 
@@ -375,8 +391,44 @@ cdef inline Py_ssize_t offset_of(const Batch* batch, const Rows* rows, bint back
 
 
 cdef inline bint resets_at(const Batch* batch, Py_ssize_t step, Py_ssize_t slot) noexcept nogil:
-    """Return whether the row at `slot` has its state set to zero before `step`; the sweep never runs backwards."""
+    """Return whether the row at `slot` has its state reset before `step`; the sweep never runs backwards."""
     return batch.resets[row_in(batch, slot) * batch.T + step]
+
+
+cdef inline void set_initial(Py_ssize_t bytes, const void* initial, void* state) noexcept nogil:
+    """Set a part of a state to its initial value, zeros from NULL."""
+    if initial == NULL:
+        memset(state, 0, bytes)
+    else:
+        memcpy(state, initial, bytes)
+
+
+cdef inline Masks masks_of_direction(const Masks* masks, const Net* network, Py_ssize_t direction) noexcept nogil:
+    """Return the masks of one direction from those of a layer, or none from NULL."""
+    cdef Masks own
+    memset(&own, 0, sizeof(Masks))
+    if masks == NULL:
+        return own
+    own = masks[0]
+    if own.recurrent.data != NULL:
+        own.recurrent.data = <char*>own.recurrent.data + direction * network.output_size
+    if own.zone_h.data != NULL:
+        own.zone_h.data = <char*>own.zone_h.data + direction * network.output_size
+    if own.zone_c.data != NULL:
+        own.zone_c.data = <char*>own.zone_c.data + direction * network.hidden_size
+    return own
+
+
+cdef inline void drop_recurrent(const Batch* batch, const Rows* mask, Py_ssize_t n, Py_ssize_t width, real scale,
+                                real* h) noexcept nogil:
+    """Apply recurrent dropout to the first `n` rows of h, or of its gradient."""
+    cdef Py_ssize_t slot, k
+    cdef const unsigned char* keep
+    for slot in range(n):
+        keep = <const unsigned char*>mask.data + row_in(batch, slot) * mask.row
+        for k in range(width):
+            h[k] = h[k] * scale if keep[k] else 0
+        h += width
 
 
 cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const Batch* batch) noexcept nogil:
@@ -386,8 +438,8 @@ cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const 
 
 
 cdef inline Py_ssize_t step_width(const Net* network) noexcept nogil:
-    """Return the elements that a step needs for one row: its gates, and h before projection."""
-    return (5 if network.projected else 4) * network.hidden_size
+    """Return the elements that a step needs for one row: its gates, h before projection, the cell before zoneout."""
+    return (4 + network.projected + network.zoned) * network.hidden_size
 
 
 cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_t most,
@@ -442,6 +494,7 @@ cdef void* address(object array) except? NULL
 cdef void* address_or_null(object array) except? NULL
 cdef Sum sum_of(object array) except *
 cdef Saved* saved_of(list tape) except? NULL
+cdef Masks* masks_of(list masks, bint batch_first) except? NULL
 cdef unsigned char** addresses(list arrays) except? NULL
 cdef int signals_pending() noexcept with gil
 cdef int check(int status) except -1

@@ -2,6 +2,7 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
+from ..typing import State
 from .records import CellOptions, DirectionWeights
 
 @disjoint_base
@@ -21,7 +22,13 @@ class Network(Packer):
         weights: list[DirectionWeights],
         proj_clip: float | None,
         variants: list[CellOptions] | None,
+        zoneout: tuple[float, float] = (0.0, 0.0),
+        initial: State | None = None,
     ) -> Self: ...
+    @property
+    def weights(self) -> list[DirectionWeights]: ...
+    @property
+    def initial(self) -> State | None: ...
 
 ACTIVATION_KINDS: dict[str, int]
 COUPLING_KINDS: dict[str | None, int]

@@ -140,26 +140,40 @@ cdef class Network(Packer):
     variants : None or list of (three of (kind, alpha, beta), coupling, clip or None, cell_clip or None)
         None: every cell is the plain one; else for each direction of a layer the activations, as numbers of table.pxd's
         ActivationKind, the number of a Coupling, and the bounds.
+    zoneout : (float, float)
+        The probabilities that an element of h and of the cell keeps its value in a step.
+    initial : None or (h, c)
+        The initial state of each layer and direction, C-contiguous arrays (layers * directions, P) and (..., H) of that
+        precision, which are kept; None for zeros.
+
+    Attributes
+    ----------
+    weights, initial :
+        As given.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
-                  bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants):
+                  bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants, tuple zoneout=(0.0, 0.0),
+                  tuple initial=None):
         self.start(kernels, blas, itemsize)
         if num_directions not in (1, 2) or not weights or len(weights) % num_directions:
             raise ValueError("Network: expected weights for each layer, of one or two directions")
-        self.owned.append(weights)
+        self.weights = weights
+        self.initial = initial
         self.net.engine = self.engine
         self.net.hidden_size = hidden_size
         self.net.output_size = output_size
         self.net.projected = output_size != hidden_size
         self.net.proj_clip = bound_of(proj_clip)
+        self.net.zone_h, self.net.zone_c = zoneout
+        self.net.zoned = any(zoneout)
         self.net.num_directions = num_directions
         self.net.num_layers = len(weights) // num_directions
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
         narrow = any(isinstance(given, tuple) for _, *two, _, _, _, _ in weights for given in two)
-        self.net.fused = blas is None and not (narrow or self.net.projected or variants)
+        self.net.fused = blas is None and not (narrow or self.net.projected or variants or self.net.zoned)
         cdef Direction* direction = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             direction.backwards = reverse or index % num_directions == 1
@@ -178,9 +192,25 @@ cdef class Network(Packer):
             if self.net.fused:
                 direction.bias = self.packed_gates(1, hidden_size, direction.bias)
             direction += 1
+        if initial is not None:
+            self.set_initial_states(initial[0], initial[1])
 
     def __dealloc__(self):
         PyMem_Free(self.net.directions)
+
+    cdef int set_initial_states(self, h, c) except -1:
+        """Set the initial states of all directions."""
+        cdef Py_ssize_t count = self.net.num_layers * self.net.num_directions, index
+        expect_elements(h, count * self.net.output_size)
+        expect_elements(c, count * self.net.hidden_size)
+        for index in range(count):
+            self.net.directions[index].initial_h = (
+                <char*>address(h) + index * self.net.output_size * self.engine.itemsize
+            )
+            self.net.directions[index].initial_c = (
+                <char*>address(c) + index * self.net.hidden_size * self.engine.itemsize
+            )
+        return 0
 
     cdef Variant* variant_of(self, options, bias, peepholes, norm) except NULL:
         """Return a direction's Variant, in memory that this object owns."""
@@ -295,6 +325,20 @@ cdef Saved* saved_of(list tape) except? NULL:
         saved[index].h = address_or_null(h)
         saved[index].cell = address_or_null(cell)
     return saved
+
+
+cdef Masks* masks_of(list masks, bint batch_first) except? NULL:
+    """Return the Masks of each layer from triples of uint8 arrays or None; free them with PyMem_Free."""
+    if masks is None:
+        return NULL
+    cdef Masks* found = <Masks*>PyMem_Calloc(len(masks), sizeof(Masks))
+    if found == NULL:
+        raise MemoryError
+    for index, (recurrent, zone_h, zone_c) in enumerate(masks):
+        found[index].recurrent = rows_of(recurrent, batch_first)
+        found[index].zone_h = rows_of(zone_h, batch_first)
+        found[index].zone_c = rows_of(zone_c, batch_first)
+    return found
 
 
 cdef unsigned char** addresses(list arrays) except? NULL:

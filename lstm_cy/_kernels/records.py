@@ -87,10 +87,15 @@ class Saved(NamedTuple):
 
 
 class GradientSums(NamedTuple):
-    """The arrays of one direction to which backward adds its gradients; `shares` has the addends of Variants."""
+    """The arrays of one direction to which backward adds its gradients; `shares` has the addends of Variants.
+
+    `initial_h` and `initial_c` are those of the initial state, None where it is not learned.
+    """
 
     weight_ih: Any
     weight_hh: Any
     weight_hr: Any
     bias: Any
     shares: Any
+    initial_h: Any
+    initial_c: Any

@@ -55,7 +55,7 @@ cdef class Chain:
     cdef list parts
 
 
-# Make a Stream of `rows` rows, its state zero; NULL if there is no memory. The Chain must exist as long.
+# Make a Stream of `rows` rows, its state the initial one; NULL if there is no memory. The Chain must exist as long.
 cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil
 cdef void free_stream(Stream* stream) noexcept nogil
 
@@ -71,7 +71,7 @@ cdef Stage* lstm_stage(const Plan* plan, Stage* stages, Py_ssize_t number) noexc
 cdef void get_state(const Stream* stream, const Stage* stage, void* h, void* c) noexcept nogil
 cdef void set_state(Stream* stream, const Stage* stage, const void* h, const void* c) noexcept nogil
 
-# Set the state of all rows, or of one, to zero.
+# Set the state of all rows, or of one, to the initial one: zeros unless the layer learns it.
 cdef void reset_rows(Stream* stream) noexcept nogil
 cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil
 

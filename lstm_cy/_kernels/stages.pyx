@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from .affine cimport Affine, apply
 from .forward cimport step
-from .network cimport Direction, Network, address, step_width
+from .network cimport Direction, Network, address, set_initial, step_width
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
@@ -143,6 +143,7 @@ cdef Stream* new_stream(const Plan* plan, Py_ssize_t rows) noexcept nogil:
     for index in range(plan.count):
         stream.stages[index] = plan.stages[index]
         memory += lay_out(&stream.stages[index], rows, plan.itemsize, memory)
+    reset_rows(stream)
     return stream
 
 
@@ -231,18 +232,15 @@ cdef void set_state(Stream* stream, const Stage* stage, const void* h, const voi
 
 
 cdef void reset_rows(Stream* stream) noexcept nogil:
-    cdef Py_ssize_t index
-    cdef Stage* stage
-    for index in range(stream.plan.count):
-        stage = &stream.stages[index]
-        if stage.kind == RECURRENT:
-            memset(stage.h + stream.turn * stage.h_bytes, 0, stage.h_bytes)
-            memset(stage.c, 0, cell_bytes(stream, stage))
+    cdef Py_ssize_t row
+    for row in range(stream.rows):
+        reset_row(stream, row)
 
 
 cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil:
     cdef Py_ssize_t index, layer, offset, h_row, c_row
     cdef Stage* stage
+    cdef const Direction* direction
     for index in range(stream.plan.count):
         stage = &stream.stages[index]
         if stage.kind == RECURRENT:
@@ -250,5 +248,6 @@ cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil:
             c_row = stage.net.hidden_size * stream.plan.itemsize
             for layer in range(stage.net.num_layers):
                 offset = layer * stream.rows + row
-                memset(stage.h + stream.turn * stage.h_bytes + offset * h_row, 0, h_row)
-                memset(stage.c + offset * c_row, 0, c_row)
+                direction = &stage.net.directions[layer]
+                set_initial(h_row, direction.initial_h, stage.h + stream.turn * stage.h_bytes + offset * h_row)
+                set_initial(c_row, direction.initial_c, stage.c + offset * c_row)

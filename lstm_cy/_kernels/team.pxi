@@ -36,7 +36,7 @@ ctypedef struct Team:
 cdef inline bint team_can(const Layer* layer) noexcept nogil:
     """Return whether a team can do it: one row of a plain layer, in inference."""
     return (layer.call.batch.B == 1 and layer.call.batch.resets == NULL and layer.call.tape == NULL
-            and not layer.net.projected and layer.net.directions[layer.index].variant == NULL)
+            and not layer.net.projected and not layer.net.zoned and layer.net.directions[layer.index].variant == NULL)
 
 
 cdef bint set_up_team(Team* team, Layer* layer, Py_ssize_t multiply_adds) noexcept nogil:

@@ -34,7 +34,7 @@ class Batch:
         self.batch_first = batch_first
         self.rows = T * B
         self.order = RowOrder()
-        self.cleared: Bools | None = None  # rows that were reset after their last valid step: final state zero
+        self.cleared: Bools | None = None  # rows that were reset after their last valid step
 
     @property
     def ragged(self) -> bool:
@@ -55,7 +55,7 @@ class Batch:
             self._sort(valid.sum(axis=1), np.argsort(~valid, axis=1, kind="stable"))
 
     def set_reset(self, reset: ArrayLike) -> None:
-        """Zero states before the steps where `reset` is True; on a masked step this waits for the next valid one."""
+        """Reset states before the steps where `reset` is True; on a masked step this waits for the next valid one."""
         resets = self._by_row("reset", reset)
         steps = self.order.valid_steps
         if steps is not None:
@@ -68,11 +68,20 @@ class Batch:
         if resets.any():
             self.order = self.order._replace(resets=np.ascontiguousarray(resets).view(np.uint8))
 
-    def clear(self, h: Array, c: Array) -> None:
-        """Zero the final states, or their gradients, of rows that were reset after their last valid step."""
+    def clear(self, h: Array, c: Array, initial: State | None = None) -> None:
+        """Set the final states of rows that were reset after their last valid step to `initial`, or to zeros.
+
+        `initial` are arrays (L*D, width). With zeros `h` and `c` may be gradients.
+        """
         if self.cleared is not None:
-            h[:, self.cleared] = 0
-            c[:, self.cleared] = 0
+            for index, state in enumerate((h, c)):
+                state[:, self.cleared] = 0 if initial is None else initial[index][:, np.newaxis]
+
+    def cleared_sums(self, dh: Array, dc: Array) -> State | None:
+        """Return the sums, (L*D, width), of the gradients of the states that `clear` sets; None if there are none."""
+        if self.cleared is None:
+            return None
+        return dh[:, self.cleared].sum(axis=1), dc[:, self.cleared].sum(axis=1)
 
     def _sort(self, lengths: Ints, steps: Ints | None) -> None:
         """Set `order` from the lengths, the longest row first; `steps` (B, T) has each row's valid steps first."""

@@ -48,6 +48,8 @@ def call(Network network, x, state, bint batch_first, int threads):
     of_y[0], of_y[1] = sizes[0], sizes[1]
     of_y[axes - 1] = net.num_directions * net.output_size
     if state is None:
+        if network.initial is not None:
+            return None
         h = new_state(axes, parts, B, net.output_size, type_number)
         c = new_state(axes, parts, B, net.hidden_size, type_number)
     else:

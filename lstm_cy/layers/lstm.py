@@ -12,6 +12,7 @@ from .._kernels.records import GradientSums
 from ..checks import dtype_of, expect_shape, float_array, generator, number, pair_of, shown
 from .base import Gradients
 from .batch import Batch
+from .masks import scale_of
 from .recurrent import Recurrent
 from .recurrent import Tape as Tape
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..typing import Array, ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Steps
+    from .masks import Masks
     from .quantized import QuantizedLSTM
 
 
@@ -75,6 +77,23 @@ class LSTM(Recurrent):
         Added to the forget rows of the new layer's `bias_ih`, so that an untrained layer remembers; "chrono" draws
         log(U(1, T_max - 1)), for memories of up to T_max steps (Tallec and Ollivier, Can recurrent neural networks
         warp time?, 2018). Ignored without bias.
+    recurrent_dropout : float
+        The probability that an element of h is zeroed, in training, in the recurrent product: for a whole sequence, by
+        one mask for each row, layer and direction; the others are scaled by 1 / (1 - recurrent_dropout) (Gal and
+        Ghahramani, A theoretically grounded application of dropout in recurrent neural networks, 2016).
+    zoneout : (float, float)
+        The probabilities that, in training, an element of h and one of c keeps its value of the step before; otherwise,
+        in calls, steps and traces, the new value is the expectation, z * old + (1 - z) * new (Krueger et al., Zoneout:
+        Regularizing RNNs by randomly preserving hidden activations, 2017).
+    weight_drop : float
+        The probability that an element of a ``weight_hh`` is zeroed in a training pass; the others are scaled by
+        1 / (1 - weight_drop) (Merity, Keskar and Socher, Regularizing and optimizing LSTM language models, 2018).
+    learn_initial_state : bool
+        The initial state is a parameter, zeros in a new layer. Calls without a state begin with it, and resets, of a
+        Stepper and a StreamPool too, return to it.
+    recurrent_init : {"uniform", "orthogonal"}
+        How ``weight_hh`` of a new layer is drawn: as the other weights, or so that each gate's matrix has orthonormal
+        columns.
     dtype : {"float32", "float64"}
         The dtype of parameters, states and results.
     seed : None, int or numpy.random.Generator
@@ -100,7 +119,8 @@ class LSTM(Recurrent):
 
     Parameters, with the suffix ``_reverse`` for the second direction: ``weight_ih_l{k}`` (4H, I or D*P),
     ``weight_hh_l{k}`` (4H, P), ``bias_ih_l{k}`` and ``bias_hh_l{k}`` (4H,), ``weight_hr_l{k}`` (P, H),
-    ``peephole_l{k}`` (3, H) in the order i, f, o, ``layer_norm_l{k}`` (4H,); rows of gates in the order i, f, g, o.
+    ``peephole_l{k}`` (3, H) in the order i, f, o, ``layer_norm_l{k}`` (4H,), ``initial_h_l{k}`` (P,) and
+    ``initial_c_l{k}`` (H,); rows of gates in the order i, f, g, o.
 
     Inputs are converted to the layer's dtype as NumPy's ``same_kind`` rule allows; they are never changed. Any number
     of threads may call one layer at once, because it keeps no state between calls.
@@ -239,7 +259,7 @@ class LSTM(Recurrent):
         x, state, lengths, mask, reset, threads :
             As in a call.
         rng : None, int or numpy.random.Generator
-            Seed or source of the dropout masks; None for a new random seed.
+            Seed or source of all random masks; None for a new random seed.
 
         Returns
         -------
@@ -248,7 +268,8 @@ class LSTM(Recurrent):
         tape : Tape
             For any number of calls of `backward`, until the parameters change.
         """
-        if self.dropout or rng is not None:  # else unused, and making a generator takes longer than a small layer
+        # else unused, and making a generator takes longer than a small layer
+        if self.dropout or self._has_masks or rng is not None:
             rng = generator("rng", rng)
         return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True)
 
@@ -280,8 +301,8 @@ class LSTM(Recurrent):
             An argument is wrong; the message names it.
         """
         batch: Batch
-        network = self._network
-        batch, keep, saved, threads = self._content_of(tape, network)
+        masks: Masks
+        batch, keep, saved, threads, masks, network, from_initial = self._content_of(tape, self._network)
         dstate = None if dstate is None else pair_of("dstate", dstate, "(dh_n, dc_n)")
         if dy is None and (dstate is None or all(part is None for part in dstate)):
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
@@ -290,6 +311,7 @@ class LSTM(Recurrent):
             expect_shape("dy", dy, batch.outer_shape(self.output_size), "the shape of y")
             dy = batch.batched(dy)
         dh, dc = self._states("dstate", dstate, batch)
+        cleared = batch.cleared_sums(dh, dc) if self.learn_initial_state else None
         batch.clear(dh, dc)
         dx = np.zeros(batch.shape(self.input_size), self.dtype)
         inner = [np.empty(batch.shape(self.output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
@@ -310,9 +332,18 @@ class LSTM(Recurrent):
             saved,
             sums,
             threads,
+            masks.steps,
+            scale_of(self.recurrent_dropout),
+            from_initial,
         )
-        for suffix, (*_, shares) in zip(suffixes, sums, strict=True):
-            self._spread_shares(gradients, suffix, shares)
+        for suffix, own in zip(suffixes, sums, strict=True):
+            self._spread_shares(gradients, suffix, own.shares)
+        for name, factors in masks.weights.items():
+            gradients[name] *= factors
+        if cleared is not None:
+            for own, *more in zip(sums, *cleared, strict=True):
+                own.initial_h[:] += more[0]
+                own.initial_c[:] += more[1]
         return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
 
     def run_forward(
@@ -332,7 +363,7 @@ class LSTM(Recurrent):
         """Return this layer with narrow weights, measured on `sample`."""
         return self.quantize(kind, sample)
 
-    def _drawn(self, rng: np.random.Generator, forget_bias: Any) -> Parameters:
+    def _drawn(self, rng: np.random.Generator, forget_bias: Any, orthogonal: bool) -> Parameters:
         """Draw new parameters."""
         H = self.hidden_size
         forget_rows = _forget_rows(forget_bias, H, self.dtype, rng)
@@ -341,6 +372,11 @@ class LSTM(Recurrent):
         for name, shape in self._shapes().items():
             if name.startswith("layer_norm"):
                 arrays[name] = np.ones(shape, self.dtype)
+            elif name.startswith("initial"):
+                arrays[name] = np.zeros(shape, self.dtype)
+            elif orthogonal and name.startswith("weight_hh"):
+                gates = [_orthogonal(H, shape[1], rng) for _ in range(4)]
+                arrays[name] = np.concatenate(gates).astype(self.dtype)
             else:
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(self.dtype)
             if name.startswith("bias_ih"):
@@ -350,8 +386,11 @@ class LSTM(Recurrent):
     def _sums(self, gradients: Parameters, suffix: str) -> GradientSums:
         """Return one direction's gradient arrays for backward."""
         shares = np.zeros(SHARE_STARTS["end"] * self.hidden_size, self.dtype) if self._own_shares else None
-        ih, hh, hr = (gradients.get(name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr"))
-        return GradientSums(ih, hh, hr, gradients.get("bias_ih" + suffix) if shares is None else None, shares)
+        ih, hh, hr, *initial = (
+            gradients.get(name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr", "initial_h", "initial_c")
+        )
+        bias = gradients.get("bias_ih" + suffix) if shares is None else None
+        return GradientSums(ih, hh, hr, bias, shares, *initial)
 
     def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
         """Copy a direction's shares to its gradients; both biases, whose sum alone is used, get the same gradient."""
@@ -364,6 +403,17 @@ class LSTM(Recurrent):
             gradients["layer_norm" + suffix][:] = shares[norm:peephole]
         if self.peepholes:
             gradients["peephole" + suffix][:] = shares[peephole:].reshape(3, -1)
+
+
+def _orthogonal(rows: int, columns: int, rng: np.random.Generator) -> Array:
+    """Return a random matrix (rows, columns), rows >= columns, with orthonormal columns, uniformly distributed.
+
+    Source: Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks (2014); the signs as in Mezzadri, How to generate random matrices from the classical compact groups (2007).
+    """
+    q, r = np.linalg.qr(rng.standard_normal((rows, columns)))
+    result: Array = q * np.where(np.diag(r) < 0, -1, 1)
+    return result
 
 
 def _forget_rows(forget_bias: Any, H: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:

@@ -32,6 +32,7 @@ from . import direct
 from .base import Layer, Stage
 from .base import Tape as LayerTape
 from .batch import Batch
+from .masks import NO_MASKS, Masks, draw, scale_of
 
 if TYPE_CHECKING:
     from ..streaming.stepper import Stepper
@@ -55,7 +56,11 @@ class Recurrent(Layer):
     is_model = True
     num_states = 1
     needs_steps = True
-    _read_only = (*Layer._read_only, "num_directions", "output_size", "_hidden_width", "_variants", "_network")
+    _read_only = (
+        *Layer._read_only,
+        *("recurrent_dropout", "zoneout", "weight_drop", "learn_initial_state"),
+        *("num_directions", "output_size", "_hidden_width", "_variants", "_network"),
+    )
 
     def __init__(
         self,
@@ -77,6 +82,11 @@ class Recurrent(Layer):
         proj_clip: float | None = None,
         activations: Activations = ("sigmoid", "tanh", "tanh"),
         forget_bias: ArrayLike | tuple[str, float] = 1.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: tuple[float, float] = (0.0, 0.0),
+        weight_drop: float = 0.0,
+        learn_initial_state: bool = False,
+        recurrent_init: str = "uniform",
         dtype: DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
@@ -95,6 +105,12 @@ class Recurrent(Layer):
         self.clip = _bound("clip", clip)
         self.cell_clip = _bound("cell_clip", cell_clip)
         self.proj_clip = _bound("proj_clip", proj_clip)
+        self.recurrent_dropout = number("recurrent_dropout", recurrent_dropout, 0.0, 1.0)
+        zone_h, zone_c = pair_of("zoneout", zoneout, "(for h, for c)")
+        self.zoneout = number("zoneout for h", zone_h, 0.0, 1.0), number("zoneout for c", zone_c, 0.0, 1.0)
+        self.weight_drop = number("weight_drop", weight_drop, 0.0, 1.0)
+        self.learn_initial_state = flag("learn_initial_state", learn_initial_state)
+        one_of("recurrent_init", recurrent_init, ("uniform", "orthogonal"))
         self.num_directions = 2 if self.bidirectional else 1
         self._hidden_width = self.proj_size or self.hidden_size
         self.output_size = self.num_directions * self._hidden_width
@@ -133,10 +149,10 @@ class Recurrent(Layer):
             "proj_clip": self.proj_clip,
             "activations": [[list(entry) for entry in triple] for triple in self.activations],
             "dtype": self.dtype.name,
-        }
+        } | self._training_options()
         self._variants = self._cells()
         rng = self._generator(seed)
-        self._initialize(self._shapes(), lambda: self._drawn(rng, forget_bias))
+        self._initialize(self._shapes(), lambda: self._drawn(rng, forget_bias, recurrent_init == "orthogonal"))
 
     def __call__(
         self,
@@ -154,12 +170,13 @@ class Recurrent(Layer):
         ----------
         x : array_like (T, B, I), (B, T, I) with batch_first, or (T, I)
         state : None or (h0, c0)
-            (L*D, B, P) and (L*D, B, H), or without B for one sequence; zeros if None. They are copied.
+            (L*D, B, P) and (L*D, B, H), or without B for one sequence; if None zeros, or with learn_initial_state the
+            parameters. They are copied.
         lengths : None or array_like of int (B,)
             Number of valid steps of each row, 0 to T, in any order. From a row's length on x is not read and y is zero.
         mask, reset : None or array_like of bool (T, B), (B, T) with batch_first, or (T,)
             Where `mask` is False the state is carried over and y is zero; not together with lengths. Where `reset` is
-            True the row's state is set to zero before that step; not with bidirectional or reverse.
+            True the row's state is set to that of None before that step; not with bidirectional or reverse.
         threads : None or int
             The largest number of threads to use; None for the value of `set_num_threads`. Engine "blas" uses one.
 
@@ -232,7 +249,7 @@ class Recurrent(Layer):
         return trace(self, x, state, lengths, layer, direction, mask, reset, threads)
 
     def stepper(self, batch_size: int = 1) -> Stepper:
-        """Return a Stepper, which runs this layer step by step, with its present weights and a state of zeros.
+        """Return a Stepper, which runs this layer step by step, with its present weights, from the state of None.
 
         Parameters
         ----------
@@ -272,7 +289,10 @@ class Recurrent(Layer):
                 )
                 inputs = self.layer_inputs(layer)
                 weights.append(DirectionWeights(inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm))
-        network = Network(
+        return {"_network": self._network_of(weights, self._initial(parameters))}
+
+    def _network_of(self, weights: list[DirectionWeights], initial: State | None) -> Network:
+        return Network(
             config.kernels(),
             self._products(),
             self.hidden_size,
@@ -283,8 +303,30 @@ class Recurrent(Layer):
             weights,
             self.proj_clip,
             self._variants,
+            self.zoneout,
+            initial,
         )
-        return {"_network": network}
+
+    def _initial(self, parameters: Parameters) -> State | None:
+        """Return the learned initial states (L*D, P) and (L*D, H), or None."""
+        if not self.learn_initial_state:
+            return None
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        h, c = (np.stack([parameters[part + suffix] for suffix in suffixes]) for part in ("initial_h", "initial_c"))
+        return h, c
+
+    def _training_options(self) -> dict[str, Any]:
+        """Return the options for regularisation that differ from their defaults, for `config`.
+
+        The others are left out, so that files and checkpoints stay as they were before there were such options.
+        """
+        options = {
+            "recurrent_dropout": self.recurrent_dropout,
+            "zoneout": list(self.zoneout) if any(self.zoneout) else None,
+            "weight_drop": self.weight_drop,
+            "learn_initial_state": self.learn_initial_state,
+        }
+        return {name: value for name, value in options.items() if value}
 
     @property
     def input_features(self) -> int:
@@ -384,12 +426,13 @@ class Recurrent(Layer):
         x = real_array("x", x)
         batch = self._batch(x, *steps)
         x = batch.batched(float_array("x", x, self.dtype))
-        h, c = self._states("state", state, batch)
+        h, c = self._states("state", state, batch, network.initial)
         allocate = np.zeros if batch.ragged else np.empty
         y = allocate(batch.shape(self.output_size), self.dtype)
         inner = np.empty_like(y) if self.num_layers > 1 else None
         keep: list[Array] | None = None
         saved: list[Saved | None] | None = None  # for each layer and direction
+        masks, used = NO_MASKS, network
         if keep_tape:
             saved = [self._saved(batch.rows, layer) for layer in range(self.num_layers) for _ in self._suffixes(layer)]
             if self.dropout:
@@ -397,13 +440,19 @@ class Recurrent(Layer):
                     (rng.random(y.shape, dtype=np.float32) >= self.dropout).view(np.uint8)
                     for _ in range(self.num_layers - 1)
                 ]
+            if self._has_masks:
+                masks = draw(self, batch, rng)
+                used = self._dropped(network, masks)
         elif traced is not None:
             saved = [None] * (self.num_layers * self.num_directions)
             saved[traced] = self._saved(batch.rows, traced // self.num_directions, traced=True)
         order, scale = batch.order, self._scale() if keep else 1.0
-        forward_driver.forward(network, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads)
-        batch.clear(h, c)
-        tape = None if saved is None else Tape(self, network, (batch, keep, saved, threads))
+        extra = (masks.steps, scale_of(self.recurrent_dropout)) if masks.steps else ()
+        forward_driver.forward(used, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads, *extra)
+        batch.clear(h, c, network.initial)
+        tape = None
+        if saved is not None:
+            tape = Tape(self, network, (batch, keep, saved, threads, masks, used, state is None))
         return batch.unbatched(y), batch.unbatched_states(h, c), tape
 
     def run_traced(
@@ -416,8 +465,27 @@ class Recurrent(Layer):
     ) -> tuple[Batch, Saved, Array]:
         """Make a call that keeps the arrays of one direction, by its index: (batch, its Saved, its initial cell)."""
         _, _, tape = self._run(x, state, steps, threads, traced=index)
-        batch, _, saved, _ = tape._held[-1]
-        return batch, saved[index], self._states("state", state, batch)[1][index]
+        *_, network, (batch, _, saved, *_) = tape._held
+        return batch, saved[index], self._states("state", state, batch, network.initial)[1][index]
+
+    @property
+    def _has_masks(self) -> bool:
+        """Whether a forward pass in training draws masks besides those of dropout between layers."""
+        return bool(self.recurrent_dropout or self.weight_drop or any(self.zoneout))
+
+    def _dropped(self, network: Network, masks: Masks) -> Network:
+        """Return a network with the recurrent weights times their factors; the given one if there are none."""
+        if not masks.weights:
+            return network
+        factors = masks.weights.values()
+        weights = [
+            own._replace(weight_hh=own.weight_hh * factor) for own, factor in zip(network.weights, factors, strict=True)
+        ]
+        return self._network_of(weights, network.initial)
+
+    def recurrent_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {name: shape} of the recurrent weights, in the order of layers and directions."""
+        return {name: shape for name, shape in self._shapes().items() if name.startswith("weight_hh")}
 
     def _weight(self, parameters: Parameters, name: str) -> Any:
         """Return a weight as Network takes it."""
@@ -433,7 +501,7 @@ class Recurrent(Layer):
         return self.peepholes or self.layer_norm
 
     def _scale(self) -> float:
-        return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+        return scale_of(self.dropout)
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         """Return the suffixes of the names of a layer's parameters, one for each direction."""
@@ -455,6 +523,8 @@ class Recurrent(Layer):
                     shapes[f"peephole{suffix}"] = 3, H
                 if self.layer_norm:
                     shapes[f"layer_norm{suffix}"] = (4 * H,)
+                if self.learn_initial_state:
+                    shapes[f"initial_h{suffix}"], shapes[f"initial_c{suffix}"] = (P,), (H,)
         return shapes
 
     def layer_inputs(self, layer: int) -> int:
@@ -484,8 +554,11 @@ class Recurrent(Layer):
             batch.set_reset(reset)
         return batch
 
-    def _states(self, name: str, pair: Any, batch: Batch) -> State:
-        """Return (h, c) as new arrays (L*D, B, P) and (L*D, B, H), zeros where None."""
+    def _states(self, name: str, pair: Any, batch: Batch, initial: State | None = None) -> State:
+        """Return (h, c) as new arrays (L*D, B, P) and (L*D, B, H); where None, `initial` for each row, or zeros."""
+        if pair is None and initial is not None:
+            begin = [np.repeat(part[:, np.newaxis], batch.B, axis=1) for part in initial]
+            return begin[0], begin[1]
         if pair is None:
             h = c = None
         else:
@@ -524,7 +597,7 @@ class Recurrent(Layer):
             )
         )
 
-    def _drawn(self, rng: np.random.Generator, forget_bias: Any) -> Parameters:
+    def _drawn(self, rng: np.random.Generator, forget_bias: Any, orthogonal: bool) -> Parameters:
         """Return new initial parameters."""
         raise NotImplementedError
 
@@ -537,7 +610,7 @@ class Tape(LayerTape):
     @property
     def saved(self) -> tuple[Saved | None, ...]:
         """For each layer and direction copies of the arrays that backward reads, those of a Saved in network.pxd."""
-        _, _, saved, _ = self._held[-1]
+        saved = self._held[-1][2]
         return tuple(
             None if arrays is None else Saved(*(None if array is None else array.copy() for array in arrays))
             for arrays in saved

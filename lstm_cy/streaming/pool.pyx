@@ -13,7 +13,7 @@ from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from libc.string cimport memcpy
 
 from .._kernels.runtime.atomics cimport try_lock, unlock
-from .._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING
+from .._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING, Network
 from .._kernels.runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
 from .._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
@@ -112,6 +112,7 @@ cdef class StreamPool:
     cdef Job job               # the fields that are the same in every step
     cdef (Stream*)[MOST_THREADS] streams
     cdef cnp.ndarray records, slot_table
+    cdef object initial        # the record of a stream that begins
     cdef Py_ssize_t used, free_count, count, calls
     # rows of the slot table: each slot's id, or ~id of its next stream if it is free; the last step that used it; the
     # numbers of free slots; the slots and the tokens of a step's rows
@@ -144,6 +145,7 @@ cdef class StreamPool:
         self.inputs, self.takes_tokens = self.chain.plan.stages[0].inputs, self.chain.plan.takes_tokens
         self.job.x_row = sizeof(Py_ssize_t) if self.takes_tokens else self.inputs * self.dtype.itemsize
         self.job.y_row = self.chain.plan.outputs * self.dtype.itemsize
+        self.initial = self.initial_record()
         self.need_streams(1)
         self.grow(FIRST_SLOTS)
 
@@ -163,7 +165,8 @@ cdef class StreamPool:
         Parameters
         ----------
         state : None or (h, c)
-            Its initial state, as the method `state` returns it; it is copied. Zeros if None.
+            Its initial state, as the method `state` returns it; it is copied. If None that of the model: zeros, or the
+            parameters of an LSTM with learn_initial_state.
 
         Returns
         -------
@@ -308,7 +311,7 @@ cdef class StreamPool:
         """
         self.acquire()
         try:
-            states = [(h.copy(), c.copy()) for h, c in self.views(self.slot_of(id))]
+            states = [(h.copy(), c.copy()) for h, c in self.views(self.records[self.slot_of(id)])]
         finally:
             unlock(&self.busy)
         return self.model.states_of(states)
@@ -338,7 +341,7 @@ cdef class StreamPool:
             unlock(&self.busy)
 
     def reset(self, ids=None):
-        """Set states to zero.
+        """Set states to the initial one of the model: zeros, or the parameters of an LSTM with learn_initial_state.
 
         Parameters
         ----------
@@ -356,9 +359,9 @@ cdef class StreamPool:
         self.acquire()
         try:
             if ids is None:
-                self.records[:] = 0
+                self.records[:] = self.initial
             else:
-                self.records[[self.slot_of(id) for id in ids]] = 0
+                self.records[[self.slot_of(id) for id in ids]] = self.initial
         finally:
             unlock(&self.busy)
 
@@ -538,11 +541,11 @@ cdef class StreamPool:
         return (is_plain_array(out, self.number_type) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
                 and out.shape == (rows, self.chain.plan.outputs))
 
-    cdef list views(self, Py_ssize_t slot):
+    cdef list views(self, object record):
         """Return the states in a record, a pair (h, c) of views for each LSTM."""
         cdef Py_ssize_t index, begin = 0, middle, end, L, P, H
         cdef const Stage* stage
-        record, pairs = self.records[slot], []
+        pairs = []
         for index in range(self.chain.plan.count):
             stage = &self.chain.plan.stages[index]
             if stage.kind == RECURRENT:
@@ -552,18 +555,27 @@ cdef class StreamPool:
                 begin = end
         return pairs
 
+    cdef object initial_record(self):
+        """Return the record of a stream that begins."""
+        record = np.zeros(self.job.record // self.dtype.itemsize, self.dtype)
+        networks = [part for part in self.chain.parts if isinstance(part, Network)]
+        for (h, c), network in zip(self.views(record), networks):
+            if network.initial is not None:
+                h[...], c[...] = network.initial
+        return record
+
     cdef int write(self, Py_ssize_t slot, object states) except -1:
-        """Copy states, as `checked` returns them, to a record; zeros if None."""
+        """Copy states, as `checked` returns them, to a record; the initial ones if None."""
         if states is None:
-            self.records[slot] = 0
+            self.records[slot] = self.initial
             return 0
-        for own, given in zip(self.views(slot), states):
+        for own, given in zip(self.views(self.records[slot]), states):
             own[0][...], own[1][...] = given
         return 0
 
     cdef list checked(self, object state):
         """Return a stream's state as a list of pairs of arrays."""
-        own = self.views(0)
+        own = self.views(self.initial)
         pairs = self.model.pairs_of("state", state)
         return [self.checked_pair(pair, h, c) for pair, (h, c) in zip(pairs, own)]
 

@@ -206,7 +206,7 @@ cdef class Stepper:
             unlock(&self.stream.busy)
 
     def reset(self, rows=None):
-        """Set the state to zero.
+        """Set the state to the initial one of the model: zeros, or the parameters of an LSTM with learn_initial_state.
 
         Parameters
         ----------

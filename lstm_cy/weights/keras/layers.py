@@ -148,6 +148,7 @@ class _Direction(NamedTuple):
     return_sequences: bool
     go_backwards: bool
     zero_output_for_mask: bool
+    recurrent_dropout: float
 
     @classmethod
     def read(cls, options: Options) -> _Direction:
@@ -165,6 +166,7 @@ class _Direction(NamedTuple):
             options.flag("return_sequences"),
             options.flag("go_backwards"),
             options.flag("zero_output_for_mask"),
+            number("recurrent_dropout", options.take("recurrent_dropout") or 0.0, 0.0, 1.0),
         )
 
     def parameters(
@@ -252,6 +254,7 @@ def _make_lstm(one: _Direction, parameters: Parameters, other: _Direction | None
         bias=one.bias or (other is not None and other.bias),
         batch_first=True,
         activations=functions,
+        recurrent_dropout=one.recurrent_dropout,
         dtype=one.dtype,
         **options,
     )

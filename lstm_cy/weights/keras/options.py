@@ -13,7 +13,7 @@ Function = tuple[Any, ...]
 
 # Options that do not affect a layer's output at inference: names, and options for training.
 _IGNORED_OPTIONS = re.compile(
-    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|recurrent_dropout|rate|stddev|"
+    "name|trainable|dtype|.*_(initializer|regularizer|constraint)|unit_forget_bias|seed|dropout|rate|stddev|"
     "l1|l2|noise_shape|stateful|unroll|implementation|use_cudnn|batch_input_shape|batch_shape|input_shape|input_length"
 )
 # Arguments of Activation by Keras's names.

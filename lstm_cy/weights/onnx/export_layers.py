@@ -87,7 +87,7 @@ def _options_of_lstm(layer: Recurrent, lengths: bool) -> list[str]:
     found = [f"{name}={value!r}" for name, value in options.items() if value]
     if layer.coupled_gates == "i=1-f":
         found.append("coupled_gates='i=1-f'")
-    return found
+    return found + ([f"zoneout={layer.zoneout!r}"] if any(layer.zoneout) else [])
 
 
 @inexpressible.register(QuantizedLSTM)
@@ -190,6 +190,8 @@ def _selected_steps(graph: ExportGraph, prefix: str, layer: Readout, y: str, bac
 def _add_lstm(lstm: Recurrent, graph: ExportGraph, prefix: str, flow: Flow) -> str:
     """Add one node for each layer of an LSTM, and its final states to `flow.finals`."""
     L, x, lengths, state = lstm.num_layers, flow.x, flow.lengths, flow.initial.get(prefix)
+    if state is None and lstm.learn_initial_state:
+        state = _learned_states(graph, prefix, lstm, x)
     initial = [[""] * L, [""] * L] if state is None else [_split(graph, prefix, lstm, part) for part in state]
     finals: tuple[list[str], list[str]] = [], []
     for layer in range(L):
@@ -207,6 +209,20 @@ def _add_lstm(lstm: Recurrent, graph: ExportGraph, prefix: str, flow: Flow) -> s
         values[0] if L == 1 else graph.node("Concat", values, f"{values[0]}.all", axis=0) for values in finals
     ]
     return x
+
+
+def _learned_states(graph: ExportGraph, prefix: str, lstm: Recurrent, x: str) -> list[str]:
+    """Add the learned initial states, (L*D, B, H), for as many rows as x (T, B, I) has."""
+    axis = graph.constant(f"{prefix}batch_axis", np.array([1]))
+    rows = graph.node("Gather", [graph.node("Shape", [x], f"{prefix}shape_of_x"), axis], f"{prefix}rows", axis=0)
+    one = graph.constant(f"{prefix}one", np.array([1]))
+    shape = graph.node("Concat", [one, rows, one], f"{prefix}shape_of_state", axis=0)
+    found = []
+    for part in ("initial_h", "initial_c"):
+        own = [array for name, array in lstm.parameters.items() if name.startswith(part)]
+        state = graph.weight(prefix, lstm, part, np.stack(own)[:, np.newaxis])
+        found.append(graph.node("Expand", [state, shape], f"{prefix}{part}_of_rows"))
+    return found
 
 
 def _split(graph: ExportGraph, prefix: str, lstm: Recurrent, state: str) -> list[str]:

@@ -32,6 +32,8 @@ _OWN_OPTIONS = {
     "clip": None,
     "cell_clip": None,
     "proj_clip": None,
+    "zoneout": (0.0, 0.0),
+    "learn_initial_state": False,
 }
 
 

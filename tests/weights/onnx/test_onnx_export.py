@@ -442,3 +442,29 @@ def test_metadata_of_any_characters_are_restored(tmp_path):
     metadata = {"\ud800": ["\x1b[31m", "\u202e", "\U0001f600"]}
     save(LSTM(1, 1), tmp_path / "model.onnx", metadata)
     assert load(tmp_path / "model.onnx").metadata == metadata
+
+
+@pytest.mark.parametrize("lengths", (False, True))
+@pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True, "batch_first": True}), ids=repr)
+def test_learned_initial_states_are_in_the_graph(session, options, lengths):
+    lstm = LSTM(3, 4, learn_initial_state=True, recurrent_dropout=0.3, weight_drop=0.2, seed=0, **options)
+    rng = np.random.default_rng(0)
+    lstm.load_state_dict({name: rng.normal(size=array.shape) for name, array in lstm.parameters.items()})
+    model = Sequential(lstm, Linear(lstm.output_size, 2, seed=0))
+    for states in (False, True):
+        graph = to_onnx(model, states=states, lengths=lengths)
+        assert_same_numbers(session(graph), model, states=states, lengths=lengths, inputs=3)
+
+
+def test_a_learned_initial_state_is_read_again(tmp_path):
+    lstm = LSTM(3, 4, 2, learn_initial_state=True, seed=0)
+    lstm.load_state_dict({name: array + 0.5 for name, array in lstm.parameters.items()})
+    save(lstm, tmp_path / "model.onnx")
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype("float32")
+    y = load(tmp_path / "model.onnx").run({"x": x}, ["y"])[0]
+    assert np.abs(y - lstm(x)[0]).max() < 1e-6
+
+
+def test_zoneout_cannot_be_expressed():
+    with pytest.raises(ValueError, match=re.escape("ONNX cannot express zoneout=(0.1, 0.0);")):
+        to_onnx(LSTM(3, 4, zoneout=(0.1, 0.0)))

@@ -1,0 +1,429 @@
+"""Recurrent dropout, zoneout, weight drop, learned initial states and orthogonal recurrent weights."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from common import (
+    TOLERANCE,
+    bits,
+    every_dtype,
+    every_gradient,
+    every_implementation,
+    every_packed,
+    finite_difference,
+    largest_error,
+    random_case,
+    random_mask,
+    random_resets,
+    reference_lstm,
+    with_large_weights,
+)
+
+import lstm_cy
+from lstm_cy import LSTM, Adam, Linear, Sequential, StreamPool, config, fit
+from lstm_cy.layers.batch import Batch
+from lstm_cy.layers.masks import draw
+
+OPTIONS = (
+    {"recurrent_dropout": 0.3},
+    {"zoneout": (0.3, 0.0)},
+    {"zoneout": (0.0, 0.4)},
+    {"zoneout": (0.2, 0.4), "recurrent_dropout": 0.25},
+    {"weight_drop": 0.4},
+    {"learn_initial_state": True},
+    {"recurrent_dropout": 0.2, "zoneout": (0.1, 0.3), "weight_drop": 0.3, "learn_initial_state": True},
+)
+NETS = (
+    {},
+    {"bidirectional": True, "num_layers": 2},
+    {"reverse": True, "bias": False},
+    {"proj_size": 2, "proj_clip": 0.3, "num_layers": 2, "batch_first": True},
+    {"peepholes": True, "coupled_gates": "f=1-i"},
+    {"layer_norm": True, "cell_clip": 0.5, "activations": ("hardsigmoid", "elu", "softsign"), "bidirectional": True},
+)
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options))
+every_net = pytest.mark.parametrize("net", NETS, ids=lambda net: "+".join(net) or "plain")
+every_steps = pytest.mark.parametrize("steps", ("all", "lengths", "mask", "reset", "reset and mask"))
+
+
+def steps_of(lstm, T, B, steps):
+    """Return the arguments of a call that choose valid steps and resets."""
+    found = {}
+    if steps == "lengths":
+        found["lengths"] = [(2 * row) % (T + 1) for row in range(B)]
+    if "mask" in steps:
+        found["mask"] = random_mask(T, B, lstm.batch_first)
+    if "reset" in steps:
+        if lstm.bidirectional or lstm.reverse:
+            pytest.skip("only a layer that runs forwards has resets")
+        found["reset"] = random_resets(T, B, lstm.batch_first)
+    return found
+
+
+def masks_of(lstm, T, B, seed):
+    """Return the masks that a forward pass draws from a generator with this seed."""
+    return draw(lstm, Batch(T, B, True, lstm.batch_first), np.random.default_rng(seed))
+
+
+@every_implementation
+@every_dtype
+@every_net
+@every_option
+def test_calls_and_forward_passes_agree_with_the_reference(chosen, dtype, net, options):
+    lstm = with_large_weights(LSTM(5, 9, dtype=dtype, seed=0, **net, **options))
+    T, B = 7, 5
+    x, state = random_case(lstm, T, B)
+    for steps, given in (("all", None), ("lengths", state), ("mask", None)):
+        arguments = steps_of(lstm, T, B, steps)
+        expected = reference_lstm(lstm, x, given, **arguments)
+        y, final = lstm(x, given, **arguments)
+        for array, exact in zip((y, *final), expected, strict=True):
+            assert largest_error(array, exact) <= 20 * TOLERANCE[dtype]
+        expected = reference_lstm(lstm, x, given, **arguments, masks=masks_of(lstm, T, B, 3))
+        y, final, _ = lstm.forward(x, given, **arguments, rng=3)
+        for array, exact in zip((y, *final), expected, strict=True):
+            assert largest_error(array, exact) <= 20 * TOLERANCE[dtype]
+
+
+@every_steps
+@pytest.mark.parametrize(
+    ("engine", "net", "options"),
+    [
+        *(("packed", {}, options) for options in OPTIONS[:-1]),
+        *((engine, net, OPTIONS[-1]) for engine in ("packed", "blas") for net in NETS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value) or "plain",
+)
+def test_gradients_against_finite_differences(engine, net, options, steps):
+    with config.using(engine=engine):
+        lstm = LSTM(2, 4, dtype="float64", seed=5, **net, **options)
+    for given in (True, False):
+        assert_gradients(lstm, steps, given)
+
+
+def assert_gradients(lstm, steps, given):
+    T, B = 4, 3
+    rng = np.random.default_rng(1)
+    start = {name: rng.normal(size=array.shape) for name, array in lstm.parameters.items() if "initial" in name}
+    lstm.load_state_dict(lstm.state_dict() | start)
+    x, state = random_case(lstm, T, B, seed=2)
+    state = state if given else None
+    arguments = steps_of(lstm, T, B, steps)
+    y, final, tape = lstm.forward(x, state, **arguments, rng=11)
+    dy, dh, dc = (rng.standard_normal(array.shape) for array in (y, *final))
+    got = every_gradient(lstm.backward(tape, dy, (dh, dc)))
+    parameters = lstm.state_dict()
+
+    def loss():
+        lstm.load_state_dict(parameters)
+        y, (h_n, c_n), _ = lstm.forward(x, state, **arguments, rng=11)
+        return (y * dy).sum() + (h_n * dh).sum() + (c_n * dc).sum()
+
+    for name, array in {"x": x, **({"h0": state[0], "c0": state[1]} if given else {}), **parameters}.items():
+        expected = finite_difference(loss, array, 1e-5)
+        assert largest_error(got[name], expected) <= 1e-8 or np.abs(got[name] - expected).max() <= 1e-10, name
+
+
+@every_dtype
+@every_net
+def test_masks_and_results_are_the_same_on_any_number_of_threads(dtype, net):
+    lstm = with_large_weights(LSTM(5, 33, dtype=dtype, seed=0, **net, **OPTIONS[-1]))
+    x, _ = random_case(lstm, 40, 6)
+    results = []
+    for threads in (1, 2, 3):
+        y, final, tape = lstm.forward(x, lengths=[40, 3, 0, 17, 40, 33], rng=5, threads=threads)
+        gradients = lstm.backward(tape, y, final)
+        results.append(bits(y, *final, gradients.x, *gradients.state, *gradients.parameters.values()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("options", OPTIONS[-1:] + OPTIONS[:1])
+def test_both_engines_draw_the_same_masks(options):
+    results = []
+    for engine in ("packed", "blas"):
+        with config.using(engine=engine):
+            lstm = LSTM(5, 9, 2, dropout=0.3, dtype="float64", seed=0, **options)
+            x, _ = random_case(lstm, 12, 4)
+            results.append(lstm.forward(x, rng=5)[0])
+    assert largest_error(*results) <= 1e-13
+
+
+def test_options_at_zero_change_no_bit_and_no_random_number():
+    plain = LSTM(5, 9, 2, dropout=0.3, seed=0)
+    zero = LSTM(5, 9, 2, dropout=0.3, seed=0, recurrent_dropout=0, zoneout=(0, 0), weight_drop=0)
+    x, state = random_case(plain, 7, 3)
+    assert plain.config == zero.config
+    generators = np.random.default_rng(1), np.random.default_rng(1)
+    results = [lstm.forward(x, state, rng=rng)[0] for lstm, rng in zip((plain, zero), generators, strict=True)]
+    assert bits(results[0], generators[0].random()) == bits(results[1], generators[1].random())
+
+
+def test_recurrent_dropout_changes_no_bit_of_inference():
+    plain, dropped = (LSTM(5, 33, seed=0, **options) for options in ({}, {"recurrent_dropout": 0.5}))
+    x, state = random_case(plain, 7, 3)
+    assert bits(plain(x, state)[0]) == bits(dropped(x, state)[0])
+
+
+def test_recurrent_dropout_has_one_mask_for_all_steps_and_its_own_for_each_row():
+    lstm = LSTM(1, 64, recurrent_dropout=0.5, seed=0)
+    ((recurrent, _, _),) = masks_of(lstm, 9, 5, 0).steps
+    assert recurrent.shape == (1, 5, 64)
+    assert len({row.tobytes() for row in recurrent[0]}) == 5
+    assert 0.35 < recurrent.mean() < 0.65
+    # with everything dropped the steps do not depend on each other
+    cut = LSTM(3, 8, recurrent_dropout=1.0, seed=0)
+    x, state = random_case(cut, 5, 2)
+    _, _, tape = cut.forward(x, state, rng=0)
+    gradients = cut.backward(tape, np.ones((5, 2, 8), "float32"))
+    assert not gradients.parameters["weight_hh_l0"].any()
+    assert not gradients.state[0].any()
+
+
+def test_zoneout_of_one_keeps_the_state():
+    lstm = LSTM(3, 8, zoneout=(1.0, 1.0), seed=0)
+    x, (h0, c0) = random_case(lstm, 5, 2)
+    for y, final in (lstm(x, (h0, c0)), lstm.forward(x, (h0, c0), rng=0)[:2]):
+        assert np.array_equal(y, np.broadcast_to(h0, (5, 2, 8)))
+        assert np.array_equal(final[1], c0)
+
+
+def test_a_call_is_the_expectation_of_zoneout():
+    lstm = LSTM(3, 8, zoneout=(0.3, 0.1), dtype="float64", seed=0)
+    x, state = random_case(lstm, 1, 2)
+    rng = np.random.default_rng(0)
+    mean = np.mean([lstm.forward(x, state, rng=rng)[0] for _ in range(4000)], axis=0)
+    assert np.abs(mean - lstm(x, state)[0]).max() < 0.05
+
+
+@every_packed
+@every_dtype
+@every_net
+def test_steps_streams_and_chunks_give_the_bits_of_a_call(chosen, dtype, net):
+    lstm = with_large_weights(LSTM(5, 17, dtype=dtype, seed=0, zoneout=(0.2, 0.4), learn_initial_state=True, **net))
+    x, _ = random_case(lstm, 9, 3)
+    y, final = lstm(x)
+    again, *_ = lstm(x, threads=3)
+    assert bits(again) == bits(y)
+    if lstm.batch_first:
+        x, y = x.swapaxes(0, 1), y.swapaxes(0, 1)
+    alone, _ = lstm(x[:, 1])
+    assert bits(alone) == bits(y[:, 1])
+    if lstm.bidirectional or lstm.reverse:
+        return
+    stepper = lstm.stepper(3)
+    assert bits(*(stepper.step(x_t) for x_t in x)) == bits(*y)
+    assert bits(*stepper.state) == bits(*final)
+    pool = StreamPool(lstm)
+    ids = [pool.join() for _ in range(3)]
+    assert bits(*(pool.step(ids, x_t) for x_t in x)) == bits(*y)
+    trace = lstm.trace(x.swapaxes(0, 1) if lstm.batch_first else x)
+    hidden, cell = (part.swapaxes(0, 1) if lstm.batch_first else part for part in (trace.hidden, trace.cell))
+    assert bits(hidden) == bits(y)
+    assert bits(cell[-1]) == bits(final[1][-1])
+
+
+def learned(**options):
+    """Return a layer with an initial state that is not zero."""
+    return with_large_weights(LSTM(3, 8, learn_initial_state=True, seed=0, **options))
+
+
+def initial_of(lstm, B):
+    """Return the initial state as a call takes it, from the parameters by their names."""
+    suffixes = [name.removeprefix("initial_h") for name in lstm.parameters if name.startswith("initial_h")]
+    parts = (np.stack([lstm.parameters[part + suffix] for suffix in suffixes]) for part in ("initial_h", "initial_c"))
+    return tuple(np.repeat(part[:, None], B, axis=1) for part in parts)
+
+
+@pytest.mark.parametrize("net", ({}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 3, "peepholes": True}))
+def test_a_learned_initial_state_is_that_of_a_call_without_state(net):
+    lstm = learned(**net)
+    assert [name for name in lstm.parameters if "initial" in name][:2] == ["initial_h_l0", "initial_c_l0"]
+    x, state = random_case(lstm, 5, 4)
+    initial = initial_of(lstm, 4)
+    y, final = lstm(x)
+    expected, end = lstm(x, initial)
+    assert bits(y, *final) == bits(expected, *end)
+    assert bits(lstm(x[:, 0])[0]) == bits(expected[:, 0])
+    # rows without steps keep it
+    _, (h_n, c_n) = lstm(x, lengths=[5, 0, 2, 0])
+    assert bits(h_n[:, 1], c_n[:, 3]) == bits(initial[0][:, 1], initial[1][:, 3])
+    # its gradients are the sums over the rows, and there are none where a state is given
+    _, _, tape = lstm.forward(x)
+    gradients = lstm.backward(tape, np.ones_like(y))
+    for part, total in zip(("initial_h", "initial_c"), gradients.state, strict=True):
+        own = [array for name, array in gradients.parameters.items() if name.startswith(part)]
+        assert largest_error(np.stack(own), total.sum(axis=1)) <= 1e-5
+    _, _, tape = lstm.forward(x, state)
+    parameters = lstm.backward(tape, np.ones_like(y)).parameters
+    assert not any(array.any() for name, array in parameters.items() if name.startswith("initial"))
+
+
+def test_resets_return_to_the_learned_initial_state():
+    lstm = learned(num_layers=2)
+    x, state = random_case(lstm, 6, 3)
+    reset = np.zeros((6, 3), bool)
+    reset[2, 1] = reset[5, 2] = True
+    y, _ = lstm(x, state, reset=reset)
+    assert bits(y[2:, 1]) == bits(lstm(x[2:, 1])[0])
+    # a reset after the last valid step
+    mask = np.ones((6, 3), bool)
+    mask[4:, 2] = False
+    _, (h_n, c_n) = lstm(x, state, reset=reset, mask=mask)
+    assert bits(h_n[:, 2], c_n[:, 2]) == bits(*(part[:, 2] for part in initial_of(lstm, 3)))
+    initial = initial_of(lstm, 2)
+    stepper = lstm.stepper(2)
+    assert bits(*stepper.state) == bits(*initial)
+    stepper.step(x[0, :2])
+    stepper.reset(1)
+    assert bits(*(part[:, 1] for part in stepper.state)) == bits(*(part[:, 1] for part in initial))
+    assert not np.array_equal(stepper.state[0][:, 0], initial[0][:, 0])
+    stepper.reset()
+    assert bits(*stepper.state) == bits(*initial)
+
+
+def test_streams_begin_with_the_learned_initial_state_and_return_to_it():
+    model = Sequential(learned(), Linear(8, 2, seed=0))
+    pool = StreamPool(model)
+    first, second = pool.join(), pool.join()
+    initial = [part[:, 0] for part in initial_of(model.layers[0], 1)]
+    assert bits(*pool.state(first)[0]) == bits(*initial)
+    x = np.ones((2, 3), "float32")
+    pool.step([first, second], x)
+    pool.reset(first)
+    assert bits(*pool.state(first)[0]) == bits(*initial)
+    assert bits(*pool.state(second)[0]) != bits(*initial)
+    pool.reset()
+    pool.leave(first)
+    third = pool.join()
+    for stream in (second, third):
+        assert bits(*pool.state(stream)[0]) == bits(*initial)
+    for other in (pool.copy(), pickle.loads(pickle.dumps(pool))):
+        assert bits(other.step([second], x[:1])) == bits(model(x[:1])[0])
+
+
+@pytest.mark.parametrize("kind", ("bf16", "int8"))
+def test_narrow_weights_keep_the_options(kind):
+    lstm = learned(zoneout=(0.2, 0.3), num_layers=2)
+    narrow = lstm.quantize(kind)
+    x, _ = random_case(lstm, 9, 3)
+    y, _ = narrow(x)
+    wide = LSTM(3, 8, 2, learn_initial_state=True, zoneout=(0.2, 0.3))
+    wide.load_state_dict(narrow.state_dict())
+    assert largest_error(y, wide(x)[0]) <= (1e-2 if kind == "bf16" else 5e-2)
+    stepper = narrow.stepper(3)
+    assert bits(*(stepper.step(x_t) for x_t in x)) == bits(*y)
+
+
+@pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
+@every_option
+def test_files_pickles_and_copies_keep_options_and_parameters(tmp_path, options, suffix):
+    lstm = with_large_weights(LSTM(3, 8, 2, seed=0, **options))
+    path = tmp_path / f"model{suffix}"
+    lstm_cy.save(lstm, path)
+    x, _ = random_case(lstm, 5, 2)
+    for other in (lstm_cy.load(path), pickle.loads(pickle.dumps(lstm)), copy.copy(lstm), copy.deepcopy(lstm)):
+        assert other.config == lstm.config
+        assert repr(other) == repr(lstm)
+        assert bits(*other.parameters.values()) == bits(*lstm.parameters.values())
+        assert bits(other.forward(x, rng=1)[0]) == bits(lstm.forward(x, rng=1)[0])
+        for name, value in options.items():
+            assert getattr(other, name) == value
+            with pytest.raises(AttributeError, match=f"{name}: read-only"):
+                setattr(other, name, value)
+
+
+def test_files_of_layers_without_the_options_are_as_before():
+    assert not {"recurrent_dropout", "zoneout", "weight_drop", "learn_initial_state"} & set(LSTM(3, 4).config)
+
+
+@pytest.mark.parametrize("net", ({}, {"proj_size": 5, "num_layers": 2, "bidirectional": True}))
+def test_orthogonal_recurrent_weights(net):
+    lstm = LSTM(3, 9, recurrent_init="orthogonal", dtype="float64", seed=0, **net)
+    width = lstm.proj_size or 9
+    gates = [
+        gate for name, array in lstm.parameters.items() if name.startswith("weight_hh") for gate in np.split(array, 4)
+    ]
+    for gate in gates:
+        assert np.abs(gate.T @ gate - np.eye(width)).max() < 1e-14
+    assert len({gate.tobytes() for gate in gates}) == len(gates)
+    again = LSTM(3, 9, recurrent_init="orthogonal", dtype="float64", seed=0, **net)
+    assert bits(*again.parameters.values()) == bits(*lstm.parameters.values())
+    assert "recurrent_init" not in lstm.config
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"recurrent_dropout": 1.5}, ValueError, r"recurrent_dropout: expected a number in \[0.0, 1.0\], got 1.5"),
+        ({"recurrent_dropout": "0.5"}, TypeError, "recurrent_dropout: expected a number"),
+        ({"zoneout": 0.1}, TypeError, r"zoneout: expected a pair \(for h, for c\), got float"),
+        ({"zoneout": (0.1, -1)}, ValueError, "zoneout for c: expected a number"),
+        ({"zoneout": (None, 0)}, TypeError, "zoneout for h: expected a number"),
+        ({"weight_drop": np.nan}, ValueError, "weight_drop: expected a number"),
+        ({"learn_initial_state": 1}, TypeError, "learn_initial_state: expected True or False"),
+        ({"recurrent_init": "glorot"}, ValueError, "recurrent_init: expected"),
+    ],
+)
+def test_constructor_errors(options, error, message):
+    with pytest.raises(error, match=message):
+        LSTM(3, 4, **options)
+
+
+@every_option
+def test_fit_trains_and_repeats_itself(options):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((12, 16, 3)).astype("float32")
+    data = x, x.cumsum(axis=0)[..., :2]
+
+    def trained():
+        model = Sequential(LSTM(3, 8, seed=0, **options), Linear(8, 2, seed=1))
+        history = fit(model, data, loss=lstm_cy.mse, optimizer=Adam(model, 0.01), epochs=3, batch_size=8, seed=4)
+        return history.loss, model.parameters
+
+    (loss, parameters), (again, others) = trained(), trained()
+    assert loss == again
+    assert loss[-1] < loss[0]
+    assert bits(*parameters.values()) == bits(*others.values())
+    for name in parameters:
+        if "initial" in name:
+            assert parameters[name].any()
+
+
+def test_backward_refuses_a_tape_of_other_parameters():
+    lstm = LSTM(3, 4, weight_drop=0.5, seed=0)
+    x, _ = random_case(lstm, 5, 2)
+    y, _, tape = lstm.forward(x, rng=0)
+    lstm.load_state_dict(lstm.state_dict())
+    with pytest.raises(RuntimeError, match="the parameters have changed"):
+        lstm.backward(tape, y)
+
+
+def keras_forward(keras, layer, x, masks):
+    """Call a Keras LSTM in training with these factors of h, in the order of its cells, the same for all four gates."""
+    cells = [layer.forward_layer.cell, layer.backward_layer.cell] if hasattr(layer, "forward_layer") else [layer.cell]
+    for cell, factors in zip(cells, masks, strict=True):
+        cell.get_recurrent_dropout_mask = lambda h, factors=factors: [keras.ops.convert_to_tensor(factors)] * 4
+    return keras.ops.convert_to_numpy(layer(x, training=True))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+@pytest.mark.parametrize("bidirectional", (False, True))
+def test_recurrent_dropout_agrees_with_keras(bidirectional, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "torch":
+        pytest.skip("Keras has another backend")
+    inner = keras.layers.LSTM(6, return_sequences=True, recurrent_dropout=0.4)
+    model = keras.Sequential(
+        [keras.layers.Input((7, 3)), keras.layers.Bidirectional(inner) if bidirectional else inner]
+    )
+    lstm = lstm_cy.from_keras(model).layers[0]
+    assert lstm.recurrent_dropout == 0.4
+    x, _ = random_case(lstm, 7, 5)
+    ((recurrent, _, _),) = masks_of(lstm, 7, 5, 3).steps
+    factors = np.split(recurrent[:, 0] / np.float32(0.6), lstm.num_directions, axis=1)
+    expected = keras_forward(keras, model.layers[-1], x, factors)
+    assert largest_error(lstm.forward(x, rng=3)[0], expected) <= 1e-5
