@@ -39,9 +39,6 @@ SHAPES = (
 )
 #: layers of models in use
 REAL_SHAPES = (
-    "1x48000x1x16",  # guitar amplifiers
-    "1x48000x1x24",
-    "1x48000x1x40",
     "32x60x30x40 2 layers",  # forecaster
     "1x100x257x128 2 layers",  # denoiser
     "1x160x40x256 3 layers",  # speaker encoder
@@ -54,12 +51,30 @@ REAL_SHAPES = (
 TRAINING_SHAPES = (*SHAPES, "8x50x64x64", "16x50x32x64", "16x100x128x128")
 STEP_SHAPES = ("1x1x32x32", "1x1x64x64", "1x1x128x128", "1x1x256x256", "1x1x512x512")
 REAL_STEP_SHAPES = (
-    "1x1x1x16",  # guitar amplifiers
-    "1x1x1x24",
-    "1x1x1x40",
     "16x1x64x64",
     "1x1x640x640 2 layers",  # transducer
     "1x1x1024x1024",  # language model
+)
+#: hidden units of models of guitar amplifiers, which have one input
+AMPLIFIER_SIZES = (8, 12, 16, 20, 24, 32, 40)
+#: shapes for which nothing was tuned: `compare.py --shapes unusual`
+UNUSUAL_SHAPES = (
+    "1x100x48x48",
+    "1x100x50x50",
+    "1x100x96x96",
+    "1x100x200x200",
+    "1x50x300x300",
+    "1x100x1x96",
+    "1x100x7x50",
+    "1x100x80x48",
+    "1x100x257x200",
+    "2x50x80x96",
+    "3x50x7x300",
+    "5x50x200x200",
+    "5x50x257x48",
+    "24x50x50x50",
+    "24x25x1x200",
+    "24x20x257x300",
 )
 NARROW_SHAPES = (
     "1x100x64x64",

@@ -3,13 +3,17 @@
     python benchmarks/compare.py                                        # all there is
     python benchmarks/compare.py --quick                                # a few shapes
     python benchmarks/compare.py --kinds streaming --peers numpy torch --shapes 1x1x48x48
+    LSTM_CY_ISA=avx2 python benchmarks/compare.py --peers-isa AVX2      # as if the processor had no AVX-512
 
 All peers get the same weights and the same input; a peer with a result other than NumPy's is reported and not timed.
+Headings name the precision of the products, and figures compare equal precisions: a peer's bf16 with ours in bf16.
 With one thread the peers take turns in one process, except TensorFlow and JAX, each of which shares its own process
 with lstm_cy. With more threads each peer has its own process, because the spinning threads of one peer would occupy the
-cores of the next; the processes take turns. Figures are medians, in microseconds, of calls without pauses; the numbers
-in brackets are the time of a peer / the time of lstm_cy. The limit follows from the machine's arithmetic and memory
-speed (limits.py), measured in the same run.
+cores of the next; the processes take turns. Figures are medians, in microseconds, of calls without pauses (in
+nanoseconds per sample for amplifiers); the numbers in brackets are the time of a peer / the time of lstm_cy at the same
+precision, and for lstm_cy with narrow weights, the time / the time of lstm_cy in float32. The second number in brackets
+is the largest error of narrow products, as a share of the largest output. The limit, for float32, follows from the
+machine's arithmetic and memory speed (limits.py), measured in the same run.
 """
 
 import argparse
@@ -19,7 +23,6 @@ import importlib.util
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -33,23 +36,26 @@ if not __package__:  # run as a file: for the whole process, and before NumPy is
 import numpy as np
 
 import lstm_cy
-from benchmarks import common, peers
+from benchmarks import common, machine, peers
 from benchmarks.limits import Limits
-from benchmarks.worker import KINDS, OURS
+from benchmarks.worker import KINDS, OURS, PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = np.dtype("longdouble")
 ACCURACY_SIZES = (1, 3, 17, 33, 127, 256)
 ROUNDS = 3  # in which the processes take turns
 REST = 0.03  # seconds after a process's turn, for its threads to fall asleep
+#: names for --shapes
+SHAPES = {"unusual": common.UNUSUAL_SHAPES}
 
 
 def main(argv=None):
     options = arguments(argv)
     report = {
         "configuration": lstm_cy.show_config("dicts"),
-        "processor": processor(),
+        "processor": machine.processor(),
         "versions": {name: importlib.metadata.version(name) for name in options.peers},
+        "peers' instruction set": options.peers_isa,
         "limits": {},
         "rows": [],
     }
@@ -71,9 +77,19 @@ def main(argv=None):
 def arguments(argv):
     names = list(peers.PEERS)[1:]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="such as 'BxTxIxH 2 layers bidirectional'")
+    parser.add_argument(
+        "--shapes", nargs="+", metavar="SHAPE", help=f"'BxTxIxH 2 layers bidirectional', or {' or '.join(SHAPES)}"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of tables (default: all)")
     parser.add_argument("--peers", nargs="+", choices=names, help="(default: all that are installed)")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of columns (default: all)"
+    )
+    parser.add_argument(
+        "--peers-isa",
+        choices=peers.HELD,
+        help="widest instruction set of oneDNN in PyTorch and OpenVINO (default: all)",
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1], help="numbers of threads (default: 1)")
     parser.add_argument("--seconds", type=float, help="about how long for each row (default: 3; with --quick 1)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of sleep before each call (default: 0)")
@@ -85,7 +101,8 @@ def arguments(argv):
     if min(options.threads) < 1:
         parser.error(f"--threads: expected at least 1, got {min(options.threads)}")
     try:
-        for shape in options.shapes or ():
+        options.shapes = [each for shape in options.shapes or () for each in SHAPES.get(shape, [shape])]
+        for shape in options.shapes:
             common.Shape.of(shape)
     except ValueError as error:
         parser.error(f"--shapes: {error}")
@@ -104,17 +121,9 @@ def header(report):
     kernels = [f"{name} {found[name]}" for name in ("instruction set", "engine", "threads", "BLAS", "BLAS threads")]
     ours = [f"{name} {found[name]}" for name in ("lstm_cy", "Python", "NumPy", "SciPy")]
     theirs = [f"{peers.PEERS[name].title} {version}" for name, version in report["versions"].items() if name != "numpy"]
-    return "; ".join((report["processor"], ", ".join(kernels), ", ".join(ours + theirs)))
-
-
-def processor():
-    """Return the processor's name, as far as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    isa = report["peers' instruction set"]
+    held = [f"PyTorch and OpenVINO held to {isa}"] if isa else []
+    return "; ".join((report["processor"], ", ".join(kernels), ", ".join(ours + theirs), *held))
 
 
 # Measurements: this process sends requests, the workers run them
@@ -123,34 +132,46 @@ def processor():
 def table(name, threads, limits, options):
     """Measure and print one table; return its rows."""
     kind = KINDS[name]
-    selected = [peer for peer in kind.peers if peer.split()[0] in (OURS, *options.peers)]
+    selected = [peer for peer in kind.peers if peer == OURS or is_selected(peer, options)]
     shapes = options.shapes or (kind.quick if options.quick else kind.shapes)
-    print(f"\n{kind.title}, microseconds, {threads} {'thread' if threads == 1 else 'threads'}:\n")
+    unit = "nanoseconds per sample" if kind.per_sample else "microseconds"
+    print(f"\n{kind.title}, {unit}, {threads} {'thread' if threads == 1 else 'threads'}:\n")
     rows, refused = [], []
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(group, threads)) for group in groups(selected, threads)]
+        workers = [
+            stack.enter_context(Worker(group, threads, options.peers_isa)) for group in groups(selected, threads)
+        ]
+        precisions = {peer: precision for worker in workers for peer, precision in worker.ask("precisions").items()}
+        headings = {peer: heading(peer, precisions[peer], options.peers_isa) for peer in selected}
         for shape in shapes:
-            if name == "streaming" and common.Shape.of(shape).directions == 2:
+            if kind.streams and common.Shape.of(shape).directions == 2:
                 continue
-            row = measure(name, shape, workers, options)
-            row["limit"] = None if name == "narrow" else limits.seconds(common.Shape.of(shape), name)
+            row = measure(name, shape, workers, precisions, options)
+            row |= {"headings": headings, "precisions": precisions}
+            row["limit"] = None if name == "narrow" else limits.seconds(common.Shape.of(shape), kind.method)
             row["ratios"] = ratios(row)
             if not rows:
-                columns = [
-                    "BxTxIxH",
-                    *["limit"] * bool(row["limit"]),
-                    *(title(peer) for peer in selected),
-                    *row["ratios"],
-                ]
+                columns = ["BxTxIxH", *["limit"] * bool(row["limit"]), *headings.values(), *row["ratios"]]
                 print("|", " | ".join(columns), "|")
                 print("|---|" + "--:|" * (len(columns) - 1))
             print("|", " | ".join(cells(row, selected)), "|", flush=True)
             rows.append(row)
-            refused += [f"{shape}: {title(peer)}: {why}" for peer, why in row["refused"].items()]
+            refused += [f"{shape}: {headings[peer]}: {why}" for peer, why in row["refused"].items()]
     if refused:
         print("\nNot timed:\n")
         print("\n".join(f"- {line}" for line in refused))
     return rows
+
+
+def is_selected(peer, options):
+    return peer.split()[0] in (OURS, *options.peers) and peers.EVERY[peer].precision in options.precisions
+
+
+def heading(peer, precision, isa):
+    """Return the heading of a peer's column, such as "OpenVINO bf16 (default, AVX2)"."""
+    kind = peers.EVERY[peer]
+    notes = ", ".join(note for note in (kind.note, isa if kind.onednn else None) if note)
+    return f"{kind.title} {precision}" + (f" ({notes})" if notes else "")
 
 
 def groups(selected, threads):
@@ -161,7 +182,7 @@ def groups(selected, threads):
     return [together, *([OURS, peer] for peer in selected if peer in peers.APART)]
 
 
-def measure(kind, shape, workers, options):
+def measure(kind, shape, workers, precisions, options):
     """Return one row: {"kind", "shape", "threads", "pause", "peers": {name: times}, "refused": {name: reason}}."""
     row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause}
     row |= {"peers": {}, "refused": {}}
@@ -178,14 +199,24 @@ def measure(kind, shape, workers, options):
             for peer, times in worker.ask("time", seconds, options.pause).items():
                 mine.setdefault(peer, []).extend(times)
             time.sleep(REST)
+    every = {peer: times for mine in reversed(taken) for peer, times in mine.items()}
     for found, mine in zip(checked, taken, strict=True):
-        ours = mine.get(OURS, taken[0][OURS])
         for peer, times in mine.items():
             if peer not in row["peers"]:
                 p50, p99 = percentiles(times)
-                ratio, ratio99 = np.divide((p50, p99), percentiles(ours))
+                ratio, ratio99 = np.divide((p50, p99), percentiles(base(peer, precisions[peer], every | mine)))
                 row["peers"][peer] = {"p50": p50, "p99": p99, "ratio": ratio, "p99 ratio": ratio99, **found[peer]}
     return row
+
+
+def base(peer, precision, times):
+    """Return the times with which a peer's are compared: ours at its precision, if any; for ours, those of float32."""
+    return times[OURS] if peer == ours_at(precision) else times.get(ours_at(precision), times[OURS])
+
+
+def ours_at(precision):
+    """Return our name among the peers at a precision."""
+    return OURS if precision == "float32" else f"{OURS} {precision}"
 
 
 def percentiles(times):
@@ -193,30 +224,39 @@ def percentiles(times):
 
 
 def ratios(row):
-    """Return {column: value}: the best peer / lstm_cy, and lstm_cy / the limit."""
-    found = row["peers"]
-    if row["kind"] == "narrow":
-        narrow = [peer for peer in peers.NARROW if peer in found and peer.startswith(OURS)]
-        others = [times["p50"] for peer, times in found.items() if not peer.startswith(OURS)]
-        columns = {f"float32 / {peer.removeprefix(OURS).strip()}": 1 / found[peer]["ratio"] for peer in narrow}
-        if others and f"{OURS} int8" in found:
-            columns[f"best peer / {OURS} int8"] = min(others) / found[f"{OURS} int8"]["p50"]
-        return columns
+    """Return {column: value}: the best peer / ours at each precision, our gain by narrow weights, ours / the limit."""
+    found, columns = row["peers"], {}
+    for precision in [each for each in PRECISIONS if ours_at(each) in row["headings"]]:
+        columns |= best(row, precision)
+        ours = ours_at(precision)
+        if ours != OURS:
+            columns[f"float32 / {precision}, {OURS}"] = 1 / found[ours]["ratio"] if ours in found else None
+    if row["limit"]:
+        columns[f"{OURS} float32 / limit"] = found[OURS]["p50"] / row["limit"]
+    return columns
+
+
+def best(row, precision):
+    """Return {column: value}: the best of the other libraries' times / ours, all at one precision."""
+    others = [peer for peer in row["headings"] if row["precisions"][peer] == precision and title(peer) != title(OURS)]
+    keys = {"best peer": "ratio"} | ({"best peer, 99th": "p99 ratio"} if KINDS[row["kind"]].streams else {})
     columns = {}
-    for key, column in (("ratio", "best peer"), ("p99 ratio", "best peer, 99th"))[: 1 + (row["kind"] == "streaming")]:
-        others = [times[key] for peer, times in found.items() if peer != OURS]
-        columns[f"{column} / {OURS}"] = min(others) if others else None
-    return columns | {f"{OURS} / limit": found[OURS]["p50"] / row["limit"]}
+    for column, key in keys.items() if others else ():
+        timed = [row["peers"][peer][key] for peer in others if peer in row["peers"]]
+        ours = ours_at(precision) in row["peers"]
+        columns[f"{column} / {OURS}, {precision}"] = min(timed) if timed and ours else None
+    return columns
 
 
 class Worker:
     """A process in which some peers take turns; requests and answers are lines of JSON."""
 
-    def __init__(self, names, threads):
+    def __init__(self, names, threads, isa=None):
         self.names, self.threads = names, threads
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
         names_of_threads = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "LSTM_CY_NUM_THREADS")
         environment = os.environ | dict.fromkeys(names_of_threads, str(threads))
+        environment |= peers.held_to(isa) if isa else {}
         environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(Path(__file__).with_name("worker.py")), str(threads), *names],
@@ -249,14 +289,14 @@ class Worker:
 
 
 def title(peer):
-    return (peers.PEERS | peers.NARROW)[peer].title
+    return peers.EVERY[peer].title
 
 
 def cells(row, selected):
     """Yield the cells of a row of the table."""
     yield row["shape"]
     if row["limit"]:
-        yield microseconds(row["limit"])
+        yield figure(row["limit"], row)
     for peer in selected:
         yield cell(peer, row)
     for value in row["ratios"].values():
@@ -264,22 +304,24 @@ def cells(row, selected):
 
 
 def cell(peer, row):
-    """Return the time and its ratio to lstm_cy's; two times for a stream; also the error for narrow weights."""
+    """Return the time and its ratio to lstm_cy's; two times for a stream; also the error of narrow products."""
     times = row["peers"].get(peer)
     if not times:
         return ""
-    text = microseconds(times["p50"])
-    if row["kind"] == "streaming":
-        text += f" / {microseconds(times['p99'])}"
+    text = figure(times["p50"], row)
+    if KINDS[row["kind"]].streams:
+        text += f" / {figure(times['p99'], row)}"
     notes = [] if peer == OURS else [f"{times['ratio']:.2f}"]
-    if row["kind"] == "narrow" and peer != OURS:
+    if row["precisions"][peer] != "float32":
         notes.append(f"{times['error']:.0e}")
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
-def microseconds(seconds):
-    """Return three digits, or all digits before the point."""
-    value = 1e6 * seconds
+def figure(seconds, row):
+    """Return microseconds of a call, or nanoseconds of a sample, with three digits, or all digits before the point."""
+    shape = common.Shape.of(row["shape"])
+    samples = shape.batch * (1 if KINDS[row["kind"]].streams else shape.steps)
+    value = 1e9 * seconds / samples if KINDS[row["kind"]].per_sample else 1e6 * seconds
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
@@ -295,15 +337,16 @@ def chart(rows, path):
     heights = [sum((row["kind"], row["threads"]) == panel for row in rows) for panel in panels]
     figure = Figure(figsize=(9, 1 + sum(0.6 * height + 0.8 for height in heights)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=[0.6 * height + 0.8 for height in heights])
-    names = list(peers.PEERS | peers.NARROW)
+    names = list(peers.EVERY)
     for (kind, threads), (ax,) in zip(panels, axes, strict=True):
         these = [row for row in rows if (row["kind"], row["threads"]) == (kind, threads)]
+        label = these[0]["headings"]
         present = [name for name in names if name != OURS and any(name in row["peers"] for row in these)]
         for position, name in enumerate(present):
             at = [index + 0.8 * ((position + 0.5) / len(present) - 0.5) for index in range(len(these))]
             widths = [row["peers"].get(name, {"ratio": np.nan})["ratio"] for row in these]
             color = f"C{names.index(name) - 1}"
-            ax.barh(at, np.array(widths) - 1, 0.8 / len(present), left=1, label=title(name), color=color)
+            ax.barh(at, np.array(widths) - 1, 0.8 / len(present), left=1, label=label[name], color=color)
         for index, row in enumerate(these):
             if row["limit"]:
                 at = row["limit"] / row["peers"][OURS]["p50"]

@@ -9,8 +9,11 @@ weights of the case's layer:
 
 A method is None if the peer does not support it. Each peer runs in its fastest form: arrays of its own type and layout
 made beforehand, outputs bound where possible, its graph compiled. A library is imported when its peer is made.
+
+Its attribute `precision` is that of its products; with "default" the library chooses it when the peer is made.
 """
 
+import functools
 import importlib.util
 import itertools
 import os
@@ -21,7 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_cy import config, set_num_threads
+from lstm_cy import LSTM, config, set_num_threads
+
+from .common import medians
 
 #: our parameters of one direction, without the suffix
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -65,7 +70,19 @@ def weights_of(lstm, suffix):
     return [np.array(lstm.parameters[name + suffix]) for name in NAMES]
 
 
-class Ours:
+class Peer:
+    """What all peers have."""
+
+    title: str
+    package: str
+    needs: tuple = ()  # further packages
+    precision = "float32"
+    note = ""  # for the heading
+    onednn = False  # its products are oneDNN's, which `held_to` holds to an instruction set
+    inference = streaming = training = None
+
+
+class Ours(Peer):
     """lstm_cy; a Stepper for streams if this version has one."""
 
     title = "lstm_cy"
@@ -109,24 +126,23 @@ class Ours:
 class OursBfloat16(Ours):
     """lstm_cy with bfloat16 weights."""
 
-    title = "lstm_cy bf16"
-    form = "bf16"
-    streaming = training = None
+    precision = "bf16"
+    training = None
 
     def layer(self, case):
         if not hasattr(case.lstm, "quantize"):
             raise NotImplementedError("LSTM has no quantize")
-        return case.lstm.quantize(self.form)
+        return case.lstm.quantize(self.precision)
 
 
 class OursInt8(OursBfloat16):
     """lstm_cy with int8 weights."""
 
-    title = "lstm_cy int8"
-    form = "int8"
+    precision = "int8"
+    streaming = None
 
 
-class NumPy:
+class NumPy(Peer):
     """reference.py; for streams the fastest step that NumPy allows."""
 
     title = "NumPy"
@@ -185,11 +201,12 @@ class NumPyCell:
         return self.h
 
 
-class PyTorch:
+class PyTorch(Peer):
     """nn.LSTM; nn.LSTMCell for streams."""
 
     title = "PyTorch"
     package = "torch"
+    onednn = True
 
     def __init__(self, threads):
         import torch
@@ -205,7 +222,7 @@ class PyTorch:
 
     @staticmethod
     def array(tensor):
-        return tensor.detach().numpy()
+        return tensor.detach().float().numpy()
 
     def tensors(self, *arrays):
         return [self.torch.tensor(array) for array in arrays]
@@ -225,7 +242,7 @@ class PyTorch:
         cells = []
         for (suffix,) in directions(case.lstm):
             weight_ih, weight_hh, bias_ih, bias_hh = self.tensors(*weights_of(case.lstm, suffix))
-            cell = self.torch.nn.LSTMCell(weight_ih.shape[1], case.lstm.hidden_size)
+            cell = self.torch.nn.LSTMCell(weight_ih.shape[1], case.lstm.hidden_size, dtype=weight_ih.dtype)
             cell.load_state_dict(
                 {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
             )
@@ -258,10 +275,67 @@ class PyTorch:
         return whole(call, self.array)
 
 
+class PyTorchConverted(PyTorch):
+    """Weights, inputs and states converted to bfloat16."""
+
+    def layer(self, case):
+        return super().layer(case).bfloat16()
+
+    def tensors(self, *arrays):
+        return [tensor.bfloat16() for tensor in super().tensors(*arrays)]
+
+
+class PyTorchAutocast(PyTorch):
+    """float32 weights, inputs and states, under autocast."""
+
+    def lowered(self, call):
+        return self.torch.autocast("cpu", dtype=self.torch.bfloat16)(call)
+
+    def inference(self, case):
+        return whole(self.lowered(super().inference(case).call), self.array)
+
+    def streaming(self, case):
+        call, arguments, _ = super().streaming(case)
+        return stepping(self.lowered(call), arguments, self.array)
+
+
+class PyTorchBfloat16(PyTorch):
+    """In bfloat16: converted, or under autocast, whichever is faster at this shape."""
+
+    precision = "bf16"
+    training = None
+
+    def __init__(self, threads):
+        self.forms = PyTorchConverted(threads), PyTorchAutocast(threads)
+
+    def inference(self, case):
+        return fastest([form.inference for form in self.forms], case)
+
+    def streaming(self, case):
+        return fastest([form.streaming for form in self.forms], case)
+
+
+def fastest(methods, case):
+    """Return the Run of the method whose call is the fastest; one that raises RuntimeError is left out."""
+    runs, errors = {}, []
+    for method in methods:
+        try:
+            run = method(case)
+            run.call(*run.arguments[0])
+            runs[method] = run
+        except RuntimeError as error:
+            errors.append(error)
+    if not runs:
+        raise errors[0]
+    times = medians([functools.partial(run.call, *run.arguments[0]) for run in runs.values()], seconds=0.05, least=3)
+    _, method = min(zip(times, runs, strict=True), key=lambda pair: pair[0])
+    return method(case)  # a new one: the calls changed the state of a stream
+
+
 class PyTorchInt8(PyTorch):
     """nn.LSTM, dynamically quantised."""
 
-    title = "PyTorch int8"
+    precision = "int8"
     streaming = training = None
 
     def layer(self, case):
@@ -273,13 +347,12 @@ class PyTorchInt8(PyTorch):
         return quantised
 
 
-class ONNXRuntime:
+class ONNXRuntime(Peer):
     """LSTM nodes; arrays are bound to inputs and outputs, and the final states to the next step's inputs."""
 
     title = "ONNX Runtime"
     package = "onnxruntime"
     needs = ("onnx",)
-    training = None
 
     def __init__(self, threads):
         import onnxruntime
@@ -334,7 +407,7 @@ class ONNXRuntime:
 class ONNXRuntimeInt8(ONNXRuntime):
     """DynamicQuantizeLSTM nodes."""
 
-    title = "ONNX Runtime int8"
+    precision = "int8"
     streaming = None
 
     def session(self, model):
@@ -351,13 +424,13 @@ class ONNXRuntimeInt8(ONNXRuntime):
         return session
 
 
-class OpenVINO:
+class OpenVINO(Peer):
     """The same graph; tensors are set beforehand, and the final states are the next step's inputs."""
 
     title = "OpenVINO"
     package = "openvino"
     needs = ("onnx",)
-    training = None
+    onednn = True
 
     def __init__(self, threads):
         import openvino
@@ -371,10 +444,13 @@ class OpenVINO:
             "ENABLE_CPU_PINNING": False,
         }
 
+    def compiled(self, model):
+        core = self.openvino.Core()
+        return core.compile_model(core.read_model(model.SerializeToString()), "CPU", self.properties)
+
     def requests(self, model, buffers):
         """Return a request for each dict of arrays, by the names of inputs and outputs."""
-        core = self.openvino.Core()
-        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", self.properties)
+        compiled = self.compiled(model)
         found = []
         for arrays in buffers:
             request = compiled.create_infer_request()
@@ -407,6 +483,215 @@ class OpenVINO:
             return h
 
         return stepping(step, [(x,) for x in case.x])
+
+
+class OpenVINODefault(OpenVINO):
+    """The same at the precision that OpenVINO chooses for this processor."""
+
+    precision = "default"
+    note = "default"
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        del self.properties["INFERENCE_PRECISION_HINT"]
+        compiled = self.compiled(onnx_model(LSTM(1, 1, seed=0), 1, 1))
+        chosen = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = {"f32": "float32", "f16": "float16"}.get(chosen, chosen)
+
+
+class Tract(Peer):
+    """The same graph in tract, which has one thread; a step's final states are the next step's inputs."""
+
+    title = "tract"
+    package = "tract"
+    needs = ("onnx",)
+
+    def __init__(self, threads):
+        import tract
+
+        self.tract, self.threads = tract, threads
+
+    def runnable(self, model):
+        if self.threads > 1:
+            raise NotImplementedError("tract's Python package runs on one thread")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            return self.tract.onnx().load(path).into_model().into_runnable()
+
+    def tensors(self, arrays):
+        return [self.tract.Tensor.from_numpy(array) for array in arrays]
+
+    def inference(self, case):
+        model = onnx_model(case.lstm, case.shape.steps, case.shape.batch)
+        run = self.runnable(model).run
+        arrays = arrays_of(case, case.x)
+        inputs = self.tensors(arrays[name] for name in names_of(model.graph.input))
+
+        def results():
+            arrays = [tensor.to_numpy() for tensor in run(inputs)]
+            return joined(case, dict(zip(names_of(model.graph.output), arrays, strict=True)))
+
+        return Run(lambda: run(inputs), [()], results)
+
+    def streaming(self, case):
+        model = onnx_model(case.lstm, 1, case.shape.batch)
+        run = self.runnable(model).run
+        arrays = arrays_of(case, case.x[:1])
+        _, *state = self.tensors(arrays[name] for name in names_of(model.graph.input))
+
+        def step(x):
+            y, *state[:] = run([x, *state])
+            return y
+
+        return stepping(step, [(x,) for x in self.tensors(case.x[:, np.newaxis])], lambda y: y.to_numpy()[0])
+
+
+class Mnn(Peer):
+    """The same graph, converted for MNN with its operator for an LSTM, which was faster than the loop it prefers."""
+
+    title = "MNN"
+    package = "MNN"
+    needs = ("onnx",)
+
+    def __init__(self, threads):
+        # The documented module MNN.tools.mnnconvert runs "pip install" when it is imported, and reports its use.
+        import _tools
+        import MNN.expr
+        import MNN.nn
+
+        self.expr, self.nn, self.convert, self.threads = MNN.expr, MNN.nn, _tools.mnnconvert, threads
+
+    def module(self, model):
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "model.onnx", Path(folder) / "model.mnn"
+            source.write_bytes(model.SerializeToString())
+            options = ["--modelFile", str(source), "--MNNModel", str(target), "--useOriginRNNImpl"]
+            self.convert(["mnnconvert", "-f", "ONNX", *options, "--bizCode", "none"])
+            names = names_of(model.graph.input), names_of(model.graph.output)
+            precision = self.expr.PrecisionMode.High
+            return self.nn.load_module_from_file(
+                str(target), *map(list, names), precision_mode=precision, thread_num=self.threads
+            )
+
+    def variables(self, arrays):
+        return [
+            self.expr.const(array, list(array.shape), self.expr.data_format.NCHW, self.expr.dtype.float)
+            for array in arrays
+        ]
+
+    def inference(self, case):
+        model = onnx_model(case.lstm, case.shape.steps, case.shape.batch)
+        forward = self.module(model).forward
+        arrays = arrays_of(case, case.x)
+        inputs = self.variables(arrays[name] for name in names_of(model.graph.input))
+
+        def call():
+            outputs = [variable.read() for variable in forward(inputs)]
+            return dict(zip(names_of(model.graph.output), outputs, strict=True))
+
+        return Run(call, [()], lambda: joined(case, call()))
+
+    def streaming(self, case):
+        model = onnx_model(case.lstm, 1, case.shape.batch)
+        forward = self.module(model).forward
+        arrays = arrays_of(case, case.x[:1])
+        _, *state = self.variables(arrays[name] for name in names_of(model.graph.input))
+
+        def step(x):
+            y, *state[:] = forward([x, *state])
+            return y.read()
+
+        return stepping(step, [(x,) for x in self.variables(case.x[:, np.newaxis])], lambda y: y[0])
+
+
+class Ncnn(Peer):
+    """LSTM layers of ncnn, which take one row; gate rows i, f, o, g."""
+
+    title = "ncnn"
+    package = "ncnn"
+
+    def __init__(self, threads):
+        import ncnn
+
+        self.ncnn, self.threads = ncnn, threads
+
+    def net(self, lstm):
+        """Return a Net: x, h0_0, c0_0, ... -> y_0, hn_0, cn_0, ..., with arrays (steps or directions, units)."""
+        H, D = lstm.hidden_size, lstm.num_directions
+        lines, weights = ["Input x 0 1 x"], []
+        read = "x"
+        for layer, suffixes in enumerate(directions(lstm)):
+            state, final = (f"h{end}_{layer} c{end}_{layer}" for end in "0n")
+            lines += [f"Input {name} 0 1 {name}" for name in state.split()]
+            arrays = [[split(array, "ifog") for array in weights_of(lstm, suffix)] for suffix in suffixes]
+            size = sum(weight_ih.size for weight_ih, _, _, _ in arrays)
+            lines.append(
+                f"LSTM lstm_{layer} 3 3 {read} {state} y_{layer} {final} 0={H} 1={size} 2={2 if D == 2 else 0}"
+            )
+            read = f"y_{layer}"
+            for parts in zip(*((ih, b_ih + b_hh, hh) for ih, hh, b_ih, b_hh in arrays), strict=True):
+                weights += [bytes(4), *(np.ascontiguousarray(part).tobytes() for part in parts)]  # 0: float32 follows
+        net = self.ncnn.Net()
+        net.opt.num_threads = self.threads
+        net.opt.use_vulkan_compute = False
+        for narrow in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+            setattr(net.opt, narrow, False)
+        blobs = 1 + 5 * lstm.num_layers
+        with tempfile.TemporaryDirectory() as folder:
+            structure, values = Path(folder) / "lstm.param", Path(folder) / "lstm.bin"
+            structure.write_text("\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""]))
+            values.write_bytes(b"".join(weights))
+            if net.load_param(str(structure)) or net.load_model(str(values)):
+                raise RuntimeError("ncnn refuses its files")
+        return net
+
+    def calling(self, case):
+        """Return x -> {name: Mat}, which passes the states given as `state`, and the arrays that these share."""
+        if case.shape.batch > 1:
+            raise NotImplementedError("ncnn's LSTM takes one row")
+        net = self.net(case.lstm)
+        names = [f"{name}{{}}_{layer}" for layer in range(case.shape.layers) for name in "hc"]
+        y = f"y_{case.shape.layers - 1}"
+
+        def call(x, state):
+            extractor = net.create_extractor()
+            extractor.input("x", x)
+            for name, part in zip(names, state, strict=True):
+                extractor.input(name.format(0), part)
+            found = [extractor.extract(name.format("n"))[1] for name in names]
+            return extractor.extract(y)[1], found
+
+        arrays = arrays_of(case, case.x)
+        self.state = [np.ascontiguousarray(arrays[name.format(0)][:, 0]) for name in names]  # a Mat keeps no reference
+        return call, [self.ncnn.Mat(array) for array in self.state]
+
+    def inference(self, case):
+        call, state = self.calling(case)
+        self.x = case.x[:, 0].copy()
+        x = self.ncnn.Mat(self.x)
+
+        def results():
+            y, final = call(x, state)
+            h, c = (np.concatenate([np.array(part) for part in final[index::2]])[:, np.newaxis] for index in range(2))
+            return {"y": np.array(y)[:, np.newaxis], "h_n": h, "c_n": c}
+
+        return Run(call, [(x, state)], results)
+
+    def streaming(self, case):
+        call, state = self.calling(case)
+        self.x = [x.copy() for x in case.x]
+
+        def step(x):
+            y, state[:] = call(x, state)
+            return y
+
+        return stepping(step, [(self.ncnn.Mat(x),) for x in self.x])
+
+
+def names_of(values):
+    """Return the names of a graph's inputs or outputs."""
+    return [value.name for value in values]
 
 
 def arrays_of(case, x):
@@ -480,7 +765,7 @@ def onnx_model(lstm, steps, batch):
     return model
 
 
-class TensorFlow:
+class TensorFlow(Peer):
     """Keras LSTM layers, compiled by XLA, which was faster than without XLA."""
 
     title = "TensorFlow"
@@ -591,7 +876,7 @@ def batch_first(array):
     return np.ascontiguousarray(np.swapaxes(array, 0, 1))
 
 
-class JAX:
+class JAX(Peer):
     """lax.scan over steps, after one product for all inputs; compiled."""
 
     title = "JAX"
@@ -673,7 +958,7 @@ class JAX:
         return whole(lambda: wait(both(*arguments)))
 
 
-#: peers by the names of --peers, in the order of the tables' columns; ours is the first
+#: float32 peers by the names of --peers, in the order of the tables' columns; ours is the first
 PEERS = {
     "lstm_cy": Ours,
     "numpy": NumPy,
@@ -682,19 +967,34 @@ PEERS = {
     "openvino": OpenVINO,
     "tensorflow": TensorFlow,
     "jax": JAX,
+    "ncnn": Ncnn,
+    "tract": Tract,
+    "mnn": Mnn,
 }
-#: peers with narrow weights, compared together with their full form
+#: further precisions of these peers: a name of PEERS, and another word
 NARROW = {
+    "openvino default": OpenVINODefault,
     "lstm_cy bf16": OursBfloat16,
+    "torch bf16": PyTorchBfloat16,
     "lstm_cy int8": OursInt8,
     "torch int8": PyTorchInt8,
     "onnxruntime int8": ONNXRuntimeInt8,
 }
+EVERY = PEERS | NARROW
 #: peers whose threads cannot be controlled well enough in a shared process: they get their own, even with one thread
 APART = ("tensorflow", "jax")
+
+#: the instruction sets to which peers can be held, by the name that oneDNN has for them: PyTorch's own and MKL's names
+HELD = {"SSE41": ("default", "SSE4_2"), "AVX2": ("avx2", "AVX2"), "AVX512_CORE": ("avx512", "AVX512")}
+
+
+def held_to(isa):
+    """Return the environment variables that hold the peers with `onednn` to an instruction set."""
+    torch, mkl = HELD[isa]
+    return {"ONEDNN_MAX_CPU_ISA": isa, "ATEN_CPU_CAPABILITY": torch, "MKL_ENABLE_INSTRUCTIONS": mkl}
 
 
 def installed(name):
     """Return whether a peer's libraries are installed."""
-    peer = (PEERS | NARROW)[name]
-    return all(importlib.util.find_spec(package) for package in (peer.package, *getattr(peer, "needs", ())))
+    peer = EVERY[name]
+    return all(importlib.util.find_spec(package) for package in (peer.package, *peer.needs))

@@ -4,6 +4,7 @@
 
 Environment variables set the threads of BLAS and OpenMP. Requests and their answers:
 
+- ["precisions"]: {peer: precision}
 - ["prepare", kind, shape]: prepare all peers, check their results; {peer: {"error": share} or {"refused": reason}}
 - ["time", seconds, pause]: time the peers that were not refused, in turns; {peer: times in seconds}
 """
@@ -23,21 +24,35 @@ import numpy as np
 from benchmarks import common, peers
 
 OURS = next(iter(peers.PEERS))
+PRECISIONS = ("float32", "default", "bf16", "int8")
 STREAM_STEPS = 64  # different steps, repeated
 BURST = 0.002  # seconds of a peer's turn
 POINTS = 1001  # of a distribution of times
 
 
 class Kind(NamedTuple):
-    """A table: its title, the peers' method, the shapes, and the largest difference from NumPy's result."""
+    """A table: its title, the peers' method, the shapes, the peers' precisions, and the unit of its figures."""
 
     title: str
     method: str
     case: type
     shapes: tuple
     quick: tuple
-    tolerance: float = common.TOLERANCE
-    peers: tuple = tuple(peers.PEERS)
+    precisions: tuple = ("float32", "default", "bf16")
+    per_sample: bool = False  # nanoseconds for a step of a row, else microseconds for a call
+
+    @property
+    def peers(self):
+        """Return the names of ours, and of the peers that have the method at one of the precisions."""
+        return [
+            name
+            for name, peer in peers.EVERY.items()
+            if name == OURS or (getattr(peer, self.method) and peer.precision in self.precisions)
+        ]
+
+    @property
+    def streams(self):
+        return self.method == "streaming"
 
 
 KINDS = {
@@ -68,10 +83,32 @@ KINDS = {
         common.Inference,
         common.NARROW_SHAPES,
         ("1x100x64x128",),
-        tolerance=0.1,
-        peers=(OURS, *peers.NARROW),
+        precisions=("default", "bf16", "int8"),
+    ),
+    "amplifier": Kind(
+        "Guitar amplifiers, 48,000 samples in a call",
+        "inference",
+        common.Inference,
+        tuple(f"1x48000x1x{size}" for size in common.AMPLIFIER_SIZES),
+        ("1x48000x1x16",),
+        precisions=("float32",),
+        per_sample=True,
+    ),
+    "amplifier-step": Kind(
+        "Guitar amplifiers, one sample in a call, the state carried, median / 99th percentile",
+        "streaming",
+        common.Inference,
+        tuple(f"1x1x1x{size}" for size in common.AMPLIFIER_SIZES),
+        ("1x1x1x16",),
+        precisions=("float32",),
+        per_sample=True,
     ),
 }
+
+
+def tolerance(precision):
+    """Return the largest difference from NumPy's float32 result, as a share of the largest output."""
+    return common.TOLERANCE if precision == "float32" else 0.1
 
 
 def serve(names, threads):
@@ -80,32 +117,29 @@ def serve(names, threads):
     os.dup2(2, 1)  # so that output of libraries does not mix with the answers
     if set(names) & set(peers.APART) and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    served = {name: (peers.PEERS | peers.NARROW)[name](threads) for name in names}
+    served = {name: peers.EVERY[name](threads) for name in names}
     runs = {}
     for line in sys.stdin:
         request, *rest = json.loads(line)
-        if request == "prepare":
+        if request == "precisions":
+            answer = {name: peer.precision for name, peer in served.items()}
+        elif request == "prepare":
             runs.clear()
-            answer = {
-                name: prepared(name, peer, runs, *rest) for name, peer in served.items() if supports(peer, rest[0])
-            }
+            answer = {name: prepared(name, peer, runs, *rest) for name, peer in served.items()}
         else:
             answer = timed(runs, *rest)
         print(json.dumps(answer), file=answers, flush=True)
     return 0
 
 
-def supports(peer, kind):
-    return getattr(peer, KINDS[kind].method) is not None
-
-
 @functools.lru_cache(1)
 def case_of(kind, shape):
     """Return the case and the results expected of all peers."""
     sizes = common.Shape.of(shape)
-    case = KINDS[kind].case(sizes._replace(steps=STREAM_STEPS) if kind == "streaming" else sizes)
+    streams = KINDS[kind].streams
+    case = KINDS[kind].case(sizes._replace(steps=STREAM_STEPS) if streams else sizes)
     expected = case.reference()
-    return case, {"y": expected["y"]} if kind == "streaming" else expected
+    return case, {"y": expected["y"]} if streams else expected
 
 
 def prepared(name, peer, runs, kind, shape):
@@ -113,7 +147,7 @@ def prepared(name, peer, runs, kind, shape):
     case, expected = case_of(kind, shape)
     try:
         run = getattr(peer, KINDS[kind].method)(case)
-        error = common.check(peer.title, run.results(), expected, KINDS[kind].tolerance)
+        error = common.check(peer.title, run.results(), expected, tolerance(peer.precision))
     except Exception as reason:  # any error of a library: the other peers continue
         return {"refused": f"{type(reason).__name__}: {reason}"}
     runs[name] = run

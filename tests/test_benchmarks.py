@@ -6,10 +6,12 @@ import inspect
 import json
 import math
 import os
+import platform
 import re
 import runpy
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from unittest import mock
@@ -17,7 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM, Embedding, Linear, Sequential
+from lstm_cy import LSTM, Embedding, Linear, Sequential, config
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIXES = ("time_", "timeraw_", "peakmem_", "track_")
@@ -112,7 +114,18 @@ def test_benchmarks_are_found(benchmarks, module):
 
 
 def test_scripts_and_shared_code_contain_no_benchmark(benchmarks):
-    modules = ("common", "compare", "disassemble", "generation", "limits", "pages", "peers", "scaling", "worker")
+    modules = (
+        "common",
+        "compare",
+        "disassemble",
+        "generation",
+        "limits",
+        "machine",
+        "pages",
+        "peers",
+        "scaling",
+        "worker",
+    )
     for module in modules:
         assert not set(found_in(benchmarks(module)))
 
@@ -290,8 +303,9 @@ def test_asv_configuration():
 KINDS = ("inference", "streaming", "training")
 PEERS = {
     **dict.fromkeys(("lstm_cy", "numpy", "torch", "tensorflow", "jax"), KINDS),
-    **dict.fromkeys(("onnxruntime", "openvino"), KINDS[:2]),
-    **dict.fromkeys(("lstm_cy bf16", "lstm_cy int8", "torch int8", "onnxruntime int8"), KINDS[:1]),
+    **dict.fromkeys(("onnxruntime", "openvino", "openvino default", "ncnn", "tract", "mnn"), KINDS[:2]),
+    **dict.fromkeys(("lstm_cy bf16", "torch bf16"), KINDS[:2]),
+    **dict.fromkeys(("lstm_cy int8", "torch int8", "onnxruntime int8"), KINDS[:1]),
 }
 
 
@@ -302,25 +316,179 @@ def test_peer_has_the_same_weights(benchmarks, name, kind):
         pytest.skip(f"{name} is not installed")
     if name in ("lstm_cy bf16", "lstm_cy int8") and not hasattr(LSTM, "quantize"):
         pytest.skip("LSTM has no quantize")
-    narrow = name in peers.NARROW
+    rows = 1 if name == "ncnn" else 3
     with compare.Worker([name], 1) as worker:
-        for shape in ("1x5x3x4", "3x7x5x6 2 layers", "2x7x5x6 2 layers bidirectional"):
+        precision = worker.ask("precisions")[name]
+        for shape in ("1x5x3x4", f"{rows}x7x5x6 2 layers", f"{rows}x7x5x6 2 layers bidirectional", "1x33x1x17"):
             if kind == "streaming" and "bidirectional" in shape:
                 continue
-            found = worker.ask("prepare", "narrow" if narrow else kind, shape)
+            found = worker.ask("prepare", kind, shape)
             assert found[name].keys() == {"error"}, found
-            assert found[name]["error"] <= (0.03 if narrow else 1e-5)
+            assert found[name]["error"] <= (1e-5 if precision == "float32" else 0.03)
         times = worker.ask("time", 0, 0)
         assert all(time > 0 for time in times[name])
 
 
 def test_all_kinds_of_all_peers_are_tested(benchmarks):
     peers = benchmarks("peers")
-    supported = {
-        name: tuple(kind for kind in KINDS if getattr(peer, kind))
-        for name, peer in (peers.PEERS | peers.NARROW).items()
-    }
+    supported = {name: tuple(kind for kind in KINDS if getattr(peer, kind)) for name, peer in peers.EVERY.items()}
     assert supported == PEERS
+    precisions = {name: peer.precision for name, peer in peers.EVERY.items() if name not in peers.PEERS}
+    assert precisions == {name: name.split()[1] for name in precisions}
+    assert {peer.precision for peer in peers.PEERS.values()} == {"float32"}
+
+
+def test_peers_without_a_shape_say_so(benchmarks):
+    """ncnn's layer takes one row, and tract one thread."""
+    compare, peers = benchmarks("compare"), benchmarks("peers")
+    for name, threads, message in (("ncnn", 1, "takes one row"), ("tract", 2, "runs on one thread")):
+        if peers.installed(name):
+            with compare.Worker([name], threads) as worker:
+                for kind in KINDS[:2]:
+                    assert message in worker.ask("prepare", kind, "2x5x3x4")[name]["refused"]
+
+
+def test_openvino_says_which_precision_it_chooses(benchmarks):
+    pytest.importorskip("openvino")
+    peer = benchmarks("peers").OpenVINODefault(1)
+    assert peer.precision in ("float32", "bf16", "float16")
+    if "avx512bf16" not in Path("/proc/cpuinfo").read_text().replace("_", ""):
+        assert peer.precision == "float32"
+
+
+def test_the_faster_form_is_timed(benchmarks):
+    """One that raises is left out; a stream begins at its first state."""
+    peers, common = benchmarks("peers"), benchmarks("common")
+    made = []
+
+    def form(name, seconds):
+        def method(case):
+            def call():
+                if seconds is None:
+                    raise RuntimeError(name)
+                time.sleep(seconds)
+
+            made.append(name)
+            return peers.Run(call, [()], lambda: {"y": name})
+
+        return method
+
+    slow, fast, broken = form("slow", 0.01), form("fast", 0.0), form("broken", None)
+    for forms in ((slow, fast, broken), (broken, fast, slow)):
+        made.clear()
+        assert peers.fastest(forms, common.Inference("1x2x3x4")).results() == {"y": "fast"}
+        assert sorted(made) == ["broken", "fast", "fast", "slow"]
+        assert made[-1] == "fast"
+    with pytest.raises(RuntimeError, match="broken"):
+        peers.fastest((broken,), None)
+
+
+def test_columns_compare_equal_precisions(benchmarks):
+    """A peer's bf16 is compared with ours in bf16; a default that is float32 counts as float32."""
+    compare = benchmarks("compare")
+    precisions = {"lstm_cy": "float32", "torch": "float32", "openvino default": "bf16", "lstm_cy bf16": "bf16"}
+    precisions["torch bf16"] = "bf16"
+    times = {"lstm_cy": [4.0], "torch": [8.0], "openvino default": [3.0], "lstm_cy bf16": [2.0], "torch bf16": [6.0]}
+
+    class Worker:
+        threads = 1
+
+        def ask(self, request, *_):
+            return {name: {"error": 0.0} for name in times} if request == "prepare" else times
+
+    options = mock.Mock(seconds=0, pause=0)
+
+    def columns():
+        row = compare.measure("inference", "1x2x3x4", [Worker()], precisions, options)
+        row |= {"limit": None, "precisions": precisions}
+        row["headings"] = {name: compare.heading(name, precisions[name], None) for name in times}
+        ratios = {name: found["ratio"] for name, found in row["peers"].items()}
+        return ratios, compare.ratios(row), list(row["headings"].values())
+
+    ratios, found, headings = columns()
+    assert ratios == {
+        "lstm_cy": 1.0,
+        "torch": 2.0,
+        "openvino default": 1.5,
+        "lstm_cy bf16": 0.5,
+        "torch bf16": 3.0,
+    }
+    assert found == {
+        "best peer / lstm_cy, float32": 2.0,
+        "best peer / lstm_cy, bf16": 1.5,
+        "float32 / bf16, lstm_cy": 2.0,
+    }
+    assert headings == [
+        "lstm_cy float32",
+        "PyTorch float32",
+        "OpenVINO bf16 (default)",
+        "lstm_cy bf16",
+        "PyTorch bf16",
+    ]
+    precisions["openvino default"] = "float32"
+    ratios, found, headings = columns()
+    assert ratios["openvino default"] == 0.75
+    assert found["best peer / lstm_cy, float32"] == 0.75
+    assert found["best peer / lstm_cy, bf16"] == 3.0
+    assert headings[2] == "OpenVINO float32 (default)"
+
+
+def test_peers_are_held_to_an_instruction_set(benchmarks):
+    compare, peers = benchmarks("compare"), benchmarks("peers")
+    assert peers.held_to("AVX2")["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    for name, peer in peers.EVERY.items():
+        held = compare.heading(name, "float32", "AVX2").endswith("AVX2)")
+        assert held == (peer.title in ("PyTorch", "OpenVINO"))
+    assert compare.heading("openvino default", "bf16", "AVX512_CORE") == "OpenVINO bf16 (default, AVX512_CORE)"
+    with compare.Worker(["lstm_cy"], 1, "AVX2") as worker:
+        environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
+        assert b"ONEDNN_MAX_CPU_ISA=AVX2" in environment
+        assert worker.ask("precisions") == {"lstm_cy": "float32"}
+
+
+def test_figures_of_amplifiers_are_per_sample(benchmarks):
+    figure = benchmarks("compare").figure
+    assert figure(48e-6, {"kind": "amplifier", "shape": "1x48000x1x8"}) == "1.00"
+    assert figure(48e-6, {"kind": "amplifier", "shape": "2x12000x1x8"}) == "2.00"
+    assert figure(1.234e-6, {"kind": "amplifier-step", "shape": "1x1x1x8"}) == "1234"
+    assert figure(48e-6, {"kind": "inference", "shape": "1x48000x1x8"}) == "48.0"
+
+
+def test_unusual_shapes_are_in_no_table(benchmarks):
+    common, worker = benchmarks("common"), benchmarks("worker")
+    unusual = [common.Shape.of(shape) for shape in common.UNUSUAL_SHAPES]
+    assert not set(common.UNUSUAL_SHAPES) & {shape for kind in worker.KINDS.values() for shape in kind.shapes}
+    assert {shape.hidden for shape in unusual} == {48, 50, 96, 200, 300}
+    assert {shape.inputs for shape in unusual} >= {1, 7, 80, 257}
+    assert {shape.batch for shape in unusual} == {1, 2, 3, 5, 24}
+    options = benchmarks("compare").arguments(["--shapes", "unusual", "1x2x3x4", "--peers", "numpy"])
+    assert options.shapes == [*common.UNUSUAL_SHAPES, "1x2x3x4"]
+
+
+CPUINFO = "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\n\nprocessor\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    (
+        (CPUINFO.format("AuthenticAMD", 23, 49, "AMD EPYC 7742"), "AMD EPYC 7742 Zen 2"),
+        (CPUINFO.format("AuthenticAMD", 23, 1, "AMD EPYC 7601"), "AMD EPYC 7601 Zen"),
+        (CPUINFO.format("AuthenticAMD", 25, 1, "AMD EPYC"), "AMD EPYC Zen 3"),
+        (CPUINFO.format("AuthenticAMD", 25, 17, "AMD EPYC"), "AMD EPYC Zen 4"),
+        (CPUINFO.format("AuthenticAMD", 26, 2, "AMD EPYC"), "AMD EPYC Zen 5"),
+        (CPUINFO.format("AuthenticAMD", 99, 2, "AMD EPYC"), "AMD EPYC"),
+        (CPUINFO.format("GenuineIntel", 6, 143, "Intel(R) Xeon(R) CPU @ 2.00GHz"), "Intel Xeon"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n", f"{platform.machine()} 0x41-0xd40"),
+    ),
+)
+def test_machines_are_named_by_their_processor(benchmarks, tmp_path, monkeypatch, cpuinfo, expected):
+    machine = benchmarks("machine")
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo)
+    monkeypatch.setattr(machine, "CPUINFO", path)
+    assert machine.name() == f"{expected} {config.instruction_set()}"
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "missing")
+    assert machine.name().endswith(f" {config.instruction_set()}")
 
 
 def test_gates_in_another_order(benchmarks):
@@ -407,7 +575,7 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}  # the script must override it
     shapes = ["1x2x3x4", "2x3x3x5 2 layers bidirectional"]
     names = ["numpy"] + ["torch"] * bool(importlib.util.find_spec("torch"))
-    titles = [benchmarks("peers").PEERS[name].title for name in names]
+    titles = [f"{benchmarks('peers').PEERS[name].title} float32" for name in names]
     arguments = ["--seconds", "0", "--threads", str(threads), "--output", tmp_path, "--peers", *names]
     done = subprocess.run(
         [sys.executable, "benchmarks/compare.py", *arguments, "--shapes", *shapes],
@@ -422,26 +590,40 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
     assert re.search(r"BLAS threads (1|unknown)", header)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     starts = [index for index, row in enumerate(rows) if row[0] == "BxTxIxH"]
-    forward, streaming, training, narrow = (
-        rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
-    )
+    tables = [rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    forward, streaming, training, narrow, amplifier, amplifier_step = tables
+    torch = ["PyTorch bf16"] * ("torch" in names)
+    bf16 = ["best peer / lstm_cy, bf16"] * len(torch)
+    best, gain, limit = "best peer / lstm_cy, float32", "float32 / bf16, lstm_cy", "lstm_cy float32 / limit"
+    ours = ["limit", "lstm_cy float32"]
+    assert forward[0][1:] == [*ours, *titles, "lstm_cy bf16", *torch, best, *bf16, gain, limit]
+    assert training[0][1:] == [*ours, *titles, best, limit]
     for table in (forward, training):
         assert [row[0] for row in table[1:]] == shapes
-        assert table[0][1:] == ["limit", "lstm_cy", *titles, "best peer / lstm_cy", "lstm_cy / limit"]
         for row in table[1:]:
-            numbers = [float(number) for cell in row[1:] for number in re.findall(r"[\d.]+", cell)]
-            assert len(numbers) == 4 + 2 * len(names)
-            assert all(number >= 0 for number in numbers)
+            for cell in row[1:]:
+                assert all(float(number) >= 0 for number in re.findall(r"[\d.]+(?:e-\d+)?", cell))
+            assert all(re.fullmatch(r"[\d.]+ \([\d.]+\)", cell) for cell in row[3 : 3 + len(names)])
+            assert all(re.fullmatch(r"[\d.]+", cell) for cell in (*row[1:3], *row[-2:]))
+    for row in forward[1:]:
+        for cell in row[3 + len(names) :][: 1 + len(torch)]:
+            assert re.fullmatch(r"[\d.]+ \([\d.]+, \de-\d+\)", cell)
     assert [row[0] for row in streaming[1:]] == shapes[:1]  # a bidirectional layer has no stream
     assert re.fullmatch(r"[\d.]+ / [\d.]+ \([\d.]+\)", streaming[1][3])
     assert [row[0] for row in narrow[1:]] == shapes
+    assert narrow[0][1:3] == ["lstm_cy float32", "lstm_cy bf16"]
+    assert [row[0] for row in amplifier[1:]] == shapes
+    assert [row[0] for row in amplifier_step[1:]] == shapes[:1]
+    assert done.stdout.count(", nanoseconds per sample, ") == 2
     errors = dict(re.findall(r"^- (float\d+): .* (\S+)$", done.stdout, re.MULTILINE))
     assert 0 < float(errors["float32"]) <= 2e-6
     assert 0 < float(errors["float64"]) <= 1e-13
 
     report = json.loads((tmp_path / "compare.json").read_text())
-    assert set(report) == {"configuration", "processor", "versions", "limits", "rows", "accuracy"}
+    parts = {"configuration", "processor", "versions", "peers' instruction set", "limits", "rows", "accuracy"}
+    assert set(report) == parts
     assert set(report["versions"]) == set(names)
+    assert report["peers' instruction set"] is None
     assert set(report["limits"][str(threads)]) == {"flops", "bandwidth", "how"}
     found = [(row["kind"], row["shape"]) for row in report["rows"]]
     assert found == [
@@ -449,19 +631,36 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
         ("streaming", shapes[0]),
         *(("training", shape) for shape in shapes),
         *(("narrow", shape) for shape in shapes),
+        *(("amplifier", shape) for shape in shapes),
+        ("amplifier-step", shapes[0]),
     ]
+    parts = {"kind", "shape", "threads", "pause", "limit", "peers", "refused", "ratios", "headings", "precisions"}
     for row in report["rows"]:
-        assert set(row) == {"kind", "shape", "threads", "pause", "limit", "peers", "refused", "ratios"}
+        assert set(row) == parts
         assert row["threads"] == threads
         assert row["peers"]["lstm_cy"]["ratio"] == 1
         for times in row["peers"].values():
             assert set(times) == {"p50", "p99", "ratio", "p99 ratio", "error"}
         if row["kind"] != "narrow":
-            assert set(row["peers"]) == {"lstm_cy", *names}
+            assert {"lstm_cy", *names} <= set(row["peers"])
             assert row["refused"] == {}
-            assert row["ratios"]["best peer / lstm_cy"] == min(row["peers"][name]["ratio"] for name in names)
+            assert row["ratios"][best] == min(row["peers"][name]["ratio"] for name in names)
     if importlib.util.find_spec("matplotlib"):
         assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_shows_the_selected_precisions(benchmarks, tmp_path, capsys, monkeypatch):
+    compare = benchmarks("compare")
+    monkeypatch.setattr(compare, "ROUNDS", 1)
+    arguments = ["--seconds", "0", "--peers", "numpy", "--shapes", "1x2x3x4", "--output", str(tmp_path)]
+    compare.main([*arguments, "--kinds", "streaming", "narrow", "--precisions", "bf16", "--peers-isa", "AVX2"])
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith("; PyTorch and OpenVINO held to AVX2")
+    tables = [line.split(" | ")[1:] for line in out.splitlines() if line.startswith("| BxTxIxH")]
+    assert tables == [
+        ["limit", "lstm_cy float32", "lstm_cy bf16", "float32 / bf16, lstm_cy", "lstm_cy float32 / limit |"],
+        ["lstm_cy float32", "lstm_cy bf16", "float32 / bf16, lstm_cy |"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -471,6 +670,8 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
         (["--threads", "0"], "--threads: expected at least 1, got 0"),
         (["--kinds", "both"], "--kinds: invalid choice: 'both'"),
         (["--peers", "lstm_cy"], "--peers: invalid choice: 'lstm_cy'"),
+        (["--precisions", "float16"], "--precisions: invalid choice: 'float16'"),
+        (["--peers-isa", "avx3"], "--peers-isa: invalid choice: 'avx3'"),
     ),
 )
 def test_compare_explains_wrong_arguments(benchmarks, capsys, arguments, message):

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
 
 import lstm_cy
+from lstm_cy import config
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
@@ -24,6 +25,7 @@ TITLES = {
     "step.Stepping.track_speedup_over_numpy": ("Speed-up over NumPy: single steps, by a Stepper", "1x1x32x32"),
 }
 COMMITS = 2  # all measured with the tested library; a line needs two points
+SETS = (config.instruction_set(), "base")  # each makes a machine of its own for asv; the first is the one looked at
 
 
 def pages():
@@ -50,7 +52,7 @@ def need(*programs):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Make a repository with the benchmarks and some commits, and measure each with asv; return (folder, commits)."""
+    """Measure a new repository with the benchmarks and some commits by asv; return (folder, commits, machines)."""
     pytest.importorskip("asv")
     need("git")
     folder = tmp_path_factory.mktemp("project")
@@ -66,7 +68,9 @@ def project(tmp_path_factory):
         "OPENBLAS_NUM_THREADS": "1",
         "ASV_PYTHONPATH": str(Path(lstm_cy.__file__).parents[1]),
     }
-    run(*asv, "machine", "--yes", cwd=folder, **environment)
+    machines = [
+        run(sys.executable, "benchmarks/machine.py", cwd=folder, LSTM_CY_ISA=isa, **environment).strip() for isa in SETS
+    ]
     smallest = r"(Forward|Stepping)\.track_speedup_over_numpy\('(1x100|1x1)x32x32'\)"
     commits = []
     for number in range(COMMITS):
@@ -75,15 +79,16 @@ def project(tmp_path_factory):
         run(*git, "commit", "--quiet", "--allow-empty", "--message", f"number {number}", cwd=folder, **stamp)
         commits.append(run("git", "rev-parse", "HEAD", cwd=folder).strip())
         arguments = ("--python=same", "--set-commit-hash", commits[-1], "--bench", smallest)
-        run(*asv, "run", *arguments, cwd=folder, **environment)
-    return folder, commits
+        for machine, isa in zip(machines, SETS, strict=True):
+            run(*asv, "run", "--machine", machine, *arguments, cwd=folder, LSTM_CY_ISA=isa, **environment)
+    return folder, commits, machines
 
 
 @pytest.fixture(scope="module")
 def site(project):
     """Publish the results with `asv publish` and serve them on this machine; return (address, folder)."""
     need("npm")
-    folder, _ = project
+    folder, *_ = project
     output = run(sys.executable, "-m", "asv", "publish", cwd=folder)
     html = folder / ".asv" / "html"
     if "from other hosts" in output:
@@ -165,11 +170,11 @@ def browser(tmp_path_factory):
 
 
 def measured(project, name, parameters):
-    """Return a benchmark's values in asv's results, one for each commit."""
-    folder, commits = project
+    """Return a benchmark's values in asv's results of the first machine, one for each commit."""
+    folder, commits, machines = project
     values = []
     for commit in commits:
-        (path,) = (folder / ".asv" / "results").glob(f"*/{commit[:8]}-*.json")
+        (path,) = (folder / ".asv" / "results" / machines[0]).glob(f"{commit[:8]}-*.json")
         report = json.loads(path.read_text())
         columns = dict(zip(report["result_columns"], report["results"][name], strict=False))
         (index,) = [i for i, value in enumerate(columns["params"][0]) if value == repr(parameters)]
@@ -222,7 +227,7 @@ def test_libraries_are_installed_once(tmp_path, monkeypatch):
 
 
 def test_pages_are_published_without_npm_too(project, tmp_path):
-    folder, _ = project
+    folder, *_ = project
     html = tmp_path / "html"
     output = run(sys.executable, "-m", "asv", "publish", "-o", html, cwd=folder, PATH=str(only_git(tmp_path)))
     assert "from other hosts: npm: " in output
@@ -236,10 +241,41 @@ def only_git(folder):
     return folder / "bin"
 
 
+def test_results_are_kept_by_processor(project):
+    folder, commits, machines = project
+    assert len(set(machines)) == len(SETS)
+    for machine, isa in zip(machines, SETS, strict=True):
+        assert machine.endswith(f" {isa}")
+        results = folder / ".asv" / "results" / machine
+        described = json.loads((results / "machine.json").read_text())
+        assert described["machine"] == machine
+        assert all(described[field] for field in ("arch", "cpu", "num_cpu", "os", "ram"))
+        assert len(list(results.glob("*-existing*.json"))) == len(commits)
+
+
+def test_the_reader_chooses_the_processor(site, browser, project):
+    address, _ = site
+    _, _, machines = project
+    name = next(iter(TITLES))
+    shown = browser.open(
+        f"{address}#{name}",
+        """
+        const plot = $('#main-graph').data('plot');
+        const panel = $('.panel').filter((_, one) => $(one).find('.panel-heading').text().trim() == 'machine');
+        const names = panel.find('.btn').map((_, button) => $(button).text()).get();
+        const lines = plot && plot.getData().filter(line => line.data.some(point => point[1] !== null));
+        return lines && names.length ? [names, lines.length] : null;
+        """,
+    )
+    assert sorted(shown[0]) == sorted(machines)
+    assert shown[1] == len(machines)  # a line for each
+    assert browser.complaints() == []
+
+
 def test_list_of_benchmarks_has_the_speedups(site, browser, project):
     address, _ = site
     rows = browser.open(
-        f"{address}#/summarylist",
+        f"{address}#/summarylist?machine={quote(project[2][0])}",
         "return $('#summarylist-body tbody tr').map((_, row) => $(row).text()).get()",
     )
     for name, (title, shape) in TITLES.items():
@@ -271,7 +307,7 @@ def test_graph_of_speedups_is_drawn(site, browser, project, name, tmp_path):
     address, _ = site
     _, shape = TITLES[name]
     drawn = browser.open(
-        f"{address}#{name}",
+        f"{address}#{name}?machine={quote(project[2][0])}",
         """
         const plot = $('#main-graph').data('plot');
         if (!plot) return null;
