@@ -24,6 +24,9 @@ _HOME = {
     "cross_entropy": "training.losses",
     "mse": "training.losses",
     "ctc": "training.losses",
+    "huber": "training.elementwise",
+    "quantile": "training.elementwise",
+    "binary_cross_entropy": "training.elementwise",
     "SGD": "training.optimizers",
     "Adam": "training.optimizers",
     "AdamW": "training.optimizers",
@@ -85,6 +88,9 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .streaming.pool import StreamPool as StreamPool
     from .trace.gates import GateTrace as GateTrace
     from .training.batches import pad as pad
+    from .training.elementwise import binary_cross_entropy as binary_cross_entropy
+    from .training.elementwise import huber as huber
+    from .training.elementwise import quantile as quantile
     from .training.fitting import fit as fit
     from .training.losses import cross_entropy as cross_entropy
     from .training.losses import ctc as ctc

@@ -10,7 +10,7 @@ Examples
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -56,5 +56,6 @@ Coupling: TypeAlias = Literal["f=1-i", "i=1-f"] | None
 Activations: TypeAlias = Sequence[Any]
 #: (prediction, target, optionally lengths and batch_first by name) -> (value, gradient)
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
-#: the data of `fit`: (x, y), (x, y, lengths), or a function that yields such batches, given the epoch's number
-Data: TypeAlias = tuple[ArrayLike, ...] | list[Any] | Callable[[int], Iterable[tuple[ArrayLike, ...]]]
+#: the data of `fit`: (x, y), (x, y, lengths), a dict of these and of mask and sample_weight, or a function that yields
+#: such batches, given the epoch's number
+Data: TypeAlias = tuple[ArrayLike, ...] | list[Any] | Mapping[str, Any] | Callable[[int], Iterable[Any]]

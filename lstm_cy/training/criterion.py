@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import expect_shape, float_array, int_array, real_array, shown
-from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, mse, within_lengths
+from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, expanded, mse, within_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ class Criterion:
         self.function, self.options = _unwrapped(loss)
         self.keywords = {"batch_first": True} if batch_first and takes(loss, "batch_first") else {}
         self.takes_lengths = takes(loss, "lengths")
+        self.takes_weights = takes(loss, "sample_weight")
 
     @property
     def compares_elements(self) -> bool:
@@ -54,9 +55,10 @@ class Criterion:
         """Return the keyword arguments of the loss."""
         # If the output has no time axis, our own losses would treat its rows as steps.
         ended = not window.has_steps and (self.compares_elements or not self.takes_lengths)
+        weights = {} if window.weights is None else {"sample_weight": window.weights}
         if window.lengths is None or ended:
-            return self.keywords
-        return self.keywords | {"lengths": window.lengths}
+            return self.keywords | weights if weights else self.keywords
+        return self.keywords | {"lengths": window.lengths} | weights
 
     def weight_of(self, window: Batch) -> float:
         """Return the weight of a window's loss: `window.weight` if nothing else is known."""
@@ -66,11 +68,17 @@ class Criterion:
         count = self.team.count(window.y, keywords)
         if count is not None:
             return count
-        if self.function is not cross_entropy:
+        if self.function is not cross_entropy and window.weights is None:
             return window.weight
         order = keywords.get("batch_first", False)
-        within = within_lengths((*window.y.shape, 1), keywords.get("lengths"), order)
-        return _counted(window.y, within, self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight"))
+        lengths = keywords.get("lengths") if window.per_step else None
+        within = within_lengths((*window.y.shape[:2], 1), lengths, order) if lengths is not None else None
+        if self.function is not cross_entropy and window.weights is not None:
+            return float((window.weights if within is None else window.weights[within]).sum())
+        if within is not None:
+            within = np.broadcast_to(expanded(within, window.y.ndim), window.y.shape)
+        options = self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight")
+        return _counted(window.y, within, *options, window.weights)
 
 
 def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
@@ -81,16 +89,22 @@ def _unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
     return loss, keywords
 
 
-def _counted(target: Array, within: Any, ignore_index: Any, weight: Any) -> float:
+def _counted(target: Array, within: Any, ignore_index: Any, weight: Any, sample_weight: Array | None) -> float:
     """Return the weight of a target in `cross_entropy`; `within` selects its elements, None for all."""
     counted = int_array("target", target) != int_array("ignore_index", ignore_index)
     if within is not None:
         counted &= within
+    own = (
+        None if sample_weight is None else np.broadcast_to(expanded(sample_weight, target.ndim), target.shape)[counted]
+    )
     if weight is None:
-        return int(counted.sum())
+        return int(counted.sum()) if own is None else float(own.sum())
     weight = np.abs(float_array("weight", weight, np.float64))  # the loss itself refuses negative weights,
     # targets out of range and an empty weight
-    return float(np.take(weight, target[counted], mode="clip").sum()) if weight.size else len(target)
+    if not weight.size:
+        return len(target)
+    shares = np.take(weight, target[counted], mode="clip")
+    return float(shares.sum() if own is None else (shares * own).sum())
 
 
 def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import flag, non_negative_int, positive_int, shown
+from ..checks import flag, non_negative_int, number, positive_int, shown
 from ..progress import progress_bar
-from .batches import Batches
+from .batches import Batches, checked_class_weight
 from .checkpoint import Checkpoint
 from .history import History
 from .loop import Loop
 from .team import Team
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..layers.base import Layer
-    from ..typing import Data, FilePath, Loss
+    from ..typing import ArrayLike, Data, FilePath, Loss
     from .optimizers import Optimizer
 
 
@@ -34,6 +34,11 @@ def fit(
     epochs: int,
     batch_size: int = 32,
     validation: Data | None = None,
+    validation_split: float | None = None,
+    shuffle: bool = True,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[int, float] | ArrayLike | None = None,
+    gaps: bool = False,
     bptt: int | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
@@ -54,22 +59,26 @@ def fit(
     model : LSTM or Sequential
         Or another `Layer` with the same methods (``forward(x, states, *, lengths, rng)``, ...). Its parameters
         are replaced at each step.
-    data : (x, y), (x, y, lengths) or callable
-        Arrays, or ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x has the
-        layout of the model's input: rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the
-        model has no LSTM). y is passed to the loss. If the model's output has no time axis (after a
-        `Readout`), y has one target per row, and its axis 0 is B. If it has one, y has a target per step if
-        its first two axes are those of x, and otherwise one per row; `ctc` always takes one per row. lengths
-        are integers (B,), 0 to T; a row of length 0 does not count, and with targets per row it is not passed
-        to the loss. Only the rows of one batch are copied at a time.
+    data : (x, y), (x, y, lengths), dict or callable
+        Arrays, a dict of them with the keys "x", "y" and any of "lengths", "mask" and "sample_weight", or
+        ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x has the layout of
+        the model's input: rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the model has no
+        LSTM). y is passed to the loss. If the model's output has no time axis (after a `Readout`), y has one
+        target per row, and its axis 0 is B. If it has one, y has a target per step if its first two axes are
+        those of x, and otherwise one per row; `ctc` always takes one per row. lengths are integers (B,), 0 to
+        T; a row of length 0 does not count, and with targets per row it is not passed to the loss. mask, bools
+        in the shape of x's first two axes, is passed to the model: where it is False a step is skipped, and its
+        target does not count; a row without steps does not count. Only the rows of one batch are copied at a
+        time, so that arrays may be mapped into memory (``numpy.load(path, mmap_mode="r")``).
     loss : callable
         ``loss(prediction, target) -> (float, gradient)``, a mean over the counted elements. It receives
-        ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and
-        the loss has such an argument; where the output has no time axis, `cross_entropy` and `mse` receive no
-        lengths, and another loss only if it has such an argument. Where the data has lengths, a batch and its
-        prediction are cut after the longest row. A loss with nothing to count, such as `cross_entropy` with
-        all targets ignored, raises `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and
-        training continues without a step.
+        ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and the
+        loss has such an argument, and ``sample_weight=`` where there are weights, a mask or gaps; where the
+        output has no time axis, `cross_entropy` and `mse` receive no lengths, and another loss only if it has
+        such an argument. Where the data has lengths, a batch and its prediction are cut after the longest row.
+        A loss with nothing to count, such as `cross_entropy` with all targets ignored, raises
+        `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and training continues without a
+        step.
     optimizer : Optimizer
         `SGD`, `Adam`, `AdamW` or `RMSprop`, made for this model object.
     epochs : int
@@ -78,7 +87,23 @@ def fit(
         Rows per step; the last batch of an epoch may be smaller. A callable's batches are used as they are.
     validation : as `data`, optional
         Its loss is computed after each epoch by the inference call, in batches (and windows) of the same
-        size.
+        size: the weighted mean over all counted elements, whatever the size.
+    validation_split : float, optional
+        The share of the rows, between 0 and 1, that is held out as validation data instead: the last rows, rounded
+        down. Needs arrays.
+    shuffle : bool
+        Whether the rows of arrays are in a new random order in each epoch. A callable's batches keep their order.
+    sample_weight : array_like, optional
+        Weights of at least 0 for `data`: one for each row, (B,), or where there is a target per step also one for each
+        step, in the shape of y's first two axes, or for each number of y. Every mean is weighted with them. The loss
+        must take ``sample_weight=``, as all of this library do; weights of rows are repeated for each step before.
+        Batches and validation data have weights of their own, in dicts.
+    class_weight : dict of int to float, or array_like (C,), optional
+        Factors of the weights of the training data, by the class that y has. A class that a dict does not name has
+        factor 1.
+    gaps : bool
+        NaN in data is a gap: a step where x has one is masked, and a number of y that is one does not count. This holds
+        for the validation data too. Otherwise a NaN ends the training with an error.
     bptt : int, optional
         Cut each batch along time into windows of this many steps, with one optimizer step for each. The state
         is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
@@ -166,15 +191,26 @@ def fit(
             clip_value=clip_value,
             accumulate=accumulate,
             schedule=schedule,
+            gaps=gaps,
         )
         epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
         batch_size = positive_int("batch_size", batch_size)
         resume, progress = flag("resume", resume), flag("progress", progress) and team.first
-        batches = Batches("data", data, batch_size, loop)
-        held_out = None if validation is None else Batches("validation", validation, batch_size, loop)
-        patience = _checked_patience(patience, validation)
+        batches = Batches(
+            "data",
+            data,
+            batch_size,
+            loop,
+            sample_weight=sample_weight,
+            class_weight=checked_class_weight(class_weight),
+        )
+        batches.shuffled = flag("shuffle", shuffle)
+        held_out = _held_out(validation, validation_split, batches)
+        patience = _checked_patience(patience, held_out)
         called = _checked_callbacks(callbacks, model=model, optimizer=optimizer)
-        settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": validation is not None}
+        settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": held_out is not None}
+        # None, as in checkpoints from before these options
+        settings |= {"validation_split": validation_split, "shuffle": None if shuffle else False}
         if resume and checkpoint is None:
             raise ValueError("resume: expected a checkpoint to continue from, got none")
         saver = Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None
@@ -191,7 +227,7 @@ def fit(
             rng = team.generator([seed, epoch], loop.batch_axis)
             with progress_bar(f"epoch {epoch + 1}/{epochs}", batches.steps, progress) as bar:
                 _run_epoch(epoch, loop, batches, held_out, history, rng, bar)
-            if validation is not None and history.best_epoch == epoch:
+            if held_out is not None and history.best_epoch == epoch:
                 best = model.parameters
             results = [callback(history) for callback in called]
             if saver is not None:
@@ -235,10 +271,19 @@ def _checked_team(parallel: object) -> Team:
     return parallel or Team()
 
 
-def _checked_patience(patience: int | None, validation: object) -> int | None:
+def _held_out(validation: Data | None, share: float | None, batches: Batches) -> Batches | None:
+    """Return the batches of the validation, which may be a share of the data."""
+    if share is not None:
+        if validation is not None:
+            raise ValueError("validation_split: expected None together with validation, got both")
+        return batches.split(number("validation_split", share, 0.0, 1.0, open_low=True, open_high=True))
+    return None if validation is None else Batches("validation", validation, batches.batch_size, batches.loop)
+
+
+def _checked_patience(patience: int | None, held_out: Batches | None) -> int | None:
     if patience is None:
         return None
-    if validation is None:
+    if held_out is None:
         raise ValueError("patience: expected validation data with it, got none")
     return positive_int("patience", patience)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import number, positive_int, shown
+from ..checks import flag, number, positive_int, shown
 from ..layers.base import Layer
 from .batches import windows
 from .criterion import Criterion, takes
@@ -40,6 +40,7 @@ class Loop:
         clip_value: float | None = None,
         accumulate: int = 1,
         schedule: Callable[[int, int], float] | None = None,
+        gaps: bool = False,
     ) -> None:
         if not isinstance(model, Layer) or not takes(model.forward, "lengths"):
             name = type(model).__name__
@@ -60,6 +61,9 @@ class Loop:
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function (step, epoch) -> factor, got {shown(schedule)}")
         self.schedule = schedule
+        self.gaps = flag("gaps", gaps)
+        if self.gaps and not takes(model.forward, "mask"):
+            raise TypeError(f"gaps: expected a model that takes masks with it, got {type(model).__name__}")
         self.batch_axis = 0 if batch_first else 1
         # An LSTM also takes one sequence without an axis of rows; fit does not.
         self.x_axes = None if not model.num_states else 3 if model.vocabulary_size is None else 2
@@ -76,6 +80,7 @@ class Loop:
             "clip_value": self.clip_value,
             "accumulate": self.accumulate if self.accumulate > 1 else None,
             "schedule": None if self.schedule is None else described(self.schedule),
+            "gaps": True if self.gaps else None,
         }
 
     def observe(self, losses: Sequence[float]) -> None:
@@ -89,7 +94,7 @@ class Loop:
         collected = _Sum()
 
         def step(window: Batch, states: Any, where: str) -> tuple[float, float, Any]:
-            prediction, states, tape = self.model.forward(window.x, states, lengths=window.lengths, rng=rng)
+            prediction, states, tape = self.model.forward(window.x, states, **_steps(window), rng=rng)
             value, gradient, count = self.criterion.measure(prediction, window)
             _check_finite("loss", value, where)
             grads = self.optimizer.without_frozen(self.model.backward(tape, gradient).parameters) if count else {}
@@ -111,7 +116,7 @@ class Loop:
         """Return the mean loss of the inference call."""
 
         def step(window: Batch, states: Any, where: str) -> tuple[float, float, Any]:
-            prediction, states = self.model(window.x, states, lengths=window.lengths)
+            prediction, states = self.model(window.x, states, **_steps(window))
             value, _, count = self.criterion.measure(prediction, window)
             return *self.team.mean(value, count)[:2], states
 
@@ -162,6 +167,11 @@ class Loop:
         else:
             output = self.model.forward(x, None, lengths=None, rng=np.random.default_rng(0))[0]
         return np.shape(output[0] if isinstance(output, tuple) else output)
+
+
+def _steps(window: Batch) -> dict[str, Any]:
+    """Return the arguments of a model's call that say which steps count."""
+    return {"lengths": window.lengths} if window.mask is None else {"lengths": None, "mask": window.mask}
 
 
 class _Sum:

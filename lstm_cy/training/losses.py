@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._kernels import ctc as ctc_kernel
-from ..checks import check_lengths, expect_shape, flag, float_array, int_array, non_negative_int, real_array
+from ..checks import (
+    check_lengths,
+    expect_shape,
+    flag,
+    float_array,
+    int_array,
+    non_negative_int,
+    number,
+    one_of,
+    real_array,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..typing import Array, ArrayLike, Bools, Ints
 
@@ -30,6 +40,8 @@ def cross_entropy(
     batch_first: bool = False,
     ignore_index: int = IGNORE_INDEX,
     weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """Return the mean of -log softmax(prediction)[target], in nats, and its gradient.
 
@@ -48,6 +60,12 @@ def cross_entropy(
         Elements with this target are not counted.
     weight : array_like (C,), optional
         The weight of each class; the loss is the weighted mean over the counted elements.
+    sample_weight : array_like, optional
+        The weights of the elements, in the shape of the target or of its first axes: (T, B) for weights of steps. The
+        loss is the weighted mean; an element of weight 0 is not counted.
+    label_smoothing : float
+        From 0 to 1: this share of the target is spread evenly over all classes, as in ``torch.nn.CrossEntropyLoss``
+        (C. Szegedy et al., Rethinking the inception architecture for computer vision, 2016).
 
     Returns
     -------
@@ -82,7 +100,7 @@ def cross_entropy(
     >>> gradient[0].tolist()
     [0.125, 0.125, 0.125, -0.375]
     """
-    prediction = _prediction(prediction)
+    prediction = checked_prediction(prediction)
     target = int_array("target", target)
     if prediction.ndim == 0:
         raise ValueError("prediction: expected at least the axis of the classes, (..., C), got a number")
@@ -90,9 +108,13 @@ def cross_entropy(
     ignored = int_array("ignore_index", ignore_index)
     expect_shape("ignore_index", ignored, (), "()")
     counted = target != ignored
+    smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     within = within_lengths(prediction.shape, lengths, batch_first)
     if within is not None:
         counted &= within
+    weights = element_weights(sample_weight, target.shape, "the target's")
+    if weights is not None:
+        counted &= weights > 0
     classes = prediction.shape[-1]
     wrong = counted & ((target < 0) | (target >= classes))
     if wrong.any():
@@ -100,9 +122,13 @@ def cross_entropy(
         raise ValueError(
             f"target: expected classes 0 to {classes - 1}, or ignore_index = {ignored}, got {target[index]} at {index}"
         )
-    shares = _shares(weight, classes, target[counted])
+    shares = _shares(weight, classes, target[counted], None if weights is None else weights[counted])
     if not shares.any():
         raise NothingToCount("nothing to count: every element is ignored, past its row's length or of weight 0")
+    smooth = None
+    if smoothing:
+        smooth = _Smoothing(smoothing, weight, classes, target[counted], None if weights is None else weights[counted])
+        shares = smooth.shares
 
     with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
         scores = prediction[counted]
@@ -117,11 +143,19 @@ def cross_entropy(
         loss = float(shares @ losses)
     gradient = np.zeros_like(prediction)
     gradient[counted] = scores
+    if smooth is not None:
+        correction, gradient[counted] = smooth.corrected(prediction[counted], gradient[counted])
+        loss += correction
     return loss, gradient
 
 
 def mse(
-    prediction: ArrayLike, target: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+    prediction: ArrayLike,
+    target: ArrayLike,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    sample_weight: ArrayLike | None = None,
 ) -> tuple[float, Array]:
     """Return the mean of (prediction - target)**2, and its gradient.
 
@@ -135,6 +169,9 @@ def mse(
         `batch_first`; for one sequence (T, C) lengths is an integer.
     batch_first : bool
         Whether axis 1 is time, not axis 0; used only together with `lengths`.
+    sample_weight : array_like, optional
+        The weights of the elements, in the shape of the target or of its first axes: (T, B) for weights of steps. The
+        loss is the weighted mean; an element of weight 0 is not counted.
 
     Returns
     -------
@@ -161,9 +198,11 @@ def mse(
     >>> loss, gradient.tolist()
     (2.0, [0.0, -2.0])
     """
-    prediction = _prediction(prediction)
+    prediction = checked_prediction(prediction)
     target = float_array("target", target, prediction.dtype)
     expect_shape("target", target, prediction.shape, "the prediction's")
+    if sample_weight is not None:
+        return mean_of_elements(_squares, prediction, target, lengths, batch_first, sample_weight)
     counted = within_lengths(prediction.shape, lengths, batch_first)
     count = prediction.size if counted is None else int(np.count_nonzero(counted)) * prediction.shape[-1]
     if count == 0:
@@ -187,7 +226,9 @@ def ctc(
     blank: int = 0,
     batch_first: bool = False,
     zero_infinity: bool = False,
-) -> tuple[float, Array]:
+    sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> tuple[Any, Array]:
     """Return the mean over the rows of -log p(target), in nats, and its gradient.
 
     This is connectionist temporal classification (CTC), for sequences of labels that are shorter than their inputs and
@@ -214,16 +255,20 @@ def ctc(
     zero_infinity : bool
         A row whose target no alignment can give has loss 0 and gradient 0 (it still counts as a row), as in PyTorch;
         without this option a row too short for its target is a ValueError.
+    sample_weight : array_like (B,), optional
+        The weight of each row: the mean is weighted, and so is the sum; rows of weight 0 have gradient 0.
+    reduction : {"mean", "sum", "none"}
+        Whether the mean over the rows is returned, their sum, or each row's loss. `fit` needs the mean.
 
     Returns
     -------
-    loss : float
+    loss : float, or ndarray (B,) of float64 with reduction "none"
         The sum of the rows' losses, in float64, divided by B. It equals ``torch.nn.functional.ctc_loss`` of
         log-softmax(prediction) with ``reduction="sum"``, divided by B; PyTorch's "mean" first divides each row by the
         length of its target. Infinite if scores of -inf exclude the target, NaN if a row's scores are not finite.
     gradient : ndarray
         With respect to the scores, in the prediction's shape and dtype; exactly 0 past a row's length; NaN in rows
-        whose loss is not finite, and in no others.
+        whose loss is not finite, and in no others. With reduction "none" a row has the gradient of its own loss.
 
     Raises
     ------
@@ -253,7 +298,7 @@ def ctc(
     >>> gradient[0, 0, 1:].round(4).tolist()
     [-0.3333, 0.3333]
     """
-    prediction = _prediction(prediction)
+    prediction = checked_prediction(prediction)
     batch_first, zero_infinity = flag("batch_first", batch_first), flag("zero_infinity", zero_infinity)
     single = prediction.ndim == 2
     if single:
@@ -272,28 +317,44 @@ def ctc(
     targets, target_lengths = _labels(target, target_lengths, rows, prediction.shape[2], blank)
     if rows == 0:
         raise NothingToCount("nothing to count: there are no rows")
+    weights = element_weights(sample_weight, (rows,), "(B,)")
+    if weights is not None and not weights.any():
+        raise NothingToCount("nothing to count: every row is of weight 0")
+    one_of("reduction", reduction, ("mean", "sum", "none"))
+    scale = 1 / rows if reduction == "mean" and weights is None else 1.0
     if not zero_infinity:
         _check_long_enough(lengths, targets, target_lengths)
 
     gradient, losses = np.zeros_like(prediction), np.empty(rows)
-    ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, 1 / rows, batch_first)
+    ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, scale, batch_first)
     if zero_infinity:
         infinite = np.isinf(losses)
         losses[infinite] = 0
         gradient[infinite if batch_first else (slice(None), infinite)] = 0
-    return float(losses.sum()) / rows, gradient[:, 0] if single else gradient
+    if weights is not None:
+        losses = _weigh_rows(losses, gradient, weights, reduction, batch_first)
+    gradient = gradient[:, 0] if single else gradient
+    if reduction == "none":
+        return losses, gradient
+    return float(losses.sum()) / (rows if reduction == "mean" and weights is None else 1), gradient
 
 
-def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
-    """Return each element's share of the mean, by the weight of its target, in float64."""
-    if weight is None:
+def _weigh_rows(losses: Array, gradient: Array, weights: Array, reduction: str, batch_first: bool) -> Array:
+    """Return the weighted losses of rows, for a mean the rows' shares of it, and weigh their gradients in place."""
+    shares = weights / weights.sum() if reduction == "mean" else weights
+    by_row = gradient if batch_first else gradient.swapaxes(0, 1)
+    by_row[shares == 0] = 0  # NaN too
+    by_row *= shares.astype(gradient.dtype)[:, None, None]
+    return np.where(shares > 0, losses, 0) * shares
+
+
+def _shares(weight: ArrayLike | None, classes: int, target: Ints, own: Array | None) -> Array:
+    """Return each element's share of the mean, by the weights of its target and its `own`, in float64."""
+    if weight is None and own is None:
         return np.full(len(target), 1.0 / max(len(target), 1))
-    weight = float_array("weight", weight, np.float64)
-    expect_shape("weight", weight, (classes,), "(C,)")
-    right = (weight >= 0) & (weight < np.inf)
-    if not right.all():
-        raise ValueError(f"weight: expected finite numbers of at least 0, got {weight[~right][0]}")
-    shares = weight[target]
+    shares = np.ones(len(target)) if own is None else own
+    if weight is not None:
+        shares = shares * _class_weights(weight, classes)[target]
     with np.errstate(over="ignore"):
         total = shares.sum()
     if np.isinf(total):
@@ -302,13 +363,121 @@ def _shares(weight: ArrayLike | None, classes: int, target: Ints) -> Array:
     return shares / (total or 1.0)
 
 
+class _Smoothing:
+    """The part of `cross_entropy` that smooths the targets.
+
+    With the classes' weights w, their mean m, an element's weight s and its target k, the loss of an element is
+    (1 - e) s w_k (log Z - z_k) + e s (m log Z - sum_j w_j z_j / C): that of a hard target with the share
+    s ((1 - e) w_k + e m), which `shares` has, plus e s (m z_k - sum_j w_j z_j / C), which `corrected` adds.
+    """
+
+    def __init__(self, part: float, weight: ArrayLike | None, classes: int, target: Ints, own: Array | None) -> None:
+        self.weight = np.ones(classes) if weight is None else _class_weights(weight, classes)
+        self.target, self.mean = target, self.weight.mean()
+        own = np.ones(len(target)) if own is None else own
+        hard = own * self.weight[target]
+        own, hard = own / hard.sum(), hard / hard.sum()
+        self.part = part * own
+        self.shares = (1 - part) * hard + self.part * self.mean
+
+    def corrected(self, scores: Array, gradient: Array) -> tuple[float, Array]:
+        """Return what is added to the loss, and the gradient with what is added to it; both for counted elements."""
+        rows = np.arange(len(scores))
+        spread = self.weight / len(self.weight)
+        at_target = scores[rows, self.target]
+        used = np.where(spread > 0, scores, 0)  # a class of weight 0 may have a score of -inf
+        added = self.part @ (self.mean * at_target - (used * spread).sum(axis=1))
+        gradient = gradient - (self.part[:, None] * spread).astype(gradient.dtype)
+        gradient[rows, self.target] += (self.part * self.mean).astype(gradient.dtype)
+        return float(added), gradient
+
+
+def _class_weights(weight: ArrayLike, classes: int) -> Array:
+    """Return the checked weights of the classes, in float64."""
+    weight = float_array("weight", weight, np.float64)
+    expect_shape("weight", weight, (classes,), "(C,)")
+    right = (weight >= 0) & (weight < np.inf)
+    if not right.all():
+        raise ValueError(f"weight: expected finite numbers of at least 0, got {weight[~right][0]}")
+    return weight
+
+
+def element_weights(sample_weight: ArrayLike | None, shape: tuple[int, ...], whose: str) -> Array | None:
+    """Return the checked weights of elements, float64 in `shape`; None for none."""
+    if sample_weight is None:
+        return None
+    weights = float_array("sample_weight", sample_weight, np.float64)
+    if weights.shape != shape[: weights.ndim]:
+        raise ValueError(f"sample_weight: expected shape {whose} = {shape}, or its first axes, got {weights.shape}")
+    right = (weights >= 0) & (weights < np.inf)
+    if not right.all():
+        raise ValueError(f"sample_weight: expected finite numbers of at least 0, got {weights[~right][0]}")
+    return np.broadcast_to(expanded(weights, len(shape)), shape)
+
+
+def expanded(weights: Array, axes: int) -> Array:
+    """Return `weights` with axes of length 1 at the end, up to this number of axes."""
+    return weights.reshape(weights.shape + (1,) * (axes - weights.ndim))
+
+
+def mean_of_elements(
+    losses_of: Callable[[Array, Array], tuple[Array, Array]],
+    prediction: Array,
+    target: Array,
+    lengths: ArrayLike | None,
+    batch_first: bool,
+    sample_weight: ArrayLike | None,
+) -> tuple[float, Array]:
+    """Return the weighted mean of the losses of single elements, and its gradient.
+
+    Parameters
+    ----------
+    losses_of : callable
+        ``losses_of(prediction, target) -> (losses, their derivatives)``, elementwise on arrays in the prediction's
+        shape. Elements that do not count are 0 in both.
+    prediction, target : ndarray
+        The last axis of the target may have length 1.
+    lengths, batch_first, sample_weight :
+        As for `mse`.
+    """
+    within = within_lengths(prediction.shape, lengths, batch_first)
+    weights = element_weights(sample_weight, target.shape, "the target's")
+    shares = np.ones(target.shape) if weights is None else np.array(weights)
+    if within is not None:
+        shares[~within] = 0
+    shares = np.broadcast_to(shares, prediction.shape)
+    total = sum_of(shares)
+    if total == 0:
+        raise NothingToCount(
+            "nothing to count: there are no elements, or all are past their row's length or of weight 0"
+        )
+    shares, counted = shares / total, shares > 0
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
+        zero = prediction.dtype.type(0)
+        losses, slopes = losses_of(np.where(counted, prediction, zero), np.where(counted, target, zero))
+        loss = sum_of(losses * shares)
+        gradient = np.where(counted, slopes * shares, 0).astype(prediction.dtype, copy=False)
+    return loss, gradient
+
+
+def _squares(prediction: Array, target: Array) -> tuple[Array, Array]:
+    error = prediction - target
+    return error * error, 2 * error
+
+
+def sum_of(array: Array) -> float:
+    """Return the sum of all entries, accumulated in float64."""
+    return float(array.sum(dtype=np.float64))
+
+
 def sum_of_squares(array: Array) -> float:
     """Return the sum of the squares of all entries, accumulated in float64 without a copy in float64."""
     flat = array.reshape(-1)
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
-def _prediction(value: ArrayLike) -> Array:
+def checked_prediction(value: ArrayLike) -> Array:
+    """Return the prediction of a loss as an array of float32 or float64."""
     expected = "float32 or float64"
     array = real_array("prediction", value, expected)
     if array.dtype not in (np.float32, np.float64):

@@ -287,9 +287,7 @@ def test_accumulated_batches_equal_a_large_batch(lengths):
     results = []
     for batch_size, accumulate in [(8, 1), (2, 4), (4, 2), (1, 8)]:
         model = model_of()
-        history = train(
-            model, data, optimizer=SGD(model, 0.5), batch_size=batch_size, accumulate=accumulate, epochs=2
-        )
+        history = train(model, data, optimizer=SGD(model, 0.5), batch_size=batch_size, accumulate=accumulate, epochs=2)
         results.append((model.parameters, history.loss))
     for parameters, losses in results[1:]:
         np.testing.assert_allclose(losses, results[0][1], rtol=1e-12)
