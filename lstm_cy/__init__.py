@@ -38,6 +38,7 @@ _HOME = {
     "pad": "training.batches",
     "ctc_greedy": "decoding.ctc",
     "ctc_beam": "decoding.ctc",
+    "CTCDecoder": "decoding.ctc",
     "fit": "training.fitting",
     "from_torch": "weights.pytorch",
     "sample": "decoding.sampling",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .config import set_num_threads as set_num_threads
     from .config import show_config as show_config
     from .decoding.beam import beam_search as beam_search
+    from .decoding.ctc import CTCDecoder as CTCDecoder
     from .decoding.ctc import ctc_beam as ctc_beam
     from .decoding.ctc import ctc_greedy as ctc_greedy
     from .decoding.sampling import sample as sample

@@ -383,6 +383,8 @@ class DataParallel(Team):
         fit(model, (x, y), loss=mse, optimizer=Adam(model), epochs=10, parallel=DataParallel())
     """
 
+    reads_ahead = False  # the random numbers of dropout are drawn for the share of the present batch
+
     def __init__(self, comm: Any = None, *, count: Callable[..., float] | None = None) -> None:
         try:
             from mpi4py import MPI

@@ -174,6 +174,12 @@ class Seq2Seq(Composite):
         source, target, size = self._sides(pairs, states, lengths)
         return self._logits(self._runner(threads), source, target, size)[0], None
 
+    def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
+        """Return the outputs for all rows of `data`, computed in batches of rows; see `Sequential.predict`."""
+        from .layers.predicting import predict
+
+        return predict(self, data, batch_size, threads)
+
     def forward(
         self,
         pairs: ArrayLike,

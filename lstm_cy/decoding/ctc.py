@@ -181,21 +181,46 @@ def _prefix_search(
     scores: Array, width: int, blank: int, most: int | None, language_model: _LanguageModel | None
 ) -> list[tuple[Ints, float]]:
     """Return [(labels, score)], the best first, from the log-probabilities (T, V) of one row."""
-    # `width` + 1 classes are enough without a language model. A class appended to a prefix that ends in another label
-    # scores the prefix's score plus the class's log-probability; appended to a prefix that ends in this class, less.
-    # Let v be a class that is not among the `width` + 1 likeliest. At least `width` of these differ from the prefix's
-    # last label, and appended to the same prefix score at least as much as v. If one of them is merged into a prefix
-    # that is already in the beam, that prefix scores at least as much too, because merging only increases its score.
-    # Rounding keeps this order, and of equal scores `largest` takes prefixes that stay and likelier classes first.
-    # Therefore v cannot be one of the `width` best.
-    if most is None:
-        most = width + 1 if language_model is None else scores.shape[1]
-    prefixes = _Prefixes(blank)
-    weights = None if language_model is None else _Weights(language_model, prefixes, scores.shape[1])
-    # For each prefix, the log-probabilities of its alignments that end in a blank, and that end in its last label.
-    beam, in_blank, in_label = [0], np.zeros(1), np.full(1, -np.inf)
-    for step in scores:
-        classes, last = _likeliest_classes(step, blank, most), prefixes.last_labels(beam)
+    search = _Search(width, blank, most, language_model)
+    search.feed(scores)
+    return search.best()
+
+
+class _Search:
+    """The state of a prefix beam search between two steps."""
+
+    def __init__(self, width: int, blank: int, most: int | None, language_model: _LanguageModel | None) -> None:
+        self.width, self.blank, self.most, self.language_model = width, blank, most, language_model
+        self.prefixes = _Prefixes(blank)
+        self.weights: _Weights | None = None
+        # For each prefix, the log-probabilities of its alignments that end in a blank, and that end in its last label.
+        self.beam, self.in_blank, self.in_label = [0], np.zeros(1), np.full(1, -np.inf)
+
+    def feed(self, scores: Array) -> None:
+        """Search on with the log-probabilities (T, V) of more steps."""
+        # `width` + 1 classes are enough without a language model. A class appended to a prefix that ends in another
+        # label scores the prefix's score plus the class's log-probability; appended to a prefix that ends in this
+        # class, less. Let v be a class that is not among the `width` + 1 likeliest. At least `width` of these differ
+        # from the prefix's last label, and appended to the same prefix score at least as much as v. If one of them is
+        # merged into a prefix that is already in the beam, that prefix scores at least as much too, because merging
+        # only increases its score. Rounding keeps this order, and of equal scores `largest` takes prefixes that stay
+        # and likelier classes first. Therefore v cannot be one of the `width` best.
+        classes = scores.shape[1]
+        if self.language_model is not None and self.weights is None:
+            self.weights = _Weights(self.language_model, self.prefixes, classes)
+        most = self.most
+        if most is None:
+            most = self.width + 1 if self.language_model is None else classes
+        for step in scores:
+            if not self.beam:
+                return
+            self._step(step, _likeliest_classes(step, self.blank, most))
+
+    def _step(self, step: Array, classes: Ints) -> None:
+        """Extend the prefixes by a blank, by a repetition, and by each of `classes`; keep the best."""
+        prefixes, beam, weights = self.prefixes, self.beam, self.weights
+        in_blank, in_label = self.in_blank, self.in_label
+        last = prefixes.last_labels(beam)
         either = np.logaddexp(in_blank, in_label)
         longer = (
             np.where(last[:, np.newaxis] == classes, in_blank[:, np.newaxis], either[:, np.newaxis]) + step[classes]
@@ -206,21 +231,122 @@ def _prefix_search(
         if weights is not None:
             longer = _weighed(longer, weights.after(beam, classes))
             joining = _weighed(joining, weights.known([beam[i] for i in parent], last[own]))
-        in_blank, in_label = either + step[blank], in_label + step[last]
+        in_blank, in_label = either + step[self.blank], in_label + step[last]
         in_label[own] = np.logaddexp(in_label[own], joining)
         pair, column = np.nonzero(last[own][:, np.newaxis] == classes)
         longer[parent[pair], column] = -np.inf
 
         sums = np.concatenate([np.logaddexp(in_blank, in_label), longer.ravel()])
-        best = largest(sums, width)
+        best = largest(sums, self.width)
         stays = best < len(beam)
-        in_blank = np.where(stays, in_blank.take(best, mode="clip"), -np.inf)
-        in_label = np.where(stays, in_label.take(best, mode="clip"), sums[best])
-        beam = prefixes.grown(beam, classes, best)
-        if not beam:
-            return []
-    sums = np.logaddexp(in_blank, in_label)
-    return [(prefixes.labels(number), float(score)) for number, score in zip(beam, sums, strict=True)]
+        self.in_blank = np.where(stays, in_blank.take(best, mode="clip"), -np.inf)
+        self.in_label = np.where(stays, in_label.take(best, mode="clip"), sums[best])
+        self.beam = prefixes.grown(beam, classes, best)
+
+    def best(self) -> list[tuple[Ints, float]]:
+        """Return [(labels, score)], the best first."""
+        sums = np.logaddexp(self.in_blank, self.in_label)
+        return [(self.prefixes.labels(number), float(score)) for number, score in zip(self.beam, sums, strict=False)]
+
+
+class CTCDecoder:
+    """Decoding of one sequence of CTC scores that arrives in chunks: the labels are those of all scores at once.
+
+    Parameters
+    ----------
+    beam_width : int, optional
+        None: the likeliest class at each step, as `ctc_greedy`; else the beam search of `ctc_beam` with this width.
+    blank : int
+    language_model, max_classes :
+        As for `ctc_beam`; they need a `beam_width`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ctc_beam`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lstm_cy import CTCDecoder
+    >>> scores = np.eye(3)[[1, 1, 0, 1, 2, 2]]
+    >>> decoder = CTCDecoder()
+    >>> decoder.feed(scores[:3]), decoder.feed(scores[3:5]), decoder.feed(scores[5:])
+    (array([1]), array([1, 2]), array([], dtype=int64))
+    >>> decoder.labels
+    array([1, 1, 2])
+    """
+
+    def __init__(
+        self,
+        beam_width: int | None = None,
+        blank: int = 0,
+        *,
+        language_model: _LanguageModel | None = None,
+        max_classes: int | None = None,
+    ) -> None:
+        self._width = None if beam_width is None else positive_int("beam_width", beam_width)
+        self._blank = non_negative_int("blank", blank)
+        if language_model is not None and not callable(language_model):
+            raise TypeError(f"language_model: expected a callable, got {shown(language_model)}")
+        self._most = None if max_classes is None else positive_int("max_classes", max_classes)
+        if self._width is None and (language_model is not None or max_classes is not None):
+            raise ValueError("beam_width: expected a number together with language_model or max_classes, got None")
+        self._language_model = language_model
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new sequence."""
+        self._classes: int | None = None
+        self._last, self._found = self._blank, np.empty(0, np.intp)
+        self._search = (
+            None if self._width is None else _Search(self._width, self._blank, self._most, self._language_model)
+        )
+
+    def feed(self, scores: ArrayLike) -> Any:
+        """Decode the scores of more steps.
+
+        Parameters
+        ----------
+        scores : array_like (T, V)
+            As for `ctc_greedy` or `ctc_beam`; T may be 0, V is that of the first chunk.
+
+        Returns
+        -------
+        ndarray of intp, or list of (labels, score)
+            Without a beam the labels that this chunk adds. With one what `ctc_beam` returns for all chunks so far; a
+            later chunk may change it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `ctc_greedy` or `ctc_beam`, or V differs. Then the decoder is as before.
+        """
+        scores = real_array("scores", scores)
+        if scores.ndim != 2 or scores.shape[1] != (self._classes or scores.shape[1]):
+            raise ValueError(f"scores: expected shape (T, {self._classes or 'V'}), got {scores.shape}")
+        (row,), _ = _scores_of_rows(scores, None, self._blank, False)
+        if self._search is not None:
+            normalized = _normalized_scores(row, 0) if len(row) else np.empty(row.shape)
+            self._classes = row.shape[1]
+            self._search.feed(normalized)
+            return self._search.best()
+        self._classes = row.shape[1]
+        # A step before the chunk with the class of the last one, so that its repetition is removed.
+        classes = np.concatenate([[self._last], row.argmax(axis=1)]).astype(np.intp)
+        kept = classes != self._blank
+        kept[1:] &= classes[1:] != classes[:-1]
+        new: Ints = classes[1:][kept[1:]]
+        self._last, self._found = int(classes[-1]), np.concatenate([self._found, new])
+        return new
+
+    @property
+    def labels(self) -> Ints:
+        """The labels of all chunks so far; with a beam the likeliest, none if all are excluded."""
+        if self._search is None:
+            return self._found.copy()
+        best = self._search.best()
+        return best[0][0] if best else np.empty(0, np.intp)
 
 
 def _checked_weights(values: list[Any]) -> Array:

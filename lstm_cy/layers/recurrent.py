@@ -197,6 +197,12 @@ class Recurrent(Layer):
                 return result
         return self._run(x, state, (lengths, mask, reset), threads)[:2]
 
+    def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
+        """Return the outputs for all rows of `data`, computed in batches of rows; see `Sequential.predict`."""
+        from .predicting import predict
+
+        return predict(self, data, batch_size, threads)
+
     def trace(
         self,
         x: ArrayLike,

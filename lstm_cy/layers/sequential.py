@@ -194,6 +194,43 @@ class Sequential(Composite):
         x, finals, _ = run_layers(self.layers, x, states, Steps(lengths, mask, reset, threads))
         return x, finals
 
+    def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
+        """Return the outputs for all rows of `data`, computed in batches of rows by the inference call.
+
+        Parameters
+        ----------
+        data : array_like, tuple, dict or callable
+            x in the layout of a call, with an axis of rows; or data that `fit` takes: (x, y), (x, y, lengths), a dict
+            with "x" and any of "lengths" and "mask", or ``callable(0)`` that yields such batches. y and weights are
+            ignored. Arrays may be mapped into memory: only the rows of one batch are read at a time.
+        batch_size : int
+            Rows that are computed at a time, also of a callable's batches.
+        threads : None or int
+            As in a call.
+
+        Returns
+        -------
+        ndarray
+            What a call with all rows returns as its output. A callable's batches must have one number of steps.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in a call; or `data` is not of these kinds.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM, Linear, Sequential
+        >>> model = Sequential(LSTM(3, 4, seed=0), Linear(4, 2, seed=0))
+        >>> x = np.ones((5, 100, 3), "float32")
+        >>> np.array_equal(model.predict(x), model(x)[0])
+        True
+        """
+        from .predicting import predict
+
+        return predict(self, data, batch_size, threads)
+
     def forward(
         self,
         x: ArrayLike,

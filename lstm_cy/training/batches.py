@@ -150,10 +150,11 @@ class Batches:
         #: whether training takes the rows of arrays in a random order
         self.shuffled = True
         self._has_steps: dict[int, bool] = {}
-        self.source: Any = data if callable(data) else None
-        if callable(data) and sample_weight is not None:
+        self.source: Any = _source(name, data)
+        if self.source is not None and sample_weight is not None:
             raise ValueError("sample_weight: expected None where data is a callable, whose batches have their own")
-        self.whole = None if callable(data) else self._checked(data, sample_weight)
+        self.whole = None if self.source is not None else self._checked(data, sample_weight)
+        self._count = len(data) if self.source is not None and hasattr(data, "__len__") else None
         #: the first of this data's rows and the one after its last
         self.first, self.end = 0, 0 if self.whole is None else self.whole.x.shape[self.batch_axis]
         if self.whole is not None:
@@ -178,7 +179,9 @@ class Batches:
     @property
     def steps(self) -> int | None:
         """The number of windows in an epoch, or None if it is not known in advance."""
-        if self.whole is None or (self.bptt and self.whole.lengths is not None):
+        if self.whole is None:
+            return None if self.bptt else self._count
+        if self.bptt and self.whole.lengths is not None:
             return None
         batches = -(-(self.end - self.first) // self.batch_size)
         windows: int = -(-self.whole.x.shape[1 - self.batch_axis] // self.bptt) if self.bptt else 1
@@ -188,6 +191,11 @@ class Batches:
     def shapes(self) -> list[tuple[int, ...]] | None:
         """The shapes of x, y and lengths; None if a callable yields them."""
         return None if self.whole is None else [np.shape(array) for array in self.whole[:3] if array is not None]
+
+    def prefetched(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+        """Yield what `batches` yields; a thread prepares the loop's `prefetch` batches ahead."""
+        batches, ahead = self.batches(epoch, rng), self.loop.prefetch
+        return batches if not ahead else _read_ahead(batches, ahead)
 
     def batches(self, epoch: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         """Yield this process's share of an epoch's batches, with rows in a random order if `rng` is given.
@@ -394,6 +402,40 @@ class Batches:
             f"{self.name}: y: expected at least one target to count, got none: every one is ignored, "
             "past its row's length or of weight 0"
         )
+
+
+def _source(name: str, data: Any) -> Any:
+    """Return a function of the epoch that yields batches; None for arrays."""
+    if callable(data):
+        return data
+    if isinstance(data, tuple | list | Mapping | str | bytes) or hasattr(data, "__array__"):
+        return None
+    try:
+        again = iter(data)
+    except TypeError:
+        return None
+    if again is data:
+        raise TypeError(
+            f"{name}: expected data that can be read in every epoch, got a {type(data).__name__}, which can be read "
+            "once; pass a function that makes it"
+        )
+    return lambda epoch: data
+
+
+def _read_ahead(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+    """Yield the items of `batches`, of which a thread takes up to `ahead` before they are needed."""
+    from collections import deque
+    from concurrent.futures import ThreadPoolExecutor
+
+    reader = ThreadPoolExecutor(1, thread_name_prefix="lstm_cy prefetch")
+    try:
+        pending = deque(reader.submit(next, batches, None) for _ in range(ahead))
+        while (batch := pending.popleft().result()) is not None:
+            pending.append(reader.submit(next, batches, None))
+            yield batch
+    finally:  # also after an exception in the training
+        reader.shutdown(cancel_futures=True)
+        batches.close()  # type: ignore[attr-defined]  # a generator
 
 
 def weights_of_classes(target: Array, class_weight: Mapping[int, float] | Array) -> Array:

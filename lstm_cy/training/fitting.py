@@ -39,6 +39,7 @@ def fit(
     sample_weight: ArrayLike | None = None,
     class_weight: Mapping[int, float] | ArrayLike | None = None,
     gaps: bool = False,
+    prefetch: int = 0,
     bptt: int | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
@@ -61,15 +62,17 @@ def fit(
         are replaced at each step.
     data : (x, y), (x, y, lengths), dict or callable
         Arrays, a dict of them with the keys "x", "y" and any of "lengths", "mask" and "sample_weight", or
-        ``callable(epoch)`` (epochs count from 0) that yields such tuples, each one batch. x has the layout of
-        the model's input: rows on axis 1, or on axis 0 with ``model.batch_first`` (and where the model has no
-        LSTM). y is passed to the loss. If the model's output has no time axis (after a `Readout`), y has one
-        target per row, and its axis 0 is B. If it has one, y has a target per step if its first two axes are
-        those of x, and otherwise one per row; `ctc` always takes one per row. lengths are integers (B,), 0 to
-        T; a row of length 0 does not count, and with targets per row it is not passed to the loss. mask, bools
-        in the shape of x's first two axes, is passed to the model: where it is False a step is skipped, and its
-        target does not count; a row without steps does not count. Only the rows of one batch are copied at a
-        time, so that arrays may be mapped into memory (``numpy.load(path, mmap_mode="r")``).
+        ``callable(epoch)`` (epochs count from 0) that yields such tuples or dicts, each one batch; or an object
+        with such batches that can be iterated over again and again. If it has a length, this is the number of
+        its batches, for the progress bar. x has the layout of the model's input: rows on axis 1, or on axis 0
+        with ``model.batch_first`` (and where the model has no LSTM). y is passed to the loss. If the model's
+        output has no time axis (after a `Readout`), y has one target per row, and its axis 0 is B. If it has
+        one, y has a target per step if its first two axes are those of x, and otherwise one per row; `ctc`
+        always takes one per row. lengths are integers (B,), 0 to T; a row of length 0 does not count, and with
+        targets per row it is not passed to the loss. mask, bools in the shape of x's first two axes, is passed
+        to the model: where it is False a step is skipped, and its target does not count; a row without steps
+        does not count. Only the rows of one batch are copied at a time, so that arrays may be mapped into
+        memory (``numpy.load(path, mmap_mode="r")``).
     loss : callable
         ``loss(prediction, target) -> (float, gradient)``, a mean over the counted elements. It receives
         ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and the
@@ -104,6 +107,9 @@ def fit(
     gaps : bool
         NaN in data is a gap: a step where x has one is masked, and a number of y that is one does not count. This holds
         for the validation data too. Otherwise a NaN ends the training with an error.
+    prefetch : int
+        The number of batches that a thread prepares ahead: it reads the rows of mapped arrays, and calls for the
+        batches of a callable, while the model trains. The result is the same. Not together with `parallel`.
     bptt : int, optional
         Cut each batch along time into windows of this many steps, with one optimizer step for each. The state
         is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
@@ -192,6 +198,7 @@ def fit(
             accumulate=accumulate,
             schedule=schedule,
             gaps=gaps,
+            prefetch=prefetch,
         )
         epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
         batch_size = positive_int("batch_size", batch_size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import flag, number, positive_int, shown
+from ..checks import flag, non_negative_int, number, positive_int, shown
 from ..layers.base import Layer
 from .batches import windows
 from .criterion import Criterion, takes
@@ -41,6 +41,7 @@ class Loop:
         accumulate: int = 1,
         schedule: Callable[[int, int], float] | None = None,
         gaps: bool = False,
+        prefetch: int = 0,
     ) -> None:
         if not isinstance(model, Layer) or not takes(model.forward, "lengths"):
             name = type(model).__name__
@@ -61,6 +62,9 @@ class Loop:
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function (step, epoch) -> factor, got {shown(schedule)}")
         self.schedule = schedule
+        self.prefetch = non_negative_int("prefetch", prefetch)
+        if prefetch and not team.reads_ahead:
+            raise ValueError("prefetch: expected 0 together with parallel")
         self.gaps = flag("gaps", gaps)
         if self.gaps and not takes(model.forward, "mask"):
             raise TypeError(f"gaps: expected a model that takes masks with it, got {type(model).__name__}")
@@ -146,7 +150,7 @@ class Loop:
     ) -> float:
         """Call `step` for each window, with the states carried along a batch; return the weighted mean loss."""
         total, weights, steps = 0.0, 0.0, 0
-        for batch in data.batches(epoch, rng):
+        for batch in data.prefetched(epoch, rng):
             states = None
             for window in windows(batch, 1 - self.batch_axis, self.bptt):
                 steps += 1

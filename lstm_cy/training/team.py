@@ -20,6 +20,8 @@ class Team:
 
     #: whether this process shows progress and writes the checkpoint
     first = True
+    #: whether `share` may be called for later batches before a batch is used
+    reads_ahead = True
 
     def __enter__(self) -> Self:
         return self
