@@ -27,6 +27,7 @@ _HOME = {
     "huber": "training.elementwise",
     "quantile": "training.elementwise",
     "binary_cross_entropy": "training.elementwise",
+    "accuracy": "training.metrics",
     "SGD": "training.optimizers",
     "Adam": "training.optimizers",
     "AdamW": "training.optimizers",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .training.losses import cross_entropy as cross_entropy
     from .training.losses import ctc as ctc
     from .training.losses import mse as mse
+    from .training.metrics import accuracy as accuracy
     from .training.optimizers import SGD as SGD
     from .training.optimizers import Adam as Adam
     from .training.optimizers import AdamW as AdamW

@@ -74,7 +74,7 @@ class Checkpoint:
 
         arrays = self._arrays(model.parameters, optimizer.state_dict(), best)
         # Arrays, not JSON, hold the losses: they keep NaN, infinity and every digit.
-        arrays |= {f"history.{name}": np.array(values, np.float64) for name, values in vars(history).items() if values}
+        arrays |= {f"history.{name}": np.array(values, np.float64) for name, values in history.series().items()}
         write_npz(self.path, {"checkpoint": np.frombuffer(self.content, np.uint8), **arrays})
 
     def load(self, model: Layer, optimizer: Optimizer) -> tuple[History, Parameters]:
@@ -118,7 +118,10 @@ class Checkpoint:
             for name, array in self._arrays(parameters, state, parameters if validated else None).items()
         }
         epochs = max(arrays.get("history.loss", np.empty(0)).size, 1)
-        expected |= {f"history.{name}": f"<f8 ({epochs},)" for name in ("loss", *["validation"] * validated, "seconds")}
+        names = ["loss", *["validation"] * validated, "seconds"]
+        for metric in self.settings.get("metrics") or ():
+            names += [f"metrics.{metric}", *[f"metrics.validation_{metric}"] * validated]
+        expected |= {f"history.{name}": f"<f8 ({epochs},)" for name in names}
         return [
             f"{name}: expected {expected.get(name, 'no array')}, got {_described(arrays.get(name))}"
             for name in expected | arrays
@@ -131,10 +134,13 @@ def _history(path: Path, arrays: Parameters) -> History:
     parts = _part(arrays, "history")
     epochs = max(parts.get("loss", np.empty(0)).size, 1)
     for name in parts | {"loss": None, "seconds": None}:
-        expected, found = f"<f8 ({epochs},)" if name in vars(History()) else "no array", _described(parts.get(name))
+        known = name in ("loss", "validation", "seconds") or name.startswith("metrics.")
+        expected, found = f"<f8 ({epochs},)" if known else "no array", _described(parts.get(name))
         if found != expected:
             raise ValueError(f"checkpoint: {path}: history.{printable(name)}: expected {expected}, got {found}")
-    return History(**{name: array.tolist() for name, array in parts.items()})
+    lists = {name: array.tolist() for name, array in parts.items()}
+    metrics = {name.partition(".")[2]: lists.pop(name) for name in list(lists) if name.startswith("metrics.")}
+    return History(**lists, metrics=metrics)
 
 
 def _settings(path: Path, array: Any, most: int) -> Any:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 
 class Criterion:
-    """The loss of a training."""
+    """The loss of a training, or a metric, which is called as a loss is."""
 
-    def __init__(self, loss: Loss, batch_first: bool, team: Team) -> None:
+    def __init__(self, loss: Loss, batch_first: bool, team: Team, name: str = "loss") -> None:
         if not callable(loss):
-            raise TypeError(f"loss: expected a callable, got {shown(loss)}")
-        self.loss, self.team = loss, team
+            raise TypeError(f"{name}: expected a callable, got {shown(loss)}")
+        self.loss, self.team, self.name = loss, team, name
         self.function, self.options = _unwrapped(loss)
         self.keywords = {"batch_first": True} if batch_first and takes(loss, "batch_first") else {}
         self.takes_lengths = takes(loss, "lengths")
         self.takes_weights = takes(loss, "sample_weight")
+        #: whether it is a metric that leaves out targets as `cross_entropy` does
+        self.ignores = name != "loss" and names(self.function, "ignore_index")
 
     @property
     def compares_elements(self) -> bool:
@@ -51,6 +53,24 @@ class Criterion:
                 pass
         return 0.0, None, 0.0
 
+    def score(self, prediction: Any, window: Batch) -> tuple[float, float]:
+        """Return (value, its weight) of a metric; (0, 0) if there is nothing to count."""
+        keywords, count = self._keywords(window), self.weight_of(window)
+        for keyword, taken in (("lengths", self.takes_lengths), ("sample_weight", self.takes_weights)):
+            if keyword in keywords and not taken:
+                raise TypeError(f"metrics: {self.name}: expected one that takes {keyword}=, got {shown(self.loss)}")
+        if not count:
+            return 0.0, 0.0
+        try:
+            value: Any = self.loss(prediction, window.y, **keywords)
+        except NothingToCount:
+            return 0.0, 0.0
+        value = value[0] if isinstance(value, tuple) else value
+        try:
+            return float(value), count
+        except (TypeError, ValueError):
+            raise TypeError(f"metrics: {self.name}: expected a number, got {shown(value)}") from None
+
     def _keywords(self, window: Batch) -> dict[str, Any]:
         """Return the keyword arguments of the loss."""
         # If the output has no time axis, our own losses would treat its rows as steps.
@@ -68,12 +88,13 @@ class Criterion:
         count = self.team.count(window.y, keywords)
         if count is not None:
             return count
-        if self.function is not cross_entropy and window.weights is None:
+        by_class = self.function is cross_entropy or self.ignores
+        if not by_class and window.weights is None:
             return window.weight
         order = keywords.get("batch_first", False)
         lengths = keywords.get("lengths") if window.per_step else None
         within = within_lengths((*window.y.shape[:2], 1), lengths, order) if lengths is not None else None
-        if self.function is not cross_entropy and window.weights is not None:
+        if not by_class and window.weights is not None:
             return float((window.weights if within is None else window.weights[within]).sum())
         if within is not None:
             within = np.broadcast_to(expanded(within, window.y.ndim), window.y.shape)
@@ -129,6 +150,14 @@ def _checked_gradient(gradient: Any, prediction: Array) -> Array:
     array = real_array("loss: the gradient it returns", gradient)
     expect_shape("loss: the gradient it returns", array, np.shape(prediction), "the prediction's")
     return array
+
+
+def names(function: Callable[..., Any], keyword: str) -> bool:
+    """Return whether `function` has an argument `keyword` of this name."""
+    try:
+        return keyword in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def takes(function: Callable[..., Any], keyword: str) -> bool:

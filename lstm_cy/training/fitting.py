@@ -40,6 +40,7 @@ def fit(
     class_weight: Mapping[int, float] | ArrayLike | None = None,
     gaps: bool = False,
     prefetch: int = 0,
+    metrics: Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]] | None = None,
     bptt: int | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
@@ -110,6 +111,11 @@ def fit(
     prefetch : int
         The number of batches that a thread prepares ahead: it reads the rows of mapped arrays, and calls for the
         batches of a callable, while the model trains. The result is the same. Not together with `parallel`.
+    metrics : dict of str to callable, or sequence of callables, optional
+        Each is called as the loss is and returns a number, or a tuple that begins with one, as a loss does: a mean over
+        the counted elements, such as `accuracy`. `History.metrics` has their means over each epoch, weighted as the
+        loss is, under their names (those of the dict or of the functions), and over the validation data under
+        "validation_<name>". One with an argument `ignore_index` leaves out targets as `cross_entropy` does.
     bptt : int, optional
         Cut each batch along time into windows of this many steps, with one optimizer step for each. The state
         is carried from window to window; gradients are not. Needs a target per step, and LSTMs that run
@@ -199,6 +205,7 @@ def fit(
             schedule=schedule,
             gaps=gaps,
             prefetch=prefetch,
+            metrics=metrics,
         )
         epochs, seed = positive_int("epochs", epochs), non_negative_int("seed", seed)
         batch_size = positive_int("batch_size", batch_size)
@@ -258,12 +265,20 @@ def _run_epoch(
     """Train, and validate if there is `held_out`; append the losses and the time to `history`."""
     started = time.perf_counter()
     history.loss.append(loop.train(batches, epoch, rng, bar))
+    _record(history, "", loop)
     text = f"loss {history.loss[-1]:.3f}"
     if held_out is not None:
         history.validation.append(loop.validate(held_out, epoch))
+        _record(history, "validation_", loop)
         text += f"  validation {history.validation[-1]:.3f}"
     history.seconds.append(time.perf_counter() - started)
     bar.set_postfix_str(f"{text}  {history.seconds[-1]:.1f} s")
+
+
+def _record(history: History, prefix: str, loop: Loop) -> None:
+    """Append the means of the metrics to the history."""
+    for name, mean in loop.metrics.means().items():
+        history.metrics.setdefault(prefix + name, []).append(mean)
 
 
 def _exhausted(history: History, patience: int | None) -> bool:

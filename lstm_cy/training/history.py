@@ -30,17 +30,28 @@ class History:
         The validation loss after each epoch; empty when there is no validation data.
     seconds : list of float
         How long each epoch took, validation included.
+    metrics : dict of str to list of float
+        The means of each metric in each epoch: "accuracy" over the training data, while the parameters changed, and
+        "validation_accuracy" over the validation data.
     """
 
     loss: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, values in vars(self).items():
-            if not isinstance(values, list):
-                raise TypeError(f"{name}: expected a list of numbers, got {shown(values)}")
-            setattr(self, name, [_float(f"{name}[{i}]", value) for i, value in enumerate(values)])
+        self.loss, self.validation = _floats("loss", self.loss), _floats("validation", self.validation)
+        self.seconds = _floats("seconds", self.seconds)
+        if not isinstance(self.metrics, dict):
+            raise TypeError(f"metrics: expected a dict of lists, got {shown(self.metrics)}")
+        self.metrics = {name: _floats(f"metrics[{name!r}]", values) for name, values in self.metrics.items()}
+
+    def series(self) -> dict[str, list[float]]:
+        """Return {name: numbers of the epochs} of what the history has, metrics under "metrics.<name>"."""
+        series = {"loss": self.loss, "validation": self.validation, "seconds": self.seconds}
+        series |= {f"metrics.{name}": values for name, values in self.metrics.items()}
+        return {name: values for name, values in series.items() if values}
 
     @property
     def best_epoch(self) -> int | None:
@@ -58,7 +69,7 @@ class History:
 
     def _repr_html_(self) -> str:
         """Return the last epochs, and the best one, as a table."""
-        columns = {name: values for name, values in vars(self).items() if values}
+        columns = {name.removeprefix("metrics."): values for name, values in self.series().items()}
         epochs = list(range(max(len(self.loss) - _MOST_ROWS, 0), len(self.loss)))
         best = self.best_epoch
         if best is not None and best not in epochs:
@@ -109,6 +120,12 @@ class History:
         if title is not None:
             axes.set_title(title, parse_math=False)
         return show_as_picture(figure)
+
+
+def _floats(name: str, values: object) -> list[float]:
+    if not isinstance(values, list):
+        raise TypeError(f"{name}: expected a list of numbers, got {shown(values)}")
+    return [_float(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def _float(name: str, value: object) -> float:

@@ -11,6 +11,7 @@ from ..checks import flag, non_negative_int, number, positive_int, shown
 from ..layers.base import Layer
 from .batches import windows
 from .criterion import Criterion, takes
+from .metrics import Metrics
 from .optimizers import Optimizer, clip_grad_norm, clip_grad_value
 from .schedules import described
 
@@ -42,12 +43,14 @@ class Loop:
         schedule: Callable[[int, int], float] | None = None,
         gaps: bool = False,
         prefetch: int = 0,
+        metrics: Any = None,
     ) -> None:
         if not isinstance(model, Layer) or not takes(model.forward, "lengths"):
             name = type(model).__name__
             raise TypeError(f"model: expected an LSTM or a Sequential, got {name}; a single layer: Sequential(layer)")
         batch_first = model.batch_first is not False
         self.criterion = Criterion(loss, batch_first, team)
+        self.metrics = Metrics(metrics, batch_first, team)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer such as Adam(model), got {shown(optimizer)}")
         if optimizer.model is not model:
@@ -85,6 +88,7 @@ class Loop:
             "accumulate": self.accumulate if self.accumulate > 1 else None,
             "schedule": None if self.schedule is None else described(self.schedule),
             "gaps": True if self.gaps else None,
+            "metrics": self.metrics.names or None,
         }
 
     def observe(self, losses: Sequence[float]) -> None:
@@ -101,6 +105,7 @@ class Loop:
             prediction, states, tape = self.model.forward(window.x, states, **_steps(window), rng=rng)
             value, gradient, count = self.criterion.measure(prediction, window)
             _check_finite("loss", value, where)
+            self.metrics.add(prediction, window)
             grads = self.optimizer.without_frozen(self.model.backward(tape, gradient).parameters) if count else {}
             value, count, grads = self.team.mean(value, count, grads)
             if count and self.accumulate == 1:
@@ -122,6 +127,7 @@ class Loop:
         def step(window: Batch, states: Any, where: str) -> tuple[float, float, Any]:
             prediction, states = self.model(window.x, states, **_steps(window))
             value, _, count = self.criterion.measure(prediction, window)
+            self.metrics.add(prediction, window)
             return *self.team.mean(value, count)[:2], states
 
         return self._mean(data, epoch, step)
@@ -150,6 +156,7 @@ class Loop:
     ) -> float:
         """Call `step` for each window, with the states carried along a batch; return the weighted mean loss."""
         total, weights, steps = 0.0, 0.0, 0
+        self.metrics.start()
         for batch in data.prefetched(epoch, rng):
             states = None
             for window in windows(batch, 1 - self.batch_axis, self.bptt):
