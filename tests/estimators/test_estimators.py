@@ -25,9 +25,11 @@ from lstm_cy import LSTMClassifier, LSTMForecaster, LSTMRegressor
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @parametrize_with_checks(
     [
-        LSTMClassifier(16, epochs=40),
-        LSTMRegressor(16, epochs=40),
-        LSTMClassifier(8, bidirectional=True, dropout=0.1, epochs=30, patience=20, class_weight="balanced"),
+        LSTMClassifier(16, epochs=40, sequence="columns"),  # some checks pass a DataFrame
+        LSTMRegressor(16, epochs=40, sequence="columns"),
+        LSTMClassifier(
+            8, bidirectional=True, dropout=0.1, epochs=30, patience=20, class_weight="balanced", sequence="columns"
+        ),
     ]
 )
 def test_the_checks_of_scikit_learn(estimator, check):
@@ -284,7 +286,7 @@ def test_the_best_number_of_epochs_is_used():
     ("y", "error", "message"),
     [
         (wave(35), ValueError, "y: expected at least 36 values for window = 24 and horizon = 6, got 35"),
-        ([*wave(50), np.nan, 1.0], ValueError, "y: expected finite numbers, got nan at 50"),
+        ([*wave(50), np.inf, 1.0], ValueError, "y: expected finite numbers, or NaN in gaps, got inf at 50"),
         (np.full(60, 2.5), ValueError, "y: expected a series that varies, got 60 times 2.5"),
         (wave(60)[:, None], ValueError, "y: expected one series, shape \\(n,\\), got \\(60, 1\\)"),
         ([], ValueError, "y: expected one series"),
