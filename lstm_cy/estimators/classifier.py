@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ..checks import shown
 from ..training.losses import cross_entropy
-from .rows import Rows, checked_weight, weighted_cross_entropy
+from .rows import Rows, checked_weight
 from .sequences import SequenceEstimator, naming, target
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
     ['up', 'down']
     """
 
-    _losses = cross_entropy, weighted_cross_entropy
+    _loss = staticmethod(cross_entropy)
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from ..training.optimizers import Adam
 
 if TYPE_CHECKING:
     from ..training.history import History
-    from ..typing import Array, Ints, Loss
+    from ..typing import Array, Data, Ints, Loss
 
 #: rows in each call of predict, so that memory is bounded
 ROWS = 256
@@ -59,10 +59,10 @@ class Network(BaseEstimator):
     def _train(
         self,
         model: Sequential,
-        data: tuple[Array, ...],
+        data: Data,
         loss: Loss,
         epochs: int,
-        validation: tuple[Array, ...] | None = None,
+        validation: Data | None = None,
         optimizer: Adam | None = None,
         earlier: int = 0,
     ) -> History:

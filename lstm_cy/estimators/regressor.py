@@ -9,7 +9,7 @@ from sklearn.utils import check_consistent_length
 
 from ..checks import positive_int
 from ..training.losses import mse
-from .rows import Rows, checked_weight, weighted_mse
+from .rows import Rows, checked_weight
 from .scale import Scale
 from .sequences import SequenceEstimator, target
 
@@ -56,7 +56,7 @@ class LSTMRegressor(RegressorMixin, SequenceEstimator):
     True
     """
 
-    _losses = mse, weighted_mse
+    _loss = staticmethod(mse)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,4 +1,4 @@
-"""Rows: the checked rows that a classifier or regressor learns, their weights, and losses that use them."""
+"""Rows: the checked rows that a classifier or regressor learns, and their weights."""
 
 from __future__ import annotations
 
@@ -65,26 +65,3 @@ def checked_weight(sample_weight: Any, rows: int) -> Array:
     if not weight.any():
         raise ValueError("sample_weight: expected a weight above zero, got none")
     return weight / weight.max() if weight.max() > LARGEST / rows else weight  # their sum is finite
-
-
-def weighted_cross_entropy(prediction: Array, target: Array) -> tuple[float, Array]:
-    """Return the weighted mean of -log softmax(prediction)[code]; target (n, 2) has codes and weights."""
-    codes, shares = target[:, 0].astype(np.intp), _shares(target[:, -1])
-    scores = prediction - prediction.max(axis=1, keepdims=True)
-    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    rows = np.arange(len(codes))
-    gradient = np.exp(scores)
-    gradient[rows, codes] -= 1
-    return -float(shares @ scores[rows, codes]), (gradient * shares[:, None]).astype(prediction.dtype)
-
-
-def weighted_mse(prediction: Array, target: Array) -> tuple[float, Array]:
-    """Return the weighted mean of (prediction - target)**2; the last column of target (n, k + 1) has the weights."""
-    errors, shares = prediction - target[:, :-1], _shares(target[:, -1])
-    gradient = (2 / errors.shape[1]) * shares[:, None] * errors
-    return float(shares @ (errors**2).mean(axis=1)), gradient.astype(prediction.dtype)
-
-
-def _shares(weight: Array) -> Array:
-    shares: Array = weight / weight.sum()
-    return shares

@@ -37,8 +37,7 @@ SEQUENCES = "sequences (n, T, features) or a list of arrays (T, features)"
 class SequenceEstimator(Network):
     """Base class of classifier and regressor."""
 
-    #: the losses of `fit` for rows of equal weights, and for rows with their weights in the last column of y
-    _losses: tuple[Loss, Loss]
+    _loss: Loss
 
     def __init__(
         self,
@@ -98,9 +97,8 @@ class SequenceEstimator(Network):
         validation = None
         if self.patience is not None:
             rows, held_out = self._split(rows, class_weight is not None)
-            validation = self._data(held_out, rows.equal and held_out.equal)
-        equal = rows.equal and (validation is None or held_out.equal)
-        self.history_ = self._train(model, self._data(rows, equal), self._losses[not equal], self.epochs, validation)
+            validation = self._data(held_out)
+        self.history_ = self._train(model, self._data(rows), self._loss, self.epochs, validation)
         self.model_ = model
         self.__dict__.pop("_optimizer", None)
         return self
@@ -119,16 +117,20 @@ class SequenceEstimator(Network):
         if not len(rows.x):  # nothing to learn from
             return self
         self._optimizer.lr = number("lr", self.lr, 0.0, open_high=True)
-        data, loss = self._data(rows, rows.equal), self._losses[not rows.equal]
-        history = self._train(self.model_, data, loss, 1, optimizer=self._optimizer, earlier=len(self.history_.loss))
+        done = len(self.history_.loss)
+        history = self._train(self.model_, self._data(rows), self._loss, 1, optimizer=self._optimizer, earlier=done)
         self.history_.loss += history.loss
         self.history_.seconds += history.seconds
         return self
 
-    def _data(self, rows: Rows, equal: bool) -> tuple[Array, ...]:
-        """Return (x, y) or (x, y, lengths) for `fit`; unless `equal`, the last column of y is the weight."""
-        y = rows.y if equal else np.column_stack([rows.y, rows.weight])
-        return self._scale(rows.x, "X"), y, *([] if rows.lengths is None else [rows.lengths])
+    def _data(self, rows: Rows) -> dict[str, Any]:
+        """Return the data of `fit`: scaled x, y, and lengths and weights where there are some."""
+        data = {"x": self._scale(rows.x, "X"), "y": rows.y}
+        if rows.lengths is not None:
+            data["lengths"] = rows.lengths
+        if not rows.equal:
+            data["sample_weight"] = rows.weight
+        return data
 
     def _warm(self, model: Sequential) -> Sequential:
         """Return `model` with the parameters of the present one."""

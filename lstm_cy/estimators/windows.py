@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..training.losses import NothingToCount
+from ..training.elementwise import quantile
+from ..training.losses import mse
 from .scale import Scale
 from .series import forward_filled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..typing import Array, Bools
+    from ..typing import Array, Bools, Loss
     from .series import Series
 
 
@@ -113,24 +115,17 @@ class Encoder:
 def masked_loss(prediction: Array, target: Array, *, quantiles: Sequence[float] | None) -> tuple[float, Array]:
     """Return the mean squared error, or the mean pinball loss of `quantiles`, over the targets that are not NaN.
 
-    The prediction is (n, H * levels), or (n, T, levels) with the H steps at its end; the target is (n, H). The pinball
-    loss of quantile q is max(q * e, (q - 1) * e) with e = target - prediction (R. Koenker and G. Bassett, Regression
-    quantiles, 1978).
+    The prediction is (n, H * levels), or (n, T, levels) with the H steps at its end; the target is (n, H).
     """
     n, steps = target.shape
     gradient = np.zeros_like(prediction)
-    slots = gradient[:, -steps:] if prediction.ndim == 3 else gradient.reshape(n, steps, -1)
-    values = prediction[:, -steps:] if prediction.ndim == 3 else prediction.reshape(n, steps, -1)
-    counted = ~np.isnan(target)
-    errors = (target[..., None] - values)[counted].astype(np.float64)
-    if not errors.size:
-        raise NothingToCount("nothing to count: every target is NaN")
-    if quantiles is None:
-        slots[counted] = -2 * errors / errors.size
-        return float((errors**2).mean()), gradient
-    q = np.asarray(quantiles)
-    slots[counted] = np.where(errors > 0, -q, 1 - q) / errors.size
-    return float(np.maximum(q * errors, (q - 1) * errors).mean()), gradient
+    ahead, slots = (
+        part[:, -steps:] if prediction.ndim == 3 else part.reshape(n, steps, -1) for part in (prediction, gradient)
+    )
+    counted = ~np.isnan(target[..., None])
+    loss: Loss = mse if quantiles is None else functools.partial(quantile, quantiles=quantiles)
+    value, slots[:] = loss(ahead, target[..., None], sample_weight=counted.astype(np.float64))
+    return value, gradient
 
 
 def least_windows(horizon: int, shares: Sequence[float]) -> int:

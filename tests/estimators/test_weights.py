@@ -8,8 +8,7 @@ import pytest
 pytest.importorskip("sklearn")
 from sklearn.base import clone
 
-from lstm_cy import LSTMClassifier, LSTMRegressor, cross_entropy
-from lstm_cy.estimators.rows import weighted_cross_entropy, weighted_mse
+from lstm_cy import LSTMClassifier, LSTMRegressor
 
 
 def rows(n=40, seed=0, steps=5):
@@ -79,26 +78,6 @@ def test_class_weights_are_factors_of_sample_weights():
         np.abs(both._scale.mean - np.average(X, axis=(0, 1), weights=weight.repeat(10).reshape(X.shape))).max() < 1e-12
     )
     assert np.abs(both.predict_proba(X) - product.predict_proba(X)).max() < 0.05
-
-
-def test_the_losses_of_weighted_rows():
-    rng = np.random.default_rng(0)
-    prediction, weight = rng.normal(size=(7, 3)), rng.random(7)
-    codes = rng.integers(3, size=7)
-    loss, gradient = weighted_cross_entropy(prediction, np.column_stack([codes, np.full(7, 2.0)]))
-    expected, expected_gradient = cross_entropy(prediction, codes)
-    np.testing.assert_allclose(loss, expected)
-    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-15)
-    for function, target in (
-        (weighted_cross_entropy, np.column_stack([codes, weight])),
-        (weighted_mse, np.column_stack([rng.normal(size=(7, 3)), weight])),
-    ):
-        _, gradient = function(prediction, target)
-        for index in np.ndindex(7, 3):
-            step = np.zeros((7, 3))
-            step[index] = 1e-6
-            slope = (function(prediction + step, target)[0] - function(prediction - step, target)[0]) / 2e-6
-            np.testing.assert_allclose(gradient[index], slope, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize(
