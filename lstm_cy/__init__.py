@@ -13,6 +13,7 @@ _HOME = {
     "Linear": "layers.linear",
     "Embedding": "layers.embedding",
     "Dropout": "layers.dropout",
+    "ActivationRegularization": "layers.regularization",
     "Activation": "layers.activation",
     "Masking": "layers.masking",
     "Readout": "layers.readout",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.lstm import LSTM as LSTM
     from .layers.masking import Masking as Masking
     from .layers.readout import Readout as Readout
+    from .layers.regularization import ActivationRegularization as ActivationRegularization
     from .layers.sequential import Sequential as Sequential
     from .seq2seq import Seq2Seq as Seq2Seq
     from .streaming.pool import StreamPool as StreamPool

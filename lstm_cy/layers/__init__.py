@@ -10,6 +10,7 @@ _HOME = {
     "Embedding": "embedding",
     "Dropout": "dropout",
     "Activation": "activation",
+    "ActivationRegularization": "regularization",
     "Masking": "masking",
     "Readout": "readout",
     "Sequential": "sequential",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .masking import Masking as Masking
     from .quantized import QuantizedLSTM as QuantizedLSTM
     from .readout import Readout as Readout
+    from .regularization import ActivationRegularization as ActivationRegularization
     from .sequential import Sequential as Sequential
 else:
 

@@ -183,6 +183,8 @@ class Layer:
     masks = False
     #: the names of parameters that optimizers leave as they are; `backward` need not return their gradients
     frozen_parameters: Collection[str] = ()
+    #: the layer whose weight this one uses as its own, or None
+    tied: Layer | None = None
     dtype: np.dtype[Any] | None
     _config: dict[str, Any]
     _parameters: Parameters = {}  # noqa: RUF012 (never written to)
@@ -683,8 +685,10 @@ class Composite(Layer):
         """Return the gradients of all parts under the model's names, summed over the uses of each layer."""
         owners, total = self._owners(), dict.fromkeys(self._parameters)
         for part, own in gradients:
+            layer = self._parts[part]
             for name, array in own.items():
-                name = f"{owners[id(self._parts[part])]}.{name}"
+                owner = layer if name in layer._parameters else layer.tied
+                name = f"{owners[id(owner)]}.{name}"
                 so_far = total[name]
                 if so_far is not None:
                     with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows infinity and NaN
@@ -721,6 +725,9 @@ class Composite(Layer):
     def __copy__(self) -> Self:
         other = super().__copy__()
         copies = {id(layer): copy(layer) for layer in self._parts.values()}
+        for layer in copies.values():
+            if layer.tied is not None:
+                vars(layer)["tied"] = copies[id(layer.tied)]
         vars(other)["_parts"] = {part: copies[id(layer)] for part, layer in self._parts.items()}
         return other
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import config
 from .._kernels.affine import Affine
-from ..checks import LARGEST_SIDE, dtype_of, expect_shape, flag, float_array, positive_int, real_array
+from ..checks import LARGEST_SIDE, dtype_of, expect_shape, flag, float_array, positive_int, real_array, shown
 from .base import Gradients, Layer, Stage
 
 if TYPE_CHECKING:
@@ -24,13 +24,17 @@ class Linear(Layer):
     ----------
     in_features, out_features : int
     bias : bool
+    tied : None or Embedding (out_features, in_features)
+        The Embedding whose ``weight`` is W: one array is both the vectors of tokens and the scores of the next one
+        (Press and Wolf, Using the output embedding to improve language models, 2017). The Embedding keeps it: in a
+        Sequential of both it appears once, its gradient is the sum of both, and optimizers change it once.
     dtype : {"float32", "float64"}
     seed : None, int or numpy.random.Generator
         Seed or source of the initial parameters, U(-1/sqrt(in), 1/sqrt(in)).
 
     Notes
     -----
-    Parameters: ``weight`` (out, in), ``bias`` (out,).
+    Parameters: ``weight`` (out, in), unless tied, and ``bias`` (out,).
 
     Examples
     --------
@@ -38,14 +42,31 @@ class Linear(Layer):
     >>> from lstm_cy import Linear
     >>> Linear(3, 2, seed=0)(np.ones((7, 4, 3))).shape
     (7, 4, 2)
+
+    A language model with one table of vectors:
+
+    >>> from lstm_cy import LSTM, Embedding, Sequential
+    >>> embedding = Embedding(10, 4, seed=0)
+    >>> model = Sequential(embedding, LSTM(4, 4, seed=0), Linear(4, 10, tied=embedding, seed=0))
+    >>> [name for name in model.parameters if not name.startswith("1.")]
+    ['0.weight', '2.bias']
     """
 
     dtype: np.dtype[Any]
     _affine: Affine
-    _read_only = (*Layer._read_only, "_affine")
+    _read_only = (*Layer._read_only, "tied", "_affine", "_of_tied")
+    #: (weight, bias, the Affine made of them), the last ones of a tied layer
+    _of_tied: tuple[Array, Array | None, Affine] | None = None
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = True, dtype: DTypeLike = "float32", seed: Seed = None
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        tied: Layer | None = None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ) -> None:
         self.in_features = positive_int("in_features", in_features)
         self.out_features = positive_int("out_features", out_features)
@@ -65,10 +86,49 @@ class Linear(Layer):
         rng = self._generator(seed)
         bound = 1 / np.sqrt(self.in_features)
         shapes = {"weight": (self.out_features, self.in_features)} | ({"bias": (self.out_features,)} if bias else {})
+        if tied is not None:
+            self.tied = self._checked_tied(tied, shapes.pop("weight"))
         self._initialize(
             shapes,
             lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
+
+    def _checked_tied(self, tied: Layer, shape: tuple[int, int]) -> Layer:
+        """Return the argument `tied`, an Embedding of this shape and dtype."""
+        if not isinstance(tied, Layer) or tied.vocabulary_size is None or "weight" not in tied._parameters:
+            raise TypeError(f"tied: expected an Embedding, got {shown(tied)}")
+        if tied._parameters["weight"].shape != shape:
+            given = tied._parameters["weight"].shape
+            raise ValueError(
+                f"tied: expected an Embedding of out_features vectors of in_features, {shape}, got {given}"
+            )
+        if tied.dtype != self.dtype:
+            raise ValueError(f"tied: expected an Embedding of dtype {self.dtype}, got {tied.dtype}")
+        return tied
+
+    def __getattr__(self, name: str) -> Any:
+        # Only a tied layer has no attribute _affine: its weight is replaced in the other layer.
+        if name != "_affine" or self.tied is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        weight, bias = self.weight, self._parameters.get("bias")
+        made = self._of_tied
+        if made is None or made[0] is not weight or made[1] is not bias:
+            made = weight, bias, Affine(config.kernels(), config.blas(), self.dtype.itemsize, weight, bias)
+            self.__dict__["_of_tied"] = made
+        return made[2]
+
+    @property
+    def weight(self) -> Array:
+        """W (out, in), read-only: the parameter, or that of the Embedding to which the layer is tied."""
+        return (self if self.tied is None else self.tied)._parameters["weight"]
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | ({} if self.tied is None else {"tied": self.tied})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.tied is None:
+            return super().__reduce__()
+        return _rebuilt_tied, (type(self), self.tied, self.config, self.stored()), self._extra_attributes()
 
     def __call__(self, x: ArrayLike) -> Array:
         """Apply the layer.
@@ -120,6 +180,8 @@ class Linear(Layer):
     @classmethod
     def least_size(cls, arguments: dict[str, Any]) -> int:
         """Return the least number of weights of a layer with these arguments, from a file, without making it."""
+        if arguments.get("tied") is not None:
+            return 0
         return math.prod(
             positive_int(f"Linear: {name}", arguments.get(name)) for name in ("in_features", "out_features")
         )
@@ -134,6 +196,8 @@ class Linear(Layer):
         return y
 
     def _packed(self, parameters: Parameters) -> dict[str, Any]:
+        if self.tied is not None:
+            return {}
         arrays = parameters["weight"], parameters.get("bias")
         return {"_affine": Affine(config.kernels(), config.blas(), self.dtype.itemsize, *arrays)}
 
@@ -149,13 +213,21 @@ class Linear(Layer):
         Returns
         -------
         Gradients
-            `x` and `parameters`.
+            `x` and `parameters`; of a tied layer with ``weight`` too, to be added to that of the Embedding.
         """
         affine = self._affine
         (x,) = self._content_of(tape, affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
-        dx, gradients = np.empty_like(x), {name: np.zeros_like(value) for name, value in self._parameters.items()}
+        dx, gradients = np.empty_like(x), {"weight": np.zeros_like(self.weight)}
+        gradients |= {name: np.zeros_like(value) for name, value in self._parameters.items()}
         rows = x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features), dx.reshape(-1, self.in_features)
         affine.backward(*rows, gradients["weight"], gradients.get("bias"))
         return Gradients(dx, None, gradients)
+
+
+def _rebuilt_tied(kind: type[Linear], tied: Layer, config: dict[str, Any], arrays: Parameters) -> Linear:
+    """Make a tied layer from its pickle."""
+    layer = kind.blank(**config, tied=tied)
+    layer.restore(arrays)
+    return layer

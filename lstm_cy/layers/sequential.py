@@ -30,6 +30,8 @@ class Sequential(Composite):
     -----
     Parameters are named after the layer's index: "0.weight", "1.weight_ih_l0", ...
 
+    A Linear that is tied to an Embedding needs this Embedding among the layers.
+
     One layer may be used at several indices. Its parameters then appear once, named after the first index, and their
     gradients are sums over all uses; each use of an LSTM has its own state. `config` and files describe the later uses
     by {"type": "Shared", "layer": first index}.
@@ -57,6 +59,8 @@ class Sequential(Composite):
         for index, layer in enumerate(layers):
             if not isinstance(layer, Layer) or not layer.in_chains:
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {shown(layer)} at {index}")
+            if layer.tied is not None and all(other is not layer.tied for other in layers):
+                raise ValueError(f"layers: expected the Embedding too to which {layer!r} at {index} is tied")
         dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
@@ -80,8 +84,9 @@ class Sequential(Composite):
         for index, layer in enumerate(self.layers):
             first = int(owners[id(layer)])
             shared = first < index and layer.parameters
+            tied = {} if layer.tied is None else {"tied": int(owners[id(layer.tied)])}
             described.append(
-                {"type": "Shared", "layer": first} if shared else {"type": type(layer).__name__, **layer.config}
+                {"type": "Shared", "layer": first} if shared else {"type": type(layer).__name__, **layer.config, **tied}
             )
         return described
 

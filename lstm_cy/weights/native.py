@@ -44,6 +44,7 @@ _LAYERS = {
     "Embedding": "layers.embedding",
     "Dropout": "layers.dropout",
     "Activation": "layers.activation",
+    "ActivationRegularization": "layers.regularization",
     "Masking": "layers.masking",
     "Readout": "layers.readout",
     "Attention": "layers.attention",
@@ -100,8 +101,9 @@ def build(config: Any, own: Own = MappingProxyType({})) -> Any:
     ----------
     config : dict
         {"type": name, **arguments}, with the arguments of a layer's `config`; the types are LSTM, Linear, Embedding,
-        Dropout, Activation, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and Sequential, whose argument is
-        {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the layer at that index.
+        Dropout, Activation, ActivationRegularization, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and
+        Sequential, whose argument is {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the
+        layer at that index, and the argument "tied" of a Linear is the index of its Embedding.
     own : mapping of str to class
         Further types, from `own_layers`.
 
@@ -120,11 +122,18 @@ def build(config: Any, own: Own = MappingProxyType({})) -> Any:
         layers: list[Any] = []
         for layer in arguments["layers"]:
             shared = _shared(layer, len(layers))
-            layers.append(build(layer, own) if shared is None else layers[shared])
+            layers.append(build(_with_tied(layer, layers), own) if shared is None else layers[shared])
         return Sequential(*layers)
     if kind in own:
         return _built(own[kind], arguments)
     return _class(kind, own).blank(**arguments)
+
+
+def _with_tied(config: Any, layers: list[Any]) -> Any:
+    """Return a layer's configuration with the layer before it that its argument `tied` is the index of."""
+    if not isinstance(config, dict) or config.get("tied") is None:
+        return config
+    return config | {"tied": layers[int_within("tied", config["tied"], 0, len(layers) - 1)]}
 
 
 def _shared(config: Any, count: int) -> int | None:

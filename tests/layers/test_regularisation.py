@@ -22,9 +22,20 @@ from common import (
 )
 
 import lstm_cy
-from lstm_cy import LSTM, Adam, Linear, Sequential, StreamPool, config, fit
+from lstm_cy import (
+    LSTM,
+    ActivationRegularization,
+    Adam,
+    Embedding,
+    Linear,
+    Sequential,
+    StreamPool,
+    config,
+    fit,
+)
 from lstm_cy.layers.batch import Batch
 from lstm_cy.layers.masks import draw
+from lstm_cy.weights import native
 
 OPTIONS = (
     {"recurrent_dropout": 0.3},
@@ -427,3 +438,219 @@ def test_recurrent_dropout_agrees_with_keras(bidirectional, monkeypatch):
     factors = np.split(recurrent[:, 0] / np.float32(0.6), lstm.num_directions, axis=1)
     expected = keras_forward(keras, model.layers[-1], x, factors)
     assert largest_error(lstm.forward(x, rng=3)[0], expected) <= 1e-5
+
+
+def tied_model(dtype="float32", bias=True, **options):
+    embedding = Embedding(11, 6, dtype=dtype, seed=0)
+    lstm = LSTM(6, 6, dtype=dtype, seed=1, **options)
+    return Sequential(embedding, lstm, Linear(6, 11, tied=embedding, bias=bias, dtype=dtype, seed=2))
+
+
+def untied(model):
+    """Return a model with the same numbers whose Linear has its own weight."""
+    embedding, lstm, linear = model.layers
+    other = Linear(6, 11, bias=linear.bias, dtype=linear.dtype)
+    other.load_state_dict({"weight": embedding.parameters["weight"], **linear.parameters})
+    return Sequential(embedding, lstm, other)
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("bias", (True, False))
+def test_a_tied_model_is_that_of_equal_weights(chosen, dtype, bias):
+    model = tied_model(dtype, bias)
+    twin = untied(model)
+    assert [name for name in model.parameters if "_l0" not in name] == ["0.weight", "2.bias"][: 1 + bias]
+    tokens = np.random.default_rng(0).integers(0, 11, (7, 3))
+    y, _, tape = model.forward(tokens)
+    expected, _, other = twin.forward(tokens)
+    assert bits(y, model(tokens)[0]) == bits(expected, expected)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    got, parts = (one.backward(kept, dy).parameters for one, kept in ((model, tape), (twin, other)))
+    assert list(got) == list(model.parameters)
+    assert bits(got["0.weight"]) == bits(parts["2.weight"] + parts["0.weight"])
+    for name in set(got) - {"0.weight"}:
+        assert bits(got[name]) == bits(parts[name])
+
+
+def test_gradient_of_a_tied_weight_against_finite_differences():
+    model = tied_model("float64")
+    tokens = np.random.default_rng(0).integers(0, 11, (5, 2))
+    y, _, tape = model.forward(tokens)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    got = model.backward(tape, dy).parameters
+    parameters = model.state_dict()
+
+    def loss():
+        model.load_state_dict(parameters)
+        return (model(tokens)[0] * dy).sum()
+
+    for name, array in parameters.items():
+        assert largest_error(got[name], finite_difference(loss, array, 1e-5)) <= 1e-8, name
+
+
+@pytest.mark.parametrize("optimizer", (lstm_cy.SGD, Adam))
+def test_optimizers_and_norms_count_a_tied_weight_once(optimizer):
+    model = tied_model()
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    y, _, tape = model.forward(tokens)
+    gradients = model.backward(tape, np.ones_like(y)).parameters
+    norm = np.sqrt(sum(np.square(array.astype("float64")).sum() for array in gradients.values()))
+    assert abs(lstm_cy.clip_grad_norm(dict(gradients), 1e9) - norm) <= 1e-5 * norm
+    before = model(tokens)[0]
+    optimizer(model, 0.1).step(gradients)
+    embedding, _, linear = model.layers
+    assert linear.weight is embedding._parameters["weight"]
+    assert not np.array_equal(model(tokens)[0], before)
+    assert bits(model(tokens)[0]) == bits(untied(model)(tokens)[0])
+    with pytest.raises(RuntimeError, match="the parameters have changed"):
+        model.backward(tape, np.ones_like(y))
+
+
+@pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
+def test_files_pickles_and_copies_keep_the_tie(tmp_path, suffix):
+    model = tied_model()
+    path = tmp_path / f"model{suffix}"
+    lstm_cy.save(model, path)
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    expected = model(tokens)[0]
+    stepper = model.stepper(4)
+    for other in (lstm_cy.load(path), pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)):
+        assert other.layers[2].tied is other.layers[0]
+        assert other.layers[0] is not model.layers[0]
+        assert other.config == model.config
+        assert list(other.parameters) == list(model.parameters)
+        assert bits(other(tokens)[0]) == bits(expected)
+        other.load_state_dict({name: array + 1 for name, array in other.parameters.items()})
+        assert bits(other(tokens)[0]) == bits(untied(other)(tokens)[0])
+    assert bits(model(tokens)[0]) == bits(expected)
+    model.load_state_dict({name: array + 1 for name, array in model.parameters.items()})
+    assert bits(*(stepper.step(step) for step in tokens)) == bits(*expected)
+
+
+def test_a_tied_model_in_other_formats(tmp_path):
+    model = tied_model()
+    state = lstm_cy.weights.pytorch.to_state_dict(model)
+    assert bits(state["2.weight"]) == bits(state["0.weight"])
+    pytest.importorskip("onnx")
+    lstm_cy.save(model, tmp_path / "model.onnx")
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    read = lstm_cy.load(tmp_path / "model.onnx").run({"tokens": tokens}, ["y"])[0]
+    assert np.abs(read - model(tokens)[0]).max() < 1e-5
+
+
+def test_errors_of_tied_layers():
+    embedding = Embedding(11, 6, seed=0)
+    with pytest.raises(TypeError, match="tied: expected an Embedding, got 3"):
+        Linear(6, 11, tied=3)
+    with pytest.raises(TypeError, match="tied: expected an Embedding, got Linear"):
+        Linear(6, 11, tied=Linear(6, 11))
+    with pytest.raises(
+        ValueError, match=r"tied: expected an Embedding of out_features vectors of in_features, \(11, 5\)"
+    ):
+        Linear(5, 11, tied=embedding)
+    with pytest.raises(ValueError, match="tied: expected an Embedding of dtype float64, got float32"):
+        Linear(6, 11, tied=embedding, dtype="float64")
+    linear = Linear(6, 11, tied=embedding, seed=0)
+    with pytest.raises(ValueError, match="layers: expected the Embedding too"):
+        Sequential(Embedding(11, 6), LSTM(6, 6), linear)
+    with pytest.raises(AttributeError, match="tied: read-only"):
+        linear.tied = None
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        linear.other  # noqa: B018
+    assert "tied=Embedding(11, 6)" in repr(linear)
+
+
+@pytest.mark.parametrize("tied", (1, -1, True, "0", [0]))
+def test_files_with_a_wrong_tie_are_refused(tied):
+    described = tied_model().config["layers"]
+    described[2]["tied"] = tied
+    with pytest.raises((TypeError, ValueError), match="tied: expected"):
+        native.build({"type": "Sequential", "layers": described})
+
+
+def slow_penalty(layer, x, valid, reset):
+    """Return the penalties by their definition; all arrays have the time axis first."""
+    T, B, _ = x.shape
+    sizes, changes = [], []
+    for row in range(B):
+        last = None
+        for t in range(T):
+            if reset[t, row]:
+                last = None
+            if valid[t, row]:
+                sizes.append(x[t, row] ** 2)
+                if last is not None:
+                    changes.append((x[t, row] - last) ** 2)
+                last = x[t, row]
+    return layer.ar * np.mean(sizes) + layer.tar * np.mean(changes)
+
+
+@pytest.mark.parametrize("batch_first", (False, True))
+@pytest.mark.parametrize("steps", ("all", "lengths", "mask", "reset", "reset and mask"))
+def test_activation_regularisation_by_its_definition(steps, batch_first):
+    layer = ActivationRegularization(2.0, 1.5, batch_first=batch_first)
+    T, B = 6, 5
+    x = np.random.default_rng(0).standard_normal((T, B, 3))
+    valid, reset, arguments = np.ones((T, B), bool), np.zeros((T, B), bool), {}
+    if steps == "lengths":
+        arguments["lengths"] = [6, 0, 3, 1, 5]
+        valid = np.arange(T)[:, None] < np.array(arguments["lengths"])
+    if "mask" in steps:
+        valid = random_mask(T, B)
+        arguments["mask"] = valid.T if batch_first else valid
+    if "reset" in steps:
+        reset = random_resets(T, B)
+        arguments["reset"] = reset.T if batch_first else reset
+    given = x.swapaxes(0, 1).copy() if batch_first else x
+    expected = slow_penalty(layer, x, valid, reset)
+    assert abs(layer.penalty(given, **arguments) - expected) <= 1e-12
+    assert layer(given) is given
+    y, tape = layer.forward(given, **arguments)
+    assert bits(y) == bits(given)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    got = layer.backward(tape, dy).x - dy
+    exact = finite_difference(lambda: layer.penalty(given, **arguments), given, 1e-4)
+    assert np.abs(got - exact).max() <= 1e-9
+
+
+def test_activation_regularisation_in_a_model(tmp_path):
+    model = Sequential(LSTM(3, 8, seed=0), ActivationRegularization(ar=2.0, tar=1.0), Linear(8, 2, seed=1))
+    plain = Sequential(model.layers[0], model.layers[2])
+    x, _ = random_case(model.layers[0], 7, 3)
+    lengths = [7, 0, 4]
+    assert bits(model(x)[0]) == bits(plain(x)[0])
+    y, _, tape = model.forward(x, lengths=lengths)
+    gradients = model.backward(tape, np.zeros_like(y))
+    _, tape = model.layers[1].forward(model.layers[0](x, lengths=lengths)[0], lengths=lengths)
+    _, _, own = model.layers[0].forward(x, lengths=lengths)
+    expected = model.layers[0].backward(own, model.layers[1].backward(tape, np.zeros((7, 3, 8), "float32")).x)
+    assert gradients.parameters["0.weight_hh_l0"].any()
+    assert bits(gradients.parameters["0.weight_hh_l0"]) == bits(expected.parameters["weight_hh_l0"])
+    stepper = model.stepper(3)
+    assert bits(*(stepper.step(x_t) for x_t in x)) == bits(*model(x)[0])
+    lstm_cy.save(model, tmp_path / "model.npz")
+    assert lstm_cy.load(tmp_path / "model.npz").config == model.config
+    assert np.isfinite(lstm_cy.mse(y, y)[0])
+    assert lstm_cy.ActivationRegularization(1.0).penalty(x[:, :0]) == 0
+    with pytest.raises(ValueError, match="every LSTM and Readout with batch_first or none"):
+        Sequential(LSTM(3, 8), ActivationRegularization(1.0, batch_first=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"ar": -1}, ValueError, "ar: expected a number"),
+        ({"tar": np.inf}, ValueError, "tar: expected a number"),
+        ({"tar": None}, TypeError, "tar: expected a number"),
+        ({"batch_first": 1}, TypeError, "batch_first: expected True or False"),
+    ],
+)
+def test_errors_of_activation_regularisation(options, error, message):
+    with pytest.raises(error, match=message):
+        ActivationRegularization(**options)
+    layer = ActivationRegularization(1.0)
+    with pytest.raises(TypeError, match="x: expected floats with two or three axes"):
+        layer.forward([[1, 2]])
+    with pytest.raises(ValueError, match="mask: expected shape"):
+        layer.forward(np.ones((4, 3, 2)), mask=np.ones((3, 4), bool))

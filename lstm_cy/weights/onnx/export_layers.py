@@ -18,6 +18,7 @@ from ...layers.linear import Linear
 from ...layers.quantized import QuantizedLSTM
 from ...layers.readout import Readout
 from ...layers.recurrent import Recurrent
+from ...layers.regularization import ActivationRegularization
 from .. import gate_order
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def inexpressible(layer: Layer, lengths: bool) -> list[str]:
 
 
 @inexpressible.register(Activation)
+@inexpressible.register(ActivationRegularization)
 @inexpressible.register(Dropout)
 @inexpressible.register(Linear)
 def _nothing(layer: Layer, lengths: bool) -> list[str]:
@@ -102,8 +104,9 @@ def add(layer: Layer, graph: ExportGraph, prefix: str, flow: Flow) -> str:
     raise NotImplementedError(type(layer).__name__)
 
 
+@add.register(ActivationRegularization)
 @add.register(Dropout)
-def _add_dropout(layer: Dropout, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+def _add_nothing(layer: Layer, graph: ExportGraph, prefix: str, flow: Flow) -> str:
     return flow.x
 
 
@@ -115,7 +118,7 @@ def _add_embedding(layer: Embedding, graph: ExportGraph, prefix: str, flow: Flow
 
 @add.register(Linear)
 def _add_linear(layer: Linear, graph: ExportGraph, prefix: str, flow: Flow) -> str:
-    weight = graph.weight(prefix, layer, "weight", layer.parameters["weight"].T)
+    weight = graph.weight(prefix, layer, "weight", layer.weight.T)
     x = graph.node("MatMul", [flow.x, weight], f"{prefix}product")
     if layer.bias:
         bias = graph.weight(prefix, layer, "bias", layer.parameters["bias"])

@@ -136,8 +136,14 @@ def to_state_dict(model: Layer, prefix: str = "") -> Parameters:
     return {
         f"{prefix}{index}.{name}": array
         for index, layer in enumerate(model.layers)
-        for name, array in layer.state_dict().items()
+        for name, array in _state_dict_of(layer).items()
     }
+
+
+def _state_dict_of(layer: Layer) -> Parameters:
+    """Return a layer's tensors; PyTorch names a tied weight in both modules."""
+    tied = {} if layer.tied is None else {"weight": layer.tied.state_dict()["weight"]}
+    return tied | layer.state_dict()
 
 
 @functools.singledispatch
