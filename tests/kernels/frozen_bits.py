@@ -38,6 +38,9 @@ OPTIONS = (
     {"clip": 0.5, "cell_clip": 0.5},
     *({"activations": triple} for triple in ACTIVATIONS),
     {"activations": ACTIVATIONS[2], "layer_norm": True, "peepholes": True, "clip": 2.0, "proj_size": 4},
+    {"recurrent_dropout": 0.25},
+    {"zoneout": (0.125, 0.25), "learn_initial_state": True, "num_layers": 2},
+    {"zoneout": (0.0, 0.5), "recurrent_dropout": 0.5, "weight_drop": 0.25, "bidirectional": True, "proj_size": 4},
 )
 #: (T, B, I, H): one row, whole and broken vectors, tiles of every height, more than a block of steps
 SIZES = ((7, 1, 1, 8), (11, 1, 3, 33), (5, 2, 17, 16), (3, 5, 8, 50), (4, 9, 33, 24), (2, 23, 5, 40), (70, 3, 2, 9))
@@ -112,7 +115,7 @@ def results(options, dtype, quantised, sizes, steps, threads=1):
     if quantised:
         y, final = layer(x, state, threads=threads, **more)
         return [y, *final]
-    y, final, tape = layer.forward(x, state, threads=threads, **more)
+    y, final, tape = layer.forward(x, state, threads=threads, rng=7, **more)
     gradients = layer.backward(tape, numbers(y.shape, dtype, 105), [numbers(part.shape, dtype, 106) for part in final])
     return [y, *final, gradients.x, *gradients.state, *gradients.parameters.values()]
 
