@@ -161,6 +161,7 @@ cdef Sum* sums_of(list arrays) except NULL:
 cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept nogil:
     """Process all layers and directions, the last layer first; both directions add to the gradient of their input."""
     cdef Py_ssize_t D = network.num_directions, B = call.batch.B, H = network.hidden_size, P = network.output_size
+    cdef Py_ssize_t stored = call.batch.T * B if call.batch.starts == NULL else call.rows
     cdef Py_ssize_t layer, direction, index
     cdef Rows target, half, source = call.dy
     cdef const unsigned char* keep
@@ -170,7 +171,7 @@ cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept 
             target = call.dx
         else:
             target = call.inner[layer % 2 if network.num_layers > 2 else 0]
-            memset(target.data, 0, call.batch.T * call.batch.B * target.width * sizeof(real))
+            memset(target.data, 0, stored * target.width * sizeof(real))
         keep = NULL if call.keep == NULL or layer == 0 else call.keep[layer - 1]
         for direction in range(D):
             index = layer * D + direction

@@ -89,14 +89,14 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
     Parameters
     ----------
     network : Network
-    x, y, inner : arrays (T, B, width), or (B, T, width) with batch_first
+    x, y, inner : arrays (T, B, width), (B, T, width) with batch_first, or packed ones, (rows, 1, width)
         `inner`, of y's shape, holds the outputs between layers; None with one layer.
     h, c : arrays (layers * directions, B, P) and (layers * directions, B, H)
         Initial states, overwritten by the final ones.
-    rows : (order, lengths, active, valid_steps, resets)
+    rows : (order, lengths, active, valid_steps, resets, starts)
         Row numbers sorted by falling length, their lengths, and the number of rows running at each step; the numbers of
-        a row's valid steps, (B, T); the steps before which its state is set to zero, uint8 (B, T). Each may be None,
-        the first three only together.
+        a row's valid steps, (B, T); the steps before which its state is set to zero, uint8 (B, T); with packed arrays
+        the row at which each step begins. Each may be None, the first three only together.
     keep : None or list of uint8 arrays of y's shape
         Dropout's mask after each layer but the last; the outputs that it keeps are multiplied by `scale`.
     tape : None or list of (x, h_prev, c_prev, gates, tanh_c, extra, hidden, h, cell)

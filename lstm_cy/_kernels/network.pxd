@@ -58,6 +58,9 @@ ctypedef struct Batch:
     const Py_ssize_t* active
     const Py_ssize_t* valid_steps  # of each row, or NULL: 0, 1, 2, ...
     const unsigned char* resets    # (B, T): 1 if the row's state is set to zero before the step; or NULL
+    # of packed arrays, which have the rows that run at step 0 in sweep order, then those of step 1, and so on: the row
+    # at which each step begins; or NULL
+    const Py_ssize_t* starts
 
 
 ctypedef struct Rows:
@@ -385,6 +388,8 @@ cdef inline Py_ssize_t offset_of(const Batch* batch, const Rows* rows, bint back
     cdef Py_ssize_t row = row_in(batch, slot)
     if backwards:
         step = (batch.T if batch.order == NULL else batch.lengths[batch.first + slot]) - 1 - step
+    if batch.starts != NULL:
+        return (batch.starts[step] + batch.first + slot) * rows.row
     if batch.valid_steps != NULL:
         step = batch.valid_steps[row * batch.T + step]
     return step * rows.step + row * rows.row

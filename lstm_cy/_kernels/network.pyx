@@ -283,14 +283,15 @@ cdef Activation activation_of(tuple given) except *:
 
 
 cdef Batch batch_of(Py_ssize_t T, Py_ssize_t B, object rows) except *:
-    """Return a Batch from its sizes and the arrays (order, lengths, active, valid_steps, resets) or None for each."""
-    cdef Batch batch = whole_batch(T, B)
-    order, lengths, active, valid_steps, resets = rows
+    """Return a Batch from its sizes and the arrays of a RowOrder, or None for each; packed arrays have their own T."""
+    order, lengths, active, valid_steps, resets, starts = rows
+    cdef Batch batch = whole_batch(T if starts is None else starts.size, B)
     batch.valid_steps = <const Py_ssize_t*>address_or_null(valid_steps)
     batch.resets = <const unsigned char*>address_or_null(resets)
     batch.order = <const Py_ssize_t*>address_or_null(order)
     batch.lengths = <const Py_ssize_t*>address_or_null(lengths)
     batch.active = <const Py_ssize_t*>address_or_null(active)
+    batch.starts = <const Py_ssize_t*>address_or_null(starts)
     return batch
 
 

@@ -63,6 +63,9 @@ class RowOrder(NamedTuple):
         The numbers of each row's valid steps, the valid ones first; only with a mask that is not a length.
     resets : ndarray (T, B) of uint8, or (B, T) with batch_first
         Where a row's state is set to zero before the step.
+    starts : ndarray (T,)
+        Only with packed arrays, (rows, 1, width): all rows that run at step 0 in the order, then those of step 1, and so
+        on. The row at which each step begins.
     """
 
     order: Any = None
@@ -70,6 +73,7 @@ class RowOrder(NamedTuple):
     active: Any = None
     valid_steps: Any = None
     resets: Any = None
+    starts: Any = None
 
 
 class Saved(NamedTuple):
