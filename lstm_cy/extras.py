@@ -11,6 +11,7 @@ PACKAGES = {
     "sklearn": '"scikit-learn>=1.6"',
     "dask": '"dask[array,distributed]"',
     "mpi": "mpi4py",
+    "torch": "torch",
 }
 
 

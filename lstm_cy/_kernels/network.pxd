@@ -310,7 +310,7 @@ cdef inline Batch whole_batch(Py_ssize_t T, Py_ssize_t B) noexcept nogil:
     batch.T = T
     batch.B = B
     batch.first = 0
-    batch.order = batch.lengths = batch.active = batch.valid_steps = NULL
+    batch.order = batch.lengths = batch.active = batch.valid_steps = batch.starts = NULL
     batch.resets = NULL
     return batch
 

@@ -2,7 +2,7 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from ..typing import State
+from ..typing import Array, State
 from .records import CellOptions, DirectionWeights
 
 @disjoint_base
@@ -35,3 +35,5 @@ COUPLING_KINDS: dict[str | None, int]
 CACHE_LINE_BYTES: int
 EXTRA_PARTS: tuple[int, int]
 SHARE_STARTS: dict[str, int]
+
+def equal_bytes(arrays: list[Array], addresses: tuple[int, ...], most: int) -> bool: ...

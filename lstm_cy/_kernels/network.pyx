@@ -5,7 +5,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from . cimport table
 from .runtime.memory cimport Buffer
@@ -31,6 +31,35 @@ CACHE_LINE_BYTES = CACHE_LINE
 # Numbers of a row: EXTRA_PARTS[0] * H + EXTRA_PARTS[1] of `extra`; the shares' parts begin at multiples of H.
 EXTRA_PARTS = EXTRA, EXTRA_REST
 SHARE_STARTS = {"bias": SHARE_BIAS, "norm": SHARE_NORM, "peephole": SHARE_PEEPHOLE, "end": SHARES}
+
+
+def equal_bytes(list arrays, tuple addresses, Py_ssize_t most):
+    """Return whether the memory at each address is equal to that of an array.
+
+    Parameters
+    ----------
+    arrays : list of C-contiguous arrays
+    addresses : tuple of int
+        Of as much memory, which the caller must keep.
+    most : int
+        The largest number of bytes of each to compare, in evenly spaced cache lines; -1 for all.
+    """
+    cdef Py_ssize_t size, start, step
+    cdef const char* ours
+    cdef const char* theirs
+    for array, position in zip(arrays, addresses, strict=True):
+        ours = <const char*>address(array)
+        theirs = <const char*><size_t>position
+        size = array.nbytes
+        if most < 0 or size <= most:
+            if memcmp(ours, theirs, size) != 0:
+                return False
+            continue
+        step = size // (most // CACHE_LINE)
+        for start in range(0, size - CACHE_LINE + 1, step):
+            if memcmp(ours + start, theirs + start, CACHE_LINE) != 0:
+                return False
+    return True
 
 
 cdef class Packer:
