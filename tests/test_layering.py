@@ -34,7 +34,7 @@ LEVELS = (
     # public and former paths of modules of training
     {"batches", "losses", "optimizers", "schedules"},
     {"decoding", "embed", "stepper", "streams", "weights"},
-    {"bench", "distributed", "estimators", "seq2seq"},
+    {"bench", "distributed", "estimators", "seq2seq", "torch"},
     {"cli"},
     {"__main__"},
 )
@@ -59,7 +59,7 @@ COMPUTED = {
     "weights": "the formats, at their first use",
     "weights.native": "the layer types that a file may name",
 }
-#: libraries beyond NumPy, and the only modules that may import them; all but scikit-learn inside functions
+#: libraries beyond NumPy, and the only modules that may import them; all but WHOLE inside functions
 LIBRARIES = {
     "cloudpickle": {"distributed"},
     "dask": {"distributed"},
@@ -81,9 +81,20 @@ LIBRARIES = {
         "estimators.regressor",
         "estimators.sequences",
     },
-    "torch": {"bench", "weights.comparisons"},
+    "torch": {
+        "bench",
+        "torch",
+        "torch.autograd",
+        "torch.kernels",
+        "torch.modules",
+        "torch.packing",
+        "torch.replacing",
+        "weights.comparisons",
+    },
     "tqdm": {"progress"},
 }
+#: libraries that packages are made for
+WHOLE = {("sklearn", "estimators"), ("torch", "torch")}
 #: compiled modules and packages of such, and what they may cimport besides each other
 COMPILED = ("_kernels", "embed", "layers.direct", "streaming.")
 CIMPORTS = {"cpython", "cython", "libc", "numpy"}
@@ -223,7 +234,7 @@ def wrong_libraries(found):
             elif to.module == "numpy":
                 allowed = True
             else:
-                allowed = name in LIBRARIES.get(to.module, ()) and (to.inside or to.module == "sklearn")
+                allowed = name in LIBRARIES.get(to.module, ()) and (to.inside or (to.module, group(name)) in WHOLE)
             if not allowed:
                 yield f"{name} imports {to.module}{' inside a function' if to.inside else ''}"
     yield from (f"reference imports {to.module}" for to in found["reference"] if to.ours)

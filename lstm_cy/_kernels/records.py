@@ -64,8 +64,8 @@ class RowOrder(NamedTuple):
     resets : ndarray (T, B) of uint8, or (B, T) with batch_first
         Where a row's state is set to zero before the step.
     starts : ndarray (T,)
-        Only with packed arrays, (rows, 1, width): all rows that run at step 0 in the order, then those of step 1, and so
-        on. The row at which each step begins.
+        Only with packed arrays, (rows, 1, width), which have all rows that run at step 0, in the order, then those of
+        step 1, and so on: the row at which each step begins.
     """
 
     order: Any = None

@@ -6,11 +6,12 @@ the same inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 from . import kernels
 from .kernels import Steps, networks, packed_steps
@@ -49,16 +50,24 @@ class Run(torch.autograd.Function):
         return y, h_n, c_n
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, dy: Any, dh: Any, dc: Any) -> Any:
         x, h, c, tape, *weights = ctx.saved_tensors  # PyTorch raises here if one was changed in place
         inputs = [x, h, c, *weights]
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
+        gradients = dy, dh, dc
+        if torch.is_grad_enabled() or _are_batched(gradients):
             return None, None, *_differentiable_gradients(ctx.call, inputs, needed, gradients)
         plan, steps, keep, scale = ctx.call
         found = kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale)
         flat = [*found[:3], *found[3]]
         return None, None, *[each if wanted else None for each, wanted in zip(flat, needed, strict=True)]
+
+
+def _are_batched(gradients: Sequence[Any]) -> bool:
+    """Whether a backward pass runs for a batch of gradients, by torch.func.vmap or by ``is_grads_batched``."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or any(
+        gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient) for gradient in gradients
+    )
 
 
 def _differentiable_gradients(
@@ -95,7 +104,7 @@ def in_pytorch(call: Call, x: Tensor, h: Any, c: Any, weights: Sequence[Tensor])
         full = x.new_zeros(plan.directions, steps.B, width) if state is None else state
         states.append(_in_sweep_order(full.reshape(plan.directions, steps.B, width), steps))
     ends = []
-    with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM has no second derivative
+    with _without_onednn():  # its LSTM has no second derivative
         for layer in range(plan.num_layers):
             pair = tuple(state[layer * D : (layer + 1) * D] for state in states)
             some = list(weights[layer * each : (layer + 1) * each])
@@ -113,6 +122,16 @@ def in_pytorch(call: Call, x: Tensor, h: Any, c: Any, weights: Sequence[Tensor])
         _in_given_order(h_n, steps).reshape(*steps.lead, plan.state_widths[0]),
         _in_given_order(c_n, steps).reshape(*steps.lead, plan.state_widths[1]),
     )
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def _in_sweep_order(state: Tensor, steps: Steps) -> Tensor:
@@ -143,11 +162,10 @@ def _call_of(
     plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
     if batch_sizes is None:
         T, B = x.shape[:2] if not batch_first else (x.shape[1], x.shape[0])
-        steps: Steps | None = Steps(T, B, (plan.directions, B), batch_first)
-    else:
-        steps = packed_steps(plan.directions, x.shape[0], batch_sizes, sorted_indices)
-        if steps is None:
-            raise RuntimeError("batch_sizes, sorted_indices: expected those of a PackedSequence with this data")
+        return Call(plan, Steps(T, B, (plan.directions, B), batch_first), keep, scale)
+    steps = packed_steps(plan.directions, x.shape[0], batch_sizes, sorted_indices)
+    if steps is None:
+        raise RuntimeError("batch_sizes, sorted_indices: expected those of a PackedSequence with this data")
     return Call(plan, steps, keep, scale)
 
 
@@ -173,7 +191,10 @@ def lstm(
     call = _call_of(x, weights, keep, batch_sizes, sorted_indices, options)
     network = networks(call.plan, call.steps, weights)
     y, h_n, c_n, tape = kernels.forward(call.plan, call.steps, x, h, c, network, keep, scale, tape=with_tape)
-    return y, h_n, c_n, x.new_empty(0) if tape is None else tape
+    if tape is None:
+        return y, h_n, c_n, x.new_empty(0)
+    kernels.clear_gaps(call.plan, tape, call.steps.rows)
+    return y, h_n, c_n, tape
 
 
 @lstm.register_fake
@@ -266,7 +287,7 @@ def _backward(ctx: Any, dy: Any, dh: Any, dc: Any, _: Any) -> Any:
     x, h, c, tape, keep, batch_sizes, sorted_indices, *weights = ctx.saved_tensors
     arguments = keep, batch_sizes, sorted_indices, *ctx.options
     if dy is dh is dc is None:
-        return (None,) * 14
+        return None, None, None, [None] * len(weights), *[None] * 10
     dx, dh, dc, *gradients = torch.ops.lstm_cy.lstm_backward(dy, dh, dc, x, h, c, weights, tape, *arguments)
     return dx, dh, dc, gradients, *[None] * 10
 
@@ -286,7 +307,9 @@ def _second_backward(ctx: Any, second: Sequence[Any]) -> Any:
     call = _call_of(x, weights, keep, batch_sizes, sorted_indices, tuple(ctx.options))
     with torch.enable_grad():
         firsts = [each if each is None else each.view_as(each).requires_grad_() for each in (dy, dh, dc)]
-        inputs = [each.view_as(each) if each.requires_grad else each.detach().requires_grad_() for each in (x, h, c, *weights)]
+        inputs = [
+            each.view_as(each) if each.requires_grad else each.detach().requires_grad_() for each in (x, h, c, *weights)
+        ]
         found = _differentiable_gradients(call, inputs, [True] * len(inputs), firsts)
         pairs = [(one, two) for one, two in zip(found, second, strict=True) if one is not None and two is not None]
         wanted = [each for each in (*firsts, *inputs) if each is not None]

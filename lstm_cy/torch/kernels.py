@@ -222,9 +222,20 @@ def _up(elements: Any) -> Any:
 
 
 def _new_tape(size: int, dtype: torch.dtype) -> Any:
+    if not size:
+        return torch.empty(0, dtype=dtype, device="cpu")
     # working memory that is used again; an empty tensor would be mapped by the system page by page
-    buffer = Buffer(max(size, 1) * dtype.itemsize)
-    return torch.frombuffer(memoryview(buffer), dtype=dtype, count=max(size, 1))
+    return torch.frombuffer(memoryview(Buffer(size * dtype.itemsize)), dtype=dtype, count=size)
+
+
+def clear_gaps(plan: Plan, tape: Any, rows: int) -> None:
+    """Set to zero what is between the arrays of a tape, so that equal calls have equal tapes."""
+    start = 0
+    for direction in range(plan.directions):
+        for width in _widths(plan, direction):
+            end = start + _up(rows * width)
+            tape[start + rows * width : end] = 0
+            start = end
 
 
 def _saved(plan: Plan, memory: Array, rows: int) -> list[Saved | None]:

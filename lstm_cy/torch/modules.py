@@ -86,8 +86,9 @@ class LSTM(RNNBase):
         else:
             data, batch_sizes, sorted_indices, unsorted_indices = input, None, None, None
         plan = None if _is_transformed() else self._plan(data)
-        steps = None if plan is None else self._steps(plan, data, batch_sizes, sorted_indices)
-        found = None if steps is None else _run(self, plan, steps, data, hx, self._weights())
+        found = None
+        if plan is not None and (steps := self._steps(plan, data, batch_sizes, sorted_indices)) is not None:
+            found = _run(self, plan, steps, data, hx, self._weights())
         if found is None:
             return self._by_pytorch(input, hx)
         y, h_n, c_n = found
@@ -278,9 +279,7 @@ class LSTMCell(nn.LSTMCell):
             h = c = x.new_zeros(1, x.shape[1], self.hidden_size)
         else:
             h, c = (state.reshape(1, -1, state.shape[-1]) for state in hx)
-        if x.shape[-1] != self.input_size or any(
-            state.shape != (1, x.shape[1], self.hidden_size) for state in (h, c)
-        ):
+        if x.shape[-1] != self.input_size or any(state.shape != (1, x.shape[1], self.hidden_size) for state in (h, c)):
             return super().forward(input, hx)  # it says what is wrong
         options = None, None, None, 1, self.bias, False, 0, False, 1.0
         _, h_n, c_n, _ = lstm(x, h, c, weights, *options, _keeps_tape((x, h, c, *weights)))
@@ -294,7 +293,8 @@ LSTM.__module__ = LSTMCell.__module__ = "lstm_cy.torch"  # where pickles look fo
 
 def _run(module: Any, plan: Plan, steps: Steps, x: Any, hx: Any, weights: list[Any] | None) -> Any:
     """Return (y, h_n, c_n) from the kernels; None if the arguments do not fit them."""
-    h = c = None
+    h: Any = None
+    c: Any = None
     if hx is not None:
         if not isinstance(hx, tuple | list) or len(hx) != 2:
             return None
@@ -302,13 +302,12 @@ def _run(module: Any, plan: Plan, steps: Steps, x: Any, hx: Any, weights: list[A
         for state, width in zip(hx, plan.state_widths, strict=True):
             if not _is_plain(state) or state.dtype is not plan.dtype or state.shape != (*steps.lead, width):
                 return None
-    network = None if weights is None else network_of(plan, weights, steps.rows)
-    if network is None:
+    if weights is None or (network := network_of(plan, weights, steps.rows)) is None:
         return None
     keep, scale = (None, 1.0) if module._masks is None else module._masks(x, None if steps.packed else steps.B)
     if torch.is_grad_enabled() and (
         x.requires_grad
-        or any([weight.requires_grad for weight in weights])
+        or any(weight.requires_grad for weight in weights)
         or (h is not None and (h.requires_grad or c.requires_grad))
     ):
         return Run.apply(Call(plan, steps, keep, scale), network, x, h, c, *weights)
@@ -342,8 +341,8 @@ def _can_trace(x: Any, hx: Any, weights: list[Any]) -> bool:
 
 
 def _keeps_tape(tensors: tuple[Any, ...]) -> bool:
-    """Whether the operator is to keep what backward needs; an exported program, used for inference, computes it then."""
-    wanted = torch.is_grad_enabled() and any([each.requires_grad for each in tensors])
+    """Whether the operator is to keep what backward needs; for an exported program, backward computes it."""
+    wanted = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
     return wanted and not torch.compiler.is_exporting()
 
 
@@ -357,28 +356,34 @@ def _under_autocast(module: Any, input: Any, hx: Any) -> Any:
     weights = module._weights()
     if not usable or weights is None or any(weight.dtype is not torch.float32 for weight in weights):
         return module.plain.forward(module, input, hx)
-    dtype = _dtype_under_autocast(module, data, states[1] if states else data, packed)
+    hidden_dtype, cell_dtype = _dtypes_under_autocast(module, data, states[1] if states else data, packed)
     with torch.autocast("cpu", enabled=False):
         x = input.to(torch.float32) if packed else data.float()
         result = module.forward(x, tuple(state.float() for state in states) or None)
     if isinstance(module, nn.LSTMCell):
-        return tuple(state.to(dtype) for state in result)
+        return result[0].to(hidden_dtype), result[1].to(cell_dtype)
     y, (h_n, c_n) = result
-    return y.to(dtype), (h_n.to(dtype), c_n.to(dtype))
+    return y.to(hidden_dtype), (h_n.to(hidden_dtype), c_n.to(cell_dtype))
 
 
-def _dtype_under_autocast(module: Any, x: Any, cell: Any, packed: bool) -> torch.dtype:
-    """Return the dtype of PyTorch's results: where it has oneDNN's LSTM autocast's own, else promoted to the cell's."""
+def _dtypes_under_autocast(module: Any, x: Any, cell: Any, packed: bool) -> tuple[torch.dtype, torch.dtype]:
+    """Return the dtypes of PyTorch's h and c.
+
+    From oneDNN's LSTM and from a projection it is autocast's own, else it is promoted to that of the cell.
+    """
     dtype = torch.get_autocast_dtype("cpu")
     supported = {
         torch.float32: lambda: True,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
-    plain = packed or isinstance(module, nn.LSTMCell) or module.proj_size > 0
+    is_cell = isinstance(module, nn.LSTMCell)
+    projected = not is_cell and module.proj_size > 0
+    plain = packed or is_cell or projected
     if not plain and torch.backends.mkldnn.enabled and x.numel() and supported[x.dtype]():
-        return dtype
-    return torch.promote_types(dtype, cell.dtype)
+        return dtype, dtype
+    promoted = torch.promote_types(dtype, cell.dtype)
+    return dtype if projected else promoted, promoted
 
 
 def _warn_of(module: Any, x: Any) -> None:

@@ -107,7 +107,7 @@ class _Entry:
 
     def is_current(self, weights: Sequence[Any], addresses: tuple[int, ...], rows: int) -> bool:
         """Whether the numbers are those that were packed, as far as a call of so many rows can afford to look."""
-        if not all([weight.is_contiguous() for weight in weights]):
+        if not all(weight.is_contiguous() for weight in weights):
             return False
         most = -1 if rows >= _COMPARE_ALL or self.versions is None else _LEAST_COMPARED
         return equal_bytes(self.arrays, addresses, most)

@@ -84,7 +84,7 @@ def trace_model(
 
 def _step_and_row(batch: Batch, backwards: bool) -> tuple[Ints, Ints]:
     """Return the step and the batch row of each row of a tape, as index arrays (steps, rows)."""
-    order, lengths, active, places, _ = batch.order
+    order, lengths, active, places, *_ = batch.order
     if order is None:
         order, lengths, active = np.arange(batch.B), np.full(batch.B, batch.T), np.full(batch.T, batch.B)
     steps = np.repeat(np.arange(batch.T), active)

@@ -44,7 +44,8 @@ def from_torch(module: Any) -> Any:
     ----------
     module : torch.nn.Module
         An LSTM, LSTMCell, Linear, Embedding or Dropout of torch.nn, or a Sequential of them, in which the layer after
-        an LSTM takes the LSTM's output (in PyTorch it would get a tuple, and such a Sequential does not run).
+        an LSTM takes the LSTM's output (in PyTorch it would get a tuple, and such a Sequential does not run). Those of
+        `lstm_cy.torch` are taken like PyTorch's.
 
     Returns
     -------
@@ -171,8 +172,9 @@ def _flat_modules(nn: Any, module: Any, location: str) -> Iterator[tuple[str, An
 
 
 def _converter(nn: Any, module: Any) -> Callable[[str, Any], Layer] | None:
+    kind = vars(type(module)).get("plain", type(module))  # lstm_cy.torch's classes name torch.nn's
     for name, converter in _CONVERTERS.items():
-        if type(module) is getattr(nn, name):
+        if kind is getattr(nn, name):
             return converter
     return None
 

@@ -1,0 +1,503 @@
+"""lstm_cy.torch's LSTM and LSTMCell compared with torch.nn's: results, gradients, random numbers, errors, warnings."""
+
+import copy
+import gc
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
+
+import lstm_cy.torch  # noqa: E402
+from lstm_cy import from_torch  # noqa: E402
+from lstm_cy.torch import modules, packing  # noqa: E402
+
+OPTIONS = [
+    {},
+    {"bias": False},
+    {"num_layers": 2, "bidirectional": True},
+    {"num_layers": 3, "batch_first": True, "dropout": 0.4},
+    {"num_layers": 2, "proj_size": 3},
+    {"num_layers": 3, "proj_size": 2, "bidirectional": True, "batch_first": True, "bias": False, "dropout": 0.5},
+    {"num_layers": 2, "dropout": 1.0},
+]
+SIZES = [(1, 4, 1, 1), (5, 17, 3, 4), (33, 7, 9, 6)]  # I, H, T, B
+# PyTorch says that oneDNN has no projections
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+
+
+def pair(input_size, hidden_size, dtype=torch.float32, kind=nn.LSTM, seed=0, **options):
+    """Return a module of torch.nn and its counterpart with parameters of its own."""
+    torch.manual_seed(seed)
+    plain = kind(input_size, hidden_size, dtype=dtype, **options)
+    return plain, lstm_cy.torch.replace(copy.deepcopy(plain))
+
+
+def states_of(module, B, dtype):
+    directions = module.num_layers * (2 if module.bidirectional else 1)
+    shapes = [(directions, *B, width) for width in (module.proj_size or module.hidden_size, module.hidden_size)]
+    return tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
+
+
+def results(module, x, hx, loss_of_states=True, seed=1):
+    """Return the output, the states, and all gradients of a loss; x is a tensor or a pair (tensor, lengths)."""
+    x, lengths = x if isinstance(x, tuple) else (x, None)
+    leaves = [each.detach().clone().requires_grad_() for each in (x, *(hx or ()))]
+    given = leaves[0]
+    if lengths is not None:
+        given = pack_padded_sequence(given, lengths, batch_first=module.batch_first, enforce_sorted=False)
+    module.zero_grad()
+    torch.manual_seed(seed)
+    y, (h, c) = module(given, tuple(leaves[1:]) or None)
+    y = y.data if lengths is not None else y
+    loss = y.sin().sum()
+    if loss_of_states:
+        loss = loss + (1.7 * h).cos().sum() + c.square().sum()
+    loss.backward()
+    return [y, h, c, *(leaf.grad for leaf in leaves), *(weight.grad for weight in module.parameters())]
+
+
+def assert_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype is other.dtype and one.shape == other.shape
+        tolerance = 2e-5 if one.dtype is torch.float32 else 1e-11
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_results_and_gradients_equal_pytorchs(options, sizes, dtype):
+    I, H, T, B = sizes
+    plain, ours = pair(I, H, dtype, **options)
+    assert type(ours) is lstm_cy.torch.LSTM
+    x = torch.randn(*((B, T) if plain.batch_first else (T, B)), I, dtype=dtype)
+    hx = states_of(plain, (B,), dtype)
+    for state in (None, hx):
+        assert_close(results(ours, x, state), results(plain, x, state))
+    assert_close(results(ours, x[0], None), results(plain, x[0], None))  # one sequence
+    alone = states_of(plain, (), dtype)
+    assert_close(results(ours, x[0], alone), results(plain, x[0], alone))
+    lengths = torch.arange(B) % T + 1
+    for state in (None, hx):
+        assert_close(results(ours, (x, lengths), state), results(plain, (x, lengths), state))
+    plain.eval(), ours.eval()
+    assert_close(results(ours, x, hx), results(plain, x, hx))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            (y, state), (their_y, their_state) = ours(x, hx), plain(x, hx)
+            assert_close([y, *state], [their_y, *their_state])
+            assert not y.requires_grad and y.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("lead", [(), (1,), (5,)])
+def test_cells_equal_pytorchs(lead, bias, dtype):
+    plain, ours = pair(3, 17, dtype, nn.LSTMCell, bias=bias)
+    assert type(ours) is lstm_cy.torch.LSTMCell
+
+    def run(module, x, hx):
+        leaves = [each.detach().clone().requires_grad_() for each in (x, *(hx or ()))]
+        module.zero_grad()
+        h, c = module(leaves[0], tuple(leaves[1:]) or None)
+        h, c = module(leaves[0], (h, c))
+        (h.sin().sum() + c.square().sum()).backward()
+        return [h, c, *(leaf.grad for leaf in leaves), *(weight.grad for weight in module.parameters())]
+
+    x = torch.randn(*lead, 3, dtype=dtype)
+    hx = torch.randn(*lead, 17, dtype=dtype), torch.randn(*lead, 17, dtype=dtype)
+    for state in (None, hx):
+        assert_close(run(ours, x, state), run(plain, x, state))
+        with torch.no_grad():
+            assert_close(ours(x, state), plain(x, state))
+
+
+def test_packed_sequences_keep_their_order_and_form():
+    plain, ours = pair(3, 5, bidirectional=True, num_layers=2)
+    x, lengths = torch.randn(6, 4, 3), torch.tensor([2, 6, 1, 3])
+    for is_sorted in (False, True):
+        given = lengths.sort(descending=True).values if is_sorted else lengths
+        packed = pack_padded_sequence(x, given, enforce_sorted=is_sorted)
+        (y, state), (their_y, their_state) = ours(packed), plain(packed)
+        assert isinstance(y, PackedSequence)
+        assert_close([y.data, *state], [their_y.data, *their_state])
+        for one, other in zip(y[1:], their_y[1:], strict=True):
+            assert one is other or torch.equal(one, other)
+
+
+def test_a_contradictory_packed_sequence_is_pytorchs_error():
+    _, ours = pair(3, 5)
+    wrong = PackedSequence(torch.randn(4, 3), torch.tensor([3, 2]))
+    with pytest.raises(RuntimeError):
+        ours(wrong)
+    order = torch.tensor([0, 1, 7]), torch.tensor([0, 1, 2])
+    with pytest.raises((IndexError, RuntimeError)):
+        ours(PackedSequence(torch.randn(5, 3), torch.tensor([3, 2]), *order), (torch.zeros(1, 3, 5),) * 2)
+
+
+def test_layouts_and_views():
+    plain, ours = pair(3, 5)
+    x = torch.randn(4, 9, 6)[:, ::2, ::2].transpose(0, 1)
+    hx = tuple(torch.randn(5, 4, 1).permute(2, 1, 0) for _ in range(2))
+    before = [each.clone() for each in (x, *hx)]
+    assert_close(results(ours, x, hx), results(plain, x, hx))
+    assert_close([x, *hx], before)
+    expanded = torch.randn(1, 1, 3).expand(5, 4, 3)
+    assert_close(results(ours, expanded, None), results(plain, expanded, None))
+    with torch.no_grad():
+        ours.weight_hh_l0 = plain.weight_hh_l0 = nn.Parameter(torch.randn(5, 20).t())
+    assert_close(results(ours, x, hx), results(plain, x, hx))
+
+
+def test_weights_are_followed_however_they_change():
+    plain, ours = pair(3, 5, num_layers=2)
+    x = torch.randn(4, 2, 3)
+
+    def check():
+        with torch.no_grad():
+            assert_close([ours(x)[0]], [plain(x)[0]])
+        assert_close(results(ours, x, None), results(plain, x, None))
+
+    check()
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop):
+        results(plain, x, None)
+        for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            one.grad = other.grad.clone()
+        for module in (plain, ours):
+            kind(module.parameters(), lr=0.1).step()
+        check()
+    changes = [
+        lambda module: nn.init.orthogonal_(module.weight_hh_l1),
+        lambda module: module.load_state_dict({name: 0.5 * w for name, w in module.state_dict().items()}),
+        lambda module: setattr(module, "bias_ih_l0", nn.Parameter(torch.ones(20))),
+        lambda module: setattr(module.weight_ih_l0, "data", torch.full((20, 3), 0.25)),
+        lambda module: module.bias_hh_l1.data[5:10].fill_(1.0),
+        lambda module: module.weight_hh_l0.data.mul_(0.5),
+        lambda module: np.multiply(module.weight_ih_l1.detach().numpy(), 2, out=module.weight_ih_l1.detach().numpy()),
+    ]
+    for change in changes:
+        torch.manual_seed(5)  # some of them draw numbers
+        change(plain)
+        torch.manual_seed(5)
+        change(ours)
+        check()
+
+
+def test_one_changed_number_is_noticed_in_a_long_call():
+    plain, ours = pair(64, 64)
+    x = torch.randn(64, 1, 64)
+    with torch.no_grad():
+        ours(x)
+        for module in (plain, ours):
+            module.weight_hh_l0.data[101, 37] += 1
+        assert_close([ours(x)[0]], [plain(x)[0]])
+
+
+def test_new_memory_at_an_old_address_is_packed_again():
+    module = lstm_cy.torch.LSTM(40, 40)
+    x = torch.randn(1, 1, 40)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        weights = {name: torch.randn_like(w) for name, w in module.named_parameters()}
+        ours = torch.func.functional_call(module, weights, (x,))[0]
+        theirs = torch.func.functional_call(nn.LSTM(40, 40), weights, (x,))[0]
+        assert_close([ours], [theirs])
+        del weights
+
+
+def test_networks_of_deleted_modules_are_removed():
+    _, ours = pair(3, 5)
+    ours(torch.randn(2, 1, 3))
+    before = set(packing._entries)
+    del ours
+    gc.collect()
+    _, other = pair(4, 6)
+    other(torch.randn(2, 1, 4))
+    expired = [entry for entry in packing._entries.values() if any(each.expired() for each in entry.storages)]
+    assert not expired and len(packing._entries) <= len(before) + 1
+
+
+def test_weights_made_in_inference_mode():
+    with torch.inference_mode():
+        plain, ours = pair(3, 5)
+        x = torch.randn(4, 2, 3)
+        assert_close([ours(x)[0]], [plain(x)[0]])
+        for module in (plain, ours):
+            module.weight_hh_l0.mul_(0.5)
+        assert_close([ours(x)[0]], [plain(x)[0]])
+
+
+def test_frozen_parameters_get_no_gradient():
+    plain, ours = pair(3, 5)
+    for module in (plain, ours):
+        module.weight_ih_l0.requires_grad_(False)
+        module(torch.ones(4, 2, 3))[0].sum().backward()
+        assert module.weight_ih_l0.grad is None
+    assert_close([ours.weight_hh_l0.grad, ours.bias_hh_l0.grad], [plain.weight_hh_l0.grad, plain.bias_hh_l0.grad])
+    ours.requires_grad_(False)
+    assert not ours(torch.ones(4, 2, 3))[0].requires_grad
+    x = torch.ones(4, 2, 3, requires_grad=True)
+    plain.requires_grad_(False)
+    assert_close(*([torch.autograd.grad(module(x)[1][1].sum(), x)[0]] for module in (ours, plain)))
+
+
+def test_backward_twice_and_changes_in_place():
+    _, ours = pair(3, 5)
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    y, _ = ours(x)
+    (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    (second,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(y.sum(), x)
+    y, _ = ours(x)
+    with torch.no_grad():
+        ours.weight_hh_l0.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    y, (h, _) = ours(x)
+    y *= 2  # an output may be changed in place
+    h += 1
+    y.sum().backward()
+
+
+def test_hooks_copies_pickles_and_state_dicts(tmp_path):
+    plain, ours = pair(3, 5, num_layers=2, proj_size=2)
+    x = torch.randn(4, 2, 3)
+    expected = plain(x)[0]
+    seen = []
+    handles = [
+        ours.register_forward_hook(lambda module, args, result: seen.append("forward")),
+        ours.register_forward_pre_hook(lambda module, args: seen.append("before")),
+        ours.register_full_backward_hook(lambda module, grad_in, grad_out: seen.append("backward")),
+    ]
+    inputs = x.clone().requires_grad_()
+    ours(inputs)[0].sum().backward()
+    assert seen == ["before", "forward", "backward"]
+    for handle in handles:
+        handle.remove()
+    torch.save(ours, tmp_path / "module.pt")
+    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), loaded):
+        assert type(other) is lstm_cy.torch.LSTM
+        assert_close([other(x)[0]], [expected])
+        with torch.no_grad():
+            other.weight_hh_l0.zero_()
+    assert_close([ours(x)[0]], [expected])
+    fresh = lstm_cy.torch.LSTM(3, 5, num_layers=2, proj_size=2)
+    assert list(fresh.state_dict()) == list(plain.state_dict())
+    fresh.load_state_dict(plain.state_dict())
+    nn.LSTM(3, 5, num_layers=2, proj_size=2).load_state_dict(fresh.state_dict())
+    assert_close([fresh(x)[0]], [expected])
+    assert repr(fresh) == repr(plain)
+
+
+def test_saved_tensor_hooks_and_checkpointing():
+    plain, ours = pair(3, 5, num_layers=2)
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    expected = results(plain, x, None)
+    assert_close(results(ours, x, None), expected)
+    with torch.autograd.graph.save_on_cpu():
+        assert_close(results(ours, x, None), expected)
+    ours.zero_grad()
+    y, (h, c) = torch.utils.checkpoint.checkpoint(ours, x, use_reentrant=False)
+    (y.sin().sum() + (1.7 * h).cos().sum() + c.square().sum()).backward()
+    assert_close([w.grad for w in ours.parameters()], expected[4:])
+
+
+def test_parametrizations_pruning_and_functional_calls():
+    for change in (
+        lambda module: nn.utils.parametrizations.weight_norm(module, "weight_hh_l0"),
+        lambda module: nn.utils.parametrizations.spectral_norm(module, "weight_hh_l0"),
+        lambda module: prune.l1_unstructured(module, "weight_hh_l0", 0.5),
+    ):
+        plain, ours = pair(3, 5)
+        for module in (plain, ours):
+            torch.manual_seed(3)
+            change(module)
+            module.eval()
+        assert isinstance(ours, lstm_cy.torch.LSTM)
+        x = torch.randn(4, 2, 3)
+        assert_close(results(ours, x, None), results(plain, x, None))
+    plain, ours = pair(3, 5)
+    weights = {name: torch.randn_like(weight).requires_grad_() for name, weight in plain.named_parameters()}
+    found = []
+    for module in (ours, plain):
+        y, _ = torch.func.functional_call(module, weights, (x,))
+        found.append([y, *torch.autograd.grad(y.sin().sum(), list(weights.values()))])
+    assert_close(*found)
+
+
+AUTOCAST = [
+    (x, state, dtype)
+    for x in (torch.float32, torch.bfloat16, torch.float16)
+    for state in (None, torch.float32, torch.bfloat16)
+    for dtype in (torch.bfloat16, torch.float16)
+]
+
+
+@pytest.mark.parametrize(("x_dtype", "state_dtype", "autocast_dtype"), AUTOCAST)
+@pytest.mark.parametrize("form", ["LSTM", "cell", "packed", "projected"])
+def test_dtypes_under_autocast_are_pytorchs(form, x_dtype, state_dtype, autocast_dtype):
+    plain, ours = pair(3, 5, kind=nn.LSTMCell) if form == "cell" else pair(3, 5, proj_size=2 * (form == "projected"))
+    x = torch.randn((2, 3) if form == "cell" else (4, 2, 3)).to(x_dtype).requires_grad_()
+    hx = None
+    if state_dtype is not None:
+        widths = (2 if form == "projected" else 5), 5
+        hx = tuple(torch.randn((2, w) if form == "cell" else (1, 2, w)).to(state_dtype) for w in widths)
+
+    given = pack_padded_sequence(x, [4, 3]) if form == "packed" else x
+
+    def run(module):
+        found = module(given, hx)
+        if form == "cell":
+            return found
+        return found[0].data if form == "packed" else found[0], *found[1]
+
+    with torch.autocast("cpu", dtype=autocast_dtype):
+        found = run(ours)
+        try:
+            expected = run(plain)
+        except RuntimeError:  # no LSTM of this dtype in oneDNN on this processor, or mixed float16 and bfloat16
+            expected = None
+    found[0].float().sum().backward()
+    assert x.grad.dtype is x_dtype and all(weight.grad is not None for weight in ours.parameters())
+    if expected is not None:
+        assert [each.dtype for each in found] == [each.dtype for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.float(), other.float(), rtol=0.1, atol=0.05)
+
+
+def test_what_the_kernels_cannot_take_runs_in_pytorch_with_one_warning(monkeypatch):
+    monkeypatch.setattr(modules, "_warned", set())
+
+    class Own(torch.Tensor):
+        pass
+
+    x = torch.randn(4, 2, 3, dtype=torch.bfloat16)
+    with pytest.warns(UserWarning, match="a tensor of torch.bfloat16 runs in PyTorch's own LSTM"):
+        lstm_cy.torch.LSTM(3, 5, dtype=torch.bfloat16, proj_size=2)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lstm_cy.torch.LSTMCell(3, 5, dtype=torch.bfloat16)(x[0])
+    plain, ours = pair(3, 5)
+    x = torch.randn(4, 2, 3)
+    with pytest.warns(UserWarning, match="a tensor of type Own runs in PyTorch's own LSTM"):
+        y, _ = ours(x.as_subclass(Own))
+    assert type(y) is Own
+    assert_close([y.as_subclass(torch.Tensor)], [plain(x)[0]])
+    on_meta = ours.to("meta")(x.to("meta"))[0]
+    assert on_meta.device.type == "meta" and on_meta.shape == (4, 2, 5)
+
+
+ERRORS = {
+    "dims": lambda x, h: (x[None], None),
+    "one dim": lambda x, h: (x[0, 0], None),
+    "inputs": lambda x, h: (x[..., :2], None),
+    "hidden": lambda x, h: (x, (h[:, :1], h)),
+    "cell": lambda x, h: (x, (h, h[..., :3])),
+    "2-D state": lambda x, h: (x, (h[0], h[0])),
+    "3-D state": lambda x, h: (x[:, 0], (h, h)),
+    "dtype": lambda x, h: (x.double(), None),
+    "integers": lambda x, h: (x.long(), None),
+    "state's dtype": lambda x, h: (x, (h.double(), h.double())),
+    "no steps": lambda x, h: (x[:0], None),
+    "array": lambda x, h: (x.numpy(), None),
+    "one state": lambda x, h: (x, (h,)),
+    "no pair": lambda x, h: (x, h),
+    "packed state": lambda x, h: (pack_padded_sequence(x, [3, 2]), (h[:, :1], h[:, :1])),
+    "packed inputs": lambda x, h: (pack_padded_sequence(x[..., :1], [3, 2]), None),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_pytorchs(name):
+    plain, ours = pair(3, 5)
+    x, hx = ERRORS[name](torch.randn(4, 2, 3), torch.zeros(1, 2, 5))
+    with pytest.raises(Exception) as theirs:
+        plain(x, hx)
+    with pytest.raises(type(theirs.value)) as raised:
+        ours(x, hx)
+    assert str(raised.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("name", ["dims", "inputs", "hidden", "cell", "dtype", "array", "one state"])
+def test_errors_of_cells_are_pytorchs(name):
+    plain, ours = pair(3, 5, kind=nn.LSTMCell)
+    cases = {
+        "dims": (torch.randn(1, 2, 3), None),
+        "inputs": (torch.randn(2, 2), None),
+        "hidden": (torch.randn(2, 3), (torch.zeros(3, 5), torch.zeros(2, 5))),
+        "cell": (torch.randn(2, 3), (torch.zeros(2, 5), torch.zeros(2, 4))),
+        "dtype": (torch.randn(2, 3).double(), None),
+        "array": (np.zeros((2, 3)), None),
+        "one state": (torch.randn(2, 3), (torch.zeros(2, 5),)),
+    }
+    with pytest.raises(Exception) as theirs:
+        plain(*cases[name])
+    with pytest.raises(type(theirs.value)) as raised:
+        ours(*cases[name])
+    assert str(raised.value) == str(theirs.value)
+
+
+def test_constructors_refuse_what_pytorchs_refuse():
+    for arguments in ({"hidden_size": 0}, {"proj_size": 5}, {"dropout": 1.5}, {"num_layers": 0}, {"bias": 1}):
+        options = {"input_size": 3, "hidden_size": 5} | arguments
+        with pytest.raises(Exception) as theirs:
+            nn.LSTM(**options)
+        with pytest.raises(type(theirs.value), match=re.escape(str(theirs.value))):
+            lstm_cy.torch.LSTM(**options)
+    with pytest.warns(UserWarning, match="dropout"):
+        lstm_cy.torch.LSTM(3, 5, dropout=0.5)
+
+
+def test_empty_batches():
+    plain, ours = pair(3, 5)
+    x = torch.zeros(4, 0, 3)
+    (y, state), (their_y, their_state) = ours(x), plain(x)
+    assert_close([y, *state], [their_y, *their_state])
+
+
+def test_threads_follow_pytorch_and_change_nothing():
+    _, ours = pair(64, 64, num_layers=2, bidirectional=True)
+    x = torch.randn(50, 8, 64)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(results(ours, x, None))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_conversion_to_a_layer():
+    _, ours = pair(3, 5, num_layers=2, batch_first=True)
+    x = torch.randn(2, 4, 3)
+    layer = from_torch(ours)
+    assert layer.batch_first
+    np.testing.assert_allclose(layer(x.numpy())[0], ours(x)[0].detach().numpy(), atol=1e-6)
+    cell = lstm_cy.torch.LSTMCell(3, 5)
+    np.testing.assert_allclose(
+        from_torch(cell)(x[:, :1].numpy().swapaxes(0, 1))[0][0], cell(x[:, 0])[0].detach(), atol=1e-6
+    )
+
+
+def test_scripts_traces_and_onnx_style_traces_use_pytorchs_operator():
+    _, ours = pair(3, 5)
+    x = torch.randn(4, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(ours, (x,))
+        assert "aten::lstm" in str(traced.inlined_graph)
+        torch.jit.script(lstm_cy.torch.restore(ours))
+    assert_close([traced(x)[0]], [ours(x)[0]])
