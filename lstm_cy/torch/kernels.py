@@ -259,7 +259,7 @@ def _sums(plan: Plan, gradients: list[Any]) -> list[GradientSums]:
     for first in range(0, len(arrays), each):
         ih, hh, *rest = arrays[first : first + each]
         bias = rest[0] if plan.bias else None
-        found.append(GradientSums(ih, hh, rest[-1] if plan.proj_size else None, bias, None))
+        found.append(GradientSums(ih, hh, rest[-1] if plan.proj_size else None, bias, None, None, None))
     return found
 
 

@@ -1,0 +1,136 @@
+"""The operator of lstm_cy.torch: its registration, torch.compile, torch.export."""
+
+import copy
+import shutil
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.library import opcheck  # noqa: E402
+from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+
+import lstm_cy.torch  # noqa: E402
+
+# PyTorch's own, in its compiler
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
+
+
+def arguments(packed=False, with_tape=True, **options):
+    module = lstm_cy.torch.LSTM(5, 7, **options)
+    directions = module.num_layers * (2 if module.bidirectional else 1)
+    x, batch_sizes, order = torch.randn(6, 4, 5), None, None
+    if packed:
+        x, batch_sizes, order, _ = pack_padded_sequence(x, [2, 6, 1, 3], enforce_sorted=False)
+    states = torch.randn(directions, 4, module.proj_size or 7), torch.randn(directions, 4, 7)
+    x, h, c = (each.detach().requires_grad_() for each in (x, *states))
+    sizes = module.num_layers, module.bias, module.bidirectional, module.proj_size, False, 1.0
+    return x, h, c, list(module.parameters()), None, batch_sizes, order, *sizes, with_tape
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2, "bidirectional": True, "proj_size": 3},
+        {"packed": True, "num_layers": 2},
+        {"with_tape": False},
+    ],
+)
+def test_the_operator_is_registered_as_pytorch_expects(options):
+    opcheck(torch.ops.lstm_cy.lstm, arguments(**options))
+
+
+def test_first_and_second_derivatives_of_the_operator():
+    x, h, c, weights, *rest = arguments(bidirectional=True)
+    *options, _ = rest
+    x, h, c, *weights = (each.detach().double().requires_grad_() for each in (x[:2, :2], h[:, :2], c[:, :2], *weights))
+    for with_tape in (False, True):
+
+        def run(x, h, c, *weights, with_tape=with_tape):
+            return torch.ops.lstm_cy.lstm(x, h, c, weights, *options, with_tape)[:3]
+
+        assert torch.autograd.gradcheck(run, (x, h, c, *weights), fast_mode=True)
+        assert torch.autograd.gradgradcheck(
+            run, (x, h, c, *weights[:1], *(w.detach() for w in weights[1:])), fast_mode=True
+        )
+
+
+class Model(nn.Module):
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.lstm = nn.LSTM(5, 7, num_layers=2, batch_first=True, bidirectional=True, dropout=dropout)
+        self.cell = nn.LSTMCell(14, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        y, (h, c) = self.lstm(x)
+        y, _ = self.lstm(x, (h, c))
+        state = self.cell(y[:, 0])
+        return self.head(self.cell(y[:, 1], state)[0])
+
+
+def models(**options):
+    torch.manual_seed(0)
+    plain = Model(**options)
+    return plain, lstm_cy.torch.replace(copy.deepcopy(plain))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_models_train_as_pytorchs(backend):
+    if backend == "inductor" and not shutil.which("gcc"):
+        pytest.skip("the compiler of inductor needs gcc")
+    torch._dynamo.reset()
+    plain, ours = models()
+    compiled = torch.compile(ours, fullgraph=True, backend=backend)
+    for B in (4, 3):
+        x = torch.randn(B, 6, 5)
+        for module in (plain, ours):
+            module.zero_grad()
+        found, expected = compiled(x), plain(x)
+        torch.testing.assert_close(found, expected)
+        found.square().sum().backward()
+        expected.square().sum().backward()
+        for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+        with torch.no_grad():
+            for weight in (*ours.parameters(), *plain.parameters()):
+                weight.mul_(0.9)
+            torch.testing.assert_close(compiled(x), plain(x))
+
+
+def test_compiled_dropout_keeps_its_share():
+    torch._dynamo.reset()
+    _, ours = models(dropout=0.5)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    x = torch.randn(4, 6, 5)
+    assert not torch.equal(compiled(x), compiled(x))
+    ours.eval()
+    assert torch.equal(compiled(x), compiled(x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_programs_take_any_number_of_rows_and_steps(strict, tmp_path):
+    plain, ours = models()
+    sizes = {0: torch.export.Dim("B", min=1, max=1000), 1: torch.export.Dim("T", min=2, max=1000)}
+    program = torch.export.export(ours, (torch.randn(4, 6, 5),), dynamic_shapes=(sizes,), strict=strict)
+    assert sum(node.target is torch.ops.lstm_cy.lstm.default for node in program.graph.nodes) == 4
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for B, T in ((2, 9), (7, 30), (1, 3)):
+        x = torch.randn(B, T, 5)
+        torch.testing.assert_close(loaded(x), plain(x))
+    gradients = [torch.autograd.grad(each(x).sum(), each.get_parameter("head.weight"))[0] for each in (loaded, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        module = lstm_cy.torch.LSTM(5, 7, proj_size=3)
+        y, (h, c) = module(torch.empty(6, 4, 5))
+        h_1, c_1 = lstm_cy.torch.LSTMCell(5, 7)(torch.empty(4, 5))
+    assert (y.shape, h.shape, c.shape) == ((6, 4, 3), (1, 4, 3), (1, 4, 7))
+    assert h_1.shape == c_1.shape == (4, 7)
