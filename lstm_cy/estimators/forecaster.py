@@ -13,9 +13,19 @@ from sklearn.utils.validation import check_is_fitted
 from ..checks import flag, number, one_of, positive_int, shown
 from ..training.losses import mse
 from .backtest import Backtest
+from .histories import (
+    appended,
+    before_end,
+    check_series,
+    continued,
+    last_windows,
+    name_of,
+    unit_of,
+    without_ahead,
+)
 from .network import ROWS, Network, outputs_of
 from .picture import draw_forecasts
-from .series import Series, collection, covariates, following, forward_filled, x_of
+from .series import collection, covariates, following, x_of
 from .windows import Encoder, Windows, least_windows, masked_loss, splits
 
 if TYPE_CHECKING:
@@ -177,8 +187,8 @@ class LSTMForecaster(Network):
             share = number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True, open_high=True)
             shares.append(share)
         levels = _checked_quantiles(self.quantiles)
-        _check_series(given, window, horizon, least_windows(horizon, shares))
-        units = {key: 1.0 if given.form == "one" else _unit(one) for key, one in given.series.items()}
+        check_series(given, window, horizon, least_windows(horizon, shares))
+        units = {key: 1.0 if given.form == "one" else unit_of(one) for key, one in given.series.items()}
         # Series without the covariates of the steps to forecast: all steps are in the past.
         whole = [Windows.of(one, window, horizon, units[key]) for key, one in given.series.items()]
         ends = [splits(len(one.past), horizon, shares) for one in whole]
@@ -270,7 +280,7 @@ class LSTMForecaster(Network):
             given = self._with_x(collection(y, self.columns), X, known, horizon)
             for key, one in given.series.items():
                 if len(one.y) < window:
-                    name = _name_of(given, key)
+                    name = name_of(given, key)
                     raise ValueError(f"{name}: expected at least window = {window} values, got {len(one.y)}")
             return given
         given = self._given
@@ -278,12 +288,12 @@ class LSTMForecaster(Network):
             if known is None:
                 return self._with_x(given, X, None, horizon)
             nothing = np.full((horizon, known.size), np.nan)
-            return _continued(given, dict.fromkeys(given.series, nothing))
+            return continued(given, dict.fromkeys(given.series, nothing))
         new = {}
         for key, one in given.series.items():
             name, own = x_of(X, key, given, self.columns)
             new[key] = known.of(name, own, None if one.index is None else following(one.index, horizon), horizon)
-        return _continued(given, new)
+        return continued(given, new)
 
     @property
     def _window(self) -> int:
@@ -297,7 +307,7 @@ class LSTMForecaster(Network):
         if horizon > most:
             raise ValueError(f"horizon: expected 1 to {most}, the horizon of the forecaster, got {horizon}")
         given = self._latest(horizon, X, y)
-        windows = _last_windows(given, self._window, horizon, self._units)
+        windows = last_windows(given, self._window, horizon, self._units)
         return given, windows.unit, self._run(self.model_, self._encoder, windows, horizon, self._levels)
 
     def predict(self, horizon: int | None = None, X: Any = None, *, y: Any = None) -> Any:
@@ -426,8 +436,8 @@ class LSTMForecaster(Network):
         errors, total, horizon = 0.0, 0.0, self.residuals_.shape[1]
         for key, one in new.series.items():
             if key not in self._given.series:
-                raise ValueError(f"{_name_of(new, key)}: expected a series of fit, got another")
-            joined = _appended(_name_of(new, key), self._given.series[key], one, horizon)
+                raise ValueError(f"{name_of(new, key)}: expected a series of fit, got another")
+            joined = appended(name_of(new, key), self._given.series[key], one, horizon)
             windows = Windows.joined([Windows.of(joined, self._window, horizon, self._units[key])])
             found = self._run(self.model_, self._encoder, windows, horizon, self._levels)[..., self._middle]
             mean = np.nanmean(one.y)
@@ -480,10 +490,10 @@ class LSTMForecaster(Network):
         forecaster = clone(self)
         for index in range(count):
             back = horizon + (count - 1 - index) * step
-            past = _before(given, back, 0)
+            past = before_end(given, back, 0)
             if refit or index == 0:
                 forecaster = clone(self)._fit(past, known)
-            windows = _last_windows(_before(given, back, horizon), forecaster._window, horizon, forecaster._units)
+            windows = last_windows(before_end(given, back, horizon), forecaster._window, horizon, forecaster._units)
             found = self._run(forecaster.model_, forecaster._encoder, windows, horizon, forecaster._levels)
             lower, upper = forecaster._bounds(found, windows.unit, coverage, "conformal")
             for row, (key, one) in enumerate(given.series.items()):
@@ -530,11 +540,11 @@ class LSTMForecaster(Network):
         lower, upper = self._bounds(found, unit, coverage, "conformal")
         curves = [
             (
-                _name_of(given, key),
+                name_of(given, key),
                 one.tail(self._window if y is None else 3 * self._window),
                 found[row, :, self._middle],
             )
-            for row, (key, one) in enumerate(given._replace(series=_without_ahead(given)).series.items())
+            for row, (key, one) in enumerate(given._replace(series=without_ahead(given)).series.items())
         ]
         return draw_forecasts(curves, lower, upper, coverage, title)
 
@@ -551,94 +561,11 @@ def _checked_quantiles(quantiles: Any) -> list[float] | None:
     return sorted({0.5, *each})
 
 
-def _name_of(given: Collection, key: Any) -> str:
-    """Return the name of a series in messages."""
-    return {"one": "y", "dict": f"y[{key!r}]", "long": f"y: series {key!r}"}[given.form]
-
-
-def _check_series(given: Collection, window: int, horizon: int, least: int) -> None:
-    """Raise unless a series varies and all are long enough."""
-    if all(np.nanmin(one.y) == np.nanmax(one.y) for one in given.series.values()):
-        key, one = next(iter(given.series.items()))
-        raise ValueError(
-            f"{_name_of(given, key)}: expected a series that varies, got {len(one.y)} times {np.nanmin(one.y)}"
-        )
-    for key, one in given.series.items():
-        if len(one.y) < window + horizon - 1 + least:
-            raise ValueError(
-                f"{_name_of(given, key)}: expected at least {window + horizon - 1 + least} values for "
-                f"window = {window} and horizon = {horizon}, got {len(one.y)}"
-            )
-
-
 def _not_empty(windows: Windows, name: str) -> Windows:
     """Raise if gaps leave no window."""
     if not len(windows.past):
         raise ValueError(f"{name}: expected a window with values to read and to forecast, got gaps only")
     return windows
-
-
-def _unit(series: Series) -> float:
-    """Return the mean absolute difference from step to step, or 1 for a constant series."""
-    steps = np.abs(np.diff(series.filled))
-    return float((steps / len(steps)).sum()) or 1.0
-
-
-def _last_windows(given: Collection, window: int, horizon: int, units: dict[Any, float]) -> Windows:
-    """Return the last window of each series; its future is unknown."""
-    single = units.get(None)  # the model of one series keeps its unit
-    parts = []
-    for key, one in given.series.items():
-        if np.isnan(one.y[-window:]).all():
-            raise ValueError(f"{_name_of(given, key)}: expected a number among the last {window} values, got only NaN")
-        unit = single or units.get(key) or _unit(one)
-        x = forward_filled(one.x)[len(one.y) - window :]
-        parts.append(
-            Windows(
-                one.filled[None, -window:],
-                ~np.isnan(one.y[None, -window:]),
-                np.full((1, horizon), np.nan),
-                x[None],
-                np.full((1, 1), unit),
-            )
-        )
-    return Windows(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _continued(given: Collection, x: dict[Any, Array]) -> Collection:
-    """Return series with further rows of covariates."""
-    series = {key: one._replace(x=np.concatenate([one.x, x[key]])) for key, one in given.series.items()}
-    return given._replace(series=series)
-
-
-def _without_ahead(given: Collection) -> dict[Any, Series]:
-    """Return series without the covariates of steps that follow."""
-    return {key: one._replace(x=one.x[: len(one.y)]) for key, one in given.series.items()}
-
-
-def _before(given: Collection, back: int, ahead: int) -> Collection:
-    """Return series without their last `back` steps, with the covariates of `ahead` of these."""
-    series = {}
-    for key, one in given.series.items():
-        end = len(one.y) - back
-        if end < 1:
-            raise ValueError(
-                f"{_name_of(given, key)}: expected more than {back} values for the origins, got {len(one.y)}"
-            )
-        series[key] = one.steps(0, end)._replace(x=one.x[: end + ahead])
-    return given._replace(series=series)
-
-
-def _appended(name: str, before: Series, after: Series, horizon: int) -> Series:
-    """Return a series with the values that follow it, and `horizon` - 1 unknown ones."""
-    if before.index is not None and after.index is not None:
-        begin = following(before.index, 1)[0]
-        if after.index[0] != begin:
-            raise ValueError(f"{name}: expected values from {begin} on, after those of fit, got {after.index[0]}")
-    unknown = np.full(horizon - 1, np.nan)
-    y = np.concatenate([before.y, after.y, unknown])
-    x = np.concatenate([before.x, after.x, np.full((horizon - 1, after.x.shape[1]), np.nan)])
-    return Series(y, x, None, None)
 
 
 def _ranked(scores: Array, coverage: float) -> Array:

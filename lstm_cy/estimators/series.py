@@ -12,7 +12,7 @@ from ..checks import real_array, shown
 from .scale import check_size
 
 if TYPE_CHECKING:
-    from ..typing import Array, ArrayLike, Bools
+    from ..typing import Array, Bools
 
 #: names of the columns of a long DataFrame that are known
 COLUMNS = (("unique_id", "ds", "y"), ("series", "time", "value"))
@@ -341,8 +341,3 @@ def x_of(X: Any, key: Any, given: Collection, columns: Any = None) -> tuple[str,
             raise ValueError(f"X: expected the columns {series!r} and {time!r}, as y has, got {shown(list(X.columns))}")
         return f"X: series {key!r}", frame[frame[series] == key].drop(columns=series).set_index(time)
     raise TypeError(f"X: expected a dict or a long DataFrame, as y is, got {type(X).__name__}")
-
-
-def as_array(name: str, y: ArrayLike) -> Array:
-    """Return y as a float64 vector."""
-    return one_series(name, y).y
