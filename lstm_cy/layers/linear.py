@@ -93,7 +93,7 @@ class Linear(Layer):
             lambda: {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()},
         )
 
-    def _checked_tied(self, tied: Layer, shape: tuple[int, int]) -> Layer:
+    def _checked_tied(self, tied: Layer, shape: tuple[int, ...]) -> Layer:
         """Return the argument `tied`, an Embedding of this shape and dtype."""
         if not isinstance(tied, Layer) or tied.vocabulary_size is None or "weight" not in tied._parameters:
             raise TypeError(f"tied: expected an Embedding, got {shown(tied)}")

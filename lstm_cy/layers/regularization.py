@@ -198,7 +198,8 @@ class ActivationRegularization(Layer):
         flags = flag_array(name, flags)
         expect_shape(name, flags, x.shape[:-1], "the shape of x without the features")
         flags = flags.T if self.batch_first and flags.ndim == 2 else flags
-        return flags.reshape(len(flags), -1)
+        by_step: Bools = flags.reshape(len(flags), -1)
+        return by_step
 
 
 def _pairs(valid: Bools, starts: Bools) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
