@@ -190,7 +190,7 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const r
     cdef Py_ssize_t H = network.hidden_size, layer
     cdef const Direction* direction
     cdef CellStep at
-    cdef real* old_c
+    cdef real* old_c = NULL
     for layer in range(network.num_layers):
         direction = &network.directions[layer]
         if network.fused:
