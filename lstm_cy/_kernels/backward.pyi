@@ -19,4 +19,5 @@ def backward(
     masks: list[tuple[Array | None, Array | None, Array | None]] | None = None,
     recurrent_scale: float = 1.0,
     from_initial: bool = False,
+    with_dx: bool = True,
 ) -> None: ...

@@ -78,12 +78,14 @@ ctypedef struct Sweep:
     # the block at hand: its steps, its rows, and the first of these in the tape
     Py_ssize_t start, end, rows, first
     # what threads share: a phase, cut in parts that they take one after the other
+    bint has_dx            # whether the gradient of the input is wanted
     bint products          # the second phase
     Py_ssize_t parts, next
 
 
 def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows, list keep, double scale,
-             list tape, list sums, int threads, list masks=None, double recurrent_scale=1, bint from_initial=False):
+             list tape, list sums, int threads, list masks=None, double recurrent_scale=1, bint from_initial=False,
+             bint with_dx=True):
     """Propagate dy, dh and dc back; dx, dh, dc and the sums are written in place.
 
     Parameters
@@ -104,6 +106,8 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
         How many threads may work on it, the caller's included.
     from_initial : bool
         Whether forward began with the parameters of the initial state; otherwise only resets return to them.
+    with_dx : bool
+        Without it dx only has x's shape, and nothing is written to it.
     """
     cdef Call call
     cdef Status status
@@ -112,6 +116,8 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
     call.batch = batch_of(T, dh.shape[1], rows)
     call.rows = tape[0][0].shape[0]
     call.dx = rows_of(dx, batch_first)
+    if not with_dx:
+        call.dx.data = NULL
     call.dy = rows_of(dy, batch_first)
     for index, array in enumerate(inner):
         call.inner[index] = rows_of(array, batch_first)
@@ -232,6 +238,7 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     gather_states[real](batch, P, dh, <real*>this.dh)
     gather_states[real](batch, H, dc, <real*>this.dc)
     memset(this.initial_dh, 0, initial * B * (P + H) * sizeof(real))
+    this.has_dx = dx.data != NULL
     status = blocks[real](&this, dx, keep, most, NULL)
     if initial:
         add_initial[real](&this, NULL)
@@ -279,7 +286,9 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
         this.products = True
         share(this, this.product_parts if sharing else 1)
         add_sums[real](this, NULL)
-        scatter[real](batch, dx, this.direction.backwards, this.start, this.end, keep, this.call.scale, <real*>this.dx)
+        if this.has_dx:
+            scatter[real](batch, dx, this.direction.backwards, this.start, this.end, keep, this.call.scale,
+                          <real*>this.dx)
         this.end = this.start
         status = poll_interrupt(this.rows * work_of_row, &done, &stop, True)
         if status != DONE:
@@ -442,6 +451,8 @@ cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept 
     if network.projected:
         add_outer[real](&network.engine, rows, P, H, <const real*>this.projected, part, this.parts,
                         <const real*>saved.hidden, space, &this.sums[WEIGHT_HR])
+    if not this.has_dx:
+        return
     memset(dx, 0, n * inputs * sizeof(real))
     multiply_back[real](&network.engine, &this.direction.ih, n, dz + begin * 4 * H, dx, False)
 

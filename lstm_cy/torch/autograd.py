@@ -58,7 +58,7 @@ class Run(torch.autograd.Function):
         if torch.is_grad_enabled() or _are_batched(gradients):
             return None, None, *_differentiable_gradients(ctx.call, inputs, needed, gradients)
         plan, steps, keep, scale = ctx.call
-        found = kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale)
+        found = kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale, with_dx=needed[0])
         flat = [*found[:3], *found[3]]
         return None, None, *[each if wanted else None for each, wanted in zip(flat, needed, strict=True)]
 

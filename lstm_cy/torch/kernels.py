@@ -146,6 +146,7 @@ def backward(
     tape: Any,
     keep: Any = None,
     scale: float = 1.0,
+    with_dx: bool = True,
 ) -> tuple[Any, Any, Any, list[Any]]:
     """Propagate gradients back through a call of `forward`.
 
@@ -159,11 +160,11 @@ def backward(
 
     Returns
     -------
-    dx : tensor of x's shape
+    dx : tensor of x's shape; without `with_dx` its numbers are arbitrary
     dh, dc : tensors (*lead, P) and (*lead, H)
     weights : list of tensors in the order of `plan.names`
     """
-    dx = torch.zeros(shape, dtype=plan.dtype, device="cpu")
+    dx = (torch.zeros if with_dx else torch.empty)(shape, dtype=plan.dtype, device="cpu")
     dx_array = _array(dx, steps)
     dh, dc = (_state(state, steps, width, plan.dtype) for state, width in zip((dh, dc), plan.state_widths, strict=True))
     gradients = [torch.zeros(shape, dtype=plan.dtype, device="cpu") for shape in plan.shapes]
@@ -182,6 +183,7 @@ def backward(
         list(_saved(plan, tape.detach().numpy(), steps.rows)),
         _sums(plan, gradients),
         threads(),
+        with_dx=with_dx,
     )
     if plan.bias:  # only the sum of the two biases is used
         for first in range(0, len(gradients), plan.weights_of_direction):
