@@ -133,8 +133,9 @@ def assert_gradients(lstm, steps, given):
         return (y * dy).sum() + (h_n * dh).sum() + (c_n * dc).sum()
 
     for name, array in {"x": x, **({"h0": state[0], "c0": state[1]} if given else {}), **parameters}.items():
-        expected = finite_difference(loss, array, 1e-4)
-        assert largest_error(got[name], expected) <= 1e-8 or np.abs(got[name] - expected).max() <= 1e-10, name
+        # a short step has rounding errors, a longer one may reach a kink of a function: one of the two must agree
+        if largest_error(got[name], finite_difference(loss, array, 1e-5)) > 1e-8:
+            assert largest_error(got[name], finite_difference(loss, array, 1e-4)) <= 1e-8, name
 
 
 @every_dtype
