@@ -253,6 +253,12 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
         for j in range(ACROSS):
             sums[r * ACROSS + j] = zeros[vector](c)
     sum_products[vector](rows, 1, True, product, 1, row, n, &sums[0])
+    if rest == NULL and columns >= ACROSS * lanes[vector](c):
+        for r in range(rows):
+            for j in range(ACROSS):
+                place = r * N + j * lanes[vector](c)
+                store[vector](c, place, load[vector](c, place) + sums[r * ACROSS + j])
+        return
     for r in range(rows):
         for j in range(ACROSS):
             complete[r * ACROSS + j] = sums[r * ACROSS + j]
@@ -318,12 +324,16 @@ cdef void pack_strips(Py_ssize_t K, Py_ssize_t M, const real* a, Py_ssize_t a_st
 
     k is the outer loop: the columns of a strip are few, and each line of the cache is read only once.
     """
-    cdef Py_ssize_t k, m
+    cdef Py_ssize_t k, m, copied = 4 if TILE_ROWS <= 4 else 8
     cdef real* target
     cdef int r
     for k in range(K):
         target = strips + k * TILE_ROWS
         m = 0
+        while k < K - 1 and m + copied <= M:  # one move for a strip; what is copied too much the next k overwrites
+            memcpy(target, a + m, copied * sizeof(real))
+            target += K * TILE_ROWS
+            m += TILE_ROWS
         while m < M:
             for r in range(TILE_ROWS):
                 target[r] = a[m + r] if m + r < M else 0
