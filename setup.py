@@ -1,9 +1,9 @@
 """Compiles the kernels.
 
 One source, `_kernels/isa/kernels.pxi`, is compiled once for each instruction set of `VARIANTS`; the rest is compiled
-once for any processor. The variant is selected when the library is imported. If a compiler lacks the flags of a
-variant, the others are built and a message is printed. The same happens without POSIX threads: every call then runs on
-its caller's thread. Everything else about the package is in pyproject.toml.
+once for any processor. The variant is selected when the library is imported. Variants of other processors are left
+out. If a compiler lacks the flags of a variant, the others are built and a message is printed. The same happens without
+POSIX threads: every call then runs on its caller's thread. Everything else about the package is in pyproject.toml.
 
 LSTM_CY_CHECKS=1 compiles with Cython's bounds checks, for one pass of the tests, and with line numbers for debuggers.
 """
@@ -34,6 +34,10 @@ VARIANTS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
 VARIANTS["avx512vnni"] = [*VARIANTS["avx512"], "-mavx512vnni"]
+VARIANTS["neondotprod"] = ["-march=armv8.2-a+dotprod"]
+
+# The variants of ARM's 64-bit processors. Apart from "base" the others are for x86.
+ARM = {"neondotprod"}
 
 # Without these gcc keeps details of C that vector code cannot have (errno, traps, the sign of zero). None of them lets
 # it reorder sums. Contraction is off so that all kernels round in the same way: fma is written explicitly.
@@ -128,6 +132,8 @@ class BuildKernels(build_ext):
         """Set the extension's flags; return False if it is a variant that this compiler cannot build."""
         variant = extension.name.removeprefix(KERNELS)
         variant = variant if variant in VARIANTS else None
+        if variant not in (None, "base") and (variant in ARM) != self.plat_name.endswith(("aarch64", "arm64")):
+            return False
         msvc = self.compiler.compiler_type == "msvc"
         required = VARIANTS.get(variant, [])
         if (msvc and required) or not all(map(self._accepts, required)):

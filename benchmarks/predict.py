@@ -6,7 +6,8 @@
 It compiles the kernels for aarch64 to assembly with each of the cross compilers that are installed (Debian's packages
 gcc-aarch64-linux-gnu with libc6-dev-arm64-cross, and clang-19), finds the innermost loop of each tile by its number of
 multiply-adds, and prints the share of the processor's limit: of multiply-adds for tiles of several rows, of loads for a
-lone row, whose every weight is used once. Loads from the first cache never wait.
+lone row, whose every weight is used once. A lone row in bf16 is held to its multiply-adds, two for each load; the
+instructions that widen bf16 are in no limit. Loads from the first cache never wait.
 """
 
 import re
@@ -15,38 +16,69 @@ import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "build" / "lstm_cy" / "_kernels" / "isa" / "base.c"
+GENERATED = ROOT / "build" / "lstm_cy" / "_kernels" / "isa"
 COMPILERS = {"gcc": ["aarch64-linux-gnu-gcc"], "clang": ["clang-19", "--target=aarch64-linux-gnu"]}
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=off"]
 FLAGS += ["-DCYTHON_INLINE=inline __attribute__((always_inline))"]
-#: processor: (multiply-adds, loads) of 16 bytes a cycle
-PROCESSORS = {"neoverse-n1": (2, 2), "neoverse-v1": (4, 3), "cortex-a72": (1, 1)}
+VARIANTS = {"base": [], "neondotprod": ["-march=armv8.2-a+dotprod"]}
 ROUNDS = 300
 
 
-def assembly(compiler):
+class Kind(NamedTuple):
+    """How the loops of a precision are found."""
+
+    name: str
+    variant: str
+    function: str
+    multiply: str  # the instruction that occurs once for each vector of sums
+    operand: str  # of it
+    columns: int  # of four vectors
+    uses: int = 1  # vectors that a loaded vector is widened to
+
+
+KINDS = (
+    Kind("float32", "base", "cell_step", "fmla", ".4s", 16),
+    Kind("float64", "base", "cell_step", "fmla", ".2d", 8),
+    Kind("bf16", "base", "narrow_tiles", "fmla", ".4s", 16, uses=2),
+    Kind("int8", "neondotprod", "narrow_tiles", "sdot", "", 16),
+    Kind("int8", "base", "narrow_tiles", "sadalp", "", 16),
+)
+#: processor: instructions on 16 bytes a cycle. A sadalp adds two products of bytes, of which there is one a cycle.
+PROCESSORS = {
+    "neoverse-n1": {"load": 2, "fmla": 2, "sdot": 2},
+    "neoverse-v1": {"load": 3, "fmla": 4, "sdot": 4},
+    "cortex-a72": {"load": 1, "fmla": 1, "sadalp": 0.5},
+}
+
+
+def assembly(compiler, variant):
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "base.s"
+        target = Path(folder) / "kernels.s"
         includes = [f"-I{sysconfig.get_path('include')}", f"-I{ROOT / 'lstm_cy' / '_kernels' / 'isa'}"]
-        command = [*compiler, *FLAGS, *includes, "-S", "-o", str(target), str(SOURCE)]
+        source = GENERATED / f"{variant}.c"
+        command = [*compiler, *FLAGS, *VARIANTS[variant], *includes, "-S", "-o", str(target), str(source)]
         subprocess.run(command, check=True, capture_output=True)
         return target.read_text().splitlines()
 
 
+JUMP = re.compile(r"\s+(?:b[.\w]*|cbn?z\s+\w+,)\s+(\.L\w+)$")
+
+
 def innermost_loops(lines, name):
-    """Yield the instructions of each loop without a label inside, of functions whose name has `name` in it."""
+    """Yield the instructions of each loop without another jump inside, of functions whose name has `name` in it."""
     function, labels = "", {}
     for number, line in enumerate(lines):
         if label := re.match(r"(\.?\w[\w.$]*):", line):
             labels[label[1]] = number
             function = label[1] if label[1][0] != "." else function
-        jump = re.match(r"\s+(?:b[.\w]*|cbn?z\s+\w+,)\s+(\.L\w+)$", line)
+        jump = JUMP.match(line)
         if jump and name in function and labels.get(jump[1], number) < number:
             body = lines[labels[jump[1]] + 1 : number + 1]
-            if not any(text.startswith(".") for text in body):
-                yield body
+            if not any(JUMP.match(text) for text in body[:-1]):
+                yield [text for text in body if not re.match(r"\s*(?:[.#]|//)", text)]
 
 
 def cycles(body, processor):
@@ -55,33 +87,49 @@ def cycles(body, processor):
     return int(re.search(r"Total Cycles:\s+(\d+)", done.stdout)[1]) / ROUNDS
 
 
-def tiles(lines):
-    """Return {(rows, panels): the fastest loop of float32} of the cell's step."""
+def tiles(lines, kind):
+    """Return {(rows, groups of four vectors): loops of such tiles, each with the k that it takes at a time}."""
     found = {}
-    for body in innermost_loops(lines, "cell_step"):
-        adds = sum("fmla" in text for text in body)
-        if adds < 4 or any(".2d" in text for text in body):
+    for body in innermost_loops(lines, kind.function):
+        multiplies = sum(f"\t{kind.multiply}\t" in text and kind.operand in text for text in body)
+        if multiplies < 4:
             continue
-        weights = sum(
-            2 * (text.split()[0] == "ldp") + (text.split()[0] == "ldr") for text in body if re.search(r"\bq\d", text)
-        )
-        rows = 1 if weights >= adds else adds // 4
-        found.setdefault((rows, adds // 4 // rows), []).append(body)
+        loaded = [
+            register for text in body if re.match(r"\s+ld[pr]\s", text) for register in re.findall(r"\b[qd]\d", text)
+        ]
+        weights = sum(1 if register[0] == "q" else 0.5 for register in loaded)
+        rows = 1 if kind.uses * weights >= multiplies else multiplies // 4
+        steps = 1 + max((int(lane) for text in body for lane in re.findall(r"\.[sd]\[(\d)\]", text)), default=0)
+        found.setdefault((rows, multiplies // 4 // rows // steps), []).append((body, steps))
     return found
 
 
+def share(kind, rows, groups, loops, processor):
+    """Return how near the fastest of some loops comes to the limit, or nothing if the processor cannot run them."""
+    rates = PROCESSORS[processor]
+    if kind.multiply not in rates or not loops:
+        return ""
+    limit = 4 * rows * groups / rates[kind.multiply]
+    if rows == 1 and kind.uses == 1:
+        limit = max(4 * groups / rates["load"], 0 if kind.multiply == "fmla" else limit)
+    return f"{100 * limit / min(cycles(body, processor) / steps for body, steps in loops):.0f} %"
+
+
 def table():
-    yield "| tile | compiler | " + " | ".join(PROCESSORS) + " |"
-    yield "|---|---|" + "--:|" * len(PROCESSORS)
-    for name, compiler in COMPILERS.items():
-        if not shutil.which(compiler[0]):
-            continue
-        for (rows, panels), loops in sorted(tiles(assembly(compiler)).items()):
-            shares = []
-            for processor, (adds, loads) in PROCESSORS.items():
-                limit = 4 * panels / loads if rows == 1 else 4 * rows * panels / adds
-                shares.append(f"{100 * limit / min(cycles(body, processor) for body in loops):.0f} %")
-            yield f"| {rows} row{'s' * (rows > 1)}, {16 * panels} columns | {name} | " + " | ".join(shares) + " |"
+    compilers = {name: command for name, command in COMPILERS.items() if shutil.which(command[0])}
+    compiled = {(name, variant): assembly(compilers[name], variant) for name in compilers for variant in VARIANTS}
+    yield "| precision | tile | " + " | ".join(f"{one}, {name}" for one in PROCESSORS for name in compilers) + " |"
+    yield "|---|---|" + "--:|" * len(PROCESSORS) * len(compilers)
+    for kind in KINDS:
+        found = {name: tiles(compiled[name, kind.variant], kind) for name in compilers}
+        for rows, groups in sorted(set().union(*found.values())):
+            shares = [
+                share(kind, rows, groups, found[name].get((rows, groups), []), processor)
+                for processor in PROCESSORS
+                for name in compilers
+            ]
+            tile = f"{rows} row{'s' * (rows > 1)}, {kind.columns * groups} columns"
+            yield f"| {kind.name} | {tile} | " + " | ".join(shares) + " |"
 
 
 if __name__ == "__main__":

@@ -130,10 +130,12 @@ def test_int8_rows_of_zeros_and_of_tiny_values(chosen):
     assert bits(silent) == bits(zero)
 
 
-@pytest.mark.skipif("avx512vnni" not in SETS, reason="this processor has no VNNI")
-def test_int8_with_and_without_vnni_agree_to_the_bit():
+@pytest.mark.parametrize("without, product", (("avx512", "avx512vnni"), ("base", "neondotprod")))
+def test_int8_with_and_without_dot_products_agree_to_the_bit(without, product):
+    if product not in SETS:
+        pytest.skip(f"this processor has no {product}")
     results = []
-    for isa in ("avx512", "avx512vnni"):
+    for isa in (without, product):
         with config.using(isa=isa, engine="packed"):
             narrow = LSTM(70, 65, 2, seed=0).quantize("int8")
             results.append(bits(narrow(random_case(narrow, 9, 14)[0])[0]))

@@ -1,18 +1,21 @@
 # Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
 #
-# As in panels.pxi a matrix is in panels of columns and a tile of the result stays in registers over all k. One row
-# alone takes several panels in one pass: with a half or a quarter of the bytes for each multiply-add it must keep more
-# chains of additions going to use them as fast as they come.
+# As in tiles.pxi a matrix is in panels of columns, and a tile of the result, some rows by ACROSS vectors, stays in
+# registers over all k. Here a panel has NARROW_PANEL columns for any instruction set: one or several parts, each as
+# wide as a tile. One row alone takes several parts in one pass: with a half or a quarter of the bytes for each
+# multiply-add it must keep more chains of additions going to use them as fast as they come.
 #
 # bf16: 32 bits hold two columns, the low half one of the panel's first columns, the high half its fellow in the second
 # half of the panel. A shift or a mask makes a float32 of it; then every element is the chain of additions of float32.
 #
 # int8: a row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
 #     scale = max |a| / 127, q = round(a / scale), c += scale * scale_of_column * (sum over k of q * weight).
-# The sum is exact. The processor multiplies unsigned by signed bytes, so it works on q + 128, and the sums start at
-# -128 * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a scale of its own.
+# The sum is exact. Some processors multiply unsigned by signed bytes: there it works on q + INT8_OFFSET, and the sums
+# start at -INT8_OFFSET * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a
+# scale of its own.
 
 cdef extern from "vector.h":
+    const int INT8_OFFSET "LSTM_CY_INT8_OFFSET"
     ctypedef int i32 "lstm_cy_i32"
     v32 low_bf16 "lstm_cy_low_bf16"(v32) noexcept nogil
     v32 high_bf16 "lstm_cy_high_bf16"(v32) noexcept nogil
@@ -25,8 +28,6 @@ cdef extern from "vector.h":
 cdef enum:
     NARROW_PANEL = 64        # columns
     PAIRS = 32               # numbers of 32 bits, each with two columns in bf16
-    MOST_PASS = 2
-    MOST_SUMS = 64           # of a tile, in vectors; most where a vector is one number
     SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
     QUANTISED_ROWS = 256
@@ -36,14 +37,14 @@ cdef enum:
     NOT_A_NUMBER = 0x7fc00000
 
 
-cdef inline int narrow_rows() noexcept nogil:
-    """The rows of the largest tile: as many sums as the registers hold."""
-    return 6 if LANES32 == 16 else 1
+cdef inline int parts_of_panel() noexcept nogil:
+    """The parts of a panel, each as wide as a tile."""
+    return NARROW_PANEL // (ACROSS * LANES32)
 
 
 cdef inline int panels_together() noexcept nogil:
     """The panels that a lone row takes in a pass."""
-    return 2 if LANES32 == 16 else 1
+    return max(1, ROW_PANELS // parts_of_panel())
 
 
 cdef inline Py_ssize_t fours(Py_ssize_t K) noexcept nogil:
@@ -115,70 +116,58 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
                     weight = values[(n + j) * K + first + k] if n + j < N and k < length else 0
                     weights[k // 4 * 4 * NARROW_PANEL + 4 * j + k % 4] = weight
                     total += weight
-                (<int*>segment)[j] = -128 * total
+                (<int*>segment)[j] = -INT8_OFFSET * total
                 (<float*>segment)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
             segment += int8_segment(length)
             first += SEGMENT
         n += NARROW_PANEL
 
 
-cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+cdef inline void bf16_tile(int rows, int parts, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
                            Py_ssize_t c_row) noexcept nogil:
-    """c += a times so many panels, one behind the other; inlined with rows and panels that are constants."""
-    cdef v32[MOST_SUMS] sums
+    """c += a times so many parts of a panel or of panels; inlined with rows and parts that are constants."""
+    cdef v32[MOST_ROWS * ACROSS] sums
     cdef v32[MOST_ROWS] factors
     cdef v32 pairs, low, high
     cdef v32* target = <v32*>c
-    cdef Py_ssize_t k
-    cdef int r, p, j, at_low, half = PAIRS // LANES32, across = 2 * half * panels
+    cdef Py_ssize_t k, place
+    # pairs of vectors: in a panel, and in a row of the tile
+    cdef int r, j, at_low, each_panel = PAIRS // LANES32, across = parts * ACROSS // 2
     for r in range(rows):
         for j in range(across):
-            sums[r * across + j] = load[v32](target, r * c_row + j * LANES32)
+            at_low = 2 * (r * across + j)
+            place = r * c_row + j // each_panel * NARROW_PANEL + j % each_panel * LANES32
+            sums[at_low] = load[v32](target, place)
+            sums[at_low + 1] = load[v32](target, place + PAIRS)
     for k in range(K):
         for r in range(rows):
             factors[r] = each[v32](<const v32*>a, r * K + k)
-        for p in range(panels):
-            for j in range(half):
-                pairs = keep[v32](load[v32](<const v32*>panel, (p * K + k) * PAIRS + j * LANES32))
-                low = low_bf16(pairs)
-                high = high_bf16(pairs)
-                for r in range(rows):
-                    at_low = r * across + 2 * half * p + j
-                    sums[at_low] = fma[v32](factors[r], low, sums[at_low])
-                    sums[at_low + half] = fma[v32](factors[r], high, sums[at_low + half])
+        for j in range(across):
+            place = (j // each_panel * K + k) * PAIRS + j % each_panel * LANES32
+            pairs = keep[v32](load[v32](<const v32*>panel, place))
+            low = low_bf16(pairs)
+            high = high_bf16(pairs)
+            for r in range(rows):
+                at_low = 2 * (r * across + j)
+                sums[at_low] = fma[v32](factors[r], low, sums[at_low])
+                sums[at_low + 1] = fma[v32](factors[r], high, sums[at_low + 1])
     for r in range(rows):
         for j in range(across):
-            store[v32](target, r * c_row + j * LANES32, sums[r * across + j])
+            at_low = 2 * (r * across + j)
+            place = r * c_row + j // each_panel * NARROW_PANEL + j % each_panel * LANES32
+            store[v32](target, place, sums[at_low])
+            store[v32](target, place + PAIRS, sums[at_low + 1])
 
 
-cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
-                     Py_ssize_t c_row) noexcept nogil:
-    """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
-    if panels_together() > 1 and panels == 2:
-        bf16_tile(1, 2, K, a, panel, c, c_row)
-    elif rows == 1:
-        bf16_tile(1, 1, K, a, panel, c, c_row)
-    elif narrow_rows() > 1 and rows == 2:
-        bf16_tile(2, 1, K, a, panel, c, c_row)
-    elif narrow_rows() > 2 and rows == 3:
-        bf16_tile(3, 1, K, a, panel, c, c_row)
-    elif narrow_rows() > 2 and rows == 4:
-        bf16_tile(4, 1, K, a, panel, c, c_row)
-    elif narrow_rows() > 2 and rows == 5:
-        bf16_tile(5, 1, K, a, panel, c, c_row)
-    elif narrow_rows() > 2:
-        bf16_tile(6, 1, K, a, panel, c, c_row)
-
-
-cdef inline void int8_tile(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
+cdef inline void int8_tile(int rows, int parts, Py_ssize_t K, const unsigned char* a, const float* scales,
                            const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
-    """c += a times a segment of so many panels, `stride` bytes apart; inlined with constant rows and panels."""
-    cdef i32[MOST_SUMS] sums
+    """c += a times a segment of so many parts of panels, `stride` bytes apart; inlined with constant rows and parts."""
+    cdef i32[MOST_ROWS * ACROSS] sums
     cdef const char* columns
     cdef v32 scale
     cdef v32* target = <v32*>c
     cdef Py_ssize_t four
-    cdef int r, j, each_panel = NARROW_PANEL // LANES32, across = panels * each_panel
+    cdef int r, j, each_panel = NARROW_PANEL // LANES32, across = parts * ACROSS
     for j in range(across):
         for r in range(rows):
             sums[r * across + j] = load_i32(panel + j // each_panel * stride + j % each_panel * LANES32 * 4)
@@ -195,25 +184,6 @@ cdef inline void int8_tile(int rows, int panels, Py_ssize_t K, const unsigned ch
                        load[v32](target, r * c_row + j * LANES32) + floats_of(sums[r * across + j]) * scale)
 
 
-cdef void int8_tiles(int rows, int panels, Py_ssize_t K, const unsigned char* a, const float* scales,
-                     const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
-    """`int8_tile` with the numbers of rows and panels as constants, one kernel for each."""
-    if panels_together() > 1 and panels == 2:
-        int8_tile(1, 2, K, a, scales, panel, stride, c, c_row)
-    elif rows == 1:
-        int8_tile(1, 1, K, a, scales, panel, stride, c, c_row)
-    elif narrow_rows() > 1 and rows == 2:
-        int8_tile(2, 1, K, a, scales, panel, stride, c, c_row)
-    elif narrow_rows() > 2 and rows == 3:
-        int8_tile(3, 1, K, a, scales, panel, stride, c, c_row)
-    elif narrow_rows() > 2 and rows == 4:
-        int8_tile(4, 1, K, a, scales, panel, stride, c, c_row)
-    elif narrow_rows() > 2 and rows == 5:
-        int8_tile(5, 1, K, a, scales, panel, stride, c, c_row)
-    elif narrow_rows() > 2:
-        int8_tile(6, 1, K, a, scales, panel, stride, c, c_row)
-
-
 # The left side of a product, and the panels of its right side.
 ctypedef struct Narrow:
     bint bf16
@@ -225,29 +195,61 @@ ctypedef struct Narrow:
     Py_ssize_t stride      # bytes from panel to panel
 
 
-cdef inline void tile_of_kind(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
-                              Py_ssize_t c_row) noexcept nogil:
+cdef inline void tiles_of_kind(int rows, int together, int parts, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                               float* c, Py_ssize_t c_row) noexcept nogil:
+    """Some rows and all parts of panels, in tiles of `together` parts; inlined with constant rows and `together`.
+
+    The loop is here because gcc keeps the sums of a tile in registers only where the tile is inside of a loop.
+    """
     cdef const char* a = given.a + row * given.a_row
     cdef const char* first = given.panels + panel * given.stride
-    if given.bf16:
-        bf16_tiles(rows, panels, given.K, <const float*>a, <const unsigned int*>first, c, c_row)
-    else:
-        int8_tiles(rows, panels, given.K, <const unsigned char*>a, given.scales + row, first, given.stride, c, c_row)
+    cdef int columns = together * ACROSS * LANES32
+    while parts > 0:
+        if given.bf16:
+            bf16_tile(rows, together, given.K, <const float*>a, <const unsigned int*>first, c, c_row)
+            first += 2 * columns
+            c += columns // 2
+        else:
+            int8_tile(rows, together, given.K, <const unsigned char*>a, given.scales + row, first, given.stride, c,
+                      c_row)
+            first += 4 * columns
+            c += columns
+        parts -= together
 
 
-cdef inline void narrow_tile(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
-                             Py_ssize_t columns, float* c, Py_ssize_t c_row) noexcept nogil:
-    """A tile of so many panels but only `columns` columns: where they do not fill the panels, it is made aside."""
-    cdef float[MOST_ROWS * MOST_PASS * NARROW_PANEL] whole
+cdef void narrow_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
+                       Py_ssize_t c_row) noexcept nogil:
+    """Some rows and so many panels, in tiles whose size is constant: one kernel for each."""
+    cdef int parts = panels * parts_of_panel()
+    if rows == 1 and parts >= ROW_PANELS:
+        tiles_of_kind(1, ROW_PANELS, parts, given, row, panel, c, c_row)
+    elif rows == 1:
+        tiles_of_kind(1, 1, parts, given, row, panel, c, c_row)
+    elif rows == 2:
+        tiles_of_kind(2, 1, parts, given, row, panel, c, c_row)
+    elif rows == 3:
+        tiles_of_kind(3, 1, parts, given, row, panel, c, c_row)
+    elif TILE_ROWS > 3 and rows == 4:
+        tiles_of_kind(4, 1, parts, given, row, panel, c, c_row)
+    elif TILE_ROWS > 4 and rows == 5:
+        tiles_of_kind(5, 1, parts, given, row, panel, c, c_row)
+    elif TILE_ROWS > 4:
+        tiles_of_kind(6, 1, parts, given, row, panel, c, c_row)
+
+
+cdef inline void some_columns(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                              Py_ssize_t columns, float* c, Py_ssize_t c_row) noexcept nogil:
+    """So many panels but only `columns` columns: where they do not fill the panels, they are made aside."""
+    cdef float[MOST_ROWS * NARROW_PANEL] whole  # several panels: of a lone row only
     cdef Py_ssize_t width = panels * NARROW_PANEL
     cdef int r
     if columns >= width:
-        tile_of_kind(rows, panels, given, row, panel, c, c_row)
+        narrow_tiles(rows, panels, given, row, panel, c, c_row)
         return
     memset(whole, 0, rows * width * sizeof(float))
     for r in range(rows):
         memcpy(whole + r * width, c + r * c_row, columns * sizeof(float))
-    tile_of_kind(rows, panels, given, row, panel, whole, width)
+    narrow_tiles(rows, panels, given, row, panel, whole, width)
     for r in range(rows):
         memcpy(c + r * c_row, whole + r * width, columns * sizeof(float))
 
@@ -261,8 +263,8 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
-            height = next_height(rows - row, narrow_rows())
-            narrow_tile(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
+            height = next_height(rows - row, TILE_ROWS)
+            some_columns(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
 
 
@@ -274,7 +276,7 @@ cdef void multiply_bf16(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float
 
 
 cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
-    """q + 128 for the K elements of a row, filled up to a multiple of four; returns the scale.
+    """q + INT8_OFFSET for the K elements of a row, filled up to a multiple of four; returns the scale.
 
     Of a row with NaN or infinity in it the scale is NaN, and so will be all that is computed from it.
     """
@@ -282,7 +284,7 @@ cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noex
     cdef unsigned int[BLOCK] largest
     cdef unsigned char[BLOCK] bytes
     cdef unsigned int bits, most = 0
-    cdef float scale, inverse
+    cdef float scale, inverse, shift = <float>12582912.0 + INT8_OFFSET  # 1.5 * 2^23, and the offset
     cdef Py_ssize_t start = 0
     cdef int u
     memset(largest, 0, sizeof(largest))
@@ -295,18 +297,18 @@ cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noex
     for u in range(BLOCK):
         most = largest[u] if largest[u] > most else most
     if most >= INFINITE:
-        memset(quantised, 128, 4 * fours(K))
+        memset(quantised, INT8_OFFSET, 4 * fours(K))
         return float_of(NOT_A_NUMBER)
     if most < SMALLEST:
-        memset(quantised, 128, 4 * fours(K))
+        memset(quantised, INT8_OFFSET, 4 * fours(K))
         return 0
     scale = float_of(most) / <float>127
     inverse = <float>127 / float_of(most)
     start = 0
     while start < K:
         load_block[float](block, a + start, K - start)
-        for u in range(BLOCK):  # 1.5 * 2^23 rounds to whole numbers, which then stand in the low bits
-            bytes[u] = <unsigned char>bits_of(block[u] * inverse + <float>12583040.0)
+        for u in range(BLOCK):  # the sum rounds to whole numbers, which then stand in the low bits
+            bytes[u] = <unsigned char>bits_of(block[u] * inverse + shift)
         memcpy(quantised + start, bytes, min(4 * fours(K) - start, BLOCK))
         start += BLOCK
     return scale

@@ -97,16 +97,10 @@ cdef inline void cell_tile_of(int rows, int panels, const CellStep* step, Py_ssi
         cell_tile[vector](6, 1, step, row, n, begin)
 
 
-cdef inline Py_ssize_t weight_bytes(const CellStep* step, real* precision) noexcept nogil:
-    """What a step reads of weights."""
-    cdef Py_ssize_t K = step.products[0].K + (step.products[1].K if step.count > 1 else 0)
-    return (step.last - step.first) * panel_columns[real](NULL) * K * <Py_ssize_t>sizeof(real)
-
-
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     """One step of some panels' units. Each panel is read once and used for all rows."""
-    cdef int most = ROW_PANELS if step.rows == 1 and weight_bytes[real](step, NULL) <= TOGETHER_BYTES else 1
     cdef Py_ssize_t width = panel_columns[real](NULL), left = step.last - step.first, panel, row, n
+    cdef int most = most_together[real](step.rows, left * width, step.products, step.count, NULL)
     cdef int together, height
     while left > 0:
         together = together_of(left, most)

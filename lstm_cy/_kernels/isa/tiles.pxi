@@ -72,6 +72,16 @@ cdef void pack_gates(Py_ssize_t K, Py_ssize_t H, const real* matrix, Py_ssize_t 
         unit += units
 
 
+cdef inline void add_row(int across, vector factor, const vector* panel, Py_ssize_t k, Py_ssize_t stride,
+                         vector* sums) noexcept nogil:
+    """Add the products of one factor and row k of panels that are `stride` apart; inlined with a constant `across`."""
+    cdef Py_ssize_t place
+    cdef int j
+    for j in range(across):
+        place = (k * ACROSS + j % ACROSS) * lanes[vector](sums) + j // ACROSS * stride
+        sums[j] = fma[vector](factor, keep[vector](load[vector](panel, place)), sums[j])
+
+
 cdef inline void sum_products(int rows, int panels, bint strips, const Product* products, int count, Py_ssize_t row,
                               Py_ssize_t n, vector* sums) noexcept nogil:
     """Add the products to a tile of some rows by some panels, of which the first begins at column n.
@@ -80,10 +90,10 @@ cdef inline void sum_products(int rows, int panels, bint strips, const Product* 
     registers while the others pass. With `strips` the left side is packed in strips of TILE_ROWS rows.
     """
     cdef vector[MOST_PANELS * ACROSS] kept
-    cdef vector weight, factor
+    cdef vector weight, factor, factors
     cdef const vector* a
     cdef const vector* panel
-    cdef Py_ssize_t K, a_row, a_k, k, stride, first, place
+    cdef Py_ssize_t K, a_row, a_k, start, k, stride, first, place
     cdef int number, r, j, across = panels * ACROSS, width = <int>(ACROSS * lanes[vector](sums))
     for number in range(count):
         K = products[number].K
@@ -92,7 +102,17 @@ cdef inline void sum_products(int rows, int panels, bint strips, const Product* 
         a = at[vector](<const vector*>products[number].a, row * K if strips else row * a_row)
         panel = at[vector](<const vector*>products[number].panels, n * K)
         stride = K * width
-        for k in range(K):
+        start = 0
+        while LANE_FACTORS and rows == 1 and a_k == 1 and start + lanes[vector](sums) <= K:
+            factors = load[vector](a, start)
+            # not a loop: compilers do not unroll so long a body
+            add_row[vector](across, lane_of[vector](factors, 0), panel, start, stride, sums)
+            add_row[vector](across, lane_of[vector](factors, 1), panel, start + 1, stride, sums)
+            if lanes[vector](sums) > 2:
+                add_row[vector](across, lane_of[vector](factors, 2), panel, start + 2, stride, sums)
+                add_row[vector](across, lane_of[vector](factors, 3), panel, start + 3, stride, sums)
+            start += lanes[vector](sums)
+        for k in range(start, K):
             first = k * width
             if rows >= across:
                 for j in range(across):

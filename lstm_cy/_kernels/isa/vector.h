@@ -44,7 +44,8 @@
    of one k. clang fills 32 registers of NEON with copies of the factors, so four rows are faster there than six.
    The panels of four vectors that one row takes together, and the bytes of weights up to which it does. A few sums keep
    the processor waiting for each one's last addition, most of all where vectors are short. Weights from further away
-   than the L1 cache come faster one panel after the other, if a panel has enough sums. */
+   than the L1 cache come faster one panel after the other, if a panel has enough sums.
+   With LANE_FACTORS a lone row's factors are loaded as vectors, of which a multiply-add takes one lane. */
 #if LSTM_CY_VECTOR_BYTES == 64
 #define LSTM_CY_TILE_ROWS 6
 #define LSTM_CY_ROW_PANELS 2
@@ -53,10 +54,14 @@
 #define LSTM_CY_TILE_ROWS 4
 #define LSTM_CY_ROW_PANELS 4
 #define LSTM_CY_TOGETHER_BYTES PTRDIFF_MAX
+#define LSTM_CY_LANE_FACTORS 1
 #else
 #define LSTM_CY_TILE_ROWS 3
 #define LSTM_CY_ROW_PANELS 2
 #define LSTM_CY_TOGETHER_BYTES 81920
+#endif
+#ifndef LSTM_CY_LANE_FACTORS
+#define LSTM_CY_LANE_FACTORS 0
 #endif
 
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -258,8 +263,9 @@ LSTM_CY_INLINE lstm_cy_h32 lstm_cy_pow2_h32(lstm_cy_h32 shifted) {
 #define lstm_cy_pow2_h32 lstm_cy_pow2_float
 #endif
 
-/* For each type: all(x), x in every lane; load and store at any address; each(p), the number at p in every lane;
-   keep(x), x in a register. Without `keep` compilers read a vector that is used often from memory each time. */
+/* For each type: all(x), x in every lane; lane(x, i), lane i of x in every lane; load and store at any address; each(p),
+   the number at p in every lane; keep(x), x in a register. Without `keep` compilers read a vector that is used often from
+   memory each time. */
 #if LSTM_CY_VECTOR_BYTES == 0 || defined(LSTM_CY_EMULATED)
 #define LSTM_CY_KEEP(x) (void)0
 #elif defined(__SSE2__)
@@ -271,22 +277,27 @@ LSTM_CY_INLINE lstm_cy_h32 lstm_cy_pow2_h32(lstm_cy_h32 shifted) {
 #endif
 #if LSTM_CY_VECTOR_BYTES > 0
 #define LSTM_CY_ALL(vector, x) ((x) - (vector){0})  /* minus, so that -0.0 stays what it is */
+#define LSTM_CY_LANE(x, i) (x)[i]
 #else
 #define LSTM_CY_ALL(vector, x) (x)
+#define LSTM_CY_LANE(x, i) (x)
 #endif
 #if LSTM_CY_HALVES
 #define LSTM_CY_ALL_HALF(x) ((x) - (lstm_cy_h32){0})
+#define LSTM_CY_LANE_HALF(x, i) (x)[i]
 #else
 #define LSTM_CY_ALL_HALF(x) (x)
+#define LSTM_CY_LANE_HALF(x, i) (x)
 #endif
-#define LSTM_CY_MEMORY(name, vector, number, all) \
+#define LSTM_CY_MEMORY(name, vector, number, all, one) \
     LSTM_CY_INLINE vector lstm_cy_all_##name(number x) { return all; } \
+    LSTM_CY_INLINE vector lstm_cy_lane_##name(vector x, int i) { (void)i; return lstm_cy_all_##name(one); } \
     LSTM_CY_INLINE vector lstm_cy_load_##name(const void* p) { return *(const vector##_at*)p; } \
     LSTM_CY_INLINE void lstm_cy_store_##name(void* p, vector x) { *(vector##_at*)p = x; } \
     LSTM_CY_INLINE vector lstm_cy_each_##name(const void* p) { return lstm_cy_all_##name(*(const number*)p); }
-LSTM_CY_MEMORY(v32, lstm_cy_v32, float, LSTM_CY_ALL(lstm_cy_v32, x))
-LSTM_CY_MEMORY(v64, lstm_cy_v64, double, LSTM_CY_ALL(lstm_cy_v64, x))
-LSTM_CY_MEMORY(h32, lstm_cy_h32, float, LSTM_CY_ALL_HALF(x))
+LSTM_CY_MEMORY(v32, lstm_cy_v32, float, LSTM_CY_ALL(lstm_cy_v32, x), LSTM_CY_LANE(x, i))
+LSTM_CY_MEMORY(v64, lstm_cy_v64, double, LSTM_CY_ALL(lstm_cy_v64, x), LSTM_CY_LANE(x, i))
+LSTM_CY_MEMORY(h32, lstm_cy_h32, float, LSTM_CY_ALL_HALF(x), LSTM_CY_LANE_HALF(x, i))
 #undef LSTM_CY_MEMORY
 LSTM_CY_INLINE lstm_cy_v32 lstm_cy_keep_v32(lstm_cy_v32 x) { LSTM_CY_KEEP(x); return x; }
 LSTM_CY_INLINE lstm_cy_v64 lstm_cy_keep_v64(lstm_cy_v64 x) { LSTM_CY_KEEP(x); return x; }
@@ -317,13 +328,36 @@ LSTM_CY_INLINE float lstm_cy_high_bf16(float x) { return lstm_cy_float_of(lstm_c
 LSTM_CY_INLINE float lstm_cy_floats_of(int32_t x) { return (float)x; }
 #endif
 
-/* int8: for each lane n, sum + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. a is unsigned, w
-   is signed and aligned to a vector. */
+/* int8: for each lane n, sum + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. w is signed and
+   aligned to a vector. a is signed where the processor multiplies signed bytes, and then never -128; else unsigned. To
+   be one or the other the numbers from -127 to 127 have LSTM_CY_INT8_OFFSET added to them. */
+#if LSTM_CY_VECTOR_BYTES == 16 && defined(__aarch64__)
+#define LSTM_CY_INT8_OFFSET 0
+#else
+#define LSTM_CY_INT8_OFFSET 128
+#endif
 LSTM_CY_INLINE lstm_cy_i32 lstm_cy_load_i32(const void* p) { return *(const lstm_cy_i32*)p; }
 #if LSTM_CY_VECTOR_BYTES == 0
 LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
     const int8_t* weights = (const int8_t*)w;
     return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
+}
+#elif LSTM_CY_INT8_OFFSET == 0
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
+    const int8x16_t weights = (int8x16_t)*(const lstm_cy_i32*)w;
+    float four;
+    memcpy(&four, a, sizeof four);
+#if defined(__ARM_FEATURE_DOTPROD)
+    /* Only the first lane is used. With zeros in the others compilers load a and need no instruction to repeat it. */
+    const float32x2_t lanes = {four, 0};
+    return (lstm_cy_i32)vdotq_lane_s32((int32x4_t)sum, weights, vreinterpret_s8_f32(lanes), 0);
+#else
+    /* Two products, each at most 127 * 128, are added in 16 bits. */
+    const int8x16_t factors = vreinterpretq_s8_f32(vdupq_n_f32(four));
+    const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(factors));
+    const int16x8_t high = vmull_high_s8(weights, factors);
+    return (lstm_cy_i32)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, high));
+#endif
 }
 #else
 typedef int16_t lstm_cy_i16 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));

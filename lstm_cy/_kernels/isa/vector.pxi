@@ -6,6 +6,7 @@ cdef extern from "vector.h":
     const bint FMA "LSTM_CY_FMA"
     const bint HALVES "LSTM_CY_HALVES"
     const int TILE_ROWS "LSTM_CY_TILE_ROWS"
+    const bint LANE_FACTORS "LSTM_CY_LANE_FACTORS"
     const int ROW_PANELS "LSTM_CY_ROW_PANELS"
     const Py_ssize_t TOGETHER_BYTES "LSTM_CY_TOGETHER_BYTES"
     const int LANES32 "LSTM_CY_LANES32"
@@ -41,6 +42,9 @@ cdef extern from "vector.h":
     v32 each_v32 "lstm_cy_each_v32"(const void*) noexcept nogil
     h32 each_h32 "lstm_cy_each_h32"(const void*) noexcept nogil
     v64 each_v64 "lstm_cy_each_v64"(const void*) noexcept nogil
+    v32 lane_v32 "lstm_cy_lane_v32"(v32, int) noexcept nogil
+    h32 lane_h32 "lstm_cy_lane_h32"(h32, int) noexcept nogil
+    v64 lane_v64 "lstm_cy_lane_v64"(v64, int) noexcept nogil
     v32 keep_v32 "lstm_cy_keep_v32"(v32) noexcept nogil
     h32 keep_h32 "lstm_cy_keep_h32"(h32) noexcept nogil
     v64 keep_v64 "lstm_cy_keep_v64"(v64) noexcept nogil
@@ -170,6 +174,16 @@ cdef inline vector each(const vector* array, Py_ssize_t place) noexcept nogil:
         return each_h32(at[vector](array, place))
     else:
         return each_v64(at[vector](array, place))
+
+
+cdef inline vector lane_of(vector x, int lane) noexcept nogil:
+    """A lane of x, in every lane."""
+    if vector is v32:
+        return lane_v32(x, lane)
+    elif vector is h32:
+        return lane_h32(x, lane)
+    else:
+        return lane_v64(x, lane)
 
 
 cdef inline vector keep(vector x) noexcept nogil:

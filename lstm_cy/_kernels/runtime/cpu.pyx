@@ -1,7 +1,7 @@
 """Features of this processor: those that the variants in setup.py are compiled for.
 
 The run-time check of gcc and clang includes the operating system (XGETBV): a feature counts only if the system saves
-its wide registers.
+its wide registers. On ARM only the operating system knows the features; Linux and macOS are asked.
 """
 
 cdef extern from *:
@@ -24,10 +24,31 @@ cdef extern from *:
     static int lstm_cy_avx512(void) { return 0; }
     static int lstm_cy_avx512vnni(void) { return 0; }
     #endif
+
+    #if defined(__aarch64__) && defined(__linux__)
+    #include <sys/auxv.h>
+    /* The bits of the kernel's asm/hwcap.h. Armv8.2 has the first three, and dot products are an option of it. */
+    static int lstm_cy_neondotprod(void) {
+        const unsigned long crc32 = 1UL << 7, atomics = 1UL << 8, asimdrdm = 1UL << 12, asimddp = 1UL << 20;
+        const unsigned long needed = crc32 | atomics | asimdrdm | asimddp;
+        return (getauxval(AT_HWCAP) & needed) == needed;
+    }
+    #elif defined(__aarch64__) && defined(__APPLE__)
+    #include <stddef.h>
+    #include <sys/sysctl.h>
+    static int lstm_cy_neondotprod(void) {
+        int found = 0;
+        size_t size = sizeof found;
+        return sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, NULL, 0) == 0 && found;
+    }
+    #else
+    static int lstm_cy_neondotprod(void) { return 0; }
+    #endif
     """
     int lstm_cy_avx2()
     int lstm_cy_avx512()
     int lstm_cy_avx512vnni()
+    int lstm_cy_neondotprod()
 
 
 def instruction_sets():
@@ -39,6 +60,8 @@ def instruction_sets():
         names.append("avx512")
     if lstm_cy_avx512vnni():
         names.append("avx512vnni")
+    if lstm_cy_neondotprod():
+        names.append("neondotprod")
     return names
 
 
