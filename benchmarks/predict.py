@@ -42,9 +42,9 @@ class Kind(NamedTuple):
 KINDS = (
     Kind("float32", "base", "cell_step", "fmla", ".4s", 16),
     Kind("float64", "base", "cell_step", "fmla", ".2d", 8),
-    Kind("bf16", "base", "narrow_tiles", "fmla", ".4s", 16, uses=2),
-    Kind("int8", "neondotprod", "narrow_tiles", "sdot", "", 16),
-    Kind("int8", "base", "narrow_tiles", "sadalp", "", 16),
+    Kind("bf16", "base", "bf16_tiles", "fmla", ".4s", 16, uses=2),
+    Kind("int8", "neondotprod", "int8_tiles", "sdot", "", 16),
+    Kind("int8", "base", "int8_tiles", "sadalp", "", 16),
 )
 #: processor: instructions on 16 bytes a cycle. A sadalp adds two products of bytes, of which there is one a cycle.
 PROCESSORS = {

@@ -37,7 +37,7 @@ def test_kernels_are_vector_code(disassemble, isa):
     functions = {function for function, _ in counts}
     assert {"cell_forward", "cell_backward", "cell_step", "update_rows", "column_sums"} <= functions
     assert {"add_products", "outer_strips", "activate"} <= functions
-    assert {"narrow_tiles", "multiply_int8"} <= functions
+    assert {"bf16_tiles", "int8_tiles", "multiply_int8"} <= functions
     listing = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
     assert f"\t{PRODUCT[isa]} " in listing
     for (function, precision), (vector, other, widest) in counts.items():

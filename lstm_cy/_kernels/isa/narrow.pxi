@@ -1,8 +1,7 @@
 # Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
 #
-# As in tiles.pxi a matrix is in panels of columns, and a tile of the result, some rows by ACROSS vectors, stays in
-# registers over all k. Here a panel has NARROW_PANEL columns for any instruction set: one or several parts, each as
-# wide as a tile. One row alone takes several parts in one pass: with a half or a quarter of the bytes for each
+# As in tiles.pxi a matrix is in panels of columns, and a tile of the result stays in registers over all k. Here a panel
+# has NARROW_PANEL columns for any instruction set; in int8 it is one part or several, each as wide as a tile. One row alone takes several parts in one pass: with a half or a quarter of the bytes for each
 # multiply-add it must keep more chains of additions going to use them as fast as they come.
 #
 # bf16: 32 bits hold two columns, the low half one of the panel's first columns, the high half its fellow in the second
@@ -37,8 +36,13 @@ cdef enum:
     NOT_A_NUMBER = 0x7fc00000
 
 
+cdef inline int bf16_rows() noexcept nogil:
+    """The rows of the largest tile in bf16, which is as wide as a panel."""
+    return 6 if LANES32 == 16 else 1
+
+
 cdef inline int parts_of_panel() noexcept nogil:
-    """The parts of a panel, each as wide as a tile."""
+    """The parts of a panel, each as wide as a tile in int8."""
     return NARROW_PANEL // (ACROSS * LANES32)
 
 
@@ -123,40 +127,52 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
         n += NARROW_PANEL
 
 
-cdef inline void bf16_tile(int rows, int parts, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
                            Py_ssize_t c_row) noexcept nogil:
-    """c += a times so many parts of a panel or of panels; inlined with rows and parts that are constants."""
-    cdef v32[MOST_ROWS * ACROSS] sums
+    """c += a times so many panels, one behind the other; inlined with rows and panels that are constants."""
+    cdef v32[NARROW_PANEL] sums  # most where a vector is one number
     cdef v32[MOST_ROWS] factors
     cdef v32 pairs, low, high
     cdef v32* target = <v32*>c
-    cdef Py_ssize_t k, place
-    # pairs of vectors: in a panel, and in a row of the tile
-    cdef int r, j, at_low, each_panel = PAIRS // LANES32, across = parts * ACROSS // 2
+    cdef Py_ssize_t k
+    cdef int r, p, j, at_low, half = PAIRS // LANES32, across = 2 * half * panels
     for r in range(rows):
         for j in range(across):
-            at_low = 2 * (r * across + j)
-            place = r * c_row + j // each_panel * NARROW_PANEL + j % each_panel * LANES32
-            sums[at_low] = load[v32](target, place)
-            sums[at_low + 1] = load[v32](target, place + PAIRS)
+            sums[r * across + j] = load[v32](target, r * c_row + j * LANES32)
     for k in range(K):
         for r in range(rows):
             factors[r] = each[v32](<const v32*>a, r * K + k)
-        for j in range(across):
-            place = (j // each_panel * K + k) * PAIRS + j % each_panel * LANES32
-            pairs = keep[v32](load[v32](<const v32*>panel, place))
-            low = low_bf16(pairs)
-            high = high_bf16(pairs)
-            for r in range(rows):
-                at_low = 2 * (r * across + j)
-                sums[at_low] = fma[v32](factors[r], low, sums[at_low])
-                sums[at_low + 1] = fma[v32](factors[r], high, sums[at_low + 1])
+        for p in range(panels):
+            for j in range(half):
+                pairs = keep[v32](load[v32](<const v32*>panel, (p * K + k) * PAIRS + j * LANES32))
+                low = low_bf16(pairs)
+                high = high_bf16(pairs)
+                for r in range(rows):
+                    at_low = r * across + 2 * half * p + j
+                    sums[at_low] = fma[v32](factors[r], low, sums[at_low])
+                    sums[at_low + half] = fma[v32](factors[r], high, sums[at_low + half])
     for r in range(rows):
         for j in range(across):
-            at_low = 2 * (r * across + j)
-            place = r * c_row + j // each_panel * NARROW_PANEL + j % each_panel * LANES32
-            store[v32](target, place, sums[at_low])
-            store[v32](target, place + PAIRS, sums[at_low + 1])
+            store[v32](target, r * c_row + j * LANES32, sums[r * across + j])
+
+
+cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
+                     Py_ssize_t c_row) noexcept nogil:
+    """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
+    if ROW_PANELS >= 2 * parts_of_panel() and panels == 2:
+        bf16_tile(1, 2, K, a, panel, c, c_row)
+    elif rows == 1:
+        bf16_tile(1, 1, K, a, panel, c, c_row)
+    elif bf16_rows() > 1 and rows == 2:
+        bf16_tile(2, 1, K, a, panel, c, c_row)
+    elif bf16_rows() > 2 and rows == 3:
+        bf16_tile(3, 1, K, a, panel, c, c_row)
+    elif bf16_rows() > 2 and rows == 4:
+        bf16_tile(4, 1, K, a, panel, c, c_row)
+    elif bf16_rows() > 2 and rows == 5:
+        bf16_tile(5, 1, K, a, panel, c, c_row)
+    elif bf16_rows() > 2:
+        bf16_tile(6, 1, K, a, panel, c, c_row)
 
 
 cdef inline void int8_tile(int rows, int parts, Py_ssize_t K, const unsigned char* a, const float* scales,
@@ -195,46 +211,46 @@ ctypedef struct Narrow:
     Py_ssize_t stride      # bytes from panel to panel
 
 
-cdef inline void tiles_of_kind(int rows, int together, int parts, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
-                               float* c, Py_ssize_t c_row) noexcept nogil:
-    """Some rows and all parts of panels, in tiles of `together` parts; inlined with constant rows and `together`.
-
-    The loop is here because gcc keeps the sums of a tile in registers only where the tile is inside of a loop.
-    """
-    cdef const char* a = given.a + row * given.a_row
+cdef inline void int8_parts(int rows, int together, int parts, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                            float* c, Py_ssize_t c_row) noexcept nogil:
+    """Some rows and all parts of panels, in tiles of `together` parts; inlined with constant rows and `together`."""
+    cdef const unsigned char* a = <const unsigned char*>given.a + row * given.a_row
     cdef const char* first = given.panels + panel * given.stride
     cdef int columns = together * ACROSS * LANES32
     while parts > 0:
-        if given.bf16:
-            bf16_tile(rows, together, given.K, <const float*>a, <const unsigned int*>first, c, c_row)
-            first += 2 * columns
-            c += columns // 2
-        else:
-            int8_tile(rows, together, given.K, <const unsigned char*>a, given.scales + row, first, given.stride, c,
-                      c_row)
-            first += 4 * columns
-            c += columns
+        int8_tile(rows, together, given.K, a, given.scales + row, first, given.stride, c, c_row)
+        first += 4 * columns
+        c += columns
         parts -= together
 
 
-cdef void narrow_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
-                       Py_ssize_t c_row) noexcept nogil:
+cdef void int8_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
+                     Py_ssize_t c_row) noexcept nogil:
     """Some rows and so many panels, in tiles whose size is constant: one kernel for each."""
     cdef int parts = panels * parts_of_panel()
     if rows == 1 and parts >= ROW_PANELS:
-        tiles_of_kind(1, ROW_PANELS, parts, given, row, panel, c, c_row)
+        int8_parts(1, ROW_PANELS, parts, given, row, panel, c, c_row)
     elif rows == 1:
-        tiles_of_kind(1, 1, parts, given, row, panel, c, c_row)
+        int8_parts(1, 1, parts, given, row, panel, c, c_row)
     elif rows == 2:
-        tiles_of_kind(2, 1, parts, given, row, panel, c, c_row)
+        int8_parts(2, 1, parts, given, row, panel, c, c_row)
     elif rows == 3:
-        tiles_of_kind(3, 1, parts, given, row, panel, c, c_row)
+        int8_parts(3, 1, parts, given, row, panel, c, c_row)
     elif TILE_ROWS > 3 and rows == 4:
-        tiles_of_kind(4, 1, parts, given, row, panel, c, c_row)
+        int8_parts(4, 1, parts, given, row, panel, c, c_row)
     elif TILE_ROWS > 4 and rows == 5:
-        tiles_of_kind(5, 1, parts, given, row, panel, c, c_row)
+        int8_parts(5, 1, parts, given, row, panel, c, c_row)
     elif TILE_ROWS > 4:
-        tiles_of_kind(6, 1, parts, given, row, panel, c, c_row)
+        int8_parts(6, 1, parts, given, row, panel, c, c_row)
+
+
+cdef inline void narrow_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
+                              Py_ssize_t c_row) noexcept nogil:
+    if given.bf16:
+        bf16_tiles(rows, panels, given.K, <const float*>(given.a + row * given.a_row),
+                   <const unsigned int*>(given.panels + panel * given.stride), c, c_row)
+    else:
+        int8_tiles(rows, panels, given, row, panel, c, c_row)
 
 
 cdef inline void some_columns(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
@@ -263,7 +279,7 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
-            height = next_height(rows - row, TILE_ROWS)
+            height = next_height(rows - row, bf16_rows() if given.bf16 else TILE_ROWS)
             some_columns(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
 
