@@ -1,8 +1,9 @@
 # Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
 #
-# As in tiles.pxi a matrix is in panels of columns, and a tile of the result stays in registers over all k. Here a panel
-# has NARROW_PANEL columns for any instruction set; in int8 it is one part or several, each as wide as a tile. One row alone takes several parts in one pass: with a half or a quarter of the bytes for each
-# multiply-add it must keep more chains of additions going to use them as fast as they come.
+# As in tiles.pxi a matrix is in panels of columns and a tile of the result stays in registers over all k. Here a panel
+# has NARROW_PANEL columns for any instruction set; in int8 it is one part or several, each as wide as a tile. One row
+# alone takes several panels or parts in one pass: with a half or a quarter of the bytes for each multiply-add it must
+# keep more chains of additions going to use them as fast as they come.
 #
 # bf16: 32 bits hold two columns, the low half one of the panel's first columns, the high half its fellow in the second
 # half of the panel. A shift or a mask makes a float32 of it; then every element is the chain of additions of float32.
