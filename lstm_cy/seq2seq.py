@@ -18,7 +18,7 @@ from .checks import (
     shown,
 )
 from .decoding.beam import beam_search
-from .layers.activations import log_softmax
+from .layers.activations import log_softmax, tanh
 from .layers.attention import Attention
 from .layers.base import Composite, Gradients
 from .layers.embedding import Embedding
@@ -358,7 +358,7 @@ class Seq2Seq(Composite):
         return memory, tuple(map(self._join_directions, state))
 
     def _combined(self, run: _Run, context: Array, output: Array) -> Array:
-        result: Array = np.tanh(run("combine", np.concatenate([context, output], axis=-1)))
+        result: Array = tanh(run("combine", np.concatenate([context, output], axis=-1)))
         return result
 
     def _join_directions(self, state: Array) -> Array:

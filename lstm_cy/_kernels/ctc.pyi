@@ -1,6 +1,7 @@
 from ..typing import Array, Ints
 
 def ctc(
+    kernels: object,
     prediction: Array,
     gradient: Array,
     targets: Ints,

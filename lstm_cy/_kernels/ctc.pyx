@@ -8,12 +8,14 @@ one, or leaves out the blank between two labels that differ.
 All sums are of logarithms in double, for scores of any precision: nothing underflows on long rows.
 """
 
-from libc.math cimport INFINITY, NAN, exp, isfinite, log, log1p
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport INFINITY, NAN, isfinite
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .network cimport DONE, NO_MEMORY, Rows, Status, address, check, poll_interrupt, rows_of
-from .table cimport real
+from .scalar cimport exp_of, log1p_of, log_of
+from .table cimport ELEMENT_EXP, Kernels, elementwise, exponentials, real
 
 cdef enum:
     # The cost of a logarithm, in the multiply-adds that `poll_interrupt` counts.
@@ -29,21 +31,25 @@ ctypedef struct Row:
     Py_ssize_t blank
 
 ctypedef struct Space:
-    # working arrays for a row, and the counters of `poll_interrupt`
+    # the kernels, working arrays for a row, and the counters of `poll_interrupt`
+    const Kernels* kernels
     double* normalizers  # (T,) log of the sum of exp of a step's scores
     double* forward      # (T, states) log of the sum over the paths to a state after a step
     double* backward     # (states,)   log of the sum over the paths from there to the end
     double* later        # (states,)   the same, one step later
     double* occupied     # (V,)        the probability that a step belongs to a class
+    double* softmax      # (V,)        the softmax of a step's scores
     Py_ssize_t work, stop
 
 
-def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize_t blank, double scale,
+def ctc(kernels, prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize_t blank, double scale,
         bint batch_first):
     """Write each row's -log p(target) to `losses`, and `scale` times its gradient to `gradient`.
 
     Parameters
     ----------
+    kernels : capsule
+        The table of an instruction set.
     prediction, gradient : arrays (T, B, V), or (B, T, V) with batch_first
         Scores before the softmax, and the result; steps past a row's length are not written.
     targets : intp array (B, S)
@@ -67,7 +73,8 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
     row.V = scores.width
     row.step = scores.step
     row.blank = blank
-    cdef double* memory = <double*>malloc((longest * (2 * S + 2) + 2 * (2 * S + 1) + row.V) * sizeof(double))
+    space.kernels = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+    cdef double* memory = <double*>malloc((longest * (2 * S + 2) + 2 * (2 * S + 1) + 2 * row.V) * sizeof(double))
     if memory == NULL:
         check(NO_MEMORY)
     space.work = space.stop = 0
@@ -75,7 +82,8 @@ def ctc(prediction, gradient, targets, lengths, target_lengths, losses, Py_ssize
     space.backward = space.normalizers + longest
     space.later = space.backward + 2 * S + 1
     space.occupied = space.later + 2 * S + 1
-    space.forward = space.occupied + row.V
+    space.softmax = space.occupied + row.V
+    space.forward = space.softmax + row.V
     with nogil:
         for b in range(B):
             row.T = steps[b]
@@ -99,7 +107,7 @@ cdef Status align(const Row* row, Space* space, const real* scores, double scale
     cdef Py_ssize_t t, k, states = 2 * row.S + 1
     cdef double total = NAN
     cdef Status status = DONE
-    if normalize[real](row, scores, space.normalizers):
+    if normalize[real](row, space, scores):
         status = run_forward[real](row, space, scores, &total)
     loss[0] = -total
     if not isfinite(total):
@@ -117,19 +125,16 @@ cdef Status align(const Row* row, Space* space, const real* scores, double scale
     return status
 
 
-cdef bint normalize(const Row* row, const real* scores, double* normalizers) noexcept nogil:
+cdef bint normalize(const Row* row, const Space* space, const real* scores) noexcept nogil:
     """Compute log(sum(exp(scores))) of each step; return whether all of them are finite."""
     cdef Py_ssize_t t, k
     cdef double highest, total
     for t in range(row.T):
-        highest = -INFINITY
         for k in range(row.V):
-            highest = max(highest, <double>scores[k])
-        total = 0
-        for k in range(row.V):
-            total += exp(scores[k] - highest)
-        normalizers[t] = highest + log(total)
-        if not isfinite(normalizers[t]):
+            space.occupied[k] = scores[k]
+        total = exponentials[double](space.kernels, row.V, space.occupied, space.occupied, &highest)
+        space.normalizers[t] = highest + log_of(total)
+        if not isfinite(space.normalizers[t]):
             return False
         scores += row.step
     return True
@@ -195,12 +200,18 @@ cdef void step_back(const Row* row, Py_ssize_t t, const Space* space, const real
 cdef void write_gradient(const Row* row, Py_ssize_t t, const Space* space, const real* scores, const double* forward,
                          double total, double scale, real* gradient) noexcept nogil:
     """Compute scale * (softmax - share of the alignments that are in a class) of step t."""
-    cdef Py_ssize_t s, k
+    cdef Py_ssize_t s, k, states = 2 * row.S + 1
     memset(space.occupied, 0, row.V * sizeof(double))
-    for s in range(2 * row.S + 1):
-        space.occupied[label(row, s)] += exp(forward[s] + space.backward[s] - total)
+    for s in range(states):
+        space.later[s] = forward[s] + space.backward[s] - total
+    elementwise[double](space.kernels, ELEMENT_EXP, states, space.later, space.later)
+    for s in range(states):
+        space.occupied[label(row, s)] += space.later[s]
     for k in range(row.V):
-        gradient[k] = <real>(scale * (exp(scores[k] - space.normalizers[t]) - space.occupied[k]))
+        space.softmax[k] = scores[k] - space.normalizers[t]
+    elementwise[double](space.kernels, ELEMENT_EXP, row.V, space.softmax, space.softmax)
+    for k in range(row.V):
+        gradient[k] = <real>(scale * (space.softmax[k] - space.occupied[k]))
 
 
 cdef inline Py_ssize_t label(const Row* row, Py_ssize_t s) noexcept nogil:
@@ -221,4 +232,4 @@ cdef inline bint may_skip(const Row* row, Py_ssize_t s) noexcept nogil:
 cdef inline double add(double a, double b) noexcept nogil:
     """Return log(exp(a) + exp(b))."""
     cdef double high = max(a, b), low = min(a, b)
-    return high + log1p(exp(low - high)) if low - high > NEGLIGIBLE else high
+    return high + log1p_of(exp_of(low - high)) if low - high > NEGLIGIBLE else high

@@ -35,6 +35,11 @@ ctypedef enum ActivationKind:
     SIGMOID, TANH, RELU, AFFINE, LEAKYRELU, THRESHOLDEDRELU, SCALEDTANH, HARDSIGMOID, ELU, SOFTSIGN, SOFTPLUS
 
 
+ctypedef enum Function:
+    # functions of one element, named in elements.FUNCTIONS
+    ELEMENT_SIGMOID, ELEMENT_TANH, ELEMENT_SOFTPLUS, ELEMENT_EXP, ELEMENT_EXPM1, ELEMENT_NORMAL
+
+
 ctypedef enum Coupling:
     # named in network.COUPLING_KINDS
     NOT_COUPLED, FORGET_IS_REST, INPUT_IS_REST
@@ -161,6 +166,15 @@ ctypedef struct Kernels:
     # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), descending): c += a panels
     void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
+
+    # (n, x (n,), y (n,): out, highest: out): y = exp(x - highest), where `highest` is the largest of x; returns the sum
+    # of y. x and y may be the same.
+    double (*exponentials32)(Py_ssize_t, const float*, float*, float*) noexcept nogil
+    double (*exponentials64)(Py_ssize_t, const double*, double*, double*) noexcept nogil
+
+    # (function, n, x (n,), y (n,): out): y = function(x); x and y may be the same
+    void (*elementwise32)(int, Py_ssize_t, const float*, float*) noexcept nogil
+    void (*elementwise64)(int, Py_ssize_t, const double*, double*) noexcept nogil
 
 
 cdef inline void load_block(real* block, const real* source, Py_ssize_t units) noexcept nogil:
@@ -307,3 +321,19 @@ cdef inline void add_outer(const Kernels* kernels, Py_ssize_t K, Py_ssize_t M, P
         kernels.add_outer32(K, M, N, a, a_step, b, panels, c, rest)
     else:
         kernels.add_outer64(K, M, N, a, a_step, b, panels, c, rest)
+
+
+cdef inline double exponentials(const Kernels* kernels, Py_ssize_t n, const real* x, real* y,
+                                real* highest) noexcept nogil:
+    if real is float:
+        return kernels.exponentials32(n, x, y, highest)
+    else:
+        return kernels.exponentials64(n, x, y, highest)
+
+
+cdef inline void elementwise(const Kernels* kernels, int function, Py_ssize_t n, const real* x,
+                             real* y) noexcept nogil:
+    if real is float:
+        kernels.elementwise32(function, n, x, y)
+    else:
+        kernels.elementwise64(function, n, x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import sys
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import config
+from .._kernels import elements
 from .._kernels.network import ACTIVATION_KINDS
 from ..checks import number, shown
 
@@ -104,66 +107,100 @@ def _activation(entry: Any, largest: float) -> tuple[str, float, float]:
 _SELU = 1.6732632423543772, 1.0507009873554805
 
 
-def _sigmoid(x: Array) -> Array:
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+def _kernel(name: str) -> Callable[[Array], Array]:
+    """Return a function of each element by the compiled kernels, which give the same bits on every processor."""
+    number = elements.FUNCTIONS[name]
+
+    def function(x: Array) -> Array:
+        x = np.asarray(x)
+        computed = _computed(x.dtype) if name != "normal" else np.dtype(np.float64)
+        y = np.empty(x.shape, computed)
+        elements.apply(config.kernels(), number, np.ascontiguousarray(x, computed), y)
+        return y.astype(x.dtype, copy=False)
+
+    return function
+
+
+def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that the kernels compute floats of a dtype in."""
+    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
+
+
+_sigmoid, tanh, _softplus, _exp, _expm1, _normal = map(
+    _kernel, ("sigmoid", "tanh", "softplus", "exp", "expm1", "normal")
+)
 
 
 def _elu(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+    return np.where(x > 0, x, alpha * _expm1(np.minimum(x, 0)))
 
 
 def _elu_slope(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
-
-
-def _normal(x: Array) -> Array:
-    """The cumulative distribution function of the normal distribution."""
-    from scipy.special import ndtr  # here, so that other models do not import SciPy
-
-    result: Array = ndtr(x)
-    return result
+    return np.where(x > 0, 1, alpha * _exp(np.minimum(x, 0)))
 
 
 def softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """Return exp(x) / sum(exp(x)) over an axis, which may be empty; no exponential overflows."""
-    exponentials = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf))
-    result: Array = exponentials / exponentials.sum(axis, keepdims=True)
-    return result
+    return _over_axes(x, axis, logarithm=False)
 
 
 def log_softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """Return the logarithm of `softmax`, without computing it."""
-    x = x - x.max(axis, keepdims=True, initial=-np.inf)
-    result: Array = x - np.log(np.exp(x).sum(axis, keepdims=True))
-    return result
+    return _over_axes(x, axis, logarithm=True)
+
+
+def _over_axes(x: Array, axis: int | tuple[int, ...], logarithm: bool) -> Array:
+    """Return softmax or its logarithm over one or several axes, in x's dtype."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    last = tuple(range(-len(axes), 0))
+    moved = x if axes == last else np.moveaxis(x, axes, last)
+    rows = np.ascontiguousarray(moved, _computed(x.dtype)).reshape(_matrix(moved.shape, len(axes)))
+    y = np.empty_like(rows)
+    elements.softmax(config.kernels(), rows, y, logarithm)
+    y = y.reshape(moved.shape).astype(x.dtype, copy=False)
+    return y if moved is x else np.moveaxis(y, last, axes)
+
+
+def _matrix(shape: tuple[int, ...], axes: int) -> tuple[int, int]:
+    """Return the shape of rows of the last `axes` axes."""
+    return math.prod(shape[: len(shape) - axes]), math.prod(shape[len(shape) - axes :])
+
+
+def softmax_backward(dy: Array, y: Array, logarithm: bool = False) -> Array:
+    """Return the gradient of x from that of y = softmax(x), or its logarithm, over the last axis."""
+    shape, computed = _matrix(y.shape, 1), _computed(y.dtype)
+    dx = np.empty(y.shape, computed)
+    arrays = [np.ascontiguousarray(array, computed).reshape(shape) for array in (y, dy)]
+    elements.softmax_backward(config.kernels(), *arrays, dx.reshape(shape), logarithm)
+    return dx.astype(y.dtype, copy=False)
 
 
 #: functions of one element: {name: (y from (x, alpha, beta), dy/dx from (x, y, alpha, beta))}
 ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sigmoid": (lambda x, a, b: _sigmoid(x), lambda x, y, a, b: y * (1 - y)),
-    "tanh": (lambda x, a, b: np.tanh(x), lambda x, y, a, b: 1 - y * y),
+    "tanh": (lambda x, a, b: tanh(x), lambda x, y, a, b: 1 - y * y),
     "relu": (lambda x, a, b: np.maximum(x, 0), lambda x, y, a, b: x > 0),
     "affine": (lambda x, a, b: a * x + b, lambda x, y, a, b: np.full_like(x, a)),
     "leakyrelu": (lambda x, a, b: np.where(x < 0, a * x, x), lambda x, y, a, b: np.where(x < 0, a, 1)),
     "thresholdedrelu": (lambda x, a, b: np.where(x > a, x, 0), lambda x, y, a, b: x > a),
-    "scaledtanh": (lambda x, a, b: a * np.tanh(b * x), lambda x, y, a, b: a * b * (1 - np.tanh(b * x) ** 2)),
+    "scaledtanh": (lambda x, a, b: a * tanh(b * x), lambda x, y, a, b: a * b * (1 - tanh(b * x) ** 2)),
     "hardsigmoid": (
         lambda x, a, b: np.clip(a * x + b, 0, 1),
         lambda x, y, a, b: np.where((y > 0) & (y < 1), a, 0),
     ),
     "elu": (lambda x, a, b: _elu(x, a), lambda x, y, a, b: _elu_slope(x, a)),
     "softsign": (lambda x, a, b: x / (1 + abs(x)), lambda x, y, a, b: (1 - abs(y)) ** 2),
-    "softplus": (lambda x, a, b: np.logaddexp(x, 0), lambda x, y, a, b: _sigmoid(x)),
+    "softplus": (lambda x, a, b: _softplus(x), lambda x, y, a, b: _sigmoid(x)),
     "selu": (lambda x, a, b: _SELU[1] * _elu(x, _SELU[0]), lambda x, y, a, b: _SELU[1] * _elu_slope(x, _SELU[0])),
     "silu": (lambda x, a, b: x * _sigmoid(x), lambda x, y, a, b: _sigmoid(x) * (1 + x - y)),
     "gelu": (
         lambda x, a, b: x * _normal(x),
-        lambda x, y, a, b: _normal(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
+        lambda x, y, a, b: _normal(x) + x * _exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
     ),
-    "exp": (lambda x, a, b: np.exp(x), lambda x, y, a, b: y),
+    "exp": (lambda x, a, b: _exp(x), lambda x, y, a, b: y),
 }
 #: functions over the last axis: {name: (y from x, the gradient of x from (dy, y))}
 VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {
-    "softmax": (softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
-    "logsoftmax": (log_softmax, lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)),
+    "softmax": (softmax, softmax_backward),
+    "logsoftmax": (log_softmax, functools.partial(softmax_backward, logarithm=True)),
 }

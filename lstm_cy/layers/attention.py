@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import config
+from .._kernels import products
 from ..checks import check_lengths, dtype_of, expect_shape, flag, float_array, one_of, positive_int, shown
+from .activations import softmax, softmax_backward, tanh
 from .base import Layer
 
 if TYPE_CHECKING:
@@ -202,7 +205,7 @@ class Attention(Layer):
         with _without_warnings():
             scores, kept = self._scores(parameters, queries, memory)
             weights = _masked_softmax(scores, padding)
-            context = weights @ memory
+            context = _product(weights, memory)
         tape = self._tape(queries, memory, padding, kept, weights, batched, made_with=parameters)
         return (self._outer(context, batched), self._outer(weights, batched)), tape
 
@@ -238,11 +241,12 @@ class Attention(Layer):
         dcontext = self._gradient("dcontext", dcontext, shape, "the shape of context", batched)
         dweights = self._gradient("dweights", dweights, weights.shape, "the shape of weights", batched)
         with _without_warnings():
-            dmemory = weights.swapaxes(1, 2) @ dcontext
-            dtotal = dweights + dcontext @ memory.swapaxes(1, 2)  # through the context, too
+            dmemory = _product(weights.swapaxes(1, 2), dcontext)
+            # through the context, too
+            dtotal = dweights + _product(dcontext, memory.swapaxes(1, 2))
             if padding is not None:
                 dtotal[np.broadcast_to(padding[:, np.newaxis], dtotal.shape)] = 0
-            dscores = weights * (dtotal - (weights * dtotal).sum(axis=2, keepdims=True))
+            dscores = softmax_backward(dtotal, weights)
             dqueries, through_scores, gradients = self._scores_backward(parameters, queries, memory, kept, dscores)
             dmemory += through_scores
         if padding is not None:
@@ -254,13 +258,13 @@ class Attention(Layer):
     def _scores(self, parameters: Parameters, queries: Array, memory: Array) -> tuple[Array, Array]:
         """Return score(q, m) for all pairs, (B, T, S), and an array that `_scores_backward` needs."""
         if self.score == "additive":
-            from_queries = queries @ parameters["weight_query"].T
-            from_memory = memory @ parameters["weight_memory"].T
-            hidden = from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis]
-            np.tanh(hidden, out=hidden)
-            return hidden @ parameters["vector"], hidden
-        projected = queries @ parameters["weight"] if self.score == "general" else queries
-        return projected @ memory.swapaxes(1, 2), projected
+            from_queries = _product(queries, parameters["weight_query"].T)
+            from_memory = _product(memory, parameters["weight_memory"].T)
+            hidden = tanh(from_queries[:, :, np.newaxis] + from_memory[:, np.newaxis])
+            flat = hidden.reshape(1, -1, hidden.shape[3])
+            return _product(flat, parameters["vector"][:, np.newaxis]).reshape(hidden.shape[:3]), hidden
+        projected = _product(queries, parameters["weight"]) if self.score == "general" else queries
+        return _product(projected, memory.swapaxes(1, 2)), projected
 
     def _scores_backward(
         self, parameters: Parameters, queries: Array, memory: Array, kept: Array, dscores: Array
@@ -268,24 +272,24 @@ class Attention(Layer):
         """Return the gradients with respect to queries, memory and parameters."""
         if self.score == "additive":
             hidden = kept
-            vector = np.einsum("bts,btsa->bta", dscores, hidden)
-            # in float64, because a long float32 sum loses the low digits of its later terms
-            gradients = {"vector": vector.sum(axis=(0, 1), dtype=np.float64).astype(self.dtype)}
+            B, T, S, A = hidden.shape
+            gradients = {"vector": _product(dscores.reshape(1, 1, -1), hidden.reshape(1, -1, A))[0, 0]}
             slope = hidden * hidden
             np.subtract(1, slope, out=slope)
             slope *= parameters["vector"]
-            dqueries = np.einsum("bts,btsa->bta", dscores, slope)
-            dmemory = np.einsum("bts,btsa->bsa", dscores, slope)
+            dqueries = _product(dscores.reshape(B * T, 1, S), slope.reshape(B * T, S, A)).reshape(B, T, A)
+            dscores, slope = dscores.swapaxes(1, 2), slope.swapaxes(1, 2)  # for sums over t
+            dmemory = _product(dscores.reshape(B * S, 1, T), slope.reshape(B * S, T, A)).reshape(B, S, A)
             gradients["weight_query"] = _sum_of_products(dqueries, queries)
             gradients["weight_memory"] = _sum_of_products(dmemory, memory)
-            dqueries = dqueries @ parameters["weight_query"]
-            dmemory = dmemory @ parameters["weight_memory"]
+            dqueries = _product(dqueries, parameters["weight_query"])
+            dmemory = _product(dmemory, parameters["weight_memory"])
             return dqueries, dmemory, {name: gradients[name] for name in parameters}
-        dprojected = dscores @ memory
-        dmemory = dscores.swapaxes(1, 2) @ kept
+        dprojected = _product(dscores, memory)
+        dmemory = _product(dscores.swapaxes(1, 2), kept)
         if self.score == "dot":
             return dprojected, dmemory, {}
-        return dprojected @ parameters["weight"].T, dmemory, {"weight": _sum_of_products(queries, dprojected)}
+        return _product(dprojected, parameters["weight"].T), dmemory, {"weight": _sum_of_products(queries, dprojected)}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {name: shape} of all parameters."""
@@ -351,16 +355,24 @@ def _without_warnings() -> AbstractContextManager[object]:
 
 
 def _masked_softmax(scores: Array, padding: Bools | None) -> Array:
-    """Return the softmax over S of (B, T, S), exactly zero where `padding` (B, S); `scores` are overwritten."""
+    """Return the softmax over S of (B, T, S), exactly zero where `padding` (B, S); `scores` may be overwritten."""
     if padding is not None:
         scores[np.broadcast_to(padding[:, np.newaxis], scores.shape)] = -np.inf
-    scores -= scores.max(axis=2, keepdims=True, initial=np.finfo(scores.dtype).min)  # there may be no step
-    np.exp(scores, out=scores)
-    total = scores.sum(axis=2, keepdims=True)
-    scores /= np.where(total == 0, 1, total)
-    return scores
+    weights = softmax(scores)
+    if padding is not None:
+        weights[padding.all(axis=1)] = 0  # there is no step
+    return weights
 
 
 def _sum_of_products(left: Array, right: Array) -> Array:
     """Return the sum over b and t of left[b, t] (outer product) right[b, t]."""
-    return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+    return _product(left.reshape(1, -1, left.shape[-1]).swapaxes(1, 2), right.reshape(1, -1, right.shape[-1]))[0]
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Return the product of each matrix of `left` (n, M, K) with that of `right` (n, K, N), or with one (K, N)."""
+    if right.ndim == 2:
+        right = np.broadcast_to(right, (len(left), *right.shape))
+    result = np.empty((*left.shape[:2], right.shape[2]), left.dtype)
+    products.multiply(config.kernels(), left, right, result)
+    return result

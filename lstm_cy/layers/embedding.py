@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._kernels import elements
 from ..checks import dtype_of, expect_shape, flag, float_array, int_array, int_within, positive_int
 from .base import Gradients, Layer, Stage
 
@@ -188,7 +189,10 @@ class Embedding(Layer):
             # Sorting the rows by token and summing the runs is much faster than adding one row at a time.
             order = np.argsort(tokens, axis=None, kind="stable")
             found, first = np.unique(tokens.ravel()[order], return_index=True)
-            gradient[found] = np.add.reduceat(dy.reshape(-1, self.embedding_dim)[order], first)
+            sums = np.empty((len(found), self.embedding_dim), self.dtype)
+            rows = np.ascontiguousarray(dy.reshape(-1, self.embedding_dim))
+            elements.sums_of_rows(rows, order, np.append(first[1:], len(order)), sums)
+            gradient[found] = sums
         if self.padding_idx is not None:
             gradient[self.padding_idx] = 0
         return Gradients(None, None, {"weight": gradient})

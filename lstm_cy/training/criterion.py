@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import expect_shape, float_array, int_array, real_array, shown
-from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, expanded, mse, within_lengths
+from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, expanded, mse, sum_of, within_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class Criterion:
         lengths = keywords.get("lengths") if window.per_step else None
         within = within_lengths((*window.y.shape[:2], 1), lengths, order) if lengths is not None else None
         if not by_class and window.weights is not None:
-            return float((window.weights if within is None else window.weights[within]).sum())
+            return sum_of(window.weights if within is None else window.weights[within])
         if within is not None:
             within = np.broadcast_to(expanded(within, window.y.ndim), window.y.shape)
         options = self.options.get("ignore_index", IGNORE_INDEX), self.options.get("weight")
@@ -119,13 +119,13 @@ def _counted(target: Array, within: Any, ignore_index: Any, weight: Any, sample_
         None if sample_weight is None else np.broadcast_to(expanded(sample_weight, target.ndim), target.shape)[counted]
     )
     if weight is None:
-        return int(counted.sum()) if own is None else float(own.sum())
+        return int(counted.sum()) if own is None else sum_of(own)
     weight = np.abs(float_array("weight", weight, np.float64))  # the loss itself refuses negative weights,
     # targets out of range and an empty weight
     if not weight.size:
         return len(target)
     shares = np.take(weight, target[counted], mode="clip")
-    return float(shares.sum() if own is None else (shares * own).sum())
+    return sum_of(shares if own is None else shares * own)
 
 
 def _checked_result(result: Any, prediction: Any) -> tuple[float, Any]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import config
 from .._kernels import ctc as ctc_kernel
+from .._kernels import elements, products
 from ..checks import (
     check_lengths,
     expect_shape,
@@ -130,19 +132,16 @@ def cross_entropy(
         smooth = _Smoothing(smoothing, weight, classes, target[counted], None if weights is None else weights[counted])
         shares = smooth.shares
 
-    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
-        scores = prediction[counted]
-        scores -= scores.max(axis=1, keepdims=True)
-        at_target = np.arange(len(scores)), target[counted]
-        losses = -scores[at_target]
-        np.exp(scores, out=scores)
-        sums = scores.sum(axis=1, keepdims=True)
-        losses += np.log(sums[:, 0])
-        scores *= (shares / sums[:, 0]).astype(scores.dtype, copy=False)[:, None]
-        scores[at_target] -= shares
-        loss = float(shares @ losses)
-    gradient = np.zeros_like(prediction)
-    gradient[counted] = scores
+    gradient, losses = np.empty(prediction.shape, prediction.dtype), np.empty(len(shares))
+    loss = elements.cross_entropy(
+        config.kernels(),
+        np.ascontiguousarray(prediction).reshape(-1, classes),
+        np.ascontiguousarray(target),
+        np.ascontiguousarray(counted),
+        shares,
+        losses,
+        gradient.reshape(-1, classes),
+    )
     if smooth is not None:
         correction, gradient[counted] = smooth.corrected(prediction[counted], gradient[counted])
         loss += correction
@@ -208,12 +207,15 @@ def mse(
     if count == 0:
         raise NothingToCount("nothing to count: there are no elements, or all are past their row's length")
 
-    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows that it is not finite
-        gradient = np.asarray(prediction - target)
-        if counted is not None:
-            gradient[~counted] = 0
-        total = sum_of_squares(gradient)
-        gradient *= 2.0 / count
+    gradient = np.empty(prediction.shape, prediction.dtype)
+    rows = (-1, prediction.shape[-1] if prediction.ndim else 1)
+    total = elements.squared_error(
+        np.ascontiguousarray(prediction).reshape(rows),
+        np.ascontiguousarray(target).reshape(rows),
+        None if counted is None else np.ascontiguousarray(counted),
+        2.0 / count,
+        gradient.reshape(rows),
+    )
     return total / count, gradient
 
 
@@ -326,7 +328,8 @@ def ctc(
         _check_long_enough(lengths, targets, target_lengths)
 
     gradient, losses = np.zeros_like(prediction), np.empty(rows)
-    ctc_kernel.ctc(prediction, gradient, targets, lengths, target_lengths, losses, blank, scale, batch_first)
+    options = blank, scale, batch_first
+    ctc_kernel.ctc(config.kernels(), prediction, gradient, targets, lengths, target_lengths, losses, *options)
     if zero_infinity:
         infinite = np.isinf(losses)
         losses[infinite] = 0
@@ -336,12 +339,12 @@ def ctc(
     gradient = gradient[:, 0] if single else gradient
     if reduction == "none":
         return losses, gradient
-    return float(losses.sum()) / (rows if reduction == "mean" and weights is None else 1), gradient
+    return sum_of(losses) / (rows if reduction == "mean" and weights is None else 1), gradient
 
 
 def _weigh_rows(losses: Array, gradient: Array, weights: Array, reduction: str, batch_first: bool) -> Array:
     """Return the weighted losses of rows, for a mean the rows' shares of it, and weigh their gradients in place."""
-    shares = weights / weights.sum() if reduction == "mean" else weights
+    shares = weights / sum_of(weights) if reduction == "mean" else weights
     by_row = gradient if batch_first else gradient.swapaxes(0, 1)
     by_row[shares == 0] = 0  # NaN too
     by_row *= shares.astype(gradient.dtype)[:, None, None]
@@ -355,11 +358,10 @@ def _shares(weight: ArrayLike | None, classes: int, target: Ints, own: Array | N
     shares = np.ones(len(target)) if own is None else own
     if weight is not None:
         shares = shares * _class_weights(weight, classes)[target]
-    with np.errstate(over="ignore"):
-        total = shares.sum()
+    total = sum_of(shares)
     if np.isinf(total):
         shares /= shares.max()
-        total = shares.sum()
+        total = sum_of(shares)
     return shares / (total or 1.0)
 
 
@@ -373,10 +375,10 @@ class _Smoothing:
 
     def __init__(self, part: float, weight: ArrayLike | None, classes: int, target: Ints, own: Array | None) -> None:
         self.weight = np.ones(classes) if weight is None else _class_weights(weight, classes)
-        self.target, self.mean = target, self.weight.mean()
+        self.target, self.mean = target, sum_of(self.weight) / classes
         own = np.ones(len(target)) if own is None else own
         hard = own * self.weight[target]
-        own, hard = own / hard.sum(), hard / hard.sum()
+        own, hard = own / sum_of(hard), hard / sum_of(hard)
         self.part = part * own
         self.shares = (1 - part) * hard + self.part * self.mean
 
@@ -385,11 +387,13 @@ class _Smoothing:
         rows = np.arange(len(scores))
         spread = self.weight / len(self.weight)
         at_target = scores[rows, self.target]
-        used = np.where(spread > 0, scores, 0)  # a class of weight 0 may have a score of -inf
-        added = self.part @ (self.mean * at_target - (used * spread).sum(axis=1))
+        used = np.where(spread > 0, scores, 0).astype(np.float64)  # a class of weight 0 may have a score of -inf
+        sums = np.empty((1, len(scores), 1))
+        products.multiply(config.kernels(), used[np.newaxis], spread[np.newaxis, :, np.newaxis], sums)
+        added = sum_of(self.part * (self.mean * at_target - sums[0, :, 0]))
         gradient = gradient - (self.part[:, None] * spread).astype(gradient.dtype)
         gradient[rows, self.target] += (self.part * self.mean).astype(gradient.dtype)
-        return float(added), gradient
+        return added, gradient
 
 
 def _class_weights(weight: ArrayLike, classes: int) -> Array:
@@ -466,14 +470,14 @@ def _squares(prediction: Array, target: Array) -> tuple[Array, Array]:
 
 
 def sum_of(array: Array) -> float:
-    """Return the sum of all entries, accumulated in float64."""
-    return float(array.sum(dtype=np.float64))
+    """Return the sum of all entries, accumulated in float64 in an order that does not depend on the processor."""
+    return elements.total(np.ascontiguousarray(array, np.float32 if array.dtype == np.float32 else np.float64))
 
 
 def sum_of_squares(array: Array) -> float:
     """Return the sum of the squares of all entries, accumulated in float64 without a copy in float64."""
-    flat = array.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+    array = np.ascontiguousarray(array, np.float32 if array.dtype == np.float32 else np.float64)
+    return elements.total_of_products(array, array)
 
 
 def checked_prediction(value: ArrayLike) -> Array:

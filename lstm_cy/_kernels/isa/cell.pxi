@@ -8,19 +8,16 @@ cdef inline vector pair_of_terms(vector x, double a, double b) noexcept nogil:
     return fma[vector](x, all_of[vector](x, 1 / a), all_of[vector](x, 1 / b))
 
 
-cdef inline void exp_and_1(vector x, double times, vector* less, vector* more) noexcept nogil:
-    """exp(times x) - 1 and exp(times x) + 1, for |times x| <= 40, where `times` is a power of two or minus one.
+cdef inline void reduce(vector x, double times, vector* shifted, vector* near, vector* rest) noexcept nogil:
+    """times x = n ln 2 + near + rest, within ln 2 / 2 of n ln 2; `shifted` is n + 1.5 * 2^(mantissa bits).
 
-    With times x = n ln 2 + r, |r| <= ln 2 / 2, exp is 2^n (1 + r + r^2 E(r)), E by the Taylor series of exp: to degree
-    7 in float32 (the rest is below 6e-9 of it) and 13 in float64 (4e-18). As much as possible is computed in parallel
-    with the chain of dependent operations, which leads to r, through E, summed in pairs of terms and then in powers of
-    r^2, and to one multiply-add of the results. ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma
-    subtracts n times it exactly; the second is then so small that it can join where E does not wait for it, times
-    1 + r. Without fma the first has so few digits that n times it is exact.
+    ln 2 is subtracted in two parts. The first is ln 2 rounded where an fma subtracts n times it exactly; the second is
+    then so small that it can join where the series does not wait for it. Without fma the first has so few digits that n
+    times it is exact.
     """
-    cdef vector shifted, n, near, rest, r, r2, series, power, one = all_of[vector](x, 1)
+    cdef vector n
     cdef bint single = vector in single_precision
-    # 1.5 * 2^(mantissa bits): what is added to it is rounded to a whole number
+    # what is added to it is rounded to a whole number
     cdef double rounding = 12582912.0 if single else 6755399441055744.0
     cdef double ln2, ln2_rest, per_ln2 = <float>1.44269504088896341 if single else 1.44269504088896341
     if single:
@@ -29,23 +26,43 @@ cdef inline void exp_and_1(vector x, double times, vector* less, vector* more) n
     else:
         ln2 = 0.693147180559945286 if FMA else 0.693145751953125
         ln2_rest = 2.319046813846299558e-17 if FMA else 1.42860682030941723e-6
-    shifted = fma[vector](x, all_of[vector](x, times * per_ln2), all_of[vector](x, rounding))
-    n = shifted - all_of[vector](x, rounding)
-    near = fma[vector](n, all_of[vector](x, -ln2), all_of[vector](x, times) * x)
-    rest = n * all_of[vector](x, -ln2_rest)
+    shifted[0] = fma[vector](x, all_of[vector](x, times * per_ln2), all_of[vector](x, rounding))
+    n = shifted[0] - all_of[vector](x, rounding)
+    near[0] = fma[vector](n, all_of[vector](x, -ln2), all_of[vector](x, times) * x)
+    rest[0] = n * all_of[vector](x, -ln2_rest)
+
+
+cdef inline vector exp_series(vector r, vector r2) noexcept nogil:
+    """E(r), where exp(r) = 1 + r + r^2 E(r), by the Taylor series of exp; `r2` is r^2.
+
+    To degree 7 in float32 (the rest is below 6e-9 of exp) and 13 in float64 (4e-18).
+    """
+    cdef vector series
+    if vector in single_precision:
+        series = pair_of_terms[vector](r, 5040.0, 720.0)
+    else:
+        series = pair_of_terms[vector](r, 6227020800.0, 479001600.0)
+        series = fma[vector](series, r2, pair_of_terms[vector](r, 39916800.0, 3628800.0))
+        series = fma[vector](series, r2, pair_of_terms[vector](r, 362880.0, 40320.0))
+        series = fma[vector](series, r2, pair_of_terms[vector](r, 5040.0, 720.0))
+    series = fma[vector](series, r2, pair_of_terms[vector](r, 120.0, 24.0))
+    return fma[vector](series, r2, pair_of_terms[vector](r, 6.0, 2.0))
+
+
+cdef inline void exp_and_1(vector x, double times, vector* less, vector* more) noexcept nogil:
+    """exp(times x) - 1 and exp(times x) + 1, for |times x| <= 40, where `times` is a power of two or minus one.
+
+    exp is 2^n (1 + r + r^2 E(r)). As much as possible is computed in parallel with the chain of dependent operations,
+    which leads to r, through E, summed in pairs of terms and then in powers of r^2, and to one multiply-add of the
+    results. With fma the rest joins after E, times 1 + r.
+    """
+    cdef vector shifted, near, rest, r, r2, series, power, one = all_of[vector](x, 1)
+    reduce[vector](x, times, &shifted, &near, &rest)
     power = pow2[vector](shifted)
     r = fma[vector](rest, near + one, near) if FMA else near + rest
     near = near if FMA else r
     r2 = near * near
-    if single:
-        series = pair_of_terms[vector](near, 5040.0, 720.0)
-    else:
-        series = pair_of_terms[vector](near, 6227020800.0, 479001600.0)
-        series = fma[vector](series, r2, pair_of_terms[vector](near, 39916800.0, 3628800.0))
-        series = fma[vector](series, r2, pair_of_terms[vector](near, 362880.0, 40320.0))
-        series = fma[vector](series, r2, pair_of_terms[vector](near, 5040.0, 720.0))
-    series = fma[vector](series, r2, pair_of_terms[vector](near, 120.0, 24.0))
-    series = fma[vector](series, r2, pair_of_terms[vector](near, 6.0, 2.0))
+    series = exp_series[vector](near, r2)
     r2 = power * r2
     less[0] = fma[vector](r2, series, fma[vector](power, r, power - one))
     more[0] = fma[vector](r2, series, fma[vector](power, r, power + one))

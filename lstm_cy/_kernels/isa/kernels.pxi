@@ -10,6 +10,7 @@ include "variants.pxi"
 include "tiles.pxi"
 include "step.pxi"
 include "narrow.pxi"
+include "elements.pxi"
 
 cdef extern from *:
     """
@@ -80,6 +81,10 @@ table.pack_bf16 = pack_bf16
 table.pack_int8 = pack_int8
 table.multiply_bf16 = multiply_bf16
 table.multiply_int8 = multiply_int8
+table.exponentials32 = exponentials[float]
+table.exponentials64 = exponentials[double]
+table.elementwise32 = elementwise[float]
+table.elementwise64 = elementwise[double]
 
 
 cdef extern from "vector.h":

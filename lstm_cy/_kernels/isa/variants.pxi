@@ -33,22 +33,29 @@ cdef inline vector magnitude(vector x) noexcept nogil:
     return above[vector](all_of[vector](x, 0), x, -x, x)
 
 
-cdef inline vector softplus(vector x) noexcept nogil:
-    """ln(1 + exp(x)): max(0, x) + ln(1 + v) with v = exp(-|x|) in (0, 1].
+cdef inline vector log1p_series(vector v) noexcept nogil:
+    """ln(1 + v) for v in (0, 1].
 
-    ln(1 + v) = 2 artanh(s), s = v / (2 + v) <= 1/3: a series in s^2 <= 1/9, of which the terms left out are below 2e-9
+    It is 2 artanh(s), s = v / (2 + v) <= 1/3: a series in s^2 <= 1/9, of which the terms left out are below 2e-9
     (float32) and 2e-18.
     """
-    cdef vector s, square, series = all_of[vector](x, 0), less, more, v
+    cdef vector s, square, series = all_of[vector](v, 0)
     cdef int term = 8 if vector in single_precision else 18
-    exp_and_1[vector](bounded[vector](-magnitude[vector](x), all_of[vector](x, 40)), 1, &less, &more)
-    v = less + all_of[vector](x, 1)
-    s = v / (v + all_of[vector](x, 2))
+    s = v / (v + all_of[vector](v, 2))
     square = s * s
     while term >= 0:
-        series = fma[vector](series, square, all_of[vector](x, 1.0 / (2 * term + 1)))
+        series = fma[vector](series, square, all_of[vector](v, 1.0 / (2 * term + 1)))
         term -= 1
-    return above[vector](all_of[vector](x, 0), x, all_of[vector](x, 0), x) + all_of[vector](x, 2) * s * series
+    return all_of[vector](v, 2) * s * series
+
+
+cdef inline vector softplus(vector x) noexcept nogil:
+    """ln(1 + exp(x)): max(0, x) + ln(1 + v) with v = exp(-|x|) in (0, 1]."""
+    cdef vector less, more
+    exp_and_1[vector](bounded[vector](-magnitude[vector](x), all_of[vector](x, 40)), 1, &less, &more)
+    return above[vector](all_of[vector](x, 0), x, all_of[vector](x, 0), x) + log1p_series[vector](
+        less + all_of[vector](x, 1)
+    )
 
 
 cdef inline void activation_of(const Activation* activation, vector x, vector* y, vector* slope) noexcept nogil:

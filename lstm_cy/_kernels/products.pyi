@@ -1,0 +1,3 @@
+from ..typing import Array
+
+def multiply(kernels: object, a: Array, b: Array, c: Array) -> None: ...

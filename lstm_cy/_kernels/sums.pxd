@@ -1,0 +1,47 @@
+"""Sums in float64 whose order does not depend on the processor's vectors: sixteen partial sums, then those by halves."""
+
+from libc.string cimport memset
+
+from .table cimport real
+
+cdef enum:
+    LANES = 16
+
+
+cdef inline double sum_of_lanes(double* lanes) noexcept nogil:
+    cdef int width = LANES // 2, u
+    while width > 0:
+        for u in range(width):
+            lanes[u] = lanes[u] + lanes[u + width]
+        width //= 2
+    return lanes[0]
+
+
+cdef inline double sum_of(Py_ssize_t n, const real* x) noexcept nogil:
+    """The sum of x."""
+    cdef double[LANES] lanes
+    cdef Py_ssize_t start = 0
+    cdef int u
+    memset(lanes, 0, sizeof(lanes))
+    while start + LANES <= n:
+        for u in range(LANES):
+            lanes[u] = lanes[u] + <double>x[start + u]
+        start += LANES
+    for u in range(<int>(n - start)):
+        lanes[u] = lanes[u] + <double>x[start + u]
+    return sum_of_lanes(lanes)
+
+
+cdef inline double sum_of_products(Py_ssize_t n, const real* a, const real* b) noexcept nogil:
+    """The sum of a b."""
+    cdef double[LANES] lanes
+    cdef Py_ssize_t start = 0
+    cdef int u
+    memset(lanes, 0, sizeof(lanes))
+    while start + LANES <= n:
+        for u in range(LANES):
+            lanes[u] = lanes[u] + <double>a[start + u] * <double>b[start + u]
+        start += LANES
+    for u in range(<int>(n - start)):
+        lanes[u] = lanes[u] + <double>a[start + u] * <double>b[start + u]
+    return sum_of_lanes(lanes)
