@@ -6,8 +6,8 @@ cdef extern from "isa/vector.h":
     # 2^n, where n + 1.5 * 2^52 is given
     double pow2 "lstm_cy_pow2_double"(double) noexcept nogil
 
-# Verbatim, so that compilers know the values: ln 2 in two parts, of which the first has so few digits that its multiples
-# by an exponent are exact; its inverse; 1.5 * 2^52: what is added to it is rounded to a whole number.
+# Verbatim, so that compilers know the values: ln 2 in two parts, of which the first has so few digits that its
+# multiples by an exponent are exact; its inverse; 1.5 * 2^52: what is added to it is rounded to a whole number.
 cdef extern from *:
     """
     #define LSTM_CY_LN2 0.693145751953125

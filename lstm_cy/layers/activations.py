@@ -126,9 +126,7 @@ def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
 
 
-_sigmoid, tanh, _softplus, _exp, _expm1, _normal = map(
-    _kernel, ("sigmoid", "tanh", "softplus", "exp", "expm1", "normal")
-)
+_sigmoid, tanh, softplus, exp, _expm1, _normal = map(_kernel, ("sigmoid", "tanh", "softplus", "exp", "expm1", "normal"))
 
 
 def _elu(x: Array, alpha: float) -> Array:
@@ -136,7 +134,7 @@ def _elu(x: Array, alpha: float) -> Array:
 
 
 def _elu_slope(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, 1, alpha * _exp(np.minimum(x, 0)))
+    return np.where(x > 0, 1, alpha * exp(np.minimum(x, 0)))
 
 
 def softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
@@ -190,14 +188,14 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     ),
     "elu": (lambda x, a, b: _elu(x, a), lambda x, y, a, b: _elu_slope(x, a)),
     "softsign": (lambda x, a, b: x / (1 + abs(x)), lambda x, y, a, b: (1 - abs(y)) ** 2),
-    "softplus": (lambda x, a, b: _softplus(x), lambda x, y, a, b: _sigmoid(x)),
+    "softplus": (lambda x, a, b: softplus(x), lambda x, y, a, b: _sigmoid(x)),
     "selu": (lambda x, a, b: _SELU[1] * _elu(x, _SELU[0]), lambda x, y, a, b: _SELU[1] * _elu_slope(x, _SELU[0])),
     "silu": (lambda x, a, b: x * _sigmoid(x), lambda x, y, a, b: _sigmoid(x) * (1 + x - y)),
     "gelu": (
         lambda x, a, b: x * _normal(x),
-        lambda x, y, a, b: _normal(x) + x * _exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
+        lambda x, y, a, b: _normal(x) + x * exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
     ),
-    "exp": (lambda x, a, b: _exp(x), lambda x, y, a, b: y),
+    "exp": (lambda x, a, b: exp(x), lambda x, y, a, b: y),
 }
 #: functions over the last axis: {name: (y from x, the gradient of x from (dy, y))}
 VECTORWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Any]]] = {

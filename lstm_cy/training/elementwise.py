@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import expect_shape, float_array, number, shown
+from ..layers.activations import exp, softplus
 from .losses import checked_prediction, mean_of_elements
 
 if TYPE_CHECKING:
@@ -186,8 +187,8 @@ def binary_cross_entropy(
         wrong = ~((target >= 0) & (target <= 1))
         if wrong.any():
             raise ValueError(f"target: expected numbers from 0 to 1, got {target[wrong][0]}")
-        small = np.exp(-np.abs(z))
-        log = np.log1p(small)  # softplus(z) = log + max(z, 0), softplus(-z) = log + max(-z, 0)
+        small, log = exp(-np.abs(z)), softplus(-np.abs(z))
+        # softplus(z) = log + max(z, 0), softplus(-z) = log + max(-z, 0)
         sigmoid = np.where(z >= 0, 1, small) / (1 + small)
         first, second = positive * target, 1 - target
         loss = first * (log + np.maximum(-z, 0)) + second * (log + np.maximum(z, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._kernels import updates
+from .._kernels.elements import power
 from ..checks import flag, float_array, non_negative_int, number, shown
 from .groups import checked_groups, checked_patterns, options_of
 from .losses import sum_of_squares
@@ -467,7 +469,7 @@ class Adam(Optimizer):
     ) -> bool:
         """Make the step, with `decay` times the parameter added to its gradient, from `shrink` times the parameter."""
         (beta1, beta2), steps = options["betas"], self.steps
-        root, rate = (1 - beta2**steps) ** 0.5, lr / (1 - beta1**steps)
+        root, rate = math.sqrt(1 - power(beta2, steps)), lr / (1 - power(beta1, steps))
         return updates.adam(new, old, grad, states, decay, shrink, beta1, beta2, root, options["eps"], rate)
 
 
@@ -665,8 +667,10 @@ def clip_grad_norm(grads: Gradients | Mapping[str, Array], max_norm: float) -> f
     """
     max_norm = number("max_norm", max_norm, 0.0, open_low=True)
     arrays = _writable(grads)
-    with np.errstate(over="ignore", invalid="ignore"):  # the norm shows it
-        norm: float = sum(sum_of_squares(np.asarray(array)) for array in arrays.values()) ** 0.5
+    total = 0.0
+    for array in arrays.values():  # not `sum`, which newer versions of Python round in another way
+        total += sum_of_squares(np.asarray(array))
+    norm = math.sqrt(total)
     if max_norm < norm < np.inf:
         for array in arrays.values():
             array *= max_norm / norm
