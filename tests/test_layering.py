@@ -71,7 +71,7 @@ LIBRARIES = {
     "onnx": {"weights.comparisons", "weights.onnx.fold", "weights.onnx.proto"},
     "onnxruntime": {"bench", "weights.comparisons"},
     "safetensors": {"weights.comparisons", "weights.containers.safetensors"},
-    "scipy": {"config", "layers.activations", "weights.onnx.operators.arithmetic"},
+    "scipy": {"config", "weights.onnx.operators.arithmetic"},
     "pandas": {"estimators.series", "estimators.forecaster"},
     "sklearn": {
         "estimators",

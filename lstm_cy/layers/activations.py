@@ -168,8 +168,8 @@ def softmax_backward(dy: Array, y: Array, logarithm: bool = False) -> Array:
     """Return the gradient of x from that of y = softmax(x), or its logarithm, over the last axis."""
     shape, computed = _matrix(y.shape, 1), _computed(y.dtype)
     dx = np.empty(y.shape, computed)
-    arrays = [np.ascontiguousarray(array, computed).reshape(shape) for array in (y, dy)]
-    elements.softmax_backward(config.kernels(), *arrays, dx.reshape(shape), logarithm)
+    result, gradient = (np.ascontiguousarray(array, computed).reshape(shape) for array in (y, dy))
+    elements.softmax_backward(config.kernels(), result, gradient, dx.reshape(shape), logarithm)
     return dx.astype(y.dtype, copy=False)
 
 

@@ -366,7 +366,9 @@ def _masked_softmax(scores: Array, padding: Bools | None) -> Array:
 
 def _sum_of_products(left: Array, right: Array) -> Array:
     """Return the sum over b and t of left[b, t] (outer product) right[b, t]."""
-    return _product(left.reshape(1, -1, left.shape[-1]).swapaxes(1, 2), right.reshape(1, -1, right.shape[-1]))[0]
+    left, right = left.reshape(1, -1, left.shape[-1]), right.reshape(1, -1, right.shape[-1])
+    result: Array = _product(left.swapaxes(1, 2), right)[0]
+    return result
 
 
 def _product(left: Array, right: Array) -> Array:
