@@ -86,10 +86,10 @@ def softmax(kernels, x, y, bint logarithm):
 
 cdef void softmax_of(const Kernels* table, Py_ssize_t rows, Py_ssize_t columns, const real* x, real* y,
                      bint logarithm) noexcept nogil:
-    cdef Py_ssize_t row, k
+    cdef Py_ssize_t _, k
     cdef real highest, divisor
     cdef double total, log_total
-    for row in range(rows):
+    for _ in range(rows):
         total = exponentials[real](table, columns, x, y, &highest)
         if logarithm:
             log_total = log_of(total)
@@ -123,9 +123,9 @@ def softmax_backward(kernels, y, dy, dx, bint logarithm):
 cdef void softmax_backward_of(const Kernels* table, Py_ssize_t rows, Py_ssize_t columns, const real* y, const real* dy,
                               real* dx, bint logarithm) noexcept nogil:
     """softmax: dx = y (dy - sum(dy y)); its logarithm: dx = dy - exp(y) sum(dy)."""
-    cdef Py_ssize_t row, k
+    cdef Py_ssize_t _, k
     cdef real total
-    for row in range(rows):
+    for _ in range(rows):
         if logarithm:
             total = <real>sum_of[real](columns, dy)
             elementwise[real](table, ELEMENT_EXP, columns, y, dx)

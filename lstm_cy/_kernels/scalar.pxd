@@ -52,7 +52,7 @@ cdef inline double exp_of(double x) noexcept nogil:
 cdef inline double log_near_1(double f, double n) noexcept nogil:
     """n ln 2 + log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2).
 
-    With s = f / (2 + f), |s| <= 0.172, log(1 + f) is 2 artanh(s) = 2s + s R, R = 2/3 s^2 + 2/5 s^4 + ...: in R the terms
+    With s = f / (2 + f), |s| <= 0.172, log(1 + f) is 2 artanh(s) = 2s + s R, R = 2/3 s^2 + 2/5 s^4 + ...: in R terms
     left out are below 1e-17 of it. 2s = f - s f, and s f = f^2 / 2 - s f^2 / 2, so that nothing but the last addition
     rounds a number as large as the result.
     """

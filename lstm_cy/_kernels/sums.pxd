@@ -1,4 +1,4 @@
-"""Sums in float64 whose order does not depend on the processor's vectors: sixteen partial sums, then those by halves."""
+"""Sums in float64 in an order that does not depend on the processor's vectors: sixteen partial sums, then by halves."""
 
 from libc.string cimport memset
 

@@ -60,7 +60,7 @@ class Run(torch.autograd.Function):
         plan, steps, keep, scale = ctx.call
         found = kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale, with_dx=needed[0])
         flat = [*found[:3], *found[3]]
-        return None, None, *[each if wanted else None for each, wanted in zip(flat, needed, strict=True)]
+        return None, None, *[each if requested else None for each, requested in zip(flat, needed, strict=True)]
 
 
 def _are_batched(gradients: Sequence[Any]) -> bool:
@@ -76,16 +76,16 @@ def _differentiable_gradients(
     """Return the gradients of the inputs where they are needed, as functions that have derivatives themselves."""
     with torch.enable_grad():
         # New views: an input may have been computed from another one, of which this is not a part of the gradient.
-        aliases = [each.view_as(each) if wanted else each for each, wanted in zip(inputs, needed, strict=True)]
+        aliases = [each.view_as(each) if requested else each for each, requested in zip(inputs, needed, strict=True)]
         outputs = in_pytorch(call, aliases[0], aliases[1], aliases[2], aliases[3:])
         used = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
-        wanted = [alias for alias, is_needed in zip(aliases, needed, strict=True) if is_needed]
+        requested = [alias for alias, is_needed in zip(aliases, needed, strict=True) if is_needed]
         if not used:
             return [None] * len(inputs)
         found = iter(
             torch.autograd.grad(
                 [output for output, _ in used],
-                wanted,
+                requested,
                 [gradient for _, gradient in used],
                 create_graph=torch.is_grad_enabled(),
                 allow_unused=True,
@@ -312,11 +312,11 @@ def _second_backward(ctx: Any, second: Sequence[Any]) -> Any:
         ]
         found = _differentiable_gradients(call, inputs, [True] * len(inputs), firsts)
         pairs = [(one, two) for one, two in zip(found, second, strict=True) if one is not None and two is not None]
-        wanted = [each for each in (*firsts, *inputs) if each is not None]
+        requested = [each for each in (*firsts, *inputs) if each is not None]
         gradients = iter(
             torch.autograd.grad(
                 [one for one, _ in pairs],
-                wanted,
+                requested,
                 [two for _, two in pairs],
                 create_graph=torch.is_grad_enabled(),
                 allow_unused=True,

@@ -342,8 +342,8 @@ def _can_trace(x: Any, hx: Any, weights: list[Any]) -> bool:
 
 def _keeps_tape(tensors: tuple[Any, ...]) -> bool:
     """Whether the operator is to keep what backward needs; for an exported program, backward computes it."""
-    wanted = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
-    return wanted and not torch.compiler.is_exporting()
+    requested = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+    return requested and not torch.compiler.is_exporting()
 
 
 def _under_autocast(module: Any, input: Any, hx: Any) -> Any:

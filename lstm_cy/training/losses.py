@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -219,6 +219,7 @@ def mse(
     return total / count, gradient
 
 
+@overload
 def ctc(
     prediction: ArrayLike,
     target: ArrayLike | Sequence[ArrayLike],
@@ -229,7 +230,32 @@ def ctc(
     batch_first: bool = False,
     zero_infinity: bool = False,
     sample_weight: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum"] = "mean",
+) -> tuple[float, Array]: ...
+@overload
+def ctc(
+    prediction: ArrayLike,
+    target: ArrayLike | Sequence[ArrayLike],
+    *,
+    lengths: ArrayLike | None = None,
+    target_lengths: ArrayLike | None = None,
+    blank: int = 0,
+    batch_first: bool = False,
+    zero_infinity: bool = False,
+    sample_weight: ArrayLike | None = None,
+    reduction: Literal["none"],
+) -> tuple[Array, Array]: ...
+def ctc(
+    prediction: ArrayLike,
+    target: ArrayLike | Sequence[ArrayLike],
+    *,
+    lengths: ArrayLike | None = None,
+    target_lengths: ArrayLike | None = None,
+    blank: int = 0,
+    batch_first: bool = False,
+    zero_infinity: bool = False,
+    sample_weight: ArrayLike | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> tuple[Any, Array]:
     """Return the mean over the rows of -log p(target), in nats, and its gradient.
 
