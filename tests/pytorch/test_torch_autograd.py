@@ -89,6 +89,7 @@ def test_penalties_on_gradients_in_float32():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by PyTorch's forward mode
 def test_transformations_of_torch_func_give_pytorchs_results():
     torch.manual_seed(0)
     plain = nn.LSTM(3, 4, dtype=torch.float64)

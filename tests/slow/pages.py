@@ -37,7 +37,7 @@ NOT_RUN = {
         "pytest": "a step of .ci/run",
         "pytest tests/kernels/test_engines.py": "a part of the previous command",
         "python benchmarks/compare.py --quick": "measures",
-        "asv machine --yes": "prepares a measurement",
+        "python benchmarks/machine.py": "writes to the home folder",
         "asv check": "prepares a measurement",
         "asv run --quick --dry-run": "measures",
         "asv run --bench speedup_over_numpy --steps 8 FIRST..main": "measures commits that the reader chooses",
