@@ -175,7 +175,18 @@ class Seq2Seq(Composite):
         return self._logits(self._runner(threads), source, target, size)[0], None
 
     def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
-        """Return the outputs for all rows of `data`, computed in batches of rows; see `Sequential.predict`."""
+        """Return the outputs for all rows of `data`, computed in batches of rows.
+
+        Parameters
+        ----------
+        data, batch_size, threads :
+            As for `Sequential.predict`.
+
+        Returns
+        -------
+        ndarray
+            As from `Sequential.predict`.
+        """
         from .layers.predicting import predict
 
         return predict(self, data, batch_size, threads)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Backtest:
     """What `LSTMForecaster.backtest` returns of a series: a row for each origin, a column for each step ahead.
 
-    Attributes
+    Parameters
     ----------
     origins : list
         The last time (or position) that each row's forecast could use.
@@ -34,12 +34,12 @@ class Backtest:
 
     @property
     def mean_absolute_error(self) -> float:
-        """The mean of |truth - forecast|, in the unit of the series."""
+        """The mean of ``abs(truth - forecast)``, in the unit of the series."""
         return _mean_error(self.truth, self.forecast)
 
     @property
     def naive_error(self) -> float:
-        """The mean of |truth - naive|."""
+        """The mean of ``abs(truth - naive)``."""
         return _mean_error(self.truth, self.naive)
 
     @property

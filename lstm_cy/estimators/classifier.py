@@ -167,10 +167,12 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
 
         Parameters
         ----------
-        X, y, sample_weight :
+        X, y :
             As for `fit`.
         classes : array_like, optional
             All labels that any call will have; necessary in the first call.
+        sample_weight :
+            As for `fit`.
 
         Returns
         -------

@@ -21,7 +21,7 @@ _warned: set[str] = set()
 
 
 class LSTM(RNNBase):
-    """torch.nn.LSTM, computed by the kernels of lstm_cy on the CPU.
+    """A `torch.nn.LSTM`, computed by the kernels of lstm_cy on the CPU.
 
     Constructor, parameters, state dict, arguments, results, errors and random numbers of dropout are those of
     `torch.nn.LSTM`. A call uses as many threads as `torch.get_num_threads` says. float32 and float64 tensors on the CPU
@@ -55,8 +55,21 @@ class LSTM(RNNBase):
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
     permute_hidden = nn.LSTM.permute_hidden
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__("LSTM", *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        options = num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
+        super().__init__("LSTM", input_size, hidden_size, *options)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Run the layer over `input`.
@@ -209,7 +222,7 @@ class LSTM(RNNBase):
 
 
 class LSTMCell(nn.LSTMCell):
-    """torch.nn.LSTMCell, computed by the kernels of lstm_cy on the CPU, as `LSTM` is.
+    """A `torch.nn.LSTMCell`, computed by the kernels of lstm_cy on the CPU, as `LSTM` is.
 
     Parameters
     ----------

@@ -31,10 +31,12 @@ def huber(
 
     Parameters
     ----------
-    prediction, target, lengths, batch_first, sample_weight :
+    prediction, target :
         As for `mse`.
     delta : float
         Above 0.
+    lengths, batch_first, sample_weight :
+        As for `mse`.
 
     Returns
     -------

@@ -48,7 +48,13 @@ class History:
         self.metrics = {name: _floats(f"metrics[{name!r}]", values) for name, values in self.metrics.items()}
 
     def series(self) -> dict[str, list[float]]:
-        """Return {name: numbers of the epochs} of what the history has, metrics under "metrics.<name>"."""
+        """Return the numbers of the epochs of everything that the history has.
+
+        Returns
+        -------
+        dict
+            {name: list of float}; a metric's name begins with "metrics.".
+        """
         series = {"loss": self.loss, "validation": self.validation, "seconds": self.seconds}
         series |= {f"metrics.{name}": values for name, values in self.metrics.items()}
         return {name: values for name, values in series.items() if values}

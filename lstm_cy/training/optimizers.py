@@ -195,7 +195,18 @@ class Optimizer:
         self._slots, self._next_slots = slots, self._slots
 
     def without_frozen(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {name: array} without the frozen parameters, for example to compute the norm of the gradients."""
+        """Return arrays without those of frozen parameters, for example to compute the norm of the gradients.
+
+        Parameters
+        ----------
+        arrays : dict
+            {name: array}, such as gradients.
+
+        Returns
+        -------
+        dict
+            The others, not copied.
+        """
         return {name: array for name, array in arrays.items() if name not in self._frozen}
 
     def _step_group(self, group: _Group, old: Array, grad: Array, states: list[Array], factor: float) -> Parameters:

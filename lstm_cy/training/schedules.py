@@ -72,7 +72,17 @@ class Schedule:
         return self.at(step if self.unit == "step" else epoch)
 
     def at(self, count: int) -> float:
-        """Return the factor after `count` steps or epochs."""
+        """Return the factor of the learning rate.
+
+        Parameters
+        ----------
+        count : int
+            How many steps or epochs were done before.
+
+        Returns
+        -------
+        float
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -102,7 +112,6 @@ class Constant(Schedule):
         super().__init__({"factor": factor, "steps": None if steps is None else non_negative_int("steps", steps)}, unit)
 
     def at(self, count: int) -> float:
-        """Return the factor after `count` steps or epochs."""
         return float(self.factor) if self.steps is None or count < self.steps else 1.0
 
 
@@ -131,7 +140,6 @@ class StepDecay(Schedule):
         super().__init__(options, unit)
 
     def at(self, count: int) -> float:
-        """Return the factor after `count` steps or epochs."""
         times = count // self.every
         return power(self.factor, times) if self.factor <= 1 else float(self.factor**times)
 
@@ -171,7 +179,6 @@ class CosineWithWarmup(Schedule):
         super().__init__(options, unit)
 
     def at(self, count: int) -> float:
-        """Return the factor after `count` steps or epochs."""
         if count < self.warmup:
             return float((count + 1) / (self.warmup + 1))
         return _cosine(1.0, self.low, min((count - self.warmup) / (self.steps - self.warmup), 1.0))
@@ -230,7 +237,6 @@ class OneCycle(Schedule):
         super().__init__(options, unit)
 
     def at(self, count: int) -> float:
-        """Return the factor after `count` steps or epochs."""
         between = _cosine if self.anneal == "cos" else _line
         low, top = 1 / self.start, self.rise * self.steps - 1
         last = self.steps - 1
