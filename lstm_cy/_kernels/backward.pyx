@@ -78,7 +78,7 @@ ctypedef struct Sweep:
     # the block at hand: its steps, its rows, and the first of these in the tape
     Py_ssize_t start, end, rows, first
     # what threads share: a phase, cut in parts that they take one after the other
-    bint has_dx            # whether the gradient of the input is wanted
+    bint has_dx            # whether the gradient of the input is requested
     bint products          # the second phase
     Py_ssize_t parts, next
 

@@ -178,18 +178,18 @@ def cross_entropy(kernels, prediction, target, counted, shares, losses, gradient
 cdef void cross_entropy_of(const Kernels* table, Py_ssize_t rows, Py_ssize_t classes, const real* scores,
                            const Py_ssize_t* target, const unsigned char* counted, const double* shares,
                            double* losses, real* gradient) noexcept nogil:
-    cdef Py_ssize_t row, k, wanted
+    cdef Py_ssize_t row, k, requested
     cdef real highest, factor
     cdef double total
     for row in range(rows):
         if counted[row]:
-            wanted = target[row]
+            requested = target[row]
             total = exponentials[real](table, classes, scores, gradient, &highest)
-            losses[0] = log_of(total) - (<double>scores[wanted] - <double>highest)
+            losses[0] = log_of(total) - (<double>scores[requested] - <double>highest)
             factor = <real>(shares[0] / total)
             for k in range(classes):
                 gradient[k] = gradient[k] * factor
-            gradient[wanted] = <real>(gradient[wanted] - shares[0])
+            gradient[requested] = <real>(gradient[requested] - shares[0])
             losses += 1
             shares += 1
         else:

@@ -69,7 +69,7 @@ cdef double exponentials(Py_ssize_t n, const real* x, real* y, real* highest) no
 cdef inline vector normal(vector x) noexcept nogil:
     """The cumulative distribution function of the normal distribution, in float64.
 
-    With z = |x| / sqrt(2) it is erfc(z) / 2 for x < 0, and 1 minus that for x > 0. (1 + 2z) exp(z^2) erfc(z) lies
+    With z = |x| / sqrt(2) it is erfc(z) / 2 for x < 0, and 1 minus that for x > 0. (1 + 2z) exp(z^2) erfc(z) is
     between 1 and 1.24; its Chebyshev series in (z - 3.75) / (z + 3.75), to degree 24 and written as a polynomial, is
     accurate to 4e-18 (the method of M. M. Shepherd and J. G. Laframboise, Chebyshev approximation of (1 + 2x) exp(x^2)
     erfc x in 0 <= x < infinity, 1981).
