@@ -30,6 +30,9 @@ PAGES += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("example
 INSTALLS = re.compile(r"(python -m )?pip install ")
 #: page: {a command without its comment: why it is not run here}
 NOT_RUN = {
+    "examples/recurrent_ppo/README.md": {
+        "python -m benchmarks.recurrent_ppo": "measures, with PyTorch",
+    },
     "README.md": {
         'python -m pip install ".[test]" && pytest': "a step of .ci/run, in an environment of its own",
     },
