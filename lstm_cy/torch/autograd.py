@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import _VF, Tensor
+from torch import _VF, Tensor, library
 
 from . import kernels
 from .kernels import Steps, networks, packed_steps
@@ -169,7 +169,7 @@ def _call_of(
     return Call(plan, steps, keep, scale)
 
 
-@torch.library.custom_op("lstm_cy::lstm", mutates_args=(), device_types="cpu")
+@library.custom_op("lstm_cy::lstm", mutates_args=(), device_types="cpu")
 def lstm(
     x: Tensor,
     h: Tensor,
@@ -199,21 +199,9 @@ def lstm(
 
 @lstm.register_fake
 def _(
-    x: Tensor,
-    h: Tensor,
-    c: Tensor,
-    weights: Sequence[Tensor],
-    keep: Tensor | None,
-    batch_sizes: Tensor | None,
-    sorted_indices: Tensor | None,
-    num_layers: int,
-    bias: bool,
-    bidirectional: bool,
-    proj_size: int,
-    batch_first: bool,
-    scale: float,
-    with_tape: bool,
+    x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor], _: Any, batch_sizes: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, num_layers, bias, bidirectional, proj_size, _, _, with_tape = others
     sizes = int(weights[0].shape[1]), int(weights[0].shape[0]) // 4
     plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
@@ -223,7 +211,7 @@ def _(
     return y, torch.empty_like(h, memory_format=contiguous), torch.empty_like(c, memory_format=contiguous), tape
 
 
-@torch.library.custom_op("lstm_cy::lstm_backward", mutates_args=(), device_types="cpu")
+@library.custom_op("lstm_cy::lstm_backward", mutates_args=(), device_types="cpu")
 def lstm_backward(
     dy: Tensor | None,
     dh: Tensor | None,
@@ -254,25 +242,7 @@ def lstm_backward(
 
 
 @lstm_backward.register_fake
-def _(
-    dy: Tensor | None,
-    dh: Tensor | None,
-    dc: Tensor | None,
-    x: Tensor,
-    h: Tensor,
-    c: Tensor,
-    weights: Sequence[Tensor],
-    tape: Tensor,
-    keep: Tensor | None,
-    batch_sizes: Tensor | None,
-    sorted_indices: Tensor | None,
-    num_layers: int,
-    bias: bool,
-    bidirectional: bool,
-    proj_size: int,
-    batch_first: bool,
-    scale: float,
-) -> list[Tensor]:
+def _(dy: Any, dh: Any, dc: Any, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor], *_: Any) -> list[Tensor]:
     return [torch.empty_like(each, memory_format=torch.contiguous_format) for each in (x, h, c, *weights)]
 
 

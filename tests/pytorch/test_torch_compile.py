@@ -7,8 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
-from torch.library import opcheck  # noqa: E402
+from torch import library, nn  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 import lstm_cy.torch  # noqa: E402
@@ -39,7 +38,7 @@ def arguments(packed=False, with_tape=True, **options):
     ],
 )
 def test_the_operator_is_registered_as_pytorch_expects(options):
-    opcheck(torch.ops.lstm_cy.lstm, arguments(**options))
+    library.opcheck(torch.ops.lstm_cy.lstm, arguments(**options))
 
 
 def test_first_and_second_derivatives_of_the_operator():
