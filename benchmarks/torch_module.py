@@ -5,6 +5,7 @@
     python benchmarks/torch_module.py --quick
 
 Each row is a ratio of medians, PyTorch's time over ours, float32. Results are compared before they are timed.
+PyTorch is imported where it is used: asv imports every file of this folder, with PyTorch or without.
 """
 
 from __future__ import annotations
@@ -15,14 +16,10 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
-
-import lstm_cy.torch
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import nn
 
 #: batch, steps, inputs, hidden units
 FORWARD = [
@@ -68,12 +65,20 @@ def median_ratio(theirs: Callable[[], Any], ours: Callable[[], Any], seconds: fl
 
 def modules(input_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
     """Return PyTorch's module and ours, with equal weights."""
+    import torch
+    from torch import nn
+
+    import lstm_cy.torch
+
     torch.manual_seed(0)
     plain = nn.LSTM(input_size, hidden_size)
     return plain, lstm_cy.torch.replace(copy.deepcopy(plain))
 
 
 def inference(module: nn.Module, x: Any) -> Callable[[], Any]:
+    """Return a call that computes no gradients."""
+    import torch
+
     def call() -> Any:
         with torch.inference_mode():
             return module(x)[0]
@@ -83,6 +88,8 @@ def inference(module: nn.Module, x: Any) -> Callable[[], Any]:
 
 def training(module: nn.Module, x: Any) -> Callable[[], Any]:
     """Return a call that computes all gradients; as after an optimizer's step, the weights count as changed."""
+    import torch
+
     weights = list(module.parameters())
 
     def call() -> Any:
@@ -100,6 +107,9 @@ def training(module: nn.Module, x: Any) -> Callable[[], Any]:
 
 def table(title: str, shapes: list[tuple[int, int, int, int]], make: Any, packed: bool, seconds: float) -> None:
     """Print one table."""
+    import torch
+    from torch.nn.utils.rnn import pack_padded_sequence
+
     print(f"\n| {title} | PyTorch, us | lstm_cy.torch, us | ratio |\n|---|--:|--:|--:|")
     for B, T, I, H in shapes:
         plain, ours = modules(I, H)
@@ -115,6 +125,9 @@ def table(title: str, shapes: list[tuple[int, int, int, int]], make: Any, packed
 
 
 def main() -> None:
+    """Print the tables."""
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="of both libraries")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row")

@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+import lstm_cy
 from lstm_cy import LSTM, Embedding, Linear, Sequential, config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +129,36 @@ def test_scripts_and_shared_code_contain_no_benchmark(benchmarks):
     )
     for module in modules:
         assert not set(found_in(benchmarks(module)))
+
+
+def test_every_file_is_imported_without_extras():
+    """As asv does to find benchmarks, in an environment that has little more than NumPy and SciPy."""
+    extras = (
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "keras",
+        "tensorflow",
+        "jax",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+    )
+    names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
+    if not importlib.util.find_spec("asv"):
+        names -= {"pages"}  # a plugin of asv's own
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({extras}))
+for name in {sorted(names)}:
+    importlib.import_module("benchmarks." + name)
+"""
+    path = os.pathsep.join((str(Path(lstm_cy.__file__).parents[1]), str(ROOT)))  # the tested library before the sources
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("module", "name"), EVERY_BENCHMARK)
@@ -441,9 +472,11 @@ def test_peers_are_held_to_an_instruction_set(benchmarks):
         assert held == (peer.title in ("PyTorch", "OpenVINO"))
     assert compare.heading("openvino default", "bf16", "AVX512_CORE") == "OpenVINO bf16 (default, AVX512_CORE)"
     with compare.Worker(["lstm_cy"], 1, "AVX2") as worker:
+        assert worker.ask("precisions") == {
+            "lstm_cy": "float32"
+        }  # an answer: the new program has its environment by now
         environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
         assert b"ONEDNN_MAX_CPU_ISA=AVX2" in environment
-        assert worker.ask("precisions") == {"lstm_cy": "float32"}
 
 
 def test_figures_of_amplifiers_are_per_sample(benchmarks):
