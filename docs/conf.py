@@ -47,7 +47,7 @@ numpydoc_validation_checks = {
 
 numpydoc_validation_exclude = {
     # made by the library, not by its caller: Attributes documents them
-    r"\.(History|Hypothesis|Row|Optimizer|OnnxModel|Tape|(Attention)?Gradients)$",
+    r"\.(History|Hypothesis|Row|Optimizer|Tape|(Attention)?Gradients)$",
     # comments of data, not docstrings
     r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
     # compiled: Python does not know the signature

@@ -45,6 +45,7 @@ _HOME = {
     "from_torch": "weights.pytorch",
     "sample": "decoding.sampling",
     "beam_search": "decoding.beam",
+    "Graph": "weights.graph",
     "load": "weights",
     "save": "weights",
     "from_keras": "weights.keras",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .training.optimizers import clip_grad_value as clip_grad_value
     from .weights import load as load
     from .weights import save as save
+    from .weights.graph import Graph as Graph
     from .weights.keras import from_keras as from_keras
     from .weights.onnx import from_onnx as from_onnx
     from .weights.pytorch import from_torch as from_torch

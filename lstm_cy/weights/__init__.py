@@ -97,9 +97,9 @@ def load(path: FilePath, strict: bool = False, *, layers: Sequence[type[Layer]] 
 
     Returns
     -------
-    LSTM, Sequential, Seq2Seq or OnnxModel
+    LSTM, Sequential, Seq2Seq or Graph
         The model as it was saved, bit for bit; `model.metadata` holds the metadata, {} if there are none. An LSTM for
-        a file with PyTorch's tensors, a Sequential for a file of Keras, an OnnxModel for every .onnx file.
+        a file with PyTorch's tensors, a Sequential for a file of Keras, a Graph for every .onnx file.
 
     Raises
     ------

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..layers.lstm import LSTM
     from ..layers.sequential import Sequential
     from ..typing import Array
-    from .onnx import OnnxModel
+    from .graph import Graph
 
 _STEPS, _ROWS = 9, 3
 
@@ -127,7 +127,7 @@ def _graph_difference(model: Layer, names: list[str], run: Callable[[dict[str, A
     return _largest(run(feeds), _results(model, case, states, lengths))
 
 
-def graph_difference(read: OnnxModel, model: Layer) -> float:
+def graph_difference(read: Graph, model: Layer) -> float:
     """Return the largest difference of a model from the graph that its .onnx file gives."""
     return _graph_difference(model, [value.name for value in read.inputs], read.run)
 

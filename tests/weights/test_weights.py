@@ -439,7 +439,7 @@ def test_onnx_files(tmp_path):
     path, model = tmp_path / "a.onnx", sequential()
     save(model, path, {"unit": "mm"})
     read = load(path)
-    assert isinstance(read, lstm_cy.weights.onnx.OnnxModel)
+    assert isinstance(read, lstm_cy.Graph)
     assert read.metadata == {"unit": "mm"}
     tokens = np.array([[1, 2], [0, 6], [3, 3]])
     assert np.abs(read.run({"tokens": tokens}, ["y"])[0] - output(model)).max() < 1e-6

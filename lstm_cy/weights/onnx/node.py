@@ -10,7 +10,8 @@ import numpy as np
 
 from ..budget import LimitExceeded
 from ..faults import shortened
-from .proto import LARGEST_RESULT, LONGEST_NAME, STRINGS, check_empty, check_rank, naming, quoted
+from ..graph import STRINGS, owned_bytes
+from .proto import LARGEST_RESULT, LONGEST_NAME, check_empty, check_rank, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,6 +76,10 @@ class Node:
     def __str__(self) -> str:
         return describe_node(self.name, self.op_type, self.outputs)
 
+    def weights(self) -> Iterable[Array]:
+        """Return the arrays that the node holds itself: none, its weights are constants of the graph."""
+        return ()
+
     def get(self, attribute: str, default: Any = None) -> Any:
         """Return the value of an attribute; a float default is rounded to float32, like values in a file."""
         if attribute in self.attributes:
@@ -124,19 +129,6 @@ class Node:
             if array.size == 0:
                 check_empty(array.shape, array.itemsize)
         return arrays
-
-
-def owned_bytes(arrays: Iterable[Array | None]) -> int:
-    """Return the memory of arrays; memory that several arrays share counts once."""
-    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
-    return sum(roots.values())
-
-
-def owner(array: Any) -> Any:
-    """Return the array that owns an array's memory: itself, unless it is a view."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array
 
 
 def describe_node(name: str, op_type: str, outputs: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from ...printable import printable
 from ..budget import Budget, LimitExceeded
 from ..containers import protobuf
 from ..faults import counted, listed, shortened
+from ..graph import STRINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Sized
@@ -54,8 +55,6 @@ DTYPES: dict[int, np.dtype[Any]] = {
     12: np.dtype("uint32"),
     13: np.dtype("uint64"),
 }
-#: the dtype of arrays of strings
-STRINGS = np.dtype(object)
 STRING = 8
 # The field with the numbers of a tensor without raw data; other types are in int32_data.
 _FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}

@@ -1,5 +1,6 @@
 """ONNX graphs as models, compared with ONNX's own cases, ONNX Runtime and PyTorch."""
 
+import pickle
 import re
 import tracemalloc
 import warnings
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from common import bits
 
+import lstm_cy
 from lstm_cy.weights.onnx import from_onnx, lstms, operators
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
@@ -286,7 +288,41 @@ def test_inputs_and_outputs_are_described(small):
     assert small.inputs == (("x", ("T", "B", 3), np.dtype("float32")), ("h0", (1, "B", 5), np.dtype("float32")))
     assert [value.name for value in small.outputs] == ["y", "h"]
     assert small.outputs[0].shape is None
-    assert repr(small) == "OnnxModel(x, h0 -> y, h)"
+    assert repr(small) == "Graph(x, h0 -> y, h)"
+
+
+def test_a_call_takes_inputs_by_position(small):
+    inputs = small_inputs()
+    results = small(inputs["x"], inputs["h0"])
+    assert isinstance(results, tuple)
+    for got, expected in zip(results, small.run(inputs), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(TypeError, match=r"inputs: expected 2, for \['x', 'h0'\], got 1"):
+        small(inputs["x"])
+    single = from_onnx(model([node("Relu", ["x"], ["y"])], [("x", [3])], ["y"], {}))
+    np.testing.assert_array_equal(single([-1.0, 0.0, 2.0]), [0, 0, 2])
+
+
+def test_a_graph_is_pickled(small):
+    again = pickle.loads(pickle.dumps(small))
+    assert (repr(again), again.properties) == (repr(small), small.properties)
+    for got, expected in zip(again.run(small_inputs()), small.run(small_inputs()), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_the_former_name_of_graph_is_kept():
+    assert lstm_cy.weights.onnx.OnnxModel is lstm_cy.weights.onnx.graph.OnnxModel is lstm_cy.Graph
+
+
+def test_the_summary_lists_each_step(small, capsys):
+    small.summary()
+    header, *rows, total = capsys.readouterr().out.splitlines()
+    assert header.split() == ["operator", "inputs", "outputs", "parameters", "bytes"]
+    assert [row.split()[0] for row in rows] == [step.name for step in small._steps]
+    lstm = next(row for row in rows if " LSTM " in row)
+    numbers = 4 * 5 * (3 + 5)  # without biases
+    assert lstm.split()[-2:] == total.split()[-2:] == [f"{numbers}", f"{4 * numbers}"]
+    assert f"<td>{numbers}</td>" in small._repr_html_()
 
 
 def test_inputs_are_converted_as_in_the_layers(small):
@@ -426,7 +462,7 @@ def test_a_layer_made_during_a_run_is_bounded(monkeypatch):
 
 def test_all_results_of_a_run_are_bounded(monkeypatch):
     """Single results are small, and results that are no longer needed do not count."""
-    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 1 << 20)
+    monkeypatch.setattr("lstm_cy.weights.graph.LARGEST_RUN", 1 << 20)
     chain = [node("Expand", ["x", "sizes"], ["v0"]), *(node("Exp", [f"v{k}"], [f"v{k + 1}"]) for k in range(9))]
     weights = {"sizes": integers(1 << 16)}
     (y,) = from_onnx(model(chain, ["x"], ["v9"], weights)).run({"x": [0.0]})
@@ -437,9 +473,9 @@ def test_all_results_of_a_run_are_bounded(monkeypatch):
     views = [*chain[:2], *(node("Identity", ["v1"], [f"w{k}"]) for k in range(9))]
     from_onnx(model(views, ["x"], [f"w{k}" for k in range(2)], weights)).run({"x": [0.0]})
     seen = from_onnx(model(views, ["x"], [f"w{k}" for k in range(9)], weights))
-    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 4 * ((1 << 16) + 1))  # of v1, and of x
+    monkeypatch.setattr("lstm_cy.weights.graph.LARGEST_RUN", 4 * ((1 << 16) + 1))  # of v1, and of x
     assert len(seen.run({"x": [0.0]})) == 9
-    monkeypatch.setattr("lstm_cy.weights.onnx.graph.LARGEST_RUN", 4 * ((1 << 16) + 1) - 1)
+    monkeypatch.setattr("lstm_cy.weights.graph.LARGEST_RUN", 4 * ((1 << 16) + 1) - 1)
     with pytest.raises(ValueError, match=r"node of 'v1' \(Exp\): .* take more than 262147 bytes"):
         seen.run({"x": [0.0]})
 

@@ -1,0 +1,309 @@
+"""Graph: a model of steps between named arrays, as ONNX files and Keras's functional models describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..checks import one_of, real_array, shown
+from ..notebook import html_table
+from ..printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..typing import Array, ArrayLike
+
+#: the dtype of arrays of strings
+STRINGS = np.dtype(object)
+#: most bytes of all live results of a run, or this many times the bytes of its inputs and constants
+LARGEST_RUN, RUN_FACTOR = 1 << 32, 16
+#: the header of a summary
+_COLUMNS = ("", "operator", "inputs", "outputs", "parameters", "bytes")
+
+
+class Value(NamedTuple):
+    """An input or output of a graph.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int, str or None; or None
+        A fixed size, the name of a variable size, or None for a variable size without a name (exporters write
+        nothing, -1, "?" or "None"). None instead of a tuple: any shape.
+    dtype : numpy.dtype
+        object for strings.
+    """
+
+    name: str
+    shape: tuple[int | str | None, ...] | None
+    dtype: np.dtype[Any]
+
+
+class Step(Protocol):
+    """One computation of a graph; `str` of it names it in errors.
+
+    Attributes
+    ----------
+    name, op_type : str
+        Its name, which may be empty, and the kind of computation.
+    inputs, outputs : tuple of str
+        Names of values; empty for an omitted one.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def op_type(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def run(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        """Compute the outputs from the inputs, None for an omitted one."""
+
+    def weights(self) -> Iterable[Array]:
+        """Return the arrays that the step holds itself."""
+
+
+class Graph:
+    """A model that computes named arrays step by step; `from_onnx`, `from_keras` and `load` make it.
+
+    Several threads may run it at the same time.
+
+    Parameters
+    ----------
+    inputs, outputs : sequence of Value
+        Of `run`, in order.
+    steps : sequence of Step
+        Each takes constants, inputs of the graph and outputs of steps before it.
+    constants : mapping of str to ndarray
+        Those that `steps` and `outputs` use.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of Value
+        The inputs and outputs of `run`, in the model's order.
+    properties : dict of str to str
+        The metadata_props of an .onnx file.
+
+    Examples
+    --------
+    A graph of an ONNX file, with `onnx` installed::
+
+        model = lstm_cy.load("model.onnx")
+        model.inputs  # names, shapes and dtypes
+        y = model(x)  # by position; or by name:
+        (y,) = model.run({"x": x})
+    """
+
+    properties: dict[str, str]
+    metadata: dict[str, Any]
+
+    def __init__(
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        steps: Sequence[Step],
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._steps = list(steps)
+        used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
+        self._constants = {name: array for name, array in (constants or {}).items() if name in used}
+        self._constant_bytes = owned_bytes(self._constants.values())
+        self._everything = self._plan([value.name for value in self.outputs])
+        self.properties = {}
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(printable(value.name) for value in ends) for ends in (self.inputs, self.outputs))
+        return f"{type(self).__name__}({inputs} -> {outputs})"
+
+    def __call__(self, *inputs: ArrayLike) -> Any:
+        """Run the graph with inputs by position.
+
+        Parameters
+        ----------
+        *inputs : array_like
+            One for each of `self.inputs`, in order; as for `run`.
+
+        Returns
+        -------
+        ndarray or tuple of ndarray
+            The output; a tuple if the graph has several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `run`; or there are more or fewer inputs.
+        """
+        if len(inputs) != len(self.inputs):
+            names = [value.name for value in self.inputs]
+            raise TypeError(f"inputs: expected {len(names)}, for {names}, got {len(inputs)}")
+        results = self.run(dict(zip((value.name for value in self.inputs), inputs, strict=True)))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, inputs: Mapping[str, ArrayLike], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array_like
+            One array for each of `self.inputs`, of its shape; it is converted to its dtype if NumPy's ``same_kind``
+            rule allows it. Sizes with the same name must be equal. The arrays are not changed.
+        outputs : None or sequence of str
+            The names of the outputs to compute; None for all. Steps that they do not need are not run.
+
+        Returns
+        -------
+        list of ndarray
+            New arrays, in the order of `outputs` or of the graph.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Inputs are missing, unknown or of another shape or dtype; a step's inputs do not match, or its result is
+            larger than its inputs and takes more than 2 GiB. The message names the input or step.
+        """
+        names = self._output_names(outputs)
+        values = self._given(inputs)
+        arrays_given = [*values.values()]  # kept, so that no result gets the id of an input
+        returned_ids = {id(array) for array in arrays_given}
+        self._execute(self._everything if outputs is None else self._plan(names), values)
+        return [_exclusive(self._constants.get(name, values.get(name)), returned_ids) for name in names]
+
+    def summary(self) -> None:
+        """Print a table of the steps: operator, names of inputs and outputs, number of parameters and their bytes."""
+        lines = [_COLUMNS, *self._summary_rows()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = [
+                cell.rjust(width) if column > 3 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip())
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), self._summary_rows(), _COLUMNS)
+
+    def _summary_rows(self) -> list[tuple[str, ...]]:
+        """Return the lines of `summary` below its header; the totals come last, where shared arrays count once."""
+        rows, every = [], []
+        for step in self._steps:
+            constants = [self._constants[name] for name in step.inputs if name in self._constants]
+            arrays = [array for array in (*constants, *step.weights()) if array.dtype.kind == "f"]
+            every += arrays
+            names = (", ".join(filter(None, ends)) for ends in (step.inputs, step.outputs))
+            rows.append((*map(printable, (step.name, step.op_type, *names)), *_size(arrays)))
+        distinct = {id(owner(array)): array for array in every}
+        return [*rows, ("", "total", "", "", *_size(distinct.values()))]
+
+    def _execute(self, plan: Sequence[tuple[Step, set[str]]], values: dict[str, Array]) -> None:
+        """Run the steps of a plan and add their results to `values`; those that no later step needs are removed."""
+        live_bytes = sum(array.nbytes for array in values.values())
+        limit = max(LARGEST_RUN, RUN_FACTOR * (live_bytes + self._constant_bytes))
+        with np.errstate(all="ignore"):  # infinity and NaN are valid results
+            for step, unused in plan:
+                arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
+                results = step.run(arrays)
+                made = {name: array for name, array in zip(step.outputs, results, strict=False) if name}
+                values |= made
+                live_bytes += sum(array.nbytes for array in made.values())
+                # the sum first: it also counts views, but is fast
+                if live_bytes > limit < owned_bytes(values.values()):
+                    raise ValueError(
+                        f"{step}: its results and the others that are still needed take more than {limit} bytes"
+                    )
+                for name in unused & values.keys():
+                    live_bytes -= values.pop(name).nbytes
+
+    def _output_names(self, outputs: Sequence[str] | None) -> list[str]:
+        known = [value.name for value in self.outputs]
+        if outputs is None:
+            return known
+        if isinstance(outputs, str) or not isinstance(outputs, Sequence):
+            raise TypeError(f"outputs: expected a list of names, got {shown(outputs)} ({type(outputs).__name__})")
+        return [one_of("outputs", name, known) for name in outputs]
+
+    def _given(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Check the inputs and return {name: array}."""
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs: expected a mapping of names to arrays, got {type(inputs).__name__}")
+        known = [value.name for value in self.inputs]
+        missing, unknown = [n for n in known if n not in inputs], [n for n in inputs if n not in known]
+        if missing or unknown:
+            raise ValueError(f"inputs: expected {known}; missing: {missing}, unknown: {unknown}")
+        sizes: dict[str, int] = {}
+        values: dict[str, Array] = {}
+        for value in self.inputs:
+            array = _array(value, inputs[value.name])
+            if value.shape is not None:
+                _check_shape(value, array.shape, sizes)
+            values[value.name] = np.asarray(array, value.dtype)
+        return values
+
+    def _plan(self, names: list[str]) -> list[tuple[Step, set[str]]]:
+        """Return the steps that these outputs need, each with the values that no later step needs."""
+        needed, plan = set(names), []
+        for step in reversed(self._steps):
+            if needed.isdisjoint(step.outputs):
+                continue
+            unused = {name for name in (*step.inputs, *step.outputs) if name not in needed}
+            needed.update(step.inputs)
+            plan.append((step, unused))
+        return plan[::-1]
+
+
+def owned_bytes(arrays: Iterable[Array | None]) -> int:
+    """Return the memory of arrays; memory that several arrays share counts once."""
+    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
+    return sum(roots.values())
+
+
+def owner(array: Any) -> Any:
+    """Return the array that owns an array's memory: itself, unless it is a view."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array
+
+
+def _size(arrays: Iterable[Array]) -> tuple[str, str]:
+    """Return the number of parameters and their bytes, as text."""
+    arrays = list(arrays)
+    return f"{sum(array.size for array in arrays):,}", f"{sum(array.nbytes for array in arrays):,}"
+
+
+def _array(value: Value, given: ArrayLike) -> Array:
+    """Return the array given for an input; raise if its kind is wrong."""
+    if value.dtype != STRINGS:
+        array = real_array(value.name, given)
+        if not np.can_cast(array.dtype, value.dtype, "same_kind"):
+            raise TypeError(f"{value.name}: expected {value.dtype}, got {array.dtype}")
+        return array
+    array = np.asarray(given)
+    if array.dtype.kind not in "UO" or not all(isinstance(text, str) for text in array.flat):
+        raise TypeError(f"{value.name}: expected strings, got {array.dtype}")
+    return array
+
+
+def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+    """Raise unless a shape is as declared; `sizes` holds the named sizes of previous inputs."""
+    fits = len(shape) == len(value.shape)
+    for expected, found in zip(value.shape, shape, strict=False):
+        fits &= (
+            found == (sizes.setdefault(expected, found) if isinstance(expected, str) else expected) or expected is None
+        )
+    if not fits:
+        where = f" where {sizes}" if sizes else ""
+        raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
+
+
+def _exclusive(array: Any, returned_ids: set[int]) -> Any:
+    """Return an array that no other object uses: the array itself or a copy."""
+    if id(array) in returned_ids or not array.flags.owndata or not array.flags.writeable:
+        return array.copy()
+    returned_ids.add(id(array))
+    return array
