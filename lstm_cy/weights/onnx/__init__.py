@@ -1,5 +1,5 @@
-"""Functions for ONNX files: LSTM nodes as layers, graphs as models, and export. The library `onnx` is an extra that is
-imported when it is used.
+"""Functions for ONNX files: LSTM nodes as layers, graphs as models, and export. Only export needs the library `onnx`,
+an extra that is imported when it is used.
 """
 
 from .export import to_onnx

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from ..faults import shortened
 from .node import Node, describe_node
 from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
-from .proto import LONGEST_NAME, import_onnx, is_onnx, naming, quoted
+from .operators.forms import form as form_of
+from .proto import LONGEST_NAME, is_onnx, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,18 +150,17 @@ def _unsupported(proto: Any, opset: int) -> str | None:
     """
     if not is_onnx(proto.domain) or (proto.op_type not in OPERATORS and proto.op_type != "LSTM"):
         return "" if is_onnx(proto.domain) else f"domain {quoted(proto.domain)}"
-    form = _form(proto.op_type, opset)
+    form = form_of(proto.op_type, opset)
     if form is None:
         return f"not in version {opset}"
     for attribute in proto.attribute:
         if form.attributes.get(attribute.name) != attribute.type:
             raise ValueError(f"attribute {quoted(attribute.name)} is unknown, or of another type")
-    missing = [name for name in form.attributes_required if name not in {a.name for a in proto.attribute}]
+    missing = [name for name in form.required if name not in {a.name for a in proto.attribute}]
     if missing:
         raise ValueError(f"attribute {missing[0]!r} is missing")
-    least, most = form.inputs
-    if not least <= len(proto.input) <= most:
-        raise ValueError(f"expected {least} to {most} inputs, got {len(proto.input)}")
+    if not form.least <= len(proto.input) <= form.most:
+        raise ValueError(f"expected {form.least} to {form.most} inputs, got {len(proto.input)}")
     for index, name in enumerate(proto.input):
         if not name and form.needs(index):
             raise ValueError(f"input {index} is left out, which this operator needs")
@@ -178,31 +177,3 @@ def _unknown_values(node: Node) -> str | None:
     if len(list(filter(None, node.outputs))) > OUTPUTS.get(node.op_type, len(node.outputs)):
         return "more than one output"
     return None
-
-
-class _Form:
-    """ONNX's definition of an operator: attributes with types, numbers of inputs and outputs."""
-
-    def __init__(self, schema: Any) -> None:
-        self.attributes = {name: int(entry.type.value) for name, entry in schema.attributes.items()}
-        self.attributes_required = [name for name, entry in schema.attributes.items() if entry.required]
-        self.inputs = schema.min_input, schema.max_input
-        self._options = [entry.option.name for entry in schema.inputs]
-        self.outputs = schema.max_output
-
-    def needs(self, index: int) -> bool:
-        """Return whether an input is required; the last definition may stand for any number of inputs."""
-        option: str = self._options[min(index, len(self._options) - 1)]
-        return option != "Optional"
-
-
-@functools.lru_cache(maxsize=1024)
-def _form(op_type: str, opset: int) -> _Form | None:
-    onnx = import_onnx()
-    from onnx.defs import SchemaError, get_schema
-
-    try:
-        schema = get_schema(op_type, min(opset, onnx.defs.onnx_opset_version()), "")
-    except SchemaError:
-        return None
-    return None if schema.deprecated else _Form(schema)

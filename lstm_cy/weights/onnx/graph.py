@@ -10,7 +10,8 @@ from ..faults import check_finite, counted
 from ..graph import STRINGS, Graph, Value, owned_bytes, owner
 from .fold import Graph as Parsed
 from .lstm_nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
-from .proto import DTYPES, LARGEST_RESULT, STRING, Source, naming, quoted, type_name
+from .messages import type_name
+from .proto import DTYPES, LARGEST_RESULT, STRING, Source, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,8 +46,6 @@ def from_onnx(model: Any, strict: bool = False) -> Graph:
     ------
     ValueError
         The file is truncated or damaged, or there are unsupported nodes; all of them are listed.
-    ImportError
-        `onnx` is not installed.
     OSError
         The file cannot be read.
 

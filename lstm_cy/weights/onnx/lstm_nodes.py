@@ -56,8 +56,6 @@ def lstms(model: Any) -> dict[str, LSTM]:
     ValueError
         The file is truncated or damaged, or weights are not constant or have a wrong shape; the message names file and
         node.
-    ImportError
-        `onnx` is not installed.
     OSError
         The file cannot be read.
 

@@ -20,6 +20,7 @@ from ..budget import Budget, LimitExceeded
 from ..containers import protobuf
 from ..faults import counted, listed, shortened
 from ..graph import STRINGS
+from .messages import MODEL, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Sized
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from ...typing import Array
 
-#: operator sets in which every operator read here is known; sets after 22 only add types
-OPSETS = range(7, 26)
+#: operator sets whose definitions of the operators are known
+OPSETS = range(7, 29)
 #: protobuf's own limit
 LARGEST_FILE = 2**31 - 1
 #: most characters of an error, besides the file's name, and of a name in it
@@ -72,7 +73,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError(f"ONNX files need the library: {pip_install('onnx')}") from None
+        raise ImportError(f"writing ONNX files needs the library: {pip_install('onnx')}") from None
     return onnx
 
 
@@ -101,7 +102,8 @@ class Source:
 
     Attributes
     ----------
-    proto : onnx.ModelProto
+    proto : protobuf.Message
+        The ModelProto.
     name : str
         Its name in errors: the path, or "model".
     size : int
@@ -113,52 +115,46 @@ class Source:
     """
 
     def __init__(self, model: Any) -> None:
-        onnx = import_onnx()
         folder, self.name = None, "model"
-        if isinstance(model, onnx.ModelProto):
-            self._set_size(model.ByteSize())
-            self.proto = model
-        elif isinstance(model, bytes | bytearray | memoryview):
-            self.proto = self._read(onnx, io.BytesIO(model), len(model))
+        if _is_model_proto(model):
+            self._check_size(model.ByteSize())
+            model = model.SerializeToString()
+        if isinstance(model, bytes | bytearray | memoryview):
+            self.proto = self._read(io.BytesIO(model), memoryview(model).nbytes)
         elif isinstance(model, str | os.PathLike):
             self.name = file_path("model", model)
             folder = os.path.dirname(self.name) or os.curdir
             with open(self.name, "rb") as file:
                 status = os.fstat(file.fileno())
                 if stat.S_ISREG(status.st_mode):
-                    self.proto = self._read(onnx, file, status.st_size)
+                    self.proto = self._read(file, status.st_size)
                 else:  # such as a pipe, which has no size and no offsets
                     content = file.read(LARGEST_FILE + 1)
-                    self.proto = self._read(onnx, io.BytesIO(content), len(content))
+                    self.proto = self._read(io.BytesIO(content), len(content))
         else:
             raise TypeError(f"model: expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
         self._external = _External(folder, self.budget)
         with naming(self.name):
             self.opset = self._opset()
 
-    def _set_size(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > LARGEST_FILE:
             raise ValueError(f"{printable(self.name)}: {size} bytes; an ONNX file has at most {LARGEST_FILE}")
+
+    def _read(self, file: BinaryIO, size: int) -> protobuf.Message:
+        """Parse the ModelProto in a file."""
+        self._check_size(size)
         self.size, self.budget = size, Budget(self.name, size, BUDGET_FACTOR)
-
-    def _read(self, onnx: Any, file: BinaryIO, size: int) -> Any:
-        """Parse the ModelProto in a file, after a check of its cost."""
-        from google.protobuf.message import DecodeError  # a dependency of onnx
-
-        self._set_size(size)
         if file.read(8)[4:] == b"ORTM":
             raise ValueError(
                 f"{printable(self.name)}: a model in ONNX Runtime's own format (.ort), which is not read; use the "
                 ".onnx file that it was made from"
             )
-        file.seek(0)
         try:
-            protobuf.charge(file, size, onnx.ModelProto.DESCRIPTOR, self.budget)
-            file.seek(0)
-            return onnx.load_model_from_string(file.read(size))
+            return protobuf.parse(file, size, MODEL, self.budget)
         except LimitExceeded:
             raise
-        except (ValueError, DecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"{printable(self.name)}: truncated, or not an ONNX model: {shortened(error)}") from None
 
     def _opset(self) -> int:
@@ -200,17 +196,18 @@ class Source:
             raw = tensor.raw_data
         else:
             raw = None
-        found = len(getattr(tensor, field)) if raw is None else len(raw) / dtype.itemsize
+        array = _joined(getattr(tensor, field)) if raw is None else np.frombuffer(raw, np.uint8)
+        found = len(array) if raw is None else len(array) / dtype.itemsize
         if found != count:
             raise ValueError(f"{name}: shape {shape} has {count} elements, the file holds {found:g}")
-        if raw is not None and dtype.kind == "b":
-            array = np.frombuffer(raw, np.uint8) != 0
+        if dtype.kind == "b":
+            array = array != 0
         elif raw is not None:
-            array = np.frombuffer(raw, dtype.newbyteorder("<"))
+            array = array.view(dtype.newbyteorder("<"))
         elif dtype.name == "float16":  # its bits are stored in integers
-            array = np.fromiter(tensor.int32_data, np.uint16, count).view(dtype)
+            array = array.astype(np.uint16).view(dtype)
         else:
-            array = np.fromiter(getattr(tensor, field), dtype, count)
+            array = array.astype(dtype, copy=False)
         array = array.reshape(shape)
         array.flags.writeable = False
         return array
@@ -234,6 +231,16 @@ class Source:
                 value = list(value)
             values[attribute.name] = value
         return values
+
+
+def _is_model_proto(model: Any) -> bool:
+    """Return whether an object is an onnx.ModelProto, without an import of the library."""
+    return type(model).__name__ == "ModelProto" and hasattr(model, "SerializeToString")
+
+
+def _joined(pieces: Sequence[Array]) -> Array:
+    """Return the numbers of a tensor, which may be in several pieces."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.empty(0, np.uint8)])
 
 
 def check_rank(shape: Sized) -> None:
@@ -333,12 +340,3 @@ class _External:
 def is_onnx(domain: str) -> bool:
     """Return whether a domain is that of ONNX's own operators."""
     return domain in ("", "ai.onnx")
-
-
-def type_name(number: int) -> str:
-    """Return ONNX's name of an element type."""
-    try:
-        result: str = import_onnx().TensorProto.DataType.Name(number)
-        return result
-    except ValueError:
-        return str(number)

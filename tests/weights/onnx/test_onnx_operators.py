@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from lstm_cy.weights.onnx import from_onnx, operators
+from lstm_cy.weights.onnx import from_onnx, operators, proto
+from lstm_cy.weights.onnx.operators import forms
 from lstm_cy.weights.onnx.proto import DTYPES
 
 onnx = pytest.importorskip("onnx")
@@ -493,6 +494,24 @@ def random_case(name, index):
     dtype = draw.of(*dtypes_of(name, opset))
     inputs, attributes, *outputs = CASES.get(name, unary)(draw, opset, dtype)
     return graph_of(name, opset, inputs, attributes, *(outputs or [1]))
+
+
+KINDS = {"Single": "x", "Optional": "?", "Variadic": "*"}
+
+
+@pytest.mark.parametrize("opset", proto.OPSETS)
+def test_definitions_of_operators_are_those_of_onnx(opset):
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip("this release of onnx is older")
+    for name in {"LSTM", *operators.OPERATORS}:
+        mine, right = forms.form(name, opset), form(name, opset)
+        if right is None or "." in name:
+            assert mine is None or "." in name
+            continue
+        assert mine.attributes == {key: int(entry.type.value) for key, entry in right.attributes.items()}, name
+        assert set(mine.required) == {key for key, entry in right.attributes.items() if entry.required}, name
+        assert mine.inputs == "".join(KINDS[entry.option.name] for entry in right.inputs), name
+        assert (mine.least, mine.most, mine.outputs) == (right.min_input, right.max_input, right.max_output), name
 
 
 @pytest.mark.parametrize("name", sorted(operators.OPERATORS))
