@@ -18,6 +18,13 @@ _HOME = {
     "Masking": "layers.masking",
     "Readout": "layers.readout",
     "Sequential": "layers.sequential",
+    "Conv1D": "layers.conv",
+    "Pooling1D": "layers.pooling",
+    "GlobalPooling1D": "layers.pooling",
+    "BatchNormalization": "layers.normalization",
+    "LayerNormalization": "layers.normalization",
+    "Flatten": "layers.shapes",
+    "RepeatVector": "layers.shapes",
     "Attention": "layers.attention",
     "Layer": "layers.base",
     "Gradients": "layers.base",
@@ -82,14 +89,21 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.attention import Attention as Attention
     from .layers.base import Gradients as Gradients
     from .layers.base import Layer as Layer
+    from .layers.conv import Conv1D as Conv1D
     from .layers.dropout import Dropout as Dropout
     from .layers.embedding import Embedding as Embedding
     from .layers.linear import Linear as Linear
     from .layers.lstm import LSTM as LSTM
     from .layers.masking import Masking as Masking
+    from .layers.normalization import BatchNormalization as BatchNormalization
+    from .layers.normalization import LayerNormalization as LayerNormalization
+    from .layers.pooling import GlobalPooling1D as GlobalPooling1D
+    from .layers.pooling import Pooling1D as Pooling1D
     from .layers.readout import Readout as Readout
     from .layers.regularization import ActivationRegularization as ActivationRegularization
     from .layers.sequential import Sequential as Sequential
+    from .layers.shapes import Flatten as Flatten
+    from .layers.shapes import RepeatVector as RepeatVector
     from .seq2seq import Seq2Seq as Seq2Seq
     from .streaming.pool import StreamPool as StreamPool
     from .trace.gates import GateTrace as GateTrace

@@ -173,6 +173,8 @@ class Layer:
     vocabulary_size: int | None = None
     #: whether the input needs an axis of steps, and whether the output still has one
     needs_steps, gives_steps = False, True
+    #: whether the output has an axis of steps that the input need not have
+    begins_steps = False
     #: the number of directions side by side in the features of the input, and the number of arrays of the output
     input_directions, num_outputs = 1, 1
     #: whether an inference call returns its input
@@ -235,6 +237,10 @@ class Layer:
     def cost(cls, arguments: dict[str, Any]) -> int:
         """Return the number of objects that a layer with these arguments, from a file, is made of, roughly."""
         return 24
+
+    def steps_of(self, x: Any, steps: Steps) -> Steps:
+        """Return the arguments for this layer and those after it in a model, in which x is this layer's input."""
+        return steps._replace(mask=self.valid(x)) if self.masks else steps
 
     def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
         """Call the layer as a part of a model.
@@ -741,8 +747,7 @@ def run_layers(
     """
     finals: list[State] = []
     for layer in layers:
-        if layer.masks:
-            steps = steps._replace(mask=layer.valid(x))
+        steps = layer.steps_of(x, steps)
         x, new = layer.run(x, list(states[len(finals) : len(finals) + layer.num_states]), steps)
         finals += new
     return x, finals, steps

@@ -72,7 +72,7 @@ def _outputs(model: Layer, data: Any, batch_size: int, threads: int | None) -> I
         output = model(x[cut], None, **own, threads=threads)[0]
         first = output[0] if isinstance(output, tuple) else output
         steps = rows_axis == 1 and first.ndim > 1 and first.shape[:2] == x[cut].shape[:2]
-        yield output, int(steps and all(layer.gives_steps for layer in model.layers))
+        yield output, int(steps and model.gives_steps)
 
 
 def _parts(data: Any) -> tuple[Any, Any, Any]:

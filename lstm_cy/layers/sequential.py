@@ -23,8 +23,10 @@ class Sequential(Composite):
 
     Parameters
     ----------
-    *layers : LSTM, Linear, Embedding, Dropout, Activation, Masking or Readout
-        All of one dtype; its LSTMs and Readouts all batch_first, or none of them.
+    *layers : Layer
+        LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, Conv1D, Pooling1D, GlobalPooling1D,
+        BatchNormalization, LayerNormalization, Flatten, RepeatVector, or layers of one's own. All of one dtype; those
+        with the option `batch_first` all have it, or none of them.
 
     Notes
     -----
@@ -51,7 +53,7 @@ class Sequential(Composite):
     is_model = True
     dtype: np.dtype[Any]
     in_chains = False
-    _read_only = (*Composite._read_only, "batch_first", "_batch_first", "_num_states")
+    _read_only = (*Composite._read_only, "batch_first", "gives_steps", "_batch_first", "_num_states")
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -67,7 +69,7 @@ class Sequential(Composite):
         layouts = {layer.batch_first for layer in layers if layer.batch_first is not None}
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
-        _check_chain(layers)
+        self.gives_steps = _check_chain(layers)
         self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
@@ -271,8 +273,7 @@ class Sequential(Composite):
         finals: list[State] = []
         tapes: list[Any] = []
         for layer in self.layers:
-            if layer.masks:
-                steps = steps._replace(mask=layer.valid(x))
+            steps = layer.steps_of(x, steps)
             given = states[len(finals) : len(finals) + layer.num_states]
             x, new, kept = layer.run_forward(x, given, steps, rng)
             finals += new
@@ -405,7 +406,9 @@ class Sequential(Composite):
         features, outputs = None, []
         for layer in self.layers:
             features = layer.output_features(layer.input_features or features)
-            if not layer.gives_steps:
+            if layer.begins_steps:
+                axes = ("B", "T") if self.batch_first else ("T", "B")
+            elif not layer.gives_steps:
                 axes = ("B",)
             outputs.append(f"({', '.join([*axes, or_unknown(features)])})")
         return outputs
@@ -423,8 +426,8 @@ def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
     return model
 
 
-def _check_chain(layers: Sequence[Layer]) -> None:
-    """Raise if the output of a layer does not fit the next layer."""
+def _check_chain(layers: Sequence[Layer]) -> bool:
+    """Raise if the output of a layer does not fit the next layer; return whether the last output has steps."""
     sequences, features = True, None
     for index, layer in enumerate(layers):
         kind = type(layer).__name__
@@ -438,5 +441,6 @@ def _check_chain(layers: Sequence[Layer]) -> None:
             raise ValueError(f"layers: expected two directions as input of {kind} at {index}, got {features} units")
         if layer.input_features is not None and features not in (None, layer.input_features):
             raise ValueError(f"layers: expected {features} inputs of layer {index}, got {layer.input_features}")
-        sequences = sequences and layer.gives_steps
+        sequences = layer.begins_steps or (sequences and layer.gives_steps)
         features = layer.output_features(features)
+    return sequences

@@ -47,6 +47,13 @@ _LAYERS = {
     "ActivationRegularization": "layers.regularization",
     "Masking": "layers.masking",
     "Readout": "layers.readout",
+    "Conv1D": "layers.conv",
+    "Pooling1D": "layers.pooling",
+    "GlobalPooling1D": "layers.pooling",
+    "BatchNormalization": "layers.normalization",
+    "LayerNormalization": "layers.normalization",
+    "Flatten": "layers.shapes",
+    "RepeatVector": "layers.shapes",
     "Attention": "layers.attention",
     "Seq2Seq": "seq2seq",
     "QuantizedLSTM": "layers.quantized",
@@ -101,7 +108,8 @@ def build(config: Any, own: Own = MappingProxyType({})) -> Any:
     ----------
     config : dict
         {"type": name, **arguments}, with the arguments of a layer's `config`; the types are LSTM, Linear, Embedding,
-        Dropout, Activation, ActivationRegularization, Masking, Readout, Attention, Seq2Seq, QuantizedLSTM and
+        Dropout, Activation, ActivationRegularization, Masking, Readout, Conv1D, Pooling1D, GlobalPooling1D,
+        BatchNormalization, LayerNormalization, Flatten, RepeatVector, Attention, Seq2Seq, QuantizedLSTM and
         Sequential, whose argument is {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the
         layer at that index, and the argument "tied" of a Linear is the index of its Embedding.
     own : mapping of str to class
