@@ -17,6 +17,7 @@ _HOME = {
     "Activation": "layers.activation",
     "Masking": "layers.masking",
     "Readout": "layers.readout",
+    "Residual": "layers.residual",
     "Sequential": "layers.sequential",
     "Conv1D": "layers.conv",
     "Pooling1D": "layers.pooling",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.pooling import Pooling1D as Pooling1D
     from .layers.readout import Readout as Readout
     from .layers.regularization import ActivationRegularization as ActivationRegularization
+    from .layers.residual import Residual as Residual
     from .layers.sequential import Sequential as Sequential
     from .layers.shapes import Flatten as Flatten
     from .layers.shapes import RepeatVector as RepeatVector

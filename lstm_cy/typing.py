@@ -11,7 +11,7 @@ Examples
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,6 +25,7 @@ __all__ = [
     "DTypeLike",
     "Data",
     "FilePath",
+    "FileSource",
     "Floats",
     "Ints",
     "Loss",
@@ -49,6 +50,8 @@ Parameters: TypeAlias = dict[str, Array]
 #: seed or source of random numbers; None for a new random seed
 Seed: TypeAlias = int | np.random.Generator | None
 FilePath: TypeAlias = str | os.PathLike[str]
+#: a path, the content of a file, or a file that is open for reading in binary mode
+FileSource: TypeAlias = FilePath | bytes | bytearray | memoryview | IO[bytes]
 #: the storage of narrow weights
 Narrow: TypeAlias = Literal["bf16", "int8"]
 Coupling: TypeAlias = Literal["f=1-i", "i=1-f"] | None

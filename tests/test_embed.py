@@ -21,7 +21,7 @@ import scipy.io.wavfile
 from common import bits, every_implementation, random_case, small_lstm
 
 import lstm_cy
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Sequential, embed
+from lstm_cy import LSTM, Dropout, Embedding, Linear, Residual, Sequential, embed
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -149,6 +149,9 @@ MODELS = {
     "tokens in float64": lambda: language_model("float64"),
     "narrow tokens": lambda: Sequential(Embedding(4, 8, seed=0), LSTM(8, 9, seed=1), Linear(9, 2, seed=2)).quantize(
         "bf16"
+    ),
+    "Residual": lambda: Sequential(
+        Linear(3, 3, seed=0), Residual(LSTM(3, 20, 2, seed=1), Linear(20, 2, seed=2)), Linear(2, 5, seed=3)
     ),
     "Linear alone": lambda: Sequential(Linear(5, 70, seed=0)),
     "Embedding alone": lambda: Sequential(Embedding(4, 3, seed=0)),
@@ -293,7 +296,11 @@ def test_blas_is_not_for_real_time(chosen, driver, engine, head):
         (3, TypeError, "model: expected an LSTM or a Sequential, got int"),
         (LSTM(2, 3, bidirectional=True), ValueError, "model: expected an LSTM that runs forwards"),
         (Sequential(Dropout()), ValueError, "model: expected a layer other than Dropout"),
-        (Sequential(Embedding(3, 3, mask_zero=True)), ValueError, "model: expected LSTM, Linear, Dropout or Embedding"),
+        (
+            Sequential(Embedding(3, 3, mask_zero=True)),
+            ValueError,
+            "model: expected LSTM, Linear, Residual",
+        ),
     ),
     ids=lambda value: None if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
 )

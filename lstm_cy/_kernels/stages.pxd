@@ -14,7 +14,7 @@ cdef enum:
 
 
 ctypedef enum StageKind:
-    RECURRENT, HEAD, LOOKUP
+    RECURRENT, HEAD, LOOKUP, SKIP
 
 
 ctypedef struct Stage:
@@ -24,6 +24,8 @@ ctypedef struct Stage:
     const Net* net              # of an LSTM whose directions all run forwards; else NULL
     const Map* map              # of a Linear
     const char* vectors         # of an Embedding, (inputs, outputs)
+    Py_ssize_t first            # of a SKIP: the index of the stage whose input is added to the output
+    const void* x               # the input of this step
     char* h                     # of an LSTM, (2, L, B, P): of the last step and of the one before, alternately
     char* c                     # of an LSTM, (L, B, H)
     char* space                 # scratch memory of an LSTM's step; the result of another stage, (B, outputs)
@@ -48,6 +50,10 @@ ctypedef struct Stream:
     int turn                     # index of the last h; at every other step the weights are read from their end
     Py_ssize_t* tokens           # (B,), of the last step; allocated only if the first stage takes tokens
     Stage* stages
+
+
+cdef class Skip:
+    cdef readonly Py_ssize_t stages, inputs, outputs
 
 
 cdef class Chain:

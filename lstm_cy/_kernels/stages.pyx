@@ -14,7 +14,24 @@ from .network cimport Direction, Network, address, set_initial, step_width
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
-from .table cimport CACHE_LINE
+from .table cimport CACHE_LINE, real
+
+
+cdef class Skip:
+    """The part of a Chain that adds the input of an earlier part to the output of the one before.
+
+    Parameters
+    ----------
+    stages : int
+        The number of parts before this one over which the input skips.
+    inputs, outputs : int
+        Numbers of a row of that input, and of the output; the input's first `outputs` numbers are added.
+    """
+
+    def __cinit__(self, Py_ssize_t stages, Py_ssize_t inputs, Py_ssize_t outputs):
+        if stages < 1 or not 1 <= outputs <= inputs:
+            raise ValueError("Skip: expected at least one stage, and at most as many outputs as inputs")
+        self.stages, self.inputs, self.outputs = stages, inputs, outputs
 
 
 cdef class Chain:
@@ -26,7 +43,7 @@ cdef class Chain:
         The table of an instruction set.
     itemsize : int
         Bytes of an element: 4 (float32) or 8 (float64), for all parts.
-    parts : list of Network, Affine, or C-contiguous array (tokens, outputs)
+    parts : list of Network, Affine, Skip, or C-contiguous array (tokens, outputs)
         The input of each part is the output of the one before. An array of vectors, whose input is tokens, can only be
         the first. Networks must run forwards. The parts are kept, not copied.
     """
@@ -44,6 +61,7 @@ cdef class Chain:
             raise MemoryError
         for index, part in enumerate(parts):
             self.plan.stages[index] = stage_of(part)
+            self.plan.stages[index].first += index
         self.plan.takes_tokens = self.plan.stages[0].kind == LOOKUP
         self.plan.outputs = self.plan.stages[self.plan.count - 1].outputs
         self.plan.row_bytes = memory_of(&self.plan, 1)
@@ -82,6 +100,10 @@ cdef Stage stage_of(object part) except *:
         stage.kind = HEAD
         stage.map = &(<Affine>part).map
         stage.inputs, stage.outputs = stage.map.weight.inputs, stage.map.weight.outputs
+    elif isinstance(part, Skip):
+        stage.kind = SKIP
+        stage.first = -(<Skip>part).stages
+        stage.inputs, stage.outputs = (<Skip>part).inputs, (<Skip>part).outputs
     else:
         stage.kind = LOOKUP
         stage.vectors = <const char*>address(part)
@@ -180,10 +202,15 @@ cdef inline const void* run(Stream* stream, const void* x) noexcept nogil:
         stage += 1
         left -= 1
     while left > 0:
+        stage.x = x
         if stage.kind == RECURRENT:
             x = recur(stream, stage, x)
-        else:
+        elif stage.kind == HEAD:
             apply(stage.map, stream.rows, x, stage.space)
+            x = stage.space
+        else:
+            add_input(stream.rows, stage.inputs, stage.outputs, stream.plan.itemsize, stream.stages[stage.first].x, x,
+                      stage.space)
             x = stage.space
         stage += 1
         left -= 1
@@ -195,6 +222,41 @@ cdef inline const void* recur(const Stream* stream, const Stage* stage, const vo
     cdef char* next_h = stage.h + (1 - stream.turn) * stage.h_bytes
     step(stage.net, stream.rows, stream.turn, x, stage.h + stream.turn * stage.h_bytes, next_h, stage.c, stage.space)
     return next_h + stage.h_bytes - stream.rows * stage.outputs * stream.plan.itemsize
+
+
+cdef void add_input(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t outputs, Py_ssize_t itemsize, const void* x,
+                    const void* y, void* out) noexcept nogil:
+    """Compute out (rows, outputs) = y + the first numbers of each row of x (rows, inputs)."""
+    if itemsize == 4:
+        add_numbers[float](rows, inputs, outputs, <const float*>x, <const float*>y, <float*>out)
+    else:
+        add_numbers[double](rows, inputs, outputs, <const double*>x, <const double*>y, <double*>out)
+
+
+cdef void add_numbers(Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t outputs, const real* x, const real* y,
+                      real* out) noexcept nogil:
+    cdef Py_ssize_t row, k
+    for row in range(rows):
+        for k in range(outputs):
+            out[row * outputs + k] = y[row * outputs + k] + x[row * inputs + k]
+
+
+def skip(kernels, x, y, out):
+    """Compute out = y + the first numbers of each row of x, as a Skip does; all are C-contiguous, of one dtype.
+
+    x is (..., inputs), y and out are (..., outputs); `kernels` is the table of an instruction set.
+    """
+    cdef const Kernels* table = <const Kernels*>PyCapsule_GetPointer(kernels, "lstm_cy.kernels")
+    cdef Py_ssize_t axis = y.ndim - 1, inputs = x.shape[axis], outputs = y.shape[axis], itemsize = y.itemsize
+    cdef Py_ssize_t rows = y.size // max(outputs, 1)
+    cdef const void* source = address(x)
+    cdef const void* result = address(y)
+    cdef void* target = address(out)
+    cdef unsigned int denormals
+    with nogil:
+        denormals = table.flush_denormals()
+        add_input(rows, inputs, outputs, itemsize, source, result, target)
+        table.restore_denormals(denormals)
 
 
 cdef const void* look_up(Stream* stream, const Stage* stage, const Py_ssize_t* tokens) noexcept nogil:

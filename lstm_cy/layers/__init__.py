@@ -13,6 +13,7 @@ _HOME = {
     "ActivationRegularization": "regularization",
     "Masking": "masking",
     "Readout": "readout",
+    "Residual": "residual",
     "Sequential": "sequential",
     "Conv1D": "conv",
     "Pooling1D": "pooling",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .quantized import QuantizedLSTM as QuantizedLSTM
     from .readout import Readout as Readout
     from .regularization import ActivationRegularization as ActivationRegularization
+    from .residual import Residual as Residual
     from .sequential import Sequential as Sequential
     from .shapes import Flatten as Flatten
     from .shapes import RepeatVector as RepeatVector

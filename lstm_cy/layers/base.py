@@ -78,8 +78,8 @@ class Stage(NamedTuple):
     ----------
     inputs, outputs : int
         Numbers of a row that the step takes and gives; the inputs of a stage that takes tokens are their number.
-    kernel : Network, Affine or ndarray
-        What runs the step: the kernels of an LSTM or a Linear, or the table of an Embedding.
+    kernel : Network, Affine, Skip or ndarray
+        What runs the step: the kernels of an LSTM or a Linear, the skip of a Residual, or the table of an Embedding.
     """
 
     inputs: int
@@ -228,6 +228,11 @@ class Layer:
         """The layers that run one after the other: of a Sequential those it is made of, else the layer itself."""
         return (self,)
 
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The layers that this layer is made of, in order; none if it is not made of layers."""
+        return ()
+
     @classmethod
     def least_size(cls, arguments: dict[str, Any]) -> int:
         """Return the least number of weights of a layer with these arguments, from a file, without making it."""
@@ -316,7 +321,11 @@ class Layer:
         ValueError
             The layer cannot run step by step.
         """
-        raise ValueError(f"expected LSTM, Linear, Dropout or Embedding without mask_zero, got {self!r}")
+        raise ValueError(f"expected LSTM, Linear, Residual, Dropout or Embedding without mask_zero, got {self!r}")
+
+    def stages(self) -> list[Stage]:
+        """Return how one step is run, in several stages one after the other; raise as `stage` does."""
+        return [self.stage()]
 
     def quantized(self, kind: Narrow, sample: ArrayLike | None) -> Layer:
         """Return this layer with narrow weights, measured on `sample`; itself where it has none to make narrow."""
@@ -751,6 +760,21 @@ def run_layers(
         x, new = layer.run(x, list(states[len(finals) : len(finals) + layer.num_states]), steps)
         finals += new
     return x, finals, steps
+
+
+def stages_of(layers: Sequence[Layer]) -> list[Stage]:
+    """Return the stages of layers that run one after the other; raise ValueError if they cannot run step by step."""
+    stages: list[Stage] = []
+    for index, layer in enumerate(layers):
+        if layer.passes_on:
+            continue
+        if stages and layer.vocabulary_size is not None:
+            raise ValueError(f"expected an Embedding to come first, got one at {index}")
+        own = layer.stages()
+        if stages and own[0].inputs != stages[-1].outputs:
+            raise ValueError(f"expected {stages[-1].outputs} inputs of layer {index}, got {own[0].inputs}")
+        stages += own
+    return stages
 
 
 def _misshaped(given: Parameters, current: Parameters) -> list[str]:

@@ -10,7 +10,7 @@ from ..checks import LONGEST, generator, shown
 from .base import Composite, Gradients, Layer, Steps, or_unknown, run_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..streaming.stepper import Stepper
     from ..trace.gates import GateTrace
@@ -24,7 +24,7 @@ class Sequential(Composite):
     Parameters
     ----------
     *layers : Layer
-        LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, Conv1D, Pooling1D, GlobalPooling1D,
+        LSTM, Linear, Embedding, Dropout, Activation, Masking, Readout, Residual, Conv1D, Pooling1D, GlobalPooling1D,
         BatchNormalization, LayerNormalization, Flatten, RepeatVector, or layers of one's own. All of one dtype; those
         with the option `batch_first` all have it, or none of them.
 
@@ -63,13 +63,15 @@ class Sequential(Composite):
                 raise TypeError(f"layers: expected LSTM, Linear, Embedding or the like, got {shown(layer)} at {index}")
             if layer.tied is not None and all(other is not layer.tied for other in layers):
                 raise ValueError(f"layers: expected the Embedding too to which {layer!r} at {index} is tied")
-        dtypes = {layer.dtype for layer in layers if layer.dtype is not None}
+        typed = [layer for layer in layers if layer.parameters or not layer.parts]
+        dtypes = {layer.dtype for layer in typed if layer.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"layers: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
         layouts = {layer.batch_first for layer in layers if layer.batch_first is not None}
         if len(layouts) > 1:
             raise ValueError("layers: expected every LSTM and Readout with batch_first or none, got both")
         self.gives_steps = _check_chain(layers)
+        _check_sharing(layers)
         self._parts = {str(index): layer for index, layer in enumerate(layers)}
         self.dtype = dtypes.pop() if dtypes else np.dtype("float32")
         self._batch_first = layouts.pop() if layouts else True
@@ -78,12 +80,12 @@ class Sequential(Composite):
         self._is_built = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _chained, (type(self), self.layers), self._extra_attributes()
+        return _chained, (type(self), self.parts), self._extra_attributes()
 
     def _described(self) -> list[dict[str, Any]]:
         """Return each layer's configuration or, for a second use with parameters, the index of the first use."""
         owners, described = self._owners(), []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.parts):
             first = int(owners[id(layer)])
             shared = first < index and layer.parameters
             tied = {} if layer.tied is None else {"tied": int(owners[id(layer.tied)])}
@@ -95,6 +97,11 @@ class Sequential(Composite):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in order."""
+        return self.parts
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The layers that this layer is made of, in order."""
         return tuple(self._parts.values())
 
     @property
@@ -105,16 +112,16 @@ class Sequential(Composite):
     @property
     def is_causal(self) -> bool:  # type: ignore[override]  # as its layers are
         """Whether the output of a step depends on no later step."""
-        return all(layer.is_causal for layer in self.layers)
+        return all(layer.is_causal for layer in self.parts)
 
     @property
     def vocabulary_size(self) -> int | None:  # type: ignore[override]  # as its first layer has it
         """The number of tokens, where the input is tokens; None where it is numbers."""
-        return next((layer.vocabulary_size for layer in self.layers if not layer.passes_on), None)
+        return next((layer.vocabulary_size for layer in self.parts if not layer.passes_on), None)
 
     @property
     def input_features(self) -> int | None:
-        return next((size for size in (layer.input_features for layer in self.layers) if size), None)
+        return next((size for size in (layer.input_features for layer in self.parts) if size), None)
 
     @property
     def batch_first(self) -> bool:
@@ -154,7 +161,7 @@ class Sequential(Composite):
         narrowed: dict[int, Layer] = {}  # a layer that is used several times stays one layer
         report: dict[Any, Any] = {}
         steps = Steps()
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.parts):
             narrow = layer.quantized(kind, sample)
             if narrow is not layer:
                 report[index] = narrow.report
@@ -198,7 +205,7 @@ class Sequential(Composite):
         """
         states = self.pairs_of("states", states)
         self.check_mask(lengths, mask)
-        x, finals, _ = run_layers(self.layers, x, states, Steps(lengths, mask, reset, threads))
+        x, finals, _ = run_layers(self.parts, x, states, Steps(lengths, mask, reset, threads))
         return x, finals
 
     def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
@@ -272,7 +279,7 @@ class Sequential(Composite):
         steps = Steps(lengths, mask, reset, threads)
         finals: list[State] = []
         tapes: list[Any] = []
-        for layer in self.layers:
+        for layer in self.parts:
             steps = layer.steps_of(x, steps)
             given = states[len(finals) : len(finals) + layer.num_states]
             x, new, kept = layer.run_forward(x, given, steps, rng)
@@ -300,8 +307,8 @@ class Sequential(Composite):
         """
         tapes = self._content_of(tape)
         dstates = self.pairs_of("dstates", dstates)
-        if dy is None and not self.layers[-1].num_states:
-            last = type(self.layers[-1]).__name__
+        if dy is None and not self.parts[-1].num_states:
+            last = type(self.parts[-1]).__name__
             raise ValueError(f"dy: expected an array, because the last layer is {last}, got None")
         parameters: list[tuple[str, Parameters]] = []
         initial: list[Any] = []
@@ -394,17 +401,17 @@ class Sequential(Composite):
 
     def check_mask(self, lengths: ArrayLike | None, mask: ArrayLike | None) -> None:
         """Raise if lengths or a mask is given and a layer makes the mask."""
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.parts):
             if layer.masks and (lengths is not None or mask is not None):
                 name = type(layer).__name__
                 raise ValueError(f"lengths, mask: expected None, because the {name} at {index} makes the mask")
 
     def _outputs(self) -> list[str]:
         axes: tuple[str, ...] = ("...",)
-        if any(layer.batch_first is not None for layer in self.layers):
+        if any(layer.batch_first is not None for layer in self.parts):
             axes = ("B", "T") if self.batch_first else ("T", "B")
         features, outputs = None, []
-        for layer in self.layers:
+        for layer in self.parts:
             features = layer.output_features(layer.input_features or features)
             if layer.begins_steps:
                 axes = ("B", "T") if self.batch_first else ("T", "B")
@@ -414,7 +421,7 @@ class Sequential(Composite):
         return outputs
 
     def __repr__(self) -> str:
-        kind, layers = type(self).__name__, [repr(layer) for layer in self.layers]
+        kind, layers = type(self).__name__, [repr(layer) for layer in self.parts]
         line = f"{kind}({', '.join(layers)})"
         return line if len(line) <= LONGEST else "\n".join([f"{kind}(", *(f"    {layer}," for layer in layers), ")"])
 
@@ -424,6 +431,23 @@ def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
     model = kind.__new__(kind)
     Sequential.__init__(model, *layers)
     return model
+
+
+def _check_sharing(layers: Sequence[Layer]) -> None:
+    """Raise if a layer is used inside one of the layers and outside of it, too."""
+    if any(layer.parts for layer in layers):
+        leaves = [id(leaf) for leaf in _leaves(layers)]
+        if len(leaves) > len(set(leaves)):
+            raise ValueError("layers: expected no layer that is used both inside a Residual and outside of it")
+
+
+def _leaves(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield the layers that are not made of layers; one that is used several times in one layer counts once."""
+    for layer in {id(layer): layer for layer in layers}.values():
+        if layer.parts:
+            yield from _leaves(layer.parts)
+        else:
+            yield layer
 
 
 def _check_chain(layers: Sequence[Layer]) -> bool:

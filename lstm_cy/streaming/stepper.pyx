@@ -20,7 +20,7 @@ from .._kernels.runtime.arrays cimport is_plain_array
 
 from .. import config
 from ..checks import expect_shape, float_array, int_array, pair_of, positive_int, real_array, refuse_out
-from ..layers.base import Layer
+from ..layers.base import Layer, stages_of
 from ..checks import LARGEST_SIDE
 from ..notebook import html_table
 
@@ -358,20 +358,10 @@ def frozen(layer, name="layer"):
 
 def chain_of(layer, name="stepper"):
     """Make the Chain of a model's layers; error messages begin with `name`."""
-    stages, outputs = [], None
-    for index, part in enumerate(layer.layers):
-        if part.passes_on:
-            continue
-        if stages and part.vocabulary_size is not None:
-            raise ValueError(f"{name}: expected an Embedding to come first, got one at {index}")
-        try:
-            stage = part.stage()
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from None
-        if stages and stage.inputs != outputs:
-            raise ValueError(f"{name}: expected {outputs} inputs of layer {index}, got {stage.inputs}")
-        stages.append(stage)
-        outputs = stage.outputs
+    try:
+        stages = stages_of(layer.layers)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
     if not stages:
         raise ValueError(f"{name}: expected a layer other than Dropout, got {layer!r}")
     return Chain(config.kernels(), layer.dtype.itemsize, [stage.kernel for stage in stages])

@@ -71,11 +71,11 @@ def trace_model(
     """Implement `Sequential.trace`."""
     pairs = model.pairs_of("states", states)
     model.check_mask(lengths, mask)
-    layers = [(index, number) for index, part in enumerate(model.layers) for number in range(part.num_traced)]
+    layers = [(index, number) for index, part in enumerate(model.parts) for number in range(part.num_traced)]
     if not layers:
         raise ValueError("trace: expected a model with an LSTM in it, got none")
     last, number = layers[int_within("layer", layer, -len(layers), len(layers) - 1)]
-    before, traced = model.layers[:last], model.layers[last]
+    before, traced = model.parts[:last], model.parts[last]
     x, finals, steps = run_layers(before, x, pairs, Steps(lengths, mask, reset, threads))
     state = traced.states_of(pairs[len(finals) : len(finals) + traced.num_states])
     result: GateTrace = traced.trace(x, state, layer=number, direction=direction, **steps._asdict())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..printable import printable
+from .inputs import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class Budget:
     @classmethod
     def of(cls, file: Any, name: object) -> Budget:
         """Return the budget of an open file."""
-        return cls(name, os.fstat(file.fileno()).st_size)
+        return cls(name, size_of(file))
 
     def bytes(self, count: int, part: str = "its content") -> None:
         """Charge memory for `part`, a noun for the error message."""

@@ -59,7 +59,7 @@ def _case(model: Any, steps: int = _STEPS) -> _Case:
         value = _mask_value(first)
         if value is not None:
             x[rng.random(shape) < 0.3] = value
-    lstms = [layer for layer in model.layers if layer.num_states]
+    lstms = [*_lstms(model)]
     shapes = [[(lstm.num_layers * lstm.num_directions, _ROWS, size) for size in _sizes(lstm)] for lstm in lstms]
     states = [tuple(rng.standard_normal(shape).astype(model.dtype) for shape in pair) for pair in shapes]
     return _Case(x, states, rng.integers(1, steps + 1, _ROWS).astype(np.int32))
@@ -74,6 +74,15 @@ def _mask_value(layer: Layer) -> float | None:
 @_mask_value.register(Masking)
 def _(layer: Masking) -> float:
     return layer.mask_value
+
+
+def _lstms(layer: Any) -> Iterator[Any]:
+    """Yield the LSTMs of a model in the order of its states."""
+    if layer.parts:
+        for part in layer.parts:
+            yield from _lstms(part)
+    elif layer.num_states:
+        yield layer
 
 
 def _sizes(lstm: LSTM) -> tuple[int, int]:
@@ -114,6 +123,11 @@ def reread_difference(read: Layer, model: Layer) -> float:
     """Return the largest difference of a model from the one that its file gives."""
     case = _case(model)
     return _largest(_results(read, case, states=True), _results(model, case, states=True))
+
+
+def stored_difference(model: Layer, x: Array, y: Array) -> float:
+    """Return the largest difference of a model's output for one sequence from an output that was stored with it."""
+    return _largest([model(x)[0]], [y])
 
 
 def _graph_difference(model: Layer, names: list[str], run: Callable[[dict[str, Array]], list[Array]]) -> float:

@@ -28,6 +28,8 @@ def call_of(layer: Layer) -> str:
     >>> call_of(LSTM(3, 5, 2, batch_first=True))
     'LSTM(input_size=3, hidden_size=5, num_layers=2, batch_first=True)'
     """
+    if layer.parts:
+        return f"{type(layer).__name__}({', '.join(map(call_of, layer.parts))})"
     arguments = ", ".join(f"{name}={value!r}" for name, value in layer.arguments().items())
     return f"{type(layer).__name__}({arguments})"
 
@@ -89,6 +91,17 @@ def of_keras(path: FilePath) -> list[str]:
         _gates(gate_order.KERAS),
         *_table("not supported", contents.unsupported or [("", contents.problem)]),
         *_tensors(contents.arrays),
+    ]
+
+
+def of_audio(model: Layer, metadata: dict[str, Any]) -> list[str]:
+    """Describe a model of an amplifier and its metadata."""
+    return [
+        "a model of an amplifier",
+        *_layers(model),
+        _gates(gate_order.ORDER),
+        *_tensors(model.stored()),
+        _metadata(metadata),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
@@ -16,7 +17,7 @@ except ImportError:  # Windows, where a file that is open cannot be deleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
+    from typing import IO, BinaryIO
 
     from ..typing import FilePath
 
@@ -28,18 +29,25 @@ _INSPECT = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK"
 
 
 @contextlib.contextmanager
-def replacing(path: FilePath) -> Iterator[BinaryIO]:
+def replacing(path: FilePath | IO[bytes]) -> Iterator[BinaryIO]:
     """Give a binary file that becomes `path` when the block ends without an error and is deleted otherwise.
 
     The data are on the disk before the file is renamed, and the new name is on the disk before the block ends: after a
     crash `path` holds the complete old or the complete new content. A replaced file keeps its permissions. Temporary
     files that killed processes have left in the folder are removed.
 
+    Instead of a path a file may be given that is open for writing in binary mode; it gets the content at the end.
+
     Raises
     ------
     OSError
         The file cannot be written; the error names `path`.
     """
+    if not isinstance(path, str | os.PathLike):
+        content = io.BytesIO()
+        yield content
+        path.write(content.getbuffer())
+        return
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     with _naming(path):

@@ -177,8 +177,66 @@ class _Onnx(Format):
         ]
 
 
+class _Audio(Format):
+    """Models of guitar amplifiers."""
+
+    is_written = True
+
+    def _module(self) -> Any:
+        """Return the module that writes the format."""
+        raise NotImplementedError
+
+    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+        from .audio import files
+
+        return files.read(path, strict)
+
+    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+        self._module().write(model, path, native.checked_metadata(model, metadata))
+
+    def describe(self, path: FilePath) -> list[str]:
+        from . import descriptions
+
+        return descriptions.of_audio(*self.read(path, False, {}))
+
+    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+        from . import sources
+
+        return sources.of_audio(path, name)
+
+    def comparisons(self, path: str, model: Layer) -> list[Comparison]:
+        from . import comparisons
+
+        def reread() -> float:
+            return comparisons.reread_difference(self.read(path, False, {})[0], model)
+
+        return [comparisons.Comparison("lstm_cy, reading it again", reread)]
+
+
+class _Nam(_Audio):
+    """Models of Neural Amp Modeler."""
+
+    suffixes = (".nam",)
+
+    def _module(self) -> Any:
+        from .audio import nam
+
+        return nam
+
+
+class _RTNeural(_Audio):
+    """Models of RTNeural, AIDA-X and GuitarML."""
+
+    suffixes = (".json", ".aidax")
+
+    def _module(self) -> Any:
+        from .audio import rtneural
+
+        return rtneural
+
+
 #: every format, in the order in which messages list their suffixes
-FORMATS = (_Own(), _PyTorch(), _Keras(), _Onnx())
+FORMATS = (_Own(), _PyTorch(), _Keras(), _Onnx(), _Nam(), _RTNeural())
 
 
 def of(path: FilePath, written: bool = False) -> Format:

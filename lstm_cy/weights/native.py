@@ -24,7 +24,7 @@ from .containers.safetensors import is_safetensors, read_safetensors, write_safe
 from .faults import ForeignFile, check_finite, naming, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import TypeAlias
 
     from ..typing import FilePath, Parameters
@@ -54,10 +54,13 @@ _LAYERS = {
     "LayerNormalization": "layers.normalization",
     "Flatten": "layers.shapes",
     "RepeatVector": "layers.shapes",
+    "Residual": "layers.residual",
     "Attention": "layers.attention",
     "Seq2Seq": "seq2seq",
     "QuantizedLSTM": "layers.quantized",
 }
+# the types of layers that are made of layers in order
+_CHAINS = ("Sequential", "Residual")
 
 # In memory JSON takes many times its own size; a model needs far less than this.
 _MAX_JSON = 16 << 20
@@ -109,9 +112,9 @@ def build(config: Any, own: Own = MappingProxyType({})) -> Any:
     config : dict
         {"type": name, **arguments}, with the arguments of a layer's `config`; the types are LSTM, Linear, Embedding,
         Dropout, Activation, ActivationRegularization, Masking, Readout, Conv1D, Pooling1D, GlobalPooling1D,
-        BatchNormalization, LayerNormalization, Flatten, RepeatVector, Attention, Seq2Seq, QuantizedLSTM and
-        Sequential, whose argument is {"layers": [config, ...]}; in it {"type": "Shared", "layer": index} repeats the
-        layer at that index, and the argument "tied" of a Linear is the index of its Embedding.
+        BatchNormalization, LayerNormalization, Flatten, RepeatVector, Attention, Seq2Seq, QuantizedLSTM, and
+        Sequential and Residual, whose argument is {"layers": [config, ...]}; in it {"type": "Shared", "layer": index}
+        repeats the layer at that index, and the argument "tied" of a Linear is the index of its Embedding.
     own : mapping of str to class
         Further types, from `own_layers`.
 
@@ -126,12 +129,12 @@ def build(config: Any, own: Own = MappingProxyType({})) -> Any:
     (2, 3)
     """
     kind, arguments = _split(config, own)
-    if kind == "Sequential":
+    if kind in _CHAINS:
         layers: list[Any] = []
         for layer in arguments["layers"]:
             shared = _shared(layer, len(layers))
             layers.append(build(_with_tied(layer, layers), own) if shared is None else layers[shared])
-        return Sequential(*layers)
+        return _class(kind, own)(*layers)
     if kind in own:
         return _built(own[kind], arguments)
     return _class(kind, own).blank(**arguments)
@@ -159,9 +162,9 @@ def _split(config: Any, own: Own) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"expected the configuration of a layer, got {config!r:.80}")
     arguments = dict(config)
     kind = arguments.pop("type", None)
-    if kind == "Sequential":
+    if kind in _CHAINS:
         if arguments.keys() != {"layers"} or not isinstance(arguments["layers"], list):
-            raise ValueError("Sequential: expected a list of layers and nothing else")
+            raise ValueError(f"{kind}: expected a list of layers and nothing else")
     elif not isinstance(kind, str) or (kind not in _LAYERS and kind not in own):
         known = ", ".join([*_LAYERS, "Sequential", *own])
         raise ValueError(
@@ -176,6 +179,8 @@ def _class(kind: str, own: Own) -> type[Layer]:
     """Return the class of a type of layer that `_split` has checked."""
     if kind in own:
         return own[kind]
+    if kind == "Sequential":
+        return Sequential
     found: type[Layer] = getattr(importlib.import_module(f"..{_LAYERS[kind]}", __package__), kind)
     return found
 
@@ -188,7 +193,7 @@ def _distinct(configs: list[Any]) -> list[Any]:
 def _cost(config: Any, own: Own) -> int:
     """Return the cost in objects of the layer that `config` describes."""
     kind, arguments = _split(config, own)
-    if kind == "Sequential":
+    if kind in _CHAINS:
         layers = arguments["layers"]
         return Layer.cost({}) * len(layers) + sum(_cost(layer, own) for layer in _distinct(layers))
     return _class(kind, own).cost(arguments)
@@ -197,7 +202,7 @@ def _cost(config: Any, own: Own) -> int:
 def _least_size(config: Any, own: Own = MappingProxyType({})) -> int:
     """Return the number of weights, without biases, of the layer that `config` describes, without making it."""
     kind, arguments = _split(config, own)
-    if kind == "Sequential":
+    if kind in _CHAINS:
         return sum(_least_size(layer, own) for layer in _distinct(arguments["layers"]))
     return _class(kind, own).least_size(arguments)
 
@@ -241,10 +246,7 @@ def _random_state() -> tuple[Any, ...]:
 
 def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     """Return architecture and metadata (None: the model's own) as JSON in UTF-8; raise if `load` could not read it."""
-    if metadata is None:
-        metadata = getattr(model, "metadata", {})
-    if not isinstance(metadata, dict):
-        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
+    metadata = checked_metadata(model, metadata)
     config = {"type": type(model).__name__, **model.config}
     held = sum(array.nbytes for array in model.stored().values())
     Budget("model", held).objects(_cost(config, _own_classes(model)), "its layers")
@@ -266,23 +268,41 @@ def pack_header(model: Layer, metadata: dict[str, Any] | None) -> bytes:
     return content.encode()
 
 
+def checked_metadata(model: Layer, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the metadata to save with a model, its own if they are None; raise if they are not a dict."""
+    if metadata is None:
+        metadata = getattr(model, "metadata", {})
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata: expected a dict, got {type(metadata).__name__}")
+    return metadata
+
+
 def _own_classes(model: Layer) -> Own:
     """Return {name: class} of the caller's own layers in a model; raise if a name means another class."""
     own: dict[str, type[Layer]] = {}
-    for layer in {id(layer): layer for layer in (model, *model.layers)}.values():
+    for layer in _every_layer(model):
         kind = type(layer)
-        known: type[Layer] | None = Sequential if kind.__name__ == "Sequential" else None
-        if kind.__name__ in _LAYERS:
-            known = _class(kind.__name__, {})
+        known = _class(kind.__name__, {}) if kind.__name__ in (*_LAYERS, "Sequential") else None
         if (known or own.setdefault(kind.__name__, kind)) is not kind:
             raise ValueError(f"model: expected one class for each name, got two classes {kind.__name__}")
     return own
 
 
+def _every_layer(layer: Layer) -> Iterator[Layer]:
+    """Yield a layer and all layers that it is made of."""
+    yield layer
+    for part in {id(part): part for part in layer.parts}.values():
+        yield from _every_layer(part)
+
+
 def version_of(model: Layer) -> int:
     """Return the format version of a file with this model."""
-    shares = any(layer["type"] == "Shared" for layer in model.config.get("layers", ()))
-    return SHARING_VERSION if shares else FORMAT_VERSION
+    return SHARING_VERSION if _shares(model.config) else FORMAT_VERSION
+
+
+def _shares(config: dict[str, Any]) -> bool:
+    """Return whether a layer occurs several times in the layer that `config` describes."""
+    return any(layer["type"] == "Shared" or _shares(layer) for layer in config.get("layers", ()))
 
 
 def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, Any]]:

@@ -111,6 +111,19 @@ def of_keras(path: str, name: str | None) -> Source:
     return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(path, model)), [])
 
 
+def of_audio(path: str, name: str | None) -> Source:
+    """Return the model of an amplifier, compared with the output that the file stores, if it does."""
+    from .audio.files import read_with_case
+
+    _refuse_name(path, name)
+    model, metadata, case = read_with_case(path, False)
+    model.metadata = metadata
+    comparison = (
+        Comparison("the output in the file", lambda: comparisons.stored_difference(model, *case)) if case else None
+    )
+    return Source(model, comparison, [])
+
+
 def _chosen(path: str, lstms: Any, name: str | None) -> str:
     """Return the key of `lstms` for a name, or for a prefix with or without the final dot."""
     for candidate in (name, f"{name}."):

@@ -1,0 +1,1 @@
+"""Files of models of guitar amplifiers: Neural Amp Modeler's .nam, the JSON of RTNeural, AIDA-X and GuitarML."""
