@@ -1,6 +1,8 @@
 """Working memory that is used again."""
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,34 @@ def test_buffers_are_aligned_and_do_not_overlap():
         piece[:] = number
     for number, piece in enumerate(pieces):
         assert (piece == number).all()
+
+
+def flags_of(address):
+    """Return the flags of the mapping that an address is in, as the Linux kernel lists them."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if bounds:
+            inside = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    return []
+
+
+def test_large_buffers_are_in_huge_pages():
+    huge = 2**21
+    buffers = [np.frombuffer(Buffer(size), np.uint8) for size in (huge - 64, huge, 2 * huge + 5, 5 * huge - 1)]
+    assert [buffer.ctypes.data % huge for buffer in buffers[1:]] == [0, 0, 0]
+    assert buffers[0].ctypes.data % 64 == 0
+    for number, buffer in enumerate(buffers):
+        buffer[[0, -1]] = number
+    assert [buffer[[0, -1]].tolist() for buffer in buffers] == [[number] * 2 for number in range(4)]
+    if Path("/sys/kernel/mm/transparent_hugepage").exists() and flags_of(id(buffers)):
+        for buffer in buffers[1:]:
+            whole = buffer.size // huge * huge
+            assert "hg" in flags_of(buffer.ctypes.data)
+            assert "hg" in flags_of(buffer.ctypes.data + whole - 1)
+            assert buffer.size == whole or "hg" not in flags_of(buffer.ctypes.data + whole)  # it is not all in use
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ work=$(cd "$1" && pwd)
 shift
 python=${PYTHON:-python3.11}
 root=$work/root packages=$work/packages source=$work/source
-kernels=(test_reference.py kernels/test_{bits,engines,threads,gradients,memory}.py
+kernels=(test_reference.py kernels/test_{bits,fit_bits,elements,engines,threads,gradients,memory}.py
     layers/test_{lstm,variants,quantize}.py streaming/test_stepper.py decoding/test_ctc.py)
 
 # apt with its own folders, so that the machine's lists of architectures and packages do not change.
