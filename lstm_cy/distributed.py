@@ -383,8 +383,6 @@ class DataParallel(Team):
         fit(model, (x, y), loss=mse, optimizer=Adam(model), epochs=10, parallel=DataParallel())
     """
 
-    reads_ahead = False  # the random numbers of dropout are drawn for the share of the present batch
-
     def __init__(self, comm: Any = None, *, count: Callable[..., float] | None = None) -> None:
         try:
             from mpi4py import MPI
@@ -443,8 +441,11 @@ class DataParallel(Team):
     def share(self, rows: int) -> slice:
         """Return this process's slice of a batch of `rows` rows, which may be empty."""
         rank, size = self.comm.rank, self.comm.size
-        self.rows, self.own = rows, slice(rows * rank // size, rows * (rank + 1) // size)
-        return self.own
+        return slice(rows * rank // size, rows * (rank + 1) // size)
+
+    def use(self, rows: int) -> None:
+        """Draw the random numbers that follow for a batch of `rows` rows, and return those of this process's share."""
+        self.rows, self.own = rows, self.share(rows)
 
     def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
         """Return the weight of `target` in the loss, from the constructor's `count`."""

@@ -14,7 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_cy import LSTM, SGD, Adam, Dropout, Embedding, Linear, Readout, Seq2Seq, Sequential, cross_entropy, fit, mse
+from lstm_cy import (
+    LSTM,
+    SGD,
+    Adam,
+    Dropout,
+    Embedding,
+    Linear,
+    Readout,
+    Seq2Seq,
+    Sequential,
+    accuracy,
+    cross_entropy,
+    fit,
+    mse,
+)
 from lstm_cy.seq2seq import teach
 
 ROWS, STEPS = 13, 7
@@ -42,9 +56,9 @@ def regressor(seed, *, batch_first=False, dropout=0.0, dtype="float64"):
     return Sequential(lstm, Dropout(dropout), Linear(5, 3, dtype=dtype, seed=seed))
 
 
-def tagger(seed):
+def tagger(seed, dropout=0.0):
     layers = Embedding(7, 4, dtype="float64", seed=seed), LSTM(4, 5, dtype="float64", seed=seed)
-    return Sequential(*layers, Linear(5, 7, dtype="float64", seed=seed))
+    return Sequential(*layers, Dropout(dropout), Linear(5, 7, dtype="float64", seed=seed))
 
 
 def per_row(seed):
@@ -67,6 +81,12 @@ def halves(prediction, target):
     counted = target[..., :1] > 0
     difference = np.where(counted, prediction - target, 0)
     return float((difference**2).sum() / counted.sum()), 2 * difference / counted.sum()
+
+
+def absolute(prediction, target, *, sample_weight):
+    """A metric: the weighted mean of the absolute errors."""
+    weights = np.broadcast_to(sample_weight[..., None], target.shape)
+    return (np.abs(prediction - target) * weights).sum() / weights.sum()
 
 
 def count_halves(target, **keywords):
@@ -118,6 +138,26 @@ CASES = {
     "a user-defined loss with nothing to count": case(
         tagger, tokens(ignored=range(8)), own_cross_entropy, batch_size=1, validation=tokens(ignored=range(12))
     ),
+    "masks, weights and metrics": case(
+        functools.partial(regressor, dropout=0.3),
+        {"x": series()[0], "y": series()[1], "mask": RNG().random((STEPS, ROWS)) < 0.7},
+        batch_size=5,
+        sample_weight=RNG().random(ROWS).round(1),
+        validation={"x": series()[0], "y": series()[1], "sample_weight": RNG().random((STEPS, ROWS))},
+        metrics={"absolute": absolute},
+        accumulate=2,
+    ),
+    "frozen, classes, read ahead": case(
+        functools.partial(tagger, dropout=0.3),
+        tokens(ignored=(0, 3)),
+        cross_entropy,
+        optimizer=functools.partial(Adam, frozen=["0.*", "1.*"]),
+        batch_size=3,
+        class_weight=np.arange(7.0),
+        metrics=[accuracy],
+        prefetch=3,
+        clip_norm=0.1,
+    ),
     "float32": case(functools.partial(regressor, dtype="float32"), ragged, batch_size=5, clip_norm=0.05),
 }
 
@@ -126,7 +166,7 @@ def run(name, parallel=None, rank=0, **more):
     """Return {"loss": ..., "validation": ..., parameter: array} of a training; each rank starts with its own model."""
     chosen = CASES[name]
     model = chosen["make"](rank)
-    optimizer = chosen["optimizer"](model, {SGD: 0.1, Adam: 0.02}[chosen["optimizer"]])
+    optimizer = chosen["optimizer"](model, 0.1 if chosen["optimizer"] is SGD else 0.02)
     optimizer.lr /= 1 + rank
     options = {"epochs": 3, "seed": 3} | chosen["options"] | more
     if parallel and chosen["count"]:
@@ -139,7 +179,8 @@ def run(name, parallel=None, rank=0, **more):
         parallel=parallel,
         **options,
     )
-    return {"loss": np.array(history.loss), "validation": np.array(history.validation), **model.parameters}
+    numbers = {"loss": history.loss, "validation": history.validation, **history.metrics}
+    return {**{name: np.array(values) for name, values in numbers.items()}, **model.parameters}
 
 
 def stopped(parallel, rank):

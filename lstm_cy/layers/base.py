@@ -308,6 +308,42 @@ class Layer:
         gradients: Gradients = self.backward(tape, dy)
         return gradients
 
+    def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
+        """Return the gradients of some parameters, without those of the input and the states.
+
+        In a Sequential the layers before the first that has one of these parameters are not run, and the gradient of
+        the input of that layer is not computed.
+
+        Parameters
+        ----------
+        tape : object
+            From `forward`.
+        dy : array_like in the output's shape
+        names : collection of str
+            Names of parameters, such as `Optimizer.trained`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The same bits as from `backward`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM, Adam, Linear, Sequential
+        >>> model = Sequential(LSTM(3, 4, seed=0), Linear(4, 2, seed=0))
+        >>> optimizer = Adam(model, frozen="0.*")
+        >>> y, _, tape = model.forward(np.ones((5, 1, 3)))
+        >>> sorted(model.parameter_gradients(tape, np.ones_like(y), optimizer.trained))
+        ['1.bias', '1.weight']
+        """
+        gradients = self.run_backward(tape, dy, [None] * self.num_states)
+        return {name: array for name, array in gradients.parameters.items() if name in names}
+
+    def _goes_back_as(self, kind: type[Layer]) -> bool:
+        """Return whether `backward` is that of `kind`, and no method of a subclass or of a user."""
+        return getattr(self.backward, "__func__", None) is kind.backward
+
     def stage(self) -> Stage:
         """Return how one step is run.
 
@@ -695,6 +731,16 @@ class Composite(Layer):
             for part in self._owners().values()
             for name, array in arrays_of(self._parts[part]).items()
         }
+
+    def _has_any(self, part: str, owners: dict[int, str], names: Collection[str]) -> bool:
+        """Return whether `names` has a parameter of this part, or of the layer to which it is tied."""
+        layer = self._parts[part]
+        return any(
+            f"{owners[id(owner)]}.{name}" in names
+            for owner in (layer, layer.tied)
+            if owner is not None
+            for name in owner._parameters
+        )
 
     def _summed(self, gradients: Iterable[tuple[str, Parameters]]) -> Parameters:
         """Return the gradients of all parts under the model's names, summed over the uses of each layer."""

@@ -98,11 +98,7 @@ class Batch:
 
     def _by_row(self, name: str, flags: ArrayLike) -> Bools:
         """Return the caller's flags as a bool array (B, T)."""
-        axes = ("(B, T)" if self.batch_first else "(T, B)") if self.has_batch_axis else "(T,)"
-        flags = flag_array(name, flags)
-        expect_shape(name, flags, self.outer_shape(1)[:-1], axes)
-        flags = flags.reshape(self.shape(1)[:-1])
-        return np.ascontiguousarray(flags if self.batch_first else flags.T)
+        return flags_by_row(name, flags, self.outer_shape(1)[:-1], self.batch_first)
 
     def shape(self, width: int) -> tuple[int, int, int]:
         """Return the drivers' shape of an array of this batch."""
@@ -123,3 +119,32 @@ class Batch:
     def unbatched_states(self, h: Array, c: Array) -> State:
         """Return the drivers' states in the caller's shapes."""
         return (h, c) if self.has_batch_axis else (h[:, 0], c[:, 0])
+
+
+def refuse_both(lengths: object, mask: object) -> None:
+    """Raise if lengths and a mask are given."""
+    if lengths is not None and mask is not None:
+        raise ValueError("mask: expected None together with lengths, got both")
+
+
+def flags_by_row(name: str, flags: ArrayLike, shape: tuple[int, ...], batch_first: bool) -> Bools:
+    """Return the caller's flags of steps, in the first axes `shape` of a batch or of one sequence, as (B, T)."""
+    axes = "(T,)" if len(shape) == 1 else "(B, T)" if batch_first else "(T, B)"
+    flags = flag_array(name, flags)
+    expect_shape(name, flags, shape, axes)
+    if len(shape) == 1:
+        return flags.reshape(1, -1)
+    return np.ascontiguousarray(flags if batch_first else flags.T)
+
+
+def valid_by_row(shape: tuple[int, ...], batch_first: bool, lengths: ArrayLike | None, mask: ArrayLike | None) -> Bools:
+    """Return where the steps of a batch, or of one sequence, are valid, as (B, T)."""
+    refuse_both(lengths, mask)
+    if mask is not None:
+        return flags_by_row("mask", mask, shape, batch_first)
+    B, T = (1, *shape) if len(shape) == 1 else shape if batch_first else shape[::-1]
+    if lengths is None:
+        return np.ones((B, T), bool)
+    scalar = len(shape) == 1 and np.ndim(lengths) == 0
+    valid: Bools = np.arange(T) < check_lengths(lengths, None if scalar else B, T).reshape(B, 1)
+    return valid

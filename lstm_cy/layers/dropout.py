@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checks import expect_shape, float_array, generator, number, real_array
-from .base import Gradients, Layer
+from .base import Gradients
+from .identity import Identity
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, Seed
     from .base import Tape
 
-    _T = TypeVar("_T")
 
-
-class Dropout(Layer):
+class Dropout(Identity):
     """Zeroes elements with probability p and scales the others by 1 / (1 - p) in training; else returns x.
 
     Parameters
@@ -38,27 +35,10 @@ class Dropout(Layer):
     [0.0, 2.0]
     """
 
-    dtype = None  # that of the input
-    passes_on = True
-
     def __init__(self, p: float = 0.5) -> None:
         self.p = number("p", p, 0.0, 1.0)
         self.config = {"p": self.p}
         self._initialize({}, dict)
-
-    def __call__(self, x: _T) -> _T:
-        """Return x itself.
-
-        Parameters
-        ----------
-        x : array_like
-
-        Returns
-        -------
-        ndarray
-        """
-        real_array("x", x)
-        return x
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Drop elements.
@@ -83,9 +63,6 @@ class Dropout(Layer):
         keep = generator("rng", rng).random(x.shape, dtype=np.float32) >= self.p
         factors = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * factors, self._tape(factors)
-
-    def output_features(self, features: int | None) -> int | None:
-        return features
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.

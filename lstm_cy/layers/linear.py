@@ -219,8 +219,8 @@ class Linear(Layer):
         (x,) = self._content_of(tape, affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
-        dx, gradients = np.empty_like(x), {"weight": np.zeros_like(self.weight)}
-        gradients |= {name: np.zeros_like(value) for name, value in self._parameters.items()}
+        dx, arrays = np.empty_like(x), {"weight": self.weight, **self._parameters}
+        gradients = {name: np.zeros_like(array) for name, array in arrays.items()}
         rows = x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features), dx.reshape(-1, self.in_features)
         affine.backward(*rows, gradients["weight"], gradients.get("bias"))
         return Gradients(dx, None, gradients)

@@ -17,6 +17,7 @@ from .recurrent import Recurrent
 from .recurrent import Tape as Tape
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Self
 
     from ..typing import Array, ArrayLike, Narrow, Parameters, Seed, State, StateLike
@@ -300,6 +301,16 @@ class LSTM(Recurrent):
         TypeError, ValueError
             An argument is wrong; the message names it.
         """
+        return self._propagated(tape, dy, dstate, True)
+
+    def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
+        if not self._goes_back_as(LSTM):
+            return super().parameter_gradients(tape, dy, names)
+        gradients = self._propagated(tape, dy, None, False).parameters
+        return {name: array for name, array in gradients.items() if name in names}
+
+    def _propagated(self, tape: Any, dy: Any, dstate: Any, with_dx: bool) -> Gradients:
+        """Return what `backward` does, without `x` unless `with_dx`."""
         batch: Batch
         masks: Masks
         batch, keep, saved, threads, masks, network, from_initial = self._content_of(tape, self._network)
@@ -313,7 +324,7 @@ class LSTM(Recurrent):
         dh, dc = self._states("dstate", dstate, batch)
         cleared = batch.cleared_sums(dh, dc) if self.learn_initial_state else None
         batch.clear(dh, dc)
-        dx = np.zeros(batch.shape(self.input_size), self.dtype)
+        dx = (np.zeros if with_dx else np.empty)(batch.shape(self.input_size), self.dtype)
         inner = [np.empty(batch.shape(self.output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
         gradients = {name: np.zeros_like(array) for name, array in self._parameters.items()}
         suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
@@ -335,6 +346,7 @@ class LSTM(Recurrent):
             masks.steps,
             scale_of(self.recurrent_dropout),
             from_initial,
+            with_dx,
         )
         for suffix, own in zip(suffixes, sums, strict=True):
             self._spread_shares(gradients, suffix, own.shares)
@@ -344,7 +356,7 @@ class LSTM(Recurrent):
             for own, *more in zip(sums, *cleared, strict=True):
                 own.initial_h[:] += more[0]
                 own.initial_c[:] += more[1]
-        return Gradients(batch.unbatched(dx), batch.unbatched_states(dh, dc), gradients)
+        return Gradients(batch.unbatched(dx) if with_dx else None, batch.unbatched_states(dh, dc), gradients)
 
     def run_forward(
         self, x: Any, states: list[StateLike | None], steps: Steps, rng: Seed

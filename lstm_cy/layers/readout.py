@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import check_lengths, expect_shape, flag, flag_array, float_array, one_of, pair_of, real_array
+from ..checks import expect_shape, flag, float_array, one_of, pair_of, real_array
 from .base import Gradients, Layer, Steps
+from .batch import valid_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +136,8 @@ class Readout(Layer):
             For `backward`.
         """
         y = self._checked(y)
-        valid = self._valid(y, lengths, mask)
+        valid = valid_by_row(y.shape[:-1], self.batch_first, lengths, mask)
+        valid = valid if y.ndim == 3 else valid[0]
         y = self._swap_axes(y)
         if self.bidirectional:
             steps = [self._steps(valid, False), self._steps(valid, True)[..., ::-1]]  # both in the order of time
@@ -202,20 +204,6 @@ class Readout(Layer):
     def _swap_axes(self, y: Array) -> Array:
         """Convert y from its layout to (..., T, features), or back."""
         return y if self.batch_first or y.ndim == 2 else y.swapaxes(0, 1)
-
-    def _valid(self, y: Array, lengths: ArrayLike | None, mask: ArrayLike | None) -> Bools:
-        """Return True where a step is valid, (B, T) or (T,)."""
-        if lengths is not None and mask is not None:
-            raise ValueError("mask: expected None together with lengths, got both")
-        if mask is not None:
-            mask = flag_array("mask", mask)
-            expect_shape("mask", mask, y.shape[:-1], "the shape of y without its features")
-            return mask if self.batch_first or mask.ndim == 1 else mask.T
-        *rows, steps, _ = self._swap_axes(y).shape
-        if lengths is None:
-            return np.ones((*rows, steps), bool)
-        lengths = check_lengths(lengths, rows[0] if rows else None, steps)
-        return np.arange(steps) < lengths[..., None]
 
     def _steps(self, valid: Bools, backwards: bool) -> Ints:
         """Return for each output step its step of y, counted from 1; 0 for an output of zeros."""

@@ -31,7 +31,7 @@ from . import activations as activation_functions
 from . import direct
 from .base import Layer, Stage
 from .base import Tape as LayerTape
-from .batch import Batch
+from .batch import Batch, refuse_both
 from .masks import NO_MASKS, Masks, draw, scale_of
 
 if TYPE_CHECKING:
@@ -548,8 +548,7 @@ class Recurrent(Layer):
         if B > LARGEST_SIDE:
             raise ValueError(f"x: expected at most {LARGEST_SIDE} rows, got {B}")
         batch = Batch(T, B, x.ndim == 3, self.batch_first)
-        if lengths is not None and mask is not None:
-            raise ValueError("mask: expected None together with lengths, got both")
+        refuse_both(lengths, mask)
         if reset is not None and (self.bidirectional or self.reverse):
             raise ValueError(f"reset: expected None with {'bidirectional' if self.bidirectional else 'reverse'}=True")
         if lengths is not None:

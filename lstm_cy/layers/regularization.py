@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import check_lengths, expect_shape, flag, flag_array, float_array, number, real_array
-from .base import Gradients, Layer
+from ..checks import expect_shape, flag, float_array, number, real_array
+from .base import Gradients
+from .batch import flags_by_row, valid_by_row
+from .identity import Identity
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from ..typing import Array, ArrayLike, Bools, Seed, State, StateLike
     from .base import Steps, Tape
 
-    _T = TypeVar("_T")
 
-
-class ActivationRegularization(Layer):
+class ActivationRegularization(Identity):
     """Returns its input, and in training adds the gradient of two penalties of it: of its size and of its changes.
 
     ::
@@ -51,8 +49,7 @@ class ActivationRegularization(Layer):
     2.5
     """
 
-    dtype = None  # that of the input
-    passes_on = needs_steps = True
+    needs_steps = True
 
     def __init__(self, ar: float = 0.0, tar: float = 0.0, *, batch_first: bool = False) -> None:
         self.ar = number("ar", ar, 0.0, open_high=True)
@@ -60,20 +57,6 @@ class ActivationRegularization(Layer):
         self.batch_first = flag("batch_first", batch_first)
         self.config = {"ar": self.ar, "tar": self.tar, "batch_first": self.batch_first}
         self._initialize({}, dict)
-
-    def __call__(self, x: _T) -> _T:
-        """Return x itself.
-
-        Parameters
-        ----------
-        x : array_like
-
-        Returns
-        -------
-        ndarray
-        """
-        real_array("x", x)
-        return x
 
     def penalty(
         self,
@@ -135,9 +118,6 @@ class ActivationRegularization(Layer):
         y, tape = self.forward(x, lengths=steps.lengths, mask=steps.mask, reset=steps.reset)
         return y, [], tape
 
-    def output_features(self, features: int | None) -> int | None:
-        return features
-
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Return `dy` plus the gradient of the penalties.
 
@@ -162,55 +142,36 @@ class ActivationRegularization(Layer):
         x = real_array("x", x)
         if x.dtype.kind != "f" or x.ndim not in (2, 3):
             raise TypeError(f"x: expected floats with two or three axes, got {x.dtype} of shape {x.shape}")
-        order = (1, 0, 2) if self.batch_first and x.ndim == 3 else range(x.ndim)
-        steps = x.transpose(order).reshape(len(x.transpose(order)), -1, x.shape[-1])  # (T, B, features)
-        valid = self._valid(x, steps.shape[:2], lengths, mask)
-        starts = np.zeros_like(valid) if reset is None else self._flags("reset", x, reset)
-        gradient = np.zeros_like(steps)
+        swapped = x.ndim == 3 and not self.batch_first
+        rows = x.swapaxes(0, 1) if swapped else x if x.ndim == 3 else x[np.newaxis]  # (B, T, features)
+        shape = x.shape[:-1]
+        valid = valid_by_row(shape, self.batch_first, lengths, mask)
+        starts = np.zeros_like(valid) if reset is None else flags_by_row("reset", reset, shape, self.batch_first)
+        gradient = np.zeros_like(rows)
         value = 0.0
         if self.ar and valid.any():
-            chosen = steps[valid]
+            chosen = rows[valid]
             value += self.ar * float(np.mean(np.square(chosen)))
             gradient[valid] = chosen * x.dtype.type(2 * self.ar / chosen.size)
         later, earlier = _pairs(valid, starts)
         if self.tar and len(later[0]):
-            change = steps[later] - steps[earlier]
+            change = rows[later] - rows[earlier]
             value += self.tar * float(np.mean(np.square(change)))
             change *= x.dtype.type(2 * self.tar / change.size)
             gradient[later] += change
             gradient[earlier] -= change
-        outer = gradient.reshape(x.transpose(order).shape).transpose(np.argsort(order))
-        return value, np.ascontiguousarray(outer), x
-
-    def _valid(self, x: Array, shape: tuple[int, ...], lengths: Any, mask: Any) -> Bools:
-        """Return where steps are valid, (T, B)."""
-        T, B = shape
-        if mask is not None:
-            return self._flags("mask", x, mask)
-        if lengths is None:
-            return np.ones((T, B), bool)
-        scalar = x.ndim == 2 and np.ndim(lengths) == 0
-        valid: Bools = np.arange(T)[:, np.newaxis] < check_lengths(lengths, None if scalar else B, T).reshape(B)
-        return valid
-
-    def _flags(self, name: str, x: Array, flags: Any) -> Bools:
-        """Return the caller's flags of steps as (T, B)."""
-        flags = flag_array(name, flags)
-        expect_shape(name, flags, x.shape[:-1], "the shape of x without the features")
-        flags = flags.T if self.batch_first and flags.ndim == 2 else flags
-        by_step: Bools = flags.reshape(len(flags), -1)
-        return by_step
+        outer = gradient.swapaxes(0, 1) if swapped else gradient
+        return value, np.ascontiguousarray(outer).reshape(x.shape), x
 
 
 def _pairs(valid: Bools, starts: Bools) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Return the indices (step, row) of steps and of those before them, of all pairs of successive valid steps."""
-    T, B = valid.shape
-    numbers = np.where(valid, np.arange(T)[:, np.newaxis], -1)
-    before = np.full((T, B), -1)
-    if T:
-        before[1:] = np.maximum.accumulate(numbers, axis=0)[:-1]
-    steps, rows = np.nonzero(valid & (before >= 0))
-    previous = before[steps, rows]
-    sequence = np.cumsum(starts, axis=0)
-    same = sequence[steps, rows] == sequence[previous, rows]
-    return (steps[same], rows[same]), (previous[same], rows[same])
+    """Return the indices (row, step) of steps and of those before them, of all pairs of successive valid steps."""
+    B, T = valid.shape
+    numbers = np.where(valid, np.arange(T), -1)
+    before = np.full((B, T), -1)
+    before[:, 1:] = np.maximum.accumulate(numbers, axis=1)[:, :-1]
+    rows, steps = np.nonzero(valid & (before >= 0))
+    previous = before[rows, steps]
+    sequence = np.cumsum(starts, axis=1)
+    same = sequence[rows, steps] == sequence[rows, previous]
+    return (rows[same], steps[same]), (rows[same], previous[same])

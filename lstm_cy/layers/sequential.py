@@ -10,7 +10,7 @@ from ..checks import LONGEST, generator, shown
 from .base import Composite, Gradients, Layer, Steps, or_unknown, run_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from ..streaming.stepper import Stepper
     from ..trace.gates import GateTrace
@@ -320,6 +320,24 @@ class Sequential(Composite):
             parameters.append((part, gradients.parameters))
             dy = gradients.x
         return Gradients(dy, initial, self._summed(parameters))
+
+    def parameter_gradients(self, tape: Tape, dy: Any, names: Collection[str]) -> Parameters:
+        if not self._goes_back_as(Sequential):
+            return super().parameter_gradients(tape, dy, names)
+        tapes, owners = self._content_of(tape), self._owners()
+        first = next((index for index, part in enumerate(self._parts) if self._has_any(part, owners, names)), None)
+        if first is None:
+            return {}
+        found: list[tuple[str, Parameters]] = []
+        parts = [*zip(self._parts.items(), tapes, strict=True)]
+        for (part, layer), kept in reversed(parts[first + 1 :]):
+            gradients = layer.run_backward(kept, dy, [None] * layer.num_states)
+            found.append((part, gradients.parameters))
+            dy = gradients.x
+        (part, layer), kept = parts[first]
+        own = [*layer._parameters, *(layer.tied or layer)._parameters]
+        found.append((part, layer.parameter_gradients(kept, dy, own)))
+        return {name: array for name, array in self._summed(found).items() if name in names}
 
     def trace(
         self,

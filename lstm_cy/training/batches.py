@@ -103,6 +103,8 @@ class Batch(NamedTuple):
     mask: Bools | None = None
     #: the weights of the targets, float64 in the shape of y's first axes
     weights: Array | None = None
+    #: the rows of all processes that train together
+    rows: int = 0
 
     @property
     def weight(self) -> int:
@@ -227,11 +229,12 @@ class Batches:
         if not batch.x.size or not len(chosen) or not (lengths is None or lengths[chosen].any()):
             return
         longest = None if lengths is None else int(lengths[chosen].max())
-        yield self._taken(batch, chosen[self.loop.team.share(len(chosen))], longest)
+        own = chosen[self.loop.team.share(len(chosen))]
+        yield self._taken(batch, own, longest)._replace(rows=len(chosen))
 
     def _taken(self, batch: Batch, rows: Ints, longest: int | None) -> Batch:
         """Return `rows` of `batch`, cut after `longest` steps, with the weights of their targets."""
-        x, y, lengths, per_step, has_steps, mask, weights = batch
+        x, y, lengths, per_step, has_steps, mask, weights, _ = batch
         y_axis = self.batch_axis if per_step else 0
         if longest is not None:
             cut = (slice(None),) * (1 - self.batch_axis) + (slice(longest),)

@@ -110,7 +110,7 @@ def fit(
         for the validation data too. Otherwise a NaN ends the training with an error.
     prefetch : int
         The number of batches that a thread prepares ahead: it reads the rows of mapped arrays, and calls for the
-        batches of a callable, while the model trains. The result is the same. Not together with `parallel`.
+        batches of a callable, while the model trains. The result is the same.
     metrics : dict of str to callable, or sequence of callables, optional
         Each is called as the loss is and returns a number, or a tuple that begins with one, as a loss does: a mean over
         the counted elements, such as `accuracy`. `History.metrics` has their means over each epoch, weighted as the

@@ -66,8 +66,6 @@ class Loop:
             raise TypeError(f"schedule: expected a function (step, epoch) -> factor, got {shown(schedule)}")
         self.schedule = schedule
         self.prefetch = non_negative_int("prefetch", prefetch)
-        if prefetch and not team.reads_ahead:
-            raise ValueError("prefetch: expected 0 together with parallel")
         self.gaps = flag("gaps", gaps)
         if self.gaps and not takes(model.forward, "mask"):
             raise TypeError(f"gaps: expected a model that takes masks with it, got {type(model).__name__}")
@@ -106,7 +104,7 @@ class Loop:
             value, gradient, count = self.criterion.measure(prediction, window)
             _check_finite("loss", value, where)
             self.metrics.add(prediction, window)
-            grads = self.optimizer.without_frozen(self.model.backward(tape, gradient).parameters) if count else {}
+            grads = self.model.parameter_gradients(tape, gradient, self.optimizer.trained) if count else {}
             value, count, grads = self.team.mean(value, count, grads)
             if count and self.accumulate == 1:
                 self._step(grads, epoch, where)
@@ -159,6 +157,7 @@ class Loop:
         self.metrics.start()
         for batch in data.prefetched(epoch, rng):
             states = None
+            self.team.use(batch.rows)
             for window in windows(batch, 1 - self.batch_axis, self.bptt):
                 steps += 1
                 value, weight, states = step(window, states, f"epoch {epoch + 1}, step {steps}")

@@ -20,8 +20,6 @@ class Team:
 
     #: whether this process shows progress and writes the checkpoint
     first = True
-    #: whether `share` may be called for later batches before a batch is used
-    reads_ahead = True
 
     def __enter__(self) -> Self:
         return self
@@ -42,6 +40,9 @@ class Team:
     def share(self, rows: int) -> slice:
         """Return this process's slice of a batch of `rows` rows."""
         return slice(0, rows)
+
+    def use(self, rows: int) -> None:
+        """Draw the random numbers that follow for a batch of `rows` rows."""
 
     def count(self, target: Array, keywords: dict[str, Any]) -> float | None:
         """Return the weight of `target` in the mean ``loss(prediction, target, **keywords)``; None: not known here.

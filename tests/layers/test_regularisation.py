@@ -656,3 +656,8 @@ def test_errors_of_activation_regularisation(options, error, message):
         layer.forward([[1, 2]])
     with pytest.raises(ValueError, match="mask: expected shape"):
         layer.forward(np.ones((4, 3, 2)), mask=np.ones((3, 4), bool))
+    with pytest.raises(ValueError, match="mask: expected None together with lengths, got both"):
+        layer.penalty(np.ones((4, 3, 2)), mask=np.ones((4, 3), bool), lengths=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"reset: expected shape \(T, B\)"):
+        layer.penalty(np.ones((4, 3, 2)), reset=np.ones((3, 4), bool))
+    assert layer.penalty(np.ones((0, 3, 2))) == layer.penalty(np.ones((0, 2))) == 0

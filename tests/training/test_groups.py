@@ -15,6 +15,7 @@ from lstm_cy import (
     RMSprop,
     Sequential,
     clip_grad_norm,
+    fit,
     load,
     mse,
     optimizers,
@@ -306,3 +307,78 @@ def test_fit_resumes_with_groups_and_refuses_others(tmp_path):
         run(4, frozen=(), checkpoint=path, resume=True)
     with pytest.raises(ValueError, match=r"optimizer.groups\[0\].lr"):
         run(4, groups=[{"parameters": "1.*", "lr": 0.2, "betas": (0.5, 0.9)}], checkpoint=path, resume=True)
+
+
+def count_calls(monkeypatch, kind, method, note):
+    """Call `note` with the layer before each call of its method."""
+    actual = getattr(kind, method)
+
+    def counted(self, *given):
+        note(self)
+        return actual(self, *given)
+
+    monkeypatch.setattr(kind, method, counted)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "run"),
+    [("", "3210"), ("0.*", "321"), (["0.*", "1.*", "2.weight"], "32"), (["[012].*", "3.weight"], "3")],
+)
+def test_layers_before_the_first_trained_one_are_not_run_backward(frozen, run, monkeypatch):
+    layers = (
+        LSTM(2, 4, 2, bidirectional=True, dtype="float64", seed=0),
+        LSTM(8, 4, dtype="float64", seed=1),
+        Linear(4, 4, dtype="float64", seed=2),
+        Linear(4, 3, dtype="float64", seed=3),
+    )
+    model = Sequential(*layers)
+    x, y = arrays()
+    out, _, tape = model.forward(x)
+    optimizer = Adam(model, 0.1, frozen=frozen or ())
+    every = model.backward(tape, np.ones_like(out)).parameters
+    calls = []
+    for kind, method in ((LSTM, "_propagated"), (Linear, "backward")):
+        count_calls(monkeypatch, kind, method, lambda layer: calls.append(str(layers.index(layer))))
+    some = model.parameter_gradients(tape, np.ones_like(out), optimizer.trained)
+    assert "".join(calls) == run
+    assert bits(some) == bits({name: every[name] for name in optimizer.trained})
+    before = model.parameters
+    calls.clear()
+    fit(model, (x, y), loss=mse, optimizer=optimizer, epochs=1, batch_size=100, progress=False)
+    assert "".join(calls) == run
+    assert [name for name, array in model.parameters.items() if array is not before[name]] == list(optimizer.trained)
+    with pytest.raises(RuntimeError, match="the parameters have changed"):
+        model.parameter_gradients(tape, np.ones_like(out), optimizer.trained)
+
+
+def test_gradients_of_some_parameters_of_shared_and_tied_layers():
+    embedding, shared = Embedding(7, 4, dtype="float64", seed=0), LSTM(4, 4, dtype="float64", seed=1)
+    between = Linear(4, 4, dtype="float64", seed=2)
+    tied = Linear(4, 7, tied=embedding, dtype="float64", seed=3)
+    model = Sequential(embedding, shared, between, shared, tied)
+    out, _, tape = model.forward(np.random.default_rng(0).integers(7, size=(5, 3)))
+    every = model.backward(tape, np.ones_like(out)).parameters
+    for names in (["0.weight"], ["1.bias_hh_l0"], ["2.weight"], ["4.bias"], [*every], []):
+        some = model.parameter_gradients(tape, np.ones_like(out), names)
+        assert bits(some) == bits({name: every[name] for name in names})
+    lstm = LSTM(2, 3, dtype="float64", seed=0)
+    out, _, tape = lstm.forward(np.ones((4, 2, 2)))
+    every = lstm.backward(tape, out).parameters
+    assert bits(lstm.parameter_gradients(tape, out, list(every))) == bits(every)
+
+
+def test_a_backward_of_ones_own_is_called_by_fit():
+    class Doubled(Sequential):
+        def backward(self, tape, dy, dstates=None):
+            gradients = super().backward(tape, dy, dstates)
+            return gradients._replace(parameters={name: 2 * array for name, array in gradients.parameters.items()})
+
+    def moved(kind):
+        model = kind(LSTM(2, 4, dtype="float64", seed=1), Linear(4, 3, dtype="float64", seed=2))
+        before = model.parameters
+        fit(model, arrays(), loss=mse, optimizer=SGD(model, 0.5), epochs=1, batch_size=100, progress=False)
+        return {name: array - before[name] for name, array in model.parameters.items()}
+
+    plain, doubled = moved(Sequential), moved(Doubled)
+    for name, array in doubled.items():
+        np.testing.assert_allclose(array, 2 * plain[name], rtol=1e-9)
