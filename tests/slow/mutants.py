@@ -52,6 +52,8 @@ TARGETS = {
     "lstm_cy/weights/keras/*.py": (5, ("keras",)),
     "lstm_cy/weights/pytorch/*.py": (4, ("pytorch",)),
     "lstm_cy/weights/containers/torch_pickle.py": (4, ("torch_pickle", "pytorch")),
+    "lstm_cy/weights/containers/pickles.py": (4, ("torch_pickle", "pytorch")),
+    "lstm_cy/weights/audio/*.py": (2, ("audio",)),
     "lstm_cy/weights/descriptions.py": (1, ("cli_files", "onnx_files", "hostile", "keras", "pytorch")),
     "lstm_cy/weights/containers/protobuf.py": (1, ("onnx_files",)),
     "lstm_cy/weights/onnx/*.py": (5, ("onnx_lstm_nodes", "onnx_graphs", "onnx_files", "onnx_export", "onnx_operators")),

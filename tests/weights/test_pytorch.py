@@ -1,11 +1,15 @@
 """PyTorch's files, state dicts and modules: results equal PyTorch's, and hostile files are refused."""
 
+import argparse
+import collections
+import datetime
+import pickle
 import re
 import struct
 import sys
 import warnings
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -155,28 +159,65 @@ def test_a_training_checkpoint(torch, tmp_path):
     assert_runs_as(torch, lstms(tmp_path / "a.ckpt")[""], module)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda torch: torch.nn.LSTM(2, 3),
-        lambda torch: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-        lambda torch: torch.ones(3).to_sparse(),
-        lambda torch: torch.ones(3).to(torch.float8_e4m3fn),
-        lambda torch: torch.ones(3, dtype=torch.complex64),
-        lambda torch: {"scheduler": torch.optim.lr_scheduler.LambdaLR},
-        lambda torch: {"a": {1, 2}},
-        lambda torch: {"path": Path("a")},
-        lambda torch: np.float64(3.5),
-    ],
-    ids=["module", "quantized", "sparse", "float8", "complex", "class", "set", "path", "numpy"],
-)
-def test_values_other_than_dense_tensors_are_refused_by_name(torch, tmp_path, make):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse|.*quantize", UserWarning)
-        torch.save(make(torch), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"is not among the names that tensors need; .*state_dict\(\)") as caught:
+@pytest.mark.filterwarnings("ignore")
+def test_values_of_other_classes_are_kept_as_data(torch, tmp_path):
+    class Config:
+        def __init__(self):
+            self.hidden = 5
+
+    values = {
+        "sparse": torch.ones(3).to_sparse(),
+        "class": torch.optim.lr_scheduler.LambdaLR,
+        "set": {1, 2},
+        "path": PurePosixPath("a/b"),
+        "number": np.float64(3.5),
+        "array": np.arange(6, dtype=">i2").reshape(2, 3, order="F"),
+        "text": np.array(["ab", "c"]),
+        "namespace": argparse.Namespace(lr=0.1, layers=[1, 2]),
+        "counter": collections.Counter("abba"),
+        "default": collections.defaultdict(list, a=[1]),
+        "ordered": collections.OrderedDict(a=1),
+        "date": datetime.datetime(2020, 1, 2, 3, 4, 5),
+        "complex": torch.tensor([1 + 2j]),
+        "number of Python": 1 + 2j,
+        "frozen": frozenset([1, "a"]),
+        ("a", 1): torch.device("cuda", 1),
+        "quantized": torch.quantize_per_tensor(torch.tensor([1.0, -0.5]), 0.25, 3, torch.qint8),
+        "channels": torch.quantize_per_channel(
+            torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.tensor([0.5, 0.25]), torch.tensor([0, 1]), 0, torch.quint8
+        ),
+    }
+    for legacy in (False, True):
+        for protocol in (2, 4):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse|.*quantize", UserWarning)
+                torch.save(
+                    values, tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy
+                )
+            found = read(tmp_path / "a.pt")
+            assert list(found) == list(values)
+            for name in ("set", "number", "counter", "default", "ordered", "number of Python", "frozen"):
+                assert found[name] == values[name]
+            for name in ("array", "text"):
+                assert np.array_equal(found[name], values[name]) and found[name].shape == values[name].shape
+            assert found["complex"].tolist() == [1 + 2j]
+            assert found["quantized"].tolist() == values["quantized"].dequantize().tolist()
+            assert found["channels"].tolist() == values["channels"].dequantize().tolist()
+            assert found["a", 1] == "cuda:1"
+            assert found["path"].name.endswith("PurePosixPath") and "".join(found["path"].arguments) in ("ab", "a/b")
+            assert (found["namespace"].name, found["namespace"].state) == (
+                "argparse.Namespace",
+                vars(values["namespace"]),
+            )
+            assert found["date"].name == "datetime.datetime" and found["class"].name.endswith("LambdaLR")
+            assert found["class"].arguments is None and found["sparse"].name.endswith("_rebuild_sparse_tensor")
+            assert repr(found["path"]).startswith("Opaque('pathlib")
+
+
+def test_float8_tensors_are_refused(torch, tmp_path):
+    torch.save(torch.ones(3).to(torch.float8_e4m3fn), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a tensor of torch.float8_e4m3fn is not read"):
         read(tmp_path / "a.pt")
-    assert str(caught.value).startswith(f"{tmp_path / 'a.pt'}: ")
 
 
 def test_a_negated_tensor_is_refused(torch, tmp_path):
@@ -201,17 +242,106 @@ def test_sparse_weights_are_refused_by_name(torch):
         lstms(state)
 
 
-def test_legacy_and_torchscript_files_are_refused_with_advice(torch, tmp_path):
+@pytest.mark.parametrize("protocol", range(6))
+def test_files_from_before_1_6_are_read(torch, tmp_path, protocol):
     path = tmp_path / "a.pt"
-    module = torch_lstm(torch, 2, 3)
-    torch.save(module.state_dict(), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="legacy format; .*torch.save it again"):
-        read(path)
+    module = torch_lstm(torch, 3, 5, num_layers=2, bidirectional=True)
+    half = {name: tensor.half() for name, tensor in module.state_dict().items()}
+    brain = {name: tensor.bfloat16() for name, tensor in module.state_dict().items()}
+    checkpoint = {"state_dict": module.state_dict(), "half": half, "brain": brain, "flags": torch.tensor([True, False])}
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    found = read(path)
+    assert found["flags"].tolist() == [True, False]
+    for name, tensor in module.state_dict().items():
+        assert np.array_equal(found["state_dict"][name], tensor.numpy())
+        assert np.array_equal(found["half"][name], half[name].numpy())
+        assert np.array_equal(found["brain"][name], brain[name].float().numpy())
+    assert_runs_as(torch, lstms(path)["state_dict/"], module)
+    whole = path.read_bytes()
+    for size in (20, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="truncated|damaged|exhausted|does not begin"):
+            read(path)
+
+
+class Tagger:
+    """Makes a module whose class is not importable when the file is read."""
+
+    @staticmethod
+    def of(torch):
+        module = torch.nn.Module()
+        module.rnn = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
+        module.head = torch.nn.Sequential(torch.nn.Linear(10, 2), torch.nn.BatchNorm1d(2))
+        return module
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_whole_modules_are_read_as_data(torch, tmp_path, legacy):
+    path = tmp_path / "a.pt"
+    module = Tagger.of(torch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about sources that cannot be found
+        torch.save({"model": torch.nn.DataParallel(module)}, path, _use_new_zipfile_serialization=not legacy)
+    ((prefix, lstm),) = lstms(path).items()
+    assert prefix == "module.rnn." and lstm.batch_first
+    assert_runs_as(torch, lstm, module.rnn)
+    found = read(path)["model"]
+    assert found.name == "torch.nn.parallel.data_parallel.DataParallel"
+    torch.save(module.rnn, path, _use_new_zipfile_serialization=not legacy)
+    assert_runs_as(torch, lstm_cy.load(path), module.rnn)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_archives_are_read(torch, tmp_path):
+    path = tmp_path / "a.pt"
+    lstm = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(torch.nn.Linear(2, 3)).save(path)
-    with pytest.raises(ValueError, match=r"TorchScript archive.*torch.jit.load"):
-        read(path)
+        for made in (torch.jit.script(lstm), torch.jit.trace(lstm, torch.ones(1, 2, 3))):
+            made.save(path)
+            assert_runs_as(torch, lstms(path, batch_first=True)[""], lstm)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bidirectional": True}, {"num_layers": 2}, {"num_layers": 3, "bidirectional": True}]
+)
+def test_dynamically_quantized_modules_are_read(torch, tmp_path, options):
+    """The weights are those that PyTorch multiplies by; it also rounds the input and h in each step."""
+    path = tmp_path / "a.pt"
+    module = torch.nn.Sequential(torch.nn.LSTM(7, 17, batch_first=True, **options))
+    x = torch.randn(3, 11, 7)
+    for dtype, most in ((torch.qint8, 0.04), (torch.float16, 1e-3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            narrow = torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM}, dtype=dtype)
+            torch.save(narrow.state_dict(), path)
+            found = lstms(path, batch_first=True)["0."]
+            torch.save(narrow, path)
+            assert_same(lstms(path)["0."].parameters, found.parameters)
+        expected = narrow(x)[0].detach().numpy()
+        assert np.abs(found(x.numpy())[0] - expected).max() < most
+        step = max(np.abs(array).max() for array in found.parameters.values()) / 127
+        for name, tensor in module[0].state_dict().items():
+            assert np.abs(found.parameters[name] - tensor.numpy()).max() <= 0.6 * step
+
+
+def test_packed_weights_that_do_not_determine_the_directions_are_refused(torch, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.nn.Sequential(torch.nn.LSTM(5, 5, bidirectional=True))
+        narrow = torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM}, dtype=torch.qint8)
+        torch.save(narrow.state_dict(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="two layers, or two directions of one layer"):
+        lstms(tmp_path / "a.pt")
+
+
+def test_bare_pickles_are_read(torch, tmp_path):
+    module = torch_lstm(torch, 3, 5)
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(module.state_dict()))
+    assert_runs_as(torch, lstms(path)[""], module)
+    path.write_bytes(pickle.dumps({name: tensor.numpy() for name, tensor in module.state_dict().items()}))
+    assert_runs_as(torch, lstms(path)[""], module)
 
 
 # LSTMs among tensors

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from io import BufferedReader
+    from typing import BinaryIO
 
     from ...typing import Array
     from ..budget import Budget
@@ -35,11 +35,12 @@ _IN_EXTRA_FIELD = 0xFFFFFFFF
 
 
 def members(
-    file: BufferedReader,
+    file: BinaryIO,
     budget: Budget,
     kind: str,
     suffix: str = "",
     check: Callable[[list[str]], object] | None = None,
+    skip: Callable[[str], bool] | None = None,
 ) -> dict[str, Member]:
     """Return the members of an archive in order, {name: Member}.
 
@@ -55,6 +56,8 @@ def members(
         Removed from the names.
     check : callable, optional
         Called with the list of names before all other checks, to raise for an archive of another kind.
+    skip : callable, optional
+        Called with a name; members for which it returns True are neither checked nor returned.
 
     Raises
     ------
@@ -70,6 +73,7 @@ def members(
         check([entry.name for entry in entries])
     if len(entries) != count:
         raise ValueError(f"damaged: {len(entries)} members where there should be {count}")
+    entries = [entry for entry in entries if skip is None or not skip(entry.name)]
     for entry in entries:  # before their sizes, because a valid file may have this fault
         if entry.method != zipfile.ZIP_STORED or entry.stored != entry.size:
             name = entry.name.removesuffix(suffix)
@@ -92,7 +96,7 @@ def members(
     return found
 
 
-def _directory(file: BufferedReader, size: int, kind: str) -> tuple[int, int, int]:
+def _directory(file: BinaryIO, size: int, kind: str) -> tuple[int, int, int]:
     """Return (start, end, number of entries) of the directory, which is before the archive's end record."""
     tail_size = _END64.size + _LOCATOR.size + _END.size
     file.seek(max(0, size - tail_size))
@@ -187,7 +191,7 @@ class Member:
         Offsets in the file of the beginning of its header and the end of its data.
     """
 
-    def __init__(self, file: BufferedReader, entry: _Entry, file_size: int) -> None:
+    def __init__(self, file: BinaryIO, entry: _Entry, file_size: int) -> None:
         if entry.offset >= file_size:
             raise ValueError(f"its offset, {entry.offset}, is not in the file")
         if entry.flags & ~(_NAME_IS_UTF8 | _SIZES_FOLLOW):
@@ -235,7 +239,7 @@ class Member:
         self._file.seek(self._offset)
         for start in range(0, target.nbytes, _CHUNK):  # in pieces, so that each is in the cache for the checksum
             piece = target[start : start + _CHUNK]
-            if self._file.readinto(piece) < piece.nbytes:
+            if self._file.readinto(piece) < piece.nbytes:  # type: ignore[attr-defined]
                 raise EOFError("truncated")
             self._advance(piece)
 

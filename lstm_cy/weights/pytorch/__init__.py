@@ -4,7 +4,8 @@ This library uses PyTorch's names and order of the gates, so nothing is reordere
 the caller passes tensors and modules.
 """
 
+from ..containers.opaque import Opaque
 from .files import lstms, read, read_model
 from .modules import from_torch, to_state_dict
 
-__all__ = ["from_torch", "lstms", "read", "read_model", "to_state_dict"]
+__all__ = ["Opaque", "from_torch", "lstms", "read", "read_model", "to_state_dict"]

@@ -32,22 +32,23 @@ def read(path: FilePath) -> Any:
     Parameters
     ----------
     path : str or os.PathLike
-        A .safetensors file, a .npz file, or, with any other suffix, a file of torch.save in its ZIP format (.pt, .pth,
-        .ckpt, .bin).
+        A .safetensors file, a .npz file, or, with any other suffix, a file of torch.save (.pt, .pth, .ckpt, .bin), in
+        its ZIP format or that before version 1.6, an archive of TorchScript, or a pickle.
 
     Returns
     -------
     dict, or another saved value
-        Nested as saved: dicts (also for an OrderedDict), lists, tuples, numbers, strings, bytes, None; tensors as
-        ndarrays, bfloat16 as float32; torch.Size as tuple; a device or a dtype as string, such as "cuda:0" or
-        "torch.float16".
+        Nested as saved: dicts (also for an OrderedDict), lists, tuples, sets, numbers, strings, bytes, None; arrays
+        and numbers of NumPy; tensors as ndarrays, bfloat16 and quantized ones as float32; torch.Size as tuple; a
+        device or a dtype as string, such as "cuda:0" or "torch.float16". All other objects, and classes, as `Opaque`
+        values, which have their names and content; nothing is executed.
         Tensors that share memory in PyTorch share it here.
 
     Raises
     ------
     ValueError
-        The file is truncated, damaged or of another kind, or holds other values, such as whole modules, quantized or
-        sparse tensors. The message names the file and the refused value.
+        The file is truncated, damaged or of another kind, or holds tensors of float8. The message names the file and
+        the refused value.
     ImportError
         The file is a .safetensors file and safetensors is not installed.
     OSError
@@ -56,7 +57,7 @@ def read(path: FilePath) -> Any:
     Notes
     -----
     The pickle in a file of torch.save may have up to 8 MiB and 400,000 steps, which is about 12,000 tensors. Keys of
-    dicts are strings, integers, bools or None. Tensors may share bytes, but may together not take more than eight times
+    dicts are strings, bytes, integers, bools or None, and up to 2000 floats and short tuples. Tensors may share bytes, but may together not take more than eight times
     the bytes of the file's tensors.
 
     Examples

@@ -12,7 +12,9 @@ import numpy as np
 from ...checks import float_array
 from ...layers.lstm import LSTM
 from ...printable import printable
+from ..containers.opaque import Opaque
 from ..faults import check_finite, listed, naming, shortened
+from .stored import ModuleTensors, is_module, named_tensors, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,14 +29,14 @@ _TENSOR = re.compile(
 )
 # Similar names, which must not be ignored, such as weights with a norm or a mask.
 _SIMILAR = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)(?![a-z])|(?:^|\.)(?:peephole|layer_norm)_l\d+(?:_reverse)?$")
-# Names of PyTorch's packed quantized weights.
+# Names of PyTorch's packed quantized weights, which only a file holds as data.
 _QUANTIZED = re.compile(r"(?:^|\.)(?:_all_weight_values\.\d+\.param|_packed_weight_(?:ih|hh))$")
-_CONTAINERS = (dict, list, tuple, Mapping)
+_CONTAINERS = (dict, list, tuple, Mapping, Opaque)
 _PLAIN = (str, bytes, int, float, type(None))
 _FLOATS = ("float32", "float64", "float16")
 
-#: the keys and indices that lead to a dict or list, and the tensors in it
-Location = tuple[tuple[str, ...], dict[str, Any]]
+#: the keys and indices that lead to a dict, a list or a module, and the tensors in it
+Location = tuple[tuple[str, ...], ModuleTensors]
 
 
 class Plan(NamedTuple):
@@ -68,13 +70,16 @@ def plans_of(locations: list[Location]) -> tuple[dict[str, Plan], str]:
                 groups.setdefault((location, match["prefix"]), {})[key] = tensor
             elif _SIMILAR.search(name):
                 problems.append(f"{name} looks like part of an LSTM, but is not one of PyTorch's tensors")
+    batch_first = {(location, prefix) for location, tensors in locations for prefix in tensors.batch_first}
     plans, uses = {}, Counter(prefix for _, prefix in groups)
     for (location, prefix), tensors in groups.items():
+        options, order, wrong = _fit(tensors)
+        if (location, prefix) in batch_first:
+            options["batch_first"] = True
         if uses[prefix] > 1:
             prefix = "/".join((*location, prefix))
         if prefix in plans:
             problems.append(f"two LSTMs would be called {prefix!r}")
-        options, order, wrong = _fit(tensors)
         problems += [f"{prefix}{text}" for text in wrong]
         named = {_name(part, layer or 0, reverse): tensors[part, layer, reverse] for part, layer, reverse in order}
         plans[prefix] = Plan(options, named)
@@ -87,22 +92,43 @@ def locations_of(value: Any) -> list[Location]:
     """Return [(location, {name: tensor}), ...] for each nested dict or list with tensors in it."""
     found: list[Location] = []
     quantized: list[str] = []
+    seen: set[int] = set()
 
     def visit(value: Any, location: tuple[str, ...]) -> None:
+        if isinstance(value, Opaque):
+            visit_object(value, location)
+            return
         inside: list[tuple[Any, Any]] = []
-        tensors: Parameters = {}
+        tensors: dict[str, Any] = {}
         for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            if isinstance(part, _CONTAINERS):
+            if isinstance(key, str) and _QUANTIZED.search(key):
+                tensors[key] = part
+                if not isinstance(part, Opaque):
+                    quantized.append(key)
+            elif isinstance(part, Opaque) and isinstance(key, str) and _TENSOR.fullmatch(key):
+                raise ValueError(f"{key}: expected a dense tensor, got {part!r}")
+            elif isinstance(part, _CONTAINERS):
                 if part:
                     inside.append((key, part))
-            elif isinstance(key, str) and _QUANTIZED.search(key):
-                quantized.append(key)
             elif not isinstance(part, _PLAIN) and _is_tensor(part):
                 tensors[str(key)] = part
-        if tensors:
-            found.append((location, tensors))
+        if tensors and not quantized:
+            found.append((location, unpacked(tensors)))
         for key, part in inside:
             visit(part, (*location, str(key)))
+
+    def visit_object(value: Opaque, location: tuple[str, ...]) -> None:
+        if id(value) in seen:  # modules may refer to each other
+            return
+        seen.add(id(value))
+        if is_module(value):
+            tensors = unpacked(named_tensors(value))
+            if tensors:
+                found.append((location, tensors))
+        else:
+            for part in (value.arguments, value.state):
+                if isinstance(part, _CONTAINERS) and part:
+                    visit(part, location)
 
     if isinstance(value, _CONTAINERS):
         visit(value, ())
@@ -115,7 +141,7 @@ def locations_of(value: Any) -> list[Location]:
 
 
 def _is_tensor(value: object) -> bool:
-    return hasattr(value, "__array__") and hasattr(value, "shape")
+    return hasattr(value, "__array__") and hasattr(value, "shape") and not isinstance(value, np.generic)
 
 
 def _name(part: str, layer: int | None, reverse: bool) -> str:
@@ -197,7 +223,7 @@ def layers_of(
         raise ValueError(f"{source}: expected weights of {', '.join(_FLOATS)} or bfloat16, got {listed(wrong)}")
     check_finite(source, named, strict)
     with naming(source):
-        return {prefix: _layer(plans[prefix].options | options, parts, copy) for prefix, parts in arrays.items()}
+        return {prefix: _layer(options | plans[prefix].options, parts, copy) for prefix, parts in arrays.items()}
 
 
 def array_of(tensor: Any, name: str) -> Array:
