@@ -57,8 +57,8 @@ def read(path: FilePath) -> Any:
     Notes
     -----
     The pickle in a file of torch.save may have up to 8 MiB and 400,000 steps, which is about 12,000 tensors. Keys of
-    dicts are strings, bytes, integers, bools or None, and up to 2000 floats and short tuples. Tensors may share bytes, but may together not take more than eight times
-    the bytes of the file's tensors.
+    dicts are strings, bytes, integers, bools or None, and up to 2000 floats and short tuples. Tensors may share bytes,
+    but may together not take more than eight times the bytes of the file's tensors.
 
     Examples
     --------
