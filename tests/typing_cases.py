@@ -9,7 +9,22 @@ from typing import Any, assert_type
 import numpy as np
 
 import lstm_cy
-from lstm_cy import LSTM, SGD, Adam, Attention, Dropout, Embedding, Linear, Sequential, StreamPool, reference, weights
+from lstm_cy import (
+    LSTM,
+    SGD,
+    ActivationRegularization,
+    Adam,
+    AdamW,
+    Attention,
+    Dropout,
+    Embedding,
+    Linear,
+    RMSprop,
+    Sequential,
+    StreamPool,
+    reference,
+    weights,
+)
 from lstm_cy.decoding import Hypothesis, beam_search, generate, negative_log_likelihood
 from lstm_cy.layers.base import Gradients, Layer
 from lstm_cy.layers.lstm import Tape
@@ -103,6 +118,42 @@ def training(model: Sequential) -> None:
     assert_type(lstm_cy.pad([[1, 2], [3]]), tuple[Array, Ints])
     lstm_cy.fit(model, (x, x), loss=lstm_cy.mse, optimizer="adam", epochs=2)  # type: ignore[arg-type]
     optimizer.step(x)  # type: ignore[arg-type]
+
+
+def options_of_training(model: Sequential) -> None:
+    embedding = Embedding(10, 4, padding_idx=-1, frozen=True)
+    lstm = LSTM(4, 4, recurrent_dropout=0.1, zoneout=(0.1, 0.2), weight_drop=0.3, learn_initial_state=True)
+    LSTM(4, 4, recurrent_init="orthogonal")
+    penalties = ActivationRegularization(ar=1.0, tar=2.0, batch_first=False)
+    assert_type(penalties.penalty(x, mask=np.ones((7, 4), bool)), float)
+    assert_type(Sequential(embedding, lstm, penalties, Linear(4, 10, tied=embedding)), Sequential)
+    groups = [{"parameters": ["0.*"], "lr": 1e-4}]
+    optimizer = AdamW(model, 1e-3, weight_decay=0.1, groups=groups, frozen="1.*", decay_biases=False)
+    assert_type(optimizer.trained, tuple[str, ...])
+    RMSprop(model, alpha=0.9, centered=True, momentum=0.5)
+    assert_type(model.parameter_gradients(model.forward(tokens)[2], x, optimizer.trained), Parameters)
+    history = lstm_cy.fit(
+        model,
+        {"x": tokens, "y": tokens, "mask": np.ones((7, 4), bool)},
+        loss=lstm_cy.cross_entropy,
+        optimizer=optimizer,
+        epochs=2,
+        validation_split=0.25,
+        shuffle=False,
+        sample_weight=[1.0, 2.0, 0.0, 1.0],
+        class_weight={3: 2.0},
+        gaps=True,
+        prefetch=2,
+        metrics=[lstm_cy.accuracy],
+        clip_value=1.0,
+        accumulate=2,
+        schedule=lstm_cy.schedules.CosineWithWarmup(100, warmup=10),
+    )
+    assert_type(history.metrics, dict[str, list[float]])
+    assert_type(lstm_cy.accuracy(x, tokens), float)
+    LSTM(4, 4, zoneout=0.1)  # type: ignore[arg-type]
+    AdamW(model, groups=[1])  # type: ignore[list-item]
+    Embedding(10, 4, padding_idx="0")  # type: ignore[arg-type]
 
 
 def text(model: Sequential, vocabulary: Vocabulary | Words | Bytes) -> None:

@@ -27,7 +27,7 @@ class Embedding(Layer):
         Token 0 is padding: in a Sequential the later layers get a mask that is False there.
     padding_idx : int, optional
         The vector of this token starts at zero and gets no gradient; negative numbers count from the last token. Unlike
-        `mask_zero` it makes no mask.
+        `mask_zero` it makes no mask. A Linear that is tied to the layer gives it one, as in PyTorch.
     frozen : bool
         The vectors are not trained: `backward` computes no gradient of them, and optimizers leave them as they are.
     dtype : {"float32", "float64"}

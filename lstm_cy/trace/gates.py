@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import expect_shape, file_path, flag, int_within, positive_int
+from ..checks import expect_shape, file_path, flag, int_within, number, positive_int
 from ..notebook import html_table, show_as_picture
 from .picture import MAPS, draw
 from .report import MEANS, description, step_count
@@ -43,6 +43,9 @@ class GateTrace:
         x is laid out (B, T, ...), and so are all arrays but `initial_cell`.
     reverse : bool
         The steps were read from the last to the first.
+    zoneout : float
+        The share of the old cell that zoneout keeps at each step: z in c_t = z c_(t-1) + (1 - z) (f_t c_(t-1) +
+        i_t g_t). The methods take it into account: the share that is kept is z + (1 - z) f_t.
 
     Notes
     -----
@@ -80,6 +83,7 @@ class GateTrace:
         reset: Bools,
         batch_first: bool = False,
         reverse: bool = False,
+        zoneout: float = 0.0,
     ) -> None:
         arrays = {
             "forget": forget,
@@ -95,7 +99,8 @@ class GateTrace:
         flags: dict[str, Any] = {"batch_first": batch_first, "reverse": reverse}
         for name, value in flags.items():  # numpy.load gives them as arrays without an axis
             flags[name] = flag(name, value[()] if isinstance(value, np.ndarray) else value)
-        vars(self).update(_checked_arrays(arrays, flags["batch_first"]), **flags)
+        zoneout = number("zoneout", zoneout[()] if isinstance(zoneout, np.ndarray) else zoneout, 0.0, 1.0)
+        vars(self).update(_checked_arrays(arrays, flags["batch_first"]), **flags, zoneout=zoneout)
 
     if TYPE_CHECKING:
         forget: Array
@@ -109,6 +114,7 @@ class GateTrace:
         reset: Bools
         batch_first: bool
         reverse: bool
+        zoneout: float
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a GateTrace is a record: {name} cannot be set; make another one")
@@ -169,7 +175,8 @@ class GateTrace:
         Returns
         -------
         ndarray (B, H)
-            The product of the forget gate over the steps after t0, up to t1; zero where a reset is between them.
+            The product of the forget gate (with zoneout of z + (1 - z) * forget) over the steps after t0, up to t1;
+            zero where a reset is between them.
 
         Raises
         ------
@@ -207,7 +214,7 @@ class GateTrace:
         >>> trace.half_life()
         array([1.])
         """
-        forget = self._read("forget")[self._read("valid")].astype(np.float64)
+        forget = self._shares()[self._read("valid")]
         if not len(forget):
             return np.full(forget.shape[-1], np.nan, self.cell.dtype)
         with np.errstate(divide="ignore"):
@@ -217,7 +224,7 @@ class GateTrace:
             )
 
     def written(self) -> Array:
-        """Return the value that each step adds to the cell: input * candidate.
+        """Return the value that each step adds to the cell: input * candidate, times 1 - zoneout.
 
         Returns
         -------
@@ -225,7 +232,8 @@ class GateTrace:
             NaN where a step is not valid.
         """
         with np.errstate(invalid="ignore", over="ignore"):
-            return self.input * self.candidate
+            added: Array = self.input * self.candidate * self.cell.dtype.type(1 - self.zoneout)
+            return added
 
     def contribution(self, t: int) -> Array:
         """Return how much of the cell after step t each earlier step has added.
@@ -278,8 +286,8 @@ class GateTrace:
         """
         rows = slice(None) if row is None else slice(self._row(row), self._row(row) + 1)
         valid = self._read("valid")[:, rows]
-        names = "cell", "forget", "output"
-        cell, forget, output = (self._read(name)[:, rows][valid].astype(np.float64) for name in names)
+        forget = self._shares()[:, rows][valid]
+        cell, output = (self._read(name)[:, rows][valid].astype(np.float64) for name in ("cell", "output"))
         if not len(cell):
             return np.zeros(cell.shape[-1], self.cell.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -313,15 +321,15 @@ class GateTrace:
         """
         valid = self._read("valid")
         found: list[tuple[int, int, int, int]] = []
-        for number, name in enumerate(FIELDS):
+        for index, name in enumerate(FIELDS):
             wrong = ~np.isfinite(self._read(name)) & valid[:, :, None]
             if wrong.any():
                 position, row, unit = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
-                found.append((position, row, number, unit))
+                found.append((position, row, index, unit))
         if not found:
             return None
-        position, row, number, unit = min(found)
-        return self._step(position), row, FIELDS[number], unit
+        position, row, index, unit = min(found)
+        return self._step(position), row, FIELDS[index], unit
 
     def report(self, tokens: Sequence[object] | None = None, *, row: int = 0, units: int | Sequence[int] = 5) -> str:
         """Describe the gates and the units of one row in plain text.
@@ -437,14 +445,19 @@ class GateTrace:
 
     def _written(self) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
-            written = self._read("input").astype(np.float64) * self._read("candidate")
+            written = self._read("input").astype(np.float64) * self._read("candidate") * (1 - self.zoneout)
         return np.where(self._read("valid")[:, :, None], written, 0)
+
+    def _shares(self) -> Array:
+        """Return (T, B, H) in the order of reading: the share of the old cell that each step keeps."""
+        forget: Array = self._read("forget").astype(np.float64)
+        return self.zoneout + (1 - self.zoneout) * forget if self.zoneout else forget
 
     def _kept(self, first: int, last: int) -> Array:
         """Return (last - first + 2, B, H): the share of the cell before each step from `first` on, and after `last`,
         that is still in the cell after `last`."""
         valid = self._read("valid")[first : last + 1, :, None]
-        factors = np.where(valid, self._read("forget")[first : last + 1].astype(np.float64), 1)
+        factors = np.where(valid, self._shares()[first : last + 1], 1)
         whole = np.ones((1, *factors.shape[1:]))
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             kept = np.cumprod(np.concatenate([whole, factors[::-1]]), axis=0)[::-1]
@@ -475,7 +488,7 @@ class GateTrace:
         """Return the trace of one row, as of one sequence."""
         row = self._row(row)
         arrays: dict[str, Any] = {name: self._steps(name)[:, row] for name in (*FIELDS, "valid", "reset")}
-        return GateTrace(**arrays, initial_cell=self._initial()[row], reverse=self.reverse)
+        return GateTrace(**arrays, initial_cell=self._initial()[row], reverse=self.reverse, zoneout=self.zoneout)
 
 
 def _checked_arrays(arrays: dict[str, Any], batch_first: bool) -> dict[str, Array]:

@@ -54,6 +54,7 @@ def trace(
         reset=batch.unbatched(resets)[..., 0],
         batch_first=lstm.batch_first,
         reverse=backwards,
+        zoneout=lstm.zoneout[1],
     )
 
 

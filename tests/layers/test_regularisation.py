@@ -509,6 +509,99 @@ def test_optimizers_and_norms_count_a_tied_weight_once(optimizer):
         model.backward(tape, np.ones_like(y))
 
 
+def torch_twin(torch, model, padding_idx):
+    """Return PyTorch's modules with the weights of a tied model, and their parameters under the model's names."""
+    sizes = {"dtype": torch.float64}
+    first, recurrent = torch.nn.Embedding(11, 6, padding_idx, **sizes), torch.nn.LSTM(6, 6, **sizes)
+    modules = first, recurrent, torch.nn.Linear(6, 11, **sizes)
+    modules[2].weight = modules[0].weight
+    named = {f"{i}.{name}": one for i, part in enumerate(modules) for name, one in part.named_parameters()}
+    named = {name: named[name] for name in model.parameters}
+    with torch.no_grad():
+        for name, array in model.parameters.items():
+            named[name].copy_(torch.tensor(array))
+    return modules, named
+
+
+@pytest.mark.parametrize("case", ("decay", "groups and norm", "padding"))
+def test_training_of_a_tied_weight_is_that_of_pytorch(case):
+    torch = pytest.importorskip("torch")
+    padding_idx = 3 if case == "padding" else None
+    embedding = Embedding(11, 6, dtype="float64", seed=0, padding_idx=padding_idx)
+    lstm = LSTM(6, 6, dtype="float64", seed=1)
+    model = Sequential(embedding, lstm, Linear(6, 11, tied=embedding, dtype="float64", seed=2))
+    (first, recurrent, last), named = torch_twin(torch, model, padding_idx)
+    biases = [one for one in named.values() if one.ndim < 2]
+    matrices = [one for name, one in named.items() if one.ndim > 1 and name != "0.weight"]
+    table = {"params": [named["0.weight"]]}
+    ours = {"weight_decay": 0.3, "decay_biases": False}
+    if case == "groups and norm":
+        ours["groups"] = [{"parameters": "0.*", "lr": 0.05, "weight_decay": 0.1}]
+        table |= {"lr": 0.05, "weight_decay": 0.1}
+    theirs = torch.optim.AdamW(
+        [table, {"params": matrices}, {"params": biases, "weight_decay": 0.0}], lr=0.01, weight_decay=0.3
+    )
+    tokens, target = np.random.default_rng(0).integers(0, 11, (2, 6, 4))
+    norm = 0.1 if case == "groups and norm" else np.inf
+    fit(
+        model,
+        (tokens, target),
+        loss=lstm_cy.cross_entropy,
+        optimizer=lstm_cy.AdamW(model, 0.01, **ours),
+        epochs=5,
+        shuffle=False,
+        clip_norm=norm,
+        progress=False,
+    )
+    for _ in range(5):
+        theirs.zero_grad()
+        scores = last(recurrent(first(torch.tensor(tokens)))[0])
+        torch.nn.functional.cross_entropy(scores.reshape(-1, 11), torch.tensor(target).reshape(-1)).backward()
+        whole = np.sqrt(sum(float(one.grad.square().sum()) for one in named.values()))
+        for one in named.values():
+            one.grad *= min(1.0, norm / whole)
+        theirs.step()
+    for name, array in model.parameters.items():
+        assert largest_error(array, named[name].detach().numpy()) <= 1e-12, name
+
+
+@pytest.mark.parametrize("how", ("pattern", "layer"))
+def test_a_frozen_tied_weight_stays(how):
+    embedding = Embedding(11, 6, seed=0, frozen=how == "layer")
+    model = Sequential(embedding, LSTM(6, 6, seed=1), Linear(6, 11, tied=embedding, seed=2))
+    before = model.parameters
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    optimizer = Adam(model, 0.1, frozen="0.*" if how == "pattern" else ())
+    fit(model, (tokens, tokens), loss=lstm_cy.cross_entropy, optimizer=optimizer, epochs=2, progress=False)
+    assert model.layers[2].weight is model.parameters["0.weight"] is before["0.weight"]
+    assert all(array is not before[name] for name, array in model.parameters.items() if name != "0.weight")
+
+
+@pytest.mark.parametrize("kind", ("bf16", "int8"))
+def test_a_tied_model_with_narrow_weights_keeps_the_tie(kind, tmp_path):
+    model = tied_model()
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    narrow = model.quantize(kind)
+    lstm_cy.save(narrow, tmp_path / "narrow.npz")
+    for one in (narrow, lstm_cy.load(tmp_path / "narrow.npz")):
+        assert one.layers[2].tied is one.layers[0]
+        assert bits(one(tokens)[0]) == bits(narrow(tokens)[0])
+    assert largest_error(narrow(tokens)[0], model(tokens)[0]) < 0.05
+
+
+@pytest.mark.parametrize("bias", (True, False))
+def test_a_tied_weight_of_pytorch_is_tied(bias):
+    torch = pytest.importorskip("torch")
+    parts = torch.nn.Embedding(11, 6, padding_idx=2), torch.nn.LSTM(6, 6), torch.nn.Linear(6, 11, bias=bias)
+    parts[2].weight = parts[0].weight
+    model = lstm_cy.from_torch(torch.nn.Sequential(*parts))
+    assert model.layers[2].tied is model.layers[0]
+    tokens = np.random.default_rng(0).integers(0, 11, (6, 4))
+    with torch.no_grad():
+        expected = parts[2](parts[1](parts[0](torch.tensor(tokens)))[0]).numpy()
+    assert largest_error(model(tokens)[0], expected) <= TOLERANCE["float32"] * 10
+
+
 @pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
 def test_files_pickles_and_copies_keep_the_tie(tmp_path, suffix):
     model = tied_model()

@@ -789,3 +789,24 @@ def test_a_trace_of_a_model_with_a_mask_agrees_with_a_call():
     x[2, 0] = 0
     model = Sequential(Masking(), LSTM(3, 4, seed=1), Readout(return_sequences=True), LSTM(4, 5, seed=2))
     assert np.array_equal(np.nan_to_num(model.trace(x).hidden), model(x)[0])
+
+
+@pytest.mark.parametrize("options", ({"reverse": True}, {"peepholes": True, "bidirectional": True}))
+def test_derived_values_with_zoneout(options, tmp_path):
+    lstm = LSTM(3, 5, zoneout=(0.3, 0.4), dtype="float64", seed=0, **options)
+    x = np.random.default_rng(0).standard_normal((7, 2, 3))
+    state = tuple(np.random.default_rng(1).standard_normal((2, lstm.num_directions, 2, 5)))
+    trace = lstm.trace(x, state, direction=lstm.num_directions - 1)
+    last = 0  # the last step that is read
+    np.testing.assert_allclose(trace.contribution(last).sum(axis=0), trace.cell[last], rtol=1e-12)
+    shares = 0.4 + 0.6 * trace.forget
+    np.testing.assert_allclose(trace.retention(3, 1), shares[2] * shares[1], rtol=1e-12)
+    np.testing.assert_allclose(trace.written(), 0.6 * trace.input * trace.candidate, rtol=1e-12)
+    half_life = np.log(2) / -np.log(shares).mean(axis=(0, 1))
+    np.testing.assert_allclose(trace.half_life(), half_life, rtol=1e-12)
+    trace.to_npz(tmp_path / "trace.npz")
+    again = GateTrace(**np.load(tmp_path / "trace.npz"))
+    assert again.zoneout == 0.4
+    np.testing.assert_array_equal(again.salience(1), trace.salience(1))
+    with pytest.raises(ValueError, match="zoneout: expected a number"):
+        GateTrace(**{**trace.to_dict(), "zoneout": 2.0})

@@ -710,6 +710,10 @@ def test_weights_in_another_order_are_refused(tmp_path):
             model_config(bidirectional_config(backward_layer=lstm_config(units=3, go_backwards=True))),
             "bidirectional: Bidirectional of different directions",
         ),
+        (
+            model_config(bidirectional_config(backward_layer=lstm_config(recurrent_dropout=0.5, go_backwards=True))),
+            "Bidirectional with one recurrent_dropout for each direction, 0.0 and 0.5",
+        ),
         (model_config(lstm_config(dtype="float8")), "lstm: dtype 'float8'"),
         (model_config(dense_config(quantization_config={})), "dense: quantization_config="),
         (

@@ -228,6 +228,9 @@ def _bidirectional(options: Options, location: Location, source: Any) -> Build:
         raise Unsupported("Bidirectional whose first direction goes backwards")
     if (one.units, one.return_sequences, one.dtype) != (other.units, other.return_sequences, other.dtype):
         raise Unsupported("Bidirectional of different directions")
+    if one.recurrent_dropout != other.recurrent_dropout:
+        rates = f"{one.recurrent_dropout} and {other.recurrent_dropout}"
+        raise Unsupported(f"Bidirectional with one recurrent_dropout for each direction, {rates}")
     plain = one.name.removeprefix("forward_")
     names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(directions) > 1 else set())
 

@@ -51,8 +51,8 @@ def from_torch(module: Any) -> Any:
     -------
     LSTM, Linear, Embedding, Dropout or Sequential
         With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16
-        become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one. An Embedding's options
-        scale_grad_by_freq and sparse are left out: they do not change the output.
+        become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one, and a Linear that has the
+        weight of an Embedding is tied to it. An Embedding's options scale_grad_by_freq and sparse are left out: they do not change the output.
 
     Raises
     ------
@@ -89,9 +89,17 @@ def from_torch(module: Any) -> Any:
     if hooked:
         raise ValueError(f"module: expected no forward hooks, because they may change the output; {', '.join(hooked)}")
     made: dict[int, Any] = {}  # a module that occurs several times becomes one layer
+    tables: dict[int, Any] = {}  # the Embedding that has a weight, which a Linear may have too
     for location, part in modules.items():
-        if id(part) not in made:
-            made[id(part)] = converters[location](location, part)  # type: ignore[misc]  # none is None
+        weight = id(getattr(part, "weight", None))
+        if id(part) in made:
+            continue
+        if weight in tables and converters[location] is _from_linear:
+            made[id(part)] = _tied(part, tables[weight])
+            continue
+        layer = made[id(part)] = converters[location](location, part)  # type: ignore[misc]  # none is None
+        if layer.vocabulary_size is not None:
+            tables[weight] = layer
     layers = [made[id(part)] for part in modules.values()]
     return Sequential(*layers) if type(module) is nn.Sequential else layers[0]
 
@@ -188,6 +196,14 @@ def _from_lstm(location: str, module: Any) -> LSTM:
 
 def _from_linear(location: str, module: Any) -> Linear:
     return _filled(Linear, module, module.in_features, module.out_features, bias=module.bias is not None)
+
+
+def _tied(module: Any, embedding: Layer) -> Linear:
+    """Return a Linear whose weight is that of an Embedding, as in PyTorch."""
+    sizes = module.in_features, module.out_features
+    layer = Linear.blank(*sizes, bias=module.bias is not None, tied=embedding, dtype=embedding.dtype)
+    layer.load_state_dict({} if module.bias is None else {"bias": array_of(module.bias, "bias")})
+    return layer
 
 
 def _from_embedding(location: str, module: Any) -> Embedding:
