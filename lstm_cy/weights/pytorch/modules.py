@@ -52,7 +52,8 @@ def from_torch(module: Any) -> Any:
     LSTM, Linear, Embedding, Dropout or Sequential
         With the options of the module: batch_first, dropout, bidirectional, proj_size, bias. float16 and bfloat16
         become float32. An LSTMCell is an LSTM of one layer; nested Sequentials become one, and a Linear that has the
-        weight of an Embedding is tied to it. An Embedding's options scale_grad_by_freq and sparse are left out: they do not change the output.
+        weight of an Embedding is tied to it. An Embedding's options scale_grad_by_freq and sparse are left out: they do
+        not change the output.
 
     Raises
     ------
