@@ -34,7 +34,7 @@ LEVELS = (
     # public and former paths of modules of training
     {"batches", "losses", "optimizers", "schedules"},
     {"decoding", "embed", "stepper", "streams", "weights"},
-    {"bench", "distributed", "estimators", "seq2seq", "torch"},
+    {"bench", "distributed", "estimators", "export", "seq2seq", "torch"},
     {"cli"},
     {"__main__"},
 )

@@ -10,6 +10,7 @@ ctypedef struct Map:
 
 cdef class Affine(Packer):
     cdef Map map
+    cdef readonly object weight, bias
 
     cdef int pack_for_backward(self) except -1
 

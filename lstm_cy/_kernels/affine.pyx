@@ -27,11 +27,16 @@ cdef class Affine(Packer):
     weight : array (outputs, inputs)
     bias : array (outputs,) or None
         C-contiguous, of that precision; they are kept, not copied.
+
+    Attributes
+    ----------
+    weight, bias :
+        As given.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t itemsize, weight, bias):
         self.start(kernels, blas, itemsize)
-        self.owned.append((weight, bias))
+        self.weight, self.bias = weight, bias
         outputs, inputs = weight.shape
         if bias is not None:
             expect_elements(bias, outputs)

@@ -136,8 +136,10 @@ cdef class Packer:
 
 cdef class Network(Packer):
     cdef Net net
-    cdef readonly list weights
-    cdef readonly object initial
+    cdef readonly list weights, variants
+    cdef readonly object initial, proj_clip
+    cdef readonly tuple zoneout
+    cdef readonly Py_ssize_t hidden_size, output_size
 
     cdef Variant* variant_of(self, object options, object bias, object peepholes, object norm) except NULL
     cdef int set_initial_states(self, object h, object c) except -1

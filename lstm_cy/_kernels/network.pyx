@@ -177,7 +177,7 @@ cdef class Network(Packer):
 
     Attributes
     ----------
-    weights, initial :
+    weights, variants, initial, proj_clip, zoneout, hidden_size, output_size :
         As given.
     """
 
@@ -187,8 +187,9 @@ cdef class Network(Packer):
         self.start(kernels, blas, itemsize)
         if num_directions not in (1, 2) or not weights or len(weights) % num_directions:
             raise ValueError("Network: expected weights for each layer, of one or two directions")
-        self.weights = weights
-        self.initial = initial
+        self.weights, self.variants = weights, variants
+        self.initial, self.proj_clip, self.zoneout = initial, proj_clip, zoneout
+        self.hidden_size, self.output_size = hidden_size, output_size
         self.net.engine = self.engine
         self.net.hidden_size = hidden_size
         self.net.output_size = output_size

@@ -1,4 +1,4 @@
-"""The command line: demo, train, generate, perplexity, trace, convert, inspect, bench and info."""
+"""The command line: demo, train, generate, perplexity, trace, convert, inspect, export, bench and info."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _HOME = {
     "trace": "text",
     "convert": "files",
     "inspect": "files",
+    "export": "files",
     "bench": "machine",
     "info": "machine",
 }

@@ -63,6 +63,10 @@ _DESCRIPTIONS = {
     "trace": "Show the gates of a trained language model while it reads a text.",
     "convert": "Convert a model file of lstm_cy, PyTorch, Keras or ONNX to another format.",
     "inspect": "Show the contents of a model file: layers, shapes, options, gate order, tensors, unsupported parts.",
+    "export": (
+        "Write a model as one C99 file with its weights, for programs without Python: no heap, no libm.\n\n"
+        "The file says at its beginning how to use it."
+    ),
     "bench": (
         "Compare the speed with plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.\n\n"
         "All alternate with the same weights, after their results have been compared. The repository's "
@@ -92,6 +96,7 @@ _EXAMPLES = {
         "lstm-cy convert checkpoint.pt encoder.npz --name encoder.rnn.",
     ),
     "inspect": ("lstm-cy inspect model.onnx",),
+    "export": ("lstm-cy export amp.npz --c amp.h", "lstm-cy export amp.npz --c amp.h --weights amp.bin --self-test"),
     "bench": ("lstm-cy bench", "lstm-cy bench --seconds 0.2"),
     "info": ("lstm-cy info", "LSTM_CY_ISA=avx2 lstm-cy info"),
 }
@@ -129,6 +134,7 @@ def make_parser() -> tuple[_Parser, Mapping[str, _Parser]]:
     _add_trace(commands)
     _add_convert(commands)
     _add_inspect(commands)
+    _add_export(commands)
     _add_bench(commands)
     _add_command(commands, "info", "show versions, instruction set, engine and threads")
     return parser, commands.choices
@@ -233,6 +239,16 @@ def _add_convert(commands: Any) -> None:
 def _add_inspect(commands: Any) -> None:
     add = _add_command(commands, "inspect", "show the contents of a model file")
     add("file", metavar="FILE", help="a file of lstm_cy, PyTorch, Keras or ONNX; its suffix gives the format")
+
+
+def _add_export(commands: Any) -> None:
+    add = _add_command(commands, "export", "write a model as a C99 file")
+    add("model", metavar="MODEL", help="a model file; its suffix gives the format")
+    add("--c", metavar="FILE", required=True, help="the C file to write; replaced if it exists")
+    add("--name", help="what the names in it begin with; default: the file's name")
+    add("--weights", metavar="FILE", help="write the weights to this file, whose content the program passes to init")
+    add("--int8", action="store_true", help="quantize the weights of LSTMs to int8")
+    add("--self-test", action="store_true", help="add a program that compares 100 steps with the library's numbers")
 
 
 def _number(kind: type[_N], accept: Callable[[_N], bool], expected: str) -> Callable[[str], _N]:

@@ -1,11 +1,13 @@
-"""The commands for model files of lstm_cy and other libraries: convert and inspect."""
+"""The commands for model files of lstm_cy and other libraries: convert, inspect and export."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from ..export import c99
 from ..weights import convert as conversion
+from ..weights import load
 from ..weights.faults import listed
 from ..weights.inspect import describe
 from .arguments import LIMIT
@@ -51,3 +53,16 @@ def inspect(options: Namespace) -> None:
     """Run `lstm-cy inspect`."""
     for line in describe(options.file):
         say(line)
+
+
+def export(options: Namespace) -> None:
+    """Run `lstm-cy export`."""
+    model = load(options.model)
+    try:
+        if options.int8 and hasattr(model, "quantize"):
+            model = model.quantize("int8")
+        c99(model, options.c, name=options.name, weights=options.weights, self_test=options.self_test)
+    except TypeError as error:  # the file holds a model of a kind that cannot be exported
+        raise ValueError(f"{options.model}: {error}") from None
+    for path in filter(None, (options.c, options.weights)):
+        say(f"{path}: {os.path.getsize(path)} bytes")

@@ -92,6 +92,11 @@ class Activation(Layer):
             y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
         return y, self._tape(x, y)
 
+    @property
+    def function(self) -> tuple[str, float | None, float | None]:  # type: ignore[override]  # its own
+        """The name, alpha and beta of the function."""
+        return self.name, self.alpha, self.beta
+
     def output_features(self, features: int | None) -> int | None:
         return features
 

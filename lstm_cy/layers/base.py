@@ -179,6 +179,8 @@ class Layer:
     input_directions, num_outputs = 1, 1
     #: whether an inference call returns its input
     passes_on = False
+    #: the name, alpha and beta of the function that it is, as an Activation has them; None for any other layer
+    function: tuple[str, float | None, float | None] | None = None
     #: whether the output of a step depends on no later step
     is_causal = True
     #: whether `valid`, called with the layer's input, marks the steps that are not padding

@@ -1,0 +1,338 @@
+"""Models as C99 files: compiled by the machine's C compiler, compared with Steppers."""
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import wave
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Readout, Sequential, config, save
+from lstm_cy.cli import main
+from lstm_cy.export import c99
+
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+NATIVE = ["-march=native"] if sys.platform == "linux" else []
+CC = shutil.which("cc")
+
+pytestmark = pytest.mark.skipif(CC is None or os.name != "posix", reason="needs a C compiler called cc")
+
+#: an activation for each function of gates, by threes
+TRIPLES = [
+    ("hardsigmoid", "relu", "softsign"),
+    ("affine", "leakyrelu", "scaledtanh"),
+    ("sigmoid", "elu", "thresholdedrelu"),
+    ("softplus", "softsign", "softplus"),
+]
+
+
+def models():
+    """Return {name: model} with every option that can be exported, at sizes that fill vectors and that do not."""
+    options = {
+        "plain": {},
+        "stack": {"num_layers": 3, "bias": False},
+        "proj": {"num_layers": 2, "proj_size": 7, "proj_clip": 0.05},
+        "variant": {"num_layers": 2, "peepholes": True, "layer_norm": True, "clip": 1.5, "cell_clip": 0.3},
+        "norm": {"layer_norm": True, "bias": False},
+        "forget": {"coupled_gates": "f=1-i"},
+        "entry": {"coupled_gates": "i=1-f", "peepholes": True},
+        "zone": {"zoneout": (0.1, 0.2), "learn_initial_state": True, "proj_size": 9},
+        **{f"act{index}": {"activations": triple, "clip": 2.5} for index, triple in enumerate(TRIPLES)},
+    }
+    found = {name: LSTM(3, 17, seed=1, **chosen) for name, chosen in options.items()}
+    rng = np.random.default_rng(0)
+    for part in "hc":
+        found["zone"].load_state_dict(
+            found["zone"].state_dict() | {f"initial_{part}_l0": rng.uniform(-1, 1, 17 if part == "c" else 9)}
+        )
+    found |= {f"size{size}": LSTM(size, size, seed=0) for size in (1, 8, 33, 127)}
+    words = Sequential(Embedding(30, 5, seed=0), Dropout(0.1), LSTM(5, 24, seed=0), Linear(24, 30, seed=0))
+    found["words"] = words
+    found["head"] = Sequential(LSTM(1, 40, seed=0, batch_first=True), Linear(40, 75, bias=False, seed=0), Linear(75, 1))
+    found["narrow"] = LSTM(130, 33, num_layers=2, seed=0).quantize("int8")
+    found["words8"] = words.quantize("int8")
+    found["variant8"] = LSTM(
+        5, 17, peepholes=True, layer_norm=True, proj_size=9, learn_initial_state=True, seed=0
+    ).quantize("int8")
+    return found
+
+
+FUNCTIONS = (
+    *("sigmoid", "tanh", "relu", "affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu"),
+    *("softsign", "softplus", "selu", "silu", "exp", "softmax"),
+)
+
+
+def with_functions():
+    """Return {name: model that ends with an Activation}, which no Stepper runs."""
+    return {f"f_{name}": Sequential(LSTM(2, 9, seed=0), Linear(9, 13, seed=0), Activation(name)) for name in FUNCTIONS}
+
+
+def compiled(folder, headers, *flags):
+    """Compile headers into one library, with a function for the size of each state."""
+    lines = [
+        f'#define {name.upper()}_IMPLEMENTATION\n#include "{name}.h"\n'
+        f"size_t {name}_size(void);\nsize_t {name}_size(void) {{ return sizeof({name}_state); }}\n"
+        for name in headers
+    ]
+    (folder / "all.c").write_text("".join(lines))
+    command = [CC, *STRICT, "-O1", *flags, "-shared", "-fPIC", "all.c", "-o", "all.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return ctypes.CDLL(folder / "all.so")
+
+
+class Exported:
+    """An exported model, loaded."""
+
+    def __init__(self, library, name):
+        size, self.call_init, self.call_run, self.call_reset = (
+            getattr(library, f"{name}_{function}") for function in ("size", "init", "run", "reset")
+        )
+        size.restype = ctypes.c_size_t
+        self.state = ctypes.create_string_buffer(size())
+
+    def init(self, *weights):
+        return self.call_init(self.state, *weights)
+
+    def run(self, x, outputs):
+        y = np.empty((len(x), outputs), np.float32)
+        given = ctypes.c_size_t(len(x)), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data)
+        return self.call_run(self.state, *given), y
+
+
+def inputs(model, steps):
+    """Return inputs of so many steps, in the form of C, and in that of a call: (T, 1, I)."""
+    rng = np.random.default_rng(3)
+    if model.vocabulary_size is not None:
+        x = rng.integers(0, model.vocabulary_size, steps).astype(np.int32)
+    else:
+        x = rng.standard_normal((steps, model.input_features)).astype(np.float32)
+    return x, x[None] if model.batch_first else x[:, None]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("c99")
+    exported = models() | with_functions()
+    for name, model in exported.items():
+        c99(model, folder / f"{name}.h", name=name)
+    return compiled(folder, exported, *NATIVE), exported
+
+
+def same(result, expected):
+    """Return whether results are equal to the bit, where the processor and the library have an fma, or nearly."""
+    if NATIVE and config.engine() == "packed" and config.instruction_set() != "base":
+        return np.array_equal(result, expected, equal_nan=True)
+    return np.allclose(result, expected, rtol=2e-6, atol=2e-6, equal_nan=True)
+
+
+def test_all_models_give_the_librarys_numbers(library):
+    loaded, exported = library
+    for name, model in exported.items():
+        x, batch = inputs(model, 100)
+        y, _ = model(batch)
+        y = y.reshape(100, -1)
+        c = Exported(loaded, name)
+        assert c.init() == 0, name
+        error, first = c.run(x[:37], y.shape[1])
+        assert error == 0, name
+        _, second = c.run(x[37:], y.shape[1])
+        assert same(np.concatenate([first, second]), y), name
+        assert c.call_reset(c.state) == 0, name
+        assert same(c.run(x, y.shape[1])[1], y), f"{name} after a reset"
+
+
+def test_numbers_that_are_not_finite_and_very_small_ones(library):
+    loaded, exported = library
+    for name in ("plain", "narrow", "variant"):
+        model = exported[name]
+        x, _ = inputs(model, 12)
+        x[2:6] *= np.float32(1e-38)
+        x[7, 1] = np.inf
+        x[8, 0] = np.nan
+        stepper = model.stepper()
+        c = Exported(loaded, name)
+        c.init()
+        expected = np.stack([stepper.step(row) for row in x])
+        result = c.run(x, expected.shape[1])[1]
+        assert np.array_equal(np.isnan(result), np.isnan(expected))
+        assert same(np.nan_to_num(result), np.nan_to_num(expected)), name
+
+
+def test_errors_of_calls(library):
+    loaded, _ = library
+    c = Exported(loaded, "words")
+    assert loaded.words_init(None) == loaded.words_reset(None) == -1
+    c.init()
+    tokens = np.array([3, 30, 1], np.int32)
+    y = np.full((3, 30), 7, np.float32)
+    run = [c.state, ctypes.c_size_t(3), ctypes.c_void_p(tokens.ctypes.data), ctypes.c_void_p(y.ctypes.data)]
+    assert loaded.words_run(*run) == -2
+    tokens[1] = -1
+    assert loaded.words_run(*run) == -2
+    assert (y == 7).all()
+    assert [loaded.words_run(*run[:at], None, *run[at + 1 :]) for at in (0, 2, 3)] == [-1] * 3
+
+
+def test_it_needs_nothing_but_copies_and_is_silent(tmp_path):
+    for name, model in models().items():
+        if name in ("variant", "words8", "zone", "act3"):
+            c99(model, tmp_path / f"{name}.h")
+            source = f'#define {name.upper()}_IMPLEMENTATION\n#include "{name}.h"\n'
+            (tmp_path / "one.c").write_text(source)
+            subprocess.run([CC, *STRICT, "-c", "one.c"], cwd=tmp_path, check=True)
+            if shutil.which("nm"):
+                symbols = subprocess.run(["nm", "-u", "one.o"], cwd=tmp_path, capture_output=True, text=True).stdout
+                assert set(symbols.split()) - {"U"} <= {"memcpy", "memset", "memcmp", "__stack_chk_fail"}
+            if shutil.which("c++"):
+                strict = ["-std=c++11", *STRICT[1:]]
+                subprocess.run(["c++", *strict, "-x", "c++", "-c", "one.c"], cwd=tmp_path, check=True)
+
+
+def test_weights_apart(tmp_path):
+    model = Sequential(LSTM(2, 9, seed=0), Linear(9, 3, seed=0)).quantize("int8")
+    c99(model, tmp_path / "amp.h", weights=tmp_path / "amp.bin")
+    content = (tmp_path / "amp.bin").read_bytes()
+    loaded = compiled(tmp_path, ["amp"], *NATIVE)
+    c = Exported(loaded, "amp")
+    memory = ctypes.create_string_buffer(2 * len(content))
+    start = -ctypes.addressof(memory) % 4
+
+    def init(data, offset=0):
+        at = ctypes.addressof(memory) + start + offset
+        ctypes.memmove(at, data, len(data))
+        return c.init(ctypes.c_void_p(at), ctypes.c_size_t(len(data)))
+
+    assert init(content) == 0
+    x, batch = inputs(model, 50)
+    assert same(c.run(x, 3)[1], model(batch)[0][:, 0])
+    assert c.init(None, ctypes.c_size_t(5)) == -1
+    assert init(content, 1) == -3
+    assert init(b"NOPE" + content[4:]) == -4
+    assert init(content[:4] + content[7:3:-1] + content[8:]) == -5
+    assert init(content[:8] + struct.pack("<I", 2) + content[12:]) == -6
+    for at in (12, 16, 20):
+        assert init(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]) == -7
+    assert init(content[:-1]) == init(content[:20]) == init(b"") == init(content + b"0") == -8
+    assert init(content[:-1] + bytes([content[-1] ^ 128])) == -9
+    # other weights for the same layers fit, those of other sizes do not
+    other = Sequential(LSTM(2, 9, seed=5), Linear(9, 3, seed=6)).quantize("int8")
+    c99(other, tmp_path / "other.h", weights=tmp_path / "other.bin")
+    assert init((tmp_path / "other.bin").read_bytes()) == 0
+    assert same(c.run(x, 3)[1], other(batch)[0][:, 0])
+    c99(Sequential(LSTM(2, 10, seed=5), Linear(10, 3)).quantize("int8"), tmp_path / "o.h", weights=tmp_path / "o.bin")
+    assert init((tmp_path / "o.bin").read_bytes()) == -7
+
+
+def run_self_test(folder, *arguments):
+    """Compile amp.h as a program and run it."""
+    flags = [*STRICT, *NATIVE, "-x", "c", "-DAMP_SELF_TEST", "amp.h", "-o", "amp"]
+    subprocess.run([CC, *flags], cwd=folder, check=True)
+    return subprocess.run(["./amp", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_the_self_test(tmp_path):
+    model = Sequential(Embedding(7, 3, seed=0), LSTM(3, 9, seed=0), Linear(9, 3, seed=0))
+    c99(model, tmp_path / "amp.h", self_test=True)
+    passed = run_self_test(tmp_path)
+    assert (passed.returncode, passed.stdout[:6]) == (0, "passed")
+    text = (tmp_path / "amp.h").read_text()
+    constant = text.split("/* Linear 9 -> 3 */\n")[1].split(",")[0].strip()
+    (tmp_path / "amp.h").write_text(text.replace(constant, "0.7f"))
+    failed = run_self_test(tmp_path)
+    assert (failed.returncode, failed.stdout[:6]) == (1, "FAILED")
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(Sequential(LSTM(2, 9, seed=0), Linear(9, 3, seed=0)), "amp.npz", metadata={"name": '*/ " \\\n#error'})
+    assert main(["export", "amp.npz", "--c", "amp.h", "--weights", "amp.bin", "--int8", "--self-test"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["amp.h", "amp.bin"]
+    assert run_self_test(tmp_path, "amp.bin").returncode == 0
+    content = (tmp_path / "amp.bin").read_bytes()
+    (tmp_path / "amp.bin").write_bytes(content[:-1])
+    assert run_self_test(tmp_path, "amp.bin").stdout == "the weights: error -8\n"
+    assert zlib.crc32(content[32:]) == struct.unpack_from("<I", content, 24)[0]
+    assert main(["export", "amp.npz", "--c", "amp.h", "--name", "2x"]) == 1
+    assert "name: expected letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix"),
+    [
+        ('x *" \\\n#error.h', "x_error"),
+        ("2 amp--lead.h", "m_2_amp_lead"),
+        ("ÄÖ.h", "model"),
+        ("__int__.c", "int"),
+        ("lstm.h", "lstm"),
+    ],
+)
+def test_names_from_the_files_name(tmp_path, file, prefix):
+    c99(LSTM(1, 1, seed=0), tmp_path / file)
+    text = (tmp_path / file).read_text("ascii")
+    assert f"int {prefix}_step({prefix}_state *state, const float *x, float *y);" in text
+    (tmp_path / "test.c").write_text(f"#define {prefix.upper()}_IMPLEMENTATION\n{text}")
+    subprocess.run([CC, *STRICT, "-fsyntax-only", "test.c"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (LSTM(2, 3, bidirectional=True), ValueError, "model: expected an LSTM that runs forwards, got bidirectional"),
+        (LSTM(2, 3, reverse=True), ValueError, "model: expected an LSTM that runs forwards, got reverse=True"),
+        (LSTM(2, 3, dtype="float64"), ValueError, "model: expected a float32 model, got float64"),
+        (LSTM(2, 3).quantize("bf16"), ValueError, "model: expected float32 or int8 weights, got bf16"),
+        (Sequential(LSTM(2, 3), Readout()), ValueError, "model: expected LSTM, Linear, Dropout or Embedding"),
+        (Sequential(LSTM(2, 3), Activation("gelu")), ValueError, "model: expected one of sigmoid, .*, got gelu at 1"),
+        (Sequential(Activation("tanh"), LSTM(2, 3)), ValueError, "model: expected LSTM, .* before the Activation at 0"),
+        (Sequential(Dropout(0.5)), ValueError, "model: expected a layer other than Dropout"),
+        (Linear(2, 3), TypeError, "model: expected an LSTM or a Sequential, got Linear"),
+        (None, TypeError, "model: expected an LSTM or a Sequential, got NoneType"),
+    ],
+)
+def test_what_cannot_be_exported(tmp_path, model, error, message):
+    with pytest.raises(error, match=message):
+        c99(model, tmp_path / "a.h", weights=tmp_path / "a.bin")
+    assert not any(tmp_path.iterdir())
+
+
+def test_wrong_arguments(tmp_path):
+    model = LSTM(2, 3, seed=0)
+    for name in ("", "1a", "a b", "_a", "a__b", "a_", "ä", 3):
+        with pytest.raises(ValueError, match="name: expected letters, digits and single underscores"):
+            c99(model, tmp_path / "a.h", name=name)
+    with pytest.raises(ValueError, match="weights: expected another file than path"):
+        c99(model, tmp_path / "a.h", weights=tmp_path / "x" / ".." / "a.h")
+    with pytest.raises(TypeError, match="self_test"):
+        c99(model, tmp_path / "a.h", self_test=1)
+    with pytest.raises(TypeError, match="path"):
+        c99(model, 3)
+    broken = LSTM(2, 3, seed=0)
+    broken.load_state_dict(broken.state_dict() | {"bias_hh_l0": np.full(12, np.nan)})
+    with pytest.raises(ValueError, match="model: expected finite parameters, got NaN or infinity in layer 0"):
+        c99(broken, tmp_path / "a.h")
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_example_plays_a_file(tmp_path):
+    examples = Path(__file__).parents[2] / "examples" / "c99"
+    rng = np.random.default_rng(0)
+    model = Sequential(LSTM(1, 8, seed=0), Linear(8, 1, seed=0))
+    c99(model, tmp_path / "amp.h")
+    samples = rng.integers(-32768, 32768, 1000).astype("<i2")
+    with wave.open(str(tmp_path / "in.wav"), "wb") as file:
+        file.setparams((1, 2, 48000, 0, "NONE", None))
+        file.writeframes(samples.tobytes())
+    command = [CC, *STRICT, f"-I{tmp_path}", str(examples / "amplifier.c"), "-o", "amplifier"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(["./amplifier", "in.wav", "out.wav"], cwd=tmp_path, check=True)
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        played = np.frombuffer(file.readframes(1000), "<i2")
+    y = model(np.float32(samples / 32768)[:, None, None])[0].ravel()
+    assert np.abs(played - np.clip(y * 32767, -32768, 32767)).max() <= 1
