@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import expect_shape, float_array, int_array, real_array, shown
-from .losses import IGNORE_INDEX, NothingToCount, cross_entropy, ctc, expanded, mse, sum_of, within_lengths
+from .losses import IGNORE_INDEX, OF_ELEMENTS, NothingToCount, cross_entropy, ctc, expanded, sum_of, within_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class Criterion:
     @property
     def compares_elements(self) -> bool:
         """Whether it is known to have a target for each element of the prediction."""
-        return self.function in (cross_entropy, mse)
+        return any(self.function is one for one in OF_ELEMENTS)
 
     @property
     def needs_target_per_row(self) -> bool:

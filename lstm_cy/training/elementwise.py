@@ -9,12 +9,13 @@ import numpy as np
 
 from ..checks import expect_shape, float_array, number, shown
 from ..layers.activations import exp, softplus
-from .losses import checked_prediction, mean_of_elements
+from .losses import checked_prediction, mean_of_elements, of_elements
 
 if TYPE_CHECKING:
     from ..typing import Array, ArrayLike
 
 
+@of_elements
 def huber(
     prediction: ArrayLike,
     target: ArrayLike,
@@ -70,6 +71,7 @@ def huber(
     return mean_of_elements(losses, prediction, target, lengths, batch_first, sample_weight)
 
 
+@of_elements
 def quantile(
     prediction: ArrayLike,
     target: ArrayLike,
@@ -138,6 +140,7 @@ def quantile(
     return mean_of_elements(losses, prediction, target, lengths, batch_first, sample_weight)
 
 
+@of_elements
 def binary_cross_entropy(
     prediction: ArrayLike,
     target: ArrayLike,

@@ -78,11 +78,10 @@ def fit(
         ``loss(prediction, target) -> (float, gradient)``, a mean over the counted elements. It receives
         ``lengths=`` where the data has lengths, and ``batch_first=True`` where the model is batch_first and the
         loss has such an argument, and ``sample_weight=`` where there are weights, a mask or gaps; where the
-        output has no time axis, `cross_entropy` and `mse` receive no lengths, and another loss only if it has
-        such an argument. Where the data has lengths, a batch and its prediction are cut after the longest row.
-        A loss with nothing to count, such as `cross_entropy` with all targets ignored, raises
-        `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and training continues without a
-        step.
+        output has no time axis, the losses of elements of this library (all but `ctc`) receive no lengths, and another
+        loss only if it has such an argument. Where the data has lengths, a batch and its prediction are cut after the
+        longest row. A loss with nothing to count, such as `cross_entropy` with all targets ignored, raises
+        `lstm_cy.losses.NothingToCount`: the batch or window has weight 0, and training continues without a step.
     optimizer : Optimizer
         `SGD`, `Adam`, `AdamW` or `RMSprop`, made for this model object.
     epochs : int

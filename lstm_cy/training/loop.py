@@ -62,7 +62,7 @@ class Loop:
         self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, 0.0, open_low=True)
         self.clip_value = None if clip_value is None else number("clip_value", clip_value, 0.0, open_low=True)
         self.accumulate = positive_int("accumulate", accumulate)
-        if schedule is not None and not callable(schedule):
+        if schedule is not None and (isinstance(schedule, type) or not callable(schedule)):
             raise TypeError(f"schedule: expected a function (step, epoch) -> factor, got {shown(schedule)}")
         self.schedule = schedule
         self.prefetch = non_negative_int("prefetch", prefetch)

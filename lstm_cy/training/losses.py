@@ -24,8 +24,11 @@ from ..checks import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from ..typing import Array, ArrayLike, Bools, Ints
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 
 IGNORE_INDEX = -100  # PyTorch's default
 
@@ -34,6 +37,17 @@ class NothingToCount(ValueError):
     """Raised by a loss that has no element to average over; `fit` skips such a batch."""
 
 
+#: the losses and metrics that have a target for each element of the prediction
+OF_ELEMENTS: list[Callable[..., Any]] = []
+
+
+def of_elements(function: _F) -> _F:
+    """Note that `function` has a target for each element: where the output has no time axis it gets no lengths."""
+    OF_ELEMENTS.append(function)
+    return function
+
+
+@of_elements
 def cross_entropy(
     prediction: ArrayLike,
     target: ArrayLike,
@@ -148,6 +162,7 @@ def cross_entropy(
     return loss, gradient
 
 
+@of_elements
 def mse(
     prediction: ArrayLike,
     target: ArrayLike,

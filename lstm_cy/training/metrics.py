@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import expect_shape, int_array, shown
 from .criterion import Criterion
-from .losses import IGNORE_INDEX, NothingToCount, checked_prediction, element_weights, within_lengths
+from .losses import IGNORE_INDEX, NothingToCount, checked_prediction, element_weights, of_elements, within_lengths
 
 if TYPE_CHECKING:
     from ..typing import ArrayLike
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .team import Team
 
 
+@of_elements
 def accuracy(
     prediction: ArrayLike,
     target: ArrayLike,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_runs import LENGTHS, ROWS, STEPS, Recorder, X, Y, arrays, bits, model_of, reading_out, train
 
-from lstm_cy import LSTM, SGD, Adam, Readout, Sequential, cross_entropy, ctc, mse
+import lstm_cy
+from lstm_cy import LSTM, SGD, Adam, Linear, Readout, Sequential, cross_entropy, ctc, fit, mse
 from lstm_cy.losses import NothingToCount
 
 
@@ -252,3 +253,35 @@ def test_a_loss_without_lengths_is_refused_if_the_data_has_lengths():
     model = model_of()
     with pytest.raises(TypeError, match="loss: expected one that takes lengths=, because data has lengths"):
         train(model, (X, Y, LENGTHS), loss=lambda prediction, target: mse(prediction, target))
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [
+        (lstm_cy.huber, 1),
+        (functools.partial(lstm_cy.quantile, quantiles=(0.1, 0.9)), 2),
+        (lstm_cy.binary_cross_entropy, 1),
+        (lstm_cy.mse, 1),
+        (lstm_cy.cross_entropy, 2),
+    ],
+)
+def test_lengths_with_a_target_per_row_for_every_loss_of_elements(loss, outputs):
+    """The losses and metrics get no lengths, which would be those of steps."""
+    rng, lengths = np.random.default_rng(0), [6, 2, 0, 5]
+    x, y = rng.standard_normal((6, 4, 2)), rng.integers(0, 2, 4)
+    target = y if outputs == 2 else y[:, None].astype(float)
+    model = Sequential(LSTM(2, 4, seed=0), Readout(), Linear(4, outputs, seed=1))
+    expected = loss(model(x, lengths=lengths)[0][[0, 1, 3]], target[[0, 1, 3]])[0]
+    metrics = {"loss": loss} | ({"accuracy": lstm_cy.accuracy} if loss is lstm_cy.cross_entropy else {})
+    history = fit(
+        model,
+        (x, target, lengths),
+        loss=loss,
+        optimizer=Adam(model),
+        epochs=1,
+        validation=(x, target, lengths),
+        metrics=metrics,
+        progress=False,
+    )
+    assert abs(history.loss[0] - expected) <= 1e-6
+    assert history.metrics["validation_loss"] == history.validation
