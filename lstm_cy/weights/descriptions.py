@@ -127,10 +127,18 @@ def of_onnx(path: FilePath) -> list[str]:
         *_table("LSTM nodes", layers),
         _gates(gate_order.ONNX),
         f"operators: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
-        *(_table("not supported", graph.unsupported) if graph.unsupported else ["not supported: none"]),
+        *_unsupported(graph.unsupported),
         *_tensors({name: array for name, array in graph.constants.items() if array.dtype.kind == "f"}),
         _onnx_metadata(path, {entry.key: entry.value for entry in source.proto.metadata_props}),
     ]
+
+
+def _unsupported(kinds: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return lines of unsupported operators with their numbers of nodes and an example of each."""
+    if not kinds:
+        return ["not supported: none"]
+    rows = [(kind, f"{len(nodes)}, {'such as ' if len(nodes) > 1 else ''}{nodes[0]}") for kind, nodes in kinds.items()]
+    return _table("not supported", rows)
 
 
 def _onnx_metadata(path: FilePath, properties: dict[str, str]) -> str:

@@ -201,6 +201,22 @@ class Graph:
         distinct = {id(owner(array)): array for array in every}
         return [*rows, ("", "total", "", "", *_size(distinct.values()))]
 
+    def evaluate(self, values: dict[str, Array]) -> list[Array]:
+        """Return the outputs for inputs that are not checked, `values`, to which results are added on the way.
+
+        The arrays may be inputs or constants of the graph, or parts of them.
+        """
+        self._execute(self._everything, values)
+        return [self._constants[name] if name in self._constants else values[name] for name in self._names()]
+
+    def weights(self) -> list[Array]:
+        """Return the arrays of numbers that the steps use: constants, and those that they hold themselves."""
+        arrays = [*self._constants.values(), *(array for step in self._steps for array in step.weights())]
+        return [array for array in arrays if array.dtype.kind == "f"]
+
+    def _names(self) -> list[str]:
+        return [value.name for value in self.outputs]
+
     def _execute(self, plan: Sequence[tuple[Step, set[str]]], values: dict[str, Array]) -> None:
         """Run the steps of a plan and add their results to `values`; those that no later step needs are removed."""
         live_bytes = sum(array.nbytes for array in values.values())

@@ -88,8 +88,8 @@ def _other_nodes(path: str) -> list[str]:
     with naming(path):
         graph = Graph(proto, proto.proto.graph)
     counts = Counter(node.op_type for node in graph.nodes if not _computes_nothing(node, graph.constants))
-    counts["LSTM"] -= 1  # the converted node
-    unsupported = [f"{count} {kind}" for kind, count in graph.unsupported]
+    counts["LSTM"] -= 1  # the converted node, or one like it
+    unsupported = [f"{len(labels)} {kind}" for kind, labels in graph.unsupported.items()]
     return [f"{count} {kind}" for kind, count in counts.items() if count > 0] + unsupported
 
 

@@ -504,7 +504,6 @@ lstm_cy.save(lstm_cy.LSTM(1, 1), "a.npz")
 lstm_cy.load("a.npz")
 for extra, use in [
     ("onnx", lambda: lstm_cy.save(lstm_cy.LSTM(1, 1), "a.onnx")),
-    ("onnx", lambda: lstm_cy.from_onnx("a.onnx")),
     ("safetensors", lambda: lstm_cy.save(lstm_cy.LSTM(1, 1), "a.safetensors")),
 ]:
     try:

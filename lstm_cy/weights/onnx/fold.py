@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ..faults import shortened
 from .node import Node, describe_node
 from .operators import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
+from .operators.forms import MICROSOFT
 from .operators.forms import form as form_of
-from .proto import LONGEST_NAME, is_onnx, naming, quoted
+from .proto import BFLOAT16, LONGEST_NAME, is_onnx, naming, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..budget import Budget
     from .proto import Source
 
+#: operators that are more than a function of arrays
+STEPS = {"LSTM", "If", "Loop", f"{MICROSOFT}.DynamicQuantizeLSTM"}
 # Operators that are folded because exporters put them between a weight and its node; others are left for the run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
 _FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}
@@ -32,8 +35,6 @@ class Graph:
         {name: read-only array} of this graph.
     nodes : list of Node
         Nodes of known operators that are not folded, in the graph's order.
-    unsupported : list of (str, str)
-        Unsupported operators of this graph and its inner graphs, with their numbers of nodes.
     graphs : list of Graph
         The inner graphs of its nodes.
 
@@ -52,8 +53,11 @@ class Graph:
         self.nodes: list[Node] = []
         self._unsupported: list[tuple[str, str]] = []  # (kind, node)
         self.graphs: list[Graph] = []
+        self._narrow = {value.name for value in (*proto.input, *proto.output) if _is_bfloat16(value)}
         for tensor in proto.initializer:
             self._define(tensor.name)
+            if tensor.data_type == BFLOAT16:
+                self._narrow.add(tensor.name)
             self.constants[tensor.name] = source.array(tensor)
         self.inputs = [value for value in proto.input if value.name not in self.constants]
         for value in self.inputs:
@@ -70,6 +74,10 @@ class Graph:
         """Return whether a value of this name is defined so far, in this graph or an enclosing one."""
         return name in self._known or (self._outer is not None and self._outer.knows(name))
 
+    def defines(self, name: str) -> bool:
+        """Return whether a value of this name is an input, constant or result of this graph itself."""
+        return name in self._known
+
     def constant(self, name: str) -> Array | None:
         """Return the array of a constant value, or None if it is not constant."""
         if name in self._known or self._outer is None:
@@ -77,15 +85,12 @@ class Graph:
         return self._outer.constant(name)
 
     @property
-    def unsupported(self) -> list[tuple[str, str]]:
+    def unsupported(self) -> dict[str, list[str]]:
+        """The unsupported nodes of this graph and its inner graphs, by operator; the most frequent one first."""
         kinds: dict[str, list[str]] = {}
         for kind, label in self.all_unsupported():
             kinds.setdefault(kind, []).append(label)
-        return [(kind, f"{len(of)}, {'such as ' if len(of) > 1 else ''}{of[0]}") for kind, of in kinds.items()]
-
-    def count_unsupported(self) -> int:
-        """Return the number of unsupported nodes of this graph and its inner graphs."""
-        return sum(1 for _ in self.all_unsupported())
+        return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
 
     def all_unsupported(self) -> Iterator[tuple[str, str]]:
         yield from self._unsupported
@@ -103,10 +108,12 @@ class Graph:
             if name and not self.knows(name):
                 why = "made by a later node: a cycle, or not in order" if name in made else "given by nothing"
                 raise ValueError(f"{label}: its input {quoted(name)} is {why}")
+        graphs: dict[str, Graph] = {}
         for attribute in proto.attribute:
             for graph in attribute.graphs or ([attribute.g] if attribute.HasField("g") else []):
                 with source.budget.nested("graphs inside graphs"):
-                    self.graphs.append(Graph(source, graph, self))
+                    graphs[attribute.name] = Graph(source, graph, self)
+                    self.graphs.append(graphs[attribute.name])
         with naming(label):
             for name in filter(None, proto.output):
                 self._define(name)
@@ -115,7 +122,10 @@ class Graph:
             self._unsupported.append((_kind(proto.op_type, reason), label))
             return
         with naming(label):
-            node = Node(source, proto, OPERATORS.get(proto.op_type), proto.op_type in OF_STRINGS)
+            node = Node(source, proto, OPERATORS.get(proto.op_type), proto.op_type in OF_STRINGS, graphs)
+        if node.op_type == "CastLike" and node.inputs[1] in self._narrow:
+            node.attributes["to"] = BFLOAT16
+        node.rounds = not self._narrow.isdisjoint(node.outputs)
         reason = _unknown_values(node)
         if reason:
             self._unsupported.append((_kind(proto.op_type, reason), label))
@@ -135,6 +145,10 @@ class Graph:
         return True
 
 
+def _is_bfloat16(value: Any) -> bool:
+    return bool(value.type.tensor_type.elem_type == BFLOAT16)
+
+
 def _kind(op_type: str, reason: str) -> str:
     """Return a text for an unsupported operator, or an unsupported use of it."""
     return shortened(op_type, LONGEST_NAME) + (f" ({reason})" if reason else "")
@@ -148,9 +162,10 @@ def _unsupported(proto: Any, opset: int) -> str | None:
     ValueError
         The operator is known, but its use is not valid in ONNX.
     """
-    if not is_onnx(proto.domain) or (proto.op_type not in OPERATORS and proto.op_type != "LSTM"):
+    name = proto.op_type if is_onnx(proto.domain) else f"{proto.domain}.{proto.op_type}"
+    if name not in OPERATORS and name not in STEPS:
         return "" if is_onnx(proto.domain) else f"domain {quoted(proto.domain)}"
-    form = form_of(proto.op_type, opset)
+    form = form_of(name, opset)
     if form is None:
         return f"not in version {opset}"
     for attribute in proto.attribute:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from ..budget import LimitExceeded
+from ...checks import positive_int
 from ..faults import check_finite, counted
-from ..graph import STRINGS, Graph, Value, owned_bytes, owner
+from ..graph import STRINGS, Graph, Value, owner
 from .fold import Graph as Parsed
-from .lstm_nodes import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .layers import Layers
 from .messages import type_name
-from .proto import DTYPES, LARGEST_RESULT, STRING, Source, naming, quoted
+from .proto import ARRAY_DTYPES, STRING, Source, naming, quoted
+from .steps import Context, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from ...layers.lstm import LSTM
-    from ...typing import Array
-    from .node import Node
+    pass
 
 #: most unsupported operators in an error
-LARGEST_LIST = 20
-#: a layer may take this many times the bytes of its weights
-LAYER_FACTOR = 6
+LARGEST_LIST = 50
+#: most nodes named in an error
+LARGEST_EXAMPLES = 5
+#: default of `max_iterations`
+MAX_ITERATIONS = 1_000_000
 # Names that exporters write for a size without a name.
 _UNNAMED = {"", "?", "-1", "None"}
 
 
-def from_onnx(model: Any, strict: bool = False) -> Graph:
+def from_onnx(model: Any, strict: bool = False, max_iterations: int = MAX_ITERATIONS) -> Graph:
     """Make a model from an ONNX graph of LSTMs and the operators that exporters add to them.
 
     Parameters
@@ -37,6 +35,8 @@ def from_onnx(model: Any, strict: bool = False) -> Graph:
         A file, its content, or its parsed protobuf.
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
+    max_iterations : int
+        Most iterations of a Loop in one run, together with those of the Loops inside it.
 
     Returns
     -------
@@ -69,84 +69,46 @@ def from_onnx(model: Any, strict: bool = False) -> Graph:
     >>> y.shape
     (2, 7, 3)
     """
+    max_iterations = positive_int("max_iterations", max_iterations)
     source = Source(model)
     with naming(source.name):
         graph = Parsed(source, source.proto.graph)
-        count, kinds = graph.count_unsupported(), graph.unsupported
-        if count:
-            texts = [f"{kind}: {nodes}" for kind, nodes in kinds[:LARGEST_LIST]]
-            if len(kinds) > LARGEST_LIST:
-                texts.append(f"and {counted(len(kinds) - LARGEST_LIST, 'other operator')}")
-            verb = "is" if count == 1 else "are"
-            raise ValueError(f"{counted(count, 'node')} {verb} not supported: {'; '.join(texts)}")
-        floats = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.ndim}
+        if graph.unsupported:
+            raise ValueError(_unsupported(graph.unsupported))
+        floats = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.size > 1}
         first = {id(owner(array)): name for name, array in reversed(floats.items())}  # views are not checked again
         weights = {name: array for name, array in floats.items() if first[id(owner(array))] == name}
-        made = _model(graph, Layers(source.budget))
+        made = _model(graph, Context(Layers(source.budget), max_iterations))
         made.properties = {entry.key: entry.value for entry in source.proto.metadata_props}
     check_finite(source.name, weights, strict)
     return made
+
+
+def _unsupported(kinds: dict[str, list[str]]) -> str:
+    """Return the message for unsupported nodes: the number of each operator, then an example of each."""
+    count = sum(map(len, kinds.values()))
+    numbers = [f"{kind} ({len(labels)})" for kind, labels in kinds.items()][:LARGEST_LIST]
+    if len(kinds) > LARGEST_LIST:
+        numbers.append(f"and {counted(len(kinds) - LARGEST_LIST, 'other operator')}")
+    examples = ", ".join(labels[0] for labels in [*kinds.values()][:LARGEST_EXAMPLES])
+    verb = "is" if count == 1 else "are"
+    return f"{counted(count, 'node')} {verb} not supported: {', '.join(numbers)}; such as {examples}"
 
 
 #: the former name of the class of a model
 OnnxModel = Graph
 
 
-def _model(parsed: Parsed, layers: Layers) -> Graph:
+def _model(parsed: Parsed, context: Context) -> Graph:
     """Return the model of a parsed graph."""
-    steps = [_lstm_step(node, parsed.constants, layers) if node.op_type == "LSTM" else node for node in parsed.nodes]
     inputs, outputs = ([_value(value) for value in values] for values in (parsed.inputs, parsed.outputs))
-    return Graph(inputs, outputs, steps, parsed.constants)
-
-
-class _LstmStep:
-    """An LSTM node, with its layer if the weights are constant and the layer is within the budget."""
-
-    def __init__(self, node: Node, constants: dict[str, Any], layers: Layers) -> None:
-        self._node = node
-        self._lstm = LstmNode(node)
-        self._layer: LSTM | None = None
-        self.name, self.op_type = node.name, node.op_type
-        self.inputs, self.outputs = node.inputs, node.outputs
-        names = [input_name(node.inputs, index) for index in WEIGHTS]
-        if all(name in constants for name in names if name):
-            with contextlib.suppress(LimitExceeded):
-                self._layer = layers.get(self._lstm, [constants.get(name) for name in names])
-        if self._layer is not None:
-            self.inputs = tuple("" if index in WEIGHTS else name for index, name in enumerate(node.inputs))
-
-    def __str__(self) -> str:
-        return str(self._node)
-
-    def weights(self) -> Iterable[Array]:
-        return self._layer.parameters.values() if self._layer is not None else ()
-
-    def _packed(self, *weights: Array | None) -> LSTM:
-        size = layer_bytes(weights)
-        if size > max(LARGEST_RESULT, LAYER_FACTOR * owned_bytes(weights)):
-            raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are allowed")
-        return self._lstm.layer(*weights)
-
-    def run(self, inputs: Sequence[Any]) -> tuple[Array, ...]:
-        with naming(self._node):
-            filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
-            X, W, R, B, lengths, initial_h, initial_c, P = filled
-            layer = self._layer or self._packed(W, R, B, P)
-            if X.ndim == 3:
-                rows = [max(size, 1) for size in X.shape[:2]]  # T = 0 still gives states, B = 0 still takes time
-                self._node.room((*rows, layer.output_size), X.dtype, X)
-            return self._lstm.run(layer, X, lengths, initial_h, initial_c)
-
-
-def _lstm_step(node: Node, constants: dict[str, Array], layers: Layers) -> _LstmStep:
-    with naming(node):
-        return _LstmStep(node, constants, layers)
+    return Graph(inputs, outputs, steps_of(parsed, context), parsed.constants)
 
 
 def _value(proto: Any) -> Value:
     """Return the Value of a ValueInfoProto."""
     tensor = proto.type.tensor_type
-    dtypes = {**DTYPES, STRING: STRINGS}
+    dtypes = {**ARRAY_DTYPES, STRING: STRINGS}
     if not proto.type.HasField("tensor_type") or tensor.elem_type not in dtypes:
         kind = type_name(tensor.elem_type) if proto.type.HasField("tensor_type") else proto.type.WhichOneof("value")
         raise ValueError(f"value {quoted(proto.name)}: expected an array of numbers or strings, got {kind}")

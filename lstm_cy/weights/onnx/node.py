@@ -11,7 +11,7 @@ import numpy as np
 from ..budget import LimitExceeded
 from ..faults import shortened
 from ..graph import STRINGS, owned_bytes
-from .proto import LARGEST_RESULT, LONGEST_NAME, check_empty, check_rank, naming, quoted
+from .proto import LARGEST_RESULT, LONGEST_NAME, check_empty, check_rank, naming, quoted, rounded_to_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +40,11 @@ class Node:
     inputs, outputs : tuple of str
         Names of values; empty for an omitted one.
     attributes : dict
+    graphs : dict of str to fold.Graph
+        The inner graphs, by attribute.
     opset : int
+    rounds : bool
+        Whether an output is one of the graph, of type bfloat16.
 
     Parameters
     ----------
@@ -58,19 +62,24 @@ class Node:
         "_operator",
         "_takes_strings",
         "attributes",
+        "graphs",
         "inputs",
         "name",
         "op_type",
         "opset",
         "outputs",
+        "rounds",
     )
 
-    def __init__(self, source: Source, proto: Any, operator: Operator | None, takes_strings: bool) -> None:
+    def __init__(
+        self, source: Source, proto: Any, operator: Operator | None, takes_strings: bool, graphs: dict[str, Any]
+    ) -> None:
         self._operator: Any = operator
         self._takes_strings = takes_strings
         self.name, self.op_type, self.opset = proto.name, proto.op_type, source.opset
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
         self.attributes = source.attributes(proto)
+        self.graphs, self.rounds = graphs, False
         self._budget: Budget | None = None  # set while the node is folded
 
     def __str__(self) -> str:
@@ -125,6 +134,8 @@ class Node:
         results = self._operator(self, *inputs)
         results = results if isinstance(results, tuple) else (results,)
         arrays = tuple(np.asarray(result, STRINGS if isinstance(result, str) else None) for result in results)
+        if self.rounds:
+            arrays = tuple(rounded_to_bfloat16(array) if array.dtype.kind == "f" else array for array in arrays)
         for array in arrays:
             if array.size == 0:
                 check_empty(array.shape, array.itemsize)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...checks import file_path
 from ...extras import pip_install
+from ...layers.narrow import widened
 from ...printable import printable
 from ..budget import Budget, LimitExceeded
 from ..containers import protobuf
@@ -57,6 +58,10 @@ DTYPES: dict[int, np.dtype[Any]] = {
     13: np.dtype("uint64"),
 }
 STRING = 8
+#: bfloat16, whose numbers are arrays of float32
+BFLOAT16 = 16
+#: the dtypes of arrays of each type, strings left out
+ARRAY_DTYPES = DTYPES | {BFLOAT16: np.dtype("float32")}
 # The field with the numbers of a tensor without raw data; other types are in int32_data.
 _FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 # AttributeProto.AttributeType: the field with the value
@@ -183,10 +188,11 @@ class Source:
         if tensor.data_type == STRING and not tensor.HasField("segment"):
             with naming(name):
                 return _strings(tensor)
-        if tensor.data_type not in DTYPES or tensor.HasField("segment"):
+        if tensor.data_type not in ARRAY_DTYPES or tensor.HasField("segment"):
             raise ValueError(f"{name}: type {type_name(tensor.data_type)} or its segments are not supported")
         with naming(name):
-            shape, dtype = _shape(tensor), DTYPES[tensor.data_type]
+            shape = _shape(tensor)
+            dtype = DTYPES.get(tensor.data_type, np.dtype(np.uint16))  # bfloat16: its bits
         count = math.prod(shape)
         field = _FIELDS.get(tensor.data_type, "int32_data")
         if tensor.data_location == _EXTERNAL:
@@ -209,6 +215,9 @@ class Source:
         else:
             array = array.astype(dtype, copy=False)
         array = array.reshape(shape)
+        if tensor.data_type == BFLOAT16:
+            self.budget.bytes(8 * array.size, "its tensors of bfloat16")
+            array = widened(array)
         array.flags.writeable = False
         return array
 
@@ -241,6 +250,13 @@ def _is_model_proto(model: Any) -> bool:
 def _joined(pieces: Sequence[Array]) -> Array:
     """Return the numbers of a tensor, which may be in several pieces."""
     return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.empty(0, np.uint8)])
+
+
+def rounded_to_bfloat16(array: Array) -> Array:
+    """Return float32 numbers rounded to the nearest bfloat16, ties to even; NaN and infinity stay."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(array), np.float32(np.nan), rounded.view(np.float32))
 
 
 def check_rank(shape: Sized) -> None:

@@ -401,10 +401,13 @@ def test_nodes_inside_if_and_loop_are_found():
         np.testing.assert_array_equal(
             lstm.parameters["weight_hh_l0"], gate_order.reorder(weights["R"][0], gate_order.ONNX)
         )
-    with pytest.raises(
-        ValueError, match=r"3 nodes are not supported: If: 2, such as node 'choice' \(If\); Loop: 1, node 'again'"
-    ):
-        from_onnx(proto)
+    x = np.random.default_rng(1).standard_normal((4, 2, 3)).astype(np.float32)
+    for flag in (True, False):
+        y, z = from_onnx(proto).run({"x": x, "flag": flag, "count": 2})
+        np.testing.assert_array_equal(y[:, 0], found["first"](x)[0])
+        assert len(z) == (2 if flag else 0)
+        for part in z:
+            np.testing.assert_array_equal(part[:, 0], found["first"](x)[0])
 
 
 def test_weights_may_be_inputs_of_the_graph():

@@ -20,6 +20,28 @@ def check_dtypes(*arrays: Array) -> None:
         raise ValueError(f"expected inputs of one type, got {', '.join(sorted(map(str, dtypes)))}")
 
 
+def widened(array: Array) -> Array:
+    """Return float16 numbers as float32, in which they are computed; other arrays unchanged."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def lowest(dtype: np.dtype[Any]) -> Any:
+    """Return the lowest value of a dtype."""
+    return False if dtype.kind == "b" else -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def highest(dtype: np.dtype[Any]) -> Any:
+    """Return the highest value of a dtype."""
+    return True if dtype.kind == "b" else np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+
+
+def mean_of(x: Array, **options: Any) -> Any:
+    """Return the mean; for an empty array NaN without NumPy's warning, or 0 for integers, which have no NaN."""
+    if x.size == 0:
+        return np.sum(x, **options) * (np.nan if x.dtype.kind == "f" else 0)
+    return np.mean(x, **options)
+
+
 def integers_of(name: str, array: Array) -> list[int]:
     """Return the values of a vector of integers as Python integers."""
     if array.dtype.kind not in "iu" or array.ndim > 1:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....layers.activations import log_softmax, softmax
-from ..proto import DTYPES, check_rank
-from .arguments import axis_of, check_dtypes, integers_of
+from ..proto import ARRAY_DTYPES, BFLOAT16, check_rank, rounded_to_bfloat16
+from .arguments import axis_of, check_dtypes, highest, integers_of, lowest, mean_of, widened
 from .registry import OPERATORS, operator
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _elementwise(function: Operator) -> Operator:
     """Make an operator of one input that keeps its dtype; `function` takes the node and the input."""
 
     def apply(node: Node, x: Array) -> Array:
-        return np.asarray(function(node, x), dtype=x.dtype)
+        return np.asarray(function(node, widened(x)), dtype=x.dtype)
 
     return apply
 
@@ -68,6 +68,15 @@ def _elu(x: Array, alpha: float) -> Array:
     return np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
 
 
+def _celu(x: Array, alpha: float) -> Array:
+    return np.maximum(x, 0) + np.minimum(alpha * np.expm1(np.minimum(x, 0) / alpha), 0)
+
+
+def _softplus(x: Array) -> Array:
+    result: Array = np.logaddexp(x, np.zeros((), x.dtype))
+    return result
+
+
 def _erf(x: Array) -> Array:
     from scipy.special import erf
 
@@ -83,30 +92,52 @@ def _gelu(node: Node, x: Array) -> Any:
 
 OPERATORS |= {
     "Abs": _plain(np.abs),
+    "Acos": _plain(np.arccos),
+    "Acosh": _plain(np.arccosh),
+    "Asin": _plain(np.arcsin),
+    "Asinh": _plain(np.arcsinh),
+    "Atan": _plain(np.arctan),
+    "Atanh": _plain(np.arctanh),
+    "BitwiseNot": _plain(np.invert),
     "Ceil": _plain(np.ceil),
+    "Celu": _elementwise(lambda node, x: _celu(x, node.get("alpha", 1.0))),
+    "Cos": _plain(np.cos),
+    "Cosh": _plain(np.cosh),
     "Elu": _elementwise(lambda node, x: _elu(x, node.get("alpha", 1.0))),
     "Erf": _plain(_erf),
     "Exp": _plain(np.exp),
     "Floor": _plain(np.floor),
     "Gelu": _elementwise(_gelu),
     "HardSigmoid": _elementwise(lambda node, x: np.clip(node.get("alpha", 0.2) * x + node.get("beta", 0.5), 0, 1)),
+    "HardSwish": _plain(lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "IsNaN": lambda node, x: np.isnan(x),
     "LeakyRelu": _elementwise(lambda node, x: np.where(x < 0, node.get("alpha", 0.01) * x, x)),
     "Log": _plain(np.log),
+    "Mish": _plain(lambda x: x * np.tanh(_softplus(x))),
     "Neg": _plain(np.negative),
     "Not": _plain(np.logical_not),
     "Reciprocal": _plain(np.reciprocal),
     "Relu": _plain(lambda x: np.maximum(x, 0)),
+    "Round": _plain(np.rint),
     "Selu": _elementwise(
         lambda node, x: node.get("gamma", 1.0507009873554805) * _elu(x, node.get("alpha", 1.6732632423543772))
     ),
     "Sigmoid": _plain(_sigmoid),
-    "Softplus": _plain(lambda x: np.logaddexp(x, np.zeros((), x.dtype))),
+    "Sign": _plain(np.sign),
+    "Sin": _plain(np.sin),
+    "Sinh": _plain(np.sinh),
+    "Softplus": _plain(_softplus),
     "Softsign": _plain(lambda x: x / (1 + np.abs(x))),
     "Sqrt": _plain(np.sqrt),
+    "Swish": _elementwise(lambda node, x: x * _sigmoid(node.get("alpha", 1.0) * x)),
+    "Tan": _plain(np.tan),
     "Tanh": _plain(np.tanh),
     "ThresholdedRelu": _elementwise(lambda node, x: np.where(x > node.get("alpha", 1.0), x, 0)),
     "Add": _broadcasting(np.add),
     "And": _broadcasting(np.logical_and),
+    "BitwiseAnd": _broadcasting(np.bitwise_and),
+    "BitwiseOr": _broadcasting(np.bitwise_or),
+    "BitwiseXor": _broadcasting(np.bitwise_xor),
     "Div": _broadcasting(_divide),
     "Equal": _broadcasting(np.equal),
     "Greater": _broadcasting(np.greater),
@@ -131,6 +162,49 @@ def _pow(node: Node, x: Array, exponent: Array) -> Array:
     return np.asarray(np.power(x, exponent)).astype(x.dtype, copy=False)
 
 
+@operator("Mod")
+def _mod(node: Node, x: Array, divisor: Array) -> Array:
+    check_dtypes(x, divisor)
+    node.room(np.broadcast_shapes(x.shape, divisor.shape), x.dtype, x, divisor)
+    if x.dtype.kind in "iu" and (divisor == 0).any():
+        raise ZeroDivisionError("an integer is divided by zero")
+    remainder: Array = np.fmod(x, divisor) if node.get("fmod", 0) else np.mod(x, divisor)
+    return remainder
+
+
+@operator("IsInf")
+def _is_inf(node: Node, x: Array) -> Array:
+    negative, positive = (node.get(f"detect_{sign}", 1) for sign in ("negative", "positive"))
+    return np.isinf(x) & (((x < 0) & bool(negative)) | ((x > 0) & bool(positive)))
+
+
+@operator("PRelu")
+def _prelu(node: Node, x: Array, slope: Array) -> Array:
+    check_dtypes(x, slope)
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        raise ValueError(f"slope: shape {slope.shape} does not fit an input of shape {x.shape}")
+    return np.where(x < 0, x * slope, x)
+
+
+@operator("Shrink")
+def _shrink(node: Node, x: Array) -> Array:
+    limit, bias = node.get("lambd", 0.5), node.get("bias", 0.0)
+    return np.where(x < -limit, x + bias, np.where(x > limit, x - bias, 0)).astype(x.dtype, copy=False)
+
+
+@operator("CumSum")
+def _cumsum(node: Node, x: Array, axis: Array) -> Array:
+    (number,) = integers_of("axis", axis)
+    along = axis_of(number, x.ndim)
+    x = np.flip(x, along) if node.get("reverse", 0) else x
+    sums = np.cumsum(widened(x), along, dtype=widened(x).dtype).astype(x.dtype, copy=False)
+    if node.get("exclusive", 0):
+        first = [slice(None)] * x.ndim
+        first[along] = slice(0, -1)
+        sums = np.concatenate((np.zeros_like(x.take([0] * min(1, x.shape[along]), along)), sums[tuple(first)]), along)
+    return np.flip(sums, along) if node.get("reverse", 0) else sums
+
+
 @operator("Clip")
 def _clip(node: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     if node.opset < 11:
@@ -153,12 +227,14 @@ def _where(node: Node, condition: Array, x: Array, y: Array) -> Array:
 
 @operator("Cast")
 def _cast(node: Node, x: Array) -> Array:
-    return _as(node, x, DTYPES[node.get("to")])
+    y = _as(node, x, ARRAY_DTYPES[node.get("to")])
+    return rounded_to_bfloat16(y) if node.get("to") == BFLOAT16 else y
 
 
 @operator("CastLike")
 def _cast_like(node: Node, x: Array, like: Array) -> Array:
-    return _as(node, x, like.dtype)
+    y = _as(node, x, like.dtype)
+    return rounded_to_bfloat16(y) if node.get("to") == BFLOAT16 else y
 
 
 def _as(node: Node, x: Array, dtype: np.dtype[Any]) -> Array:
@@ -181,7 +257,7 @@ def _dropout(node: Node, x: Array, ratio: Array | None = None, training_mode: Ar
     return (x, np.ones(x.shape, bool if node.opset >= 10 else x.dtype))[: len(node.outputs)]
 
 
-# Products and norms
+# Products and softmax
 
 
 @operator("MatMul")
@@ -189,9 +265,16 @@ def _matmul(node: Node, a: Array, b: Array) -> Array:
     check_dtypes(a, b)
     columns = b.shape[-1:] if b.ndim > 1 else ()
     node.room(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] + columns, a.dtype)
-    if a.ndim > 2 and b.ndim == 2 and a.shape[-1] == b.shape[0]:  # one product instead of one for each step
-        return (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b).reshape(a.shape[:-1] + columns)
-    return a @ b
+    return product(widened(a), widened(b)).astype(a.dtype, copy=False)
+
+
+def product(a: Array, b: Array) -> Array:
+    """Return the matrix product, computed as one instead of one for each step where b is a matrix."""
+    if a.ndim > 2 and b.ndim == 2 and a.shape[-1] == b.shape[0]:
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b
+        return rows.reshape(a.shape[:-1] + b.shape[1:])
+    result: Array = a @ b
+    return result
 
 
 @operator("Gemm")
@@ -202,47 +285,15 @@ def _gemm(node: Node, a: Array, b: Array, c: Array | None = None) -> Array:
         raise ValueError(f"expected two matrices, got shapes {a.shape} and {b.shape}")
     shape = a.shape[0], b.shape[1]
     node.room(shape, a.dtype)
-    product = a @ b
+    dtype = a.dtype
+    y = widened(a) @ widened(b)
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     if alpha != 1:
-        product *= a.dtype.type(alpha)
+        y *= y.dtype.type(alpha)
     if c is not None:
-        product += np.broadcast_to(c if beta == 1 else c * c.dtype.type(beta), shape)
-    return product
-
-
-@operator("LayerNormalization")
-def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None = None) -> tuple[Array, ...]:
-    axis = axis_of(node.get("axis", -1), x.ndim)
-    axes = tuple(range(axis, x.ndim))
-    for name, array in (("Scale", scale), ("B", bias)):
-        if array is not None and np.broadcast_shapes(x.shape, array.shape) != x.shape:
-            raise ValueError(f"{name}: shape {array.shape} does not fit an input of shape {x.shape}")
-    stash = DTYPES[node.get("stash_type", 1)]
-    wide = x.astype(np.promote_types(x.dtype, stash), copy=False)
-    mean = _mean(wide, axis=axes, keepdims=True)
-    centred = wide - mean
-    inverse = 1 / np.sqrt(_mean(centred * centred, axis=axes, keepdims=True) + wide.dtype.type(_epsilon(node)))
-    y = centred * inverse * scale
-    y = y if bias is None else y + bias
-    return (y.astype(x.dtype, copy=False), mean.astype(stash), inverse.astype(stash))[: len(node.outputs)]
-
-
-@operator("BatchNormalization")
-def _batch_normalization(node: Node, x: Array, *statistics: Array) -> Array:
-    channels = x.shape[1] if x.ndim > 1 else 1
-    if any(array.shape != (channels,) for array in statistics):
-        raise ValueError(f"expected statistics of shape ({channels},), got {[array.shape for array in statistics]}")
-    shape = (-1,) + (1,) * (x.ndim - 2)
-    scale, bias, mean, variance = (array.reshape(shape) for array in statistics)
-    y = (x - mean) / np.sqrt(variance + variance.dtype.type(_epsilon(node))) * scale + bias
-    result: Array = y.astype(x.dtype, copy=False)
-    return result
-
-
-def _epsilon(node: Node) -> float:
-    result: float = node.get("epsilon", 1e-5)
-    return result
+        c = widened(c)
+        y += np.broadcast_to(c if beta == 1 else c * c.dtype.type(beta), shape)
+    return y.astype(dtype, copy=False)
 
 
 @operator("Softmax")
@@ -274,45 +325,46 @@ def _reduction(function: Callable[..., Any], axes_are_an_input: int) -> Operator
 
     def apply(node: Node, x: Array, axes: Any = None) -> Array:
         axes = node.get("axes") if node.opset < axes_are_an_input or axes is None else integers_of("axes", axes)
-        if not axes and node.get("noop_with_empty_axes", 0):
-            return x
-        axes = tuple(axes or range(x.ndim))
+        elementwise = not axes and node.get("noop_with_empty_axes", 0)  # such as the squares without their sum
+        axes = () if elementwise else tuple(axes or range(x.ndim))
         check_rank(axes)
         return np.asarray(function(x, axis=axes, keepdims=bool(node.get("keepdims", 1)))).astype(x.dtype, copy=False)
 
     return apply
 
 
-def _lowest(dtype: np.dtype[Any]) -> Any:
-    """Return the lowest value of a dtype."""
-    return False if dtype.kind == "b" else -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
-
-
-def _highest(dtype: np.dtype[Any]) -> Any:
-    return True if dtype.kind == "b" else np.inf if dtype.kind == "f" else np.iinfo(dtype).max
-
-
 def _sum(x: Array, **options: Any) -> Any:
     return np.sum(x, dtype=np.float32 if x.dtype == np.float16 else None, **options)
+
+
+def _sum_of_squares(x: Array, **options: Any) -> Any:
+    wide = widened(x)
+    return np.sum(wide * wide, **options)
+
+
+def _log_sum_exp(x: Array, axis: tuple[int, ...], keepdims: bool) -> Any:
+    wide = x.astype(np.promote_types(x.dtype, np.float32), copy=False)
+    largest = np.max(wide, axis=axis, keepdims=True, initial=-np.inf)
+    shift = np.where(np.isfinite(largest), largest, 0)
+    sums = np.log(np.sum(np.exp(wide - shift), axis=axis, keepdims=True)) + shift
+    return sums if keepdims else sums.squeeze(axis)
 
 
 def _prod(x: Array, **options: Any) -> Any:
     return np.prod(x, dtype=np.float32 if x.dtype == np.float16 else None, **options)
 
 
-def _mean(x: Array, **options: Any) -> Any:
-    """Return the mean; for an empty array NaN without NumPy's warning, or 0 for integers, which have no NaN."""
-    if x.size == 0:
-        return np.sum(x, **options) * (np.nan if x.dtype.kind == "f" else 0)
-    return np.mean(x, **options)
-
-
 OPERATORS |= {
-    "ReduceMax": _reduction(lambda x, **options: np.max(x, initial=_lowest(x.dtype), **options), 18),
-    "ReduceMean": _reduction(_mean, 18),
-    "ReduceMin": _reduction(lambda x, **options: np.min(x, initial=_highest(x.dtype), **options), 18),
+    "ReduceL1": _reduction(lambda x, **options: _sum(np.abs(x), **options), 18),
+    "ReduceL2": _reduction(lambda x, **options: np.sqrt(_sum_of_squares(x, **options)), 18),
+    "ReduceLogSum": _reduction(lambda x, **options: np.log(_sum(x, **options)), 18),
+    "ReduceLogSumExp": _reduction(lambda x, **options: _log_sum_exp(x, **options), 18),
+    "ReduceMax": _reduction(lambda x, **options: np.max(x, initial=lowest(x.dtype), **options), 18),
+    "ReduceMean": _reduction(mean_of, 18),
+    "ReduceMin": _reduction(lambda x, **options: np.min(x, initial=highest(x.dtype), **options), 18),
     "ReduceProd": _reduction(_prod, 18),
     "ReduceSum": _reduction(_sum, 13),
+    "ReduceSumSquare": _reduction(lambda x, **options: _sum_of_squares(x, **options), 18),
 }
 
 

@@ -17,15 +17,28 @@ MICROSOFT = "com.microsoft"
 # Version 7 stands for earlier ones too.
 _TABLE = """
 Abs 7 x 1 1
+Acos 7 x 1 1
+Acosh 9 x 1 1
 Add 7 xx 2 1
 And 7 xx 2 1
 ArgMax 7 x 1 1 axis:i keepdims:i
 ArgMax 12 x 1 1 axis:i keepdims:i select_last_index:i
 ArgMin 7 x 1 1 axis:i keepdims:i
 ArgMin 12 x 1 1 axis:i keepdims:i select_last_index:i
+Asin 7 x 1 1
+Asinh 9 x 1 1
+Atan 7 x 1 1
+Atanh 9 x 1 1
+AveragePool 7 x 1 1 auto_pad:s count_include_pad:i kernel_shape:I! pads:I strides:I
+AveragePool 10 x 1 1 auto_pad:s ceil_mode:i count_include_pad:i kernel_shape:I! pads:I strides:I
+AveragePool 19 x 1 1 auto_pad:s ceil_mode:i count_include_pad:i dilations:I kernel_shape:I! pads:I strides:I
 BatchNormalization 7 xxxxx 5 5 epsilon:f momentum:f spatial:i
 BatchNormalization 9 xxxxx 5 5 epsilon:f momentum:f
 BatchNormalization 14 xxxxx 5 3 epsilon:f momentum:f training_mode:i
+BitwiseAnd 18 xx 2 1
+BitwiseNot 18 x 1 1
+BitwiseOr 18 xx 2 1
+BitwiseXor 18 xx 2 1
 Cast 7 x 1 1 to:i!
 Cast 19 x 1 1 saturate:i to:i!
 Cast 24 x 1 1 round_mode:s saturate:i to:i!
@@ -33,6 +46,7 @@ CastLike 15 xx 2 1
 CastLike 19 xx 2 1 saturate:i
 CastLike 24 xx 2 1 round_mode:s saturate:i
 Ceil 7 x 1 1
+Celu 12 x 1 1 alpha:f
 Clip 7 x 1 1 max:f min:f
 Clip 11 x?? 1 1
 Concat 7 * 1 1 axis:i!
@@ -41,14 +55,25 @@ Constant 11 - 0 1 sparse_value:T value:t
 Constant 12 - 0 1 sparse_value:T value:t value_float:f value_floats:F value_int:i value_ints:I value_string:s \
 value_strings:S
 ConstantOfShape 9 x 1 1 value:t
+Conv 7 xx? 2 1 auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I
+ConvInteger 10 xx?? 2 1 auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I
+Cos 7 x 1 1
+Cosh 9 x 1 1
+CumSum 11 xx 2 1 exclusive:i reverse:i
+DequantizeLinear 10 xx? 2 1
+DequantizeLinear 13 xx? 2 1 axis:i
+DequantizeLinear 21 xx? 2 1 axis:i block_size:i
+DequantizeLinear 23 xx? 2 1 axis:i block_size:i output_dtype:i
 Div 7 xx 2 1
 Dropout 7 x 1 2 ratio:f
 Dropout 12 x?? 1 2 seed:i
+DynamicQuantizeLinear 11 x 1 3
 Elu 7 x 1 1 alpha:f
 Equal 7 xx 2 1
 Erf 9 x 1 1
 Exp 7 x 1 1
 Expand 8 xx 2 1
+EyeLike 9 x 1 1 dtype:i k:i
 Flatten 7 x 1 1 axis:i
 Floor 7 x 1 1
 Gather 7 xx 2 1 axis:i
@@ -58,10 +83,19 @@ GatherND 12 xx 2 1 batch_dims:i
 Gelu 20 x 1 1 approximate:s
 Gemm 7 xxx 3 1 alpha:f beta:f transA:i transB:i
 Gemm 11 xx? 2 1 alpha:f beta:f transA:i transB:i
+GlobalAveragePool 7 x 1 1
+GlobalMaxPool 7 x 1 1
 Greater 7 xx 2 1
 GreaterOrEqual 12 xx 2 1
+GroupNormalization 18 deprecated
+GroupNormalization 21 xxx 3 1 epsilon:f num_groups:i! stash_type:i
 HardSigmoid 7 x 1 1 alpha:f beta:f
+HardSwish 14 x 1 1
 Identity 7 x 1 1
+If 7 x 1 * else_branch:g! then_branch:g!
+InstanceNormalization 7 xxx 3 1 epsilon:f
+IsInf 10 x 1 1 detect_negative:i detect_positive:i
+IsNaN 9 x 1 1
 LSTM 7 xxx????? 3 3 activation_alpha:F activation_beta:F activations:S clip:f direction:s hidden_size:i input_forget:i
 LSTM 14 xxx????? 3 3 activation_alpha:F activation_beta:F activations:S clip:f direction:s hidden_size:i \
 input_forget:i layout:i
@@ -71,20 +105,47 @@ Less 7 xx 2 1
 LessOrEqual 12 xx 2 1
 Log 7 x 1 1
 LogSoftmax 7 x 1 1 axis:i
+Loop 7 ??* 3 * body:g!
+Loop 11 ??* 2 * body:g!
+LpNormalization 7 x 1 1 axis:i p:i
 MatMul 7 xx 2 1
+MatMulInteger 10 xx?? 2 1
 Max 7 * 1 1
+MaxPool 7 x 1 1 auto_pad:s kernel_shape:I! pads:I strides:I
+MaxPool 8 x 1 2 auto_pad:s kernel_shape:I! pads:I storage_order:i strides:I
+MaxPool 10 x 1 2 auto_pad:s ceil_mode:i dilations:I kernel_shape:I! pads:I storage_order:i strides:I
+MeanVarianceNormalization 9 x 1 1 axes:I
 Min 7 * 1 1
+Mish 18 x 1 1
+Mod 10 xx 2 1 fmod:i
 Mul 7 xx 2 1
 Neg 7 x 1 1
+NonZero 9 x 1 1
 Not 7 x 1 1
+OneHot 9 xxx 3 1 axis:i
 Or 7 xx 2 1
+PRelu 7 xx 2 1
 Pad 7 x 1 1 mode:s pads:I! value:f
 Pad 11 xx? 2 1 mode:s
 Pad 18 xx?? 2 1 mode:s
 Pow 7 xx 2 1
+QuantizeLinear 10 xx? 2 1
+QuantizeLinear 13 xx? 2 1 axis:i
+QuantizeLinear 19 xx? 2 1 axis:i saturate:i
+QuantizeLinear 21 xx? 2 1 axis:i block_size:i output_dtype:i saturate:i
+QuantizeLinear 23 xx? 2 1 axis:i block_size:i output_dtype:i precision:i saturate:i
+RMSNormalization 23 xx 2 1 axis:i epsilon:f stash_type:i
 Range 11 xxx 3 1
 Range 27 xxx 3 1 stash_type:i
 Reciprocal 7 x 1 1
+ReduceL1 7 x 1 1 axes:I keepdims:i
+ReduceL1 18 x? 1 1 keepdims:i noop_with_empty_axes:i
+ReduceL2 7 x 1 1 axes:I keepdims:i
+ReduceL2 18 x? 1 1 keepdims:i noop_with_empty_axes:i
+ReduceLogSum 7 x 1 1 axes:I keepdims:i
+ReduceLogSum 18 x? 1 1 keepdims:i noop_with_empty_axes:i
+ReduceLogSumExp 7 x 1 1 axes:I keepdims:i
+ReduceLogSumExp 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 ReduceMax 7 x 1 1 axes:I keepdims:i
 ReduceMax 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 ReduceMean 7 x 1 1 axes:I keepdims:i
@@ -95,14 +156,27 @@ ReduceProd 7 x 1 1 axes:I keepdims:i
 ReduceProd 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 ReduceSum 7 x 1 1 axes:I keepdims:i
 ReduceSum 13 x? 1 1 keepdims:i noop_with_empty_axes:i
+ReduceSumSquare 7 x 1 1 axes:I keepdims:i
+ReduceSumSquare 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 Relu 7 x 1 1
 Reshape 7 xx 2 1
 Reshape 14 xx 2 1 allowzero:i
 ReverseSequence 10 xx 2 1 batch_axis:i time_axis:i
+Round 11 x 1 1
+Scatter 9 xxx 3 1 axis:i
+Scatter 11 deprecated
+ScatterElements 11 xxx 3 1 axis:i
+ScatterElements 16 xxx 3 1 axis:i reduction:s
+ScatterND 11 xxx 3 1
+ScatterND 16 xxx 3 1 reduction:s
 Selu 7 x 1 1 alpha:f gamma:f
 Shape 7 x 1 1
 Shape 15 x 1 1 end:i start:i
+Shrink 9 x 1 1 bias:f lambd:f
 Sigmoid 7 x 1 1
+Sign 9 x 1 1
+Sin 7 x 1 1
+Sinh 9 x 1 1
 Size 7 x 1 1
 Slice 7 x 1 1 axes:I ends:I! starts:I!
 Slice 10 xxx?? 3 1
@@ -117,10 +191,16 @@ Squeeze 7 x 1 1 axes:I
 Squeeze 13 x? 1 1
 Sub 7 xx 2 1
 Sum 7 * 1 1
+Swish 24 x 1 1 alpha:f
+Tan 7 x 1 1
 Tanh 7 x 1 1
 ThresholdedRelu 10 x 1 1 alpha:f
 Tile 7 xx 2 1
+TopK 7 x 1 2 axis:i k:i!
+TopK 10 xx 2 2 axis:i
+TopK 11 xx 2 2 axis:i largest:i sorted:i
 Transpose 7 x 1 1 perm:I
+Trilu 14 x? 1 1 upper:i
 Unsqueeze 7 x 1 1 axes:I!
 Unsqueeze 13 xx 2 1
 Where 9 xxx 3 1

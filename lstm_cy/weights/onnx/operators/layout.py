@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..proto import check_rank
+from ..proto import ARRAY_DTYPES, check_rank
 from .arguments import axes_of, axis_of, check_dtypes, integers_of, shape_of, sizes_of
-from .registry import operator
+from .registry import OPERATORS, operator
 
 if TYPE_CHECKING:
     from ....typing import Array
@@ -230,6 +230,102 @@ def _gather_nd(node: Node, x: Array, indices: Array) -> Array:
     return result
 
 
+@operator("TopK")
+def _top_k(node: Node, x: Array, k: Any = None) -> tuple[Array, Array]:
+    number = node.get("k") if node.opset < 10 else integers_of("K", k)[0]
+    axis = axis_of(node.get("axis", -1), x.ndim)
+    if not 0 <= number <= x.shape[axis]:
+        raise ValueError(f"K: expected 0 to {x.shape[axis]}, got {number}")
+    node.room(x.shape, np.dtype(np.int64), x)
+    if node.get("largest", 1):  # of equal numbers the first comes first, so a reversed order of the reversed array
+        order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    indices = order.take(range(number), axis).astype(np.int64, copy=False)
+    return np.take_along_axis(x, indices, axis), indices
+
+
+@operator("ScatterElements")
+def _scatter_elements(node: Node, x: Array, indices: Array, updates: Array) -> Array:
+    check_dtypes(x, updates)
+    axis = axis_of(node.get("axis", 0), x.ndim)
+    sizes = zip(indices.shape, x.shape, strict=False)
+    if indices.ndim != x.ndim or any(part > size for index, (part, size) in enumerate(sizes) if index != axis):
+        raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
+    if indices.shape != updates.shape:
+        raise ValueError(f"updates: expected shape {indices.shape}, got {updates.shape}")
+    y = x.copy()
+    places: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
+    places[axis] = indices
+    _scatter(node, y, tuple(places), updates)
+    return y
+
+
+@operator("ScatterND")
+def _scatter_nd(node: Node, x: Array, indices: Array, updates: Array) -> Array:
+    check_dtypes(x, updates)
+    if indices.ndim == 0 or not 1 <= indices.shape[-1] <= x.ndim:
+        raise ValueError(f"indices: shape {indices.shape} does not fit an input of shape {x.shape}")
+    shape = indices.shape[:-1] + x.shape[indices.shape[-1] :]
+    if updates.shape != shape:
+        raise ValueError(f"updates: expected shape {shape}, got {updates.shape}")
+    y = x.copy()
+    _scatter(node, y, tuple(np.moveaxis(indices, -1, 0)), updates)
+    return y
+
+
+def _scatter(node: Node, y: Array, places: tuple[Any, ...], updates: Array) -> None:
+    """Write updates to places of y, or combine them with what is there."""
+    functions: dict[str, Any] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+    reduction = node.get("reduction", "none")
+    if reduction == "none":
+        y[places] = updates
+    else:
+        functions[reduction].at(y, places, updates)
+
+
+@operator("Trilu")
+def _trilu(node: Node, x: Array, k: Any = None) -> Array:
+    if x.ndim < 2:
+        raise ValueError(f"expected two or more axes, got shape {x.shape}")
+    (diagonal,) = (0,) if k is None else integers_of("k", k)
+    size = max(x.shape[-2:])
+    diagonal = min(max(diagonal, -size - 1), size + 1)
+    return np.triu(x, diagonal) if node.get("upper", 1) else np.tril(x, diagonal)
+
+
+@operator("NonZero")
+def _non_zero(node: Node, x: Array) -> Array:
+    node.room((max(x.ndim, 1), x.size), np.dtype(np.int64), x)
+    result: Array = np.stack(np.nonzero(np.atleast_1d(x))).astype(np.int64, copy=False)
+    return result
+
+
+@operator("OneHot")
+def _one_hot(node: Node, indices: Array, depth: Array, values: Array) -> Array:
+    if depth.size != 1 or values.shape != (2,):
+        raise ValueError(f"expected one depth and two values, got shapes {depth.shape} and {values.shape}")
+    classes = int(depth.reshape(()))
+    axis = axis_of(node.get("axis", -1), indices.ndim + 1)
+    node.room((*indices.shape[:axis], max(classes, 0), *indices.shape[axis:]), values.dtype, indices)
+    inside = (indices >= -classes) & (indices < classes)
+    places = np.expand_dims(np.where(indices < 0, indices + classes, indices), axis)
+    numbers = np.arange(classes).reshape(-1, *[1] * (indices.ndim - axis))
+    result: Array = np.where((places == numbers) & np.expand_dims(inside, axis), values[1], values[0])
+    return result
+
+
+@operator("EyeLike")
+def _eye_like(node: Node, x: Array) -> Array:
+    if x.ndim != 2:
+        raise ValueError(f"expected a matrix, got shape {x.shape}")
+    dtype = ARRAY_DTYPES[node.get("dtype")] if "dtype" in node.attributes else x.dtype
+    node.room(x.shape, dtype, x)
+    k = min(max(node.get("k", 0), -x.shape[0]), x.shape[1])
+    result: Array = np.eye(x.shape[0], x.shape[1], k, dtype)
+    return result
+
+
 @operator("ReverseSequence")
 def _reverse_sequence(node: Node, x: Array, lengths: Array) -> Array:
     time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
@@ -241,3 +337,6 @@ def _reverse_sequence(node: Node, x: Array, lengths: Array) -> Array:
         raise ValueError(f"sequence_lens: expected {B} lengths of 0 to {T}, got {lengths}")
     steps = np.arange(T)[:, np.newaxis]
     return x[np.where(steps < lengths, lengths - 1 - steps, steps), np.arange(B)].swapaxes(0, time)
+
+
+OPERATORS["Scatter"] = OPERATORS["ScatterElements"]

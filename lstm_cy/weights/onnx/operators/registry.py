@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..proto import DTYPES
+from ..proto import ARRAY_DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +17,17 @@ OPERATORS: dict[str, Operator] = {}
 #: implemented values of attributes, and numbers of outputs; others are unsupported
 ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "BatchNormalization": {"training_mode": (0,), "spatial": (1,)},
-    "Cast": {"to": tuple(DTYPES)},
+    "Cast": {"to": tuple(ARRAY_DTYPES)},
     "Gelu": {"approximate": ("none", "tanh")},
     "LayerNormalization": {"stash_type": (1, 11)},
+    "RMSNormalization": {"stash_type": (1, 11)},
+    "ScatterElements": {"reduction": ("none", "add", "mul", "max", "min")},
+    "ScatterND": {"reduction": ("none", "add", "mul", "max", "min")},
+    "AveragePool": {"auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")},
+    "EyeLike": {"dtype": tuple(ARRAY_DTYPES)},
+    "GroupNormalization": {"stash_type": (1, 11)},
+    "LpNormalization": {"p": (1, 2)},
+    "MaxPool": {"auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")},
     "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
 }
 OUTPUTS = {"BatchNormalization": 1}

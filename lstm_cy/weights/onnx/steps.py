@@ -1,0 +1,256 @@
+"""The steps of a model that are more than one NumPy function: LSTM nodes, quantized ones, If and Loop."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..budget import LimitExceeded
+from ..graph import STRINGS, Graph, Value, owned_bytes
+from .layers import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .proto import ARRAY_DTYPES, LARGEST_RESULT, naming
+from .quantized_lstm import QuantizedLstm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from ...layers.lstm import LSTM
+    from ...typing import Array
+    from ..graph import Step
+    from .fold import Graph as Parsed
+    from .node import Node
+
+#: a layer may take this many times the bytes of its weights
+LAYER_FACTOR = 6
+#: bytes of an array, besides its elements
+_ARRAY_BYTES = 128
+
+
+class Context:
+    """What the steps of one model share.
+
+    Parameters
+    ----------
+    layers : Layers
+    max_iterations : int
+        Most iterations of a Loop and of the Loops inside it, together.
+    """
+
+    def __init__(self, layers: Layers, max_iterations: int) -> None:
+        self.layers = layers
+        self._most = max_iterations
+        self._threads = threading.local()
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Callable[[], None]]:
+        """Yield a function that counts an iteration, and raises if there are too many."""
+        local = self._threads
+        outermost = not getattr(local, "running", False)
+        if outermost:
+            local.running, local.left = True, self._most
+
+        def count() -> None:
+            local.left -= 1
+            if local.left < 0:
+                raise ValueError(f"more than {self._most} iterations; the limit is max_iterations of from_onnx")
+
+        try:
+            yield count
+        finally:
+            if outermost:
+                local.running = False
+
+
+def steps_of(parsed: Parsed, context: Context) -> list[Step]:
+    """Return the steps of a graph, in order."""
+    return [_step(parsed, node, context) for node in parsed.nodes]
+
+
+def _step(parsed: Parsed, node: Node, context: Context) -> Step:
+    kind = _KINDS.get(node.op_type)
+    if kind is None:
+        return node
+    with naming(node):
+        made: Step = kind(parsed, node, context)
+    return made
+
+
+class _NodeStep:
+    """A step of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.name, self.op_type = node.name, node.op_type
+        self.inputs, self.outputs = node.inputs, node.outputs
+
+    def __str__(self) -> str:
+        return str(self._node)
+
+    def run(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        with naming(self._node):
+            return self._results(inputs)
+
+    def weights(self) -> Iterable[Array]:
+        return ()
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        raise NotImplementedError
+
+
+class _LstmStep(_NodeStep):
+    """An LSTM node, with its layer if the weights are constant and the layer is within the budget."""
+
+    def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
+        super().__init__(node)
+        self._lstm = LstmNode(node)
+        self._layer: LSTM | None = None
+        names = [input_name(node.inputs, index) for index in WEIGHTS]
+        arrays = [parsed.constant(name) if name else None for name in names]
+        if all(array is not None for name, array in zip(names, arrays, strict=True) if name):
+            with contextlib.suppress(LimitExceeded):
+                self._layer = context.layers.get(self._lstm, arrays)
+        if self._layer is not None:
+            self.inputs = tuple("" if index in WEIGHTS else name for index, name in enumerate(node.inputs))
+
+    def weights(self) -> Iterable[Array]:
+        return self._layer.parameters.values() if self._layer is not None else ()
+
+    def _packed(self, *weights: Array | None) -> LSTM:
+        size = layer_bytes(weights)
+        if size > max(LARGEST_RESULT, LAYER_FACTOR * owned_bytes(weights)):
+            raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are allowed")
+        return self._lstm.layer(*weights)
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
+        X, W, R, B, lengths, initial_h, initial_c, P = filled
+        layer = self._layer or self._packed(W, R, B, P)
+        if X.ndim == 3:
+            rows = [max(size, 1) for size in X.shape[:2]]  # T = 0 still gives states, B = 0 still takes time
+            self._node.room((*rows, layer.output_size), X.dtype, X)
+        return self._lstm.run(layer, X, lengths, initial_h, initial_c)
+
+
+class _QuantizedLstmStep(_NodeStep):
+    """A DynamicQuantizeLSTM node."""
+
+    def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
+        super().__init__(node)
+        self._lstm = QuantizedLstm(node)
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        return self._lstm.run(self._node, *inputs)
+
+
+class _Body:
+    """A graph inside a node, which may use the values of the graphs around it.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of str
+    captured : list of str
+        Names of the values of the graphs around it that it uses, besides constants.
+    """
+
+    def __init__(self, parsed: Parsed, context: Context) -> None:
+        steps = steps_of(parsed, context)
+        self.inputs, self.outputs = (tuple(value.name for value in ends) for ends in (parsed.inputs, parsed.outputs))
+        used = dict.fromkeys(name for step in steps for name in step.inputs if name) | dict.fromkeys(self.outputs)
+        constants = {name: parsed.constant(name) for name in used}
+        arrays = {name: array for name, array in constants.items() if array is not None}
+        self.captured = [name for name in used if name not in arrays and not parsed.defines(name)]
+        self.shapes = [value.type.tensor_type for value in parsed.outputs]
+        inputs, outputs = ([Value(name, None, STRINGS) for name in names] for names in (self.inputs, self.outputs))
+        self._graph = Graph(inputs, outputs, steps, arrays)
+
+    def __call__(self, values: dict[str, Array]) -> list[Array]:
+        """Return the outputs; `values` are the inputs and the captured values."""
+        return self._graph.evaluate(values)
+
+    def weights(self) -> Iterable[Array]:
+        return self._graph.weights()
+
+
+class _IfStep(_NodeStep):
+    """An If node: one of two graphs."""
+
+    def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
+        super().__init__(node)
+        self._branches = [_Body(node.graphs[name], context) for name in ("else_branch", "then_branch")]
+        for body in self._branches:
+            if len(body.outputs) != len(node.outputs):
+                raise ValueError(f"expected {len(node.outputs)} outputs of each branch, got {len(body.outputs)}")
+        self._captured = list(dict.fromkeys(name for body in self._branches for name in body.captured))
+        self.inputs = (*node.inputs, *self._captured)
+
+    def weights(self) -> Iterable[Array]:
+        return [array for body in self._branches for array in body.weights()]
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        condition, *values = inputs
+        body = self._branches[_truth(condition)]
+        given = dict(zip(self._captured, values, strict=True))
+        return body({name: given[name] for name in body.captured})
+
+
+class _LoopStep(_NodeStep):
+    """A Loop node: a graph that runs until its condition is false, or for a number of times."""
+
+    def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
+        super().__init__(node)
+        self._body, self._context = _Body(node.graphs["body"], context), context
+        self._carried = len(node.inputs) - 2
+        if len(self._body.inputs) != self._carried + 2 or len(self._body.outputs) < self._carried + 1:
+            raise ValueError(
+                f"body: expected {self._carried + 2} inputs and at least {self._carried + 1} outputs, "
+                f"got {len(self._body.inputs)} and {len(self._body.outputs)}"
+            )
+        self.inputs = (*node.inputs, *self._body.captured)
+
+    def weights(self) -> Iterable[Array]:
+        return self._body.weights()
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        (most, condition, *carried), captured = inputs[: self._carried + 2], inputs[self._carried + 2 :]
+        names = self._body.inputs
+        given = dict(zip(self._body.captured, captured, strict=True))
+        going, number, size = condition is None or _truth(condition), 0, 0
+        scans: list[list[Array]] = [[] for _ in self._body.outputs[self._carried + 1 :]]
+        with self._context.counting() as count:
+            while going and (most is None or number < most.item()):
+                count()
+                here = np.array(number, np.int64), np.array(going), *carried
+                continued, *results = self._body(given | dict(zip(names, here, strict=True)))
+                going = _truth(continued)
+                carried, found = results[: self._carried], results[self._carried :]
+                for scan, array in zip(scans, found, strict=True):
+                    scan.append(array)
+                    size += array.nbytes + _ARRAY_BYTES
+                self._node.room((size,), np.dtype(np.uint8), *inputs)
+                number += 1
+        return [*carried, *(self._stacked(index, scan) for index, scan in enumerate(scans))]
+
+    def _stacked(self, index: int, scan: list[Array]) -> Array:
+        """Return the arrays of all iterations along a new axis; of none, an empty array of the declared shape."""
+        if scan:
+            return np.stack(scan)
+        tensor = self._body.shapes[self._carried + 1 + index]
+        sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in tensor.shape.dim]
+        return np.empty((0, *sizes), ARRAY_DTYPES.get(tensor.elem_type, np.dtype(np.float32)))
+
+
+def _truth(condition: Array) -> bool:
+    if condition.size != 1 or condition.dtype.kind != "b":
+        raise ValueError(f"cond: expected one bool, got {condition.dtype} of shape {condition.shape}")
+    return bool(condition.reshape(()))
+
+
+_KINDS: dict[str, Callable[[Any, Node, Context], Step]] = {
+    "LSTM": _LstmStep,
+    "DynamicQuantizeLSTM": _QuantizedLstmStep,
+    "If": _IfStep,
+    "Loop": _LoopStep,
+}
