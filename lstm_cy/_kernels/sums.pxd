@@ -9,12 +9,15 @@ cdef enum:
 
 
 cdef inline double sum_of_lanes(double* lanes) noexcept nogil:
-    cdef int width = LANES // 2, u
-    while width > 0:
-        for u in range(width):
-            lanes[u] = lanes[u] + lanes[u + width]
-        width //= 2
-    return lanes[0]
+    cdef int u
+    # not a loop over the widths: compilers make vector code of loops of constant length
+    for u in range(8):
+        lanes[u] = lanes[u] + lanes[u + 8]
+    for u in range(4):
+        lanes[u] = lanes[u] + lanes[u + 4]
+    for u in range(2):
+        lanes[u] = lanes[u] + lanes[u + 2]
+    return lanes[0] + lanes[1]
 
 
 cdef inline double sum_of(Py_ssize_t n, const real* x) noexcept nogil:

@@ -66,7 +66,7 @@ class Activation(Layer):
         ndarray
             In x's shape and, for floats, its dtype.
         """
-        return self.forward(x)[0]
+        return self._applied(_floats(x))
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the function, for training.
@@ -84,18 +84,22 @@ class Activation(Layer):
         tape :
             For `backward`.
         """
-        x = real_array("x", x)
-        x = np.array(x, x.dtype if x.dtype.kind == "f" else np.float32)
-        if self.name in VECTORWISE:
-            y = VECTORWISE[self.name][0](x)
-        else:
-            y = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
+        x = _floats(x).copy(order="K")
+        y = self._applied(x)
         return y, self._tape(x, y)
 
     @property
     def function(self) -> tuple[str, float | None, float | None]:  # type: ignore[override]  # its own
         """The name, alpha and beta of the function."""
         return self.name, self.alpha, self.beta
+
+    def _applied(self, x: Array) -> Array:
+        """Return the function of x, in a new array."""
+        if self.name in VECTORWISE:
+            result: Array = VECTORWISE[self.name][0](x)
+        else:
+            result = ELEMENTWISE[self.name][0](x, self.alpha, self.beta)
+        return result
 
     def output_features(self, features: int | None) -> int | None:
         return features
@@ -121,3 +125,9 @@ class Activation(Layer):
             return Gradients(VECTORWISE[self.name][1](dy, y), None, {})
         slope = np.asarray(ELEMENTWISE[self.name][1](x, y, self.alpha, self.beta), y.dtype)
         return Gradients(dy * slope, None, {})
+
+
+def _floats(x: ArrayLike) -> Array:
+    """Return x as an array of floats, without a copy where it is one."""
+    array = real_array("x", x)
+    return array if array.dtype.kind == "f" else array.astype(np.float32)

@@ -7,6 +7,7 @@
 # - the compilers of COMPILERS that are installed (default: gcc-11 gcc-12 gcc-14 clang-16 clang-19)
 # - the system's compiler, refusing AVX flags: only the base kernels
 # - the system's compiler, refusing -pthread: no worker threads
+# - the system's compiler, with AVX-512's vectors emulated by what the processor has: only the tests of bits
 # PYTHON (default python3) must have Cython, setuptools, NumPy, SciPy, pytest and hypothesis.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -14,7 +15,7 @@ mkdir -p "${1:?a folder for the copies}"
 work=$(cd "$1" && pwd)
 shift
 python=$(command -v "${PYTHON:-python3}")
-tests=(kernels/test_{engines,bits}.py streaming/test_stepper.py layers/test_{lstm,quantize,variants}.py)
+tests=(kernels/test_{engines,bits,fit_bits}.py streaming/test_stepper.py layers/test_{lstm,quantize,variants}.py)
 [ $# -eq 0 ] || tests=("$@")
 
 # Make a compiler with the name $1 that refuses the options of the pattern $2.
@@ -51,4 +52,8 @@ refusing no-avx '*-mavx*|*-mfma*'
 build "$work/no-avx" "cannot build the avx2 kernels" "cannot build the avx512 kernels"
 refusing no-threads '*-pthread*'
 build "$work/no-threads" "no POSIX threads here"
+printf '#!/bin/sh\nexec %s -DLSTM_CY_VECTOR_BYTES=64 "$@"\n' "$(command -v cc)" > "$work/emulated"
+chmod +x "$work/emulated"
+tests=(kernels/test_{bits,fit_bits}.py)
+build "$work/emulated"
 "$python" "$here/benchmarks/compilers.py" "${builds[@]}"

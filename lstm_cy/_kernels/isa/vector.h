@@ -43,8 +43,9 @@
 /* The rows of the largest tile, of four vectors each: as many sums as the registers hold next to the weights and factors
    of one k. clang fills 32 registers of NEON with copies of the factors, so four rows are faster there than six.
    The panels of four vectors that one row takes together, and the bytes of weights up to which it does. A few sums keep
-   the processor waiting for each one's last addition, most of all where vectors are short. Weights from further away
-   than the L1 cache come faster one panel after the other, if a panel has enough sums.
+   the processor waiting for each one's last addition, most of all where vectors are short, and two panels are two
+   streams of weights, which it prefetches in parallel. With vectors of 64 bytes one panel has enough sums, and on the
+   processor that was measured weights from further away than the L1 cache came faster one panel after the other.
    With LANE_FACTORS a lone row's factors are loaded as vectors, of which a multiply-add takes one lane. */
 #if LSTM_CY_VECTOR_BYTES == 64
 #define LSTM_CY_TILE_ROWS 6
@@ -58,7 +59,7 @@
 #else
 #define LSTM_CY_TILE_ROWS 3
 #define LSTM_CY_ROW_PANELS 2
-#define LSTM_CY_TOGETHER_BYTES 81920
+#define LSTM_CY_TOGETHER_BYTES PTRDIFF_MAX
 #endif
 #ifndef LSTM_CY_LANE_FACTORS
 #define LSTM_CY_LANE_FACTORS 0

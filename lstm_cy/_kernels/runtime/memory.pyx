@@ -41,8 +41,8 @@ cdef extern from *:
 cdef enum:
     SLOTS = 64
     MAX_CACHED = 67108864
-    # Larger blocks begin on a huge page. In pages of 4 KiB the addresses of 8 MiB of weights fill the processor's second
-    # TLB, and its prefetchers stop at the end of each page.
+    # Blocks of this size or more begin on a huge page. In pages of 4 KiB the addresses of 8 MiB of weights fill the
+    # processor's second TLB, and its prefetchers stop at the end of each page.
     HUGE_PAGE = 2097152
 
 ctypedef struct Header:
