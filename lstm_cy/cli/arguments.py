@@ -223,10 +223,19 @@ def _add_trace(commands: Any) -> None:
     add("--units", type=_positive_int, default=8, help="number of units to show, the most salient ones")
 
 
+_READ = "a file of lstm_cy, PyTorch, Keras, ONNX or of an amplifier model; its content gives the format"
+_FORMAT = "the format where the content does not give it, such as onnx for a file without the suffix .onnx"
+
+
 def _add_convert(commands: Any) -> None:
     add = _add_command(commands, "convert", "convert a model file to another format")
-    add("input", metavar="IN", help="a file of lstm_cy, PyTorch, Keras or ONNX; its suffix gives the format")
-    add("output", metavar="OUT", help="the file to write: .npz, .safetensors or .onnx; replaced if it exists")
+    add("input", metavar="IN", help=_READ)
+    add("--format", metavar="NAME", help=_FORMAT)
+    add(
+        "output",
+        metavar="OUT",
+        help="the file to write, replaced if it exists: .npz, .safetensors, .onnx, .nam or .json",
+    )
     add("--name", help="the LSTM to take if there are several: a prefix or a node, as `lstm-cy inspect` shows it")
     add("--partial", action="store_true", help="take only the LSTM from a larger model; the rest is listed")
     add("--batch-first", action="store_true", help="x is (B, T, I); for PyTorch's tensors, which do not record it")
@@ -238,7 +247,8 @@ def _add_convert(commands: Any) -> None:
 
 def _add_inspect(commands: Any) -> None:
     add = _add_command(commands, "inspect", "show the contents of a model file")
-    add("file", metavar="FILE", help="a file of lstm_cy, PyTorch, Keras or ONNX; its suffix gives the format")
+    add("file", metavar="FILE", help=_READ)
+    add("--format", metavar="NAME", help=_FORMAT)
 
 
 def _add_export(commands: Any) -> None:

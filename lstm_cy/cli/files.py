@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def convert(options: Namespace) -> None:
     """Run `lstm-cy convert`."""
     model, comparison, left = conversion.read(
-        options.input, options.name, batch_first=options.batch_first, partial=options.partial
+        options.input, options.name, batch_first=options.batch_first, partial=options.partial, format=options.format
     )
     written = conversion.write(model, options.output, states=options.states, lengths=options.lengths)
     say(f"{options.output}: {type(model).__name__}, {os.path.getsize(options.output)} bytes")
@@ -51,7 +51,7 @@ def _check(comparisons: Sequence[Comparison]) -> None:
 
 def inspect(options: Namespace) -> None:
     """Run `lstm-cy inspect`."""
-    for line in describe(options.file):
+    for line in describe(options.file, format=options.format):
         say(line)
 
 

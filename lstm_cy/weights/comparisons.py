@@ -14,6 +14,8 @@ import numpy as np
 from ..layers.masking import Masking
 from .containers.safetensors import is_safetensors
 from .faults import shortened
+from .inputs import input_of
+from .marks import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -246,7 +248,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _loaded_by_pytorch(torch: Any, path: str) -> Any:
-    if path.lower().endswith(".npz"):
+    if kind_of(input_of(path)) == "npz":
         return dict(np.load(path))
     if is_safetensors(path):
         from safetensors.torch import load_file

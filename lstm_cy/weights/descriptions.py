@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..layers.base import Layer
-    from ..typing import FilePath
+    from .inputs import Input
 
 _LETTERS = dict(zip(gate_order.ORDER, "ifgo", strict=True))
 
@@ -34,7 +33,7 @@ def call_of(layer: Layer) -> str:
     return f"{type(layer).__name__}({arguments})"
 
 
-def of_own(path: FilePath) -> list[str]:
+def of_own(path: Input) -> list[str]:
     """Describe a file of this library; raise ForeignFile if it is not one."""
     model, metadata = native.read_model(path, strict=False)
     return [
@@ -46,7 +45,7 @@ def of_own(path: FilePath) -> list[str]:
     ]
 
 
-def of_pytorch(path: FilePath) -> list[str]:
+def of_pytorch(path: Input) -> list[str]:
     """Describe a file with tensors under PyTorch's names."""
     from .pytorch.files import read_lstms
 
@@ -64,15 +63,24 @@ def of_pytorch(path: FilePath) -> list[str]:
         _gates(gate_order.ORDER),
         *_tensors({name: array for name, array in found.tensors.items() if name in own}, "their tensors"),
         *_tensors({name: array for name, array in found.tensors.items() if name not in own}, "other tensors"),
+        *_values(found.value),
     ]
 
 
-def _reason(path: FilePath, error: ValueError) -> str:
+def _values(value: Any) -> list[str]:
+    """Return a line with the numbers of other values by class; none if there are no others."""
+    from .pytorch.tensors import kinds_of
+
+    kinds = kinds_of(value)
+    return [f"other values: {listed(f'{name} {count}' for name, count in kinds.items())}"] if kinds else []
+
+
+def _reason(path: object, error: ValueError) -> str:
     """Return the message of an error without the file's name."""
-    return shortened(str(error).removeprefix(f"{printable(os.fspath(path))}: "))
+    return shortened(str(error).removeprefix(f"{printable(path)}: "))
 
 
-def of_keras(path: FilePath) -> list[str]:
+def of_keras(path: Input) -> list[str]:
     """Describe a file of Keras."""
     from .keras.model import contents_of
 
@@ -105,7 +113,7 @@ def of_audio(model: Layer, metadata: dict[str, Any]) -> list[str]:
     ]
 
 
-def of_onnx(path: FilePath) -> list[str]:
+def of_onnx(path: str | bytes) -> list[str]:
     """Describe an ONNX graph."""
     from .onnx.fold import Graph
     from .onnx.lstm_nodes import lstms
@@ -141,7 +149,7 @@ def _unsupported(kinds: Mapping[str, Sequence[str]]) -> list[str]:
     return _table("not supported", rows)
 
 
-def _onnx_metadata(path: FilePath, properties: dict[str, str]) -> str:
+def _onnx_metadata(path: object, properties: dict[str, str]) -> str:
     try:
         return _metadata(native.metadata_of(path, properties))
     except ValueError as error:

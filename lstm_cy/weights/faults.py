@@ -16,7 +16,7 @@ from .budget import LimitExceeded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ..typing import Array, FilePath, Parameters
+    from ..typing import Array, Parameters
 
 #: most names in a message, and most characters of it
 LISTED, LONGEST = 50, 10_000
@@ -39,7 +39,7 @@ def naming(name: object) -> Iterator[None]:
         raise ValueError(f"{printable(name)}: {shortened(error)}") from None
 
 
-def check_finite(path: FilePath, arrays: Parameters, strict: bool) -> None:
+def check_finite(path: object, arrays: Parameters, strict: bool) -> None:
     """Warn of NaN and infinity in `arrays`, {name: array}; raise ValueError if `strict`. The message names `path`."""
     names = [name for name, array in arrays.items() if not np.isfinite(_numbers(array)).all()]
     if not names:

@@ -8,15 +8,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..checks import file_path
+from ..checks import file_path, one_of
+from ..printable import printable
 from . import native
 from .faults import ForeignFile
+from .inputs import Input
 
 if TYPE_CHECKING:
+    from typing import IO, TypeAlias
+
     from ..layers.base import Layer
     from ..typing import FilePath
     from .comparisons import Comparison
     from .sources import Source
+
+    #: where a model is written: a path, or a file that is open for writing
+    Target: TypeAlias = FilePath | IO[bytes]
 
 
 class Format:
@@ -35,19 +42,19 @@ class Format:
     suffixes: tuple[str, ...]
     is_written = has_inputs = False
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         """Return (model, metadata); see `weights.load`."""
         raise NotImplementedError
 
-    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+    def write(self, model: Layer, path: Target, metadata: dict[str, Any] | None, **inputs: bool) -> None:
         """Write a model; see `weights.save`."""
         raise NotImplementedError
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         """Describe the contents in lines; see `weights.inspect.describe`."""
         raise NotImplementedError
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         """Return the model, or one LSTM by its name; see `weights.convert.read`."""
         raise NotImplementedError
 
@@ -61,17 +68,17 @@ class _PyTorch(Format):
 
     suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin")
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         from .pytorch.files import read_model
 
         return read_model(path, strict), {}
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         from . import descriptions
 
         return descriptions.of_pytorch(path)
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         from . import sources
 
         return sources.of_pytorch(path, name, batch_first)
@@ -83,16 +90,16 @@ class _Own(_PyTorch):
     suffixes = (".npz", ".safetensors")
     is_written = True
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         try:
             return native.read_model(path, strict, own)
         except ForeignFile:
             return super().read(path, strict, own)
 
-    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
-        native.write_model(model, path, metadata)
+    def write(self, model: Layer, path: Target, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+        native.write_model(model, path, metadata, inputs.get("safetensors"))
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         from . import descriptions
 
         try:
@@ -100,7 +107,7 @@ class _Own(_PyTorch):
         except ForeignFile:
             return super().describe(path)
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         from . import sources
 
         try:
@@ -122,17 +129,17 @@ class _Keras(Format):
 
     suffixes = (".keras", ".h5", ".hdf5")
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         from .keras.model import read_model
 
         return read_model(path, strict), {}
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         from . import descriptions
 
         return descriptions.of_keras(path)
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         from . import sources
 
         return sources.of_keras(path, name)
@@ -144,26 +151,26 @@ class _Onnx(Format):
     suffixes = (".onnx",)
     is_written = has_inputs = True
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         from .onnx.graph import from_onnx
 
-        model = from_onnx(path, strict)
+        model = from_onnx(path.path_or_bytes(), strict)
         return model, native.metadata_of(path, model.properties)
 
-    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+    def write(self, model: Layer, path: Target, metadata: dict[str, Any] | None, **inputs: bool) -> None:
         from .onnx.export import write_model
 
         write_model(model, path, metadata, **inputs)
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         from . import descriptions
 
-        return descriptions.of_onnx(path)
+        return descriptions.of_onnx(path.path_or_bytes())
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         from . import sources
 
-        return sources.of_onnx(path, name)
+        return sources.of_onnx(path.path_or_bytes(), name)
 
     def comparisons(self, path: str, model: Layer) -> list[Comparison]:
         from . import comparisons
@@ -186,20 +193,20 @@ class _Audio(Format):
         """Return the module that writes the format."""
         raise NotImplementedError
 
-    def read(self, path: FilePath, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
+    def read(self, path: Input, strict: bool, own: native.Own) -> tuple[Any, dict[str, Any]]:
         from .audio import files
 
         return files.read(path, strict)
 
-    def write(self, model: Layer, path: FilePath, metadata: dict[str, Any] | None, **inputs: bool) -> None:
+    def write(self, model: Layer, path: Target, metadata: dict[str, Any] | None, **inputs: bool) -> None:
         self._module().write(model, path, native.checked_metadata(model, metadata))
 
-    def describe(self, path: FilePath) -> list[str]:
+    def describe(self, path: Input) -> list[str]:
         from . import descriptions
 
         return descriptions.of_audio(*self.read(path, False, {}))
 
-    def source(self, path: str, name: str | None, batch_first: bool) -> Source:
+    def source(self, path: Input, name: str | None, batch_first: bool) -> Source:
         from . import sources
 
         return sources.of_audio(path, name)
@@ -208,7 +215,7 @@ class _Audio(Format):
         from . import comparisons
 
         def reread() -> float:
-            return comparisons.reread_difference(self.read(path, False, {})[0], model)
+            return comparisons.reread_difference(self.read(Input(path), False, {})[0], model)
 
         return [comparisons.Comparison("lstm_cy, reading it again", reread)]
 
@@ -236,15 +243,68 @@ class _RTNeural(_Audio):
 
 
 #: every format, in the order in which messages list their suffixes
-FORMATS = (_Own(), _PyTorch(), _Keras(), _Onnx(), _Nam(), _RTNeural())
+_OWN, _PYTORCH, _KERAS, _ONNX, _NAM, _RTNEURAL = _Own(), _PyTorch(), _Keras(), _Onnx(), _Nam(), _RTNeural()
+FORMATS = (_OWN, _PYTORCH, _KERAS, _ONNX, _NAM, _RTNEURAL)
+#: the values of the argument `format`, which are also those of `marks.kind_of`
+NAMES: dict[str, Format] = {
+    "npz": _OWN,
+    "safetensors": _OWN,
+    "pytorch": _PYTORCH,
+    "keras": _KERAS,
+    "onnx": _ONNX,
+    "nam": _NAM,
+    "json": _RTNEURAL,
+}
+# Formats whose files have the same mark; their reader decides.
+_ALIKE = {"nam": "json"}
 
 
-def of(path: FilePath, written: bool = False) -> Format:
-    """Return the format of a file by its suffix, one that can be written if `written`; raise ValueError for others."""
-    name = file_path("path", path)
-    known = {suffix: form for form in FORMATS if form.is_written or not written for suffix in form.suffixes}
-    suffix = os.path.splitext(name)[1].lower()
+def of(source: Input, format: str | None = None) -> Format:
+    """Return the format of a file: by its first bytes or, where they have no mark, by `format` or the suffix.
+
+    Raises
+    ------
+    ValueError
+        `format` is none of `NAMES` or differs from the mark, or there is neither mark, `format` nor known suffix; or
+        the file is of a format that is recognised and not read.
+    """
+    from .marks import kind_of
+
+    given = None if format is None else one_of("format", format, NAMES)
+    kind = kind_of(source)
+    if kind is not None:
+        if given is not None and _ALIKE.get(given, given) != kind:
+            raise ValueError(f"{printable(source)}: a file of format {kind}, not of format {given}")
+        return NAMES[given or kind]
+    if given is not None:
+        return NAMES[given]
+    known = {suffix: form for form in FORMATS for suffix in form.suffixes}
+    suffix = os.path.splitext(source.name)[1].lower()
     if suffix not in known:
         *others, last = known
-        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {name!r}")
+        raise ValueError(
+            f"{printable(source)}: its first bytes, {source.beginning(8)!r}, are those of no format that is read; "
+            f"format='onnx' (--format onnx) names one that has no mark, and so does a name ending in "
+            f"{', '.join(others)} or {last}"
+        )
     return known[suffix]
+
+
+def to_write(target: Target, format: str | None = None) -> tuple[Format, str]:
+    """Return the format of a file to write, and its name in `NAMES`: `format`, the suffix, or "npz" without a name."""
+    written = {name: form for name, form in NAMES.items() if form.is_written}
+    if format is not None:
+        name = one_of("format", format, written)
+        return written[name], name
+    if not isinstance(target, str | os.PathLike):
+        target = getattr(target, "name", "")
+        if not isinstance(target, str) or not os.path.splitext(target)[1]:
+            return _OWN, "npz"
+    path = file_path("path", target)
+    known = {suffix: form for form in FORMATS if form.is_written for suffix in form.suffixes}
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in known:
+        *others, last = known
+        raise ValueError(f"path: expected a file ending in {', '.join(others)} or {last}, got {path!r}")
+    name = suffix.removeprefix(".")
+    return known[suffix], name if name in NAMES else "json"

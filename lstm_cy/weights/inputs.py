@@ -83,6 +83,13 @@ class Input:
             self._file.seek(0)
             yield self._file
 
+    def path_or_bytes(self) -> str | bytes:
+        """Return the path of a file on a disk, else all bytes."""
+        if self.path is not None and self._file is None:
+            return self.path
+        with self.open() as file:
+            return file.read()
+
     def beginning(self, count: int) -> bytes:
         """Return the first bytes."""
         with self.open() as file:

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 from ..printable import printable
 from . import formats
 from .faults import counted
+from .inputs import Input, size_of
+from .marks import NotRead
 
 if TYPE_CHECKING:
-    from ..typing import FilePath
+    from ..typing import FileSource
 
 
-def describe(path: FilePath) -> list[str]:
+def describe(path: FileSource, *, format: str | None = None) -> list[str]:
     """Describe a file in lines: layers and their options, tensors, the order of the gates, unsupported parts.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file
         Any file that `load` reads.
+    format : str, optional
+        As for `load`.
 
     Returns
     -------
@@ -29,7 +33,7 @@ def describe(path: FilePath) -> list[str]:
     ------
     ValueError, ImportError, OSError
         As `load`, except that several LSTMs, other contents, and layers and tensors that are not supported are no
-        errors: the lines mention them.
+        errors: the lines mention them; nor is a file of a format that is recognised and not read.
 
     Examples
     --------
@@ -48,6 +52,17 @@ def describe(path: FilePath) -> list[str]:
       weight_hh_l0_reverse  float32 (20, 5)
     metadata: none
     """
-    first, *lines = formats.of(path).describe(path)
-    size = counted(os.path.getsize(path), "byte")
-    return [printable(line) for line in (f"{os.fspath(path)}: {size}, {first}", *lines)]
+    source = Input(path)
+    try:
+        first, *lines = formats.of(source, format).describe(source)
+    except NotRead as error:
+        first, lines = error.kind, []
+    return [printable(line) for line in (f"{source}: {_size(source)}{first}", *lines)]
+
+
+def _size(source: Input) -> str:
+    """Return the size of a file, with a comma; nothing for a folder."""
+    if source.path is not None and os.path.isdir(source.path):
+        return ""
+    with source.open() as file:
+        return f"{counted(size_of(file), 'byte')}, "

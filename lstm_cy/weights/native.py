@@ -13,21 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import DTYPES, file_path, int_within, shown, warn
+from ..checks import DTYPES, int_within, shown, warn
 from ..layers.base import Layer
 from ..layers.sequential import Sequential
 from ..printable import printable
 from .budget import Budget, LimitExceeded
 from .containers.npz import read_npz as read_npz
 from .containers.npz import read_npz_within, write_npz
-from .containers.safetensors import is_safetensors, read_safetensors, write_safetensors
+from .containers.safetensors import (
+    is_safetensors,
+    read_safetensors,
+    suffix_is_safetensors,
+    write_safetensors,
+)
 from .faults import ForeignFile, check_finite, naming, shortened
+from .inputs import input_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import TypeAlias
+    from typing import IO, TypeAlias
 
-    from ..typing import FilePath, Parameters
+    from ..typing import FilePath, FileSource, Parameters
+    from .inputs import Input
 
     #: {name: class} of the caller's own layers
     Own: TypeAlias = Mapping[str, type[Layer]]
@@ -72,18 +79,20 @@ class _Changed(ValueError):
     """JSON would change the metadata."""
 
 
-def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None) -> None:
-    """Write `model` and `metadata` to `path`, a .npz or .safetensors file; see `weights.save`."""
+def write_model(
+    model: Layer, path: FilePath | IO[bytes], metadata: dict[str, Any] | None, safetensors: bool | None = None
+) -> None:
+    """Write `model` and `metadata` to a .npz or .safetensors file; None: its suffix decides. See `weights.save`."""
     header = pack_header(model, metadata)
-    if is_safetensors(path):
+    if suffix_is_safetensors(path) if safetensors is None else safetensors:
         write_safetensors(path, model.stored(), {HEADER: header.decode()})
     else:
         write_npz(path, {HEADER: np.frombuffer(header, np.uint8), **model.stored()})
 
 
-def read_model(path: FilePath, strict: bool, own: Own = MappingProxyType({})) -> tuple[Layer, dict[str, Any]]:
+def read_model(path: FileSource | Input, strict: bool, own: Own = MappingProxyType({})) -> tuple[Layer, dict[str, Any]]:
     """Return (model, metadata) from a file that `write_model` wrote; see `weights.load`."""
-    path = file_path("path", path)
+    path = input_of(path)
     header, arrays, budget = _read_safetensors(path) if is_safetensors(path) else _read_npz_model(path)
     check_finite(path, arrays, strict)
     try:
@@ -322,7 +331,7 @@ def unpack_header(content: bytes | str, budget: Budget) -> tuple[Any, dict[str, 
     return header.get("model"), header["metadata"]
 
 
-def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
+def metadata_of(path: object, properties: dict[str, str]) -> dict[str, Any]:
     """Return the metadata of an .onnx file: those given to `save` if it wrote the file, else `properties`."""
     if HEADER not in properties:
         return properties
@@ -331,7 +340,7 @@ def metadata_of(path: FilePath, properties: dict[str, str]) -> dict[str, Any]:
         return unpack_header(header, Budget(path, len(header)))[1]
 
 
-def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
+def _read_npz_model(path: Input) -> tuple[bytes, Parameters, Budget]:
     arrays, budget = read_npz_within(path, HEADER)
     header = arrays.pop(HEADER)
     if header.dtype != np.uint8:
@@ -339,6 +348,6 @@ def _read_npz_model(path: FilePath) -> tuple[bytes, Parameters, Budget]:
     return header.tobytes(), arrays, budget
 
 
-def _read_safetensors(path: FilePath) -> tuple[str, Parameters, Budget]:
+def _read_safetensors(path: Input) -> tuple[str, Parameters, Budget]:
     arrays, properties, budget = read_safetensors(path, _TENSORS, HEADER)
     return properties[HEADER], arrays, budget

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..printable import printable
 from . import comparisons, native
 from .comparisons import Comparison
-from .faults import listed
+from .faults import listed, shortened
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
+    from .inputs import Input
 
 # Operators that compute nothing: they change an array's form or select parts of it.
 _LAYOUT_OPERATORS = {"Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Equal", "Expand", "Flatten"}
@@ -36,7 +37,7 @@ class Source(NamedTuple):
     left: list[str]
 
 
-def of_own(path: str, name: str | None) -> Source:
+def of_own(path: Input, name: str | None) -> Source:
     """Return the model in a file of this library; raise ForeignFile if it is not one."""
     model: Layer
     model, model.metadata = native.read_model(path, strict=False)
@@ -44,7 +45,7 @@ def of_own(path: str, name: str | None) -> Source:
     return Source(model, None, [])
 
 
-def of_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
+def of_pytorch(path: Input, name: str | None, batch_first: bool) -> Source:
     """Return an LSTM in a file with tensors under PyTorch's names."""
     from .pytorch.files import read_lstms
     from .pytorch.tensors import shapes_of
@@ -55,16 +56,15 @@ def of_pytorch(path: str, name: str | None, batch_first: bool) -> Source:
     if name is None and len(found.plans) != 1:
         raise ValueError(
             f"{printable(path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
-            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {shapes_of(found.tensors)}. A name "
-            "(--name) takes one LSTM of several"
+            f"{listed(map(repr, found.plans)) or 'none'}; its tensors: {shapes_of(found.tensors)}{_advice(found.plans)}"
         )
     prefix = next(iter(found.plans)) if name is None else _chosen(path, found.plans, name)
     (lstm,) = found.layers(False, [prefix], batch_first=batch_first).values()
     left = [f"{name} {found.tensors[name].shape}" for name in found.others(prefix)]
-    return Source(lstm, Comparison("PyTorch", lambda: comparisons.pytorch_difference(path, prefix, lstm)), left)
+    return Source(lstm, Comparison("PyTorch", lambda: comparisons.pytorch_difference(str(path), prefix, lstm)), left)
 
 
-def of_onnx(path: str, name: str | None) -> Source:
+def of_onnx(path: str | bytes, name: str | None) -> Source:
     """Return an LSTM node of an ONNX graph."""
     from .onnx.lstm_nodes import lstms
 
@@ -73,12 +73,17 @@ def of_onnx(path: str, name: str | None) -> Source:
         (name,) = found
     name = _chosen(path, found, name)
     comparison = Comparison(
-        "ONNX Runtime", lambda: comparisons.onnxruntime_node_difference(path, list(found).index(name), found[name])
+        "ONNX Runtime", lambda: comparisons.onnxruntime_node_difference(str(path), list(found).index(name), found[name])
     )
     return Source(found[name], comparison, _other_nodes(path))
 
 
-def _other_nodes(path: str) -> list[str]:
+def _advice(names: Any) -> str:
+    """Return what to do to take one of several LSTMs, with the first one's name."""
+    return f". A name takes one of them, such as --name {shortened(repr(next(iter(names))), 200)}" if names else ""
+
+
+def _other_nodes(path: str | bytes) -> list[str]:
     """Return the operators of a graph besides one of its LSTM nodes, each with its number of nodes."""
     from .onnx.fold import Graph
     from .onnx.proto import Source as Proto
@@ -101,17 +106,17 @@ def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
     return node.op_type in _LAYOUT_OPERATORS
 
 
-def of_keras(path: str, name: str | None) -> Source:
+def of_keras(path: Input, name: str | None) -> Source:
     """Return the model in a file of Keras."""
     from .keras.model import read_model
 
     _refuse_name(path, name)
     model = read_model(path)
     model.metadata = {}
-    return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(path, model)), [])
+    return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(str(path), model)), [])
 
 
-def of_audio(path: str, name: str | None) -> Source:
+def of_audio(path: Input, name: str | None) -> Source:
     """Return the model of an amplifier, compared with the output that the file stores, if it does."""
     from .audio.files import read_with_case
 
@@ -124,15 +129,15 @@ def of_audio(path: str, name: str | None) -> Source:
     return Source(model, comparison, [])
 
 
-def _chosen(path: str, lstms: Any, name: str | None) -> str:
+def _chosen(path: object, lstms: Any, name: str | None) -> str:
     """Return the key of `lstms` for a name, or for a prefix with or without the final dot."""
     for candidate in (name, f"{name}."):
         if candidate in lstms:
             return str(candidate)
     names = listed(map(repr, lstms)) or "none"
-    raise ValueError(f"{printable(path)}: expected the name of one of its LSTMs: {names}")
+    raise ValueError(f"{printable(path)}: expected the name of one of its LSTMs: {names}{_advice(lstms)}")
 
 
-def _refuse_name(path: str, name: str | None) -> None:
+def _refuse_name(path: object, name: str | None) -> None:
     if name is not None:
-        raise ValueError(f"{printable(path)}: holds a whole model, expected no name, got {name!r}")
+        raise ValueError(f"{printable(path)}: holds a whole model, expected no name (--name), got {name!r}")

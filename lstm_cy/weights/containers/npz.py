@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...checks import file_path
 from ..budget import Budget
 from ..faults import ForeignFile, naming
 from ..files import replacing
+from ..inputs import input_of
 from .zip import members
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import IO
 
-    from ...typing import Array, FilePath, Parameters
+    from ...typing import Array, FilePath, FileSource, Parameters
+    from ..inputs import Input
     from .zip import Member
 
 # NumPy's header of an array of plain numbers; headers of other arrays (objects, records, strings) do not match.
@@ -29,12 +31,12 @@ _NPY_HEADER = re.compile(
 )
 
 
-def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
+def write_npz(path: FilePath | IO[bytes], arrays: Mapping[str, Array]) -> None:
     """Write `arrays` to `path` as an uncompressed .npz file, atomically; the same arrays give the same bytes.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike or binary file
         The file; an existing one is replaced when the new one is complete.
     arrays : mapping of str to array_like
         Numbers and bools, of any shape.
@@ -63,7 +65,7 @@ def write_npz(path: FilePath, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def read_npz(path: FilePath) -> Parameters:
+def read_npz(path: FileSource | Input) -> Parameters:
     """Read an uncompressed .npz file of plain numbers: {name: array}.
 
     The file is not trusted: no pickle is read, and every size is compared with the bytes in the file before memory is
@@ -71,7 +73,7 @@ def read_npz(path: FilePath) -> Parameters:
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file
         A file written by `write_npz`, or by `numpy.savez` from arrays of numbers.
 
     Returns
@@ -90,10 +92,10 @@ def read_npz(path: FilePath) -> Parameters:
     return read_npz_within(path)[0]
 
 
-def read_npz_within(path: FilePath, needed: str | None = None) -> tuple[Parameters, Budget]:
+def read_npz_within(path: FileSource | Input, needed: str | None = None) -> tuple[Parameters, Budget]:
     """Return (arrays as `read_npz`, rest of the file's budget); raise ForeignFile if there is no array `needed`."""
-    path = file_path("path", path)
-    with open(path, "rb") as file, naming(path):
+    path = input_of(path)
+    with path.open() as file, naming(path):
         budget = Budget.of(file, path)
         arrays = {}
         found = members(file, budget, "an .npz file", suffix=".npy")

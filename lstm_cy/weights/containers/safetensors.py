@@ -17,15 +17,18 @@ from ...printable import printable
 from ..budget import Budget
 from ..faults import ForeignFile, naming, shortened
 from ..files import replacing
+from ..inputs import input_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from typing import BinaryIO
+    from typing import IO, BinaryIO
 
-    from ...typing import Array, FilePath, Parameters
+    from ...typing import Array, FilePath, FileSource, Parameters
+    from ..inputs import Input
 
 #: types that become an array; BF16, which NumPy does not have, becomes float32
 KINDS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "BF16")
+_DTYPES = {"BOOL": "?", "BF16": "<u2"} | {kind: f"<{kind[0].lower()}{int(kind[1:]) // 8}" for kind in KINDS[:-2]}
 # In memory JSON takes many times its own size. This is three times the largest header of lstm_cy's own files, because
 # that is a string in it, with escaped quotes.
 _MAX_HEADER = 48 << 20
@@ -34,12 +37,27 @@ _MAX_AXES = 32
 _TENSOR_COST, _PROPERTY_COST = 32, 4
 
 
-def is_safetensors(path: FilePath) -> bool:
+def suffix_is_safetensors(name: object) -> bool:
     """Return whether a file's name says that it is one of this kind."""
-    return os.fspath(path).lower().endswith(".safetensors")
+    return str(name).lower().endswith(".safetensors")
 
 
-def write_safetensors(path: FilePath, arrays: Parameters, properties: dict[str, str]) -> None:
+def is_safetensors(source: FileSource | Input) -> bool:
+    """Return whether a file is of this kind, by its first bytes or, if they are of no kind, its name."""
+    source = input_of(source)
+    with source.open() as file:
+        beginning, size = file.read(9), file.seek(0, os.SEEK_END)
+    if beginning[:2] == b"PK":
+        return False
+    return has_mark(beginning, size) or suffix_is_safetensors(source)
+
+
+def has_mark(beginning: bytes, size: int) -> bool:
+    """Return whether a file's first 9 bytes are the size of a header that fits in the file, and a brace."""
+    return len(beginning) >= 9 and beginning[8:9] == b"{" and struct.unpack("<Q", beginning[:8])[0] <= size - 8
+
+
+def write_safetensors(path: FilePath | IO[bytes], arrays: Parameters, properties: dict[str, str]) -> None:
     """Write arrays and metadata to `path`, atomically."""
     content = _library().numpy.save(arrays, properties)
     with replacing(path) as file:
@@ -47,13 +65,13 @@ def write_safetensors(path: FilePath, arrays: Parameters, properties: dict[str, 
 
 
 def read_safetensors(
-    path: FilePath, kinds: Collection[str] = KINDS, needed: str | None = None
+    path: FileSource | Input, kinds: Collection[str] = KINDS, needed: str | None = None
 ) -> tuple[Parameters, dict[str, str], Budget]:
     """Return (arrays by name, metadata, rest of the file's budget).
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file
     kinds : collection of str
         The types of tensors that the caller takes, some of `KINDS`.
     needed : str, optional
@@ -71,8 +89,9 @@ def read_safetensors(
         The file cannot be read.
     """
     library = _library()
-    with open(path, "rb") as file, naming(path):
-        budget = Budget.of(file, path)
+    source = input_of(path)
+    with source.open() as file, naming(source):
+        budget = Budget.of(file, source)
         entries, start = _entries(file, budget)
         properties = entries.pop("__metadata__", None) or {}
         if not isinstance(properties, dict):
@@ -81,15 +100,20 @@ def read_safetensors(
         if needed is not None and needed not in properties:
             raise ForeignFile(f"no {needed}")
     try:
-        with library.safe_open(path, framework="np") as opened:
-            _check_kinds(path, entries, kinds)
+        if source.path is None:
+            with source.open() as file:
+                library.deserialize(file.read())  # checks that offsets and shapes agree
+            _check_kinds(source, entries, kinds)
+            return {name: _read_tensor(source, entry, start) for name, entry in entries.items()}, properties, budget
+        with library.safe_open(source.path, framework="np") as opened:
+            _check_kinds(source, entries, kinds)
             arrays = {
-                name: _read_bfloat16(path, entry, start) if entry["dtype"] == "BF16" else opened.get_tensor(name)
+                name: _read_tensor(source, entry, start) if entry["dtype"] == "BF16" else opened.get_tensor(name)
                 for name, entry in entries.items()
             }
             return arrays, opened.metadata() or {}, budget
     except library.SafetensorError as error:
-        raise ValueError(f"{printable(path)}: {shortened(error)}") from None
+        raise ValueError(f"{printable(source)}: {shortened(error)}") from None
 
 
 def _entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any], int]:
@@ -116,7 +140,7 @@ def _entries(file: BinaryIO, budget: Budget) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _check_kinds(path: FilePath, entries: dict[str, Any], kinds: Collection[str]) -> None:
+def _check_kinds(path: object, entries: dict[str, Any], kinds: Collection[str]) -> None:
     """Raise for a tensor of another type than `kinds`."""
     for name, entry in entries.items():
         if entry["dtype"] not in kinds:
@@ -127,13 +151,13 @@ def _check_kinds(path: FilePath, entries: dict[str, Any], kinds: Collection[str]
             )
 
 
-def _read_bfloat16(path: FilePath, entry: Any, start: int) -> Array:
-    """Read a bfloat16 tensor as float32; the library has checked the file before."""
-    array = np.empty(entry["shape"], "<u2")
-    with open(path, "rb") as file:
+def _read_tensor(source: Input, entry: Any, start: int) -> Array:
+    """Read a tensor, bfloat16 as float32; the library has checked the file before."""
+    array = np.empty(entry["shape"], _DTYPES[entry["dtype"]])
+    with source.open() as file:
         file.seek(start + entry["data_offsets"][0])
-        file.readinto(array.data)
-    return widened(array)
+        file.readinto(array.data)  # type: ignore[attr-defined]
+    return widened(array) if entry["dtype"] == "BF16" else array
 
 
 def _library() -> Any:

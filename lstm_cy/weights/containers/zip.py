@@ -11,12 +11,13 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..budget import Budget
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from ...typing import Array
-    from ..budget import Budget
 
 #: cost of a member in objects: its entry, its header, and the array it becomes
 MEMBER_COST = 64
@@ -94,6 +95,15 @@ def members(
             raise ValueError(f"member {name!r:.200}: {error}") from None
     _check_overlaps(found, start)
     return found
+
+
+def names_of(file: BinaryIO, name: object) -> list[str]:
+    """Return the names of an archive's members; raise as `members` if its directory is damaged."""
+    budget = Budget.of(file, name)
+    start, end, _ = _directory(file, budget.size, "a ZIP archive")
+    budget.bytes(end - start, "its ZIP directory")
+    file.seek(start)
+    return [entry.name for entry in _entries(file.read(end - start), budget)]
 
 
 def _directory(file: BinaryIO, size: int, kind: str) -> tuple[int, int, int]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...checks import file_path
 from ...layers.sequential import Sequential
 from ..budget import Budget, LimitExceeded
 from ..faults import check_finite, listed, naming, shortened
+from ..inputs import input_of
 from .config import MODELS, Unsupported, chain_of, layers_of, name_of, split, text_of
 from .files import read
 from .layers import READERS, Chain
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...layers.base import Layer
-    from ...typing import FilePath, Parameters
+    from ...typing import FileSource, Parameters
+    from ..inputs import Input
     from .layers import Build
     from .weights import Weights
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _LAYER_COST = 60
 
 
-def read_model(path: FilePath, strict: bool = False) -> Sequential:
+def read_model(path: FileSource | Input, strict: bool = False) -> Sequential:
     """Read a model that Keras 3 saved as .keras or .h5, or Keras 2 as .h5.
 
     Parameters
@@ -57,8 +58,8 @@ def read_model(path: FilePath, strict: bool = False) -> Sequential:
     OSError
         The file cannot be read.
     """
-    path = file_path("path", path)
-    with open(path, "rb") as file, naming(path):
+    path = input_of(path)
+    with path.open() as file, naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = read(file, budget)
         model = _convert(spec, version, weights, budget)
@@ -86,10 +87,10 @@ class Contents(NamedTuple):
     arrays: Parameters
 
 
-def contents_of(path: FilePath) -> Contents:
+def contents_of(path: FileSource | Input) -> Contents:
     """Return the contents of a Keras file; raise as `read_model` for a damaged file, but not for unsupported layers."""
-    path = file_path("path", path)
-    with open(path, "rb") as file, naming(path):
+    path = input_of(path)
+    with path.open() as file, naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = read(file, budget)
         arrays = weights.arrays()

@@ -16,6 +16,8 @@ from .export_layers import Flow, add, inexpressible
 from .proto import import_onnx
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from ...layers.base import Layer
     from ...typing import FilePath
 
@@ -105,7 +107,7 @@ def to_onnx(
     return exported
 
 
-def write_model(model: Layer, path: FilePath, metadata: dict[str, Any] | None, **options: Any) -> None:
+def write_model(model: Layer, path: FilePath | IO[bytes], metadata: dict[str, Any] | None, **options: Any) -> None:
     """Write `model` and `metadata` to `path`, an .onnx file; see `weights.save`, and `to_onnx` for the options."""
     content = to_onnx(model, metadata=metadata, **options).SerializeToString(deterministic=True)
     with replacing(path) as file:

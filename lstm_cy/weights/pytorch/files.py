@@ -6,19 +6,21 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...checks import file_path, flag
+from ...checks import flag
 from ...printable import printable
 from ..containers import torch_pickle
 from ..containers.npz import read_npz_within
-from ..containers.safetensors import is_safetensors, read_safetensors
-from ..faults import listed
+from ..containers.safetensors import read_safetensors
+from ..faults import listed, naming, shortened
+from ..inputs import Input, input_of
+from ..marks import kind_of
 from .tensors import layers_of, locations_of, plans_of, plans_or_raise, shapes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ...layers.lstm import LSTM
-    from ...typing import FilePath, Parameters
+    from ...typing import FileSource, Parameters
     from ..budget import Budget
     from .tensors import Plan
 
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 _LSTM_COST = 300
 
 
-def read(path: FilePath) -> Any:
+def read(path: FileSource) -> Any:
     """Read the arrays of a file by name, without PyTorch and without executing code from the file.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        A .safetensors file, a .npz file, or, with any other suffix, a file of torch.save (.pt, .pth, .ckpt, .bin), in
-        its ZIP format or that before version 1.6, an archive of TorchScript, or a pickle.
+    path : str, os.PathLike, bytes or binary file
+        A file of torch.save, in its ZIP format or that before version 1.6, an archive of TorchScript, a pickle, a
+        .safetensors file or a .npz file: its path, its content, or the file, open for reading. The content decides
+        which it is.
 
     Returns
     -------
@@ -70,26 +73,26 @@ def read(path: FilePath) -> Any:
     >>> {name: array.shape for name, array in weights.pytorch.read(path).items()}
     {'rnn.weight_ih_l0': (20, 3), 'rnn.weight_hh_l0': (20, 5)}
     """
-    return _read(path)[0]
+    return _read(input_of(path))[0]
 
 
-def _read(path: FilePath) -> tuple[Any, Budget]:
+def _read(path: Input) -> tuple[Any, Budget]:
     """Return (result of `read`, rest of the file's budget)."""
-    path = file_path("path", path)
-    if is_safetensors(path):
+    kind = kind_of(path) or os.path.splitext(path.name)[1].lower().removeprefix(".")
+    if kind == "safetensors":
         arrays, _, budget = read_safetensors(path)
         return arrays, budget
-    if path.lower().endswith(".npz"):
-        return read_npz_within(path)
-    return torch_pickle.read(path)
+    return read_npz_within(path) if kind == "npz" else torch_pickle.read(path)
 
 
-def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, strict: bool = False) -> dict[str, LSTM]:
+def lstms(
+    source: FileSource | Mapping[str, Any], *, batch_first: bool = False, strict: bool = False
+) -> dict[str, LSTM]:
     """Return every LSTM in a file, a state dict or a checkpoint, with options found from the tensors.
 
     Parameters
     ----------
-    source : str, os.PathLike, or mapping
+    source : str, os.PathLike, bytes, binary file, or mapping
         A file that `read` takes; or a state dict: {name: ndarray, or a tensor of PyTorch or another library}. Nested
         dicts, lists and tuples are searched too, so a whole checkpoint is accepted under any key.
     batch_first : bool
@@ -132,9 +135,7 @@ def lstms(source: FilePath | Mapping[str, Any], *, batch_first: bool = False, st
     flag("batch_first", batch_first)
     if isinstance(source, Mapping):
         return layers_of("source", plans_or_raise("source", locations_of(source)), strict, batch_first=batch_first)
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"source: expected a path or a mapping, got {type(source).__name__}")
-    found = read_lstms(source)
+    found = read_lstms(Input(source, "source"))
     if found.problem:
         raise ValueError(f"{printable(found.path)}: {found.problem}. To read other tensors, pass lstms a dict of them")
     return found.layers(strict, batch_first=batch_first)
@@ -156,6 +157,8 @@ class Lstms(NamedTuple):
         Describes tensors that look like an LSTM but do not form one; then `plans` is empty.
     budget : Budget
         Rest of the file's budget.
+    value : object
+        All contents, as `read` returns them.
     """
 
     path: str
@@ -164,6 +167,7 @@ class Lstms(NamedTuple):
     plans: dict[str, Plan]
     problem: str
     budget: Budget
+    value: Any
 
     def layers(self, strict: bool, prefixes: Collection[str] | None = None, **options: Any) -> dict[str, LSTM]:
         """Make the LSTMs of all or some prefixes, {prefix: LSTM}; they may use the arrays of `tensors` uncopied."""
@@ -179,11 +183,12 @@ class Lstms(NamedTuple):
         return [name for name in self.tensors if name not in inside]
 
 
-def read_lstms(path: FilePath) -> Lstms:
+def read_lstms(path: FileSource | Input) -> Lstms:
     """Return the LSTMs of a file, which are not made yet, and its other tensors."""
-    path = file_path("path", path)
+    path = input_of(path)
     value, budget = _read(path)
-    locations = locations_of(value)
+    with naming(path):
+        locations = locations_of(value)
     plans, problem = plans_of(locations)
     tensors = {"/".join((*location, name)): tensor for location, found in locations for name, tensor in found.items()}
     own: dict[str, set[str]] = {prefix: set() for prefix in plans}
@@ -191,20 +196,21 @@ def read_lstms(path: FilePath) -> Lstms:
     for name, tensor in tensors.items():
         if id(tensor) in of_tensor:
             own[of_tensor[id(tensor)]].add(name)
-    return Lstms(path, tensors, own, plans, problem, budget)
+    return Lstms(str(path), tensors, own, plans, problem, budget, value)
 
 
-def read_model(path: FilePath, strict: bool, *, batch_first: bool = False) -> LSTM:
+def read_model(path: FileSource | Input, strict: bool, *, batch_first: bool = False) -> LSTM:
     """Return the LSTM of a file that holds one LSTM and nothing else; see `weights.load`."""
     found = read_lstms(path)
     if found.problem:
         raise ValueError(f"{printable(found.path)}: {found.problem}")
     if len(found.plans) != 1 or found.others():
         prefixes = listed(map(repr, found.plans)) or "none"
+        name = shortened(repr(next(iter(found.plans), "PREFIX")), 200)
         raise ValueError(
-            f"{found.path}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: {prefixes}; its "
-            f"tensors: {shapes_of(found.tensors)}. lstm_cy.weights.pytorch.lstms gives every LSTM in a file, .read "
-            "every tensor"
+            f"{printable(found.path)}: expected one LSTM under PyTorch's names and nothing else; its LSTMs: "
+            f"{prefixes}; its tensors: {shapes_of(found.tensors)}. lstm_cy.weights.pytorch.lstms gives every LSTM in a "
+            f"file, .read every tensor; on the command line, lstm-cy convert with --name {name} --partial takes one"
         )
     (model,) = found.layers(strict, batch_first=batch_first).values()
     return model

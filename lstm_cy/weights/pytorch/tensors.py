@@ -140,6 +140,31 @@ def locations_of(value: Any) -> list[Location]:
     return found
 
 
+def kinds_of(value: Any) -> dict[str, int]:
+    """Return how many values of each class other than tensors are nested in a value, {class: number}."""
+    counts: Counter[str] = Counter()
+    seen: set[int] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for part in value.values():
+                visit(part)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                visit(part)
+        elif isinstance(value, Opaque):
+            if id(value) not in seen:
+                seen.add(id(value))
+                counts[value.name] += 1
+                visit(value.arguments)
+                visit(value.state)
+        elif value is not None and not _is_tensor(value):
+            counts[type(value).__name__] += 1
+
+    visit(value)
+    return dict(counts)
+
+
 def _is_tensor(value: object) -> bool:
     return hasattr(value, "__array__") and hasattr(value, "shape") and not isinstance(value, np.generic)
 
