@@ -117,7 +117,7 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, capsys):
     ("arguments", "message"),
     [
         (["generate", "missing.npz"], "No such file or directory: 'missing.npz'"),
-        (["generate", "text.txt"], "expected a file ending in .npz, .safetensors, .pt"),
+        (["generate", "text.txt"], "text.txt: its first bytes, b'"),
         (["generate", "damaged.npz"], "damaged.npz: truncated, or not an .npz file"),
         (["train", "--text=missing.txt"], "No such file or directory: 'missing.txt'"),
         (["train", "--text=latin1.txt"], "latin1.txt: not UTF-8 text: "),

@@ -343,14 +343,14 @@ def test_inspect_a_graph(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["inspect", "a.txt"], "path: expected a file ending in .npz, .safetensors, .pt"),
+        (["inspect", "a.txt"], "No such file or directory: 'a.txt'"),
         (["inspect", "missing.pt"], "No such file or directory: 'missing.pt'"),
         (["inspect", "damaged.npz"], "damaged.npz: truncated"),
-        (["convert", "a.npz", "b.txt"], "path: expected a file ending in .npz, .safetensors or .onnx, got 'b.txt'"),
+        (["convert", "a.npz", "b.txt"], ".nam, .json or .aidax, got 'b.txt'"),
         (["convert", "a.npz", "missing/b.npz"], "No such file or directory: 'missing/b.npz'"),
-        (["convert", "a.npz", "b.npz", "--states"], "states and lengths are inputs of .onnx files"),
-        (["convert", "a.npz", "b.npz", "--name=x"], "a.npz: holds a whole model, expected no name, got 'x'"),
-        (["convert", "a.npz", "b.npz", "--batch-first"], "batch_first is only for files with PyTorch's names"),
+        (["convert", "a.npz", "b.npz", "--states"], "states (--states) and lengths (--lengths) are inputs"),
+        (["convert", "a.npz", "b.npz", "--name=x"], "a.npz: holds a whole model, expected no name (--name), got 'x'"),
+        (["convert", "a.npz", "b.npz", "--batch-first"], "batch_first (--batch-first) is only for"),
     ],
 )
 def test_files_that_cannot_be_converted(folder, capsys, arguments, message):

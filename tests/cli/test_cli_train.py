@@ -114,7 +114,7 @@ def test_train_reads_the_standard_library_by_default(tmp_path, capsys):
 def test_the_output_file_is_checked_before_the_training(tmp_path, text, capsys, monkeypatch):
     monkeypatch.setattr("lstm_cy.cli.train.fit", lambda *arguments, **keywords: pytest.fail("fit was called"))
     for output, message in [
-        ("model.txt", "expected a file ending in .npz, .safetensors or .onnx"),
+        ("model.txt", "expected a file ending in .npz, .safetensors, .onnx, .nam, .json or .aidax"),
         ("missing/model.npz", "No such file or directory"),
     ]:
         arguments = ["train", "--text", text, "--output", tmp_path / output, *SMALL]

@@ -94,7 +94,7 @@ def test_the_safetensors_library_reads_the_tensors(tmp_path):
 def test_another_suffix_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="path: expected a file ending in"):
         save(LSTM(1, 1), tmp_path / name)
-    with pytest.raises(ValueError, match="path: expected a file ending in"):
+    with pytest.raises(FileNotFoundError):  # the content decides, not the suffix
         load(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
