@@ -191,6 +191,7 @@ def test_fit_multiplies_the_rate_of_each_step():
     ("schedule", "error", "message"),
     [
         (0.5, TypeError, "schedule: expected a function"),
+        (CosineWithWarmup, TypeError, "schedule: expected a function"),
         (lambda step, epoch: -1.0, ValueError, "the result of schedule"),
         (lambda step, epoch: None, TypeError, "the result of schedule"),
         (lambda step, epoch: np.nan, ValueError, "the result of schedule"),
