@@ -110,6 +110,15 @@ def test_a_step_by_hand():
     assert optimizer.steps == 2
 
 
+def test_a_variance_that_rounding_makes_negative_is_0():
+    model = Linear(17, 1, seed=0, dtype="float32")
+    optimizer = RMSprop(model, lr=1e-6, alpha=0.9, centered=True)
+    weight = np.random.default_rng(0).standard_normal((1, 17)).astype(np.float32)
+    for _ in range(300):  # equal gradients: their mean square less the square of their mean is only rounding
+        optimizer.step({"weight": weight, "bias": np.ones(1, np.float32)})
+        assert all(np.isfinite(array).all() for array in model.parameters.values())
+
+
 def test_blocks_do_not_change_the_result(monkeypatch):
     results = []
     for block in (3, 1 << 14):
