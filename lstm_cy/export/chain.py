@@ -9,6 +9,7 @@ import numpy as np
 from .._kernels.affine import Affine
 from .._kernels.network import ACTIVATION_KINDS, COUPLING_KINDS, Network
 from .._kernels.records import CellOptions
+from .._kernels.stages import Skip
 from ..layers.activations import PLAIN, for_kernels
 from ..streaming.stepper import frozen
 from .templates.activations import ELEMENTWISE
@@ -40,6 +41,14 @@ class Linear(NamedTuple):
 
     weight: Array
     bias: Array | None
+
+
+class Add(NamedTuple):
+    """The sum of the output of the part before and the first `outputs` numbers of the input of the part `first`."""
+
+    first: int
+    inputs: int
+    outputs: int
 
 
 class Function(NamedTuple):
@@ -106,7 +115,7 @@ class Cell(NamedTuple):
         return without and self.activations == PLAIN and not self.is_narrow
 
 
-Part = Lookup | Linear | Function | Cell
+Part = Lookup | Linear | Add | Function | Cell
 
 
 def parts_of(model: Layer) -> list[Part]:
@@ -121,6 +130,7 @@ def parts_of(model: Layer) -> list[Part]:
     if model.dtype != np.float32:
         raise ValueError(f"model: expected a float32 model, got {model.dtype}")
     parts: list[Part] = []
+    begins: list[int] = []  # the part that each stage begins with
     outputs = None
     for index, layer in enumerate(model.layers):
         if layer.passes_on:
@@ -131,13 +141,15 @@ def parts_of(model: Layer) -> list[Part]:
             parts.append(_function(layer, index, outputs))
             continue
         try:
-            stage = layer.stage()
+            stages = layer.stages()
         except (TypeError, ValueError) as error:
             raise type(error)(f"model: {error}") from None
-        if parts and stage.inputs != outputs:
-            raise ValueError(f"model: expected {outputs} inputs of layer {index}, got {stage.inputs}")
-        outputs = stage.outputs
-        parts += _of_kernel(stage.kernel, index)
+        if parts and stages[0].inputs != outputs:
+            raise ValueError(f"model: expected {outputs} inputs of layer {index}, got {stages[0].inputs}")
+        outputs = stages[-1].outputs
+        for stage in stages:
+            begins.append(len(parts))
+            parts += _of_kernel(stage.kernel, index, begins)
     if not parts:
         raise ValueError(f"model: expected a layer other than Dropout, got {model!r}")
     return parts
@@ -154,13 +166,15 @@ def _function(layer: Layer, index: int, size: int | None) -> Function:
     return Function(name, alpha, beta, size)
 
 
-def _of_kernel(kernel: Any, index: int) -> list[Part]:
-    """Return the parts of a stage."""
+def _of_kernel(kernel: Any, index: int, begins: list[int]) -> list[Part]:
+    """Return the parts of a stage of layer `index`; `begins` has the part that each stage begins with, its own too."""
     parts: list[Part]
     if isinstance(kernel, Network):
         parts = [_cell(kernel, layer) for layer in range(len(kernel.weights))]
     elif isinstance(kernel, Affine):
         parts = [Linear(kernel.weight, kernel.bias)]
+    elif isinstance(kernel, Skip):
+        parts = [Add(begins[-1 - kernel.stages], kernel.inputs, kernel.outputs)]
     else:
         parts = [Lookup(kernel)]
     for part in parts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import packing
-from .chain import Cell, Function, Linear, Lookup, Part
+from .chain import Add, Cell, Function, Linear, Lookup, Part
 from .packing import padded
 from .program import literal
 from .templates import activations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def emit(part: Part, program: Program, x: str) -> str:
     """Add a part, whose input is the C expression `x`, to a program; return the expression of its output."""
+    program.inputs.append(x)
     return _EMIT[type(part)](part, program, x)
 
 
@@ -40,6 +41,17 @@ def _linear(part: Linear, program: Program, x: str) -> str:
     program.step += [
         f"/* Linear {inputs} -> {outputs} */",
         f"lstm_linear({outputs}, {weights}, {inputs}, {x}, 0, NULL, {y});",
+    ]
+    return y
+
+
+def _add(part: Add, program: Program, x: str) -> str:
+    program.title.append("+ input")
+    program.needs.add("ADD")
+    y = program.space(f"y{len(program.title) - 1}", padded(part.outputs))
+    program.step += [
+        "/* Residual: the sum with the input of its first layer */",
+        f"lstm_sum_of({part.outputs}, {x}, {program.inputs[part.first]}, {y});",
     ]
     return y
 
@@ -225,6 +237,7 @@ def _function(program: Program, table: dict[str, str], function: tuple[str, floa
 _EMIT: dict[type, Callable[[Any, Program, str], str]] = {
     Lookup: _lookup,
     Linear: _linear,
+    Add: _add,
     Function: _activation,
     Cell: _layer,
 }

@@ -35,6 +35,8 @@ class Program:
         The names of the templates that are needed.
     functions : {text: name}
         Functions that were made for this model.
+    inputs : list of str
+        The C expression of the input of each part.
     title : list of str
         A word for each part.
     cells, state_floats : int
@@ -49,6 +51,7 @@ class Program:
     step: list[str] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
     functions: dict[str, str] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
     title: list[str] = field(default_factory=list)
     cells: int = 0
     state_floats: int = 0

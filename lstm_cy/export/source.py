@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from .chain import Cell, Function, Linear, Lookup
+from .chain import Add, Cell, Function, Linear, Lookup
 from .parts import emit
 from .program import Program, literal
 from .templates import activations, functions, int8, interface, linear, lstm, self_test, variants, vectors
@@ -35,6 +35,7 @@ _PIECES = {
     "AT_MOST": activations.AT_MOST,
     "SOFTMAX": activations.SOFTMAX,
     "LINEAR": linear.LINEAR,
+    "ADD": linear.ADD,
     "LSTM": lstm.LSTM,
     "ROOT": variants.ROOT,
     "NORMALIZE": variants.NORMALIZE,
@@ -156,7 +157,7 @@ class Source:
 
 def _width(part: Part, output: bool = False) -> int:
     """Return the numbers of a part's input, or of its output."""
-    if isinstance(part, Cell):
+    if isinstance(part, Cell | Add):
         return part.outputs if output else part.inputs
     if isinstance(part, Function):
         return part.size

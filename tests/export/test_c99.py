@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Readout, Sequential, config, save
+from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Readout, Residual, Sequential, config, save
 from lstm_cy.cli import main
 from lstm_cy.export import c99
 
@@ -55,6 +55,8 @@ def models():
     words = Sequential(Embedding(30, 5, seed=0), Dropout(0.1), LSTM(5, 24, seed=0), Linear(24, 30, seed=0))
     found["words"] = words
     found["head"] = Sequential(LSTM(1, 40, seed=0, batch_first=True), Linear(40, 75, bias=False, seed=0), Linear(75, 1))
+    inside = Residual(Residual(LSTM(3, 12, num_layers=2, seed=0), Linear(12, 3, seed=0)), Linear(3, 2, seed=0))
+    found["skip"] = Sequential(Linear(1, 3, seed=0), inside)
     found["narrow"] = LSTM(130, 33, num_layers=2, seed=0).quantize("int8")
     found["words8"] = words.quantize("int8")
     found["variant8"] = LSTM(
@@ -288,7 +290,7 @@ def test_names_from_the_files_name(tmp_path, file, prefix):
         (LSTM(2, 3, reverse=True), ValueError, "model: expected an LSTM that runs forwards, got reverse=True"),
         (LSTM(2, 3, dtype="float64"), ValueError, "model: expected a float32 model, got float64"),
         (LSTM(2, 3).quantize("bf16"), ValueError, "model: expected float32 or int8 weights, got bf16"),
-        (Sequential(LSTM(2, 3), Readout()), ValueError, "model: expected LSTM, Linear, Dropout or Embedding"),
+        (Sequential(LSTM(2, 3), Readout()), ValueError, "model: expected LSTM, Linear, Residual, Dropout or Embedding"),
         (Sequential(LSTM(2, 3), Activation("gelu")), ValueError, "model: expected one of sigmoid, .*, got gelu at 1"),
         (Sequential(Activation("tanh"), LSTM(2, 3)), ValueError, "model: expected LSTM, .* before the Activation at 0"),
         (Sequential(Dropout(0.5)), ValueError, "model: expected a layer other than Dropout"),

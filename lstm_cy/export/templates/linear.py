@@ -57,3 +57,13 @@ static void lstm_linear(size_t count, const float *w, size_t a_count, const floa
     }
 }
 """
+
+ADD = r"""
+/* y = a + b */
+static void lstm_sum_of(size_t count, const float *a, const float *b, float *y)
+{
+    size_t k;
+    for (k = 0; k < count; k++)
+        y[k] = a[k] + b[k];
+}
+"""

@@ -27,7 +27,7 @@ VECTORS = r"""
 #endif
 
 #if defined(__GNUC__)
-#define LSTM_INLINE static inline __attribute__((always_inline))
+#define LSTM_INLINE static inline __attribute__((always_inline, unused))
 #elif defined(_MSC_VER)
 #define LSTM_INLINE static __forceinline
 #else
