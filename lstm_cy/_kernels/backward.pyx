@@ -14,12 +14,12 @@ from libc.string cimport memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
     Status, Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent,
     finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of, outer_space, part_of,
     poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps, sum_of,
 )
-from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
+from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
 
 cdef enum:
@@ -271,7 +271,7 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     cdef const Batch* batch = &this.call.batch
     cdef Py_ssize_t work_of_row = 8 * this.network.hidden_size * (this.direction.ih.inputs + this.direction.hh.inputs)
     cdef Py_ssize_t groups = max(1, min(this.call.threads, batch.B // LEAST_ROWS)) if this.call.threads > 1 else 0
-    cdef Py_ssize_t done = 0, stop = 0, worth
+    cdef Py_ssize_t done = 0, stop = 0, work
     cdef bint sharing
     cdef Status status
     this.first = this.call.rows
@@ -279,8 +279,8 @@ cdef Status blocks(Sweep* this, const Rows* dx, const unsigned char* keep, Py_ss
     while this.end > 0:
         this.start = block_start(batch, this.end, most, &this.rows)
         this.first -= this.rows
-        worth = WORTH_WAKING if not worker_is_ready() else WORTH_SHARING if groups > 1 else WORTH_PRODUCTS
-        sharing = groups > 0 and this.rows * work_of_row > worth
+        work = this.rows * work_of_row
+        sharing = groups > 0 and (groups > 1 or work > WORTH_PRODUCTS) and worth_sharing(work)
         this.products = False
         share(this, groups if sharing else 1)
         this.products = True

@@ -16,14 +16,14 @@ from libc.string cimport memcpy, memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, WORTH_SHARING, WORTH_WAKING, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
     Status, address, addresses, affine, batch_of, block_end, check, drop_recurrent, gather_states, masks_of,
     masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt, resets_at, rows_at, rows_fitting,
     rows_of, running, saved_from, saved_of, scatter_states, set_initial, steps, whole_batch,
 )
 from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
-    worker_is_ready,
+    worth_sharing,
 )
 from .table cimport CACHE_LINE, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
 
@@ -262,7 +262,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     cdef Call* call = layer.call
     cdef Py_ssize_t D = layer.net.num_directions
     cdef Py_ssize_t multiply_adds = steps(&call.batch) * call.batch.B * work_of_step(layer.net, layer.index)
-    cdef bint sharing = call.threads > 1 and multiply_adds > (WORTH_SHARING if worker_is_ready() else WORTH_WAKING)
+    cdef bint sharing = call.threads > 1 and worth_sharing(multiply_adds)
     cdef Team team
     cdef int helpers
     layer.groups = 1
@@ -272,7 +272,7 @@ cdef void run_layer(Layer* layer) noexcept nogil:
     layer.next = 0
     layer.team = NULL
     if sharing and layer.parts == 1:
-        if team_can(layer) and set_up_team(&team, layer, multiply_adds):
+        if team_can(layer) and set_up_team(&team, layer):
             layer.team = &team
         else:
             sharing = False
@@ -400,7 +400,7 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     if layer.masks != NULL:
         tape.masks = &masks
     while start < steps(batch) and status == DONE:
-        end = block_end(batch, start, most, &rows)
+        end = block_end(batch, start, most if layer.team == NULL else team_steps(layer.team, start, most), &rows)
         block_x = scratch
         z = scratch + in_lines(most * direction.ih.inputs)
         if straight:
@@ -409,7 +409,8 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
             gather[real](batch, x, direction.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
             lead_block[real](layer, direction, batch, y, start, end, block_x, z, &carried)
-            scratch += space if start // most % 2 == 0 else -space
+            scratch += space
+            space = -space
         else:
             if not at_once:
                 affine[real](&network.engine, rows, <const real*>direction.bias, &direction.ih, block_x, NULL, NULL,

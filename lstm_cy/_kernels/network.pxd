@@ -14,9 +14,6 @@ cdef enum:
     POLL_WORK = 1000000000
     # Rows below which a part is not worth a thread: with fewer rows a loaded weight is not used often enough.
     LEAST_ROWS = 2
-    # Multiply-adds worth sharing with a worker that is ready, and with one that must be woken
-    WORTH_SHARING = 400000
-    WORTH_WAKING = 60000000
     # Columns of a panel of narrow weights, as in narrow.pxi
     NARROW_PANEL = 64
 

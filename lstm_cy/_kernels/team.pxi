@@ -12,9 +12,8 @@ cdef enum:
     LAST_BLOCK = 1 << 30
     # Barriers to which the follower may be late: at first it has to load its half of the weights.
     MAX_DELAYS = 3
-    # Multiply-adds of a layer for which a sleeping worker is woken to join: it may start on the leader's own processor,
-    # and be late until the system moves it.
-    WORTH_A_TEAM = 100000000
+    # Steps of the first block, while a follower may still be waking
+    FIRST_STEPS = 8
 
 ctypedef struct Team:
     # The leader is the caller's thread; the follower joins at the beginning of a block, once it is ready.
@@ -39,15 +38,19 @@ cdef inline bint team_can(const Layer* layer) noexcept nogil:
             and not layer.net.projected and not layer.net.zoned and layer.net.directions[layer.index].variant == NULL)
 
 
-cdef bint set_up_team(Team* team, Layer* layer, Py_ssize_t multiply_adds) noexcept nogil:
+cdef bint set_up_team(Team* team, Layer* layer) noexcept nogil:
     """Return whether a team is worth it: the recurrent weights must not fit in the cache next to a core anyway."""
     cdef Py_ssize_t H = layer.net.hidden_size
     if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or backs_off():
         return False
-    if multiply_adds < WORTH_A_TEAM and not worker_is_ready():
-        return False
     memset(team, 0, sizeof(Team))
     return True
+
+
+cdef inline Py_ssize_t team_steps(Team* team, Py_ssize_t start, Py_ssize_t most) noexcept nogil:
+    """Let the follower join if it is ready; return the steps of the next block, few while the leader waits for it."""
+    team.joined = not team.late and (team.joined or load_acquire(&team.ready[0]))
+    return most if team.joined or team.late else min(most, max(FIRST_STEPS, start))
 
 
 cdef inline bint barrier(Team* team, int member, Py_ssize_t* count) noexcept nogil:
@@ -85,7 +88,6 @@ cdef void lead_block(Layer* layer, const Direction* direction, const Batch* batc
     cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
     cdef real* out = <real*>y.data
     cdef real* h = <real*>carried.h
-    team.joined = not team.late and (team.joined or load_acquire(&team.ready[0]))
     if team.joined:
         team.first = first
         team.last = last

@@ -13,8 +13,8 @@ from cpython.long cimport PyLong_AsSsize_t, PyLong_CheckExact
 from libc.string cimport memcpy
 
 from .._kernels.runtime.atomics cimport try_lock, unlock
-from .._kernels.network cimport LEAST_ROWS, WORTH_SHARING, WORTH_WAKING, Network
-from .._kernels.runtime.threads cimport close_job, fetch_add, note_call, open_job, worker_is_ready
+from .._kernels.network cimport LEAST_ROWS, Network
+from .._kernels.runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
 from .._kernels.stages cimport (
     LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
@@ -506,7 +506,7 @@ cdef class StreamPool:
         cdef double work = rows * self.multiply_adds
         cdef Py_ssize_t blocks = parts(rows, self.most)
         job.rows, job.allowed, job.threads = rows, allowed, 1
-        if allowed > 1 and work > (WORTH_SHARING if worker_is_ready() else WORTH_WAKING):
+        if allowed > 1 and worth_sharing(work):
             job.threads = min(allowed, max(rows // LEAST_ROWS, 1))
             blocks = parts(blocks, job.threads) * job.threads
         job.block = parts(rows, max(blocks, 1))

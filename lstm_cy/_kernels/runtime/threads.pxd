@@ -30,9 +30,10 @@ cdef bint is_first_fork(const Forks* forks) noexcept nogil
 cdef void begin_fork(Forks* forks) noexcept nogil
 cdef bint was_last_fork(Forks* forks) noexcept nogil
 
-# Whether a worker is awake, or calls follow each other so fast that one woken now will be in time: to wake one takes
-# tens of microseconds. `note_call` records the time at which a call that could have used one has ended.
-cdef bint worker_is_ready() noexcept nogil
+# Whether so many multiply-adds should be shared: with a worker that is awake, or would be in time, because calls follow
+# each other so fast; or if they take much longer than to wake one, which the first call that asks measures in less than
+# 5 ms. `note_call` records the time at which a call that could have used a worker has ended.
+cdef bint worth_sharing(double multiply_adds) noexcept nogil
 cdef void note_call() noexcept nogil
 
 # Add n to a counter that several threads share; returns the old number.

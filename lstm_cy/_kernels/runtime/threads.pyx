@@ -26,6 +26,13 @@ cdef extern from *:
     enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_SPINS = 2000 };
     #define LSTM_CY_BACK_OFF 10000000
 
+    /* Work is worth sharing with a worker that is awake from so many multiply-adds. A sleeping one is woken for work
+       that takes a few times as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
+       How long a worker took to join a job is believed for 20 ms: then other processes may have left its processor. */
+    enum { LSTM_CY_WORTH_SHARING = 400000, LSTM_CY_WORTH_WAKING = 4, LSTM_CY_SPEED = 40, LSTM_CY_TRIALS = 5 };
+    #define LSTM_CY_MEMORY 20000000
+    #define LSTM_CY_TRIAL 300000
+
     static struct {
         int locked;             /* whether a call has the pool */
         pthread_t owner;        /* the thread of that call */
@@ -34,8 +41,14 @@ cdef extern from *:
         lstm_cy_task task;
         void *argument;
         int started, sleeping;  /* workers */
+        int avoided;            /* the processor on which no worker may run now, plus 1; or 0 */
+        pthread_t workers[LSTM_CY_MOST_WORKERS];
         long long joined;       /* how often one has joined a job */
         int64_t spin;           /* nanoseconds after a job */
+        int64_t waking;         /* how long it takes to wake a worker, in nanoseconds; 0 before it was measured */
+        int64_t seen_waking;    /* the same, as the last job that woke one saw it */
+        int64_t seen_at;        /* the time of that */
+        int64_t posted;         /* the time of the job at hand, if it wakes workers; else 0 */
         int64_t back_off_end;   /* no team is formed before it */
         int64_t back_off_time;  /* the last one, in nanoseconds */
         int64_t last_call;      /* the time at which it ended */
@@ -57,14 +70,17 @@ cdef extern from *:
         return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
     }
 
+    static int64_t lstm_cy_load(const int64_t *address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
+    static void lstm_cy_store(int64_t *address, int64_t value) { __atomic_store_n(address, value, __ATOMIC_RELAXED); }
+
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
 
-    /* Wait for a job other than `seen`: spin first, then sleep. */
-    static void lstm_cy_wait_for_job(uint64_t seen) {
-        int64_t end = lstm_cy_now() + lstm_cy_pool.spin;
+    /* Wait for a job other than `seen`: spin first, then sleep. True if it has slept. */
+    static int lstm_cy_wait_for_job(uint64_t seen) {
+        int64_t end = lstm_cy_now() + lstm_cy_load(&lstm_cy_pool.spin);
         while (lstm_cy_now() < end)
             for (int i = 0; i < 50; i++) {
-                if (lstm_cy_job() >> 32 != seen) return;
+                if (lstm_cy_job() >> 32 != seen) return 0;
                 lstm_cy_pause();
             }
         pthread_mutex_lock(&lstm_cy_pool.mutex);
@@ -73,18 +89,26 @@ cdef extern from *:
             pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
         __atomic_sub_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&lstm_cy_pool.mutex);
+        return 1;
+    }
+
+    static void lstm_cy_note_waking(void) {
+        int64_t now = lstm_cy_now();
+        lstm_cy_store(&lstm_cy_pool.seen_waking, now - lstm_cy_load(&lstm_cy_pool.posted));
+        lstm_cy_store(&lstm_cy_pool.seen_at, now);
     }
 
     static void *lstm_cy_worker(void *first) {
         uint64_t seen = (uint64_t)(uintptr_t)first;
         for (;;) {
-            lstm_cy_wait_for_job(seen);
+            int slept = lstm_cy_wait_for_job(seen);
             uint64_t job = lstm_cy_job();
             seen = job >> 32;
             /* one free place less and one worker more, in one operation: no worker can join a closed job */
             while (job >> 32 == seen && (job >> 16 & 0xffff) != 0)
                 if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
                                                 __ATOMIC_ACQUIRE)) {
+                    if (slept) lstm_cy_note_waking();
                     __atomic_add_fetch(&lstm_cy_pool.joined, 1, __ATOMIC_RELAXED);
                     lstm_cy_pool.task(lstm_cy_pool.argument);
                     __atomic_sub_fetch(&lstm_cy_pool.job, 1, __ATOMIC_RELEASE);
@@ -113,10 +137,29 @@ cdef extern from *:
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         sigfillset(&all);  /* signals are for the program's own threads */
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        if (pthread_create(&thread, &attributes, lstm_cy_worker, (void *)(uintptr_t)(lstm_cy_job() >> 32)) == 0)
-            lstm_cy_pool.started++;
+        if (pthread_create(&thread, &attributes, lstm_cy_worker, (void *)(uintptr_t)(lstm_cy_job() >> 32)) == 0) {
+            lstm_cy_pool.workers[lstm_cy_pool.started++] = thread;
+            lstm_cy_pool.avoided = 0;
+        }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         pthread_attr_destroy(&attributes);
+    }
+
+    /* Keep sleeping workers off the caller's processor. In a virtual machine Linux takes a processor that has been idle
+       for some time for one that the host has taken away, and wakes a thread where its waker runs: there it waits until
+       the call has ended, or interrupts it. */
+    static void lstm_cy_avoid_own_processor(void) {
+    #ifdef __linux__
+        cpu_set_t allowed;
+        int own = sched_getcpu();
+        if (own < 0 || own >= CPU_SETSIZE || lstm_cy_pool.avoided == own + 1) return;
+        if (sched_getaffinity(0, sizeof allowed, &allowed)) return;  /* more processors than the set has room for */
+        lstm_cy_pool.avoided = own + 1;
+        CPU_CLR(own, &allowed);
+        if (CPU_COUNT(&allowed) == 0) return;
+        for (int n = 0; n < lstm_cy_pool.started; n++)
+            pthread_setaffinity_np(lstm_cy_pool.workers[n], sizeof allowed, &allowed);
+    #endif
     }
 
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
@@ -126,6 +169,10 @@ cdef extern from *:
         for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
+        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) {
+            lstm_cy_avoid_own_processor();
+            lstm_cy_store(&lstm_cy_pool.posted, lstm_cy_now());
+        }
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) {
@@ -142,6 +189,8 @@ cdef extern from *:
     }
 
     static int lstm_cy_started(void) { return lstm_cy_pool.started; }
+    static double lstm_cy_waking(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.waking); }
+    static double lstm_cy_seen(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.seen_waking); }
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
     static void lstm_cy_close_job(void) {
@@ -150,6 +199,38 @@ cdef extern from *:
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
         lstm_cy_pool.in_child = 0;
         __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
+    }
+
+    /* Wait, but not for long, until a worker has joined the job. */
+    static void lstm_cy_await_worker(void) {
+        int64_t end = lstm_cy_now() + LSTM_CY_TRIAL;
+        while ((lstm_cy_job() >> 16 & 0xffff) != 0 && lstm_cy_now() < end) lstm_cy_pause();
+    }
+
+    static void lstm_cy_no_task(void *argument) { (void)argument; }
+
+    /* Measure how long a sleeping worker takes to join: the median of some trials, less than 5 ms in all; 0 if another
+       call has the pool. */
+    static int64_t lstm_cy_measure_waking(void) {
+        int64_t times[LSTM_CY_TRIALS], spin = lstm_cy_load(&lstm_cy_pool.spin);
+        lstm_cy_store(&lstm_cy_pool.spin, 0);
+        for (int n = -1; n < LSTM_CY_TRIALS; n++) {  /* the first one only starts the worker */
+            struct timespec asleep = {0, LSTM_CY_TRIAL};
+            int64_t start = lstm_cy_now();
+            int place = n;
+            if (!lstm_cy_open_job(1, lstm_cy_no_task, NULL)) {
+                times[LSTM_CY_TRIALS / 2] = 0;
+                break;
+            }
+            lstm_cy_await_worker();
+            start = lstm_cy_now() - start;
+            lstm_cy_close_job();
+            for (; place > 0 && times[place - 1] > start; place--) times[place] = times[place - 1];
+            if (n >= 0) times[place] = start;
+            nanosleep(&asleep, NULL);
+        }
+        lstm_cy_store(&lstm_cy_pool.spin, spin);
+        return times[LSTM_CY_TRIALS / 2];
     }
 
     static int lstm_cy_workers_are_gone(void) {
@@ -170,6 +251,15 @@ cdef extern from *:
         if (lstm_cy_pool.started > __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED)) return 1;
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
+    }
+    static int lstm_cy_worth_sharing(double multiply_adds) {
+        if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
+        if (lstm_cy_worker_is_ready()) return 1;
+        int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
+        if (waking == 0) lstm_cy_store(&lstm_cy_pool.waking, waking = lstm_cy_measure_waking());
+        if (lstm_cy_now() - lstm_cy_load(&lstm_cy_pool.seen_at) < LSTM_CY_MEMORY)
+            waking = lstm_cy_load(&lstm_cy_pool.seen_waking);
+        return waking != 0 && multiply_adds > (double)LSTM_CY_WORTH_WAKING * LSTM_CY_SPEED * (double)waking;
     }
     static void lstm_cy_note_call(void) {
         __atomic_store_n(&lstm_cy_pool.last_call, lstm_cy_now(), __ATOMIC_RELAXED);
@@ -209,13 +299,50 @@ cdef extern from *:
     static int lstm_cy_started(void) { return 0; }
     static long long lstm_cy_joined(void) { return 0; }
     static void lstm_cy_close_job(void) {}
+    /* Wait, but not for long, until a worker has joined the job. */
+    static void lstm_cy_await_worker(void) {
+        int64_t end = lstm_cy_now() + LSTM_CY_TRIAL;
+        while ((lstm_cy_job() >> 16 & 0xffff) != 0 && lstm_cy_now() < end) lstm_cy_pause();
+    }
+
+    static void lstm_cy_no_task(void *argument) { (void)argument; }
+
+    /* Measure how long a sleeping worker takes to join: the median of some trials, less than 5 ms in all. A trial in
+       which it does not fall asleep or join counts as the longest. */
+    static int64_t lstm_cy_measure_waking(void) {
+        int64_t times[LSTM_CY_TRIALS], spin = lstm_cy_load(&lstm_cy_pool.spin);
+        lstm_cy_store(&lstm_cy_pool.spin, 0);
+        for (int n = -1; n < LSTM_CY_TRIALS; n++) {  /* the first one only starts the worker */
+            int64_t time = LSTM_CY_LONGEST_TRIAL, start;
+            int ready = n < 0 || lstm_cy_await_workers(1), place = n;
+            start = lstm_cy_now();
+            if (!lstm_cy_open_job(1, lstm_cy_no_task, NULL)) {
+                times[LSTM_CY_TRIALS / 2] = 0;  /* another call has the pool: not now */
+                break;
+            }
+            if (lstm_cy_await_workers(0) && ready) time = lstm_cy_now() - start;
+            lstm_cy_close_job();
+            for (; place > 0 && times[place - 1] > time; place--) times[place] = times[place - 1];
+            if (n >= 0) times[place] = time;
+        }
+        lstm_cy_store(&lstm_cy_pool.spin, spin);
+        return times[LSTM_CY_TRIALS / 2];
+    }
+
+    static int lstm_cy_worth_waking(ptrdiff_t multiply_adds) {
+        int64_t waking = lstm_cy_load(&lstm_cy_pool.waking), seen_at = lstm_cy_load(&lstm_cy_pool.seen_at);
+        if (waking != 0 && lstm_cy_now() - seen_at < LSTM_CY_MEMORY) waking = lstm_cy_load(&lstm_cy_pool.seen_waking);
+        return multiply_adds > LSTM_CY_WORTH * LSTM_CY_SPEED * waking;
+    }
+
     static int lstm_cy_workers_are_gone(void) { return 0; }
     static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
         (void)before; (void)in_parent; (void)in_child;
         return 0;
     }
     static long lstm_cy_thread(void) { return 0; }
-    static int lstm_cy_worker_is_ready(void) { return 0; }
+    static int lstm_cy_worth_sharing(double multiply_adds) { (void)multiply_adds; return 0; }
+    static double lstm_cy_waking(void) { return 0; }
     static void lstm_cy_note_call(void) {}
     static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
         *counter += n;
@@ -236,7 +363,9 @@ cdef extern from *:
     long lstm_cy_thread() noexcept nogil
     int lstm_cy_started()
     long long lstm_cy_joined()
-    bint lstm_cy_worker_is_ready() noexcept nogil
+    bint lstm_cy_worth_sharing(double) noexcept nogil
+    double lstm_cy_waking()
+    double lstm_cy_seen()
     void lstm_cy_note_call() noexcept nogil
     Py_ssize_t lstm_cy_fetch_add(Py_ssize_t*, Py_ssize_t) noexcept nogil
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
@@ -278,8 +407,8 @@ cdef bint was_last_fork(Forks* forks) noexcept nogil:
     return forks.count == 0
 
 
-cdef bint worker_is_ready() noexcept nogil:
-    return lstm_cy_worker_is_ready()
+cdef bint worth_sharing(double multiply_adds) noexcept nogil:
+    return lstm_cy_worth_sharing(multiply_adds)
 
 
 cdef void note_call() noexcept nogil:
@@ -313,6 +442,11 @@ cdef bint backs_off() noexcept nogil:
 def statistics():
     """Return (workers, how often one has joined a job) in this process."""
     return lstm_cy_started(), lstm_cy_joined()
+
+
+def waking():
+    """Return how many seconds it takes to wake a worker, or 0.0 before a call has measured it."""
+    return lstm_cy_waking(), lstm_cy_seen()
 
 
 def spin_from_environment():
