@@ -93,6 +93,7 @@ def arguments(argv):
     parser.add_argument("--threads", nargs="+", type=int, default=[1], help="numbers of threads (default: 1)")
     parser.add_argument("--seconds", type=float, help="about how long for each row (default: 3; with --quick 1)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of sleep before each call (default: 0)")
+    parser.add_argument("--busy", action="store_true", help="beside another process that never waits")
     parser.add_argument("--quick", action="store_true", help="a few shapes")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "compare", metavar="DIR", help="folder of the files"
@@ -183,8 +184,8 @@ def groups(selected, threads):
 
 
 def measure(kind, shape, workers, precisions, options):
-    """Return one row: {"kind", "shape", "threads", "pause", "peers": {name: times}, "refused": {name: reason}}."""
-    row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause}
+    """Return one row: {"kind", "shape", "threads", "pause", "busy", "peers": {name: times}, "refused": {name: reason}}."""
+    row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause, "busy": options.busy}
     row |= {"peers": {}, "refused": {}}
     checked = [worker.ask("prepare", kind, shape) for worker in workers]
     for found in checked:
@@ -193,12 +194,13 @@ def measure(kind, shape, workers, precisions, options):
         raise ArithmeticError(row["refused"][OURS])
     counts = [sum("refused" not in answer for answer in found.values()) for found in checked]
     taken = [{} for _ in workers]
-    for _ in range(ROUNDS):
-        for worker, count, mine in zip(workers, counts, taken, strict=True):
-            seconds = options.seconds * count / sum(counts) / ROUNDS
-            for peer, times in worker.ask("time", seconds, options.pause).items():
-                mine.setdefault(peer, []).extend(times)
-            time.sleep(REST)
+    with other_process(options.busy):
+        for _ in range(ROUNDS):
+            for worker, count, mine in zip(workers, counts, taken, strict=True):
+                seconds = options.seconds * count / sum(counts) / ROUNDS
+                for peer, times in worker.ask("time", seconds, options.pause).items():
+                    mine.setdefault(peer, []).extend(times)
+                time.sleep(REST)
     every = {peer: times for mine in reversed(taken) for peer, times in mine.items()}
     for found, mine in zip(checked, taken, strict=True):
         for peer, times in mine.items():
@@ -207,6 +209,18 @@ def measure(kind, shape, workers, precisions, options):
                 ratio, ratio99 = np.divide((p50, p99), percentiles(base(peer, precisions[peer], every | mine)))
                 row["peers"][peer] = {"p50": p50, "p99": p99, "ratio": ratio, "p99 ratio": ratio99, **found[peer]}
     return row
+
+
+@contextlib.contextmanager
+def other_process(busy):
+    """Run a process that never waits, if `busy`."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
 
 
 def base(peer, precision, times):

@@ -427,7 +427,7 @@ def test_columns_compare_equal_precisions(benchmarks):
         def ask(self, request, *_):
             return {name: {"error": 0.0} for name in times} if request == "prepare" else times
 
-    options = mock.Mock(seconds=0, pause=0)
+    options = mock.Mock(seconds=0, pause=0, busy=False)
 
     def columns():
         row = compare.measure("inference", "1x2x3x4", [Worker()], precisions, options)
@@ -667,7 +667,19 @@ def test_compare_prints_tables_and_writes_files(benchmarks, tmp_path, threads):
         *(("amplifier", shape) for shape in shapes),
         ("amplifier-step", shapes[0]),
     ]
-    parts = {"kind", "shape", "threads", "pause", "limit", "peers", "refused", "ratios", "headings", "precisions"}
+    parts = {
+        "kind",
+        "shape",
+        "threads",
+        "pause",
+        "busy",
+        "limit",
+        "peers",
+        "refused",
+        "ratios",
+        "headings",
+        "precisions",
+    }
     for row in report["rows"]:
         assert set(row) == parts
         assert row["threads"] == threads

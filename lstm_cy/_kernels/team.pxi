@@ -3,15 +3,15 @@
 # are interleaved, each thread updates its own units and reads the other's from h, for which there are two arrays used
 # in turn; in other nets each updates the whole cell.
 #
-# Where another process takes one of the two processors a barrier may last as long as a slice of its time. After a few
-# such barriers there is one more, for both to know that it is the last; then the leader goes on alone, and for some
-# time no team is formed.
+# Where another process takes one of the two processors a barrier may last as long as a slice of its time. After such a
+# wait there is one more barrier, for both to know that it is the last; then the leader goes on alone, and for some time
+# no team is formed.
 
 cdef enum:
     APART = 16  # elements between counters of different threads: two cache lines
     LAST_BLOCK = 1 << 30
-    # Barriers to which the follower may be late: at first it has to load its half of the weights.
-    MAX_DELAYS = 3
+    # Nanoseconds for which the leader may wait at all barriers: at first the follower has to load its half of the weights.
+    MAX_WAITING = 300000
     # Steps of the first block, while a follower may still be waking
     FIRST_STEPS = 8
 
@@ -22,8 +22,8 @@ ctypedef struct Team:
     Py_ssize_t[2 * APART] arrivals  # of each thread at a barrier
     Py_ssize_t count                # the leader's own copy of its arrivals
     Py_ssize_t last_barrier         # after which the follower leaves, or 0
-    bint joined, late               # whether there is a follower, and whether it has been late too often
-    int delays                      # how often it has been late
+    bint joined, late               # whether there is a follower, and whether the leader waited too long for it
+    Py_ssize_t waiting              # how long, in nanoseconds
     # the block at hand, and the state before it
     Py_ssize_t first, last
     void* x
@@ -53,8 +53,8 @@ cdef inline Py_ssize_t team_steps(Team* team, Py_ssize_t start, Py_ssize_t most)
     return most if team.joined or team.late else min(most, max(FIRST_STEPS, start))
 
 
-cdef inline bint barrier(Team* team, int member, Py_ssize_t* count) noexcept nogil:
-    """Arrive with this half done, and wait for the other half. True if it was late."""
+cdef inline Py_ssize_t barrier(Team* team, int member, Py_ssize_t* count) noexcept nogil:
+    """Arrive with this half done, and wait for the other half. Nanoseconds, or 0 if it was hardly late."""
     count[0] += 1
     store_release(&team.arrivals[member * APART], count[0])
     return await_at_least(&team.arrivals[(1 - member) * APART], count[0])
@@ -62,17 +62,14 @@ cdef inline bint barrier(Team* team, int member, Py_ssize_t* count) noexcept nog
 
 cdef void leader_barrier(Team* team) noexcept nogil:
     """The leader's side of a barrier, after which there may be no follower any more."""
-    cdef bint late
     if team.late:
         store_release(&team.last_barrier, team.count + 1)
-    late = barrier(team, 0, &team.count)
+    team.waiting += barrier(team, 0, &team.count)
     if team.late:
         team.joined = False
-    elif late:
-        team.delays += 1
-        if team.delays > MAX_DELAYS:
-            team.late = True
-            back_off()
+    elif team.waiting > MAX_WAITING:
+        team.late = True
+        back_off()
 
 
 cdef inline bint follower_barrier(Team* team, Py_ssize_t* count) noexcept nogil:

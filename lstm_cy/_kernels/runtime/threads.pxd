@@ -44,8 +44,8 @@ cdef Py_ssize_t fetch_add(Py_ssize_t* counter, Py_ssize_t n) noexcept nogil
 cdef void store_release(Py_ssize_t* address, Py_ssize_t value) noexcept nogil
 cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil
 
-# Wait until the number is at least `value`: spin, and then yield the processor. True if it has yielded.
-cdef bint await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil
+# Wait until the number is at least `value`: spin, and then yield the processor. The nanoseconds of yielding, or 0.
+cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil
 
 # Form no team for some time: other processes have delayed one.
 cdef void back_off() noexcept nogil

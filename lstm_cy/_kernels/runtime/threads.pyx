@@ -1,8 +1,10 @@
 """A small pool of our own worker threads.
 
 Workers are started by the first job that can use them. After a job a worker spins for a while, so that calls back to
-back find it awake; then it sleeps. A job does not wait for workers: the caller works at once, and a worker joins while
-the job has a free place. A call that finds the pool locked works alone. A forked child starts with a new pool.
+back find it awake; then it sleeps, and is woken for work that takes longer than waking does here. A job does not wait
+for workers: the caller works at once, and a worker joins while the job has a free place. A job that was delayed, because
+other processes use the processors, is followed by a pause without any. A call that finds the pool locked works alone.
+A forked child starts with a new pool.
 """
 
 import os
@@ -26,6 +28,9 @@ cdef extern from *:
     enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_SPINS = 2000 };
     #define LSTM_CY_BACK_OFF 10000000
 
+    /* A job was delayed if its caller waited so many nanoseconds for workers, and for a quarter of the job. */
+    #define LSTM_CY_DELAY 200000
+
     /* Work is worth sharing with a worker that is awake from so many multiply-adds. A sleeping one is woken for work
        that takes a few times as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
        How long a worker took to join a job is believed for 20 ms: then other processes may have left its processor. */
@@ -46,9 +51,12 @@ cdef extern from *:
         long long joined;       /* how often one has joined a job */
         int64_t spin;           /* nanoseconds after a job */
         int64_t waking;         /* how long it takes to wake a worker, in nanoseconds; 0 before it was measured */
-        int64_t seen_waking;    /* the same, as the last job that woke one saw it */
-        int64_t seen_at;        /* the time of that */
-        int64_t posted;         /* the time of the job at hand, if it wakes workers; else 0 */
+        int64_t seen_waking;    /* the same for the worker that was woken last */
+        int64_t seen_at;        /* the time at which it was awake */
+        int64_t posted;         /* the time at which sleeping workers were woken last */
+        int64_t pause_end;      /* after a delay: no job is opened before it, and later only if a worker wakes in time */
+        int64_t probed;         /* the time at which one was woken to see this; or 0 */
+        int64_t opened;         /* the time of the job at hand */
         int64_t back_off_end;   /* no team is formed before it */
         int64_t back_off_time;  /* the last one, in nanoseconds */
         int64_t last_call;      /* the time at which it ended */
@@ -75,40 +83,40 @@ cdef extern from *:
 
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
 
-    /* Wait for a job other than `seen`: spin first, then sleep. True if it has slept. */
-    static int lstm_cy_wait_for_job(uint64_t seen) {
-        int64_t end = lstm_cy_now() + lstm_cy_load(&lstm_cy_pool.spin);
-        while (lstm_cy_now() < end)
-            for (int i = 0; i < 50; i++) {
-                if (lstm_cy_job() >> 32 != seen) return 0;
-                lstm_cy_pause();
-            }
-        pthread_mutex_lock(&lstm_cy_pool.mutex);
-        __atomic_add_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&lstm_cy_pool.job, __ATOMIC_SEQ_CST) >> 32 == seen)
-            pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
-        __atomic_sub_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
-        pthread_mutex_unlock(&lstm_cy_pool.mutex);
-        return 1;
-    }
-
     static void lstm_cy_note_waking(void) {
         int64_t now = lstm_cy_now();
         lstm_cy_store(&lstm_cy_pool.seen_waking, now - lstm_cy_load(&lstm_cy_pool.posted));
         lstm_cy_store(&lstm_cy_pool.seen_at, now);
     }
 
+    /* Wait for a job other than `seen`: spin first, then sleep. */
+    static void lstm_cy_wait_for_job(uint64_t seen) {
+        int64_t end = lstm_cy_now() + lstm_cy_load(&lstm_cy_pool.spin);
+        while (lstm_cy_now() < end)
+            for (int i = 0; i < 50; i++) {
+                if (lstm_cy_job() >> 32 != seen) return;
+                lstm_cy_pause();
+            }
+        pthread_mutex_lock(&lstm_cy_pool.mutex);
+        __atomic_add_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&lstm_cy_pool.job, __ATOMIC_SEQ_CST) >> 32 == seen) {
+            pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
+            lstm_cy_note_waking();
+        }
+        __atomic_sub_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&lstm_cy_pool.mutex);
+    }
+
     static void *lstm_cy_worker(void *first) {
         uint64_t seen = (uint64_t)(uintptr_t)first;
         for (;;) {
-            int slept = lstm_cy_wait_for_job(seen);
+            lstm_cy_wait_for_job(seen);
             uint64_t job = lstm_cy_job();
             seen = job >> 32;
             /* one free place less and one worker more, in one operation: no worker can join a closed job */
             while (job >> 32 == seen && (job >> 16 & 0xffff) != 0)
                 if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
                                                 __ATOMIC_ACQUIRE)) {
-                    if (slept) lstm_cy_note_waking();
                     __atomic_add_fetch(&lstm_cy_pool.joined, 1, __ATOMIC_RELAXED);
                     lstm_cy_pool.task(lstm_cy_pool.argument);
                     __atomic_sub_fetch(&lstm_cy_pool.job, 1, __ATOMIC_RELEASE);
@@ -162,6 +170,12 @@ cdef extern from *:
     #endif
     }
 
+    static void lstm_cy_wake(void) {
+        pthread_mutex_lock(&lstm_cy_pool.mutex);
+        pthread_cond_broadcast(&lstm_cy_pool.woken);
+        pthread_mutex_unlock(&lstm_cy_pool.mutex);
+    }
+
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
         if (helpers > LSTM_CY_MOST_WORKERS) helpers = LSTM_CY_MOST_WORKERS;
         if (helpers < 1 || __atomic_exchange_n(&lstm_cy_pool.locked, 1, __ATOMIC_ACQUIRE)) return 0;
@@ -169,17 +183,14 @@ cdef extern from *:
         for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
+        lstm_cy_pool.opened = lstm_cy_now();
         if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) {
             lstm_cy_avoid_own_processor();
-            lstm_cy_store(&lstm_cy_pool.posted, lstm_cy_now());
+            lstm_cy_store(&lstm_cy_pool.posted, lstm_cy_pool.opened);
         }
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) {
-            pthread_mutex_lock(&lstm_cy_pool.mutex);
-            pthread_cond_broadcast(&lstm_cy_pool.woken);
-            pthread_mutex_unlock(&lstm_cy_pool.mutex);
-        }
+        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) lstm_cy_wake();
         return 1;
     }
 
@@ -190,13 +201,18 @@ cdef extern from *:
 
     static int lstm_cy_started(void) { return lstm_cy_pool.started; }
     static double lstm_cy_waking(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.waking); }
-    static double lstm_cy_seen(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.seen_waking); }
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
     static void lstm_cy_close_job(void) {
         int spins = 0;
+        int64_t own = lstm_cy_now(), end;
         __atomic_and_fetch(&lstm_cy_pool.job, ~(uint64_t)0xffff0000, __ATOMIC_ACQ_REL);
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
+        end = spins < LSTM_CY_SPINS ? own : lstm_cy_now();
+        if (end - own > LSTM_CY_DELAY && end - own > (end - lstm_cy_pool.opened) / 4) {
+            lstm_cy_store(&lstm_cy_pool.pause_end, end + LSTM_CY_BACK_OFF);
+            lstm_cy_store(&lstm_cy_pool.probed, 0);
+        }
         lstm_cy_pool.in_child = 0;
         __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
     }
@@ -252,8 +268,30 @@ cdef extern from *:
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
     }
+    /* Whether a delay is over: 10 ms after it a worker is woken, and must have been as fast as usual. */
+    static int lstm_cy_delay_is_over(void) {
+        if (lstm_cy_load(&lstm_cy_pool.pause_end) == 0) return 1;
+        int64_t now = lstm_cy_now(), probed = lstm_cy_load(&lstm_cy_pool.probed);
+        int asleep = __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0, over = !asleep;
+        if (now < lstm_cy_load(&lstm_cy_pool.pause_end)) return 0;
+        if (probed == 0 && asleep) {
+            lstm_cy_avoid_own_processor();
+            lstm_cy_store(&lstm_cy_pool.posted, now);
+            lstm_cy_store(&lstm_cy_pool.probed, now);
+            lstm_cy_wake();
+            return 0;
+        }
+        if (probed != 0) {
+            int64_t took = lstm_cy_load(&lstm_cy_pool.seen_at) - probed;
+            over = took >= 0 && took < 4 * lstm_cy_load(&lstm_cy_pool.waking);
+        }
+        lstm_cy_store(&lstm_cy_pool.probed, 0);
+        lstm_cy_store(&lstm_cy_pool.pause_end, over ? 0 : now + LSTM_CY_BACK_OFF);
+        return over;
+    }
+
     static int lstm_cy_worth_sharing(double multiply_adds) {
-        if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
+        if (multiply_adds < LSTM_CY_WORTH_SHARING || !lstm_cy_delay_is_over()) return 0;
         if (lstm_cy_worker_is_ready()) return 1;
         int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
         if (waking == 0) lstm_cy_store(&lstm_cy_pool.waking, waking = lstm_cy_measure_waking());
@@ -274,10 +312,14 @@ cdef extern from *:
     static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) {
         return __atomic_load_n(address, __ATOMIC_ACQUIRE);
     }
-    static int lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) {
+    static ptrdiff_t lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) {
         int spins = 0;
-        while (lstm_cy_load_acquire(address) < value) lstm_cy_relax(&spins);
-        return spins >= LSTM_CY_SPINS;
+        int64_t start = 0;
+        while (lstm_cy_load_acquire(address) < value) {
+            lstm_cy_relax(&spins);
+            if (spins == LSTM_CY_SPINS) start = lstm_cy_now();
+        }
+        return start == 0 ? 0 : (ptrdiff_t)(lstm_cy_now() - start);
     }
     static void lstm_cy_back_off(void) {
         int64_t now = lstm_cy_now(), time = __atomic_load_n(&lstm_cy_pool.back_off_time, __ATOMIC_RELAXED);
@@ -299,42 +341,6 @@ cdef extern from *:
     static int lstm_cy_started(void) { return 0; }
     static long long lstm_cy_joined(void) { return 0; }
     static void lstm_cy_close_job(void) {}
-    /* Wait, but not for long, until a worker has joined the job. */
-    static void lstm_cy_await_worker(void) {
-        int64_t end = lstm_cy_now() + LSTM_CY_TRIAL;
-        while ((lstm_cy_job() >> 16 & 0xffff) != 0 && lstm_cy_now() < end) lstm_cy_pause();
-    }
-
-    static void lstm_cy_no_task(void *argument) { (void)argument; }
-
-    /* Measure how long a sleeping worker takes to join: the median of some trials, less than 5 ms in all. A trial in
-       which it does not fall asleep or join counts as the longest. */
-    static int64_t lstm_cy_measure_waking(void) {
-        int64_t times[LSTM_CY_TRIALS], spin = lstm_cy_load(&lstm_cy_pool.spin);
-        lstm_cy_store(&lstm_cy_pool.spin, 0);
-        for (int n = -1; n < LSTM_CY_TRIALS; n++) {  /* the first one only starts the worker */
-            int64_t time = LSTM_CY_LONGEST_TRIAL, start;
-            int ready = n < 0 || lstm_cy_await_workers(1), place = n;
-            start = lstm_cy_now();
-            if (!lstm_cy_open_job(1, lstm_cy_no_task, NULL)) {
-                times[LSTM_CY_TRIALS / 2] = 0;  /* another call has the pool: not now */
-                break;
-            }
-            if (lstm_cy_await_workers(0) && ready) time = lstm_cy_now() - start;
-            lstm_cy_close_job();
-            for (; place > 0 && times[place - 1] > time; place--) times[place] = times[place - 1];
-            if (n >= 0) times[place] = time;
-        }
-        lstm_cy_store(&lstm_cy_pool.spin, spin);
-        return times[LSTM_CY_TRIALS / 2];
-    }
-
-    static int lstm_cy_worth_waking(ptrdiff_t multiply_adds) {
-        int64_t waking = lstm_cy_load(&lstm_cy_pool.waking), seen_at = lstm_cy_load(&lstm_cy_pool.seen_at);
-        if (waking != 0 && lstm_cy_now() - seen_at < LSTM_CY_MEMORY) waking = lstm_cy_load(&lstm_cy_pool.seen_waking);
-        return multiply_adds > LSTM_CY_WORTH * LSTM_CY_SPEED * waking;
-    }
-
     static int lstm_cy_workers_are_gone(void) { return 0; }
     static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
         (void)before; (void)in_parent; (void)in_child;
@@ -350,7 +356,7 @@ cdef extern from *:
     }
     static void lstm_cy_store_release(ptrdiff_t *address, ptrdiff_t value) { *address = value; }
     static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) { return *address; }
-    static int lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) { (void)address; (void)value; return 0; }
+    static ptrdiff_t lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) { (void)address; (void)value; return 0; }
     static void lstm_cy_back_off(void) {}
     static int lstm_cy_backs_off(void) { return 0; }
     #endif
@@ -365,12 +371,11 @@ cdef extern from *:
     long long lstm_cy_joined()
     bint lstm_cy_worth_sharing(double) noexcept nogil
     double lstm_cy_waking()
-    double lstm_cy_seen()
     void lstm_cy_note_call() noexcept nogil
     Py_ssize_t lstm_cy_fetch_add(Py_ssize_t*, Py_ssize_t) noexcept nogil
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
     Py_ssize_t lstm_cy_load_acquire(const Py_ssize_t*) noexcept nogil
-    bint lstm_cy_await(const Py_ssize_t*, Py_ssize_t) noexcept nogil
+    Py_ssize_t lstm_cy_await(const Py_ssize_t*, Py_ssize_t) noexcept nogil
     void lstm_cy_back_off() noexcept nogil
     bint lstm_cy_backs_off() noexcept nogil
 
@@ -427,7 +432,7 @@ cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil:
     return lstm_cy_load_acquire(address)
 
 
-cdef bint await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil:
+cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil:
     return lstm_cy_await(address, value)
 
 
@@ -446,7 +451,7 @@ def statistics():
 
 def waking():
     """Return how many seconds it takes to wake a worker, or 0.0 before a call has measured it."""
-    return lstm_cy_waking(), lstm_cy_seen()
+    return lstm_cy_waking()
 
 
 def spin_from_environment():
