@@ -184,7 +184,7 @@ def groups(selected, threads):
 
 
 def measure(kind, shape, workers, precisions, options):
-    """Return one row: {"kind", "shape", "threads", "pause", "busy", "peers": {name: times}, "refused": {name: reason}}."""
+    """Return one row: the options, "peers": {name: times} and "refused": {name: reason}."""
     row = {"kind": kind, "shape": shape, "threads": workers[0].threads, "pause": options.pause, "busy": options.busy}
     row |= {"peers": {}, "refused": {}}
     checked = [worker.ask("prepare", kind, shape) for worker in workers]

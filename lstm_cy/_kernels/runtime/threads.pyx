@@ -84,9 +84,11 @@ cdef extern from *:
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
 
     static void lstm_cy_note_waking(void) {
-        int64_t now = lstm_cy_now();
-        lstm_cy_store(&lstm_cy_pool.seen_waking, now - lstm_cy_load(&lstm_cy_pool.posted));
+        int64_t now = lstm_cy_now(), took = now - lstm_cy_load(&lstm_cy_pool.posted);
+        int64_t usual = lstm_cy_load(&lstm_cy_pool.waking);
+        lstm_cy_store(&lstm_cy_pool.seen_waking, took);
         lstm_cy_store(&lstm_cy_pool.seen_at, now);
+        if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2);  /* it was measured while others ran */
     }
 
     /* Wait for a job other than `seen`: spin first, then sleep. */
