@@ -31,6 +31,8 @@ MAX_PICKLE = 8 << 20
 _MAX_DEPTH = 64
 # Costs in objects of a step; number of steps or values that are charged at once.
 _STEP_COST, _BATCH = 2, 1000
+# Cost in objects of an Opaque value, besides that of its steps.
+_OPAQUE_COST = 4
 # Keys that are tuples or numbers can be chosen so that they collide in a dict; so many are read.
 _MAX_ODD_KEYS = 2000
 _MAX_AXES = 32
@@ -224,6 +226,7 @@ class Machine:
         self._find(module, name)
 
     def _find(self, module: str, name: str) -> None:
+        self._budget.objects(_OPAQUE_COST, "its pickle")
         self.push(Opaque(f"{_MODULES.get(module, module)}.{name}"))
 
     def persistent(self, _: object) -> None:
@@ -248,6 +251,7 @@ class Machine:
             raise ValueError("damaged: a call of a value that cannot be called")
         if function.arguments is None and function.name in self.names:
             return self.names[function.name](self, arguments)
+        self._budget.objects(_OPAQUE_COST, "its pickle")
         return Opaque(function.name, arguments)
 
     def new_object(self, _: object) -> None:

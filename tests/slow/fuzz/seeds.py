@@ -1,7 +1,12 @@
 """Small model files of every format, written by this library and by others, as seeds of files.py."""
 
+import argparse
+import collections
+import datetime
 import os
+import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from lstm_cy import (
     Linear,
     Masking,
     Readout,
+    Residual,
     Seq2Seq,
     Sequential,
     fit,
@@ -59,6 +65,13 @@ def own(folder):
     for name in ("lstm", "mixed", "sequential"):
         save(models[name], folder / f"own-{name}.onnx", {"made": 1})
     checkpoint_of(folder / "own-checkpoint.npz")
+    amplifier = Sequential(LSTM(1, 3, 2, learn_initial_state=True, seed=0), Linear(3, 1, seed=0))
+    save(amplifier, folder / "own-amplifier.nam", {"sample_rate": 48000, "name": "é"})
+    skip = Sequential(
+        Residual(LSTM(2, 3, batch_first=True, seed=0), Linear(3, 2, seed=0), Activation("tanh"), Linear(2, 1, seed=0))
+    )
+    save(skip, folder / "own-skip.json", {"sample_rate": 48000})
+    save(skip, folder / "own-skip.npz")
 
 
 def torchs(folder):
@@ -73,7 +86,22 @@ def torchs(folder):
     torch.save(tree, folder / "torch-tree.pt")
     torch.save(half, folder / "torch-bfloat16.pt", pickle_protocol=4)
     torch.save(torch.nn.LSTMCell(2, 3).state_dict(), folder / "torch-cell.pt")
-    torch.save(lstm.state_dict(), folder / "torch-legacy.pt", _use_new_zipfile_serialization=False)
+    for protocol in (0, 2, 4):
+        path = folder / f"torch-legacy{protocol}.pt"
+        torch.save(tree, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    torch.save(torch.nn.Sequential(torch.nn.LSTM(2, 3)), folder / "torch-module.pt")
+    objects = {
+        "array": np.arange(6, dtype=">i2"), "number": np.float64(1.5), "set": {1, "a"}, "path": Path("a"),
+        "counter": collections.Counter("ab"), "space": argparse.Namespace(a=[1]), (1, "a"): frozenset([2]),
+        "date": datetime.date(2020, 1, 2), "dict": collections.defaultdict(list, a=[1]),
+    }  # fmt: skip
+    torch.save(objects, folder / "torch-objects.pt")
+    (folder / "torch-bare.pt").write_bytes(pickle.dumps(objects | {"model": torch.nn.LSTM(2, 3).state_dict()}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.LSTM(2, 3)).save(folder / "torch-script.pt")
+        narrow = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(lstm), {torch.nn.LSTM}, torch.qint8)
+        torch.save(narrow.state_dict(), folder / "torch-quantized.pt")
     from safetensors.torch import save_file
 
     save_file(lstm.state_dict(), folder / "torch-lstm.safetensors")
