@@ -961,3 +961,26 @@ def test_defaults_are_rounded_to_float32():
     x = np.array([-1.0])
     result = run("LeakyRelu", [x], dtype="float64")
     np.testing.assert_array_equal(result, run("LeakyRelu", [x], dtype="float64", alpha=0.01))
+
+
+def test_hostile_windows_are_refused_before_they_cost_anything():
+    x, weight, huge = np.ones((1, 1, 8), np.float32), np.ones((1, 1, 3), np.float32), 2**62
+    for message, name, inputs, options in (
+        (r"a result of shape .* takes", "Conv", [x, weight], {"pads": [2**31, 2**31]}),
+        ("pads: expected 2 numbers from 0", "Conv", [x, weight], {"pads": [-1, 0]}),
+        ("strides: expected 1 numbers from 1", "Conv", [x, weight], {"strides": [0]}),
+        ("is larger than the padded input", "Conv", [x, weight], {"dilations": [huge]}),
+        (r"a result of shape .* takes", "Conv", [x, weight], {"dilations": [huge], "auto_pad": "SAME_UPPER"}),
+        ("group: 0 does not fit", "Conv", [x, weight], {"group": 0}),
+        ("B: expected shape", "Conv", [x, weight, np.ones(2, np.float32)], {}),
+        ("kernel_shape: .* does not fit", "Conv", [x, weight], {"kernel_shape": [2]}),
+        ("kernel_shape: .* is too large", "MaxPool", [x], {"kernel_shape": [10**8], "pads": [10**8, 10**8]}),
+        ("kernel_shape: .* is too large", "AveragePool", [x], {"kernel_shape": [huge]}),
+        ("kernel_shape: .* is larger than the padded input", "AveragePool", [x], {"kernel_shape": [9]}),
+        ("K: expected 0 to 8", "TopK", [x, integers(huge)], {"outputs": 2}),
+        (r"a result of shape .* takes", "OneHot", [x, integers(huge), np.ones(2, np.float32)], {}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(name, inputs, **options)
+    for stride in (huge, 9):
+        assert run("Conv", [x, weight], strides=[stride]).shape == (1, 1, 1)

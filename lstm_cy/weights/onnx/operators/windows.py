@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # bytes of the windows that are copied for one product
 _LARGEST_COPY = 1 << 24
+# most elements of a kernel for pooling, unless the input has more
+_LARGEST_KERNEL = 1 << 16
 
 
 class Windows(NamedTuple):
@@ -189,9 +191,17 @@ def _convolve_groups(windows: Windows, x: Array, weight: Array, groups: int, y: 
 # Pooling
 
 
+def _pooled(node: Node, x: Array) -> Windows:
+    """Return the windows of a pooling node, whose kernel needs no bytes in the file."""
+    kernel = tuple(node.get("kernel_shape"))
+    if math.prod(kernel) > max(_LARGEST_KERNEL, math.prod(x.shape[2:])):
+        raise ValueError(f"kernel_shape: {list(kernel)} is too large for an input of shape {x.shape}")
+    return windows_of(node, x, kernel)
+
+
 @operator("MaxPool")
 def _max_pool(node: Node, x: Array) -> Any:
-    windows = windows_of(node, x, tuple(node.get("kernel_shape")))
+    windows = _pooled(node, x)
     shape = (*x.shape[:2], *windows.counts)
     node.room(shape, x.dtype, x)
     if len(node.outputs) > 1 and node.outputs[1]:
@@ -225,7 +235,7 @@ def _max_pool_with_indices(node: Node, x: Array, windows: Windows, shape: tuple[
 
 @operator("AveragePool")
 def _average_pool(node: Node, x: Array) -> Array:
-    windows = windows_of(node, x, tuple(node.get("kernel_shape")))
+    windows = _pooled(node, x)
     shape = (*x.shape[:2], *windows.counts)
     wide = widened(x)
     node.room(shape, wide.dtype, x)
