@@ -34,6 +34,9 @@ cdef enum:
     # than to write the gates and read them again. Otherwise a product over many steps reads the weights less often.
     FEW_INPUTS = 3
     MANY_ROWS = 4
+    # More bytes of weights do not stay in the L2 cache: only so many rows pay for reading the inputs' at each step.
+    SMALL_WEIGHTS = 262144
+    MORE_ROWS = 12
     # Steps of a team's block: a second thread may join at its beginning.
     TEAM_STEPS = 64
 
@@ -371,7 +374,10 @@ cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
 
 cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:
     """Return whether each step makes both products, so that the inputs are not projected before."""
-    cdef bint worth = layer.net.directions[index].ih.inputs <= FEW_INPUTS or batch.B >= MANY_ROWS
+    cdef const Direction* direction = &layer.net.directions[index]
+    cdef Py_ssize_t inputs = direction.ih.inputs
+    cdef Py_ssize_t bytes = direction.ih.columns * (inputs + direction.hh.inputs) * layer.net.engine.itemsize
+    cdef bint worth = inputs <= FEW_INPUTS or batch.B >= (MANY_ROWS if bytes <= SMALL_WEIGHTS else MORE_ROWS)
     return worth and layer.net.fused and layer.team == NULL
 
 
