@@ -18,7 +18,7 @@ BOOL = TensorProto.BOOL
 
 def graph(nodes, inputs, outputs):
     """Return a GraphProto of (name, type) pairs."""
-    shapes = {name: () for name in ("step", "going", "on", "number_inside", "again", "more")}
+    shapes = dict.fromkeys(("step", "going", "on", "number_inside", "again", "more"), ())
     values = (
         [helper.make_tensor_value_info(name, kind, shapes.get(name)) for name, kind in ends]
         for ends in (inputs, outputs)
