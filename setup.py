@@ -34,6 +34,7 @@ VARIANTS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
 VARIANTS["avx512vnni"] = [*VARIANTS["avx512"], "-mavx512vnni"]
+VARIANTS["avx512bf16"] = [*VARIANTS["avx512vnni"], "-mavx512bf16"]
 VARIANTS["neondotprod"] = ["-march=armv8.2-a+dotprod"]
 
 # The variants of ARM's 64-bit processors. Apart from "base" the others are for x86.
@@ -48,7 +49,7 @@ ARITHMETIC = [
     "-ffp-contract=off",
 ]
 # For the loops that compilers vectorise on their own: they would use half of the registers' width.
-TUNING = {variant: ["-mprefer-vector-width=512"] for variant in ("avx512", "avx512vnni")}
+TUNING = {variant: ["-mprefer-vector-width=512"] for variant in ("avx512", "avx512vnni", "avx512bf16")}
 OPTIMISE = ["-O3", "-g1" if CHECKS else "-g0"]
 # Functions marked inline are compiled once for each constant they are called with, so that a tile's sums are in
 # registers: compilers must not limit this for size.

@@ -18,7 +18,7 @@ import lstm_cy
 ARITHMETIC = re.compile(r"^v?(?:f?n?m?(?:add|sub|mul|div)|fn?m(?:add|sub)\d+|max|min|sqrt)([ps])([sd])$")
 # A compiler may make several clones of a tile, one for each number of rows, or inline it.
 NAMES = "cell_forward|cell_backward|column_sums|add_products|part_of_tile|add_outer|outer_strips|cell_step|update_rows"
-NAMES += "|activate|bf16_tiles|int8_tiles|multiply_int8"
+NAMES += "|activate|add_outer_bf16|int8_tiles|multiply_int8"
 FUNCTION = re.compile(r"^[0-9a-f]+ <(?:__pyx_fuse_(\d))?\S*kernels_\d+\w*?_(" + NAMES + r")(?:\.\w+\.\d+)*>:$")
 PRECISIONS = {"0": "float32", "1": "float64", None: "float32"}  # narrow weights have float32 sums only
 PRECISIONS_OF_VECTORS = {"0": "float32", "1": "float32", "2": "float64"}  # the second is half of a vector

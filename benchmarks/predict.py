@@ -6,8 +6,7 @@
 It compiles the kernels for aarch64 to assembly with each of the cross compilers that are installed (Debian's packages
 gcc-aarch64-linux-gnu with libc6-dev-arm64-cross, and clang-19), finds the innermost loop of each tile by its number of
 multiply-adds, and prints the share of the processor's limit: of multiply-adds for tiles of several rows, of loads for a
-lone row, whose every weight is used once. A lone row in bf16 is held to its multiply-adds, two for each load; the
-instructions that widen bf16 are in no limit. Loads from the first cache never wait.
+lone row, whose every weight is used once. Loads from the first cache never wait.
 """
 
 import re
@@ -36,13 +35,11 @@ class Kind(NamedTuple):
     multiply: str  # the instruction that occurs once for each vector of sums
     operand: str  # of it
     columns: int  # of four vectors
-    uses: int = 1  # vectors that a loaded vector is widened to
 
 
 KINDS = (
     Kind("float32", "base", "cell_step", "fmla", ".4s", 16),
     Kind("float64", "base", "cell_step", "fmla", ".2d", 8),
-    Kind("bf16", "base", "bf16_tiles", "fmla", ".4s", 16, uses=2),
     Kind("int8", "neondotprod", "int8_tiles", "sdot", "", 16),
     Kind("int8", "base", "int8_tiles", "sadalp", "", 16),
 )
@@ -92,13 +89,13 @@ def tiles(lines, kind):
     found = {}
     for body in innermost_loops(lines, kind.function):
         multiplies = sum(f"\t{kind.multiply}\t" in text and kind.operand in text for text in body)
-        if multiplies < 4:
+        if multiplies < 4 or any("\tshl\t" in text for text in body):  # the latter widens bf16
             continue
         loaded = [
             register for text in body if re.match(r"\s+ld[pr]\s", text) for register in re.findall(r"\b[qd]\d", text)
         ]
         weights = sum(1 if register[0] == "q" else 0.5 for register in loaded)
-        rows = 1 if kind.uses * weights >= multiplies else multiplies // 4
+        rows = 1 if weights >= multiplies else multiplies // 4
         steps = 1 + max((int(lane) for text in body for lane in re.findall(r"\.[sd]\[(\d)\]", text)), default=0)
         found.setdefault((rows, multiplies // 4 // rows // steps), []).append((body, steps))
     return found
@@ -110,7 +107,7 @@ def share(kind, rows, groups, loops, processor):
     if kind.multiply not in rates or not loops:
         return ""
     limit = 4 * rows * groups / rates[kind.multiply]
-    if rows == 1 and kind.uses == 1:
+    if rows == 1:
         limit = max(4 * groups / rates["load"], 0 if kind.multiply == "fmla" else limit)
     return f"{100 * limit / min(cycles(body, processor) / steps for body, steps in loops):.0f} %"
 

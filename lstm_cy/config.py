@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ENGINES = ("blas", "packed")
+#: the precisions of an LSTM's products in training
+PRECISIONS = ("float32", "bf16")
 _MOST_THREADS = 2**31 - 1  # the kernels count them in int
 
 
@@ -52,14 +54,17 @@ class _Choice(NamedTuple):
 
     engine: str | None = None
     isa: str | None = None
+    precision: str | None = None
 
 
 _choice: contextvars.ContextVar[_Choice] = contextvars.ContextVar("lstm_cy.config.using", default=_Choice())  # noqa: B039
 
 
 @contextlib.contextmanager
-def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None]:
-    """Choose the engine and the instruction set of the layers built in a ``with`` block.
+def using(
+    *, engine: str | None = None, isa: str | None = None, precision: Literal["float32", "bf16"] | None = None
+) -> Iterator[None]:
+    """Choose the engine and the instruction set of the layers built in a ``with`` block, or the precision of training.
 
     The previous choice returns at its end, also after an error. Blocks can be nested. The choice applies only in the
     thread, or the asyncio task, that entered the block.
@@ -70,6 +75,9 @@ def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None
         None leaves it as it is; "auto" selects the one that was measured faster with the instruction set.
     isa : None or str
         One of `available_instruction_sets`; None leaves it as it is.
+    precision : None, "float32" or "bf16"
+        That of the products of every `LSTM.forward` called in the block without a precision of its own, and of
+        `LSTM.backward` for it; None leaves it as it is.
 
     Yields
     ------
@@ -95,11 +103,11 @@ def using(*, engine: str | None = None, isa: str | None = None) -> Iterator[None
     >>> y, _ = lstm([[1.0, 2.0, 3.0]])  # with packed products of plain code
     """
     outer = _choice.get()
-    names = {"engine": ("auto", *ENGINES), "isa": available_instruction_sets()}
-    for argument, value in (("engine", engine), ("isa", isa)):
+    names = {"engine": ("auto", *ENGINES), "isa": available_instruction_sets(), "precision": PRECISIONS}
+    for argument, value in (("engine", engine), ("isa", isa), ("precision", precision)):
         if value is not None:
             _expect_name(argument, value, names[argument])
-    token = _choice.set(_Choice(engine or outer.engine, isa or outer.isa))
+    token = _choice.set(_Choice(engine or outer.engine, isa or outer.isa, precision or outer.precision))
     try:
         yield
     finally:
@@ -153,6 +161,11 @@ def engine() -> str:
         return chosen
     has_vectors, has_fma = _kernel_module(f"isa.{instruction_set()}").vectors()
     return "packed" if has_vectors and has_fma else "blas"
+
+
+def precision() -> str:
+    """Return the precision of an LSTM's products in training: the one named by `using`, else "float32"."""
+    return _choice.get().precision or "float32"
 
 
 def kernels() -> object:

@@ -54,6 +54,7 @@ FilePath: TypeAlias = str | os.PathLike[str]
 FileSource: TypeAlias = FilePath | bytes | bytearray | memoryview | IO[bytes]
 #: the storage of narrow weights
 Narrow: TypeAlias = Literal["bf16", "int8"]
+Precision: TypeAlias = Literal["float32", "bf16"]
 Coupling: TypeAlias = Literal["f=1-i", "i=1-f"] | None
 #: three of a name, (name, alpha) or (name, alpha, beta), or one such triple for each direction
 Activations: TypeAlias = Sequence[Any]

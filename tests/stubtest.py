@@ -15,7 +15,7 @@ from lstm_cy import config
 from lstm_cy._kernels.runtime import cpu
 
 HERE = Path(__file__).parent
-KERNELS = {f"lstm_cy._kernels.isa.{name}" for name in ("base", "avx2", "avx512", "avx512vnni", "neondotprod")}
+KERNELS = {f"lstm_cy._kernels.isa.{name}" for name in ("base", "avx2", "avx512", "avx512vnni", "avx512bf16", "neondotprod")}
 UNAVAILABLE = KERNELS - {f"lstm_cy._kernels.isa.{name}" for name in cpu.instruction_sets()}
 
 

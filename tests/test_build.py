@@ -31,7 +31,7 @@ while [ $# -gt 1 ]; do
     shift
 done
 """
-VARIANTS = {"base", "avx2", "avx512", "avx512vnni"}
+VARIANTS = {"base", "avx2", "avx512", "avx512vnni", "avx512bf16"}
 
 
 @pytest.fixture(scope="module")

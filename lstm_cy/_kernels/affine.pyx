@@ -100,10 +100,10 @@ cdef class Affine(Packer):
 cdef void apply(const Map* map, Py_ssize_t rows, const void* x, void* y) noexcept nogil:
     if map.engine.itemsize == 4:
         affine[float](&map.engine, rows, <const float*>map.bias, &map.weight, <const float*>x, NULL, NULL, False,
-                      <float*>y)
+                      <float*>y, NULL)
     else:
         affine[double](&map.engine, rows, <const double*>map.bias, &map.weight, <const double*>x, NULL, NULL, False,
-                       <double*>y)
+                       <double*>y, NULL)
 
 
 cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* x, const real* dy,
@@ -126,7 +126,7 @@ cdef Status blocks_back(const Engine* engine, const Weight* weight, Py_ssize_t r
         some = min(most, rows)
         memset(dx, 0, some * inputs * sizeof(real))
         multiply_back[real](engine, weight, some, dy, dx, False)
-        add_outer[real](engine, some, outputs, inputs, dy, 0, 1, x, space, &sums[0])
+        add_outer[real](engine, some, outputs, inputs, dy, 0, 1, x, space, &sums[0], weight.kind)
         if sums[1].total != NULL:
             add_columns[real](engine, some, dy, &sums[1])
         x += some * inputs

@@ -14,9 +14,9 @@ from libc.string cimport memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
     Status, Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent,
-    finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of, outer_space, part_of,
+    factors_of, factors_row, finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of, outer_space, part_of,
     poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps, sum_of,
 )
 from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
@@ -67,7 +67,9 @@ ctypedef struct Sweep:
     void* carried_c        # (B, H), only with zoneout: what goes past the cell to the step before
     void* initial_dh       # (B, P) and
     void* initial_dc       # (B, H), only with initial parameters: each row's gradients of them
-    void* dz               # (rows, 4H)
+    void* dz               # (rows, 4H), and
+    void* rounded          # only with bf16: the left sides of products with it, `rounded_row` elements of each row
+    Py_ssize_t rounded_row
     void* dx               # (rows, inputs)
     void* projected        # (rows, P), only where h is projected
     void* hidden           # (B, H), likewise
@@ -204,11 +206,13 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     cdef Sweep this
     cdef real* scratch
     cdef Status status
+    this.rounded_row = factors_row(&network.engine, BF16, 4 * H) if network.bf16 else 0
     this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
     this.product_parts = max(1, min(<Py_ssize_t>call.threads, 4 * H // LEAST_OUTPUTS))
     scratch = <real*>acquire((B * ((1 + zoned + initial) * (P + H) + projected * H)
                              + this.product_parts * this.space_size
-                             + most * (4 * H + inputs + projected * P + variant * SHARES * H)) * sizeof(real))
+                             + most * (4 * H + this.rounded_row + inputs + projected * P + variant * SHARES * H))
+                            * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     if not acquire_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):
@@ -232,7 +236,8 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.initial_dc = <real*>this.initial_dh + initial * B * P
     this.hidden = <real*>this.initial_dc + initial * B * H
     this.dz = <real*>this.hidden + projected * B * H
-    this.dx = <real*>this.dz + most * 4 * H
+    this.rounded = <real*>this.dz + most * 4 * H
+    this.dx = <real*>this.rounded + most * this.rounded_row
     this.projected = <real*>this.dx + most * inputs
     this.shares = <real*>this.projected + projected * most * P
     gather_states[real](batch, P, dh, <real*>this.dh)
@@ -369,6 +374,7 @@ cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t 
     cdef real* dz = <real*>this.dz + row * 4 * H
     cdef real* hidden = dh
     cdef const real* dy
+    cdef const real* factors
     if this.dy.data != NULL:
         for slot in range(n):
             dy = <const real*>this.dy.data + offset_of(batch, this.dy, direction.backwards, step, slot)
@@ -390,7 +396,9 @@ cdef void run_step(Sweep* this, const Batch* batch, Py_ssize_t step, Py_ssize_t 
                                <const real*>saved.c_prev, <const real*>saved.tanh_c, <const real*>saved.extra, hidden,
                                dc, dz, <real*>this.shares + row * SHARES * H)
     memset(dh, 0, n * P * sizeof(real))
-    multiply_back[real](&network.engine, &direction.hh, n, dz, dh, step % 2)
+    factors = factors_of[real](&network.engine, direction.hh.kind, n, 4 * H, dz, 4 * H,
+                               <real*>this.rounded + row * this.rounded_row)
+    multiply_back[real](&network.engine, &direction.hh, n, factors, dh, step % 2)
     if this.masks.recurrent.data != NULL:
         drop_recurrent[real](batch, &this.masks.recurrent, n, P, <real>this.call.recurrent_scale, dh)
     if network.zoned:
@@ -442,19 +450,21 @@ cdef void make_products(Sweep* this, Py_ssize_t part, real* precision) noexcept 
     cdef Py_ssize_t rows = this.rows, begin = rows * part // this.parts, n = rows * (part + 1) // this.parts - begin
     cdef Saved saved = saved_from[real](this.saved, network, this.direction, this.first, NULL)
     cdef const real* dz = <const real*>this.dz
+    cdef const real* factors
     cdef real* dx = <real*>this.dx + begin * inputs
     cdef real* space = <real*>this.space + part * this.space_size
     add_outer[real](&network.engine, rows, 4 * H, inputs, dz, part, this.parts, <const real*>saved.x, space,
-                    &this.sums[WEIGHT_IH])
+                    &this.sums[WEIGHT_IH], this.direction.ih.kind)
     add_outer[real](&network.engine, rows, 4 * H, P, dz, part, this.parts, <const real*>saved.h_prev, space,
-                    &this.sums[WEIGHT_HH])
+                    &this.sums[WEIGHT_HH], this.direction.hh.kind)
     if network.projected:
         add_outer[real](&network.engine, rows, P, H, <const real*>this.projected, part, this.parts,
-                        <const real*>saved.hidden, space, &this.sums[WEIGHT_HR])
+                        <const real*>saved.hidden, space, &this.sums[WEIGHT_HR], this.direction.hr.kind)
     if not this.has_dx:
         return
     memset(dx, 0, n * inputs * sizeof(real))
-    multiply_back[real](&network.engine, &this.direction.ih, n, dz + begin * 4 * H, dx, False)
+    factors = <const real*>this.rounded + begin * this.rounded_row if network.bf16 else dz + begin * 4 * H
+    multiply_back[real](&network.engine, &this.direction.ih, n, factors, dx, False)
 
 
 cdef void add_sums(Sweep* this, real* precision) noexcept nogil:

@@ -16,10 +16,11 @@ from libc.string cimport memcpy, memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
-    Status, address, addresses, affine, batch_of, block_end, check, drop_recurrent, gather_states, masks_of,
-    masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt, resets_at, rows_at, rows_fitting,
-    rows_of, running, saved_from, saved_of, scatter_states, set_initial, steps, whole_batch,
+    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
+    Status, Weight, address, addresses, affine, batch_of, block_end, check, drop_recurrent, factors_of, factors_row,
+    gather_states, masks_of, masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt,
+    resets_at, rows_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, set_initial, step_width,
+    steps, whole_batch,
 )
 from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
@@ -194,19 +195,23 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const r
     cdef const Direction* direction
     cdef CellStep at
     cdef real* old_c = NULL
+    cdef real* rounded = z + B * (step_width(network) - network.rounded_x - network.rounded_h)
+    cdef real* rounded_h = rounded + B * network.rounded_x
     for layer in range(network.num_layers):
         direction = &network.directions[layer]
         if network.fused:
+            x = factors_of[real](&network.engine, direction.ih.kind, B, direction.ih.inputs, x, direction.ih.inputs,
+                                 rounded)
             at = step_of[real](network, direction, x)
             at.rows = B
             at.descending = descending
-            at.products[1].a = h
+            at.products[1].a = factors_of[real](&network.engine, direction.hh.kind, B, H, h, H, rounded_h)
             at.h = next_h
             at.c = c
             cell_step[real](network.engine.kernels, &at, NULL)
         else:
             affine[real](&network.engine, B, <const real*>direction.bias, &direction.ih, x, &direction.hh, h,
-                         descending, z)
+                         descending, z, rounded)
             if network.zoned:
                 old_c = z + B * (4 + network.projected) * H
                 memcpy(old_c, c, B * H * sizeof(real))
@@ -222,7 +227,7 @@ cdef void step_layers(const Net* network, Py_ssize_t B, bint descending, const r
 
 cdef inline CellStep step_of(const Net* network, const Direction* direction, const real* x) noexcept nogil:
     """Return a step of a fused net without what changes at each step: the last product's left side, the addresses of
-    h and c, and without `x` (rows, inputs) the initial values of the gates.
+    h and c, and without `x` (rows, inputs), as from factors_of, the initial values of the gates.
     """
     cdef CellStep at
     cdef int last = 0 if x == NULL else 1
@@ -231,12 +236,18 @@ cdef inline CellStep step_of(const Net* network, const Direction* direction, con
     at.first = 0
     at.last = (direction.hh.columns + width - 1) // width
     at.count = 1 + last
-    at.products[0] = Product(direction.ih.inputs, x, direction.ih.inputs, 1, direction.ih.panels)
-    at.products[last] = Product(direction.hh.inputs, NULL, direction.hh.inputs, 1, direction.hh.panels)
+    at.products[0] = product_with[real](network, &direction.ih, x)
+    at.products[last] = product_with[real](network, &direction.hh, NULL)
     at.begin = direction.bias
     at.begin_row = 0 if x != NULL else direction.hh.columns
     at.gates = at.tanh_c = NULL
     return at
+
+
+cdef inline Product product_with(const Net* network, const Weight* weight, const real* a) noexcept nogil:
+    """Return the product of rows that are from factors_of with a packed weight."""
+    cdef Py_ssize_t K = weight.inputs
+    return Product(K, a, factors_row(&network.engine, weight.kind, K), 1, weight.panels, weight.kind == BF16)
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
@@ -332,7 +343,8 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     cdef Rows y = layer.target
     cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
     cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
-    cdef Py_ssize_t spare_size = state_c + (state_h + state_c if network.zoned else 0)
+    cdef Py_ssize_t rounded_h = in_lines(batch.B * network.rounded_h)
+    cdef Py_ssize_t spare_size = state_c + (state_h + state_c if network.zoned else 0) + rounded_h
     cdef real* scratch
     cdef real* slots_h
     cdef real* slots_c
@@ -345,6 +357,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     block = in_lines(most * network.directions[index].ih.inputs)
     if not makes_both(layer, index, &batch):
         block += in_lines(most * network.directions[index].ih.columns)
+    block += in_lines(most * network.rounded_x)
     # a team writes the next block while the last step of this one is still read
     scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + state_c + spare_size) * sizeof(real))
     if scratch == NULL:
@@ -360,7 +373,7 @@ cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) 
     if network.fused:
         memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for rows without steps
     status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block,
-                          spare + spare_size)
+                          spare + spare_size, spare + spare_size - rounded_h)
     scatter_states[real](&batch, P, slots_h, h)
     scatter_states[real](&batch, H, slots_c, c)
     release(scratch)
@@ -382,10 +395,10 @@ cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* b
 
 
 cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
-                   real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch) noexcept nogil:
+                   real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch, real* rounded_h) noexcept nogil:
     """Compute all steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
 
-    `scratch` has `space` elements for each block in progress.
+    `scratch` has `space` elements for each block in progress, `rounded_h` those for h rounded to bf16.
     """
     cdef const Net* network = layer.net
     cdef const Direction* direction = &network.directions[index]
@@ -400,6 +413,8 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     cdef Status status = DONE
     cdef real* block_x
     cdef real* z
+    cdef real* rounded
+    cdef const real* factors = NULL
     if layer.call.tape != NULL and layer.call.tape[index].gates != NULL:
         saved = &layer.call.tape[index]
     tape = Tape(saved, &layer.call.batch, 0, NULL, layer.call.recurrent_scale)
@@ -408,24 +423,28 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
     while start < steps(batch) and status == DONE:
         end = block_end(batch, start, most if layer.team == NULL else team_steps(layer.team, start, most), &rows)
         block_x = scratch
-        z = scratch + in_lines(most * direction.ih.inputs)
+        rounded = scratch + in_lines(most * direction.ih.inputs)
+        z = rounded + in_lines(most * network.rounded_x)
         if straight:
             block_x = <real*>x.data + start * x.step + batch.first * x.row
         else:
             gather[real](batch, x, direction.backwards, start, end, layer.keep, layer.call.scale, block_x)
         if layer.team != NULL:
-            lead_block[real](layer, direction, batch, y, start, end, block_x, z, &carried)
+            lead_block[real](layer, direction, batch, y, start, end, block_x, z, rounded, rounded_h, &carried)
             scratch += space
             space = -space
         else:
-            if not at_once:
+            if at_once:
+                factors = factors_of[real](&network.engine, direction.ih.kind, rows, x.width, block_x, x.width, rounded)
+            else:
                 affine[real](&network.engine, rows, <const real*>direction.bias, &direction.ih, block_x, NULL, NULL,
-                             False, z)
+                             False, z, rounded)
             if network.fused:
-                run_steps[real](network, batch, direction, y, start, end, &tape, block_x, NULL if at_once else z,
+                run_steps[real](network, batch, direction, y, start, end, &tape, block_x, factors, z, rounded_h,
                                 &carried)
             else:
-                run_plain_steps[real](network, batch, direction, y, start, end, &tape, block_x, z, h, c, spare)
+                run_plain_steps[real](network, batch, direction, y, start, end, &tape, block_x, z, h, c, spare,
+                                      rounded_h)
         start = end
         status = poll_interrupt(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
     if layer.team != NULL:
@@ -437,12 +456,18 @@ cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Row
 
 
 cdef void run_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y, Py_ssize_t start,
-                    Py_ssize_t end, Tape* tape, const real* x, const real* z, Carried* carried) noexcept nogil:
-    """Compute the steps [start, end) of a fused net from their inputs `x`, or from projected ones, `z`, if not NULL."""
+                    Py_ssize_t end, Tape* tape, const real* x, const real* factors, const real* z, real* rounded_h,
+                    Carried* carried) noexcept nogil:
+    """Compute the steps [start, end) of a fused net from their inputs.
+
+    These are x, and `factors`, from factors_of, or if that is NULL z, after their product.
+    """
     cdef Py_ssize_t H = network.hidden_size, n, slot, step
     cdef bint straight = batch.order == NULL and batch.resets == NULL and (batch.B == 1 or y.row == y.width)
-    cdef CellStep at = step_of[real](network, direction, x if z == NULL else NULL)
+    cdef CellStep at = step_of[real](network, direction, factors)
     cdef Product* recurrent = &at.products[at.count - 1]
+    cdef const real* h
+    cdef Py_ssize_t h_row
     cdef real* out = <real*>y.data
     cdef Saved here
     at.c = carried.c
@@ -450,12 +475,13 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
         n = at.rows = running(batch, step)
         reset_rows[real](network, direction, batch, step, n, <real*>carried.h, <real*>carried.c)
         at.descending = step % 2
-        recurrent.a = carried.h
-        recurrent.a_row = carried.row
+        h = <const real*>carried.h
+        h_row = carried.row
         at.h = out + offset_of(batch, y, direction.backwards, step, 0) if straight else <real*>carried.spare
         at.h_row = y.row if straight else H
-        if z == NULL:
-            at.products[0].a = x
+        if factors != NULL:
+            at.products[0].a = factors
+            factors += n * at.products[0].a_row
         else:
             at.begin = z
             z += n * direction.hh.columns
@@ -464,8 +490,11 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
             at.gates = here.gates
             at.tanh_c = here.tanh_c
             if tape.masks != NULL:  # then h_prev is after recurrent dropout
-                recurrent.a = here.h_prev
-                recurrent.a_row = H
+                h = <const real*>here.h_prev
+                h_row = H
+        recurrent.a = factors_of[real](&network.engine, direction.hh.kind, n, H, h, h_row, rounded_h)
+        if not network.bf16:
+            recurrent.a_row = h_row
         x += n * direction.ih.inputs
         cell_step[real](network.engine.kernels, &at, NULL)
         if tape.saved != NULL:
@@ -484,7 +513,7 @@ cdef void run_steps(const Net* network, const Batch* batch, const Direction* dir
 
 cdef void run_plain_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y,
                           Py_ssize_t start, Py_ssize_t end, Tape* tape, const real* x, real* z, real* h, real* c,
-                          real* hidden) noexcept nogil:
+                          real* hidden, real* rounded_h) noexcept nogil:
     """Compute the steps [start, end) of any other net: the recurrent product, the cell, and the copy of h to y.
 
     `hidden` is as for `cell`; with zoneout there is space for h and for the cell after it.
@@ -507,7 +536,7 @@ cdef void run_plain_steps(const Net* network, const Batch* batch, const Directio
             gates = <real*>here.gates
             memcpy(gates, z, n * 4 * H * sizeof(real))
             h_prev = <real*>here.h_prev
-        multiply[real](&network.engine, &direction.hh, n, h_prev, gates, step % 2)
+        multiply[real](&network.engine, &direction.hh, n, h_prev, gates, step % 2, rounded_h)
         if network.zoned:
             memcpy(old_h, h, n * P * sizeof(real))
             memcpy(old_c, c, n * H * sizeof(real))
@@ -609,7 +638,7 @@ cdef void cell(const Net* network, const Direction* direction, Py_ssize_t n, rea
     if not network.projected:
         return
     memset(h, 0, n * P * sizeof(real))
-    multiply[real](&network.engine, &direction.hr, n, hidden, h, False)
+    multiply[real](&network.engine, &direction.hr, n, hidden, h, False, NULL)
     if bound < INFINITY:
         for k in range(n * P):
             h[k] = bound if h[k] > bound else -bound if h[k] < -bound else h[k]

@@ -14,7 +14,7 @@ cdef enum:
     POLL_WORK = 1000000000
     # Rows below which a part is not worth a thread: with fewer rows a loaded weight is not used often enough.
     LEAST_ROWS = 2
-    # Columns of a panel of narrow weights, as in narrow.pxi
+    # Columns of a panel of int8 weights, as in narrow.pxi
     NARROW_PANEL = 64
 
 
@@ -28,8 +28,11 @@ ctypedef struct Weight:
     Py_ssize_t columns  # of the panels: the outputs, or with interleaved gates some more
     const void* values
     void* panels       # for products with its transpose, in forward
-    void* back_panels  # for products with itself, in backward; made at first use; narrow weights have none
-    Kind kind          # of the panels; BF16 and INT8 are narrow weights, only for float32
+    void* back_panels  # for products with itself, in backward; made at first use
+    # of the panels, BF16 and INT8 only for float32. `values` are then narrow too, or with BF16 and `wide` floats that
+    # were rounded for the panels; int8 has no backward.
+    Kind kind
+    bint wide
 
 
 ctypedef struct Direction:
@@ -114,8 +117,11 @@ ctypedef struct Net:
     double proj_clip  # infinity if there is no bound
     bint zoned  # whether there is zoneout
     double zone_h, zone_c  # the probabilities that an element of h and of the cell keeps its value in a step
-    # gates are interleaved, and a step is one call: with engine "packed", plain weights and the plain cell, no zoneout
+    # gates are interleaved, and a step is one call: with engine "packed", no int8 and the plain cell, no zoneout
     bint fused
+    bint bf16  # whether ih and hh are BF16
+    # with bf16 the elements of a row of rounded numbers: the most of any ih, and of hh
+    Py_ssize_t rounded_x, rounded_h
     Direction* directions
 
 
@@ -124,8 +130,10 @@ cdef class Packer:
     cdef list owned
 
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?) except *
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?,
+                          bint bf16=?) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
+    cdef void* packed_bf16(self, const Weight* weight, bint gates) except NULL
     cdef Py_ssize_t packed_columns(self, Py_ssize_t N)
     cdef void* packed_gates(self, Py_ssize_t inputs, Py_ssize_t hidden_size, const void* values) except NULL
     cdef void* memory(self, Py_ssize_t bytes) except NULL
@@ -137,36 +145,57 @@ cdef class Network(Packer):
     cdef readonly object initial, proj_clip
     cdef readonly tuple zoneout
     cdef readonly Py_ssize_t hidden_size, output_size
+    cdef readonly object kernels
+    cdef public object rounded
 
     cdef Variant* variant_of(self, object options, object bias, object peepholes, object norm) except NULL
     cdef int set_initial_states(self, object h, object c) except -1
     cdef int pack_for_backward(self) except -1
 
 
+cdef inline Py_ssize_t factors_row(const Engine* engine, Kind kind, Py_ssize_t K) noexcept nogil:
+    """Return the elements of a row of the left side of a product over K."""
+    return (K + 1) // 2 * engine.kernels.pair_floats if kind == BF16 else K
+
+
+cdef inline const real* factors_of(const Engine* engine, Kind kind, Py_ssize_t rows, Py_ssize_t K, const real* a,
+                                   Py_ssize_t a_row, real* space) noexcept nogil:
+    """Return the left side of a product, rows of K elements: a itself, or with BF16 a rounded, in `space`.
+
+    The rows of a are `a_row` apart, the others factors_row.
+    """
+    if real is float:
+        if kind == BF16:
+            engine.kernels.round_factors(rows, K, a, a_row, space)
+            return space
+    return a
+
+
 cdef inline void multiply_packed(const Engine* engine, const Weight* weight, Py_ssize_t first, Py_ssize_t last,
-                                 Py_ssize_t rows, const real* a, real* c, bint descending) noexcept nogil:
+                                 Py_ssize_t rows, const real* a, real* c, bint descending, real* space) noexcept nogil:
     """Compute `multiply` with packed weights, for outputs from `first`, where a panel begins, up to `last`."""
     cdef const char* panels = <const char*>weight.panels
     cdef Py_ssize_t K = weight.inputs, N = last - first
-    if weight.kind == PLAIN:
-        table.multiply[real](engine.kernels, rows, K, N, a, <const real*>panels + first * K, c, descending)
-    elif real is float:
-        if weight.kind == BF16:
-            panels += engine.kernels.bf16_bytes(K, first)
-            engine.kernels.multiply_bf16(rows, K, N, a, panels, c, descending)
-        else:
+    cdef Product product
+    if weight.kind == INT8:
+        if real is float:
             panels += engine.kernels.int8_bytes(K, first)
             engine.kernels.multiply_int8(rows, K, N, a, panels, c, descending)
+        return
+    product = forward_product[real](engine, weight, rows, a, space)
+    product.panels = panels + first * ((K + 1) // 2 if product.pairs else K) * sizeof(real)
+    table.add_products[real](engine.kernels, rows, N, &product, 1, descending, c, N, c)
 
 
 cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
-                          bint descending) noexcept nogil:
+                          bint descending, real* space) noexcept nogil:
     """Compute c (rows, outputs) += a (rows, inputs) weight^T.
 
     With `descending` packed weights are read from their end. If calls alternate, weights in the caches are used again.
+    With bf16 `space` is for a rounded: `rows` rows of factors_row elements.
     """
     if engine.blas == NULL or weight.kind != PLAIN:
-        multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, descending)
+        multiply_packed[real](engine, weight, 0, weight.outputs, rows, a, c, descending, space)
     else:
         blas_products.add_product[real](engine.blas, False, True, rows, weight.outputs, weight.inputs, a,
                                         <const real*>weight.values, c)
@@ -174,38 +203,44 @@ cdef inline void multiply(const Engine* engine, const Weight* weight, Py_ssize_t
 
 cdef inline void multiply_half(const Engine* engine, const Weight* weight, int half, const real* a, real* c,
                                bint descending) noexcept nogil:
-    """Compute the first or the second half of the panels of `multiply`, for one row and packed weights."""
+    """Compute the first or the second half of the panels of `multiply`, for one row and packed weights, not of bf16."""
     cdef Py_ssize_t width = table.panel_columns[real](engine.kernels, NULL), cut
-    if weight.kind != PLAIN:
+    if weight.kind == INT8:
         width = NARROW_PANEL
     cut = (weight.outputs + width - 1) // width // 2 * width
     if half == 0:
-        multiply_packed[real](engine, weight, 0, cut, 1, a, c, descending)
+        multiply_packed[real](engine, weight, 0, cut, 1, a, c, descending, NULL)
     else:
-        multiply_packed[real](engine, weight, cut, weight.outputs, 1, a, c + cut, descending)
+        multiply_packed[real](engine, weight, cut, weight.outputs, 1, a, c + cut, descending, NULL)
 
 
 cdef inline void multiply_back(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a, real* c,
                                bint descending) noexcept nogil:
-    """Compute c (rows, inputs) += a (rows, outputs) weight; `descending` as in `multiply`."""
+    """Compute c (rows, inputs) += a (rows, outputs) weight; `descending` as in `multiply`, a as from factors_of."""
+    cdef Product product
     if engine.blas == NULL:
-        table.multiply[real](engine.kernels, rows, weight.outputs, weight.inputs, a,
-                             <const real*>weight.back_panels, c, descending)
+        product = Product(weight.outputs, a, factors_row(engine, weight.kind, weight.outputs), 1, weight.back_panels,
+                          weight.kind == BF16)
+        table.add_products[real](engine.kernels, rows, weight.inputs, &product, 1, descending, c, weight.inputs, c)
     else:
         blas_products.add_product[real](engine.blas, False, False, rows, weight.inputs, weight.outputs, a,
                                         <const real*>weight.values, c)
 
 
 cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, Py_ssize_t N, const real* a,
-                           Py_ssize_t part, Py_ssize_t parts, const real* b, real* space,
-                           const Sum* sum) noexcept nogil:
+                           Py_ssize_t part, Py_ssize_t parts, const real* b, real* space, const Sum* sum,
+                           Kind kind) noexcept nogil:
     """Add one of `parts` parts of the rows of a (rows, M)^T b (rows, N) to a sum, with outer_space(...) elements.
 
-    With BLAS there is only one part.
+    With BLAS there is only one part. With BF16 a and b are rounded.
     """
     cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts, some
     cdef real* total = <real*>sum.total + first * N
     cdef real* rest = NULL if sum.rest == NULL else <real*>sum.rest + first * N
+    if real is float:
+        if kind == BF16:
+            engine.kernels.add_outer_bf16(rows, last - first, N, a + first, M, b, space, total, rest)
+            return
     if engine.blas == NULL:
         table.add_outer[real](engine.kernels, rows, last - first, N, a + first, M, b, space, total, rest)
     elif rest == NULL:
@@ -274,23 +309,32 @@ cdef inline void finish_sums(Sum* sums, int count, real* precision) noexcept nog
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
-                        const Weight* second, const real* b, bint descending, real* c) noexcept nogil:
+                        const Weight* second, const real* b, bint descending, real* c, real* space) noexcept nogil:
     """Compute c (rows, columns) = bias + a first^T + b second^T; `bias` and `second` may be NULL.
 
-    `descending` as in `multiply`.
+    `descending` as in `multiply`. With bf16 `space` is for a and b rounded.
     """
     cdef Product[2] products
     cdef Py_ssize_t N = first.columns
-    if engine.blas == NULL and first.kind == PLAIN:
-        products[0] = Product(first.inputs, a, first.inputs, 1, first.panels)
+    if engine.blas == NULL and first.kind != INT8:
+        products[0] = forward_product[real](engine, first, rows, a, space)
         if second != NULL:
-            products[1] = Product(second.inputs, b, second.inputs, 1, second.panels)
+            space += 0 if space == NULL else rows * products[0].a_row
+            products[1] = forward_product[real](engine, second, rows, b, space)
         table.add_products[real](engine.kernels, rows, N, products, 1 + (second != NULL), descending, bias, 0, c)
         return
     spread_bias[real](rows, N, bias, c)
-    multiply[real](engine, first, rows, a, c, descending)
+    multiply[real](engine, first, rows, a, c, descending, space)
     if second != NULL:
-        multiply[real](engine, second, rows, b, c, descending)
+        multiply[real](engine, second, rows, b, c, descending, space)
+
+
+cdef inline Product forward_product(const Engine* engine, const Weight* weight, Py_ssize_t rows, const real* a,
+                                    real* space) noexcept nogil:
+    """Return the product of contiguous rows with a packed weight; with bf16 the rows are rounded in `space`."""
+    cdef Py_ssize_t K = weight.inputs
+    return Product(K, factors_of[real](engine, weight.kind, rows, K, a, K, space),
+                   factors_row(engine, weight.kind, K), 1, weight.panels, weight.kind == BF16)
 
 
 cdef inline void spread_bias(Py_ssize_t rows, Py_ssize_t width, const real* bias, real* z) noexcept nogil:
@@ -442,8 +486,12 @@ cdef inline Py_ssize_t rows_fitting(Py_ssize_t bytes, const Net* network, const 
 
 
 cdef inline Py_ssize_t step_width(const Net* network) noexcept nogil:
-    """Return the elements that a step needs for one row: its gates, h before projection, the cell before zoneout."""
-    return (4 + network.projected + network.zoned) * network.hidden_size
+    """Return the elements that a step needs for one row.
+
+    Its gates, h before projection, the cell before zoneout, and with bf16 x and h rounded.
+    """
+    cdef Py_ssize_t rounded = network.rounded_x + network.rounded_h
+    return (4 + network.projected + network.zoned) * network.hidden_size + rounded
 
 
 cdef inline Py_ssize_t block_end(const Batch* batch, Py_ssize_t start, Py_ssize_t most,

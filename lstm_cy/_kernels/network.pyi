@@ -24,6 +24,7 @@ class Network(Packer):
         variants: list[CellOptions] | None,
         zoneout: tuple[float, float] = (0.0, 0.0),
         initial: State | None = None,
+        bf16: bool = False,
     ) -> Self: ...
     @property
     def weights(self) -> list[DirectionWeights]: ...
@@ -39,6 +40,9 @@ class Network(Packer):
     def hidden_size(self) -> int: ...
     @property
     def output_size(self) -> int: ...
+    @property
+    def kernels(self) -> object: ...
+    rounded: Network | None
 
 ACTIVATION_KINDS: dict[str, int]
 COUPLING_KINDS: dict[str | None, int]

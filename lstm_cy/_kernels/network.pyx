@@ -77,10 +77,11 @@ cdef class Packer:
         self.owned = []
         return 0
 
-    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=False) except *:
+    cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=False,
+                          bint bf16=False) except *:
         """Return a weight from its array, or from the pair of a narrow one, packed if our own products need it.
 
-        With `gates` the outputs are four gates, to be interleaved.
+        With `gates` the outputs are four gates, to be interleaved. With `bf16` an array is rounded when it is packed.
         """
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
@@ -94,10 +95,11 @@ cdef class Packer:
         weight.inputs = inputs
         weight.values = address(values)
         weight.panels = weight.back_panels = NULL
-        weight.kind = PLAIN if values is given else BF16 if scales is None else INT8
+        weight.kind = PLAIN if values is given and not bf16 else INT8 if scales is not None else BF16
+        weight.wide = values is given
         if weight.kind == BF16:
-            weight.panels = self.memory(kernels.bf16_bytes(inputs, outputs))
-            kernels.pack_bf16(inputs, outputs, <const unsigned short*>weight.values, weight.panels)
+            weight.columns = self.packed_columns(outputs) if gates else outputs
+            weight.panels = self.packed_bf16(&weight, gates)
         elif weight.kind == INT8:
             weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
             kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
@@ -113,11 +115,26 @@ cdef class Packer:
         """Return the panels of a weight, or of its transpose for backward, in memory that this object owns."""
         cdef Py_ssize_t K = weight.outputs if back else weight.inputs, N = weight.inputs if back else weight.outputs
         cdef Py_ssize_t k_step = weight.inputs if back else 1, n_step = 1 if back else weight.inputs
-        cdef void* panels = self.memory(K * self.packed_columns(N) * self.engine.itemsize)
-        if self.engine.itemsize == 4:
+        cdef Py_ssize_t numbers = (K + 1) // 2 if weight.kind == BF16 else K
+        cdef void* panels = self.memory(numbers * self.packed_columns(N) * self.engine.itemsize)
+        if weight.kind == BF16:
+            self.engine.kernels.pack_bf16(K, N, <const float*>weight.values, NULL, k_step, n_step, <float*>panels)
+        elif self.engine.itemsize == 4:
             table.pack[float](self.engine.kernels, K, N, <const float*>weight.values, k_step, n_step, <float*>panels)
         else:
             table.pack[double](self.engine.kernels, K, N, <const double*>weight.values, k_step, n_step, <double*>panels)
+        return panels
+
+    cdef void* packed_bf16(self, const Weight* weight, bint gates) except NULL:
+        """Return the panels in bf16 of a weight, with interleaved gates or not, in memory that this object owns."""
+        cdef Py_ssize_t K = weight.inputs, pairs = (K + 1) // 2
+        cdef float* panels = <float*>self.memory(pairs * self.packed_columns(weight.outputs) * sizeof(float))
+        cdef const float* values = <const float*>weight.values if weight.wide else NULL
+        cdef const unsigned short* narrow = NULL if weight.wide else <const unsigned short*>weight.values
+        if gates:
+            self.engine.kernels.pack_gates_bf16(K, weight.outputs // 4, values, narrow, 1, K, panels)
+        else:
+            self.engine.kernels.pack_bf16(K, weight.outputs, values, narrow, 1, K, panels)
         return panels
 
     cdef Py_ssize_t packed_columns(self, Py_ssize_t N):
@@ -164,7 +181,7 @@ cdef class Network(Packer):
     weights : list of (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm), one for each layer and direction
         C-contiguous arrays of that precision, of which the last four may be None; they are kept, not copied. A
         narrow weight is a pair: (uint16 array of bf16, None) or (int8 array, float32 scale of each row); it needs no
-        BLAS and has no backward.
+        BLAS and has no backward. All weight_ih and weight_hh are of one kind.
     proj_clip : float or None
     variants : None or list of (three of (kind, alpha, beta), coupling, clip or None, cell_clip or None)
         None: every cell is the plain one; else for each direction of a layer the activations, as numbers of table.pxd's
@@ -174,22 +191,28 @@ cdef class Network(Packer):
     initial : None or (h, c)
         The initial state of each layer and direction, C-contiguous arrays (layers * directions, P) and (..., H) of that
         precision, which are kept; None for zeros.
+    bf16 : bool
+        Round weight_ih and weight_hh, and what is multiplied by them or in their gradients, to bf16, also in backward;
+        with arrays of float32, and without BLAS.
 
     Attributes
     ----------
-    weights, variants, initial, proj_clip, zoneout, hidden_size, output_size :
+    weights, variants, initial, proj_clip, zoneout, hidden_size, output_size, kernels :
         As given.
+    rounded : Network or None
+        For its owner: the network with the same weights and bf16.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
                   bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants, tuple zoneout=(0.0, 0.0),
-                  tuple initial=None):
+                  tuple initial=None, bint bf16=False):
         self.start(kernels, blas, itemsize)
         if num_directions not in (1, 2) or not weights or len(weights) % num_directions:
             raise ValueError("Network: expected weights for each layer, of one or two directions")
         self.weights, self.variants = weights, variants
         self.initial, self.proj_clip, self.zoneout = initial, proj_clip, zoneout
         self.hidden_size, self.output_size = hidden_size, output_size
+        self.kernels = kernels
         self.net.engine = self.engine
         self.net.hidden_size = hidden_size
         self.net.output_size = output_size
@@ -202,13 +225,20 @@ cdef class Network(Packer):
         self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError
-        narrow = any(isinstance(given, tuple) for _, *two, _, _, _, _ in weights for given in two)
-        self.net.fused = blas is None and not (narrow or self.net.projected or variants or self.net.zoned)
+        narrow = [given for _, *two, _, _, _, _ in weights for given in two if isinstance(given, tuple)]
+        int8 = any(scale is not None for _, scale in narrow)
+        self.net.bf16 = bf16 or (narrow and not int8)
+        if self.net.bf16 and (blas is not None or itemsize != 4):
+            raise ValueError("Network: expected 4 bytes of an element and no BLAS with bf16")
+        self.net.fused = blas is None and not (int8 or self.net.projected or variants or self.net.zoned)
         cdef Direction* direction = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             direction.backwards = reverse or index % num_directions == 1
-            direction.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused)
-            direction.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused)
+            direction.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused, bf16)
+            direction.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused, bf16)
+            if self.net.bf16:
+                self.net.rounded_x = max(self.net.rounded_x, factors_row(&self.engine, BF16, inputs))
+                self.net.rounded_h = factors_row(&self.engine, BF16, output_size)
             if self.net.projected:
                 direction.hr = self.weight_of(output_size, hidden_size, weight_hr)
             for vector, gates in ((bias, 4), (peepholes, 3), (norm, 4)):

@@ -83,7 +83,7 @@ cdef Status multiply_of(const Kernels* table, const Stack* a, const Stack* b, re
             k = min(most, K - first)
             if index == 0 or b.next != 0 or K > most:
                 pack[real](table, k, N, right + first * b.row, b.row, b.column, panels)
-            product = Product(k, left + first * a.column, a.row, a.column, panels)
+            product = Product(k, left + first * a.column, a.row, a.column, panels, False)
             add_products[real](table, M, N, &product, 1, False, NULL, 0, c if first == 0 else part)
             if first > 0:
                 for i in range(M * N):

@@ -28,6 +28,7 @@ ctypedef struct Product:
     const void* a
     Py_ssize_t a_row, a_k
     const void* panels
+    bint pairs              # in bf16: the left side is from round_factors, the panels from pack_bf16; only of float32
 
 
 ctypedef enum ActivationKind:
@@ -155,16 +156,25 @@ ctypedef struct Kernels:
     void (*add_outer64)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, const double*, double*, double*,
                         double*) noexcept nogil
 
-    # Narrow weights: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
-    Py_ssize_t (*bf16_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+    # Products in bf16 (pairs.pxi). The floats that two numbers of a left side take, 1 or 2
+    Py_ssize_t pair_floats
+    # (rows, K, a: rows of K numbers, distance of the rows, out: rows of (K + 1) // 2 * pair_floats): a rounded to bf16
+    void (*round_factors)(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*) noexcept nogil
+    # (K, N or H, matrix of floats, or if this is NULL of bf16, distances as for pack32, panels: out): panels have
+    # (K + 1) // 2 * packed_columns(N) floats
+    void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const float*, const unsigned short*, Py_ssize_t, Py_ssize_t,
+                      float*) noexcept nogil
+    void (*pack_gates_bf16)(Py_ssize_t, Py_ssize_t, const float*, const unsigned short*, Py_ssize_t, Py_ssize_t,
+                            float*) noexcept nogil
+    # as add_outer32
+    void (*add_outer_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, const float*, float*, float*,
+                           float*) noexcept nogil
+
+    # int8: (K, N): the bytes that the panels of a (K, N) matrix take; panels begin at every 64 columns
     Py_ssize_t (*int8_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
-
-    # (K, N, its transpose (N, K), of bf16 or of int8 with scales (N,), panels: out)
-    void (*pack_bf16)(Py_ssize_t, Py_ssize_t, const unsigned short*, void*) noexcept nogil
+    # (K, N, its transpose (N, K) with scales (N,), panels: out)
     void (*pack_int8)(Py_ssize_t, Py_ssize_t, const signed char*, const float*, void*) noexcept nogil
-
     # (rows, K, N, a (rows, K), panels of (K, N), c (rows, N), descending): c += a panels
-    void (*multiply_bf16)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
     void (*multiply_int8)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const float*, const void*, float*, bint) noexcept nogil
 
     # (n, x (n,), y (n,): out, highest: out): y = exp(x - highest), where `highest` is the largest of x; returns the sum
@@ -311,7 +321,7 @@ cdef inline void add_products(const Kernels* kernels, Py_ssize_t rows, Py_ssize_
 cdef inline void multiply(const Kernels* kernels, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const real* a,
                           const real* panels, real* c, bint descending) noexcept nogil:
     """Compute c (rows, N) += a (rows, K) times the packed (K, N)."""
-    cdef Product product = Product(K, a, K, 1, panels)
+    cdef Product product = Product(K, a, K, 1, panels, False)
     add_products[real](kernels, rows, N, &product, 1, descending, c, N, c)
 
 

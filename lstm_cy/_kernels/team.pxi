@@ -28,6 +28,7 @@ ctypedef struct Team:
     Py_ssize_t first, last
     void* x
     void* z
+    void* rounded                   # x rounded to bf16
     Rows y
     Carried carried
 
@@ -79,7 +80,8 @@ cdef inline bint follower_barrier(Team* team, Py_ssize_t* count) noexcept nogil:
 
 
 cdef void lead_block(Layer* layer, const Direction* direction, const Batch* batch, const Rows* y, Py_ssize_t first,
-                     Py_ssize_t last, real* x, real* z, Carried* carried) noexcept nogil:
+                     Py_ssize_t last, real* x, real* z, real* rounded, real* rounded_h,
+                     Carried* carried) noexcept nogil:
     """The leader's part of a block: all of it while it is alone."""
     cdef Team* team = layer.team
     cdef Py_ssize_t H = layer.net.hidden_size, rows = last - first, step
@@ -90,24 +92,27 @@ cdef void lead_block(Layer* layer, const Direction* direction, const Batch* batc
         team.last = last
         team.x = x
         team.z = z
+        team.rounded = rounded
         team.y = y[0]
         team.carried = carried[0]
         store_release(&team.block[0], team.block[0] + 1)
         leader_barrier(team)  # the follower has what it needs of the state
     if team.joined:
-        affine[real](&layer.net.engine, rows // 2, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z)
+        affine[real](&layer.net.engine, rows // 2, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z,
+                     rounded)
         leader_barrier(team)
     else:
-        affine[real](&layer.net.engine, rows, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z)
+        affine[real](&layer.net.engine, rows, <const real*>direction.bias, &direction.ih, x, NULL, NULL, False, z,
+                     rounded)
     if layer.net.fused:
-        run_half[real](layer, direction, batch, y, first, last, 0, NULL, z, carried)
+        run_half[real](layer, direction, batch, y, first, last, 0, NULL, z, rounded_h, carried)
         return
     for step in range(first, last):
         if team.joined:
             multiply_half[real](&layer.net.engine, &direction.hh, 0, h, z, step % 2)
             leader_barrier(team)
         else:
-            multiply[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2)
+            multiply[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2, NULL)
         cell_forward[real](layer.net.engine.kernels, 1, H, z, <real*>carried.c, h, <real*>NULL)
         memcpy(out + offset_of(batch, y, direction.backwards, step, 0), h, H * sizeof(real))
         z += 4 * H
@@ -117,17 +122,18 @@ cdef void follow(Layer* layer, real* precision) noexcept nogil:
     """The follower: its half of every block from the one in which it joins."""
     cdef Py_ssize_t H = layer.net.hidden_size, number = 1, count = 0
     cdef Team* team = layer.team
-    cdef real* state = <real*>acquire(2 * H * sizeof(real))
+    cdef real* state = <real*>acquire((2 * H + layer.net.rounded_h) * sizeof(real))
     # else the leader goes on alone: there is no memory, or another worker was faster
     if state != NULL and fetch_add(&team.ready[0], 1) == 0:
         await_at_least(&team.block[0], number)
-        while load_acquire(&team.block[0]) != LAST_BLOCK and follow_block[real](layer, state, state + H, &count):
+        while load_acquire(&team.block[0]) != LAST_BLOCK and follow_block[real](layer, state, state + H, state + 2 * H,
+                                                                                   &count):
             number += 1
             await_at_least(&team.block[0], number)
     release(state)
 
 
-cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexcept nogil:
+cdef bint follow_block(Layer* layer, real* h, real* c, real* rounded_h, Py_ssize_t* count) noexcept nogil:
     """The follower's part of a block. False if it leaves the team."""
     cdef Team* team = layer.team
     cdef const Direction* direction = &layer.net.directions[layer.index]
@@ -140,12 +146,13 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
     if not follower_barrier(team, count):
         return False
     affine[real](&layer.net.engine, rows - cut, <const real*>direction.bias, &direction.ih,
-                 x + cut * direction.ih.inputs, NULL, NULL, False, z + cut * direction.ih.columns)
+                 x + cut * direction.ih.inputs, NULL, NULL, False, z + cut * direction.ih.columns,
+                 <real*>team.rounded + cut * layer.net.rounded_x)
     if not follower_barrier(team, count):
         return False
     if layer.net.fused:
         carried = team.carried
-        return run_half[real](layer, direction, &layer.call.batch, &team.y, step, last, 1, count, z, &carried)
+        return run_half[real](layer, direction, &layer.call.batch, &team.y, step, last, 1, count, z, rounded_h, &carried)
     for step in range(step, last):
         multiply_half[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2)
         if not follower_barrier(team, count):
@@ -156,7 +163,8 @@ cdef bint follow_block(Layer* layer, real* h, real* c, Py_ssize_t* count) noexce
 
 
 cdef bint run_half(Layer* layer, const Direction* direction, const Batch* batch, const Rows* y, Py_ssize_t first,
-                   Py_ssize_t last, int member, Py_ssize_t* count, real* z, Carried* carried) noexcept nogil:
+                   Py_ssize_t last, int member, Py_ssize_t* count, real* z, real* rounded_h,
+                   Carried* carried) noexcept nogil:
     """A member's steps of a block of a fused net; all of each if it is the leader, alone. False as `follow_block`."""
     cdef Team* team = layer.team
     cdef CellStep at = step_of[real](layer.net, direction, <const real*>NULL)
@@ -168,7 +176,8 @@ cdef bint run_half(Layer* layer, const Direction* direction, const Batch* batch,
         at.first = 0 if member == 0 else panels // 2
         at.last = panels // 2 if member == 0 and team.joined else panels
         at.descending = step % 2
-        at.products[0].a = carried.h
+        at.products[0].a = factors_of[real](&layer.net.engine, direction.hh.kind, 1, at.hidden_size,
+                                            <const real*>carried.h, at.hidden_size, rounded_h)
         at.h = carried.spare
         at.begin = z
         z += direction.hh.columns

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import config
 from .._kernels import backward as backward_driver
 from .._kernels.network import SHARE_STARTS
 from .._kernels.records import GradientSums
-from ..checks import dtype_of, expect_shape, float_array, generator, number, pair_of, shown
+from ..checks import dtype_of, expect_shape, float_array, generator, number, one_of, pair_of, shown
 from .base import Gradients
 from .batch import Batch
 from .masks import scale_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Self
 
-    from ..typing import Array, ArrayLike, Narrow, Parameters, Seed, State, StateLike
+    from ..typing import Array, ArrayLike, Narrow, Parameters, Precision, Seed, State, StateLike
     from .base import Steps
     from .masks import Masks
     from .quantized import QuantizedLSTM
@@ -213,7 +214,7 @@ class LSTM(Recurrent):
         Parameters
         ----------
         kind : {"bf16", "int8"}
-            bf16 halves the weights; int8 quarters them, and each step also rounds x and h to 8 bits.
+            bf16 halves the weights, int8 quarters them; each step also rounds x and h, to bf16 or to 8 bits.
         sample : array_like in x's shape, or None
             The input on which the report is measured; None takes 100 steps of standard normal numbers.
 
@@ -252,6 +253,7 @@ class LSTM(Recurrent):
         reset: ArrayLike | None = None,
         threads: int | None = None,
         rng: Seed = None,
+        precision: Precision | None = None,
     ) -> tuple[Array, State, Tape]:
         """Run the layer over x, for training: with dropout, and with a tape for `backward`.
 
@@ -261,6 +263,10 @@ class LSTM(Recurrent):
             As in a call.
         rng : None, int or numpy.random.Generator
             Seed or source of all random masks; None for a new random seed.
+        precision : {None, "float32", "bf16"}
+            With "bf16" the products with `weight_ih` and `weight_hh`, here and in `backward`, and those of their
+            gradients, are of numbers rounded to bf16, with sums of float32; parameters, states and everything else
+            stay float32. "float32" computes in the layer's dtype. None: that of `config.using`, else "float32".
 
         Returns
         -------
@@ -268,11 +274,19 @@ class LSTM(Recurrent):
             As from a call.
         tape : Tape
             For any number of calls of `backward`, until the parameters change.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the message names it. bf16 needs a float32 layer.
         """
+        precision = one_of("precision", precision or config.precision(), config.PRECISIONS)
+        if precision == "bf16" and self.dtype != np.float32:
+            raise ValueError(f"precision: expected 'float32' for a {self.dtype.name} layer, got 'bf16'")
         # else unused, and making a generator takes longer than a small layer
         if self.dropout or self._has_masks or rng is not None:
             rng = generator("rng", rng)
-        return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True)
+        return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True, bf16=precision == "bf16")
 
     def backward(
         self, tape: Tape, dy: ArrayLike | None = None, dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None

@@ -52,7 +52,8 @@ class QuantizedLSTM(Recurrent):
 
     Notes
     -----
-    bf16: each weight is the float32 without its lower 16 bits, rounded to nearest even; everything else is float32.
+    bf16: each weight is the float32 without its lower 16 bits, rounded to nearest even. The layer's input and h are
+    rounded in the same way where they are multiplied; sums, biases, states and cell are float32.
 
     int8: w is round(w / s) * s with s = max(abs(row of w)) / 127, a scale for each row. The layer's input and h are
     also rounded, to round(x / s_x) * s_x with s_x = max(abs(x)) / 127, for each row of the batch and each step (in

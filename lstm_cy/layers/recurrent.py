@@ -297,10 +297,13 @@ class Recurrent(Layer):
                 weights.append(DirectionWeights(inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm))
         return {"_network": self._network_of(weights, self._initial(parameters))}
 
-    def _network_of(self, weights: list[DirectionWeights], initial: State | None) -> Network:
+    def _network_of(
+        self, weights: list[DirectionWeights], initial: State | None, like: Network | None = None, bf16: bool = False
+    ) -> Network:
+        """Return the network of weights, for the instruction set of `like`, or the one in use; `bf16` rounds them."""
         return Network(
-            config.kernels(),
-            self._products(),
+            config.kernels() if like is None else like.kernels,
+            None if bf16 else self._products(),
             self.hidden_size,
             self._hidden_width,
             self.num_directions,
@@ -311,7 +314,14 @@ class Recurrent(Layer):
             self._variants,
             self.zoneout,
             initial,
+            bf16,
         )
+
+    def _rounded(self, network: Network) -> Network:
+        """Return the network with the same weights whose products are in bf16; it is made once."""
+        if network.rounded is None:
+            network.rounded = self._network_of(network.weights, network.initial, network, bf16=True)
+        return network.rounded
 
     def _initial(self, parameters: Parameters) -> State | None:
         """Return the learned initial states (L*D, P) and (L*D, H), or None."""
@@ -422,8 +432,11 @@ class Recurrent(Layer):
         rng: Any = None,
         keep_tape: bool = False,
         traced: int | None = None,
+        bf16: bool = False,
     ) -> tuple[Array, State, Any]:
         """Run a call, a forward pass, or a call that records the direction with index `traced` for a trace.
+
+        With `bf16` the products of a forward pass are in bf16.
 
         Return (y, (h_n, c_n), tape or None).
         """
@@ -449,6 +462,8 @@ class Recurrent(Layer):
             if self._has_masks:
                 masks = draw(self, batch, rng)
                 used = self._dropped(network, masks)
+            if bf16:
+                used = self._rounded(used)
         elif traced is not None:
             saved = [None] * (self.num_layers * self.num_directions)
             saved[traced] = self._saved(batch.rows, traced // self.num_directions, traced=True)
@@ -487,7 +502,7 @@ class Recurrent(Layer):
         weights = [
             own._replace(weight_hh=own.weight_hh * factor) for own, factor in zip(network.weights, factors, strict=True)
         ]
-        return self._network_of(weights, network.initial)
+        return self._network_of(weights, network.initial, network)
 
     def recurrent_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {name: shape} of the recurrent weights, in the order of layers and directions."""

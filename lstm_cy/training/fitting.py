@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import flag, non_negative_int, number, positive_int, shown
+from .. import config
+from ..checks import flag, non_negative_int, number, one_of, positive_int, shown
 from ..progress import progress_bar
 from .batches import Batches, checked_class_weight
 from .checkpoint import Checkpoint
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..layers.base import Layer
-    from ..typing import ArrayLike, Data, FilePath, Loss
+    from ..typing import ArrayLike, Data, FilePath, Loss, Precision
     from .optimizers import Optimizer
 
 
@@ -53,6 +54,7 @@ def fit(
     progress: bool = True,
     callbacks: Sequence[Callable[..., object]] = (),
     parallel: Team | None = None,
+    precision: Precision = "float32",
 ) -> History:
     """Train `model` on `data`.
 
@@ -156,6 +158,10 @@ def fit(
         rate is part of the checkpoint. Other state of callbacks is not.
     parallel : lstm_cy.distributed.DataParallel, optional
         Train together with other processes, each on its share of the rows of every batch.
+    precision : {"float32", "bf16"}
+        With "bf16" the LSTMs' products, forward and backward, are of numbers rounded to bf16, as `LSTM.forward` does
+        it with this precision. Parameters, sums, gradients, the optimizer, all other layers and the validation stay
+        in float32, and losses need no scaling: bf16 has float32's range of exponents. The LSTMs must be float32.
 
     Returns
     -------
@@ -191,7 +197,8 @@ def fit(
     >>> history.loss[4] < history.loss[0]
     True
     """
-    with _checked_team(parallel) as team:
+    one_of("precision", precision, config.PRECISIONS)
+    with config.using(precision=precision), _checked_team(parallel) as team:
         loop = Loop(
             model,
             loss,
@@ -224,6 +231,7 @@ def fit(
         settings = loop.settings | {"batch_size": batch_size, "seed": seed, "validation": held_out is not None}
         # None, as in checkpoints from before these options
         settings |= {"validation_split": validation_split, "shuffle": None if shuffle else False}
+        settings |= {"precision": None if precision == "float32" else precision}
         if resume and checkpoint is None:
             raise ValueError("resume: expected a checkpoint to continue from, got none")
         saver = Checkpoint(checkpoint, settings) if checkpoint is not None and team.first else None

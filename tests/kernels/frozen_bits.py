@@ -50,7 +50,10 @@ NARROW = [{}, {"bidirectional": True}, {"num_layers": 2}, {"proj_size": 7}, {"bi
 
 
 def cases():
-    """Return {name: (options, dtype, quantised, sizes, steps)}: each option with each kind of steps, in many sizes."""
+    """Return {name: (options, precision, quantised, sizes, steps)}: each option with each kind of steps, in many sizes.
+
+    The precision of training is float32, float64 or bf16; quantised is None or the kind of narrow weights.
+    """
     found = {}
     for index, options in enumerate(OPTIONS):
         for dtype in ("float32", "float64"):
@@ -58,11 +61,16 @@ def cases():
                 if steps == "reset" and (options.get("reverse") or options.get("bidirectional")):
                     continue  # only a layer that runs forwards has resets
                 sizes = SIZES[(3 * index + 2 * number + (dtype == "float64")) % len(SIZES)]
-                found[name_of(options, dtype, sizes, steps)] = options, dtype, False, sizes, steps
+                found[name_of(options, dtype, sizes, steps)] = options, dtype, None, sizes, steps
     for index, options in enumerate(NARROW):
         for number, sizes in enumerate(SIZES):
             steps = STEPS[(index + number) % 2]  # not every option of a step is for narrow weights
-            found["int8 " + name_of(options, "float32", sizes, steps)] = options, "float32", True, sizes, steps
+            found["int8 " + name_of(options, "float32", sizes, steps)] = options, "float32", "int8", sizes, steps
+    for index, options in enumerate(OPTIONS):
+        steps = STEPS[index % (3 if options.get("reverse") or options.get("bidirectional") else 4)]
+        sizes, others = SIZES[index % len(SIZES)], SIZES[(index + 3) % len(SIZES)]
+        found["training in " + name_of(options, "bf16", sizes, steps)] = options, "bf16", None, sizes, steps
+        found["weights in " + name_of(options, "bf16", others, steps)] = options, "float32", "bf16", others, steps
     return found
 
 
@@ -89,7 +97,7 @@ def layer_of(options, dtype, quantised, sizes):
     layer.load_state_dict(
         {name: numbers(shape, dtype, seed, 0.75) for seed, (name, shape) in enumerate(shapes.items())}
     )
-    return layer.quantize("int8") if quantised else layer
+    return layer.quantize(quantised) if quantised else layer
 
 
 def arguments_of(layer, sizes, steps):
@@ -108,14 +116,16 @@ def arguments_of(layer, sizes, steps):
     return x, state, {} if steps == "plain" else {steps: flags}
 
 
-def results(options, dtype, quantised, sizes, steps, threads=1):
+def results(options, precision, quantised, sizes, steps, threads=1):
     """Return the arrays of a case: y and the final state, and all gradients unless the weights are narrow."""
+    dtype = "float64" if precision == "float64" else "float32"
     layer = layer_of(options, dtype, quantised, sizes)
     x, state, more = arguments_of(layer, sizes, steps)
     if quantised:
         y, final = layer(x, state, threads=threads, **more)
         return [y, *final]
-    y, final, tape = layer.forward(x, state, threads=threads, rng=7, **more)
+    precision = "bf16" if precision == "bf16" else None
+    y, final, tape = layer.forward(x, state, threads=threads, rng=7, precision=precision, **more)
     gradients = layer.backward(tape, numbers(y.shape, dtype, 105), [numbers(part.shape, dtype, 106) for part in final])
     return [y, *final, gradients.x, *gradients.state, *gradients.parameters.values()]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "disassemble.py"
-WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm"}
+WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm", "avx512bf16": "zmm"}
 # the instruction for sums of integer products, for int8
-PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd", "avx512vnni": "vpdpbusd"}
+PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd"} | dict.fromkeys(("avx512vnni", "avx512bf16"), "vpdpbusd")
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64") or not shutil.which("objdump") or not shutil.which("nm"),
@@ -36,10 +36,11 @@ def test_kernels_are_vector_code(disassemble, isa):
     counts = disassemble.count(path)
     functions = {function for function, _ in counts}
     assert {"cell_forward", "cell_backward", "cell_step", "update_rows", "column_sums"} <= functions
-    assert {"add_products", "outer_strips", "activate"} <= functions
-    assert {"bf16_tiles", "int8_tiles", "multiply_int8"} <= functions
+    assert {"add_products", "add_outer", "activate"} <= functions
+    assert {"add_outer_bf16", "int8_tiles", "multiply_int8"} <= functions
     listing = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
     assert f"\t{PRODUCT[isa]} " in listing
+    assert ("vdpbf16ps" in listing) == ("vcvtneps2bf16" in listing) == (isa == "avx512bf16")
     for (function, precision), (vector, other, widest) in counts.items():
         assert vector > 0, (function, precision)
         # a row's scale and its inverse; a bound that is given as a double

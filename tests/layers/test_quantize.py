@@ -57,6 +57,24 @@ def int8_step(narrow, x, h, c):
     stored = narrow.stored()
     z = int8_product(x, stored["weight_ih_l0"], stored["weight_ih_l0_scale"])
     z += int8_product(h, stored["weight_hh_l0"], stored["weight_hh_l0_scale"])
+    return cell(narrow, z, c)
+
+
+def bf16_step(narrow, x, h, c):
+    """Run one step of a layer of one direction; return (h, c) in float64."""
+    stored = narrow.stored()
+    z = rounded(x) @ widened(stored["weight_ih_l0"]).T.astype(np.float64)
+    z += rounded(h) @ widened(stored["weight_hh_l0"]).T.astype(np.float64)
+    return cell(narrow, z, c)
+
+
+def rounded(x):
+    """Round finite numbers to bf16, as float64."""
+    return np.float64(widened(to_bf16("x", np.ascontiguousarray(x, np.float32))))
+
+
+def cell(narrow, z, c):
+    stored = narrow.stored()
     if narrow.bias:
         z += stored["bias_ih_l0"] + stored["bias_hh_l0"]
     i, f, g, o = np.split(z, 4, axis=1)
@@ -65,12 +83,13 @@ def int8_step(narrow, x, h, c):
     return o * np.tanh(c), c
 
 
-def assert_int8_steps(narrow, x, state):
+def assert_steps(narrow, x, state):
     """Compare each step with its emulation, started from the layer's own state before the step."""
     h, c = state
+    step = int8_step if narrow.weights == "int8" else bf16_step
     for x_t in x:
         _, (h_next, c_next) = narrow(x_t[None], (h, c))
-        expected_h, expected_c = int8_step(narrow, x_t, h[0], c[0])
+        expected_h, expected_c = step(narrow, x_t, h[0], c[0])
         assert np.abs(h_next[0] - expected_h).max() <= 1e-6
         assert (np.abs(c_next[0] - expected_c) <= 1e-6 * (1 + np.abs(expected_c))).all()
         h, c = h_next, c_next
@@ -82,12 +101,34 @@ def assert_int8_steps(narrow, x, state):
 @every_set
 @pytest.mark.parametrize("H", SIZES)
 @pytest.mark.parametrize("B", (1, 2, 3, 4, 5, 6, 13))
-def test_bf16_is_float32_with_rounded_weights(chosen, H, B):
-    narrow = LSTM(SIZES[B % 5], H, seed=H, forget_bias=0).quantize("bf16")
-    x, state = random_case(narrow, 50, B)
-    y, (h_n, c_n) = narrow(x, state)
-    for got, expected in zip((y, h_n, c_n), reference_lstm(narrow, x, state), strict=True):
-        assert np.abs(got - expected).max() <= 2e-6
+def test_bf16_steps_are_products_of_rounded_numbers(chosen, H, B):
+    narrow = LSTM(SIZES[B % 5], H, bias=B != 5, seed=H, forget_bias=0).quantize("bf16")
+    assert_steps(narrow, *random_case(narrow, 6, B))
+
+
+@every_set
+@pytest.mark.parametrize("rows", (1, 2, 3, 6, 7))
+@pytest.mark.parametrize("size", (17, 33, 64))
+def test_bf16_adds_the_second_number_of_a_pair_first(chosen, rows, size):
+    """Test sums that any other order of the products would change, in every column and pair of a panel."""
+    lstm = LSTM(4, size, seed=0, forget_bias=0)
+    zero = {name: np.zeros_like(array) for name, array in lstm.parameters.items()}
+    candidate, open_gates = np.s_[2 * size : 3 * size], np.r_[0:size, 3 * size : 4 * size]
+    zero["bias_ih_l0"][open_gates] = 30
+    zero["bias_ih_l0"][candidate] = 1
+    zero["weight_ih_l0"][candidate] = [-1, 1, 1, 1]
+    lstm.load_state_dict(zero)
+    x = np.array([1, 3 * 2**-25, 0, -(2**-24)], np.float32)  # 1 + 3 * 2^-25 is rounded to 1 + 2^-23, then 1 subtracted
+    y, _ = lstm.quantize("bf16")(np.tile(x, (1, rows, 1)))
+    z = np.float32(2**-23) - np.float32(2**-24)
+    assert np.unique(y) == pytest.approx([z], rel=1e-6)
+
+
+@every_set
+def test_bf16_treats_denormal_numbers_as_zero(chosen):
+    narrow = LSTM(3, 5, seed=0).quantize("bf16")
+    tiny = np.array([[1e-40, -1.1754942e-38, 1e-39]], np.float32)  # the second one would round to the least normal number
+    assert bits(narrow(tiny)[0]) == bits(narrow(np.zeros_like(tiny))[0])
 
 
 @every_set
@@ -95,7 +136,7 @@ def test_bf16_is_float32_with_rounded_weights(chosen, H, B):
 @pytest.mark.parametrize("B", (1, 2, 3, 4, 5, 6, 13))
 def test_int8_steps_are_exact_integer_products(chosen, H, B):
     narrow = LSTM(SIZES[B % 5], H, bias=B != 5, seed=H, forget_bias=0).quantize("int8")
-    assert_int8_steps(narrow, *random_case(narrow, 6, B))
+    assert_steps(narrow, *random_case(narrow, 6, B))
 
 
 @every_set
@@ -104,7 +145,7 @@ def test_int8_takes_wide_inputs_in_segments(chosen, I):
     narrow = LSTM(I, 17, seed=0).quantize("int8")
     x, state = random_case(narrow, 1, 3)
     x[:, :, :4096] *= 100  # with one scale for the whole row the other elements would be lost
-    assert_int8_steps(narrow, x, state)
+    assert_steps(narrow, x, state)
 
 
 @every_set
@@ -114,7 +155,7 @@ def test_int8_scales_rather_than_saturates(chosen, scale):
     narrow = LSTM(33, 17, seed=0).quantize("int8")
     x, (h, c) = random_case(narrow, 3, 5)
     h *= 40
-    assert_int8_steps(narrow, x * np.float32(scale), (h, c))
+    assert_steps(narrow, x * np.float32(scale), (h, c))
 
 
 @every_set
@@ -124,7 +165,7 @@ def test_int8_rows_of_zeros_and_of_tiny_values(chosen):
     x[:, 0], h[:, 0] = 0, 0
     x[:, 1], h[:, 1, 1:] = 0, 0
     x[:, 2] = 1e-40
-    assert_int8_steps(narrow, x, (h, c))
+    assert_steps(narrow, x, (h, c))
     silent, _ = narrow(x[:, 2:3], (h[:, 2:3], c[:, 2:3]))
     zero, _ = narrow(np.zeros_like(x[:, 2:3]), (h[:, 2:3], c[:, 2:3]))
     assert bits(silent) == bits(zero)
@@ -336,7 +377,7 @@ def test_the_report_and_its_errors(kind, H):
     assert report["layers"][1]["largest"] == difference.max()
     assert report["layers"][1]["rms"] == pytest.approx(np.sqrt((difference**2).mean()))
     assert report["sample"] == f"given, (100, 2, {H})"
-    rms, largest = (4e-4, 3e-3) if kind == "bf16" else (2e-3, 1.5e-2)
+    rms, largest = (6e-4, 5e-3) if kind == "bf16" else (2e-3, 1.5e-2)
     for layer in report["layers"]:
         assert rms / 20 < layer["rms"] < rms
         assert layer["rms"] < layer["largest"] < largest

@@ -206,7 +206,7 @@ def copied(folder):
         shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-P", "-c", "import lstm_cy.config as c; print(c.instruction_set())"]
     used = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    for name in ("base", "avx2", "avx512", "avx512vnni", "neondotprod"):
+    for name in ("base", "avx2", "avx512", "avx512vnni", "avx512bf16", "neondotprod"):
         if name != used:
             (folder / "lstm_cy" / "_kernels" / "isa" / f"{name}.pyx").unlink()
     if not compiles(folder):

@@ -8,6 +8,7 @@ include "vector.pxi"
 include "cell.pxi"
 include "variants.pxi"
 include "tiles.pxi"
+include "pairs.pxi"
 include "step.pxi"
 include "narrow.pxi"
 include "elements.pxi"
@@ -75,11 +76,13 @@ table.add_products32 = add_products[float]
 table.add_products64 = add_products[double]
 table.add_outer32 = add_outer[float]
 table.add_outer64 = add_outer[double]
-table.bf16_bytes = bf16_bytes
-table.int8_bytes = int8_bytes
+table.pair_floats = PAIR_FLOATS
+table.round_factors = round_factors
 table.pack_bf16 = pack_bf16
+table.pack_gates_bf16 = pack_gates_bf16
+table.add_outer_bf16 = add_outer_bf16
+table.int8_bytes = int8_bytes
 table.pack_int8 = pack_int8
-table.multiply_bf16 = multiply_bf16
 table.multiply_int8 = multiply_int8
 table.exponentials32 = exponentials[float]
 table.exponentials64 = exponentials[double]

@@ -1,14 +1,11 @@
-# Products with narrow weights, bf16 or int8, for one instruction set. The rest of the arithmetic stays in float32.
+# Products with int8 weights for one instruction set. The rest of the arithmetic stays in float32.
 #
 # As in tiles.pxi a matrix is in panels of columns and a tile of the result stays in registers over all k. Here a panel
-# has NARROW_PANEL columns for any instruction set; in int8 it is one part or several, each as wide as a tile. One row
-# alone takes several panels or parts in one pass: with a half or a quarter of the bytes for each multiply-add it must
-# keep more chains of additions going to use them as fast as they come.
+# has NARROW_PANEL columns for any instruction set, in one part or several, each as wide as a tile. One row alone takes
+# several panels or parts in one pass: with a quarter of the bytes for each multiply-add it must keep more chains of
+# additions going to use them as fast as they come.
 #
-# bf16: 32 bits hold two columns, the low half one of the panel's first columns, the high half its fellow in the second
-# half of the panel. A shift or a mask makes a float32 of it; then every element is the chain of additions of float32.
-#
-# int8: a row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
+# A row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
 #     scale = max |a| / 127, q = round(a / scale), c += scale * scale_of_column * (sum over k of q * weight).
 # The sum is exact. Some processors multiply unsigned by signed bytes: there it works on q + INT8_OFFSET, and the sums
 # start at -INT8_OFFSET * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a
@@ -17,17 +14,12 @@
 cdef extern from "vector.h":
     const int INT8_OFFSET "LSTM_CY_INT8_OFFSET"
     ctypedef int i32 "lstm_cy_i32"
-    v32 low_bf16 "lstm_cy_low_bf16"(v32) noexcept nogil
-    v32 high_bf16 "lstm_cy_high_bf16"(v32) noexcept nogil
     i32 load_i32 "lstm_cy_load_i32"(const void*) noexcept nogil
     i32 add_fours "lstm_cy_add_fours"(i32, const unsigned char*, const char*) noexcept nogil
     v32 floats_of "lstm_cy_floats_of"(i32) noexcept nogil
-    float float_of "lstm_cy_float_of"(unsigned int) noexcept nogil
-    unsigned int bits_of "lstm_cy_bits_of"(float) noexcept nogil
 
 cdef enum:
     NARROW_PANEL = 64        # columns
-    PAIRS = 32               # numbers of 32 bits, each with two columns in bf16
     SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
     QUANTISED_ROWS = 256
@@ -35,11 +27,6 @@ cdef enum:
     SMALLEST = 0x0d800000
     INFINITE = 0x7f800000
     NOT_A_NUMBER = 0x7fc00000
-
-
-cdef inline int bf16_rows() noexcept nogil:
-    """The rows of the largest tile in bf16, which is as wide as a panel."""
-    return 6 if LANES32 == 16 else 1
 
 
 cdef inline int parts_of_panel() noexcept nogil:
@@ -60,11 +47,6 @@ cdef inline Py_ssize_t panel_count(Py_ssize_t N) noexcept nogil:
     return (N + NARROW_PANEL - 1) // NARROW_PANEL
 
 
-cdef inline Py_ssize_t bf16_panel(Py_ssize_t K) noexcept nogil:
-    """The bytes of a panel: for each k the lanes."""
-    return K * PAIRS * 4
-
-
 cdef inline Py_ssize_t int8_segment(Py_ssize_t K) noexcept nogil:
     """The bytes of a segment of a panel: where sums start, the columns' scales, the weights, four k side by side."""
     return NARROW_PANEL * (8 + 4 * fours(K))
@@ -75,32 +57,9 @@ cdef inline Py_ssize_t int8_panel(Py_ssize_t K) noexcept nogil:
     return K // SEGMENT * int8_segment(SEGMENT) + (int8_segment(K % SEGMENT) if K % SEGMENT else 0)
 
 
-cdef Py_ssize_t bf16_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
-    """The bytes of the panels of a (K, N) matrix in bf16."""
-    return panel_count(N) * bf16_panel(K)
-
-
 cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
     """The bytes of the panels of a (K, N) matrix in int8."""
     return panel_count(N) * int8_panel(K)
-
-
-cdef void pack_bf16(Py_ssize_t K, Py_ssize_t N, const unsigned short* values, void* panels) noexcept nogil:
-    """Pack a (K, N) matrix, given as its transpose (N, K) of bf16; missing columns of the last panel are 0."""
-    cdef unsigned int* pairs = <unsigned int*>panels
-    cdef unsigned int low, high
-    cdef Py_ssize_t k, n = 0, column
-    cdef int lane
-    while n < N:
-        for k in range(K):
-            for lane in range(PAIRS):
-                column = n + lane
-                low = values[column * K + k] if column < N else 0
-                column += PAIRS
-                high = values[column * K + k] if column < N else 0
-                pairs[lane] = low | high << 16
-            pairs += PAIRS
-        n += NARROW_PANEL
 
 
 cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const float* scales,
@@ -126,54 +85,6 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
             segment += int8_segment(length)
             first += SEGMENT
         n += NARROW_PANEL
-
-
-cdef inline void bf16_tile(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
-                           Py_ssize_t c_row) noexcept nogil:
-    """c += a times so many panels, one behind the other; inlined with rows and panels that are constants."""
-    cdef v32[NARROW_PANEL] sums  # most where a vector is one number
-    cdef v32[MOST_ROWS] factors
-    cdef v32 pairs, low, high
-    cdef v32* target = <v32*>c
-    cdef Py_ssize_t k
-    cdef int r, p, j, at_low, half = PAIRS // LANES32, across = 2 * half * panels
-    for r in range(rows):
-        for j in range(across):
-            sums[r * across + j] = load[v32](target, r * c_row + j * LANES32)
-    for k in range(K):
-        for r in range(rows):
-            factors[r] = each[v32](<const v32*>a, r * K + k)
-        for p in range(panels):
-            for j in range(half):
-                pairs = keep[v32](load[v32](<const v32*>panel, (p * K + k) * PAIRS + j * LANES32))
-                low = low_bf16(pairs)
-                high = high_bf16(pairs)
-                for r in range(rows):
-                    at_low = r * across + 2 * half * p + j
-                    sums[at_low] = fma[v32](factors[r], low, sums[at_low])
-                    sums[at_low + half] = fma[v32](factors[r], high, sums[at_low + half])
-    for r in range(rows):
-        for j in range(across):
-            store[v32](target, r * c_row + j * LANES32, sums[r * across + j])
-
-
-cdef void bf16_tiles(int rows, int panels, Py_ssize_t K, const float* a, const unsigned int* panel, float* c,
-                     Py_ssize_t c_row) noexcept nogil:
-    """`bf16_tile` with the numbers of rows and panels as constants, one kernel for each."""
-    if ROW_PANELS >= 2 * parts_of_panel() and panels == 2:
-        bf16_tile(1, 2, K, a, panel, c, c_row)
-    elif rows == 1:
-        bf16_tile(1, 1, K, a, panel, c, c_row)
-    elif bf16_rows() > 1 and rows == 2:
-        bf16_tile(2, 1, K, a, panel, c, c_row)
-    elif bf16_rows() > 2 and rows == 3:
-        bf16_tile(3, 1, K, a, panel, c, c_row)
-    elif bf16_rows() > 2 and rows == 4:
-        bf16_tile(4, 1, K, a, panel, c, c_row)
-    elif bf16_rows() > 2 and rows == 5:
-        bf16_tile(5, 1, K, a, panel, c, c_row)
-    elif bf16_rows() > 2:
-        bf16_tile(6, 1, K, a, panel, c, c_row)
 
 
 cdef inline void int8_tile(int rows, int parts, Py_ssize_t K, const unsigned char* a, const float* scales,
@@ -203,11 +114,10 @@ cdef inline void int8_tile(int rows, int parts, Py_ssize_t K, const unsigned cha
 
 # The left side of a product, and the panels of its right side.
 ctypedef struct Narrow:
-    bint bf16
     Py_ssize_t K           # of the segment
     const char* a
     Py_ssize_t a_row       # bytes from row to row
-    const float* scales    # of the rows, if they are quantised
+    const float* scales    # of the rows
     const char* panels
     Py_ssize_t stride      # bytes from panel to panel
 
@@ -245,15 +155,6 @@ cdef void int8_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, 
         int8_parts(6, 1, parts, given, row, panel, c, c_row)
 
 
-cdef inline void narrow_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
-                              Py_ssize_t c_row) noexcept nogil:
-    if given.bf16:
-        bf16_tiles(rows, panels, given.K, <const float*>(given.a + row * given.a_row),
-                   <const unsigned int*>(given.panels + panel * given.stride), c, c_row)
-    else:
-        int8_tiles(rows, panels, given, row, panel, c, c_row)
-
-
 cdef inline void some_columns(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
                               Py_ssize_t columns, float* c, Py_ssize_t c_row) noexcept nogil:
     """So many panels but only `columns` columns: where they do not fill the panels, they are made aside."""
@@ -261,12 +162,12 @@ cdef inline void some_columns(int rows, int panels, const Narrow* given, Py_ssiz
     cdef Py_ssize_t width = panels * NARROW_PANEL
     cdef int r
     if columns >= width:
-        narrow_tiles(rows, panels, given, row, panel, c, c_row)
+        int8_tiles(rows, panels, given, row, panel, c, c_row)
         return
     memset(whole, 0, rows * width * sizeof(float))
     for r in range(rows):
         memcpy(whole + r * width, c + r * c_row, columns * sizeof(float))
-    narrow_tiles(rows, panels, given, row, panel, whole, width)
+    int8_tiles(rows, panels, given, row, panel, whole, width)
     for r in range(rows):
         memcpy(c + r * c_row, whole + r * width, columns * sizeof(float))
 
@@ -280,16 +181,9 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
-            height = next_height(rows - row, bf16_rows() if given.bf16 else TILE_ROWS)
+            height = next_height(rows - row, TILE_ROWS)
             some_columns(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
-
-
-cdef void multiply_bf16(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
-                        bint descending) noexcept nogil:
-    """c (rows, N) += a (rows, K) times the packed (K, N)."""
-    cdef Narrow given = Narrow(True, K, <const char*>a, K * sizeof(float), NULL, <const char*>panels, bf16_panel(K))
-    all_tiles(&given, rows, N, c, descending)
 
 
 cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
@@ -336,7 +230,7 @@ cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float
     """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
     cdef unsigned char[QUANTISED_BYTES] quantised
     cdef float[QUANTISED_ROWS] scales
-    cdef Narrow given = Narrow(False, 0, <const char*>quantised, 0, NULL, <const char*>panels, int8_panel(K))
+    cdef Narrow given = Narrow(0, <const char*>quantised, 0, NULL, <const char*>panels, int8_panel(K))
     cdef Py_ssize_t first = 0, row, some, r
     given.scales = scales
     while first < K:

@@ -46,16 +46,19 @@ if HALVES:
 update_rows_v64 = update_rows[v64]
 
 
-cdef inline void cell_tile(int rows, int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
+cdef inline void cell_tile(int rows, int panels, bint pairs, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                            const vector* begin) noexcept nogil:
-    """The tile of some rows and panels, from column n on, and the cell on it. Inlined with constant rows and panels."""
+    """The tile of some rows and panels, from column n on, and the cell on it.
+
+    Inlined with constant rows, panels and `pairs`, which is whether the products are in bf16 (pairs.pxi).
+    """
     cdef vector[MOST_ROWS * ACROSS] sums
     cdef vector[MOST_ROWS * ACROSS] gates
     cdef int r, j, across = panels * ACROSS
     for r in range(rows):
         for j in range(across):
             sums[r * across + j] = load[vector](begin, (row + r) * step.begin_row + n + j * lanes[vector](begin))
-    sum_products[vector](rows, panels, False, step.products, step.count, row, n, &sums[0])
+    sum_all[vector](rows, panels, pairs, False, step.products, step.count, row, n, &sums[0])
     if rows == 1:
         # not a loop: the sums would be in memory
         update[vector](step, row, n // 4, sums[0], sums[1], sums[2], sums[3])
@@ -76,25 +79,34 @@ cdef inline void cell_tile(int rows, int panels, const CellStep* step, Py_ssize_
         update_rows_v64(rows, step, row, n // 4, &gates[0])
 
 
-cdef inline void cell_tile_of(int rows, int panels, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
+cdef inline void cell_tile_of(int rows, int panels, bint pairs, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                               const vector* begin) noexcept nogil:
     """`cell_tile` with its size as constants."""
     if ROW_PANELS > 2 and panels == 4:
-        cell_tile[vector](1, 4, step, row, n, begin)
+        cell_tile[vector](1, 4, pairs, step, row, n, begin)
     elif panels == 2:
-        cell_tile[vector](1, 2, step, row, n, begin)
+        cell_tile[vector](1, 2, pairs, step, row, n, begin)
     elif rows == 1:
-        cell_tile[vector](1, 1, step, row, n, begin)
+        cell_tile[vector](1, 1, pairs, step, row, n, begin)
     elif rows == 2:
-        cell_tile[vector](2, 1, step, row, n, begin)
+        cell_tile[vector](2, 1, pairs, step, row, n, begin)
     elif rows == 3:
-        cell_tile[vector](3, 1, step, row, n, begin)
+        cell_tile[vector](3, 1, pairs, step, row, n, begin)
     elif TILE_ROWS > 3 and rows == 4:
-        cell_tile[vector](4, 1, step, row, n, begin)
+        cell_tile[vector](4, 1, pairs, step, row, n, begin)
     elif TILE_ROWS > 4 and rows == 5:
-        cell_tile[vector](5, 1, step, row, n, begin)
+        cell_tile[vector](5, 1, pairs, step, row, n, begin)
     elif TILE_ROWS > 4:
-        cell_tile[vector](6, 1, step, row, n, begin)
+        cell_tile[vector](6, 1, pairs, step, row, n, begin)
+
+
+cdef inline void cell_tile_at(int rows, int panels, bint half, bint pairs, const CellStep* step, Py_ssize_t row,
+                              Py_ssize_t n) noexcept nogil:
+    """`cell_tile_of` in float32 with a constant `pairs`; `half` is whether the panel has half of the columns."""
+    if HALVES and half:
+        cell_tile_of[h32](rows, 1, pairs, step, row, n, <const h32*>step.begin)
+    else:
+        cell_tile_of[v32](rows, panels, pairs, step, row, n, <const v32*>step.begin)
 
 
 cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
@@ -102,6 +114,7 @@ cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
     cdef Py_ssize_t width = panel_columns[real](NULL), left = step.last - step.first, panel, row, n
     cdef int most = most_together[real](step.rows, left * width, step.products, step.count, NULL)
     cdef int together, height
+    cdef bint half
     while left > 0:
         together = together_of(left, most)
         panel = step.first + left - together if step.descending else step.last - left
@@ -112,11 +125,12 @@ cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
         row = 0
         while row < step.rows:
             height = next_height(step.rows - row, TILE_ROWS)
-            if HALVES and real is float and columns_at[real](n, 4 * step.hidden_size, NULL) < width:
-                cell_tile_of[h32](height, 1, step, row, n, <const h32*>step.begin)
-            elif real is float:
-                cell_tile_of[v32](height, together, step, row, n, <const v32*>step.begin)
+            half = columns_at[real](n, 4 * step.hidden_size, NULL) < width
+            if real is double:
+                cell_tile_of[v64](height, together, False, step, row, n, <const v64*>step.begin)
+            elif step.products[0].pairs:
+                cell_tile_at(height, together, half, True, step, row, n)
             else:
-                cell_tile_of[v64](height, together, step, row, n, <const v64*>step.begin)
+                cell_tile_at(height, together, half, False, step, row, n)
             row += height
         left -= together

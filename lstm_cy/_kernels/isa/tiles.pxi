@@ -132,55 +132,81 @@ cdef inline void sum_products(int rows, int panels, bint strips, const Product* 
                         sums[r * across + j] = fma[vector](kept[r], weight, sums[r * across + j])
 
 
-cdef inline void tile(int rows, int panels, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
-                      const vector* begin, Py_ssize_t begin_row, vector* c, Py_ssize_t c_row) noexcept nogil:
-    """c = begin + the sum of the products, for `rows` rows from `row` on and whole panels from column `n` on."""
+cdef inline void tile(int rows, int panels, bint pairs, const Product* products, int count, Py_ssize_t row,
+                      Py_ssize_t n, const vector* begin, Py_ssize_t begin_row, vector* c,
+                      Py_ssize_t c_row) noexcept nogil:
+    """c = begin + the sum of the products, for `rows` rows from `row` on and whole panels from column `n` on.
+
+    Inlined with constant rows, panels and `pairs`, which is whether the products are in bf16 (pairs.pxi).
+    """
     cdef vector[MOST_ROWS * ACROSS] sums
     cdef int r, j, across = panels * ACROSS
     for r in range(rows):
         for j in range(across):
             sums[r * across + j] = load[vector](begin, r * begin_row + j * lanes[vector](begin))
-    sum_products[vector](rows, panels, False, products, count, row, n, &sums[0])
+    sum_all[vector](rows, panels, pairs, False, products, count, row, n, &sums[0])
     for r in range(rows):
         for j in range(across):
             store[vector](c, r * c_row + j * lanes[vector](begin), sums[r * across + j])
 
 
-cdef inline void tile_of(int rows, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+cdef inline void sum_all(int rows, int panels, bint pairs, bint strips, const Product* products, int count,
+                         Py_ssize_t row, Py_ssize_t n, vector* sums) noexcept nogil:
+    """`sum_products`, or where `pairs` is a constant 1, `sum_pairs`."""
+    if vector in single_precision:
+        if pairs:
+            sum_pairs[vector](rows, panels, strips, products, count, row, n, sums)
+        else:
+            sum_products[vector](rows, panels, strips, products, count, row, n, sums)
+    else:
+        sum_products[vector](rows, panels, strips, products, count, row, n, sums)
+
+
+cdef inline void tile_of(int rows, bint pairs, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
                          const vector* begin, Py_ssize_t begin_row, vector* c, Py_ssize_t c_row) noexcept nogil:
     """`tile` of one panel with the number of rows as a constant, one kernel for each."""
     if rows == 1:
-        tile[vector](1, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](1, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif rows == 2:
-        tile[vector](2, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](2, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif rows == 3:
-        tile[vector](3, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](3, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 3 and rows == 4:
-        tile[vector](4, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](4, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 4 and rows == 5:
-        tile[vector](5, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](5, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif TILE_ROWS > 4:
-        tile[vector](6, 1, products, count, row, n, begin, begin_row, c, c_row)
+        tile[vector](6, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
+
+
+cdef inline void tile_by(int rows, int panels, bint pairs, const Product* products, int count, Py_ssize_t row,
+                         Py_ssize_t n, const vector* begin, Py_ssize_t begin_row, vector* c,
+                         Py_ssize_t c_row) noexcept nogil:
+    """A tile of one panel, or of some for a lone row."""
+    if ROW_PANELS > 2 and panels == 4:
+        tile[vector](1, 4, pairs, products, count, row, n, begin, begin_row, c, c_row)
+    elif panels == 2:
+        tile[vector](1, 2, pairs, products, count, row, n, begin, begin_row, c, c_row)
+    else:
+        tile_of[vector](rows, pairs, products, count, row, n, begin, begin_row, c, c_row)
 
 
 cdef inline void tile_at(int rows, int panels, bint half, const Product* products, int count, Py_ssize_t row,
                          Py_ssize_t n, const real* begin, Py_ssize_t begin_row, real* c,
                          Py_ssize_t c_row) noexcept nogil:
     """A tile of whole panels: of one, of some for a lone row, or of a last one with half of the columns."""
-    if HALVES and real is float and half:
-        tile_of[h32](rows, products, count, row, n, <const h32*>begin, begin_row, <h32*>c, c_row)
-    elif ROW_PANELS > 2 and real is float and panels == 4:
-        tile[v32](1, 4, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
-    elif real is float and panels == 2:
-        tile[v32](1, 2, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
-    elif real is float:
-        tile_of[v32](rows, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
-    elif ROW_PANELS > 2 and panels == 4:
-        tile[v64](1, 4, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
-    elif panels == 2:
-        tile[v64](1, 2, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
+    if real is float:
+        if HALVES and half:
+            if products[0].pairs:
+                tile_of[h32](rows, True, products, count, row, n, <const h32*>begin, begin_row, <h32*>c, c_row)
+            else:
+                tile_of[h32](rows, False, products, count, row, n, <const h32*>begin, begin_row, <h32*>c, c_row)
+        elif products[0].pairs:
+            tile_by[v32](rows, panels, True, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
+        else:
+            tile_by[v32](rows, panels, False, products, count, row, n, <const v32*>begin, begin_row, <v32*>c, c_row)
     else:
-        tile_of[v64](rows, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
+        tile_by[v64](rows, panels, False, products, count, row, n, <const v64*>begin, begin_row, <v64*>c, c_row)
 
 
 cdef inline int together_of(Py_ssize_t left, int most) noexcept nogil:
@@ -213,6 +239,9 @@ cdef inline int most_together(Py_ssize_t rows, Py_ssize_t N, const Product* prod
                               real* precision) noexcept nogil:
     """The most panels that a lone row takes together; 1 for several rows."""
     cdef Py_ssize_t K = products[0].K + (products[1].K if count > 1 else 0)
+    if products[0].pairs:
+        # half the bytes come in half the time, which more sums must keep up with, unless there is a dot product
+        K = K // 2 if PAIR_FLOATS == 1 else 0
     return ROW_PANELS if rows == 1 and K * N * <Py_ssize_t>sizeof(real) <= TOGETHER_BYTES else 1
 
 
@@ -258,11 +287,11 @@ cdef inline void add_to(vector* total, vector* rest, vector x) noexcept nogil:
     store[vector](total, 0, sum)
 
 
-cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
+cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
                             vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
     """Add a tile of a product to c (rows, columns) and `rest`, whose rows are N apart.
 
-    Inlined with a constant number of rows; there may be fewer columns than in a panel.
+    Inlined with constant rows and `pairs`; there may be fewer columns than in a panel.
     """
     cdef vector[MOST_ROWS * ACROSS] sums
     cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices; sums are in registers
@@ -272,7 +301,7 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
     for r in range(rows):
         for j in range(ACROSS):
             sums[r * ACROSS + j] = zeros[vector](c)
-    sum_products[vector](rows, 1, True, product, 1, row, n, &sums[0])
+    sum_all[vector](rows, 1, pairs, True, product, 1, row, n, &sums[0])
     if rest == NULL and columns >= ACROSS * lanes[vector](c):
         for r in range(rows):
             for j in range(ACROSS):
@@ -298,27 +327,27 @@ cdef inline void outer_tile(int rows, const Product* product, Py_ssize_t row, Py
                     store_some[vector](rest, place, left, aside[1])
 
 
-cdef inline void outer_tile_of(int rows, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
-                               vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
+cdef inline void outer_tile_of(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,
+                               Py_ssize_t columns, vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
     """`outer_tile` with the number of rows as a constant, one kernel for each."""
     if rows == 1:
-        outer_tile[vector](1, product, row, n, columns, c, rest, N)
+        outer_tile[vector](1, pairs, product, row, n, columns, c, rest, N)
     elif rows == 2:
-        outer_tile[vector](2, product, row, n, columns, c, rest, N)
+        outer_tile[vector](2, pairs, product, row, n, columns, c, rest, N)
     elif rows == 3:
-        outer_tile[vector](3, product, row, n, columns, c, rest, N)
+        outer_tile[vector](3, pairs, product, row, n, columns, c, rest, N)
     elif TILE_ROWS > 3 and rows == 4:
-        outer_tile[vector](4, product, row, n, columns, c, rest, N)
+        outer_tile[vector](4, pairs, product, row, n, columns, c, rest, N)
     elif TILE_ROWS > 4 and rows == 5:
-        outer_tile[vector](5, product, row, n, columns, c, rest, N)
+        outer_tile[vector](5, pairs, product, row, n, columns, c, rest, N)
     elif TILE_ROWS > 4:
-        outer_tile[vector](6, product, row, n, columns, c, rest, N)
+        outer_tile[vector](6, pairs, product, row, n, columns, c, rest, N)
 
 
-cdef void outer_strips(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* strips, const real* panels, real* c,
-                       real* rest) noexcept nogil:
+cdef inline void outer_strips(bint pairs, Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* strips,
+                              const real* panels, real* c, real* rest) noexcept nogil:
     """Add the product of some packed strips, (K, M) transposed, and the packed (K, N) to c (M, N)."""
-    cdef Product product = Product(K, strips, 0, 0, panels)
+    cdef Product product = Product(K, strips, 0, 0, panels, pairs)
     cdef Py_ssize_t n = 0, row, place
     cdef int height
     while n < N:
@@ -327,13 +356,13 @@ cdef void outer_strips(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* str
             height = <int>min(M - row, <Py_ssize_t>TILE_ROWS)
             place = row * N + n
             if HALVES and real is float and columns_at[real](n, N, NULL) < panel_columns[real](NULL):
-                outer_tile_of[h32](height, &product, row, n, N - n, <h32*>(c + place),
+                outer_tile_of[h32](height, pairs, &product, row, n, N - n, <h32*>(c + place),
                                    NULL if rest == NULL else <h32*>(rest + place), N)
             elif real is float:
-                outer_tile_of[v32](height, &product, row, n, N - n, <v32*>(c + place),
+                outer_tile_of[v32](height, pairs, &product, row, n, N - n, <v32*>(c + place),
                                    NULL if rest == NULL else <v32*>(rest + place), N)
             else:
-                outer_tile_of[v64](height, &product, row, n, N - n, <v64*>(c + place),
+                outer_tile_of[v64](height, False, &product, row, n, N - n, <v64*>(c + place),
                                    NULL if rest == NULL else <v64*>(rest + place), N)
             row += height
         n += panel_columns[real](NULL)
@@ -377,7 +406,8 @@ cdef void add_outer(Py_ssize_t K, Py_ssize_t M, Py_ssize_t N, const real* a, Py_
         while first < M:
             some = min(M - first, <Py_ssize_t>OUTER_ROWS)
             pack_strips[real](rows, some, a + first, a_step, space)
-            outer_strips[real](rows, some, N, space, panels, c + first * N, NULL if rest == NULL else rest + first * N)
+            outer_strips[real](False, rows, some, N, space, panels, c + first * N,
+                               NULL if rest == NULL else rest + first * N)
             first += some
         a += rows * a_step
         b += rows * N

@@ -308,7 +308,17 @@ LSTM_CY_INLINE lstm_cy_h32 lstm_cy_keep_h32(lstm_cy_h32 x) { LSTM_CY_KEEP(x); re
 LSTM_CY_INLINE lstm_cy_h32 lstm_cy_keep_h32(lstm_cy_h32 x) { return x; }
 #endif
 
-/* bf16: the low and the high halves of 32 bits as floats */
+/* bf16, the upper half of a float. Factors are taken in pairs, so many floats each: one, which holds both bf16, where the
+   processor has a dot product of pairs; else two, rounded to bf16. A pair of weights is always one float: the first in
+   the low half, the second in the high half. */
+#if !defined(LSTM_CY_PAIR_FLOATS)
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BF16__) && defined(__AVX512VL__)
+#define LSTM_CY_PAIR_FLOATS 1
+#else
+#define LSTM_CY_PAIR_FLOATS 2
+#endif
+#endif
+
 LSTM_CY_INLINE float lstm_cy_float_of(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
@@ -319,15 +329,82 @@ LSTM_CY_INLINE uint32_t lstm_cy_bits_of(float x) {
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
+
+/* round: x rounded to bf16, to nearest, ties to even. Denormal numbers become zero, NaN stays NaN.
+   first, second: of a pair, as floats; pair(a, b): of two floats that were rounded.
+   add_pairs(a, b, sum): in each lane fma(a's first, b's first, fma(a's second, b's second, sum)). So the dot product of
+   x86 does it, to the bit. */
+LSTM_CY_INLINE float lstm_cy_round_float(float x) {
+    const uint32_t bits = lstm_cy_bits_of(x);
+    const uint32_t shifted = bits + 0x7fffu + (bits >> 16 & 1u);
+    const uint32_t quiet = bits | 0x00400000u;
+    const uint32_t sign = bits & 0x80000000u;
+    return lstm_cy_float_of((x != x ? quiet : bits & 0x7f800000u ? shifted : sign) & 0xffff0000u);
+}
+LSTM_CY_INLINE float lstm_cy_first_float(float pair) { return lstm_cy_float_of(lstm_cy_bits_of(pair) << 16); }
+LSTM_CY_INLINE float lstm_cy_second_float(float pair) { return lstm_cy_float_of(lstm_cy_bits_of(pair) & 0xffff0000u); }
+LSTM_CY_INLINE float lstm_cy_pair_float(float a, float b) {
+    return lstm_cy_float_of(lstm_cy_bits_of(a) >> 16 | lstm_cy_bits_of(b));
+}
+#define LSTM_CY_PAIRS(name, vector, integers) \
+    LSTM_CY_INLINE vector lstm_cy_round_##name(vector x) { \
+        const integers bits = (integers)x; \
+        const integers shifted = bits + 0x7fffu + (bits >> 16 & 1u); \
+        const integers odd = (integers)(x != x) & (bits | 0x00400000u); \
+        const integers even = (integers)(x == x) & (integers)((bits & 0x7f800000u) != 0) & shifted; \
+        return (vector)((odd | even | (bits & 0x80000000u)) & 0xffff0000u); \
+    } \
+    LSTM_CY_INLINE vector lstm_cy_first_##name(vector pair) { return (vector)((integers)pair << 16); } \
+    LSTM_CY_INLINE vector lstm_cy_second_##name(vector pair) { return (vector)((integers)pair & 0xffff0000u); } \
+    LSTM_CY_INLINE vector lstm_cy_pair_##name(vector a, vector b) { return (vector)((integers)a >> 16 | (integers)b); }
 #if LSTM_CY_VECTOR_BYTES > 0
-LSTM_CY_INLINE lstm_cy_v32 lstm_cy_low_bf16(lstm_cy_v32 x) { return (lstm_cy_v32)((lstm_cy_u32)x << 16); }
-LSTM_CY_INLINE lstm_cy_v32 lstm_cy_high_bf16(lstm_cy_v32 x) { return (lstm_cy_v32)((lstm_cy_u32)x & 0xffff0000u); }
+LSTM_CY_PAIRS(v32, lstm_cy_v32, lstm_cy_u32)
 LSTM_CY_INLINE lstm_cy_v32 lstm_cy_floats_of(lstm_cy_i32 x) { return __builtin_convertvector(x, lstm_cy_v32); }
 #else
-LSTM_CY_INLINE float lstm_cy_low_bf16(float x) { return lstm_cy_float_of(lstm_cy_bits_of(x) << 16); }
-LSTM_CY_INLINE float lstm_cy_high_bf16(float x) { return lstm_cy_float_of(lstm_cy_bits_of(x) & 0xffff0000u); }
+#define lstm_cy_round_v32 lstm_cy_round_float
+#define lstm_cy_first_v32 lstm_cy_first_float
+#define lstm_cy_second_v32 lstm_cy_second_float
+#define lstm_cy_pair_v32 lstm_cy_pair_float
 LSTM_CY_INLINE float lstm_cy_floats_of(int32_t x) { return (float)x; }
 #endif
+#if LSTM_CY_HALVES
+LSTM_CY_PAIRS(h32, lstm_cy_h32, lstm_cy_hu32)
+#else
+#define lstm_cy_first_h32 lstm_cy_first_float
+#define lstm_cy_second_h32 lstm_cy_second_float
+#endif
+#undef LSTM_CY_PAIRS
+
+LSTM_CY_INLINE lstm_cy_v32 lstm_cy_add_pairs_v32(lstm_cy_v32 a, lstm_cy_v32 b, lstm_cy_v32 sum) {
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+    return (lstm_cy_v32)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    sum = lstm_cy_fma_v32(lstm_cy_second_v32(a), lstm_cy_second_v32(b), sum);
+    return lstm_cy_fma_v32(lstm_cy_first_v32(a), lstm_cy_first_v32(b), sum);
+#endif
+}
+LSTM_CY_INLINE lstm_cy_h32 lstm_cy_add_pairs_h32(lstm_cy_h32 a, lstm_cy_h32 b, lstm_cy_h32 sum) {
+#if LSTM_CY_HALVES && defined(__AVX512BF16__) && defined(__AVX512VL__)
+    return (lstm_cy_h32)_mm256_dpbf16_ps((__m256)sum, (__m256bh)a, (__m256bh)b);
+#else
+    sum = lstm_cy_fma_h32(lstm_cy_second_h32(a), lstm_cy_second_h32(b), sum);
+    return lstm_cy_fma_h32(lstm_cy_first_h32(a), lstm_cy_first_h32(b), sum);
+#endif
+}
+
+/* Store a vector's numbers, an even count of them from an even place on, as factors in pairs. */
+LSTM_CY_INLINE void lstm_cy_store_factors(float* pairs, lstm_cy_v32 x) {
+#if LSTM_CY_PAIR_FLOATS == 2
+    lstm_cy_store_v32(pairs, lstm_cy_round_v32(x));
+#elif defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
+    memcpy(pairs, &rounded, sizeof rounded);
+#else
+    const lstm_cy_v32 rounded = lstm_cy_round_v32(x);
+    for (int lane = 0; lane < LSTM_CY_LANES32 / 2; lane++)
+        pairs[lane] = lstm_cy_pair_float(rounded[2 * lane], rounded[2 * lane + 1]);
+#endif
+}
 
 /* int8: for each lane n, sum + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. w is signed and
    aligned to a vector. a is signed where the processor multiplies signed bytes, and then never -128; else unsigned. To

@@ -48,6 +48,19 @@ cdef extern from "vector.h":
     v32 keep_v32 "lstm_cy_keep_v32"(v32) noexcept nogil
     h32 keep_h32 "lstm_cy_keep_h32"(h32) noexcept nogil
     v64 keep_v64 "lstm_cy_keep_v64"(v64) noexcept nogil
+    const int PAIR_FLOATS "LSTM_CY_PAIR_FLOATS"
+    v32 first_v32 "lstm_cy_first_v32"(v32) noexcept nogil
+    h32 first_h32 "lstm_cy_first_h32"(h32) noexcept nogil
+    v32 second_v32 "lstm_cy_second_v32"(v32) noexcept nogil
+    h32 second_h32 "lstm_cy_second_h32"(h32) noexcept nogil
+    v32 add_pairs_v32 "lstm_cy_add_pairs_v32"(v32, v32, v32) noexcept nogil
+    h32 add_pairs_h32 "lstm_cy_add_pairs_h32"(h32, h32, h32) noexcept nogil
+    v32 round_v32 "lstm_cy_round_v32"(v32) noexcept nogil
+    v32 pair_of "lstm_cy_pair_v32"(v32, v32) noexcept nogil
+    void store_factors "lstm_cy_store_factors"(float*, v32) noexcept nogil
+    float round_float "lstm_cy_round_float"(float) noexcept nogil
+    float float_of "lstm_cy_float_of"(unsigned int) noexcept nogil
+    unsigned int bits_of "lstm_cy_bits_of"(float) noexcept nogil
 
 # A vector, or the half of one that is 64 bytes. Arrays of numbers are passed as pointers to vectors, but need not be
 # aligned as such, and places in them are counted in numbers.
@@ -236,3 +249,27 @@ cdef inline void store_some(vector* array, Py_ssize_t place, Py_ssize_t count, v
         store[vector](array, place, x)
     else:
         copy_some[vector](place_in[vector](array, place), &x, count)
+
+
+cdef inline single_precision first_of(single_precision pair) noexcept nogil:
+    """The first number of each pair of bf16."""
+    if single_precision is v32:
+        return first_v32(pair)
+    else:
+        return first_h32(pair)
+
+
+cdef inline single_precision second_of(single_precision pair) noexcept nogil:
+    """The second number of each pair of bf16."""
+    if single_precision is v32:
+        return second_v32(pair)
+    else:
+        return second_h32(pair)
+
+
+cdef inline single_precision add_pairs(single_precision a, single_precision b, single_precision sum) noexcept nogil:
+    """The sum and the products of pairs of bf16, first that of the second numbers."""
+    if single_precision is v32:
+        return add_pairs_v32(a, b, sum)
+    else:
+        return add_pairs_h32(a, b, sum)

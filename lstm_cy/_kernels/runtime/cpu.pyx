@@ -19,7 +19,14 @@ cdef extern from *:
     static int lstm_cy_avx512vnni(void) {
         return lstm_cy_avx512() && __builtin_cpu_supports("avx512vnni");
     }
+    #include <cpuid.h>
+    /* The bit itself, for not every compiler has a name for it; the registers are those of AVX-512. */
+    static int lstm_cy_avx512bf16(void) {
+        unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+        return lstm_cy_avx512vnni() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 5 & 1u);
+    }
     #else
+    static int lstm_cy_avx512bf16(void) { return 0; }
     static int lstm_cy_avx2(void) { return 0; }
     static int lstm_cy_avx512(void) { return 0; }
     static int lstm_cy_avx512vnni(void) { return 0; }
@@ -48,6 +55,7 @@ cdef extern from *:
     int lstm_cy_avx2()
     int lstm_cy_avx512()
     int lstm_cy_avx512vnni()
+    int lstm_cy_avx512bf16()
     int lstm_cy_neondotprod()
 
 
@@ -60,6 +68,8 @@ def instruction_sets():
         names.append("avx512")
     if lstm_cy_avx512vnni():
         names.append("avx512vnni")
+    if lstm_cy_avx512bf16():
+        names.append("avx512bf16")
     if lstm_cy_neondotprod():
         names.append("neondotprod")
     return names
