@@ -15,7 +15,8 @@ from lstm_cy import config
 from lstm_cy._kernels.runtime import cpu
 
 HERE = Path(__file__).parent
-KERNELS = {f"lstm_cy._kernels.isa.{name}" for name in ("base", "avx2", "avx512", "avx512vnni", "avx512bf16", "neondotprod")}
+SETS = "base", "avx2", "avx512", "avx512vnni", "avx512bf16", "neondotprod"
+KERNELS = {f"lstm_cy._kernels.isa.{name}" for name in SETS}
 UNAVAILABLE = KERNELS - {f"lstm_cy._kernels.isa.{name}" for name in cpu.instruction_sets()}
 
 

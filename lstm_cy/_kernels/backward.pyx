@@ -16,8 +16,9 @@ from .runtime.memory cimport acquire, release
 from .network cimport (
     BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
     Status, Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent,
-    factors_of, factors_row, finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of, outer_space, part_of,
-    poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, steps, sum_of,
+    factors_of, factors_row, finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of,
+    outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of,
+    scatter_states, steps, sum_of,
 )
 from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
@@ -209,10 +210,10 @@ cdef Status sweep(const Net* network, Call* call, Py_ssize_t index, const Rows* 
     this.rounded_row = factors_row(&network.engine, BF16, 4 * H) if network.bf16 else 0
     this.space_size = outer_space[real](&network.engine, most, 4 * H, max(inputs, H), call.rows > LONG_SUM, NULL)
     this.product_parts = max(1, min(<Py_ssize_t>call.threads, 4 * H // LEAST_OUTPUTS))
-    scratch = <real*>acquire((B * ((1 + zoned + initial) * (P + H) + projected * H)
-                             + this.product_parts * this.space_size
-                             + most * (4 * H + this.rounded_row + inputs + projected * P + variant * SHARES * H))
-                            * sizeof(real))
+    scratch = <real*>acquire((
+        B * ((1 + zoned + initial) * (P + H) + projected * H) + this.product_parts * this.space_size
+        + most * (4 * H + this.rounded_row + inputs + projected * P + variant * SHARES * H)
+    ) * sizeof(real))
     if scratch == NULL:
         return NO_MEMORY
     if not acquire_rests[real](&call.sums[index * GRADIENTS], GRADIENTS, call.rows, NULL):

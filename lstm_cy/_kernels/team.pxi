@@ -126,8 +126,9 @@ cdef void follow(Layer* layer, real* precision) noexcept nogil:
     # else the leader goes on alone: there is no memory, or another worker was faster
     if state != NULL and fetch_add(&team.ready[0], 1) == 0:
         await_at_least(&team.block[0], number)
-        while load_acquire(&team.block[0]) != LAST_BLOCK and follow_block[real](layer, state, state + H, state + 2 * H,
-                                                                                   &count):
+        while load_acquire(&team.block[0]) != LAST_BLOCK:
+            if not follow_block[real](layer, state, state + H, state + 2 * H, &count):
+                break
             number += 1
             await_at_least(&team.block[0], number)
     release(state)
@@ -152,7 +153,8 @@ cdef bint follow_block(Layer* layer, real* h, real* c, real* rounded_h, Py_ssize
         return False
     if layer.net.fused:
         carried = team.carried
-        return run_half[real](layer, direction, &layer.call.batch, &team.y, step, last, 1, count, z, rounded_h, &carried)
+        return run_half[real](layer, direction, &layer.call.batch, &team.y, step, last, 1, count, z, rounded_h,
+                              &carried)
     for step in range(step, last):
         multiply_half[real](&layer.net.engine, &direction.hh, 1, h, z, step % 2)
         if not follower_barrier(team, count):

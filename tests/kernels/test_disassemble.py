@@ -12,7 +12,8 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "disassemble.py"
 WIDEST = {"base": "xmm", "avx2": "ymm", "avx512": "zmm", "avx512vnni": "zmm", "avx512bf16": "zmm"}
 # the instruction for sums of integer products, for int8
-PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd"} | dict.fromkeys(("avx512vnni", "avx512bf16"), "vpdpbusd")
+PRODUCT = {"base": "pmaddwd", "avx2": "vpmaddwd", "avx512": "vpmaddwd"}
+PRODUCT |= dict.fromkeys(("avx512vnni", "avx512bf16"), "vpdpbusd")
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64") or not shutil.which("objdump") or not shutil.which("nm"),

@@ -1,9 +1,9 @@
 # Products in bf16, for one instruction set: sums of float32, and on both sides numbers rounded to bf16, in pairs of k.
 #
-# The panels and tiles are those of tiles.pxi, with 32 bits of a panel for two k of one column. Every element of a result
-# is one chain of multiply-adds, in each pair the second k before the first: so the dot product of x86 (vdpbf16ps) does
-# it. Without it pairs are widened to floats, and the same multiply-adds give the same bits. A product of two bf16 is
-# exact in float32, so that these are the bits without a fused multiply-add, too.
+# The panels and tiles are those of tiles.pxi, with 32 bits of a panel for two k of one column. Every element of a
+# result is one chain of multiply-adds, in each pair the second k before the first: so the dot product of x86
+# (vdpbf16ps) does it. Without it pairs are widened to floats, and the same multiply-adds give the same bits. A product
+# of two bf16 is exact in float32, so that these are the bits without a fused multiply-add, too.
 #
 # `round_factors` rounds the left side beforehand: the input of a block of steps once, h once in each step.
 
@@ -91,7 +91,7 @@ cdef inline void sum_pairs(int rows, int panels, bint strips, const Product* pro
                 for r in range(rows):
                     kept[r] = each[single_precision](a, r * a_row + k * a_pair + second)
                 for j in range(across):
-                    weight = second_of[single_precision](
+                    weight = shifted_second_of[single_precision](
                         load[single_precision](panel, first + j * lanes[single_precision](sums))
                     )
                     for r in range(rows):

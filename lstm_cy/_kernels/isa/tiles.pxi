@@ -287,8 +287,8 @@ cdef inline void add_to(vector* total, vector* rest, vector x) noexcept nogil:
     store[vector](total, 0, sum)
 
 
-cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n, Py_ssize_t columns,
-                            vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
+cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,
+                            Py_ssize_t columns, vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
     """Add a tile of a product to c (rows, columns) and `rest`, whose rows are N apart.
 
     Inlined with constant rows and `pairs`; there may be fewer columns than in a panel.
