@@ -18,7 +18,7 @@ from .sequences import SequenceEstimator, naming, target
 if TYPE_CHECKING:
     from typing import Self
 
-    from ..typing import Array, ArrayLike, Ints
+    from ..typing import Array, ArrayLike, Ints, Precision
 
 
 class LSTMClassifier(ClassifierMixin, SequenceEstimator):
@@ -34,7 +34,7 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
         Between layers and before the Linear, only in training.
     lr : float
         Adam's learning rate.
-    epochs, batch_size, clip_norm :
+    epochs, batch_size, clip_norm, precision :
         As for `fit`.
     patience : int, optional
         Hold out `validation_fraction` of the rows (stratified by class), stop when their loss has not improved for this
@@ -110,6 +110,7 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
         warm_start: bool = False,
         random_state: Any = None,
         verbose: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(
             hidden_size,
@@ -126,6 +127,7 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
             warm_start=warm_start,
             random_state=random_state,
             verbose=verbose,
+            precision=precision,
         )
         self.class_weight = class_weight
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..layers.sequential import Sequential
     from ..training.history import History
-    from ..typing import Array, Bools, Loss
+    from ..typing import Array, Bools, Loss, Precision
     from .series import Collection, Covariates
 
 
@@ -54,7 +54,7 @@ class LSTMForecaster(Network):
         The number of latest values that a forecast uses; two or three seasons are a good choice.
     hidden_size, num_layers : int
         As for `LSTM`.
-    dropout, lr, epochs, batch_size, clip_norm :
+    dropout, lr, epochs, batch_size, clip_norm, precision :
         As for `LSTMClassifier`.
     patience : int, optional
         Hold out the last `validation_fraction` of the training windows, stop when their loss has not improved for this
@@ -131,6 +131,7 @@ class LSTMForecaster(Network):
         columns: Any = None,
         random_state: Any = None,
         verbose: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.horizon = horizon
         self.window = window
@@ -149,6 +150,7 @@ class LSTMForecaster(Network):
         self.columns = columns
         self.random_state = random_state
         self.verbose = verbose
+        self.precision = precision
 
     def fit(self, y: Any, X: Any = None) -> Self:
         """Train on one or several series.

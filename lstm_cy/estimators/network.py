@@ -82,6 +82,7 @@ class Network(BaseEstimator):
             clip_norm=self.clip_norm,
             seed=self._draw_seed() + earlier,
             progress=flag("verbose", self.verbose),
+            precision=self.precision,
         )
 
 

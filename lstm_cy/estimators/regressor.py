@@ -30,7 +30,7 @@ class LSTMRegressor(RegressorMixin, SequenceEstimator):
     ----------
     hidden_size, num_layers, bidirectional, dropout, lr, epochs, batch_size, clip_norm :
         As for `LSTMClassifier`.
-    patience, validation_fraction, sequence, warm_start, random_state, verbose :
+    patience, validation_fraction, sequence, warm_start, random_state, verbose, precision :
         As for `LSTMClassifier`.
 
     Attributes

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from ..layers.sequential import Sequential
-    from ..typing import Array, Ints, Loss
+    from ..typing import Array, Ints, Loss, Precision
 
 #: the forms of X
 TABLE = "a table (n, T) with one value for each step"
@@ -56,6 +56,7 @@ class SequenceEstimator(Network):
         warm_start: bool = False,
         random_state: Any = None,
         verbose: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -71,6 +72,7 @@ class SequenceEstimator(Network):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.precision = precision
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -280,7 +280,7 @@ class LSTM(Recurrent):
         TypeError, ValueError
             An argument is wrong; the message names it. bf16 needs a float32 layer.
         """
-        precision = one_of("precision", precision or config.precision(), config.PRECISIONS)
+        precision = config.precision() if precision is None else one_of("precision", precision, config.PRECISIONS)
         if precision == "bf16" and self.dtype != np.float32:
             raise ValueError(f"precision: expected 'float32' for a {self.dtype.name} layer, got 'bf16'")
         # else unused, and making a generator takes longer than a small layer

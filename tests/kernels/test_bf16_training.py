@@ -191,3 +191,15 @@ def test_fit_refuses_other_precisions_and_leaves_none_behind(tmp_path):
             trained(tmp_path, 1, precision=precision)
     trained(tmp_path, 1)
     assert config.precision() == "float32"
+
+
+def test_estimators_train_in_bf16():
+    pytest.importorskip("sklearn")
+    from lstm_cy.estimators import LSTMRegressor
+
+    x = np.random.default_rng(0).standard_normal((20, 6, 2))
+    found = [
+        LSTMRegressor(4, epochs=2, random_state=0, precision=precision).fit(x, x.sum(axis=(1, 2))).predict(x)
+        for precision in ("bf16", "float32")
+    ]
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.1 * np.abs(found[1]).max()
