@@ -117,7 +117,7 @@ def load(
     -------
     LSTM, Sequential, Seq2Seq or Graph
         The model as it was saved, bit for bit; `model.metadata` holds the metadata, {} if there are none. An LSTM for
-        a file with PyTorch's tensors, a Sequential for a file of Keras, a Graph for every .onnx file.
+        a file with PyTorch's tensors, a Sequential or a Graph for a file of Keras, a Graph for every .onnx file.
 
     Raises
     ------

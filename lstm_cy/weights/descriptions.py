@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..printable import printable
 from . import gate_order, native
 from .faults import check_finite, counted, listed, shortened
+from .graph import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,15 @@ def of_keras(path: Input) -> list[str]:
     from .keras.model import contents_of
 
     contents = contents_of(path)
+    if isinstance(contents.model, Graph):
+        return [
+            "a model of Keras, a graph of layers",
+            *_table("inputs", [(value.name, f"{value.dtype} {value.shape}") for value in contents.model.inputs]),
+            *_table("outputs", [(value.name, "") for value in contents.model.outputs]),
+            *_table("layers", contents.layers),
+            _gates(gate_order.KERAS),
+            *_tensors(contents.arrays),
+        ]
     if contents.model is not None:
         check_finite(path, contents.arrays, False)
         return [

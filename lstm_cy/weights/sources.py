@@ -9,6 +9,7 @@ from ..printable import printable
 from . import comparisons, native
 from .comparisons import Comparison
 from .faults import listed, shortened
+from .graph import Graph
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
@@ -108,10 +109,18 @@ def _computes_nothing(node: Any, constants: dict[str, Any]) -> bool:
 
 def of_keras(path: Input, name: str | None) -> Source:
     """Return the model in a file of Keras."""
+    from .keras.lstms import lstms
     from .keras.model import read_model
 
-    _refuse_name(path, name)
+    if name is not None:
+        found = lstms(path)
+        return Source(found[_chosen(path, found, name)], None, ["its other layers"])
     model = read_model(path)
+    if isinstance(model, Graph):
+        raise ValueError(
+            f"{printable(path)}: its model is no chain of layers, so that only lstm_cy.load reads it; a name (--name) "
+            "takes one of its LSTMs"
+        )
     model.metadata = {}
     return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(str(path), model)), [])
 

@@ -297,9 +297,8 @@ def test_merge_mode_none_gives_both_directions(keras, tmp_path, return_sequences
     x = np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32)
     for ours in converted(model, tmp_path):
         assert_agrees(model, ours, x)
-    alone = keras.Model(start, model.output[0])
-    with pytest.raises(ValueError, match="expected every output of 'bidirectional"):
-        from_keras(alone)
+    alone = from_keras(keras.Model(start, model.output[0]))
+    np.testing.assert_array_equal(alone(x), ours(x)[0][0])
 
 
 def test_a_separate_backward_layer(keras, tmp_path):
@@ -360,7 +359,7 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
             L.LSTM(3, return_sequences=True, activation="mish", name="four"),
             L.LSTM(3, return_sequences=True, activation="gelu", name="five"),
             L.Bidirectional(L.GRU(3, return_sequences=True), name="six"),
-            L.TimeDistributed(L.LayerNormalization(), name="seven"),
+            L.TimeDistributed(L.GroupNormalization(1), name="seven"),
             L.Dense(3, activation=square, name="eight"),
             L.Softmax(axis=1, name="nine"),
             L.LSTM(3, return_sequences=True, dtype="float16", name="ten"),
@@ -373,7 +372,7 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
         "four: activation 'mish'",
         "five: activation 'gelu' in an LSTM",
         "six: Bidirectional of GRU",
-        "seven: TimeDistributed of LayerNormalization",
+        "seven: layer GroupNormalization",
         "eight: activation 'square'",
         "nine: softmax over another axis",
         "ten: dtype 'float16'",
@@ -387,34 +386,17 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
             read()
 
 
-def test_models_that_are_not_a_chain_are_refused(keras):
+def test_calls_that_are_not_supported_are_refused(keras):
     L = keras.layers
-    start = keras.Input((4, 3))
-    dense = L.Dense(3, name="dense")
-    y, h, _ = L.LSTM(3, return_state=True, return_sequences=True, name="lstm")(start)
-    tokens = keras.Input((4,))
-    mask = L.Embedding(4, 3, mask_zero=True)(tokens)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*was passed an input with a mask", UserWarning)
-        nested = keras.Model(tokens, keras.Sequential([L.LSTM(3)], name="inner")(mask))
-    branches = L.Add(name="add")([L.LSTM(3, name="a")(start), L.LSTM(3, name="b")(start)])
+    start, tokens = keras.Input((4, 3)), keras.Input((4,))
+    masked = L.Embedding(4, 3, mask_zero=True)(tokens)
     for model, message in (
-        (keras.Model(start, branches), "'add': expected one input.*; add: layer Add"),
-        (keras.Model(start, dense(dense(start))), "'dense': expected one use of it"),
-        (keras.Model(start, L.LSTM(3)(start * 2)), "layer Multiply|expected one input"),
-        (keras.Model(start, y), "lstm: return_state"),
-        (keras.Model(start, h), "expected one, got"),
-        (keras.Model(start, [L.LSTM(3)(start), L.LSTM(3)(start)]), "output_layers: expected one"),
-        (keras.Model([start, tokens], L.LSTM(3)(start)), "input_layers: expected one|not a chain"),
-        (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop' is called with training"),
-        (nested, "inner: a mask that enters"),
+        (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop': is called with training"),
         (
-            keras.Model(
-                tokens, L.LSTM(3, name="masked")(L.Embedding(4, 3)(tokens), mask=keras.ops.not_equal(tokens, 0))
-            ),
-            "masked: a mask of its own",
+            keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(masked))),
+            "soft: a layer Softmax",
         ),
-        (keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(mask))), "soft: a layer Softmax"),
+        (keras.Model(start, L.GRU(3)(start**2)), "layer Power.*layer GRU"),
     ):
         with pytest.raises(ValueError, match=f"not supported: .*{message}"):
             from_keras(model)
@@ -542,7 +524,7 @@ def test_hard_sigmoid_depends_on_the_version(tmp_path, version, slope):
     path = write_h5(tmp_path / "m.h5", config, {"lstm": named(arrays, "lstm/lstm_cell")}, version)
     y = by_hand(x, arrays, lambda z: np.clip(slope * z + 0.5, 0, 1))
     assert np.abs(read_model(path)(x)[0] - y).max() < 1e-6
-    for unknown in (None, "1.2.0", "4.0"):
+    for unknown in (None, "4.0"):
         path = write_h5(tmp_path / "m.h5", config, {"lstm": named(arrays, "lstm/lstm_cell")}, unknown)
         assert_refused(path, "lstm: activation 'hard_sigmoid' of an unknown version of Keras")
 
@@ -694,7 +676,6 @@ def test_weights_in_another_order_are_refused(tmp_path):
         (model_config(lstm_config(units="2")), "lstm: units: expected an integer"),
         (model_config(lstm_config(units=-1)), "lstm: units: expected at least 1"),
         (model_config(lstm_config(use_bias=1)), "lstm: use_bias: expected True or False"),
-        (model_config(lstm_config(return_state=True)), "lstm: return_state"),
         (model_config(lstm_config(time_major=True)), "lstm: time_major"),
         (model_config({"class_name": "LSTM", "config": {"name": "lstm", "units": 2}}), "lstm: no recurrent_activation"),
         (model_config({"class_name": "Dense", "config": {"name": "dense", "units": 2}}), "dense: no activation"),
@@ -735,15 +716,16 @@ def test_functional_graphs_that_are_refused(tmp_path):
 
     start = {**layer("in", kind="InputLayer"), "config": {"name": "in"}}
     for layers, message in (
-        ([start, layer("a", "b"), layer("b", "a")], "not a chain"),
-        ([start, layer("b", "b")], "not a chain"),
-        ([{**layer("in", "b", kind="InputLayer"), "config": {"name": "in"}}, layer("b", "in")], "not a chain"),
-        ([start, layer("b", "missing")], "'missing': expected one use"),
-        ([start, layer("b", "in", "in")], "'b': expected one input"),
-        ([start, layer("b", "in"), layer("c", "in")], "not in it: c"),
+        ([start, layer("a", "b"), layer("b", "a")], "in a cycle, or not those of the model: a, b"),
+        ([start, layer("b", "b")], "in a cycle, or not those of the model: b"),
+        ([start, layer("b", "missing")], "'b': expected layers of the model as inputs, got missing"),
         ([start, start, layer("b", "in")], "layers with different names"),
-        ([start, {**layer("b"), "inbound_nodes": [[["in", 0, 1, {}]]]}], "expected the first output of a layer, got"),
-        ([start, {**layer("b"), "inbound_nodes": [[[3, 0, 0, {}]]]}], "expected the first output of a layer, got"),
+        ([start, layer("c", "in")], "'output_layers': expected an output of a layer, got \\('b', 0, 0\\)"),
+        ([layer("b", "b")], "input_layers: expected inputs, got 'in'"),
+        ([start, {**layer("b"), "inbound_nodes": [[["in", 0, 1, {}]]]}], "'b': expected an output of a layer, got"),
+        ([start, {**layer("b"), "inbound_nodes": [[["in", 9, 0, {}]]]}], "in a cycle, or not those of the model: b"),
+        ([start, {**layer("b"), "inbound_nodes": [[[3, 0, 0, {}]]]}], "'b': expected tensors as input, got"),
+        ([start, {**layer("b"), "inbound_nodes": 3}], "'b': expected a list of its calls, got 3"),
     ):
         config = {"layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["b", 0, 0]]}
         config = {"class_name": "Functional", "config": {"name": "model", **config}}
@@ -766,7 +748,9 @@ def test_archives_that_are_refused(tmp_path):
         good_keras(path, extra=["../../etc/passwd"]), "expected the members metadata.json, .*got .*etc/passwd"
     )
     assert_refused(good_keras(path, extra=["assets/words"]), "expected the members metadata.json, .*got .*assets/words")
-    assert_refused(good_keras(path, version="2.13.1"), "written by Keras '2.13.1'")
+    assert_refused(
+        good_keras(path, version="2.12.0"), "written by Keras '2.12.0'; .keras files of Keras 2.13 and later"
+    )
     assert_refused(good_keras(path, version=None), "written by Keras None")
     with pytest.warns(UserWarning, match="Duplicate name"):
         good_keras(path, extra=["config.json"])
@@ -803,10 +787,10 @@ def test_a_missing_file_is_an_oserror(tmp_path):
         read_model(tmp_path / "m.keras")
 
 
-def test_a_layer_used_twice_is_refused(keras):
+def test_a_layer_used_twice_by_a_sequential_is_refused(keras):
     """Keras's own file of such a Sequential holds the layer once."""
     layer, start = keras.layers.LSTM(3, return_sequences=True), keras.Input((4, 3))
     inner = keras.Sequential([keras.Input((4, 3)), layer, layer])
-    for model in (inner, keras.Sequential([start, inner]), keras.Model(start, layer(layer(start)))):
+    for model in (inner, keras.Sequential([start, inner])):
         with pytest.raises(ValueError, match="model: not supported: .*expected one use of it, got"):
             from_keras(model)

@@ -1,311 +1,163 @@
-"""The layers of Keras as layers of this library: a reader for each class.
+"""The layers of Keras that are read: a reader for each class.
 
-A reader takes a layer's options, its location and the name of the previous layer, and returns a function that makes the
-layers of this library after the previous ones are made.
+A reader takes a layer's options and its location, and returns the Part that it becomes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
-
-import numpy as np
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...checks import number
-from ...layers.activation import Activation
-from ...layers.activations import DEFAULTS
-from ...layers.base import Layer
 from ...layers.dropout import Dropout
 from ...layers.embedding import Embedding
 from ...layers.linear import Linear
-from ...layers.lstm import LSTM
 from ...layers.masking import Masking
-from ...layers.readout import Readout
-from .. import gate_order
-from .config import Unsupported, short, split, text_of
-from .options import ACTIVATION_LAYERS, FUNCTIONS, Options
+from . import functions, merging, recurrent, spatial
+from .config import Unsupported, split, text_of
+from .options import ACTIVATION_LAYERS, Options
+from .parts import Part, activation_layers, keeps_mask, loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from ...layers.base import Layer
+    from .parts import Made, Source
+    from .weights import Location
 
-    from ...typing import Parameters
-    from .options import Function
-    from .weights import Location, Weights
+#: reads a class of Keras
+Reader: TypeAlias = "Callable[[Options, Location], Part]"
 
-    _L = TypeVar("_L", bound=Layer)
-    _Reader = Callable[["Options", "Location", Any], "Build"]
-
-#: makes the layers of this library that a layer of Keras becomes
-Build: TypeAlias = Callable[["Chain"], list[Layer]]
-
-
-class Chain:
-    """Properties of the data between two layers."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.features: Any = None  # number of features
-        self.mask: tuple[Any, float, bool] | None = None  # the mask, as `config.chain_of` gives it
+#: layers that act on the last axis alone, so that TimeDistributed changes nothing
+_POINTWISE = {"Dense", "Dropout", "LayerNormalization", "BatchNormalization", *ACTIVATION_LAYERS}
+_LEFT_OUT = ("SpatialDropout1D", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
 
 
-def _input(options: Options, location: Location, source: Any) -> Build:
-    shape = options.take("batch_shape", options.take("batch_input_shape", options.take("shape")))
-
-    def build(chain: Chain) -> list[Layer]:
-        if isinstance(shape, list) and len(shape) == 3 and isinstance(shape[-1], int):
-            chain.features = shape[-1]
-        return []
-
-    return build
-
-
-def _embedding(options: Options, location: Location, source: Any) -> Build:
-    dtype, sizes = options.dtype(), (options.size("input_dim"), options.size("output_dim"))
+def _embedding(options: Options, location: Location) -> Part:
+    dtype, sizes = options.dtype(tokens=True), (options.size("input_dim"), options.size("output_dim"))
     mask_zero = options.flag("mask_zero")
+    kind = "kernel" if options.major == "1" else "embeddings"
 
-    def build(chain: Chain) -> list[Layer]:
-        weight = _take_weights(chain, location, {"embeddings": sizes})["embeddings"]
-        chain.features = sizes[1]
-        chain.mask = (source, 0.0, False) if mask_zero else None
-        return [_load_weights(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
+    def make(source: Source) -> Made:
+        (weight,) = source.take(location, {kind: sizes}).values()
+        return [loaded(Embedding.blank(*sizes, mask_zero=mask_zero, dtype=dtype), {"weight": weight})]
 
-    return build
+    return Part(
+        make,
+        lambda masks, inputs, given: masks.not_equal(inputs[0], 0) if mask_zero else None,
+        rank=lambda rank: None if rank is None else rank + 1,
+    )
 
 
-def _masking(options: Options, location: Location, source: Any) -> Build:
+def _masking(options: Options, location: Location) -> Part:
     dtype, value = options.dtype(), number("mask_value", options.take("mask_value", 0.0))
-
-    def build(chain: Chain) -> list[Layer]:
-        chain.mask = (source, value, True)
-        return [Masking(value, dtype=dtype)]
-
-    return build
+    return Part(
+        lambda source: [Masking(value, dtype=dtype)],
+        lambda masks, inputs, given: masks.any(masks.not_equal(inputs[0], value)),
+    )
 
 
-def _dense(options: Options, location: Location, source: Any, path: str = "") -> Build:
+def _dense(options: Options, location: Location) -> Part:
     dtype, units, bias = options.dtype(), options.size("units"), options.flag("use_bias", True)
-    function = options.function("activation")
+    after = activation_layers(options.function("activation"))
 
-    def build(chain: Chain) -> list[Layer]:
-        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (chain.features, units)}
-        if bias:
-            shapes["bias"] = (units,)
-        arrays = _take_weights(chain, location, shapes, path)
+    def make(source: Source) -> Made:
+        shapes: dict[str, tuple[int | None, ...]] = {"kernel": (source.features, units)}
+        arrays = source.take(location, shapes | ({"bias": (units,)} if bias else {}))
         parameters = {"weight": arrays["kernel"].T} | ({"bias": arrays["bias"]} if bias else {})
         linear = Linear.blank(len(arrays["kernel"]), units, bias=bias, dtype=dtype)
-        chain.features = units
-        return [_load_weights(linear, parameters), *_activation(function)]
+        return [loaded(linear, parameters), *after]
 
-    return build
+    return Part(make, keeps_mask)
 
 
-def _time_distributed(options: Options, location: Location, source: Any) -> Build:
+def _time_distributed(options: Options, location: Location) -> Part:
     kind, config = split(options.take("layer"))
-    if kind != "Dense":
-        raise Unsupported(f"TimeDistributed of {kind}")
-    inner = Options(config, options.major)
-    build = _dense(inner, location, source, "/layer")
-    inner.finish()
-    return build
+    inner = location._replace(name=text_of(config, "name"), path=f"{location.path}/layer")
+    part = read_layer(kind, config, options.version, inner)
+    if part.outputs > 1:
+        raise Unsupported(f"TimeDistributed of {kind} with {part.outputs} outputs")
+
+    def make(source: Source) -> Made:
+        source.rank = None if source.rank is None else source.rank - 1
+        made = part.make(source)
+        if kind in _POINTWISE and isinstance(made, list):
+            return made
+        step = partial(functions.chain, layers=made) if isinstance(made, list) else made
+        return partial(functions.time_distributed, step=step)
+
+    def rank(outer: int | None) -> int | None:
+        inside = part.rank(None if outer is None else outer - 1)
+        return None if inside is None else inside + 1
+
+    return Part(make, keeps_mask, rank=rank)
 
 
-def _function_layer(kind: str) -> _Reader:
-    def read(options: Options, location: Location, source: Any) -> Build:
-        function = ACTIVATION_LAYERS[kind](options)
+def _activation(kind: str, options: Options, location: Location) -> Part:
+    function = ACTIVATION_LAYERS[kind](options)
 
-        def build(chain: Chain) -> list[Layer]:
-            if kind == "Softmax" and chain.mask is not None:
-                raise ValueError(f"not supported: {location.name}: a layer Softmax with a masked input")
-            return _activation(function)
+    def make(source: Source) -> Made:
+        return activation_layers(function)
 
-        return build
-
-    return read
+    return Part(make, keeps_mask, uses_mask=kind == "Softmax")
 
 
-def _activation(function: Function) -> list[Layer]:
-    return [] if function == FUNCTIONS["linear"] else [Activation(*function)]
-
-
-def _dropout(options: Options, location: Location, source: Any) -> Build:
+def _dropout(options: Options, location: Location) -> Part:
     p = number("rate", options.take("rate"), 0.0, 1.0)
-    full = options.take("noise_shape") is None
-    return lambda chain: [Dropout(p)] if full else []
+    layers: list[Layer] = [Dropout(p)] if options.take("noise_shape") is None else []
+    return Part(lambda source: layers, keeps_mask)
 
 
-def _left_out(options: Options, location: Location, source: Any) -> Build:
-    return lambda chain: []
+def _left_out(options: Options, location: Location) -> Part:
+    return Part(lambda source: [], keeps_mask)
 
 
-class _Direction(NamedTuple):
-    """One LSTM of Keras."""
-
-    name: str
-    units: int
-    bias: bool
-    functions: tuple[Function, ...]
-    dtype: str
-    return_sequences: bool
-    go_backwards: bool
-    zero_output_for_mask: bool
-    recurrent_dropout: float
-
-    @classmethod
-    def read(cls, options: Options) -> _Direction:
-        name = text_of({"name": options.take("name")}, "name")
-        gate, cell = options.function("recurrent_activation"), options.function("activation")
-        for function in (gate, cell):
-            if function[0] not in DEFAULTS:
-                raise Unsupported(f"activation {function[0]!r} in an LSTM")
-        return cls(
-            name,
-            options.size("units"),
-            options.flag("use_bias", True),
-            (gate, cell, cell),
-            options.dtype(),
-            options.flag("return_sequences"),
-            options.flag("go_backwards"),
-            options.flag("zero_output_for_mask"),
-            number("recurrent_dropout", options.take("recurrent_dropout") or 0.0, 0.0, 1.0),
-        )
-
-    def parameters(
-        self, chain: Chain, location: Location, path: str, layer_names: Collection[str], suffix: str
-    ) -> Parameters:
-        """Return the parameters of an LSTM, {name: array}; Keras's one bias is the sum of both biases."""
-        units = self.units
-        shapes = {"kernel": (chain.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
-        arrays = _take_weights(
-            chain, location, shapes | ({"bias": (4 * units,)} if self.bias else {}), path, layer_names
-        )
-        parameters = {
-            "weight_ih": arrays["kernel"].T,
-            "weight_hh": arrays["recurrent_kernel"].T,
-            "bias_ih": arrays.get("bias", np.zeros(4 * units, np.float32)),
-        }
-        parameters = {name + suffix: gate_order.reorder(array, gate_order.KERAS) for name, array in parameters.items()}
-        return parameters | {f"bias_hh{suffix}": np.zeros(4 * units, np.float32)}
+def read_layer(kind: str, config: dict[str, Any], version: str | None, location: Location) -> Part:
+    """Return what a layer becomes; raise Unsupported for another class, and for options that are not known."""
+    if kind not in READERS:
+        raise Unsupported(f"layer {kind}")
+    options = Options(kind, config, version)
+    part = READERS[kind](options, location)
+    options.finish()
+    return part
 
 
-def _lstm(options: Options, location: Location, source: Any) -> Build:
-    one = _Direction.read(options)
-
-    def build(chain: Chain) -> list[Layer]:
-        parameters = one.parameters(chain, location, "/cell", (), "_l0")
-        layers: list[Layer] = [_make_lstm(one, parameters, reverse=one.go_backwards)]
-        # the caller may pass a mask too
-        if not one.return_sequences or one.go_backwards or not one.zero_output_for_mask:
-            layers.append(
-                Readout(
-                    go_backwards=one.go_backwards,
-                    return_sequences=one.return_sequences,
-                    zero_output_for_mask=one.zero_output_for_mask,
-                    batch_first=True,
-                )
-            )
-        _pass_lstm(chain, one.return_sequences, one.units)
-        return layers
-
-    return build
-
-
-def _bidirectional(options: Options, location: Location, source: Any) -> Build:
-    merge = options.take("merge_mode", "concat")
-    if merge not in ("concat", "sum", "mul", "ave", None):
-        raise Unsupported(f"merge_mode {short(merge)}")
-    specs = [options.take("layer"), options.take("backward_layer")]
-    directions = []
-    for spec in specs if specs[1] is not None else specs[:1]:
-        kind, config = split(spec)
-        if kind != "LSTM":
-            raise Unsupported(f"Bidirectional of {kind}")
-        inner = Options(config, options.major)
-        directions.append(_Direction.read(inner))
-        inner.finish()
-    one = directions[0]
-    other = directions[1] if len(directions) > 1 else one._replace(go_backwards=not one.go_backwards)
-    if one.go_backwards or not other.go_backwards:
-        raise Unsupported("Bidirectional whose first direction goes backwards")
-    if (one.units, one.return_sequences, one.dtype) != (other.units, other.return_sequences, other.dtype):
-        raise Unsupported("Bidirectional of different directions")
-    if one.recurrent_dropout != other.recurrent_dropout:
-        rates = f"{one.recurrent_dropout} and {other.recurrent_dropout}"
-        raise Unsupported(f"Bidirectional with one recurrent_dropout for each direction, {rates}")
-    plain = one.name.removeprefix("forward_")
-    names = {one.name, f"forward_{plain}"}, {f"backward_{plain}"} | ({other.name} if len(directions) > 1 else set())
-
-    def build(chain: Chain) -> list[Layer]:
-        parameters = one.parameters(chain, location, "/forward_layer/cell", names[0], "_l0")
-        parameters |= other.parameters(chain, location, "/backward_layer/cell", names[1], "_l0_reverse")
-        layers: list[Layer] = [_make_lstm(one, parameters, other, bidirectional=True)]
-        if not one.return_sequences or merge != "concat":
-            # Keras sets zero_output_for_mask inside a Bidirectional that returns every step.
-            readout = {"return_sequences": one.return_sequences, "zero_output_for_mask": one.return_sequences}
-            layers.append(Readout(bidirectional=True, merge_mode=merge, batch_first=True, **readout))
-        _pass_lstm(chain, one.return_sequences, one.units * (2 if merge == "concat" else 1))
-        return layers
-
-    return build
-
-
-def _make_lstm(one: _Direction, parameters: Parameters, other: _Direction | None = None, **options: Any) -> LSTM:
-    """Make an LSTM of one direction or two."""
-    functions = [direction.functions for direction in (one, other) if direction is not None]
-    lstm = LSTM.blank(
-        parameters["weight_ih_l0"].shape[1],
-        one.units,
-        bias=one.bias or (other is not None and other.bias),
-        batch_first=True,
-        activations=functions,
-        recurrent_dropout=one.recurrent_dropout,
-        dtype=one.dtype,
-        **options,
-    )
-    return _load_weights(lstm, {name: array for name, array in parameters.items() if lstm.bias or "bias" not in name})
-
-
-def _pass_lstm(chain: Chain, return_sequences: bool, features: int | None) -> None:
-    chain.features = features
-    if not return_sequences:
-        chain.mask = None
-
-
-def _load_weights(layer: _L, parameters: Parameters) -> _L:
-    layer.load_state_dict(parameters)
-    return layer
-
-
-def _take_weights(
-    chain: Chain,
-    location: Location,
-    shapes: dict[str, tuple[int | None, ...]],
-    path: str = "",
-    layer_names: Collection[str] = (),
-) -> Parameters:
-    """Take a layer's weights, {kind: array}, and check their `shapes`, in which None is any size."""
-    arrays = chain.weights.take(location, list(shapes), path, layer_names)
-    for kind, shape in shapes.items():
-        array = arrays[kind]
-        if array.dtype.kind != "f":
-            raise ValueError(f"{location.name}: {kind}: expected floats, got {array.dtype}")
-        fits = array.ndim == len(shape) and all(
-            expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
-        )
-        if not fits or 0 in array.shape:
-            raise ValueError(f"{location.name}: {kind}: expected shape {shape}, got {array.shape}")
-    return arrays
+def _several(name: str, counts: tuple[int, ...], *arguments: Any) -> dict[str, Reader]:
+    """Return readers of the classes of several numbers of axes, such as Conv1D and Conv2D."""
+    *most, last = arguments
+    return {f"{name}{count}D": partial(last, *most, count) for count in counts}
 
 
 # The supported layers. No other object is looked up by a name from a file.
-READERS = {
-    "InputLayer": _input,
+READERS: dict[str, Reader] = {
     "Embedding": _embedding,
     "Masking": _masking,
     "Dense": _dense,
     "TimeDistributed": _time_distributed,
     "Dropout": _dropout,
-    "LSTM": _lstm,
-    "Bidirectional": _bidirectional,
-    **{kind: _function_layer(kind) for kind in ACTIVATION_LAYERS},
-    **dict.fromkeys(["SpatialDropout1D", "GaussianDropout", "GaussianNoise", "ActivityRegularization"], _left_out),
+    **{kind: partial(recurrent.lstm, kind) for kind in recurrent.LSTMS},
+    "Bidirectional": recurrent.bidirectional,
+    **{kind: partial(_activation, kind) for kind in ACTIVATION_LAYERS},
+    **dict.fromkeys([*_LEFT_OUT, "ActivityRegularization", "Identity"], _left_out),
+    **_several("Conv", (1, 2, 3), spatial.conv),
+    **_several("SeparableConv", (1, 2), spatial.separable),
+    **_several("DepthwiseConv", (1, 2), spatial.depthwise),
+    **_several("MaxPooling", (1, 2, 3), "max", spatial.pool),
+    **_several("AveragePooling", (1, 2, 3), "average", spatial.pool),
+    **_several("GlobalMaxPooling", (1, 2, 3), "max", spatial.global_pool),
+    **_several("GlobalAveragePooling", (1, 2, 3), "average", spatial.global_pool),
+    **_several("ZeroPadding", (1, 2), functions.pad, "padding", spatial.resize),
+    **_several("Cropping", (1, 2), functions.crop, "cropping", spatial.resize),
+    **_several("UpSampling", (1, 2), spatial.upsample),
+    "BatchNormalization": spatial.batch_normalization,
+    "LayerNormalization": spatial.layer_normalization,
+    "Flatten": spatial.flatten,
+    "Reshape": spatial.reshape,
+    "Permute": spatial.permute,
+    "RepeatVector": spatial.repeat_vector,
+    **{kind: partial(merging.merge, kind) for kind in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")},
+    "Merge": merging.legacy_merge,
+    "Concatenate": merging.concatenate,
+    "Dot": merging.dot,
+    "Attention": merging.attention,
+    "AdditiveAttention": merging.additive_attention,
 }

@@ -7,7 +7,6 @@ path (.keras) or name (.h5, live), and each must be used.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,27 +16,22 @@ from ...layers.sequential import Sequential
 from ..budget import Budget, LimitExceeded
 from ..faults import check_finite, listed, naming, shortened
 from ..inputs import input_of
-from .config import MODELS, Unsupported, chain_of, layers_of, name_of, split, text_of
+from .assembly import Assembly
+from .calls import Reader
+from .config import MODELS, Unsupported, layers_of, name_of
 from .files import read
-from .layers import READERS, Chain
-from .options import Options
+from .options import major_of
 from .weights import Location, WeightsByName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ...layers.base import Layer
     from ...typing import FileSource, Parameters
+    from ..graph import Graph
     from ..inputs import Input
-    from .layers import Build
     from .weights import Weights
 
-# Cost of a layer in objects.
-_LAYER_COST = 60
 
-
-def read_model(path: FileSource | Input, strict: bool = False) -> Sequential:
-    """Read a model that Keras 3 saved as .keras or .h5, or Keras 2 as .h5.
+def read_model(path: FileSource | Input, strict: bool = False) -> Sequential | Graph:
+    """Read a model that Keras 2.13 or later saved as .keras, or Keras 1.2 or later as .h5.
 
     Parameters
     ----------
@@ -47,8 +41,8 @@ def read_model(path: FileSource | Input, strict: bool = False) -> Sequential:
 
     Returns
     -------
-    Sequential
-        With `batch_first`; docs/formats.md lists the result for each layer.
+    Sequential or Graph
+        A Sequential with `batch_first`, or a Graph if it is no chain; docs/formats.md lists the result for each layer.
 
     Raises
     ------
@@ -62,8 +56,8 @@ def read_model(path: FileSource | Input, strict: bool = False) -> Sequential:
     with path.open() as file, naming(path):
         budget = Budget.of(file, path)
         spec, version, weights = read(file, budget)
-        model = _convert(spec, version, weights, budget)
-    check_finite(path, model.parameters, strict)
+        model, parameters = _convert(spec, version, weights, budget)
+    check_finite(path, parameters, strict)
     return model
 
 
@@ -72,7 +66,7 @@ class Contents(NamedTuple):
 
     Attributes
     ----------
-    model : Sequential or None
+    model : Sequential, Graph or None
     problem : str
         The reason if `model` is None.
     layers, unsupported : list of (str, str)
@@ -80,7 +74,7 @@ class Contents(NamedTuple):
     arrays : dict of str to ndarray
     """
 
-    model: Sequential | None
+    model: Sequential | Graph | None
     problem: str
     layers: list[tuple[str, str]]
     unsupported: list[tuple[str, str]]
@@ -95,30 +89,33 @@ def contents_of(path: FileSource | Input) -> Contents:
         spec, version, weights = read(file, budget)
         arrays = weights.arrays()
         unsupported: list[tuple[str, str]] = []
-        model, problem = None, ""
+        model: Sequential | Graph | None = None
+        problem = ""
         try:
-            model = _convert(spec, version, weights, budget)
+            model, _ = _convert(spec, version, weights, budget)
         except LimitExceeded:
             raise
         except ValueError as error:
             problem = shortened(error)
-            _flatten(spec, Location("", "", "", ()), _major(version), [], unsupported, budget)
+            reader = Reader(version if isinstance(version, str) else None, budget)
+            reader.read(spec, Location("", "", "", ()))
+            unsupported = reader.unsupported
         layers = [(name_of(layer), shortened(layer.get("class_name"), 80)) for layer in layers_of(spec)]
         return Contents(model, problem, layers, unsupported, arrays)
 
 
-def from_keras(model: Any) -> Sequential:
-    """Convert a live Keras model to a Sequential; the weights are copied.
+def from_keras(model: Any) -> Sequential | Graph:
+    """Convert a live Keras model to a Sequential or a Graph; the weights are copied.
 
     Parameters
     ----------
     model : keras.Sequential, or a functional keras.Model
-        A chain of layers with one input and one output each; docs/formats.md lists the supported layers.
+        docs/formats.md lists the supported layers.
 
     Returns
     -------
-    Sequential
-        With `batch_first`.
+    Sequential or Graph
+        A Sequential with `batch_first` if the model is a chain of layers that this library has; else a Graph.
 
     Raises
     ------
@@ -157,7 +154,7 @@ def from_keras(model: Any) -> Sequential:
     size = sum(array.nbytes for inside in arrays.values() for array in inside.values())
     with naming("model"):
         budget = Budget("model", len(text) + size)
-        return _convert(budget.json(text, "its configuration"), version, WeightsByName(arrays, budget), budget)
+        return _convert(budget.json(text, "its configuration"), version, WeightsByName(arrays, budget), budget)[0]
 
 
 def _check_uses(model: Any) -> None:
@@ -175,89 +172,26 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
-def _convert(spec: Any, version: Any, weights: Weights, budget: Budget) -> Sequential:
-    """Convert a model's configuration and weights to a Sequential."""
-    unsupported: list[tuple[str, str]] = []
-    parts: list[tuple[Location, Any, Build]] = []
-    _flatten(spec, Location("", "", "", ()), _major(version), parts, unsupported, budget)
-    if unsupported:
-        texts = [f"{name}: {reason}" for name, reason in unsupported]
-        raise ValueError(f"not supported: {listed(texts, 100, '; ')}")
-    chain = Chain(weights)
-    layers = []
-    for location, mask, build in parts:
-        if mask is not None and mask != chain.mask:
-            raise ValueError(f"not supported: {location.name}: a mask of its own")
-        layers += build(chain)
+def _convert(spec: Any, version: Any, weights: Weights, budget: Budget) -> tuple[Sequential | Graph, Parameters]:
+    """Return a model from its configuration and weights, and its parameters by name."""
+    version = version if isinstance(version, str) else None
+    reader = Reader(version, budget)
+    model = reader.read(spec, Location("", "", "", ()))
+    try:
+        calls = None if model is None or reader.unsupported else reader.calls(model, [name for name, _ in model.inputs])
+    except Unsupported as error:
+        reader.unsupported.append(("the model", str(error)))
+    if model is None or reader.unsupported or calls is None:
+        texts = [f"{name}: {reason}" for name, reason in reader.unsupported]
+        raise ValueError(f"not supported: {listed(texts, 100, '; ')}{_origin(version)}")
+    assembly = Assembly(weights, version)
+    made = assembly.model(model, *calls)
     unused = weights.unused()
     if unused:
         raise ValueError(f"weights that no layer uses: {listed(unused)}")
-    return Sequential(*layers)
+    return made, made.parameters if isinstance(made, Sequential) else assembly.parameters()
 
 
-def _major(version: Any) -> str | None:
-    """Return the major version of Keras."""
-    return version.split(".")[0] if isinstance(version, str) else None
-
-
-def _flatten(
-    spec: Any,
-    location: Location,
-    major: str | None,
-    parts: list[tuple[Location, Any, Build]],
-    unsupported: list[tuple[str, str]],
-    budget: Budget,
-) -> None:
-    """Add (location, mask, builder) of each layer of a model to `parts`, or its problem to `unsupported`."""
-    seen: dict[str, Any] = {}
-    try:
-        layers = chain_of(spec)
-        budget.objects(_LAYER_COST * len(layers), "its layers")
-    except Unsupported as error:
-        unsupported += [(location.name or "the model", str(error)), *_unknown_layers(spec)]
-        return
-    for layer, source, mask in layers:
-        name = name_of(layer)
-        try:
-            kind, config = split(layer)
-            name = text_of(config, "name")
-            folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
-            seen[folder] = seen.get(folder, -1) + 1
-            folder += f"_{seen[folder]}" if seen[folder] else ""
-            path = f"{location.path}/layers/{folder}" if location.path else f"layers/{folder}"
-            inner = Location(name, path, location.group or name, location.inside + ((name,) if location.group else ()))
-            if kind in MODELS:
-                parts.append((inner, mask, _nested_model_boundary(inner)))
-                with budget.nested("models inside models"):
-                    _flatten(layer, inner, major, parts, unsupported, budget)
-                parts.append((inner, None, _nested_model_boundary(inner)))
-                continue
-            if kind not in READERS:
-                raise Unsupported(f"layer {kind}")
-            options = Options(config, major)
-            build = READERS[kind](options, inner, source)
-            options.finish()
-            parts.append((inner, mask, build))
-        except LimitExceeded:
-            raise
-        except (Unsupported, TypeError, ValueError) as error:
-            unsupported.append((name, str(error)))
-
-
-def _unknown_layers(spec: Any) -> Iterator[tuple[str, str]]:
-    """Yield the unsupported layers of a model that is not a chain."""
-    for layer in layers_of(spec):
-        kind = layer.get("class_name")
-        if isinstance(kind, str) and kind not in READERS and kind not in MODELS:
-            yield name_of(layer), f"layer {kind}"
-
-
-def _nested_model_boundary(location: Location) -> Build:
-    """Return a builder that refuses masks at the boundary of a nested model, where Keras keeps only some of them."""
-
-    def build(chain: Chain) -> list[Layer]:
-        if chain.mask is not None:
-            raise ValueError(f"not supported: {location.name}: a mask that enters or leaves a model inside another")
-        return []
-
-    return build
+def _origin(version: str | None) -> str:
+    """Return a note for files of Keras 1, whose layers have other names and options."""
+    return f" (a model of Keras {shortened(version, 20)})" if major_of(version) == "1" else ""

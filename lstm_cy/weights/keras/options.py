@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ...checks import flag, number, positive_int
+from . import legacy
 from .config import Unsupported, short, split
 
 #: the arguments of Activation
@@ -34,14 +35,38 @@ FUNCTIONS = {
     "softmax": ("softmax",),
     "log_softmax": ("logsoftmax",),
 }
-_HARD_SIGMOID = {"2": ("hardsigmoid", 0.2, 0.5), "3": ("hardsigmoid", 1 / 6, 0.5)}  # by Keras's major version
+# by Keras's major version
+_HARD_SIGMOID = {
+    "1": ("hardsigmoid", 0.2, 0.5),
+    "2": ("hardsigmoid", 0.2, 0.5),
+    "3": ("hardsigmoid", 1 / 6, 0.5),
+}
 
 
 class Options:
-    """A layer's configuration; each option is taken once."""
+    """A layer's configuration; each option is taken once.
 
-    def __init__(self, config: dict[str, Any], major: str | None) -> None:
-        self._left, self.major = dict(config), major
+    Parameters
+    ----------
+    kind : str
+        The layer's class.
+    config : dict
+    version : str or None
+        The version of Keras; None if unknown.
+    """
+
+    def __init__(self, kind: str, config: dict[str, Any], version: str | None) -> None:
+        self.version, self.major = version, major_of(version)
+        self._left = legacy.renamed(kind, config) if self.major == "1" else dict(config)
+
+    @property
+    def is_standalone(self) -> bool:
+        """Whether it is a version of Keras before it became a part of TensorFlow."""
+        return re.match(r"1\.|2\.[0-3]\.(?!.*tf)", self.version or "") is not None
+
+    def inner(self, kind: str, config: dict[str, Any]) -> Options:
+        """Return the options of a layer inside this one."""
+        return Options(kind, config, self.version)
 
     def take(self, key: str, default: Any = None) -> Any:
         return self._left.pop(key, default)
@@ -52,9 +77,14 @@ class Options:
     def size(self, key: str) -> int:
         return positive_int(key, self.take(key))
 
-    def dtype(self) -> Any:
-        """Return the weights' dtype by the policy; computations in half precision become float32."""
+    def dtype(self, tokens: bool = False) -> Any:
+        """Return the weights' dtype by the policy; computations in half precision become float32.
+
+        A layer of tokens may have their dtype instead, as in Keras 1 and 2.0.
+        """
         policy = self.take("dtype", "float32")
+        if tokens and policy in ("int32", "int64"):
+            return "float32"
         if isinstance(policy, dict):
             named = policy.get("config") if policy.get("class_name") in ("DTypePolicy", "Policy") else None
             policy = named.get("name") if isinstance(named, dict) else policy
@@ -68,7 +98,7 @@ class Options:
         """Return the arguments of Activation for an option; Keras always writes it, so there is no default."""
         if key not in self._left:
             raise Unsupported(f"no {key}")
-        return _function(self.take(key), self.major)
+        return _function(self.take(key), self.version)
 
     def finish(self) -> None:
         """Raise if there are remaining options that may affect the layer's output."""
@@ -78,11 +108,17 @@ class Options:
             raise Unsupported(", ".join(words))
 
 
-def _function(spec: Any, major: str | None) -> Function:
+def major_of(version: str | None) -> str | None:
+    """Return the major version of Keras."""
+    return version.split(".")[0] if isinstance(version, str) else None
+
+
+def _function(spec: Any, version: str | None) -> Function:
     """Return the arguments of Activation for an activation in a configuration: a name or an activation layer."""
     if spec is None:
         spec = "linear"
     if spec == "hard_sigmoid":
+        major = major_of(version)
         if major not in _HARD_SIGMOID:
             raise Unsupported(
                 "activation 'hard_sigmoid' of an unknown version of Keras: its definition depends on the version"
@@ -95,7 +131,7 @@ def _function(spec: Any, major: str | None) -> Function:
     elif isinstance(spec, dict):
         kind, config = split(spec)
         if kind in ACTIVATION_LAYERS:
-            options = Options(config, major)
+            options = Options(kind, config, version)
             function: Function = ACTIVATION_LAYERS[kind](options)
             options.finish()
             return function

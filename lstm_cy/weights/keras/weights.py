@@ -25,6 +25,8 @@ class Location(NamedTuple):
 class WeightsByPath:
     """The weights of a .keras file: numbered, in one group for each layer."""
 
+    flips_kernels = False
+
     def __init__(self, arrays: Parameters, names: dict[tuple[str, str], str]) -> None:
         self._arrays, self._names = arrays, names
 
@@ -52,8 +54,8 @@ class WeightsByPath:
 class WeightsByName:
     """The weights of an .h5 file or a live model: {outermost layer: {name such as "lstm/lstm_cell/kernel": array}}."""
 
-    def __init__(self, arrays: dict[str, Parameters], budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, arrays: dict[str, Parameters], budget: Budget, flips_kernels: bool = False) -> None:
+        self._budget, self.flips_kernels = budget, flips_kernels
         self._arrays = {(group, name): array for group, inside in arrays.items() for name, array in inside.items()}
         # {(group, an inner layer or None, kind): names}
         self._names: dict[tuple[str, str | None, str], list[str]] = {}
