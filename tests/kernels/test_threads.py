@@ -247,8 +247,8 @@ def test_workers_receive_no_signals_and_do_not_delay_the_exit():
     assert (done.stdout, done.returncode) == ("30\n", 0), done.stderr
 
 
-def call_after_pauses(lstm, x, until):
-    """Call on two threads, each time after workers have fallen asleep, until it is so."""
+def assert_after_pauses(lstm, x, until):
+    """Call on two threads, each time after workers have fallen asleep, until `until` returns True, as it must."""
     end = time.monotonic() + PATIENCE
     while not until():
         assert time.monotonic() < end, "it never was so"
@@ -261,7 +261,7 @@ def test_sleeping_workers_are_woken_for_calls_of_a_millisecond(T, B, H):
     lstm = LSTM(H, H, seed=0)
     x = np.zeros((T, B, H), np.float32)
     before = joined()
-    call_after_pauses(lstm, x, lambda: joined() - before >= 3)
+    assert_after_pauses(lstm, x, lambda: joined() - before >= 3)
     assert 0 < pool.waking() < 1e-3  # each trial was cut at 0.3 ms
 
 
@@ -290,7 +290,7 @@ def test_woken_workers_are_kept_off_the_callers_processor():
 def test_idle_workers_use_no_processor_time():
     lstm, x = LSTM(256, 256, seed=0), np.zeros((50, 4, 256), np.float32)
     before = joined()
-    call_after_pauses(lstm, x, lambda: joined() > before)
+    assert_after_pauses(lstm, x, lambda: joined() > before)
     time.sleep(0.2)  # much longer than they spin
     before = time.process_time()
     time.sleep(0.5)
