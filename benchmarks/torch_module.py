@@ -1,8 +1,8 @@
 """lstm_cy.torch compared with torch.nn.LSTM: the same module and input, in turns, in one process.
 
-    python benchmarks/torch_module.py                     # all shapes, one thread
+    python benchmarks/torch_module.py                                     # all tables and shapes, one thread
     python benchmarks/torch_module.py --threads 2
-    python benchmarks/torch_module.py --quick
+    python benchmarks/torch_module.py --tables training --shapes "8x50x64x64" "32x60x30x40 2 layers"
 
 Each row is a ratio of medians, PyTorch's time over ours, float32. Results are compared before they are timed.
 PyTorch is imported where it is used: asv imports every file of this folder, with PyTorch or without.
@@ -12,58 +12,56 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
-from typing import TYPE_CHECKING, Any
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if not __package__:  # run as a file: for the whole process, and before NumPy is loaded
+    os.environ.update(OPENBLAS_NUM_THREADS="1", LSTM_CY_NUM_THREADS="1")
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import (
+    REAL_SHAPES,
+    REAL_STEP_SHAPES,
+    REPEAT,
+    SHAPES,
+    STEP_SHAPES,
+    TRAINING_SHAPES,
+    UNUSUAL_SHAPES,
+    Shape,
+    medians,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-#: batch, steps, inputs, hidden units
-FORWARD = [
-    (1, 1, 32, 32),
-    (1, 1, 128, 128),
-    (1, 100, 32, 32),
-    (1, 100, 64, 64),
-    (1, 100, 128, 128),
-    (1, 100, 256, 256),
-    (1, 50, 512, 512),
-    (4, 50, 64, 64),
-    (4, 50, 128, 128),
-    (8, 50, 64, 64),
-    (8, 50, 128, 128),
-    (32, 50, 256, 256),
-    (64, 25, 512, 512),
-]
-TRAINING = [
-    (1, 100, 128, 128),
-    (8, 50, 64, 64),
-    (16, 50, 32, 64),
-    (12, 40, 100, 200),
-    (32, 50, 256, 256),
-    (64, 25, 512, 512),
-]
-PACKED = [(32, 50, 64, 64), (32, 100, 128, 128)]
-QUICK = 2  # shapes of each kind
+
+class Table(NamedTuple):
+    """What is measured, and its shapes."""
+
+    title: str
+    training: bool
+    shapes: tuple[str, ...]
+    packed: bool = False
+    with_dx: bool = False
 
 
-def median_ratio(theirs: Callable[[], Any], ours: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """Return the medians of both, in microseconds, of calls that take turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for call in (theirs, ours):
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 5:
-        for call, found in zip((theirs, ours), times, strict=True):
-            start = time.perf_counter()
-            call()
-            found.append(time.perf_counter() - start)
-    return statistics.median(times[0]) * 1e6, statistics.median(times[1]) * 1e6
+MORE_TRAINING_SHAPES = (*TRAINING_SHAPES, "12x40x100x200", "4x50x256x256")
+TABLES = {
+    "forward": Table("forward", False, (*SHAPES, "4x50x64x64", "8x50x64x64", *REAL_SHAPES)),
+    "unusual": Table("forward", False, UNUSUAL_SHAPES),
+    "step": Table("one step", False, (*STEP_SHAPES, *REAL_STEP_SHAPES)),
+    "training": Table("forward + backward", True, MORE_TRAINING_SHAPES),
+    "dx": Table("forward + backward, with the gradient of the input", True, MORE_TRAINING_SHAPES, with_dx=True),
+    "packed": Table("forward + backward, packed, lengths 1 to T", True, ("32x50x64x64", "32x100x128x128"), packed=True),
+}
 
 
-def modules(input_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
+def modules(shape: Shape) -> tuple[nn.Module, nn.Module]:
     """Return PyTorch's module and ours, with equal weights."""
     import torch
     from torch import nn
@@ -71,7 +69,7 @@ def modules(input_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
     import lstm_cy.torch
 
     torch.manual_seed(0)
-    plain = nn.LSTM(input_size, hidden_size)
+    plain = nn.LSTM(shape.inputs, shape.hidden, shape.layers, bidirectional=shape.directions == 2)
     return plain, lstm_cy.torch.replace(copy.deepcopy(plain))
 
 
@@ -105,40 +103,94 @@ def training(module: nn.Module, x: Any) -> Callable[[], Any]:
     return call
 
 
-def table(title: str, shapes: list[tuple[int, int, int, int]], make: Any, packed: bool, seconds: float) -> None:
-    """Print one table."""
+def calls(table: Table, shape: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return PyTorch's call and ours, whose results are equal."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence
 
-    print(f"\n| {title} | PyTorch, us | lstm_cy.torch, us | ratio |\n|---|--:|--:|--:|")
-    for B, T, I, H in shapes:
-        plain, ours = modules(I, H)
-        x: Any = torch.randn(T, B, I)
-        if packed:
-            generator = torch.Generator().manual_seed(0)
-            lengths = torch.randint(1, T + 1, (B,), generator=generator)
-            x = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        calls = make(plain, x), make(ours, x)
-        torch.testing.assert_close(calls[1](), calls[0](), rtol=1e-3, atol=1e-3)
-        theirs, mine = median_ratio(*calls, seconds)
-        print(f"| {B}x{T}x{I}x{H} | {theirs:.0f} | {mine:.0f} | {theirs / mine:.2f} |", flush=True)
+    sizes = Shape.of(shape)
+    x: Any = torch.randn(sizes.steps, sizes.batch, sizes.inputs, requires_grad=table.with_dx)
+    if table.packed:
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.randint(1, sizes.steps + 1, (sizes.batch,), generator=generator)
+        x = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    make = training if table.training else inference
+    plain, ours = (make(module, x) for module in modules(sizes))
+    torch.testing.assert_close(ours(), plain(), rtol=1e-3, atol=1e-3)
+    return plain, ours
 
 
-def main() -> None:
-    """Print the tables."""
+class TorchModule:
+    """Sequences in lstm_cy.torch.LSTM, where PyTorch is installed."""
+
+    params = (("forward", "training", "packed"), ("8x50x64x64", "1x100x128x128", "32x50x256x256"))
+    param_names = ("call", "BxTxIxH")
+    repeat = REPEAT
+
+    def setup(self, name: str, shape: str) -> None:
+        if importlib.util.find_spec("torch") is None:
+            raise NotImplementedError("without PyTorch")
+        import torch
+
+        torch.set_num_threads(1)
+        self.plain, self.ours = calls(TABLES[name], shape)
+
+    def time_call(self, name: str, shape: str) -> None:
+        self.ours()
+
+    def track_speedup_over_pytorch(self, name: str, shape: str) -> float:
+        return _speedup(self)
+
+    track_speedup_over_pytorch.unit = "x"
+    track_speedup_over_pytorch.pretty_name = "Speed-up over PyTorch: its module"
+
+
+class TorchStep:
+    """A lone step, as of a stream."""
+
+    params = (("1x1x32x32", "1x1x128x128", "1x1x512x512"),)
+    param_names = ("BxTxIxH",)
+    repeat = REPEAT
+
+    def setup(self, shape: str) -> None:
+        TorchModule.setup(self, "step", shape)
+
+    def time_call(self, shape: str) -> None:
+        self.ours()
+
+    def track_speedup_over_pytorch(self, shape: str) -> float:
+        return _speedup(self)
+
+    track_speedup_over_pytorch.unit = "x"
+    track_speedup_over_pytorch.pretty_name = "Speed-up over PyTorch: a step of its module"
+
+
+def _speedup(benchmark: Any) -> float:
+    ours, plain = medians([benchmark.ours, benchmark.plain])
+    return round(plain / ours, 2)
+
+
+def main(argv: list[str] | None = None) -> list[tuple[str, str, float]]:
+    """Print the tables; return (table, shape, ratio) of each row."""
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="of both libraries")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each row")
-    parser.add_argument("--quick", action="store_true", help="a few shapes")
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each row")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--shapes", nargs="+", help="'BxTxIxH 2 layers bidirectional' in place of the tables' own")
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    most = QUICK if options.quick else None
     print(f"float32, threads: {options.threads}, PyTorch {torch.__version__}")
-    table("forward", FORWARD[:most], inference, False, options.seconds)
-    table("forward + backward", TRAINING[:most], training, False, options.seconds)
-    table("forward + backward, packed, lengths 1 to T", PACKED[:most], training, True, options.seconds)
+    rows = []
+    for name in options.tables:
+        table = TABLES[name]
+        print(f"\n| {table.title} | PyTorch, us | lstm_cy.torch, us | ratio |\n|---|--:|--:|--:|")
+        for shape in options.shapes or table.shapes:
+            theirs, ours = medians(calls(table, shape), options.seconds)
+            print(f"| {shape} | {theirs * 1e6:.0f} | {ours * 1e6:.0f} | {theirs / ours:.2f} |", flush=True)
+            rows.append((name, shape, theirs / ours))
+    return rows
 
 
 if __name__ == "__main__":

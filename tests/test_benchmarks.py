@@ -56,6 +56,12 @@ BENCHMARKS = {
         "Step.time_step",
         "TrainMemory.peakmem_forward_and_backward",
     },
+    "torch_module": {
+        "TorchModule.time_call",
+        "TorchModule.track_speedup_over_pytorch",
+        "TorchStep.time_call",
+        "TorchStep.track_speedup_over_pytorch",
+    },
     "decode": {"CtcBeam.time_search"},
     "load": {
         "Import.timeraw_import",
@@ -163,6 +169,8 @@ for name in {sorted(names)}:
 
 @pytest.mark.parametrize(("module", "name"), EVERY_BENCHMARK)
 def test_benchmark_runs(benchmarks, module, name):
+    if module == "torch_module":
+        pytest.importorskip("torch")
     owner, _, method = name.rpartition(".")
     holder = getattr(benchmarks(module), owner)() if owner else benchmarks(module)
     arguments = first_arguments(holder) if owner else []
@@ -758,3 +766,16 @@ def test_generation_refuses_another_model(benchmarks, monkeypatch):
     assert len(generation.checked(writers[:2], 9)) == 9
     with pytest.raises(ArithmeticError, match="PyTorch nn.LSTMCell: logits differ from lstm_cy Stepper's by"):
         generation.checked(writers, 9)
+
+
+def test_torch_module_prints_tables_of_ratios(benchmarks, capsys):
+    torch = pytest.importorskip("torch")
+    module = benchmarks("torch_module")
+    before = torch.get_num_threads()
+    try:
+        rows = module.main(["--shapes", "2x3x4x5 2 layers bidirectional", "--seconds", "0.01"])
+    finally:
+        torch.set_num_threads(before)
+    assert [name for name, _, _ in rows] == list(module.TABLES)
+    assert all(ratio > 0 for _, _, ratio in rows)
+    assert capsys.readouterr().out.count("| 2x3x4x5 2 layers bidirectional | ") == len(rows)

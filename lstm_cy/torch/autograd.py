@@ -15,7 +15,7 @@ from torch import _VF, Tensor, library
 
 from . import kernels
 from .kernels import Steps, networks, packed_steps
-from .packing import Plan, plan_of
+from .packing import DTYPES, Plan, plan_of
 
 
 class Call(NamedTuple):
@@ -158,6 +158,8 @@ def _call_of(
 ) -> Call:
     """Return the call that the arguments of the operator describe."""
     num_layers, bias, bidirectional, proj_size, batch_first, scale = options
+    if x.dtype not in DTYPES or x.dim() != (3 if batch_sizes is None else 2) or not weights or weights[0].dim() != 2:
+        raise RuntimeError(f"x: expected float32 or float64, and weights, got {x.dtype} of shape {tuple(x.shape)}")
     sizes = weights[0].shape[1], weights[0].shape[0] // 4
     plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
     if batch_sizes is None:
@@ -167,6 +169,24 @@ def _call_of(
     if steps is None:
         raise RuntimeError("batch_sizes, sorted_indices: expected those of a PackedSequence with this data")
     return Call(plan, steps, keep, scale)
+
+
+def _check_arguments(call: Call, x: Tensor, h: Tensor, c: Tensor) -> None:
+    """Raise unless the tensors of the operator have the shapes and dtypes that the kernels read."""
+    plan, steps, keep, _ = call
+    lead = (steps.rows,) if steps.packed else (steps.B, steps.T) if steps.batch_first else (steps.T, steps.B)
+    _check_tensor("x", x, (*lead, plan.input_size), plan.dtype)
+    for name, state, width in zip(("h", "c"), (h, c), plan.state_widths, strict=True):
+        _check_tensor(name, state, (*steps.lead, width), plan.dtype)
+    if keep is not None:
+        _check_tensor("keep", keep, (plan.num_layers - 1, *lead, plan.output_size), torch.uint8)
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype is not dtype:
+        raise RuntimeError(
+            f"{name}: expected {dtype} of shape {tuple(shape)}, got {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
 
 
 @library.custom_op("lstm_cy::lstm", mutates_args=(), device_types="cpu")
@@ -189,6 +209,7 @@ def lstm(
     """Return (y, h_n, c_n, tape); without `with_tape` the tape is empty, and backward computes it."""
     options = num_layers, bias, bidirectional, proj_size, batch_first, scale
     call = _call_of(x, weights, keep, batch_sizes, sorted_indices, options)
+    _check_arguments(call, x, h, c)
     network = networks(call.plan, call.steps, weights)
     y, h_n, c_n, tape = kernels.forward(call.plan, call.steps, x, h, c, network, keep, scale, tape=with_tape)
     if tape is None:
@@ -234,6 +255,11 @@ def lstm_backward(
     """Return the gradients of x, h, c and the weights."""
     options = num_layers, bias, bidirectional, proj_size, batch_first, scale
     plan, steps, _, _ = call = _call_of(x, weights, keep, batch_sizes, sorted_indices, options)
+    _check_arguments(call, x, h, c)
+    y_shape = (*x.shape[:-1], plan.output_size)
+    for name, gradient, shape in (("dy", dy, y_shape), ("dh", dh, h.shape), ("dc", dc, c.shape)):
+        if gradient is not None:
+            _check_tensor(name, gradient, shape, plan.dtype)
     network = networks(plan, steps, weights)
     if not tape.numel():
         *_, tape = kernels.forward(plan, steps, x, h, c, network, keep, scale, tape=True)

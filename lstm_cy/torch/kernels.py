@@ -172,7 +172,7 @@ def backward(
     backward_driver.backward(
         network,
         dx_array,
-        None if dy is None else _array(dy.detach().contiguous(), steps),
+        None if dy is None else _array(dy.detach().resolve_neg().contiguous(), steps),
         [np.empty(inner_shape, dx_array.dtype) for _ in range(min(plan.num_layers - 1, 2))],
         _state_array(dh, plan, steps),
         _state_array(dc, plan, steps),
@@ -269,7 +269,7 @@ def _state(value: Any, steps: Steps, width: int, dtype: torch.dtype) -> Any:
     """Return a state as a new contiguous tensor, zeros for None."""
     if value is None:
         return torch.zeros((*steps.lead, width), dtype=dtype, device="cpu")
-    return value.detach().clone(memory_format=torch.contiguous_format)
+    return value.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
 def _state_array(state: Any, plan: Plan, steps: Steps) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
@@ -109,6 +109,10 @@ class LSTM(RNNBase):
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return y, (h_n, c_n)
 
+    def __prepare_scriptable__(self) -> Any:
+        """Return what `torch.jit.script` compiles: PyTorch's module with the same parameters."""
+        return _counterpart(self)
+
     def _plan(self, x: Any) -> Plan | None:
         """Return the plan for an input; None if the kernels cannot take it."""
         if not _is_plain(x):
@@ -155,7 +159,7 @@ class LSTM(RNNBase):
             return nn.LSTM.forward(self, input, hx)
         if packed:
             batch_sizes, sorted_indices = input.batch_sizes, input.sorted_indices
-            B: Any = batch_sizes[0] if hx is None else hx[0].shape[1]
+            B: Any = _rows_of_packed(batch_sizes, sorted_indices) if hx is None else hx[0].shape[1]
         else:
             if x.dim() not in (2, 3):
                 raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead")
@@ -169,7 +173,7 @@ class LSTM(RNNBase):
         if hx is None:
             directions = self.num_layers * (2 if self.bidirectional else 1)
             widths = self.proj_size or self.hidden_size, self.hidden_size
-            h, c = (x.new_zeros(directions, int(B) if packed else B, width) for width in widths)
+            h, c = (x.new_zeros(directions, B, width) for width in widths)
         else:
             h, c = hx
         if not packed:
@@ -216,6 +220,8 @@ class LSTM(RNNBase):
         return keep, 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
     def _by_pytorch(self, input: Any, hx: Any) -> Any:
+        if isinstance(input, fx.Proxy):
+            return _node_of(self, input, hx)
         result = nn.LSTM.forward(self, input, hx)
         _warn_of(self, input.data if isinstance(input, PackedSequence) else input)
         return result
@@ -270,10 +276,16 @@ class LSTMCell(nn.LSTMCell):
                 steps = Steps(1, lead[0] if lead else 1, tuple(lead))
                 found = _run(self, plan, steps, input, hx, self._weights())
         if found is None:
+            if isinstance(input, fx.Proxy):
+                return _node_of(self, input, hx)
             result = super().forward(input, hx)
             _warn_of(self, input)
             return result
         return found[1:]
+
+    def __prepare_scriptable__(self) -> Any:
+        """Return what `torch.jit.script` compiles: PyTorch's module with the same parameters."""
+        return _counterpart(self)
 
     def _weights(self) -> list[Any] | None:
         found = [self.weight_ih, self.weight_hh]
@@ -325,6 +337,30 @@ def _run(module: Any, plan: Plan, steps: Steps, x: Any, hx: Any, weights: list[A
     ):
         return Run.apply(Call(plan, steps, keep, scale), network, x, h, c, *weights)
     return kernels.forward(plan, steps, x, h, c, network, keep, scale)[:3]
+
+
+def _counterpart(module: Any) -> Any:
+    """Return a module of torch.nn that shares everything with one of this package; a subclass as it is."""
+    if type(module) not in (LSTM, LSTMCell):
+        return module
+    plain = module.plain.__new__(module.plain)
+    plain.__dict__.update(module.__dict__)
+    return plain
+
+
+def _node_of(module: Any, input: Any, hx: Any) -> Any:
+    """Return the call of a module as one node of a graph of torch.fx, as of PyTorch's own modules."""
+    arguments = (input,) if hx is None else (input, hx)
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(module), arguments, {})
+
+
+def _rows_of_packed(batch_sizes: Any, sorted_indices: Any) -> Any:
+    """Return the number of rows of a PackedSequence; in a trace it may be a symbol."""
+    if sorted_indices is not None:
+        return sorted_indices.shape[0]
+    rows = batch_sizes[0].item()
+    torch._check(rows >= 1)
+    return rows
 
 
 def _is_plain(tensor: Any) -> bool:

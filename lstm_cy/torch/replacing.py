@@ -85,7 +85,7 @@ def restore(module: nn.Module) -> nn.Module:
     --------
     ::
 
-        torch.jit.script(lstm_cy.torch.restore(model)).save("model.pt")
+        torch.onnx.export(lstm_cy.torch.restore(model), (x,), "model.onnx")
     """
     left = []
     for name, part in _modules(module):

@@ -249,6 +249,36 @@ def test_frozen_parameters_get_no_gradient():
     assert_close(*([torch.autograd.grad(module(x)[1][1].sum(), x)[0]] for module in (ours, plain)))
 
 
+@pytest.mark.parametrize("T", [4, 1100])  # 1100: sums in parts
+def test_only_requested_gradients_are_computed(T):
+    plain, ours = pair(3, 5, num_layers=2, bidirectional=True, proj_size=2)
+    x = torch.randn(T, 2, 3, requires_grad=True)
+    weights = [list(module.parameters()) for module in (ours, plain)]
+    for chosen in ([], [0], [1, 12], [2], [3, 8], range(4, 20), [19]):
+        found = []
+        for module, own in zip((ours, plain), weights, strict=True):
+            y = module(x)[0]
+            found.append(torch.autograd.grad(y.sin().mean(), [*(own[k] for k in chosen), x][: len(chosen) or 1]))
+        assert_close(*found)
+
+
+def test_gradients_in_any_form():
+    plain, ours = pair(3, 5)
+    x = torch.randn(4, 2, 3)
+    found = []
+    for module in (ours, plain):
+        found.append([])
+        for gradient in (
+            torch._neg_view(torch.ones(4, 2, 5)),
+            torch.ones(1).expand(4, 2, 5),
+            torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(0)).permute(2, 1, 0),
+        ):
+            module.zero_grad()
+            module(x)[0].backward(gradient)
+            found[-1] += [weight.grad for weight in module.parameters()]
+    assert_close(*found)
+
+
 def test_backward_twice_and_changes_in_place():
     _, ours = pair(3, 5)
     x = torch.randn(4, 2, 3, requires_grad=True)
@@ -492,12 +522,35 @@ def test_conversion_to_a_layer():
     )
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_scripts_traces_and_onnx_style_traces_use_pytorchs_operator():
     _, ours = pair(3, 5)
+    _, cell = pair(5, 5, kind=nn.LSTMCell)
     x = torch.randn(4, 2, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(ours, (x,))
-        assert "aten::lstm" in str(traced.inlined_graph)
-        torch.jit.script(lstm_cy.torch.restore(ours))
+    traced = torch.jit.trace(ours, (x,))
+    assert "aten::lstm" in str(traced.inlined_graph)
     assert_close([traced(x)[0]], [ours(x)[0]])
+    model = nn.ModuleList([ours, cell])
+    scripted = torch.jit.script(model)
+    assert_close(
+        [scripted[0](x)[0], *scripted[1](x[0, :, [0, 1, 2, 0, 1]])], [ours(x)[0], *cell(x[0][:, [0, 1, 2, 0, 1]])]
+    )
+    with torch.no_grad():
+        ours.weight_hh_l0.mul_(2)  # one parameter of both
+    assert_close([scripted[0](x)[0]], [ours(x)[0]])
+
+
+def test_graphs_of_fx_have_one_node_for_a_module():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.cell = pair(3, 5)[1], pair(5, 5, kind=nn.LSTMCell)[1]
+
+        def forward(self, x, state):
+            return self.cell(self.lstm(x, state)[0][0])[0] * 2
+
+    model = Model()
+    graph = torch.fx.symbolic_trace(model)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["lstm", "cell"]
+    arguments = torch.randn(4, 2, 3), (torch.randn(1, 2, 5), torch.randn(1, 2, 5))
+    assert_close([graph(*arguments)], [model(*arguments)])

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import library, nn  # noqa: E402
-from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 import lstm_cy.torch  # noqa: E402
 
@@ -122,6 +122,61 @@ def test_exported_programs_take_any_number_of_rows_and_steps(strict, tmp_path):
         torch.testing.assert_close(loaded(x), plain(x))
     gradients = [torch.autograd.grad(each(x).sum(), each.get_parameter("head.weight"))[0] for each in (loaded, plain)]
     torch.testing.assert_close(*gradients)
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(5, 7, num_layers=2, bidirectional=True)
+
+    def forward(self, *packed):
+        y, (h, c) = self.lstm(PackedSequence(*packed))
+        return y.data, h, c
+
+
+def test_packed_sequences_of_any_size_in_compiled_and_exported_programs():
+    torch.manual_seed(0)
+    plain = Packed()
+    ours = lstm_cy.torch.replace(copy.deepcopy(plain))
+    first = pack_padded_sequence(torch.randn(6, 4, 5), [2, 6, 1, 3], enforce_sorted=False)
+    rows, steps, batch = (torch.export.Dim(name, min=1, max=1000) for name in ("rows", "T", "B"))
+    program = torch.export.export(ours, tuple(first), dynamic_shapes=(({0: rows}, {0: steps}, {0: batch}, {0: batch}),))
+    torch._dynamo.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager", dynamic=True)
+    for lengths in ([2, 6, 1, 3], [5, 5, 2], [1, 2, 3, 4, 5, 6]):
+        x = torch.randn(max(lengths), len(lengths), 5)
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        for call in (program.module(), compiled):
+            torch.testing.assert_close(call(*packed), plain(*packed))
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (0, torch.zeros(6, 4, 4)),
+        (0, torch.zeros(6, 5)),
+        (0, torch.zeros(6, 4, 5, dtype=torch.int64)),
+        (1, torch.zeros(1, 3, 7)),
+        (2, torch.zeros(1, 4, 7, dtype=torch.float64)),
+        (3, []),
+        (3, [torch.zeros(28, 5)]),
+        (4, torch.ones(1, 6, 4, 7)),
+    ],
+)
+def test_the_operator_refuses_what_the_kernels_cannot_read(place, wrong):
+    given = list(arguments())
+    given[place] = wrong
+    with torch.no_grad(), pytest.raises(RuntimeError, match="expected"):
+        torch.ops.lstm_cy.lstm(*given)
+
+
+def test_the_operator_of_backward_refuses_what_the_kernels_cannot_read():
+    x, h, c, weights, *others, _ = arguments()
+    given = [torch.zeros(6, 4, 7), None, None, x, h, c, weights, torch.zeros(0), *others]
+    torch.ops.lstm_cy.lstm_backward(*given)
+    for place, wrong in ((0, torch.zeros(6, 4, 8)), (2, torch.zeros(1, 5, 7))):
+        with pytest.raises(RuntimeError, match="expected"):
+            torch.ops.lstm_cy.lstm_backward(*given[:place], wrong, *given[place + 1 :])
 
 
 def test_fake_tensors():
