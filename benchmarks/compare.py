@@ -93,7 +93,7 @@ def arguments(argv):
     parser.add_argument("--threads", nargs="+", type=int, default=[1], help="numbers of threads (default: 1)")
     parser.add_argument("--seconds", type=float, help="about how long for each row (default: 3; with --quick 1)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of sleep before each call (default: 0)")
-    parser.add_argument("--busy", action="store_true", help="beside another process that never waits")
+    parser.add_argument("--busy", action="store_true", help="while another process runs that never waits")
     parser.add_argument("--quick", action="store_true", help="a few shapes")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "compare", metavar="DIR", help="folder of the files"

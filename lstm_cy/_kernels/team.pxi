@@ -10,7 +10,7 @@
 cdef enum:
     APART = 16  # elements between counters of different threads: two cache lines
     LAST_BLOCK = 1 << 30
-    # Nanoseconds for which the leader may wait at all barriers: at first the follower has to load its half of the weights.
+    # Nanoseconds for which the leader may wait in all: at first the follower has to load its half of the weights.
     MAX_WAITING = 300000
     # Steps of the first block, while a follower may still be waking
     FIRST_STEPS = 8

@@ -280,13 +280,13 @@ class LSTM(Recurrent):
         TypeError, ValueError
             An argument is wrong; the message names it. bf16 needs a float32 layer.
         """
-        precision = config.precision() if precision is None else one_of("precision", precision, config.PRECISIONS)
-        if precision == "bf16" and self.dtype != np.float32:
+        chosen = config.precision() if precision is None else one_of("precision", precision, config.PRECISIONS)
+        if chosen == "bf16" and self.dtype != np.float32:
             raise ValueError(f"precision: expected 'float32' for a {self.dtype.name} layer, got 'bf16'")
         # else unused, and making a generator takes longer than a small layer
         if self.dropout or self._has_masks or rng is not None:
             rng = generator("rng", rng)
-        return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True, bf16=precision == "bf16")
+        return self._run(x, state, (lengths, mask, reset), threads, rng, keep_tape=True, bf16=chosen == "bf16")
 
     def backward(
         self, tape: Tape, dy: ArrayLike | None = None, dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None

@@ -2,9 +2,9 @@
 
 Workers are started by the first job that can use them. After a job a worker spins for a while, so that calls back to
 back find it awake; then it sleeps, and is woken for work that takes longer than waking does here. A job does not wait
-for workers: the caller works at once, and a worker joins while the job has a free place. A job that was delayed, because
-other processes use the processors, is followed by a pause without any. A call that finds the pool locked works alone.
-A forked child starts with a new pool.
+for workers: the caller works at once, and a worker joins while the job has a free place. A job that other processes
+delayed is followed by a pause without any. A call that finds the pool locked works alone. A forked child starts with a
+new pool.
 """
 
 import os
@@ -54,7 +54,7 @@ cdef extern from *:
         int64_t seen_waking;    /* the same for the worker that was woken last */
         int64_t seen_at;        /* the time at which it was awake */
         int64_t posted;         /* the time at which sleeping workers were woken last */
-        int64_t pause_end;      /* after a delay: no job is opened before it, and later only if a worker wakes in time */
+        int64_t pause_end;      /* after a delay: no job before it, and later only if a worker wakes in time */
         int64_t probed;         /* the time at which one was woken to see this; or 0 */
         int64_t opened;         /* the time of the job at hand */
         int64_t back_off_end;   /* no team is formed before it */
@@ -88,7 +88,8 @@ cdef extern from *:
         int64_t usual = lstm_cy_load(&lstm_cy_pool.waking);
         lstm_cy_store(&lstm_cy_pool.seen_waking, took);
         lstm_cy_store(&lstm_cy_pool.seen_at, now);
-        if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2);  /* it was measured while others ran */
+        /* it may have been measured while other processes ran */
+        if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2)
     }
 
     /* Wait for a job other than `seen`: spin first, then sleep. */
