@@ -16,7 +16,7 @@ from lstm_cy.weights import gate_order
 from lstm_cy.weights.budget import LARGEST_DEPTH
 from lstm_cy.weights.inspect import describe
 from lstm_cy.weights.onnx import from_onnx, lstms, to_onnx
-from lstm_cy.weights.onnx.lstm_nodes import LstmNode, layer_bytes
+from lstm_cy.weights.onnx.layers import LstmNode, layer_bytes
 from lstm_cy.weights.onnx.proto import DTYPES as TENSOR_DTYPES
 
 onnx = pytest.importorskip("onnx")
