@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from lstm_cy import config
+from lstm_cy._kernels.runtime import threads
 
 # Many tests require the same bits, which only engine "packed" guarantees. It is not the default without vector kernels.
 # Tests of both engines choose the engine themselves.
@@ -34,5 +35,8 @@ def chosen(isa, engine):
 
 @pytest.fixture
 def eight_processors(monkeypatch):
-    """Report eight processors, because a call uses at most one thread for each processor."""
+    """Report eight processors, because a call uses at most one thread for each processor, and wait for late workers."""
     monkeypatch.setattr(config, "processors", lambda: 8)
+    threads.share_always(True)
+    yield
+    threads.share_always(False)

@@ -57,6 +57,7 @@ cdef extern from *:
         int64_t pause_end;      /* after a delay: no job before it, and later only if a worker wakes in time */
         int64_t probed;         /* the time at which one was woken to see this; or 0 */
         int64_t opened;         /* the time of the job at hand */
+        int always;             /* whether work is shared as if workers were awake and never delayed */
         int64_t back_off_end;   /* no team is formed before it */
         int64_t back_off_time;  /* the last one, in nanoseconds */
         int64_t last_call;      /* the time at which it ended */
@@ -89,7 +90,7 @@ cdef extern from *:
         lstm_cy_store(&lstm_cy_pool.seen_waking, took);
         lstm_cy_store(&lstm_cy_pool.seen_at, now);
         /* it may have been measured while other processes ran */
-        if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2)
+        if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2);
     }
 
     /* Wait for a job other than `seen`: spin first, then sleep. */
@@ -203,6 +204,7 @@ cdef extern from *:
     }
 
     static int lstm_cy_started(void) { return lstm_cy_pool.started; }
+    static void lstm_cy_share_always(int always) { lstm_cy_pool.always = always; }
     static double lstm_cy_waking(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.waking); }
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
@@ -294,7 +296,9 @@ cdef extern from *:
     }
 
     static int lstm_cy_worth_sharing(double multiply_adds) {
-        if (multiply_adds < LSTM_CY_WORTH_SHARING || !lstm_cy_delay_is_over()) return 0;
+        if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
+        if (lstm_cy_pool.always) return 1;
+        if (!lstm_cy_delay_is_over()) return 0;
         if (lstm_cy_worker_is_ready()) return 1;
         int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
         if (waking == 0) lstm_cy_store(&lstm_cy_pool.waking, waking = lstm_cy_measure_waking());
@@ -351,6 +355,7 @@ cdef extern from *:
     }
     static long lstm_cy_thread(void) { return 0; }
     static int lstm_cy_worth_sharing(double multiply_adds) { (void)multiply_adds; return 0; }
+    static void lstm_cy_share_always(int always) { (void)always; }
     static double lstm_cy_waking(void) { return 0; }
     static void lstm_cy_note_call(void) {}
     static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
@@ -374,6 +379,7 @@ cdef extern from *:
     long long lstm_cy_joined()
     bint lstm_cy_worth_sharing(double) noexcept nogil
     double lstm_cy_waking()
+    void lstm_cy_share_always(bint)
     void lstm_cy_note_call() noexcept nogil
     Py_ssize_t lstm_cy_fetch_add(Py_ssize_t*, Py_ssize_t) noexcept nogil
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
@@ -455,6 +461,11 @@ def statistics():
 def waking():
     """Return how many seconds it takes to wake a worker, or 0.0 before a call has measured it."""
     return lstm_cy_waking()
+
+
+def share_always(bint always):
+    """Share work as if workers were awake and never delayed, so that more of them join than there are processors."""
+    lstm_cy_share_always(always)
 
 
 def spin_from_environment():
