@@ -49,7 +49,9 @@ numpydoc_validation_exclude = {
     # made by the library, not by its caller: Attributes documents them
     r"\.(History|Hypothesis|Row|Optimizer|Tape|(Attention)?Gradients)$",
     # comments of data, not docstrings
-    r"\.(ELEMENTWISE|VECTORWISE|config|masks)$",
+    r"\.(ELEMENTWISE|VECTORWISE|config|masks|begins_steps|frozen_parameters)$",
+    # methods of the layer protocol that subclasses replace, documented in the base class
+    r"\.(?!Layer\.)\w+\.(parameter_gradients|steps_of)$",
     # compiled: Python does not know the signature
     r"\.(Stepper|StreamPool)$",
     # an alias, documented in one line

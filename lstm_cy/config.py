@@ -164,7 +164,13 @@ def engine() -> str:
 
 
 def precision() -> str:
-    """Return the precision of an LSTM's products in training: the one named by `using`, else "float32"."""
+    """Return the precision of an LSTM's products in training.
+
+    Returns
+    -------
+    {"float32", "bf16"}
+        The one named by `using`; "float32" outside its blocks.
+    """
     return _choice.get().precision or "float32"
 
 

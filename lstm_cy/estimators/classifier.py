@@ -34,7 +34,7 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
         Between layers and before the Linear, only in training.
     lr : float
         Adam's learning rate.
-    epochs, batch_size, clip_norm, precision :
+    epochs, batch_size, clip_norm :
         As for `fit`.
     patience : int, optional
         Hold out `validation_fraction` of the rows (stratified by class), stop when their loss has not improved for this
@@ -51,6 +51,8 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):
         The source of initial parameters, row order and dropout.
     verbose : bool
         Show progress.
+    precision : {"float32", "bf16"}
+        As for `fit`.
 
     Attributes
     ----------

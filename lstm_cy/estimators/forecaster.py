@@ -54,7 +54,7 @@ class LSTMForecaster(Network):
         The number of latest values that a forecast uses; two or three seasons are a good choice.
     hidden_size, num_layers : int
         As for `LSTM`.
-    dropout, lr, epochs, batch_size, clip_norm, precision :
+    dropout, lr, epochs, batch_size, clip_norm :
         As for `LSTMClassifier`.
     patience : int, optional
         Hold out the last `validation_fraction` of the training windows, stop when their loss has not improved for this
@@ -71,7 +71,7 @@ class LSTMForecaster(Network):
     columns : (series, time, value), optional
         The names of these columns in a long DataFrame. None: ``unique_id, ds, y`` or ``series, time, value``, or three
         columns in this order.
-    random_state, verbose :
+    random_state, verbose, precision :
         As for `LSTMClassifier`.
 
     Attributes

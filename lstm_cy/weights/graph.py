@@ -202,15 +202,29 @@ class Graph:
         return [*rows, ("", "total", "", "", *_size(distinct.values()))]
 
     def evaluate(self, values: dict[str, Array]) -> list[Array]:
-        """Return the outputs for inputs that are not checked, `values`, to which results are added on the way.
+        """Return the outputs for inputs that are not checked.
 
-        The arrays may be inputs or constants of the graph, or parts of them.
+        Parameters
+        ----------
+        values : dict of str to ndarray
+            The inputs by name; results are added on the way.
+
+        Returns
+        -------
+        list of ndarray
+            They may be inputs or constants of the graph, or parts of them.
         """
         self._execute(self._everything, values)
         return [self._constants[name] if name in self._constants else values[name] for name in self._names()]
 
     def weights(self) -> list[Array]:
-        """Return the arrays of numbers that the steps use: constants, and those that they hold themselves."""
+        """Return the arrays of numbers that the steps use.
+
+        Returns
+        -------
+        list of ndarray
+            The constants, and the arrays that the steps hold themselves.
+        """
         arrays = [*self._constants.values(), *(array for step in self._steps for array in step.weights())]
         return [array for array in arrays if array.dtype.kind == "f"]
 

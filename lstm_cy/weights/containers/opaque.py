@@ -13,7 +13,7 @@ _LONGEST = 200
 class Opaque:
     """An object in a pickle that is not made: nothing is imported, called or executed.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The name of its class, or of the function that would have made it, such as "argparse.Namespace".
