@@ -98,6 +98,26 @@ class Graph:
         model.inputs  # names, shapes and dtypes
         y = model(x)  # by position; or by name:
         (y,) = model.run({"x": x})
+
+    A graph of one step of one's own:
+
+    >>> import numpy as np
+    >>> from lstm_cy import Graph
+    >>> from lstm_cy.weights.graph import Value
+    >>> class Add:
+    ...     name, op_type, inputs, outputs = "sum", "Add", ("x", "bias"), ("y",)
+    ...
+    ...     def run(self, inputs):
+    ...         return [inputs[0] + inputs[1]]
+    ...
+    ...     def weights(self):
+    ...         return []
+    >>> x, y = (Value(name, (None, 2), np.dtype(np.float32)) for name in "xy")
+    >>> model = Graph([x], [y], [Add()], {"bias": np.float32([1, 2])})
+    >>> model
+    Graph(x -> y)
+    >>> model([[10, 20]])
+    array([[11., 22.]], dtype=float32)
     """
 
     properties: dict[str, str]
