@@ -96,8 +96,7 @@ class Stream:
         return y
 
     def lstms(self):
-        layers = self.model.layers if isinstance(self.model, Sequential) else [self.model]
-        return [layer for layer in layers if layer.num_states]
+        return list(lstms_of(self.model))
 
     def state(self):
         pairs = []
@@ -121,6 +120,14 @@ class Stream:
 
     def free(self):
         assert self.handle.free() == 0
+
+
+def lstms_of(layer):
+    if isinstance(layer, Sequential | Residual):
+        for part in layer.parts:
+            yield from lstms_of(part)
+    elif layer.num_states:
+        yield layer
 
 
 def language_model(dtype="float32"):
@@ -151,7 +158,7 @@ MODELS = {
         "bf16"
     ),
     "Residual": lambda: Sequential(
-        Linear(3, 3, seed=0), Residual(LSTM(3, 20, 2, seed=1), Linear(20, 2, seed=2)), Linear(2, 5, seed=3)
+        Linear(5, 3, seed=0), Residual(LSTM(3, 20, 2, seed=1), Linear(20, 2, seed=2)), Linear(2, 5, seed=3)
     ),
     "Linear alone": lambda: Sequential(Linear(5, 70, seed=0)),
     "Embedding alone": lambda: Sequential(Embedding(4, 3, seed=0)),

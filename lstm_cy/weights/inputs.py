@@ -50,7 +50,7 @@ class Input:
 
     path: str | None = None
 
-    def __init__(self, source: FileSource, name: str = "path") -> None:
+    def __init__(self, source: FileSource, name: str = "path", also: str = "") -> None:
         self._file: Any = None
         if isinstance(source, bytes | bytearray | memoryview):
             self.name = "bytes"
@@ -66,7 +66,7 @@ class Input:
                     self._file = _in_memory(file, name)
         else:
             raise TypeError(
-                f"{name}: expected a path, bytes or a file that is open for reading, got {shown(source)} "
+                f"{name}: expected {also}a path, bytes or a file that is open for reading, got {shown(source)} "
                 f"({type(source).__name__})"
             )
 

@@ -376,7 +376,11 @@ def test_repr():
     (
         (Linear(3, 4), TypeError, "model: expected an LSTM or a Sequential, got Linear"),
         (LSTM(3, 4, bidirectional=True), ValueError, "expected an LSTM that runs forwards, got bidirectional=True"),
-        (Sequential(LSTM(3, 4), Activation("relu")), ValueError, "StreamPool: expected LSTM, Linear, Residual, Dropout or Emb"),
+        (
+            Sequential(LSTM(3, 4), Activation("relu")),
+            ValueError,
+            "StreamPool: expected LSTM, Linear, Residual, Dropout or Emb",
+        ),
     ),
 )
 def test_models_that_cannot_step(model, error, message):

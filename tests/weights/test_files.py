@@ -165,13 +165,19 @@ def test_an_error_for_a_long_name_names_the_given_path(tmp_path):
     ("path", "error", "message"),
     [
         ("a\0.npz", ValueError, r"path: .*a\\x00.npz"),
-        (b"a.npz", TypeError, "path: expected a str or an os.PathLike.*bytes"),
-        (3, TypeError, "path: expected a str or an os.PathLike.*int"),
+        (3, TypeError, "path: expected a path.* or a file that is open for .*ing, got .*int"),
     ],
 )
 def test_invalid_paths_are_refused(use, path, error, message):
     with pytest.raises(error, match=message):
         use(path)
+
+
+def test_bytes_are_content_not_a_path():
+    with pytest.raises(TypeError, match="path: expected a path or a file that is open for writing, got bytes"):
+        save(LSTM(2, 3), b"a.npz")
+    with pytest.raises(ValueError, match="its first bytes, b'a.npz', are those of no format"):
+        load(b"a.npz")
 
 
 def nested(depth):

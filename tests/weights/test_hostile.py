@@ -150,8 +150,8 @@ def torch_file(path, pickle):
         (b"](" + b"}" * 490_000 + b"e.", "its pickle: would take more than 800000 objects"),
         (b"]" + b"(]e" * 166_000 + b".", "its pickle: would take more than 800000 objects"),
         (b"](" + b")\x85\x85" * 130_000 + b"e.", "would take more than 800000 objects|nothing else"),
-        (b"L" + b"9" * 1_000_000 + b"L\n.", "opcode LONG is not among those"),
-        (b"c" + b"a" * 100_000 + b"\nb\n.", "is not among the names"),
+        (b"L" + b"9" * 1_000_000 + b"L\n.", "an integer of 1000000 digits"),
+        (b"c" + b"a" * 100_000 + b"\nb\n.", "nothing else; its LSTMs: none"),
     ],
 )
 def test_costly_pickles_are_refused(tmp_path, pickle, message):
@@ -208,7 +208,6 @@ def test_a_file_of_another_kind_is_not_read_completely(tmp_path, name, beginning
 
 
 def test_an_error_names_onnx_runtimes_own_format(tmp_path):
-    pytest.importorskip("onnx")
     path = tmp_path / "a.onnx"
     path.write_bytes(struct.pack("<I", 28) + b"ORTM" + bytes(100))
-    assert_refused(path, r"ONNX Runtime's own format \(.ort\)")
+    assert_refused(path, r"an ONNX Runtime model \(.ort\), which is not read")

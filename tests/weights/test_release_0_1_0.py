@@ -25,9 +25,14 @@ def pickled(request):
     return pickle.loads((DATA / f"pickles-protocol-{request.param}.pkl").read_bytes())
 
 
-@pytest.mark.parametrize("name", ["lstm", "bf16", "int8", "model"])
+@pytest.mark.parametrize("name", ["lstm", "int8", "model"])
 def test_pickled_layers_give_the_same_results(pickled, expected, name):
     np.testing.assert_allclose(pickled[name](expected["x"])[0], expected[f"y_{name}"], **TOLERANCE)
+
+
+def test_pickled_layers_in_bf16_give_results_some_roundings_away(pickled, expected):
+    """Since then x and h are rounded to 8 bits too, in sums of a few numbers."""
+    np.testing.assert_allclose(pickled["bf16"](expected["x"])[0], expected["y_bf16"], rtol=0, atol=2**-10)
 
 
 def test_pickled_models_of_tokens_load(pickled, expected):

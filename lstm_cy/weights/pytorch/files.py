@@ -135,7 +135,7 @@ def lstms(
     flag("batch_first", batch_first)
     if isinstance(source, Mapping):
         return layers_of("source", plans_or_raise("source", locations_of(source)), strict, batch_first=batch_first)
-    found = read_lstms(Input(source, "source"))
+    found = read_lstms(Input(source, "source", also="a mapping, "))
     if found.problem:
         raise ValueError(f"{printable(found.path)}: {found.problem}. To read other tensors, pass lstms a dict of them")
     return found.layers(strict, batch_first=batch_first)
