@@ -1,5 +1,5 @@
 from ..typing import Array
-from .network import Network
+from .network import Network, Packed
 from .records import GradientSums, RowOrder, Saved
 
 def backward(
@@ -20,4 +20,23 @@ def backward(
     recurrent_scale: float = 1.0,
     from_initial: bool = False,
     with_dx: bool = True,
+) -> None: ...
+def backward_at(
+    network: Packed,
+    T: int,
+    B: int,
+    batch_first: bool,
+    rows: RowOrder,
+    dx: int,
+    dy: int,
+    dh_n: int,
+    dc_n: int,
+    dh: int,
+    dc: int,
+    keep: int,
+    scale: float,
+    tape: int,
+    sums: tuple[int, ...],
+    bias: bool,
+    threads: int,
 ) -> None: ...

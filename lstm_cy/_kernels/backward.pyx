@@ -10,15 +10,15 @@ sum.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
-    Status, Sum, acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent,
-    factors_of, factors_row, finish_sums, gather_states, masks_of, masks_of_direction, multiply_back, offset_of,
-    outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_from, saved_of,
-    scatter_states, steps, sum_of,
+    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Packed, Rows, Saved, Status, Sum,
+    acquire_rests, add_columns, add_outer, address, addresses, batch_of, check, drop_recurrent, factors_of,
+    factors_row, finish_sums, gather_states, keep_at, masks_of, masks_of_direction, multiply_back, offset_of,
+    outer_space, part_of, poll_interrupt, resets_at, rows_fitting, rows_of, running, saved_at, saved_from, saved_of,
+    scatter_states, set_initial, steps, stored_at, stored_rows, sum_of,
 )
 from .runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
 from .table cimport LONG_SUM, SHARES, cell_backward, real, variant_backward
@@ -114,7 +114,6 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
     """
     cdef Call call
     cdef Status status
-    cdef unsigned int denormals
     cdef Py_ssize_t T = dx.shape[1] if batch_first else dx.shape[0]
     call.batch = batch_of(T, dh.shape[1], rows)
     call.rows = tape[0][0].shape[0]
@@ -127,34 +126,112 @@ def backward(Network network, dx, dy, list inner, dh, dc, bint batch_first, rows
     call.dh = address(dh)
     call.dc = address(dc)
     call.scale = scale
-    call.threads = threads if network.net.engine.blas == NULL else 1
+    call.threads = threads
     call.recurrent_scale = recurrent_scale
     call.from_initial = from_initial
     call.keep = NULL
     call.masks = NULL
     call.tape = NULL
     call.sums = NULL
-    network.pack_for_backward()
+    network.pack_for_backward(with_dx)
     try:
         call.keep = addresses(keep)
         call.masks = masks_of(masks, batch_first)
         call.tape = saved_of(tape)
         call.sums = sums_of(sums)
         with nogil:
-            denormals = network.net.engine.kernels.flush_denormals()
-            if network.net.engine.itemsize == 4:
-                status = layers[float](&network.net, &call, <float*>call.dh, <float*>call.dc)
-            else:
-                status = layers[double](&network.net, &call, <double*>call.dh, <double*>call.dc)
-            if call.threads > 1:
-                note_call()
-            network.net.engine.kernels.restore_denormals(denormals)
+            status = run(&network.net, &call)
         check(status)
     finally:
         PyMem_Free(call.keep)
         PyMem_Free(call.masks)
         PyMem_Free(call.tape)
         PyMem_Free(call.sums)
+
+
+def backward_at(Packed network, Py_ssize_t T, Py_ssize_t B, bint batch_first, rows, size_t dx, size_t dy, size_t dh_n,
+                size_t dc_n, size_t dh, size_t dc, size_t keep, double scale, size_t tape, tuple sums, bint bias,
+                int threads):
+    """Propagate gradients back through a call of `forward_at`, in memory at addresses, which the caller keeps.
+
+    Parameters
+    ----------
+    network, T, B, batch_first, rows, keep, scale, tape, threads :
+        As in that call.
+    dx : int
+        Of an array of x's size, which is written; 0 if it is not requested.
+    dy, dh_n, dc_n : int
+        Of the gradients of y and the final states, 0 for zeros.
+    dh, dc : int
+        Of the gradients of the initial states, which are written.
+    sums : tuple of int
+        Of the gradients of the weights, which are written, in the order of `Copied`; 0 for those that are not
+        requested.
+    bias : bool
+        Whether there are biases.
+    """
+    cdef Call call
+    cdef const Net* net = &network.net
+    cdef Py_ssize_t directions = net.num_layers * net.num_directions, width = net.num_directions * net.output_size
+    cdef Py_ssize_t itemsize = net.engine.itemsize, layers_between = min(net.num_layers - 1, 2), bytes
+    cdef char* inner = NULL
+    cdef Status status = NO_MEMORY
+    call.batch = batch_of(T, B, rows)
+    call.rows = stored_rows(&call.batch)
+    bytes = call.rows * width * itemsize
+    call.dx = stored_at(<void*>dx, &call.batch, net.directions[0].ih.inputs, batch_first)
+    call.dy = stored_at(<void*>dy, &call.batch, width, batch_first)
+    call.inner[0] = call.inner[1] = call.dy
+    call.dh = <void*>dh
+    call.dc = <void*>dc
+    set_initial(directions * B * net.output_size * itemsize, <void*>dh_n, call.dh)
+    set_initial(directions * B * net.hidden_size * itemsize, <void*>dc_n, call.dc)
+    call.scale = scale
+    call.threads = threads
+    call.recurrent_scale = 1
+    call.from_initial = False
+    call.masks = NULL
+    call.keep = NULL
+    call.tape = NULL
+    call.sums = NULL
+    network.pack_for_backward(dx != 0)
+    try:
+        call.keep = keep_at(keep, net.num_layers, call.rows * width)
+        call.tape = saved_at(net, tape, call.rows)
+        call.sums = sums_at(net, sums, bias)
+        with nogil:
+            if layers_between:
+                inner = <char*>acquire(layers_between * bytes)
+                call.inner[0].data = inner
+                call.inner[1].data = inner + bytes
+            if dx != 0:
+                memset(call.dx.data, 0, call.rows * call.dx.width * itemsize)
+            if layers_between == 0 or inner != NULL:
+                status = run(net, &call)
+            release(inner)
+        check(status)
+        if bias:
+            copy_bias_sums(net, sums)
+    finally:
+        PyMem_Free(call.keep)
+        PyMem_Free(call.tape)
+        PyMem_Free(call.sums)
+
+
+cdef Status run(const Net* network, Call* call) noexcept nogil:
+    """Process a call; BLAS is not called from several threads."""
+    cdef unsigned int denormals = network.engine.kernels.flush_denormals()
+    cdef Status status
+    if network.engine.blas != NULL:
+        call.threads = 1
+    if network.engine.itemsize == 4:
+        status = layers[float](network, call, <float*>call.dh, <float*>call.dc)
+    else:
+        status = layers[double](network, call, <double*>call.dh, <double*>call.dc)
+    if call.threads > 1:
+        note_call()
+    network.engine.kernels.restore_denormals(denormals)
+    return status
 
 
 cdef Sum* sums_of(list arrays) except NULL:
@@ -165,6 +242,52 @@ cdef Sum* sums_of(list arrays) except NULL:
         for number, array in enumerate(gradients):
             sums[index * GRADIENTS + number] = sum_of(array)
     return sums
+
+
+cdef Sum* sums_at(const Net* network, tuple places, bint bias) except NULL:
+    """Return the Sums of gradients at addresses, as of `backward_at`, set to zero. Both biases have one gradient."""
+    cdef Py_ssize_t directions = network.num_layers * network.num_directions, H = network.hidden_size, index
+    cdef Sum* sums
+    cdef Sum* own
+    if len(places) != directions * weights_of(network, bias):
+        raise ValueError(f"sums: expected {directions * weights_of(network, bias)} addresses, got {len(places)}")
+    sums = <Sum*>PyMem_Calloc(directions * GRADIENTS, sizeof(Sum))
+    if sums == NULL:
+        raise MemoryError
+    given = iter(places)
+    for index in range(directions):
+        own = sums + index * GRADIENTS
+        own[WEIGHT_IH] = sum_at(network, next(given), 4 * H * network.directions[index].ih.inputs)
+        own[WEIGHT_HH] = sum_at(network, next(given), 4 * H * network.output_size)
+        if bias:
+            first, second = next(given), next(given)
+            own[BIAS] = sum_at(network, first or second, 4 * H)
+        if network.projected:
+            own[WEIGHT_HR] = sum_at(network, next(given), network.output_size * H)
+    return sums
+
+
+cdef inline Py_ssize_t weights_of(const Net* network, bint bias) noexcept:
+    """Return the number of weights of a direction."""
+    return 2 + 2 * bias + network.projected
+
+
+cdef Sum sum_at(const Net* network, size_t total, Py_ssize_t size) noexcept:
+    cdef Sum sum = Sum(<void*>total, NULL, size if total else 0)
+    if total:
+        memset(sum.total, 0, size * network.engine.itemsize)
+    return sum
+
+
+cdef int copy_bias_sums(const Net* network, tuple places) except -1:
+    """Copy the gradient of each first bias to the second one, if both are requested."""
+    cdef Py_ssize_t index
+    cdef size_t first, second
+    for index in range(2, len(places), weights_of(network, True)):
+        first, second = places[index], places[index + 1]
+        if first and second:
+            memcpy(<void*>second, <void*>first, 4 * network.hidden_size * network.engine.itemsize)
+    return 0
 
 
 cdef Status layers(const Net* network, Call* call, real* dh, real* dc) noexcept nogil:

@@ -16,11 +16,11 @@ from libc.string cimport memcpy, memset
 
 from .runtime.memory cimport acquire, release
 from .network cimport (
-    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Rows, Saved,
-    Status, Weight, address, addresses, affine, batch_of, block_end, check, drop_recurrent, factors_of, factors_row,
-    gather_states, masks_of, masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt,
-    resets_at, rows_at, rows_fitting, rows_of, running, saved_from, saved_of, scatter_states, set_initial, step_width,
-    steps, whole_batch,
+    BF16, DONE, LEAST_ROWS, NO_MEMORY, Batch, Direction, Masks, Net, Network, Packed, Rows, Saved, Status, Weight,
+    address, addresses, affine, batch_of, block_end, check, drop_recurrent, factors_of, factors_row, gather_states,
+    keep_at, masks_of, masks_of_direction, multiply, multiply_half, offset_of, part_of, poll_interrupt, resets_at,
+    rows_at, rows_fitting, rows_of, running, saved_at, saved_from, saved_of, scatter_states, set_initial,
+    step_width, steps, stored_at, stored_rows, whole_batch,
 )
 from .runtime.threads cimport (
     await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
@@ -139,6 +139,61 @@ def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list kee
         PyMem_Free(call.tape)
         PyMem_Free(call.keep)
         PyMem_Free(call.masks)
+
+
+def forward_at(Packed network, Py_ssize_t T, Py_ssize_t B, bint batch_first, rows, size_t x, size_t y, size_t h0,
+               size_t c0, size_t h, size_t c, size_t keep, double scale, size_t tape, int threads):
+    """Run a network of plain cells over memory at addresses, which the caller keeps; y, h and c are written.
+
+    Parameters
+    ----------
+    network : Packed
+    T, B : int
+    batch_first, rows, scale, threads :
+        As of `forward`; rows that differ in length are those of packed arrays.
+    x, y : int
+        Of C-contiguous arrays as of `forward`.
+    h0, c0, h, c : int
+        Of the initial states, 0 for zeros, and of the final ones, (layers * directions, B, P) and (..., H).
+    keep : int
+        Of the masks of all layers but the last, one after the other; 0 for none.
+    tape : int
+        Of tape_width(...) elements for each row, which are written for `backward_at`; 0 for none.
+    """
+    cdef Call call
+    cdef const Net* net = &network.net
+    cdef Py_ssize_t directions = net.num_layers * net.num_directions, width = net.num_directions * net.output_size
+    cdef Py_ssize_t itemsize = net.engine.itemsize
+    cdef void* inner = NULL
+    cdef Status status = NO_MEMORY
+    call.batch = batch_of(T, B, rows)
+    cdef Py_ssize_t stored = stored_rows(&call.batch)
+    call.x = stored_at(<void*>x, &call.batch, net.directions[0].ih.inputs, batch_first)
+    call.y = stored_at(<void*>y, &call.batch, width, batch_first)
+    call.h = <void*>h
+    call.c = <void*>c
+    set_initial(directions * B * net.output_size * itemsize, <void*>h0, call.h)
+    set_initial(directions * B * net.hidden_size * itemsize, <void*>c0, call.c)
+    call.scale = scale
+    call.recurrent_scale = 1
+    call.masks = NULL
+    call.threads = threads
+    call.keep = call.tape = NULL
+    try:
+        call.keep = keep_at(keep, net.num_layers, stored * width)
+        call.tape = saved_at(net, tape, stored)
+        with nogil:
+            if net.num_layers > 1:
+                inner = acquire(stored * width * itemsize)
+            call.inner = call.y
+            call.inner.data = inner
+            if net.num_layers == 1 or inner != NULL:
+                status = run(net, &call)
+            release(inner)
+        check(status)
+    finally:
+        PyMem_Free(call.keep)
+        PyMem_Free(call.tape)
 
 
 cdef Status infer(const Net* network, Py_ssize_t T, Py_ssize_t B, bint batch_first, const void* x, void* y, void* inner,

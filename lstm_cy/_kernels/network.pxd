@@ -93,7 +93,7 @@ ctypedef struct Masks:
 
 ctypedef struct Sum:
     # a gradient that is added up over rows and steps, in parts
-    void* total       # of `size` elements; NULL if there is no such gradient
+    void* total       # of `size` elements; NULL if there is no such gradient or none is requested
     void* rest        # the rounding errors of a long sum, else NULL
     Py_ssize_t size
 
@@ -132,6 +132,7 @@ cdef class Packer:
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
     cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?,
                           bint bf16=?) except *
+    cdef Weight plain_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
     cdef void* packed_bf16(self, const Weight* weight, bint gates) except NULL
     cdef Py_ssize_t packed_columns(self, Py_ssize_t N)
@@ -139,8 +140,16 @@ cdef class Packer:
     cdef void* memory(self, Py_ssize_t bytes) except NULL
 
 
-cdef class Network(Packer):
+cdef class Packed(Packer):
     cdef Net net
+
+    cdef int set_sizes(self, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
+                       Py_ssize_t directions) except -1
+    cdef int pack_for_backward(self, bint with_dx) except -1
+    cdef int pack_back(self, Weight* weight) except -1
+
+
+cdef class Network(Packed):
     cdef readonly list weights, variants
     cdef readonly object initial, proj_clip
     cdef readonly tuple zoneout
@@ -150,7 +159,15 @@ cdef class Network(Packer):
 
     cdef Variant* variant_of(self, object options, object bias, object peepholes, object norm) except NULL
     cdef int set_initial_states(self, object h, object c) except -1
-    cdef int pack_for_backward(self) except -1
+
+
+cdef class Copied(Packed):
+    cdef list sizes          # the bytes of each array
+    cdef const char* values  # all arrays, one after the other
+    cdef Py_ssize_t turn     # of comparing a part of the arrays
+
+    cdef int copy(self, tuple addresses) except -1
+    cdef void* sum_of_biases(self, Py_ssize_t count, const void* values) except NULL
 
 
 cdef inline Py_ssize_t factors_row(const Engine* engine, Kind kind, Py_ssize_t K) noexcept nogil:
@@ -235,6 +252,8 @@ cdef inline void add_outer(const Engine* engine, Py_ssize_t rows, Py_ssize_t M, 
     With BLAS there is only one part. With BF16 a and b are rounded.
     """
     cdef Py_ssize_t first = M * part // parts, last = M * (part + 1) // parts, some
+    if sum.total == NULL:
+        return
     cdef real* total = <real*>sum.total + first * N
     cdef real* rest = NULL if sum.rest == NULL else <real*>sum.rest + first * N
     if real is float:
@@ -278,6 +297,8 @@ cdef inline bint acquire_rests(Sum* sums, int count, Py_ssize_t rows, real* prec
         return True
     for index in range(count):
         size += sums[index].size
+    if size == 0:
+        return True
     memory = <real*>acquire(size * sizeof(real))
     if memory == NULL:
         return False
@@ -298,14 +319,16 @@ cdef inline void finish_sums(Sum* sums, int count, real* precision) noexcept nog
     cdef Py_ssize_t k
     cdef real whole
     cdef real* total
-    if sums[0].rest == NULL:
-        return
-    for index in range(count):
+    cdef void* first = NULL
+    for index in range(count - 1, -1, -1):
+        if sums[index].rest == NULL:
+            continue
+        first = sums[index].rest
         total = <real*>sums[index].total
         for k in range(sums[index].size):
             whole = total[k] + (<real*>sums[index].rest)[k]
             total[k] = whole if whole == whole else total[k]
-    release(sums[0].rest)
+    release(first)
 
 
 cdef inline void affine(const Engine* engine, Py_ssize_t rows, const real* bias, const Weight* first, const real* a,
@@ -443,6 +466,18 @@ cdef inline bint resets_at(const Batch* batch, Py_ssize_t step, Py_ssize_t slot)
     return batch.resets[row_in(batch, slot) * batch.T + step]
 
 
+cdef inline Py_ssize_t stored_rows(const Batch* batch) noexcept nogil:
+    """Return the number of rows that run, counted in each step, of packed arrays or a batch of equal lengths."""
+    return batch.T * batch.B if batch.starts == NULL else batch.starts[batch.T - 1] + batch.active[batch.T - 1]
+
+
+cdef inline Rows stored_at(void* data, const Batch* batch, Py_ssize_t width, bint batch_first) noexcept nogil:
+    """Return C-contiguous data as Rows: packed ones, (T, B, width), or (B, T, width) with batch_first."""
+    if batch.starts != NULL:
+        return Rows(data, width, width, width)
+    return rows_at(data, batch.T, batch.B, width, batch_first)
+
+
 cdef inline void set_initial(Py_ssize_t bytes, const void* initial, void* state) noexcept nogil:
     """Set a part of a state to its initial value, zeros from NULL."""
     if initial == NULL:
@@ -546,6 +581,8 @@ cdef void* address(object array) except? NULL
 cdef void* address_or_null(object array) except? NULL
 cdef Sum sum_of(object array) except *
 cdef Saved* saved_of(list tape) except? NULL
+cdef Saved* saved_at(const Net* network, size_t memory, Py_ssize_t rows) except? NULL
+cdef unsigned char** keep_at(size_t memory, Py_ssize_t num_layers, Py_ssize_t size) except? NULL
 cdef Masks* masks_of(list masks, bint batch_first) except? NULL
 cdef unsigned char** addresses(list arrays) except? NULL
 cdef int signals_pending() noexcept with gil

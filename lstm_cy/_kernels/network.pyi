@@ -2,14 +2,17 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
-from ..typing import Array, State
+from ..typing import State
 from .records import CellOptions, DirectionWeights
 
 @disjoint_base
 class Packer: ...
 
 @disjoint_base
-class Network(Packer):
+class Packed(Packer): ...
+
+@disjoint_base
+class Network(Packed):
     def __new__(
         cls,
         kernels: object,
@@ -44,10 +47,26 @@ class Network(Packer):
     def kernels(self) -> object: ...
     rounded: Network | None
 
+@disjoint_base
+class Copied(Packed):
+    def __new__(
+        cls,
+        kernels: object,
+        blas: object,
+        hidden_size: int,
+        output_size: int,
+        num_directions: int,
+        itemsize: int,
+        inputs: tuple[int, ...],
+        bias: bool,
+        addresses: tuple[int, ...],
+    ) -> Self: ...
+    def equals(self, addresses: tuple[int, ...], most: int) -> bool: ...
+
 ACTIVATION_KINDS: dict[str, int]
 COUPLING_KINDS: dict[str | None, int]
 CACHE_LINE_BYTES: int
 EXTRA_PARTS: tuple[int, int]
 SHARE_STARTS: dict[str, int]
 
-def equal_bytes(arrays: list[Array], addresses: tuple[int, ...], most: int) -> bool: ...
+def tape_width(inputs: int, hidden_size: int, output_size: int) -> int: ...

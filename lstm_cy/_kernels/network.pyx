@@ -5,14 +5,14 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from . cimport table
 from .runtime.memory cimport Buffer
 from .table cimport (
     AFFINE, CACHE_LINE, ELU, EXTRA, EXTRA_REST, FORGET_IS_REST, HARDSIGMOID, INPUT_IS_REST, LEAKYRELU, NOT_COUPLED,
     RELU, SCALEDTANH, SHARES, SHARE_BIAS, SHARE_NORM, SHARE_PEEPHOLE, SIGMOID, SOFTPLUS, SOFTSIGN, TANH,
-    THRESHOLDEDRELU, Activation,
+    THRESHOLDEDRELU, Activation, real,
 )
 
 cdef extern from "Python.h":
@@ -31,35 +31,6 @@ CACHE_LINE_BYTES = CACHE_LINE
 # Numbers of a row: EXTRA_PARTS[0] * H + EXTRA_PARTS[1] of `extra`; the shares' parts begin at multiples of H.
 EXTRA_PARTS = EXTRA, EXTRA_REST
 SHARE_STARTS = {"bias": SHARE_BIAS, "norm": SHARE_NORM, "peephole": SHARE_PEEPHOLE, "end": SHARES}
-
-
-def equal_bytes(list arrays, tuple addresses, Py_ssize_t most):
-    """Return whether the memory at each address is equal to that of an array.
-
-    Parameters
-    ----------
-    arrays : list of C-contiguous arrays
-    addresses : tuple of int
-        Of as much memory, which the caller must keep.
-    most : int
-        The largest number of bytes of each to compare, in evenly spaced cache lines; -1 for all.
-    """
-    cdef Py_ssize_t size, start, step
-    cdef const char* ours
-    cdef const char* theirs
-    for array, position in zip(arrays, addresses, strict=True):
-        ours = <const char*>address(array)
-        theirs = <const char*><size_t>position
-        size = array.nbytes
-        if most < 0 or size <= most:
-            if memcmp(ours, theirs, size) != 0:
-                return False
-            continue
-        step = size // (most // CACHE_LINE)
-        for start in range(0, size - CACHE_LINE + 1, step):
-            if memcmp(ours + start, theirs + start, CACHE_LINE) != 0:
-                return False
-    return True
 
 
 cdef class Packer:
@@ -85,26 +56,41 @@ cdef class Packer:
         """
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
+        cdef Kind kind
         values, scales = given if isinstance(given, tuple) else (given, None)
         if outputs < 1 or inputs < 1:
             raise ValueError(f"weight: expected at least one row and column, got {outputs} x {inputs}")
         expect_elements(values, outputs * inputs)
         if scales is not None:
             expect_elements(scales, outputs)
+        kind = PLAIN if values is given and not bf16 else INT8 if scales is not None else BF16
+        if kind == PLAIN:
+            return self.plain_weight(outputs, inputs, address(values), gates)
         weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = address(values)
         weight.panels = weight.back_panels = NULL
-        weight.kind = PLAIN if values is given and not bf16 else INT8 if scales is not None else BF16
+        weight.kind = kind
         weight.wide = values is given
-        if weight.kind == BF16:
+        if kind == BF16:
             weight.columns = self.packed_columns(outputs) if gates else outputs
             weight.panels = self.packed_bf16(&weight, gates)
-        elif weight.kind == INT8:
+        else:
             weight.panels = self.memory(kernels.int8_bytes(inputs, outputs))
             kernels.pack_int8(inputs, outputs, <const signed char*>weight.values, <const float*>address(scales),
                               weight.panels)
-        elif gates:
+        return weight
+
+    cdef Weight plain_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates) except *:
+        """Return a weight from its values, which are kept, packed as `weight_of` does."""
+        cdef Weight weight
+        weight.outputs = weight.columns = outputs
+        weight.inputs = inputs
+        weight.values = values
+        weight.panels = weight.back_panels = NULL
+        weight.kind = PLAIN
+        weight.wide = True
+        if gates:
             weight.columns = self.packed_columns(outputs)
             weight.panels = self.packed_gates(inputs, outputs // 4, weight.values)
         elif self.engine.blas == NULL:
@@ -129,8 +115,12 @@ cdef class Packer:
         """Return the panels in bf16 of a weight, with interleaved gates or not, in memory that this object owns."""
         cdef Py_ssize_t K = weight.inputs, pairs = (K + 1) // 2
         cdef float* panels = <float*>self.memory(pairs * self.packed_columns(weight.outputs) * sizeof(float))
-        cdef const float* values = <const float*>weight.values if weight.wide else NULL
-        cdef const unsigned short* narrow = NULL if weight.wide else <const unsigned short*>weight.values
+        cdef const float* values = NULL
+        cdef const unsigned short* narrow = NULL
+        if weight.wide:
+            values = <const float*>weight.values
+        else:
+            narrow = <const unsigned short*>weight.values
         if gates:
             self.engine.kernels.pack_gates_bf16(K, weight.outputs // 4, values, narrow, 1, K, panels)
         else:
@@ -163,7 +153,53 @@ cdef class Packer:
         return buffer.memory
 
 
-cdef class Network(Packer):
+cdef class Packed(Packer):
+    """The weights of all layers and directions in the form that the drivers read: what Network and Copied share."""
+
+    def __dealloc__(self):
+        PyMem_Free(self.net.directions)
+
+    cdef int set_sizes(self, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
+                       Py_ssize_t directions) except -1:
+        """Set the sizes and options of a plain cell; `directions` are those of all layers together."""
+        if num_directions not in (1, 2) or directions < 1 or directions % num_directions:
+            raise ValueError(f"{type(self).__name__}: expected weights for each layer, of one or two directions")
+        self.net.engine = self.engine
+        self.net.hidden_size = hidden_size
+        self.net.output_size = output_size
+        self.net.projected = output_size != hidden_size
+        self.net.proj_clip = INFINITY
+        self.net.num_directions = num_directions
+        self.net.num_layers = directions // num_directions
+        self.net.fused = self.engine.blas == NULL and not self.net.projected
+        self.net.directions = <Direction*>PyMem_Calloc(directions, sizeof(Direction))
+        if self.net.directions == NULL:
+            raise MemoryError
+        return 0
+
+    cdef int pack_for_backward(self, bint with_dx) except -1:
+        """Make the panels that backward needs, if they are not there yet; without dx the first layer needs fewer."""
+        cdef Py_ssize_t index
+        cdef Direction* direction
+        with cython.critical_section(self):
+            if self.engine.blas != NULL:
+                return 0
+            for index in range(self.net.num_layers * self.net.num_directions):
+                direction = &self.net.directions[index]
+                if self.net.projected:
+                    self.pack_back(&direction.hr)
+                self.pack_back(&direction.hh)
+                if with_dx or index >= self.net.num_directions:
+                    self.pack_back(&direction.ih)
+        return 0
+
+    cdef int pack_back(self, Weight* weight) except -1:
+        if weight.back_panels == NULL:
+            weight.back_panels = self.packed(weight, True)
+        return 0
+
+
+cdef class Network(Packed):
     """The weights of all layers and directions, immutable, with the tables of functions that work on them.
 
     Parameters
@@ -207,30 +243,20 @@ cdef class Network(Packer):
                   bint reverse, Py_ssize_t itemsize, list weights, proj_clip, list variants, tuple zoneout=(0.0, 0.0),
                   tuple initial=None, bint bf16=False):
         self.start(kernels, blas, itemsize)
-        if num_directions not in (1, 2) or not weights or len(weights) % num_directions:
-            raise ValueError("Network: expected weights for each layer, of one or two directions")
+        self.set_sizes(hidden_size, output_size, num_directions, len(weights))
         self.weights, self.variants = weights, variants
         self.initial, self.proj_clip, self.zoneout = initial, proj_clip, zoneout
         self.hidden_size, self.output_size = hidden_size, output_size
         self.kernels = kernels
-        self.net.engine = self.engine
-        self.net.hidden_size = hidden_size
-        self.net.output_size = output_size
-        self.net.projected = output_size != hidden_size
         self.net.proj_clip = bound_of(proj_clip)
         self.net.zone_h, self.net.zone_c = zoneout
         self.net.zoned = any(zoneout)
-        self.net.num_directions = num_directions
-        self.net.num_layers = len(weights) // num_directions
-        self.net.directions = <Direction*>PyMem_Calloc(len(weights), sizeof(Direction))
-        if self.net.directions == NULL:
-            raise MemoryError
         narrow = [given for _, *two, _, _, _, _ in weights for given in two if isinstance(given, tuple)]
         int8 = any(scale is not None for _, scale in narrow)
         self.net.bf16 = bf16 or (narrow and not int8)
         if self.net.bf16 and (blas is not None or itemsize != 4):
             raise ValueError("Network: expected 4 bytes of an element and no BLAS with bf16")
-        self.net.fused = blas is None and not (int8 or self.net.projected or variants or self.net.zoned)
+        self.net.fused = self.net.fused and not (int8 or variants or self.net.zoned)
         cdef Direction* direction = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             direction.backwards = reverse or index % num_directions == 1
@@ -254,9 +280,6 @@ cdef class Network(Packer):
             direction += 1
         if initial is not None:
             self.set_initial_states(initial[0], initial[1])
-
-    def __dealloc__(self):
-        PyMem_Free(self.net.directions)
 
     cdef int set_initial_states(self, h, c) except -1:
         """Set the initial states of all directions."""
@@ -286,21 +309,108 @@ cdef class Network(Packer):
         variant.bias = NULL if norm is None else address_or_null(bias)
         return variant
 
-    cdef int pack_for_backward(self) except -1:
-        """Make the panels that backward needs, if they are not there yet."""
-        cdef Py_ssize_t index
+
+cdef class Copied(Packed):
+    """A network of plain cells whose weights are copied from memory, with which they can be compared later.
+
+    Parameters
+    ----------
+    kernels, blas, hidden_size, output_size, num_directions, itemsize :
+        As of Network.
+    inputs : tuple of int
+        The number of input features of each layer and direction.
+    bias : bool
+        Whether there are biases.
+    addresses : tuple of int
+        Of C-contiguous arrays of that precision, which the caller must keep during this call: for each layer and
+        direction weight_ih, weight_hh, with biases bias_ih and bias_hh, with a projection weight_hr.
+    """
+
+    def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
+                  Py_ssize_t itemsize, tuple inputs, bint bias, tuple addresses):
         cdef Direction* direction
-        with cython.critical_section(self):
-            if self.engine.blas != NULL or self.net.directions[0].ih.back_panels != NULL:
-                return 0
-            # The panels that are checked above come last: after a MemoryError the next call makes them all.
-            for index in range(self.net.num_layers * self.net.num_directions - 1, -1, -1):
-                direction = &self.net.directions[index]
-                if self.net.projected:
-                    direction.hr.back_panels = self.packed(&direction.hr, True)
-                direction.hh.back_panels = self.packed(&direction.hh, True)
-                direction.ih.back_panels = self.packed(&direction.ih, True)
+        cdef Py_ssize_t gates = 4 * hidden_size, of_inputs, first = 0
+        self.start(kernels, blas, itemsize)
+        self.set_sizes(hidden_size, output_size, num_directions, len(inputs))
+        self.sizes = []
+        for of_inputs in inputs:
+            self.sizes += [gates * of_inputs * itemsize, gates * output_size * itemsize]
+            if bias:
+                self.sizes += [gates * itemsize] * 2
+            if self.net.projected:
+                self.sizes.append(hidden_size * output_size * itemsize)
+        self.values = <const char*>self.memory(sum(self.sizes))
+        self.copy(addresses)
+        cdef const char* values = self.values
+        direction = self.net.directions
+        for of_inputs in inputs:
+            direction.backwards = first % num_directions == 1
+            first += 1
+            direction.ih = self.plain_weight(gates, of_inputs, values, self.net.fused)
+            values += gates * of_inputs * itemsize
+            direction.hh = self.plain_weight(gates, output_size, values, self.net.fused)
+            values += gates * output_size * itemsize
+            if bias:
+                direction.bias = self.sum_of_biases(gates, values)
+                values += 2 * gates * itemsize
+            if self.net.fused:
+                direction.bias = self.packed_gates(1, hidden_size, direction.bias)
+            if self.net.projected:
+                direction.hr = self.plain_weight(output_size, hidden_size, values, False)
+                values += hidden_size * output_size * itemsize
+            direction += 1
+
+    cdef int copy(self, tuple addresses) except -1:
+        """Copy all weights to `values`, one after the other."""
+        cdef char* target = <char*>self.values
+        cdef Py_ssize_t size
+        for position, size in zip(addresses, self.sizes, strict=True):
+            memcpy(target, <const char*><size_t>position, size)
+            target += size
         return 0
+
+    cdef void* sum_of_biases(self, Py_ssize_t count, const void* values) except NULL:
+        """Return the sum of two biases, one after the other, in memory that this object owns."""
+        cdef void* sum = self.memory(count * self.engine.itemsize)
+        if self.engine.itemsize == 4:
+            add_halves[float](count, <const float*>values, <float*>sum)
+        else:
+            add_halves[double](count, <const double*>values, <double*>sum)
+        return sum
+
+    def equals(self, tuple addresses, Py_ssize_t most):
+        """Return whether the memory at the addresses, as of the weights, has the bytes that were copied.
+
+        Parameters
+        ----------
+        addresses : tuple of int
+            The caller must keep the memory.
+        most : int
+            The largest number of bytes of each array to compare, in evenly spaced cache lines; -1 for all. Each call
+            compares others, until all have been compared.
+        """
+        cdef Py_ssize_t size, start, step
+        cdef const char* ours = self.values
+        cdef const char* theirs
+        self.turn += 1
+        for position, size in zip(addresses, self.sizes, strict=True):
+            theirs = <const char*><size_t>position
+            if most < 0 or size <= most:
+                if memcmp(ours, theirs, size) != 0:
+                    return False
+            else:
+                step = (size // most + 1) * CACHE_LINE
+                for start in range(self.turn * CACHE_LINE % step, size, step):
+                    if memcmp(ours + start, theirs + start, min(size - start, <Py_ssize_t>CACHE_LINE)) != 0:
+                        return False
+            ours += size
+        return True
+
+
+cdef void add_halves(Py_ssize_t count, const real* values, real* sum) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(count):
+        sum[k] = values[k] + values[count + k]
 
 
 cdef int expect_elements(object array, Py_ssize_t count) except -1:
@@ -386,6 +496,55 @@ cdef Saved* saved_of(list tape) except? NULL:
         saved[index].h = address_or_null(h)
         saved[index].cell = address_or_null(cell)
     return saved
+
+
+def tape_width(Py_ssize_t inputs, Py_ssize_t hidden_size, Py_ssize_t output_size):
+    """Return the elements of a row of the tape that `saved_at` cuts, for one direction of one layer."""
+    cdef Py_ssize_t projected = 1 if output_size != hidden_size else 0
+    return inputs + output_size + 6 * hidden_size + projected * (hidden_size + output_size)
+
+
+cdef Saved* saved_at(const Net* network, size_t memory, Py_ssize_t rows) except? NULL:
+    """Return the arrays of a tape at an address, one after the other; NULL for address 0. Free it with PyMem_Free."""
+    cdef Py_ssize_t directions = network.num_layers * network.num_directions, index
+    cdef Py_ssize_t of_h = rows * network.output_size * network.engine.itemsize
+    cdef Py_ssize_t of_c = rows * network.hidden_size * network.engine.itemsize
+    cdef char* free = <char*>memory
+    cdef Saved* saved
+    if memory == 0:
+        return NULL
+    saved = <Saved*>PyMem_Calloc(directions, sizeof(Saved))
+    if saved == NULL:
+        raise MemoryError
+    for index in range(directions):
+        saved[index].x = cut(&free, rows * network.directions[index].ih.inputs * network.engine.itemsize)
+        saved[index].h_prev = cut(&free, of_h)
+        saved[index].c_prev = cut(&free, of_c)
+        saved[index].gates = cut(&free, 4 * of_c)
+        saved[index].tanh_c = cut(&free, of_c)
+        if network.projected:
+            saved[index].hidden = cut(&free, of_c)
+            saved[index].h = cut(&free, of_h)
+    return saved
+
+
+cdef inline void* cut(char** free, Py_ssize_t bytes) noexcept:
+    """Return the first free address, and move it on."""
+    free[0] += bytes
+    return free[0] - bytes
+
+
+cdef unsigned char** keep_at(size_t memory, Py_ssize_t num_layers, Py_ssize_t size) except? NULL:
+    """Return the masks of dropout at an address, `size` bytes for each layer but the last, as `addresses` does."""
+    cdef Py_ssize_t index
+    if memory == 0 or num_layers == 1:
+        return NULL
+    cdef unsigned char** found = <unsigned char**>PyMem_Calloc(num_layers - 1, sizeof(void*))
+    if found == NULL:
+        raise MemoryError
+    for index in range(num_layers - 1):
+        found[index] = <unsigned char*>memory + index * size
+    return found
 
 
 cdef Masks* masks_of(list masks, bint batch_first) except? NULL:

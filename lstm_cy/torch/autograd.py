@@ -58,9 +58,7 @@ class Run(torch.autograd.Function):
         if torch.is_grad_enabled() or _are_batched(gradients):
             return None, None, *_differentiable_gradients(ctx.call, inputs, needed, gradients)
         plan, steps, keep, scale = ctx.call
-        found = kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale, with_dx=needed[0])
-        flat = [*found[:3], *found[3]]
-        return None, None, *[each if requested else None for each, requested in zip(flat, needed, strict=True)]
+        return None, None, *kernels.backward(plan, steps, x.shape, *gradients, ctx.network, tape, keep, scale, needed)
 
 
 def _are_batched(gradients: Sequence[Any]) -> bool:
@@ -98,7 +96,10 @@ def in_pytorch(call: Call, x: Tensor, h: Any, c: Any, weights: Sequence[Tensor])
     """Return (y, h_n, c_n) of a call, computed by PyTorch in operations that have derivatives of every order."""
     plan, steps, keep, scale = call
     D, each = plan.num_directions, plan.num_directions * plan.weights_of_direction
-    y = x if steps.packed else x.reshape(steps.shape(plan.input_size))
+    y = x
+    if not steps.packed:
+        lead = (steps.B, steps.T) if steps.batch_first else (steps.T, steps.B)
+        y = x.reshape(*lead, plan.input_size)
     states = []
     for state, width in zip((h, c), plan.state_widths, strict=True):
         full = x.new_zeros(plan.directions, steps.B, width) if state is None else state
@@ -214,7 +215,6 @@ def lstm(
     y, h_n, c_n, tape = kernels.forward(call.plan, call.steps, x, h, c, network, keep, scale, tape=with_tape)
     if tape is None:
         return y, h_n, c_n, x.new_empty(0)
-    kernels.clear_gaps(call.plan, tape, call.steps.rows)
     return y, h_n, c_n, tape
 
 
@@ -226,7 +226,7 @@ def _(
     sizes = int(weights[0].shape[1]), int(weights[0].shape[0]) // 4
     plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
-    tape = x.new_empty(kernels.tape_size(plan, rows) if with_tape else 0)
+    tape = x.new_empty(rows * plan.tape_width if with_tape else 0)
     contiguous = torch.contiguous_format
     y = x.new_empty((*x.shape[:-1], plan.output_size))
     return y, torch.empty_like(h, memory_format=contiguous), torch.empty_like(c, memory_format=contiguous), tape
@@ -263,8 +263,7 @@ def lstm_backward(
     network = networks(plan, steps, weights)
     if not tape.numel():
         *_, tape = kernels.forward(plan, steps, x, h, c, network, keep, scale, tape=True)
-    dx, dh, dc, gradients = kernels.backward(plan, steps, x.shape, dy, dh, dc, network, tape, call.keep, scale)
-    return [dx, dh, dc, *gradients]
+    return kernels.backward(plan, steps, x.shape, dy, dh, dc, network, tape, keep, scale)
 
 
 @lstm_backward.register_fake

@@ -8,18 +8,16 @@ import numpy as np
 import torch
 
 from .. import config
-from .._kernels import backward as backward_driver
-from .._kernels import forward as forward_driver
-from .._kernels.network import CACHE_LINE_BYTES
-from .._kernels.records import GradientSums, RowOrder, Saved
+from .._kernels.backward import backward_at
+from .._kernels.forward import forward_at
+from .._kernels.records import RowOrder
 from .._kernels.runtime.memory import Buffer
 from .packing import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._kernels.network import Network
-    from ..typing import Array
+    from .._kernels.network import Packed
     from .packing import Plan
 
 _ALL_ROWS = RowOrder()
@@ -52,12 +50,6 @@ class Steps(NamedTuple):
         """The number of rows, counted in each step."""
         return self.T * self.B if self.packed is None else int(self.order.starts[-1] + self.order.active[-1])
 
-    def shape(self, width: int) -> tuple[int, int, int]:
-        """Return the drivers' shape of an array."""
-        if self.packed is not None:
-            return self.rows, 1, width
-        return (self.B, self.T, width) if self.batch_first else (self.T, self.B, width)
-
 
 def packed_steps(directions: int, data_rows: int, batch_sizes: Any, sorted_indices: Any) -> Steps | None:
     """Return the layout of a PackedSequence; None if its parts contradict each other."""
@@ -85,7 +77,7 @@ def forward(
     x: Any,
     h: Any,
     c: Any,
-    network: Network,
+    network: Packed,
     keep: Any = None,
     scale: float = 1.0,
     tape: bool = False,
@@ -110,26 +102,27 @@ def forward(
     h_n, c_n : tensors (*lead, P) and (*lead, H)
     tape : tensor or None
     """
+    P, H = plan.state_widths
     y = torch.empty((*x.shape[:-1], plan.output_size), dtype=plan.dtype, device="cpu")
-    h_n, c_n = (_state(state, steps, width, plan.dtype) for state, width in zip((h, c), plan.state_widths, strict=True))
-    y_array = _array(y, steps)
-    inner = np.empty_like(y_array) if plan.num_layers > 1 else None
-    saved = memory = None
-    if tape:
-        memory = _new_tape(tape_size(plan, steps.rows), plan.dtype)
-        saved = _saved(plan, memory.numpy(), steps.rows)
-    forward_driver.forward(
+    h_n = torch.empty((*steps.lead, P), dtype=plan.dtype, device="cpu")
+    c_n = torch.empty((*steps.lead, H), dtype=plan.dtype, device="cpu")
+    memory = _new_tape(steps.rows * plan.tape_width, plan.dtype) if tape else None
+    given = [_plain(each) for each in (x, h, c, keep)]  # which keeps them
+    forward_at(
         network,
-        _array(x.detach().contiguous(), steps),
-        y_array,
-        inner,
-        _state_array(h_n, plan, steps),
-        _state_array(c_n, plan, steps),
+        steps.T,
+        steps.B,
         steps.batch_first,
         steps.order,
-        _masks(keep, steps),
+        given[0].data_ptr(),
+        y.data_ptr(),
+        _address(given[1]),
+        _address(given[2]),
+        h_n.data_ptr(),
+        c_n.data_ptr(),
+        _address(given[3]),
         scale,
-        saved,
+        _address(memory),
         threads(),
     )
     return y, h_n, c_n, memory
@@ -142,12 +135,12 @@ def backward(
     dy: Any,
     dh: Any,
     dc: Any,
-    network: Network,
+    network: Packed,
     tape: Any,
     keep: Any = None,
     scale: float = 1.0,
-    with_dx: bool = True,
-) -> tuple[Any, Any, Any, list[Any]]:
+    requested: Sequence[bool] | None = None,
+) -> list[Any]:
     """Propagate gradients back through a call of `forward`.
 
     Parameters
@@ -157,41 +150,49 @@ def backward(
     shape : sequence of int
         The shape of x.
     dy, dh, dc : None or tensors in the layouts of y, h_n and c_n
+    requested : None or sequence of bool
+        Of which of the results below there is to be a gradient; None for all.
 
     Returns
     -------
-    dx : tensor of x's shape; without `with_dx` its numbers are arbitrary
-    dh, dc : tensors (*lead, P) and (*lead, H)
-    weights : list of tensors in the order of `plan.names`
+    list of tensors, or None for those that are not requested
+        The gradients of x, the initial states (*lead, P) and (*lead, H), and the weights in the order of `plan.shapes`.
     """
-    dx = (torch.zeros if with_dx else torch.empty)(shape, dtype=plan.dtype, device="cpu")
-    dx_array = _array(dx, steps)
-    dh, dc = (_state(state, steps, width, plan.dtype) for state, width in zip((dh, dc), plan.state_widths, strict=True))
-    gradients = [torch.zeros(shape, dtype=plan.dtype, device="cpu") for shape in plan.shapes]
-    inner_shape = steps.shape(plan.output_size)
-    backward_driver.backward(
+    P, H = plan.state_widths
+    shapes = [shape, (*steps.lead, P), (*steps.lead, H), *plan.shapes]
+    wanted = [True] * len(shapes) if requested is None else list(requested)
+    written = [wanted[0], True, True, *wanted[3:]]
+    found = [
+        torch.empty(size, dtype=plan.dtype, device="cpu") if is_written else None
+        for size, is_written in zip(shapes, written, strict=True)
+    ]
+    addresses = [_address(each) for each in found]
+    given = [_plain(each) for each in (dy, dh, dc, keep, tape)]  # which keeps them
+    if tape.numel() != steps.rows * plan.tape_width or tape.dtype is not plan.dtype:  # by a hook of saved tensors
+        raise RuntimeError(f"tape: expected the {steps.rows * plan.tape_width} numbers saved by the forward pass")
+    backward_at(
         network,
-        dx_array,
-        None if dy is None else _array(dy.detach().resolve_neg().contiguous(), steps),
-        [np.empty(inner_shape, dx_array.dtype) for _ in range(min(plan.num_layers - 1, 2))],
-        _state_array(dh, plan, steps),
-        _state_array(dc, plan, steps),
+        steps.T,
+        steps.B,
         steps.batch_first,
         steps.order,
-        _masks(keep, steps),
+        addresses[0],
+        _address(given[0]),
+        _address(given[1]),
+        _address(given[2]),
+        addresses[1],
+        addresses[2],
+        _address(given[3]),
         scale,
-        list(_saved(plan, tape.detach().numpy(), steps.rows)),
-        _sums(plan, gradients),
+        given[4].data_ptr(),
+        tuple(addresses[3:]),
+        plan.bias,
         threads(),
-        with_dx=with_dx,
     )
-    if plan.bias:  # only the sum of the two biases is used
-        for first in range(0, len(gradients), plan.weights_of_direction):
-            gradients[first + 3].copy_(gradients[first + 2])
-    return dx, dh, dc, gradients
+    return [each if is_wanted else None for each, is_wanted in zip(found, wanted, strict=True)]
 
 
-def networks(plan: Plan, steps: Steps, weights: Sequence[Any]) -> Network:
+def networks(plan: Plan, steps: Steps, weights: Sequence[Any]) -> Packed:
     """Return the network of weights that must fit; a RuntimeError says that they do not."""
     network = network_of(plan, weights, steps.rows)
     if network is None:
@@ -205,24 +206,6 @@ def threads() -> int:
     return config.threads_of(torch.get_num_threads())
 
 
-def tape_size(plan: Plan, rows: Any) -> Any:
-    """Return the elements of a tape over so many rows, which may be a symbol."""
-    return sum(_up(rows * width) for direction in range(plan.directions) for width in _widths(plan, direction) if width)
-
-
-def _widths(plan: Plan, direction: int) -> tuple[int, ...]:
-    """Return the widths of the arrays of a Saved; 0 where there is none."""
-    P, H = plan.state_widths
-    projected = bool(plan.proj_size)
-    return plan.inputs_of(direction), P, H, 4 * H, H, 0, H * projected, P * projected, 0
-
-
-def _up(elements: Any) -> Any:
-    """Round a number of elements up to whole cache lines, for elements of any size."""
-    line = CACHE_LINE_BYTES // 4
-    return (elements + line - 1) // line * line
-
-
 def _new_tape(size: int, dtype: torch.dtype) -> Any:
     if not size:
         return torch.empty(0, dtype=dtype, device="cpu")
@@ -230,58 +213,12 @@ def _new_tape(size: int, dtype: torch.dtype) -> Any:
     return torch.frombuffer(memoryview(Buffer(size * dtype.itemsize)), dtype=dtype, count=size)
 
 
-def clear_gaps(plan: Plan, tape: Any, rows: int) -> None:
-    """Set to zero what is between the arrays of a tape, so that equal calls have equal tapes."""
-    start = 0
-    for direction in range(plan.directions):
-        for width in _widths(plan, direction):
-            end = start + _up(rows * width)
-            tape[start + rows * width : end] = 0
-            start = end
+def _plain(tensor: Any) -> Any:
+    """Return a tensor, or None, with contiguous memory that has its numbers."""
+    if tensor is None or (tensor.is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()):
+        return tensor
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _saved(plan: Plan, memory: Array, rows: int) -> list[Saved | None]:
-    """Return the arrays of a tape for each direction."""
-    found: list[Saved | None] = []
-    start = 0
-    for direction in range(plan.directions):
-        arrays: list[Array | None] = []
-        for width in _widths(plan, direction):
-            arrays.append(memory[start : start + rows * width].reshape(rows, width) if width else None)
-            start += _up(rows * width)
-        found.append(Saved(*arrays))
-    return found
-
-
-def _sums(plan: Plan, gradients: list[Any]) -> list[GradientSums]:
-    """Return the gradients of each direction for the driver; both biases have the same one."""
-    arrays = [gradient.numpy() for gradient in gradients]
-    each = plan.weights_of_direction
-    found = []
-    for first in range(0, len(arrays), each):
-        ih, hh, *rest = arrays[first : first + each]
-        bias = rest[0] if plan.bias else None
-        found.append(GradientSums(ih, hh, rest[-1] if plan.proj_size else None, bias, None, None, None))
-    return found
-
-
-def _state(value: Any, steps: Steps, width: int, dtype: torch.dtype) -> Any:
-    """Return a state as a new contiguous tensor, zeros for None."""
-    if value is None:
-        return torch.zeros((*steps.lead, width), dtype=dtype, device="cpu")
-    return value.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
-
-
-def _state_array(state: Any, plan: Plan, steps: Steps) -> Array:
-    array: Array = state.numpy()
-    return array.reshape(plan.directions, steps.B, array.shape[-1])
-
-
-def _array(tensor: Any, steps: Steps) -> Array:
-    """Return a contiguous tensor as an array of the drivers' shape."""
-    array: Array = tensor.numpy()
-    return array.reshape(steps.shape(array.shape[-1]))
-
-
-def _masks(keep: Any, steps: Steps) -> list[Array] | None:
-    return None if keep is None else [mask.reshape(steps.shape(mask.shape[-1])) for mask in keep.numpy()]
+def _address(tensor: Any) -> int:
+    return 0 if tensor is None else int(tensor.data_ptr())

@@ -26,7 +26,8 @@ class LSTM(RNNBase):
     Constructor, parameters, state dict, arguments, results, errors and random numbers of dropout are those of
     `torch.nn.LSTM`. A call uses as many threads as `torch.get_num_threads` says. float32 and float64 tensors on the CPU
     run in the kernels, under autocast in float32; everything else, and transformations of torch.func, `torch.jit` and
-    forward-mode derivatives, run in PyTorch's own code, the former with one warning.
+    forward-mode derivatives, run in PyTorch's own code, the former with one warning. `torch.jit.script` compiles
+    PyTorch's module with the same parameters.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ class LSTM(RNNBase):
     The class derives from `torch.nn.RNNBase` and not from `torch.nn.LSTM`, which `torch.compile` refuses to trace.
 
     Weights are packed for the kernels at the first call, and again when the version of a tensor changes, as by
-    optimizers. In calls of at least 64 rows and steps all bytes are compared as well, in shorter ones a part of them:
-    this notices changes of which PyTorch keeps no count (through ``.data`` or NumPy).
+    optimizers. In calls of at least 64 rows and steps all bytes are compared as well, in shorter ones 256 KiB of each
+    weight, others in each call: this notices changes of which PyTorch keeps no count (through ``.data`` or NumPy).
 
     Examples
     --------

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .._kernels.network import equal_bytes
+from .. import config
+from .._kernels.network import Copied, tape_width
 from ..layers.lstm import LSTM as Layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._kernels.network import Network
-    from ..typing import Array
 
 #: the types of tensors that hold plain memory; others are subclasses with a behaviour of their own
 PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 #: Rows and steps of a call from which all bytes of the weights are compared with those that were packed, which then
-#: takes a few per cent of the call; a shorter call compares a part of them.
+#: takes a few per cent of the call. A shorter call compares so many bytes of each weight, and the next one others.
 _COMPARE_ALL = 64
-_LEAST_COMPARED = 4096  # bytes of each weight
+_LEAST_COMPARED = 262144
 
 
 class Plan:
@@ -32,14 +31,14 @@ class Plan:
 
     Attributes
     ----------
-    layer : lstm_cy.LSTM
-        Without parameters: it makes networks from arrays.
     shapes : list of tuple
         Of the weights, in the order of `torch.nn.LSTM`: for each layer and direction weight_ih, weight_hh, bias_ih,
         bias_hh, weight_hr, those that it has.
     directions : int
         Of all layers together.
     state_widths : (P, H)
+    tape_width : int
+        The elements of a tape for each row, counted in each step.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Plan:
         dtype: torch.dtype,
     ) -> None:
         self.dtype = dtype
-        self.layer = Layer.blank(
+        layer = Layer.blank(
             input_size,
             hidden_size,
             num_layers,
@@ -68,18 +67,20 @@ class Plan:
         self.num_directions = 2 if bidirectional else 1
         self.output_size = self.num_directions * self.state_widths[0]
         self.directions = num_layers * self.num_directions
-        self.names = list(self.layer.parameters)
-        self.shapes = [array.shape for array in self.layer.parameters.values()]
-        self.weights_of_direction = len(self.names) // self.directions
+        self.shapes = [array.shape for array in layer.parameters.values()]
+        self.weights_of_direction = len(self.shapes) // self.directions
+        self.inputs = tuple(self.inputs_of(direction) for direction in range(self.directions))
+        self.tape_width = sum(tape_width(inputs, hidden_size, self.state_widths[0]) for inputs in self.inputs)
 
     def inputs_of(self, direction: int) -> int:
         """Return the number of inputs of a direction, counted over all layers."""
         return self.input_size if direction < self.num_directions else self.output_size
 
-    def network(self, arrays: Sequence[Array]) -> Network:
-        """Return the network of these weights, which keeps the arrays."""
-        network: Network = self.layer._packed(dict(zip(self.names, arrays, strict=True)))["_network"]
-        return network
+    def network(self, addresses: tuple[int, ...]) -> Copied:
+        """Return a network of weights that are copied from the memory of contiguous tensors."""
+        P, H = self.state_widths
+        sizes = H, P, self.num_directions, self.dtype.itemsize
+        return Copied(config.kernels(), config.blas(), *sizes, self.inputs, self.bias, addresses)
 
 
 plan_of = functools.lru_cache(maxsize=256)(Plan)
@@ -88,15 +89,16 @@ plan_of = functools.lru_cache(maxsize=256)(Plan)
 class _Entry:
     """A network, and what its weights were when it was made."""
 
-    __slots__ = ("arrays", "network", "plan", "storages", "tensors", "versions")
+    __slots__ = ("network", "plan", "storages", "tensors", "versions")
 
     def __init__(self, plan: Plan, weights: Sequence[Any], versions: Any) -> None:
         self.plan = plan
         self.versions = versions
         self.tensors = [weakref.ref(weight) for weight in weights]
         self.storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
-        self.arrays = [weight.detach().contiguous().numpy().copy() for weight in weights]
-        self.network = plan.network(self.arrays)
+        with torch.no_grad():
+            plain = [weight.contiguous() for weight in weights]
+        self.network = plan.network(tuple([weight.data_ptr() for weight in plain]))
 
     def is_of(self, weights: Sequence[Any]) -> bool:
         """Whether the memory of these tensors, which has the same addresses, is what was packed and not new memory."""
@@ -110,18 +112,18 @@ class _Entry:
         if not all(weight.is_contiguous() for weight in weights):
             return False
         most = -1 if rows >= _COMPARE_ALL or self.versions is None else _LEAST_COMPARED
-        return equal_bytes(self.arrays, addresses, most)
+        return self.network.equals(addresses, most)
 
 
 _entries: dict[tuple[int, ...], _Entry] = {}
 
 
-def network_of(plan: Plan, weights: Sequence[Any], rows: int) -> Network | None:
+def network_of(plan: Plan, weights: Sequence[Any], rows: int) -> Copied | None:
     """Return the network of these weights for a call of `rows` rows and steps; None if the kernels cannot use them.
 
     It is packed again when the version of a tensor has changed, as by an optimizer, or its memory. A change that
     PyTorch does not count (through ``.data`` or NumPy) is noticed by comparing bytes: all of them in calls of at least
-    64 rows and steps, else a part of each weight.
+    64 rows and steps, else 256 KiB of each weight, others in each call.
     """
     for weight in weights:
         if type(weight) not in PLAIN:

@@ -174,7 +174,7 @@ def test_the_operator_of_backward_refuses_what_the_kernels_cannot_read():
     x, h, c, weights, *others, _ = arguments()
     given = [torch.zeros(6, 4, 7), None, None, x, h, c, weights, torch.zeros(0), *others]
     torch.ops.lstm_cy.lstm_backward(*given)
-    for place, wrong in ((0, torch.zeros(6, 4, 8)), (2, torch.zeros(1, 5, 7))):
+    for place, wrong in ((0, torch.zeros(6, 4, 8)), (2, torch.zeros(1, 5, 7)), (7, torch.zeros(3))):
         with pytest.raises(RuntimeError, match="expected"):
             torch.ops.lstm_cy.lstm_backward(*given[:place], wrong, *given[place + 1 :])
 
