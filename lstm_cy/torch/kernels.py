@@ -160,8 +160,8 @@ def backward(
     """
     P, H = plan.state_widths
     shapes = [shape, (*steps.lead, P), (*steps.lead, H), *plan.shapes]
-    wanted = [True] * len(shapes) if requested is None else list(requested)
-    written = [wanted[0], True, True, *wanted[3:]]
+    requested = [True] * len(shapes) if requested is None else list(requested)
+    written = [requested[0], True, True, *requested[3:]]
     found = [
         torch.empty(size, dtype=plan.dtype, device="cpu") if is_written else None
         for size, is_written in zip(shapes, written, strict=True)
@@ -189,7 +189,7 @@ def backward(
         plan.bias,
         threads(),
     )
-    return [each if is_wanted else None for each, is_wanted in zip(found, wanted, strict=True)]
+    return [each if is_wanted else None for each, is_wanted in zip(found, requested, strict=True)]
 
 
 def networks(plan: Plan, steps: Steps, weights: Sequence[Any]) -> Packed:
