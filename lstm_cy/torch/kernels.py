@@ -189,7 +189,7 @@ def backward(
         plan.bias,
         threads(),
     )
-    return [each if is_wanted else None for each, is_wanted in zip(found, requested, strict=True)]
+    return [each if is_requested else None for each, is_requested in zip(found, requested, strict=True)]
 
 
 def networks(plan: Plan, steps: Steps, weights: Sequence[Any]) -> Packed:
