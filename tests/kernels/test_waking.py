@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,21 +24,33 @@ def joined():
     return pool.statistics()[1]
 
 
-def assert_after_pauses(lstm, x, until):
-    """Call on two threads, each time after workers have fallen asleep, until `until` returns True, as it must."""
-    end = time.monotonic() + PATIENCE
-    while not until():
-        assert time.monotonic() < end, "it never was so"
+def processor_times():
+    """Return (idle, all) times of the processors, in any unit; zeros where the system does not say."""
+    path = Path("/proc/stat")
+    times = [int(field) for field in path.read_text().split("\n", 1)[0].split()[1:]] if path.exists() else [0] * 5
+    return np.array([times[3] + times[4], sum(times)])
+
+
+def assert_joins_after_pauses(lstm, x):
+    """Call on two threads, each time after workers have fallen asleep, until some have joined, as they must.
+
+    They need not where other processes use the processors: then the test is skipped.
+    """
+    lstm(x, threads=2)  # measures what waking costs, with workers that join
+    before, times, end = joined(), processor_times(), time.monotonic() + 30
+    while joined() - before < 3:
         time.sleep(0.005)
         lstm(x, threads=2)
+        if time.monotonic() > end:
+            idle, every = processor_times() - times
+            if idle < every / 4:
+                pytest.skip("other processes use the processors")
+            raise AssertionError("no sleeping worker has joined")
 
 
 @pytest.mark.parametrize(("T", "B", "H"), ((100, 1, 256), (50, 8, 128)), ids=("a single row", "rows"))
 def test_sleeping_workers_are_woken_for_calls_of_a_millisecond(T, B, H):
-    lstm = LSTM(H, H, seed=0)
-    x = np.zeros((T, B, H), np.float32)
-    before = joined()
-    assert_after_pauses(lstm, x, lambda: joined() - before >= 3)
+    assert_joins_after_pauses(LSTM(H, H, seed=0), np.zeros((T, B, H), np.float32))
     assert 0 < pool.waking() < 1e-3  # each trial was cut at 0.3 ms
 
 
@@ -64,9 +77,7 @@ def test_woken_workers_are_kept_off_the_callers_processor():
 
 
 def test_idle_workers_use_no_processor_time():
-    lstm, x = LSTM(256, 256, seed=0), np.zeros((50, 4, 256), np.float32)
-    before = joined()
-    assert_after_pauses(lstm, x, lambda: joined() > before)
+    assert_joins_after_pauses(LSTM(256, 256, seed=0), np.zeros((50, 4, 256), np.float32))
     time.sleep(0.2)  # much longer than they spin
     before = time.process_time()
     time.sleep(0.5)
