@@ -165,7 +165,7 @@ def test_what_is_no_source_is_refused(tmp_path):
     for use in (load, describe, pytorch.read):
         with pytest.raises(TypeError, match="path: expected a path, bytes or a file"):
             use(5)
-    with pytest.raises(TypeError, match="source: expected a path, bytes or a file"):
+    with pytest.raises(TypeError, match="source: expected a mapping, a path, bytes or a file"):
         pytorch.lstms(5)
 
 
