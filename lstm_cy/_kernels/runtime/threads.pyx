@@ -174,6 +174,12 @@ cdef extern from *:
     #endif
     }
 
+    /* Before workers are woken, by the call that has the pool. */
+    static void lstm_cy_prepare_waking(int64_t now) {
+        lstm_cy_avoid_own_processor();
+        lstm_cy_store(&lstm_cy_pool.posted, now);
+    }
+
     static void lstm_cy_wake(void) {
         pthread_mutex_lock(&lstm_cy_pool.mutex);
         pthread_cond_broadcast(&lstm_cy_pool.woken);
@@ -188,10 +194,7 @@ cdef extern from *:
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
         lstm_cy_pool.opened = lstm_cy_now();
-        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) {
-            lstm_cy_avoid_own_processor();
-            lstm_cy_store(&lstm_cy_pool.posted, lstm_cy_pool.opened);
-        }
+        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) lstm_cy_prepare_waking(lstm_cy_pool.opened);
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) lstm_cy_wake();
@@ -273,17 +276,20 @@ cdef extern from *:
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
     }
-    /* Whether a delay is over: 10 ms after it a worker is woken, and must have been as fast as usual. */
+    /* Whether a delay is over: 10 ms after it a worker is woken, unless another call has the pool, and must have been as
+       fast as usual. */
     static int lstm_cy_delay_is_over(void) {
         if (lstm_cy_load(&lstm_cy_pool.pause_end) == 0) return 1;
         int64_t now = lstm_cy_now(), probed = lstm_cy_load(&lstm_cy_pool.probed);
         int asleep = __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0, over = !asleep;
         if (now < lstm_cy_load(&lstm_cy_pool.pause_end)) return 0;
         if (probed == 0 && asleep) {
-            lstm_cy_avoid_own_processor();
-            lstm_cy_store(&lstm_cy_pool.posted, now);
+            if (__atomic_exchange_n(&lstm_cy_pool.locked, 1, __ATOMIC_ACQUIRE)) return 0;
+            lstm_cy_pool.owner = pthread_self();
+            lstm_cy_prepare_waking(now);
             lstm_cy_store(&lstm_cy_pool.probed, now);
             lstm_cy_wake();
+            __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
             return 0;
         }
         if (probed != 0) {
