@@ -276,8 +276,8 @@ cdef extern from *:
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
     }
-    /* Whether a delay is over: 10 ms after it a worker is woken, unless another call has the pool, and must have been as
-       fast as usual. */
+    /* Whether a delay is over: 10 ms after it a worker is woken, unless another call has the pool, and must have been
+       as fast as usual. */
     static int lstm_cy_delay_is_over(void) {
         if (lstm_cy_load(&lstm_cy_pool.pause_end) == 0) return 1;
         int64_t now = lstm_cy_now(), probed = lstm_cy_load(&lstm_cy_pool.probed);
