@@ -74,6 +74,7 @@ VECTORS = """
 #endif
 """
 POOL = "lstm_cy._kernels.runtime.threads"
+WEB = "lstm_cy/export/web"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -108,6 +109,19 @@ class BuildKernels(build_ext):
             # In a flat layout Python started in the source folder finds the sources first on sys.path; with the
             # compiled kernels in the same folder `import lstm_cy` works there too.
             self.copy_extensions_to_source()
+        self._build_wasm()
+
+    def _build_wasm(self):
+        """Compile the module for web pages, which needs no particular compiler of C, but one for WebAssembly."""
+        folders = {Path(WEB)} if self.inplace else {Path(WEB), Path(self.build_lib) / WEB}
+        content = wasm_module()
+        for folder in folders:
+            target = folder / "network.wasm"
+            if content is None:
+                target.unlink(missing_ok=True)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
 
     def _require_compiler(self):
         try:
@@ -180,6 +194,21 @@ class BuildKernels(build_ext):
 
 def say(message):
     sys.stderr.write(f"lstm_cy: {message}\n")
+
+
+def wasm_module():
+    """Return the WebAssembly module for web pages, or None with a message."""
+    sys.path.append("lstm_cy/export")  # not the package, which needs its compiled modules
+    try:
+        import webassembly
+        from templates import web
+    finally:
+        sys.path.remove("lstm_cy/export")
+    compiler = webassembly.find_compiler()
+    if compiler is None:
+        say("no compiler for WebAssembly; web pages will compute in JavaScript. To have it, " + webassembly.INSTALL)
+        return None
+    return webassembly.compiled(web.source(), compiler, "-Wl,--import-memory")
 
 
 def write_blas_int(folder):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lstm_cy import config
+from lstm_cy.export import webassembly
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +41,7 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
     for name in ("build_backend.py", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
-    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    ignored = shutil.ignore_patterns("*.so", "*.wasm", "__pycache__")
     for name in ("lstm_cy", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
@@ -132,6 +133,22 @@ def test_a_missing_compiler_is_an_error_without_a_traceback(build, refused):
     assert "needs a working C compiler and Python's headers" in done.stderr
     assert "apt-get install gcc python3-dev" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("compiler", ("false", None), ids=("none", "any"))
+def test_the_module_for_web_pages_is_built_where_it_can_be(source, build, monkeypatch, tmp_path, compiler):
+    if compiler:
+        monkeypatch.setenv("LSTM_CY_WASM_CC", compiler)
+    elif webassembly.find_compiler() is None:
+        pytest.skip("needs a compiler for WebAssembly")
+    done, _, _ = build("nothing")
+    assert done.returncode == 0, done.stderr
+    for message in ("lstm_cy: no compiler for WebAssembly; web pages will", "apt-get install clang lld"):
+        assert (message in done.stderr) == bool(compiler)
+    for folder in (source, tmp_path / "lib"):
+        module = folder / "lstm_cy" / "export" / "web" / "network.wasm"
+        assert module.exists() != bool(compiler)
+        assert compiler or (module.read_bytes()[:4] == b"\0asm" and module.stat().st_size < 60_000)
 
 
 # Errors before anything is downloaded, generated or compiled
@@ -256,7 +273,9 @@ def test_the_wheel_has_the_package_and_its_cython_declarations(run, source, tmp_
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (wheel.read(name) for name in names if name.endswith(".dist-info/METADATA"))
-    expected = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", "py.typed"))}
+    expected = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", ".js", "py.typed"))}
+    if webassembly.find_compiler():
+        expected.add("lstm_cy/export/web/network.wasm")
     package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     assert {name for name in package if not name.endswith(".so")} == expected
     assert {name.partition(".")[0] for name in package if name.endswith(".so")} == {
@@ -274,7 +293,7 @@ def test_the_source_distribution_has_the_sources_and_no_generated_files(run, sou
     (path,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    assert not [name for name in names if name.endswith((".c", ".so", ".o")) or name.startswith("build/")]
+    assert not [name for name in names if name.endswith((".c", ".so", ".o", ".wasm")) or name.startswith("build/")]
     assert {name for name in names if name.startswith("lstm_cy/")} == set(in_tree())
     assert {
         "build_backend.py",
@@ -290,5 +309,5 @@ def test_the_source_distribution_has_the_sources_and_no_generated_files(run, sou
 
 def in_tree():
     """Return the package's source files, without generated ones."""
-    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", ".h", "py.typed")
+    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", ".h", ".js", "py.typed")
     return [path.relative_to(ROOT).as_posix() for path in (ROOT / "lstm_cy").rglob("*") if path.name.endswith(kinds)]
