@@ -50,7 +50,7 @@ class LSTM(RNNBase):
         y, (h_n, c_n) = lstm(torch.randn(63, 4, 24))
     """
 
-    #: the class of torch.nn of which this is the counterpart
+    #: the class of torch.nn of which this is the counterpart, also where a script sets torch.nn.LSTM to this class
     plain = nn.LSTM
     check_forward_args = nn.LSTM.check_forward_args
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
@@ -157,7 +157,7 @@ class LSTM(RNNBase):
         x = input.data if packed else input
         weights = self._weights()
         if weights is None or not _can_trace(x, hx, weights):
-            return nn.LSTM.forward(self, input, hx)
+            return self.plain.forward(self, input, hx)
         if packed:
             batch_sizes, sorted_indices = input.batch_sizes, input.sorted_indices
             B: Any = _rows_of_packed(batch_sizes, sorted_indices) if hx is None else hx[0].shape[1]
@@ -223,7 +223,7 @@ class LSTM(RNNBase):
     def _by_pytorch(self, input: Any, hx: Any) -> Any:
         if isinstance(input, fx.Proxy):
             return _node_of(self, input, hx)
-        result = nn.LSTM.forward(self, input, hx)
+        result = self.plain.forward(self, input, hx)
         _warn_of(self, input.data if isinstance(input, PackedSequence) else input)
         return result
 
@@ -410,7 +410,7 @@ def _under_autocast(module: Any, input: Any, hx: Any) -> Any:
     with torch.autocast("cpu", enabled=False):
         x = input.to(torch.float32) if packed else data.float()
         result = module.forward(x, tuple(state.float() for state in states) or None)
-    if isinstance(module, nn.LSTMCell):
+    if isinstance(module, LSTMCell):
         return result[0].to(hidden_dtype), result[1].to(cell_dtype)
     y, (h_n, c_n) = result
     return y.to(hidden_dtype), (h_n.to(hidden_dtype), c_n.to(cell_dtype))
@@ -427,7 +427,7 @@ def _dtypes_under_autocast(module: Any, x: Any, cell: Any, packed: bool) -> tupl
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
-    is_cell = isinstance(module, nn.LSTMCell)
+    is_cell = isinstance(module, LSTMCell)
     projected = not is_cell and module.proj_size > 0
     plain = packed or is_cell or projected
     if not plain and torch.backends.mkldnn.enabled and x.numel() and supported[x.dtype]():

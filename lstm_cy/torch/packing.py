@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,23 +88,20 @@ plan_of = functools.lru_cache(maxsize=256)(Plan)
 class _Entry:
     """A network, and what its weights were when it was made."""
 
-    __slots__ = ("network", "plan", "storages", "tensors", "versions")
+    __slots__ = ("network", "plan", "storages", "versions")
 
     def __init__(self, plan: Plan, weights: Sequence[Any], versions: Any) -> None:
         self.plan = plan
         self.versions = versions
-        self.tensors = [weakref.ref(weight) for weight in weights]
+        # of the tensors themselves there is no weak reference: torch.utils.swap_tensors refuses tensors that have one
         self.storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
         with torch.no_grad():
             plain = [weight.contiguous() for weight in weights]
         self.network = plan.network(tuple([weight.data_ptr() for weight in plain]))
 
-    def is_of(self, weights: Sequence[Any]) -> bool:
-        """Whether the memory of these tensors, which has the same addresses, is what was packed and not new memory."""
-        for reference, weight in zip(self.tensors, weights, strict=True):
-            if reference() is not weight:
-                return not any(storage.expired() for storage in self.storages)
-        return True
+    def is_alive(self) -> bool:
+        """Whether the memory that was packed is still in use, so that the same addresses are not new memory."""
+        return not any([storage.expired() for storage in self.storages])
 
     def is_current(self, weights: Sequence[Any], addresses: tuple[int, ...], rows: int) -> bool:
         """Whether the numbers are those that were packed, as far as a call of so many rows can afford to look."""
@@ -135,7 +131,7 @@ def network_of(plan: Plan, weights: Sequence[Any], rows: int) -> Copied | None:
         entry is not None
         and entry.versions == versions
         and entry.plan is plan
-        and entry.is_of(weights)
+        and entry.is_alive()
         and entry.is_current(weights, addresses, rows)
     ):
         return entry.network
@@ -169,5 +165,5 @@ def _are_usable(plan: Plan, weights: Sequence[Any]) -> bool:
 def _remove_expired() -> None:
     """Remove the networks whose weights are no longer in use."""
     for addresses, entry in list(_entries.items()):
-        if any(storage.expired() for storage in entry.storages):
+        if not entry.is_alive():
             _entries.pop(addresses, None)

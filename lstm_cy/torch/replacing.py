@@ -10,7 +10,7 @@ from ..checks import warn
 from .modules import LSTM, LSTMCell
 from .packing import DTYPES
 
-_COUNTERPARTS = {nn.LSTM: LSTM, nn.LSTMCell: LSTMCell}
+_COUNTERPARTS = {each.plain: each for each in (LSTM, LSTMCell)}
 
 
 def replace(module: nn.Module) -> nn.Module:
@@ -122,7 +122,7 @@ def _reason_if_lstm(part: Any) -> str | None:
     """Return why a module of another class stays as it is, if it is an LSTM at all, or None."""
     if isinstance(part, LSTM | LSTMCell):
         return None
-    if isinstance(part, nn.LSTM | nn.LSTMCell):
+    if isinstance(part, tuple(_COUNTERPARTS)):
         return "parametrized" if hasattr(part, "parametrizations") else f"a subclass, {type(part).__name__}"
     home, name = type(part).__module__, type(part).__name__
     if home.startswith("torch.ao.") and name in ("LSTM", "LSTMCell"):

@@ -232,8 +232,21 @@ def test_networks_of_deleted_modules_are_removed():
     gc.collect()
     _, other = pair(4, 6)
     other(torch.randn(2, 1, 4))
-    expired = [entry for entry in packing._entries.values() if any(each.expired() for each in entry.storages)]
+    expired = [entry for entry in packing._entries.values() if not entry.is_alive()]
     assert not expired and len(packing._entries) <= len(before) + 1
+
+
+def test_conversions_may_swap_the_tensors():
+    plain, ours = pair(3, 5)
+    x = torch.randn(2, 2, 3)
+    ours(x)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        for module in (plain, ours):
+            module.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert_close([ours(x.double())[0]], [plain(x.double())[0]])
 
 
 def test_weights_made_in_inference_mode():
@@ -437,6 +450,29 @@ def test_what_the_kernels_cannot_take_runs_in_pytorch_with_one_warning(monkeypat
     assert_close([y.as_subclass(torch.Tensor)], [plain(x)[0]])
     on_meta = ours.to("meta")(x.to("meta"))[0]
     assert on_meta.device.type == "meta" and on_meta.shape == (4, 2, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_script_may_set_pytorchs_classes_to_ours(monkeypatch):
+    plain, ours = pair(3, 5)
+    plain_cell, cell = pair(3, 5, kind=nn.LSTMCell)
+    x = torch.randn(4, 2, 3)
+    monkeypatch.setattr(nn, "LSTM", lstm_cy.torch.LSTM)
+    monkeypatch.setattr(nn, "LSTMCell", lstm_cy.torch.LSTMCell)
+    assert type(nn.LSTM(3, 5)) is lstm_cy.torch.LSTM and isinstance(ours, nn.LSTM)
+    for wrong in (x[..., :2], x[0, 0], x[:0]):
+        with pytest.raises((ValueError, RuntimeError)) as expected:
+            plain(wrong)
+        with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+            ours(wrong)
+    assert_close([ours(x[:, :0])[0]], [plain(x[:, :0])[0]])
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):
+        assert_close(cell(x[0]), plain_cell(x[0]))
+    scripted = torch.jit.script(nn.ModuleList([ours, cell]))
+    assert_close([scripted[0](x)[0], *scripted[1](x[0])], [plain(x)[0], *plain_cell(x[0])])
+    model = nn.Sequential(plain, plain_cell)
+    assert {type(part) for part in lstm_cy.torch.replace(model)} == {nn.LSTM, nn.LSTMCell}
+    assert {type(part) for part in lstm_cy.torch.restore(model)} == {modules.LSTM.plain, modules.LSTMCell.plain}
 
 
 ERRORS = {
