@@ -5,12 +5,11 @@ import collections
 import datetime
 import os
 import pickle
-import re
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
+import seeds_graphs
 
 from lstm_cy import (
     LSTM,
@@ -28,8 +27,6 @@ from lstm_cy import (
     mse,
     save,
 )  # fmt: skip
-
-DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def checkpoint_of(path, resume=False):
@@ -128,19 +125,9 @@ def kerass(folder):
         model = keras.Sequential(chain)
         model.save(folder / f"keras-{name}.keras")
         model.save(folder / f"keras-{name}.h5")
-        undated(folder / f"keras-{name}.keras")
+        seeds_graphs.undated(folder / f"keras-{name}.keras")
     x = keras.Input((None, 2))
     keras.Model(x, layers.Dense(1)(layers.LSTM(2)(x))).save(folder / "keras-functional.h5")
-
-
-def undated(path):
-    """Rewrite a .keras file without its creation time, so that seeds are reproducible."""
-    with zipfile.ZipFile(path) as file:
-        content = {name: file.read(name) for name in file.namelist()}
-    content["metadata.json"] = re.sub(rb'"date_saved": "[^"]*"', b'"date_saved": ""', content["metadata.json"])
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in content.items():
-            file.writestr(zipfile.ZipInfo(name, DATE), data)
 
 
 GRAPH = """<ir_version: 8, opset_import: ["": 17]> g (float[T, B, 3] x, int32[B] lengths) => (float[T, B, 2] p)
@@ -192,7 +179,8 @@ def make(folder):
     folder = Path(folder)
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        for family in (own, torchs, kerass, onnxs):
+        graphs = seeds_graphs.onnxs, seeds_graphs.kerass, seeds_graphs.audios
+        for family in (own, torchs, kerass, onnxs, *graphs):
             family(folder)
         (folder / "complete").touch()
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix}
