@@ -223,6 +223,14 @@ REFUSED = {
     "ragged": (changed(AIDA, "layers", 0, "weights", 1, 2, value=[1.0] * 11), "rows of other lengths"),
     "skip": (changed(AIDA, "in_skip", value=2), "in_skip: expected 0 or 1, got 2"),
     "gain": (changed(AIDA, "in_gain", value="loud"), "in_gain: expected a number of decibels"),
+    "a tensor of another name": (
+        {
+            "model_data": dict.fromkeys(("input_size", "hidden_size", "output_size", "num_layers"), 1)
+            | {"unit_type": "LSTM"},
+            "state_dict": {"rec.weight_ih_l0": [[1.0]] * 4, "rec.weight_hh": [[1.0]] * 4, "lin.weight": [[1.0]]},
+        },
+        "missing: weight_hh_l0",
+    ),
     "another object": ({"a": 1}, "no model"),
     "a list": ([1, 2], "expected a JSON object"),
 }

@@ -52,7 +52,7 @@ def assert_agrees(model, folder, kind, seed=0):
     inputs = []
     for tensor in model.inputs:
         shape = [3, *(size or 7 for size in tensor.shape[1:])]
-        tokens = len(shape) == 2
+        tokens = (len(shape) == 2 and tensor.name != "c") or tensor.name == "text"
         x = rng.integers(0, 4, shape) if tokens else rng.standard_normal(shape).astype("f")
         if not tokens:
             x[:, -1] = 0.0  # what a Masking masks
@@ -228,6 +228,34 @@ def nested(keras):
     return keras.Model(start, [L.LSTM(2)(z), L.LSTM(2)(inner(start)), frames])
 
 
+def unmasked(keras):
+    """Layers of Keras 3 that leave masked elements out, with masks of some and of all inputs; softmax over steps."""
+    L = keras.layers
+    a, b, c = keras.Input((7,), name="a"), keras.Input((7, 3), name="b"), keras.Input((3,), name="c")
+    x, y = L.Embedding(5, 3, mask_zero=True)(a), L.Masking()(b)
+    z = L.LSTM(3, return_sequences=True)(y)
+    kinds = (L.Multiply, L.Maximum, L.Minimum)
+    merged = [kind()([x, z, y]) for kind in kinds] + [kind()([x, b]) for kind in kinds] + [L.Multiply()([x, c])]
+    summed = [L.LSTM(2)(one) for one in merged]
+    scores = L.Reshape((7,))(L.Dense(1)(z))
+    weights = L.Softmax()(scores, mask=keras.ops.not_equal(a, 0))
+    return keras.Model(
+        [a, b, c], [L.Concatenate()(summed), L.Dot((1, 1))([weights, z]), L.Softmax(axis=1)(L.Conv1D(2, 1)(z))]
+    )
+
+
+def hierarchy(keras):
+    """A model of the words of each sentence, inside another of sentences, and a chain inside a TimeDistributed."""
+    L = keras.layers
+    words = keras.Input((6,))
+    x = L.Bidirectional(L.LSTM(3, return_sequences=True))(L.Embedding(5, 4, mask_zero=True)(words))
+    sentence = keras.Model(words, L.Concatenate()([L.LSTM(3)(x), L.GlobalAveragePooling1D()(x)]), name="sentence")
+    text = keras.Input((4, 6), name="text", dtype="int32")
+    chain = keras.Sequential([keras.Input((9,)), L.Dense(5, activation="tanh"), L.Dense(2)])
+    return keras.Model(text, L.LSTM(3)(L.TimeDistributed(chain)(L.TimeDistributed(sentence)(text))))
+
+
+GRAPHS |= {"unmasked": unmasked, "hierarchy": hierarchy}
 GRAPHS |= {"branches": branches, "translation": translation, "nested": nested}
 
 

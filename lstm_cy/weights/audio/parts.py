@@ -43,8 +43,11 @@ def check_plain(lstm: Any, kind: str, learned_state: bool) -> None:
 
 
 def filled(layer: Layer, arrays: Parameters) -> Layer:
-    """Return a layer after its parameters have been set to copies of `arrays`."""
-    layer.restore(arrays)
+    """Return a layer after its parameters have been set to copies of `arrays`; raise ValueError if they do not fit."""
+    try:
+        layer.restore(arrays)
+    except KeyError as error:  # missing or unknown names
+        raise ValueError(error.args[0]) from None
     return layer
 
 

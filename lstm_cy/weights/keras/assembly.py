@@ -17,7 +17,7 @@ from .options import major_of
 from .parts import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ...layers.base import Layer
     from ...typing import Array, Parameters
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .parts import Made, Part
     from .weights import Weights
 
-# layers whose output Keras computes by the mask, which is not implemented
-_WITHOUT_MASKS = ("Softmax", "Multiply", "Maximum", "Minimum")
 _FLOATS = {"float64": np.dtype("float64")}
 
 
@@ -81,6 +79,8 @@ def _weights_in(value: Any, name: str = "") -> Iterator[tuple[str, Array]]:
             yield from _weights_in(inner, name)
     elif isinstance(value, np.ndarray):
         yield name, value
+    elif isinstance(value, Graph):
+        yield from ((name, array) for array in value.weights())
     elif hasattr(value, "parameters"):
         yield from value.parameters.items()
 
@@ -96,8 +96,11 @@ class Assembly:
     """
 
     def __init__(self, weights: Weights, version: str | None) -> None:
-        self._source, self._major = Source(weights), major_of(version)
-        self._made: dict[int, Made] = {}
+        def nested(model: Model, calls: list[Call], outputs: list[str]) -> Sequential | Graph:
+            return Assembly(weights, version).model(model, calls, outputs)
+
+        self._source, self._major = Source(weights, nested), major_of(version)
+        self._made: dict[tuple[int, bool], Made] = {}
         self._steps: list[tuple[Call | None, LayerStep, Made]] = []
         self._masks: dict[str, str | None] = {}
         self._features: dict[str, int | None] = {}
@@ -136,10 +139,9 @@ class Assembly:
             masks = [self._masks.get(name) for name in inputs]
         else:
             masks = [None if name is None else self._same.get(name, name) for name in call.mask]
-        made = self._layer(call, inputs[0])
         used = [mask or "" for mask in masks] if call.part.uses_mask else [""] * len(inputs)
-        if call.layer.kind in _WITHOUT_MASKS and any(used):
-            raise ValueError(f"not supported: {call.name}: a layer {call.layer.kind} with a masked input")
+        make = call.part.masked if any(used) and call.part.masked else call.part.make
+        made = self._layer(call, inputs[0], make)
         step = LayerStep(
             call.name,
             call.layer.kind,
@@ -157,16 +159,16 @@ class Assembly:
         else:
             for layer in made:
                 features = layer.output_features(features)
-            if made and made[0].vocabulary_size is not None:
-                self._tokens.add(inputs[0])
+        if _takes_tokens(made):
+            self._tokens.add(inputs[0])
         self._features[call.outputs[0]] = features
 
-    def _layer(self, call: Call, first: str) -> Made:
-        """Return what a layer becomes, which is made at its first call."""
-        key = id(call.layer) if call.layer.part is not None else id(call)
+    def _layer(self, call: Call, first: str, make: Callable[[Source], Made]) -> Made:
+        """Return what a layer becomes, which is made at its first call, with or without a mask."""
+        key = (id(call.layer) if call.layer.part is not None else id(call), make is call.part.make)
         if key not in self._made:
             self._source.features, self._source.rank = self._features.get(first), self._ranks.get(first)
-            self._made[key] = call.part.make(self._source)
+            self._made[key] = make(self._source)
         return self._made[key]
 
     def _chain(self, inputs: list[str], outputs: list[str]) -> list[Layer] | None:
@@ -239,6 +241,17 @@ class Assembly:
                 zeros = self._of("ZerosLike", [value], dtype="bool")
                 wide.append(self._of("LogicalOr", [self._of("ExpandDims", [mask], axis=-1), zeros]))
         return self._of("Any" if self._major == "3" else "All", [self._of("Concatenate", wide, axis=axis)], axis=-1)
+
+
+def _takes_tokens(made: Any) -> bool:
+    """Return whether the first of some layers, or of a model inside a function, is an Embedding."""
+    if isinstance(made, list):
+        return bool(made) and made[0].vocabulary_size is not None
+    step = made.keywords.get("step")
+    inner = step.keywords.get("model") if isinstance(step, partial) else None
+    if isinstance(inner, Graph):
+        return inner.inputs[0].dtype.kind == "i"
+    return inner is not None and inner.vocabulary_size is not None
 
 
 def _function(made: Made, has_states: bool, name: str) -> Any:

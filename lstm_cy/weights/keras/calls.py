@@ -10,7 +10,7 @@ from ..budget import LimitExceeded
 from ..faults import listed, shortened
 from . import functions, legacy, merging
 from .config import MODELS, Unsupported, layers_of, name_of, short, split, text_of
-from .layers import READERS, read_layer
+from .layers import READERS, read_layer, time_distributed_model
 from .options import major_of
 from .parts import Part, keeps_mask
 from .recurrent import LSTMS
@@ -163,9 +163,24 @@ class Reader:
         if kind in MODELS:
             with self._budget.nested("models inside models"):
                 model = self.read(spec, location)
+        elif kind == "TimeDistributed" and _is_model(config.get("layer")):
+            part = self._time_distributed(config["layer"], location)
         elif kind != "InputLayer" and not _is_operation(spec, kind, config):
             part = read_layer(kind, config, self._version, location)
         return Layer(kind, location, part, model, config)
+
+    def _time_distributed(self, spec: Any, location: Location) -> Part:
+        """Return what a TimeDistributed of a model becomes."""
+        name = name_of(spec)
+        outer = location.group or location.name
+        with self._budget.nested("models inside models"):
+            model = self.read(spec, Location(name, f"{location.path}/layer", outer, location.inside))
+        if model is None or len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise Unsupported(
+                f"TimeDistributed of {short(name)}: expected a model of one input and output that is read"
+            )
+        calls, outputs = self.calls(model, [model.inputs[0][0]])
+        return time_distributed_model(lambda source: source.nested(model, calls, outputs), location.name)
 
     def calls(self, model: Model, inputs: list[str], prefix: str = "") -> tuple[list[Call], list[str]]:
         """Return the calls of a model for the values `inputs`, and the values that are its outputs."""
@@ -227,6 +242,10 @@ def _is_of_lstms(config: dict[str, Any]) -> bool:
     """Return whether a Bidirectional is one of LSTMs."""
     inner = config.get("layer")
     return isinstance(inner, dict) and inner.get("class_name") in LSTMS
+
+
+def _is_model(spec: Any) -> bool:
+    return isinstance(spec, dict) and spec.get("class_name") in MODELS
 
 
 def _is_operation(spec: Any, kind: str, config: dict[str, Any]) -> bool:

@@ -250,6 +250,45 @@ def merge(inputs: list[Array], masks: list[Array | None], kind: str) -> list[Arr
     return [y / y.dtype.type(len(inputs)) if kind == "Average" else y]
 
 
+def merge_unmasked(inputs: list[Array], masks: list[Array | None], kind: str) -> list[Array]:
+    """Join arrays element by element, without their masked steps; steps that are masked in all of them are zero in a
+    product, and those of the last array in a maximum or minimum.
+    """
+    rank = max(x.ndim for x in inputs)
+    # Keras adds axes to an array with fewer of them, which then has no mask
+    wide = [None if mask is None or x.ndim < rank else _wide(mask, x) for x, mask in zip(inputs, masks, strict=True)]
+    inputs = [x.reshape(*x.shape[:1], *[1] * (rank - x.ndim), *x.shape[1:]) for x in inputs]
+    if kind == "Multiply":
+        y = reduce(operator.mul, (x if m is None else np.where(m, x, 1) for x, m in zip(inputs, wide, strict=True)))
+        given = [mask for mask in wide if mask is not None]
+        zeroed = len(given) == len(wide)
+        return [(np.where(reduce(np.logical_or, given), y, 0) if zeroed else y).astype(inputs[0].dtype, copy=False)]
+    y, valid = inputs[0], wide[0]
+    for x, mask in zip(inputs[1:], wide[1:], strict=True):
+        other = x if mask is None else np.where(mask, x, y)
+        y = _MERGES[kind](y if valid is None else np.where(valid, y, other), other)
+        valid = None if mask is None or valid is None else valid | mask
+    return [y]
+
+
+def _wide(mask: Array, x: Array) -> Array:
+    """Return a mask with an axis for the features of x."""
+    if mask.ndim != x.ndim - 1:
+        raise ValueError(f"expected a mask for an array of shape {x.shape}, got one of shape {mask.shape}")
+    return np.broadcast_to(mask[..., np.newaxis], x.shape)
+
+
+def softmax(inputs: list[Array], masks: list[Array | None], axis: int) -> list[Array]:
+    """Return the softmax along an axis, without the elements that the mask excludes."""
+    x, mask = inputs[0], masks[0]
+    if mask is not None:
+        if mask.ndim > x.ndim or np.broadcast_shapes(mask.shape, x.shape) != x.shape:
+            raise ValueError(f"expected a mask that broadcasts to shape {x.shape}, got shape {mask.shape}")
+        x = np.where(mask, x, -x.dtype.type(_MASKED))
+    x = np.exp(x - x.max(axis=axis, keepdims=True))
+    return [x / x.sum(axis=axis, keepdims=True)]
+
+
 def concatenate(inputs: list[Array], masks: list[Array | None], axis: int) -> list[Array]:
     """Concatenate arrays."""
     return [np.concatenate(inputs, axis=axis)]

@@ -14,10 +14,11 @@ from ...layers.dropout import Dropout
 from ...layers.embedding import Embedding
 from ...layers.linear import Linear
 from ...layers.masking import Masking
+from ...layers.sequential import Sequential
 from . import functions, merging, recurrent, spatial
-from .config import Unsupported, split, text_of
+from .config import Unsupported, short, split, text_of
 from .options import ACTIVATION_LAYERS, Options
-from .parts import Part, activation_layers, keeps_mask, loaded
+from .parts import Part, activation_layers, drops_mask, keeps_mask, loaded
 
 if TYPE_CHECKING:
     from ...layers.base import Layer
@@ -92,13 +93,41 @@ def _time_distributed(options: Options, location: Location) -> Part:
     return Part(make, keeps_mask, rank=rank)
 
 
+def time_distributed_model(make: Callable[[Source], Any], name: str) -> Part:
+    """Return what a TimeDistributed of a model becomes; `make` makes the model."""
+
+    def distributed(source: Source) -> Made:
+        made = make(source)
+        step = partial(functions.model, model=made, states=isinstance(made, Sequential))
+        return partial(functions.time_distributed, step=step)
+
+    def masked(source: Source) -> Made:
+        raise ValueError(f"not supported: {name}: a TimeDistributed of a model with a masked input")
+
+    return Part(distributed, drops_mask, rank=lambda rank: None, uses_mask=True, masked=masked)
+
+
 def _activation(kind: str, options: Options, location: Location) -> Part:
     function = ACTIVATION_LAYERS[kind](options)
 
     def make(source: Source) -> Made:
         return activation_layers(function)
 
-    return Part(make, keeps_mask, uses_mask=kind == "Softmax")
+    return Part(make, keeps_mask)
+
+
+def _softmax(options: Options, location: Location) -> Part:
+    axis = options.take("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if type(axis) is not int or not -32 <= axis <= 32 or axis == 0:
+        raise Unsupported(f"axis {short(axis)}")
+    function = partial(functions.softmax, axis=axis)
+
+    def make(source: Source) -> Made:
+        return function if axis != -1 else activation_layers(("softmax",))
+
+    # the first versions pass the mask on and do not use it
+    return Part(make, keeps_mask, uses_mask=not options.is_standalone, masked=lambda source: function)
 
 
 def _dropout(options: Options, location: Location) -> Part:
@@ -137,6 +166,7 @@ READERS: dict[str, Reader] = {
     **{kind: partial(recurrent.lstm, kind) for kind in recurrent.LSTMS},
     "Bidirectional": recurrent.bidirectional,
     **{kind: partial(_activation, kind) for kind in ACTIVATION_LAYERS},
+    "Softmax": _softmax,
     **dict.fromkeys([*_LEFT_OUT, "ActivityRegularization", "Identity"], _left_out),
     **_several("Conv", (1, 2, 3), spatial.conv),
     **_several("SeparableConv", (1, 2), spatial.separable),

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def merge(kind: str, options: Options, location: Location) -> Part:
-    make = partial(functions.merge, kind=kind)
-    # of these Keras 3 leaves masked elements out, which is not implemented: the assembly refuses it
+    make, masked = (partial(function, kind=kind) for function in (functions.merge, functions.merge_unmasked))
     leaves_out = kind in ("Multiply", "Maximum", "Minimum") and options.major == "3"
-    return Part(lambda source: make, lambda masks, inputs, given: masks.merged(given), uses_mask=leaves_out)
+    return Part(
+        lambda source: make,
+        lambda masks, inputs, given: masks.merged(given),
+        uses_mask=leaves_out,
+        masked=(lambda source: masked) if leaves_out else None,
+    )
 
 
 def concatenate(options: Options, location: Location) -> Part:

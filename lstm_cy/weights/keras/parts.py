@@ -34,10 +34,12 @@ class Source:
         The number of features, and of axes.
     flips_kernels : bool
         Whether the kernels of convolutions are stored back to front, as Theano has them.
+    nested : callable or None
+        Makes a model inside a layer of its calls, as `Assembly.model`; None where only LSTMs are made.
     """
 
-    def __init__(self, weights: Weights) -> None:
-        self._weights, self.flips_kernels = weights, weights.flips_kernels
+    def __init__(self, weights: Weights, nested: Any = None) -> None:
+        self._weights, self.flips_kernels, self.nested = weights, weights.flips_kernels, nested
         self.features: int | None = None
         self.rank: int | None = None
 
@@ -73,6 +75,8 @@ class Part(NamedTuple):
         A function of the number of axes of the input, None if unknown, that returns that of the output.
     outputs : int
         The number of outputs.
+    masked : callable or None
+        Makes it where an input has a mask, if that is something else.
     """
 
     make: Callable[[Source], Made]
@@ -81,6 +85,7 @@ class Part(NamedTuple):
     takes_mask: bool = True
     rank: Callable[[int | None], int | None] = lambda rank: rank
     outputs: int = 1
+    masked: Callable[[Source], Made] | None = None
 
 
 def keeps_mask(masks: Any, inputs: list[str], given: list[str | None]) -> str | None:

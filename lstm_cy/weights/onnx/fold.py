@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .proto import Source
 
 #: operators that are more than a function of arrays
-STEPS = {"LSTM", "If", "Loop", f"{MICROSOFT}.DynamicQuantizeLSTM"}
+STEPS = {"LSTM", "If", "Loop", "Scan", f"{MICROSOFT}.DynamicQuantizeLSTM"}
 # Operators that are folded because exporters put them between a weight and its node; others are left for the run.
 _FOLDED = {"Add", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"}
 _FOLDED |= {"Identity", "Mul", "Pad", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub", "Tile"}

@@ -36,7 +36,7 @@ def from_onnx(model: Any, strict: bool = False, max_iterations: int = MAX_ITERAT
     strict : bool
         If True, NaN or infinity among the weights is an error instead of a warning.
     max_iterations : int
-        Most iterations of a Loop in one run, together with those of the Loops inside it.
+        Most iterations of a Loop or Scan in one run, together with those of the ones inside it.
 
     Returns
     -------

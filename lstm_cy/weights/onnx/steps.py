@@ -1,4 +1,4 @@
-"""The steps of a model that are more than one NumPy function: LSTM nodes, quantized ones, If and Loop."""
+"""The steps of a model that are more than one NumPy function: LSTM nodes, quantized ones, If, Loop and Scan."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..budget import LimitExceeded
 from ..graph import STRINGS, Graph, Value, owned_bytes
 from .layers import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .operators.arguments import axis_of
 from .proto import ARRAY_DTYPES, LARGEST_RESULT, naming
 from .quantized_lstm import QuantizedLstm
 
@@ -36,7 +37,7 @@ class Context:
     ----------
     layers : Layers
     max_iterations : int
-        Most iterations of a Loop and of the Loops inside it, together.
+        Most iterations of a Loop or Scan and of the ones inside it, together.
     """
 
     def __init__(self, layers: Layers, max_iterations: int) -> None:
@@ -231,15 +232,75 @@ class _LoopStep(_NodeStep):
                     size += array.nbytes + _ARRAY_BYTES
                 self._node.room((size,), np.dtype(np.uint8), *inputs)
                 number += 1
-        return [*carried, *(self._stacked(index, scan) for index, scan in enumerate(scans))]
+        declared = self._body.shapes[self._carried + 1 :]
+        return [*carried, *map(_stacked, declared, scans)]
 
-    def _stacked(self, index: int, scan: list[Array]) -> Array:
-        """Return the arrays of all iterations along a new axis; of none, an empty array of the declared shape."""
-        if scan:
-            return np.stack(scan)
-        tensor = self._body.shapes[self._carried + 1 + index]
-        sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in tensor.shape.dim]
-        return np.empty((0, *sizes), ARRAY_DTYPES.get(tensor.elem_type, np.dtype(np.float32)))
+
+class _ScanStep(_NodeStep):
+    """A Scan node: a graph that runs for each element along an axis of its inputs."""
+
+    def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
+        super().__init__(node)
+        self._body, self._context = _Body(node.graphs["body"], context), context
+        count = node.get("num_scan_inputs")
+        self._carried = len(node.inputs) - count
+        if count < 1 or self._carried < 0 or len(self._body.inputs) != len(node.inputs):
+            raise ValueError(
+                f"body: expected {len(node.inputs)} inputs, {count} of them scanned, got {len(self._body.inputs)}"
+            )
+        made = len(self._body.outputs) - self._carried
+        if made < 0 or len(node.outputs) > len(self._body.outputs):
+            raise ValueError(f"body: expected {len(node.outputs)} outputs, got {len(self._body.outputs)}")
+        self._inputs = self._options("input", count)
+        self._outputs = self._options("output", made)
+        self.inputs = (*node.inputs, *self._body.captured)
+
+    def _options(self, end: str, count: int) -> list[tuple[int, int]]:
+        """Return (axis, direction) of each scanned input or output."""
+        axes, directions = (self._node.get(f"scan_{end}_{name}", [0] * count) for name in ("axes", "directions"))
+        if len(axes) != count or len(directions) != count or not set(directions) <= {0, 1}:
+            raise ValueError(f"expected {count} scan_{end}_axes and as many directions, 0 or 1")
+        return list(zip(axes, directions, strict=True))
+
+    def weights(self) -> Iterable[Array]:
+        return self._body.weights()
+
+    def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        carried, scanned = list(inputs[: self._carried]), inputs[self._carried : len(self._body.inputs)]
+        given = dict(zip(self._body.captured, inputs[len(self._body.inputs) :], strict=True))
+        sequences = [
+            np.moveaxis(x, axis_of(axis, x.ndim), 0)[:: -1 if backwards else 1]
+            for x, (axis, backwards) in zip(scanned, self._inputs, strict=True)
+        ]
+        lengths = {len(x) for x in sequences}
+        if len(lengths) > 1:
+            raise ValueError(f"expected scanned inputs of one length, got {sorted(lengths)}")
+        made: list[list[Array]] = [[] for _ in self._outputs]
+        size = 0
+        with self._context.counting() as count:
+            for elements in zip(*sequences, strict=True):
+                count()
+                results = self._body(given | dict(zip(self._body.inputs, (*carried, *elements), strict=True)))
+                carried = results[: self._carried]
+                for several, array in zip(made, results[self._carried :], strict=True):
+                    several.append(array)
+                    size += array.nbytes + _ARRAY_BYTES
+                self._node.room((size,), np.dtype(np.uint8), *inputs)
+        stacked = map(_stacked, self._body.shapes[self._carried :], made)
+        return [*carried, *(_turned(x, *option) for x, option in zip(stacked, self._outputs, strict=True))]
+
+
+def _turned(x: Array, axis: int, backwards: int) -> Array:
+    """Return the results of all iterations, stacked along the first axis, along `axis`."""
+    return np.moveaxis(x[::-1] if backwards else x, 0, axis_of(axis, x.ndim))
+
+
+def _stacked(declared: Any, arrays: list[Array]) -> Array:
+    """Return the arrays of all iterations along a new axis; of none, an empty array of the declared shape."""
+    if arrays:
+        return np.stack(arrays)
+    sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in declared.shape.dim]
+    return np.empty((0, *sizes), ARRAY_DTYPES.get(declared.elem_type, np.dtype(np.float32)))
 
 
 def _truth(condition: Array) -> bool:
@@ -253,4 +314,5 @@ _KINDS: dict[str, Callable[[Any, Node, Context], Step]] = {
     "DynamicQuantizeLSTM": _QuantizedLstmStep,
     "If": _IfStep,
     "Loop": _LoopStep,
+    "Scan": _ScanStep,
 }

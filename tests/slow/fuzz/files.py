@@ -24,12 +24,15 @@ class Files(Cases):
         super().__init__(options)
         self.seeds = make(options.found / "seeds")
         self.names = list(self.seeds)
+        self.families: dict[str, list[str]] = {}
+        for name in self.names:
+            self.families.setdefault(name.split("-")[0], []).append(name)
         self.folder, self.content = folder_of_worker(), b""
         for name in self.names:  # so that imports at first use are not counted as a file's cost
             self.load(name, self.seeds[name], 0.0)
 
     def run(self, rng, index):
-        name = rng.choice(self.names)
+        name = rng.choice(rng.choice(list(self.families.values())))
         content = damage(rng, self.seeds[name], name, lambda rng: self.seeds[rng.choice(self.names)])
         if rng.random() < 0.02:  # under another suffix
             name = rng.choice(self.names)

@@ -95,6 +95,40 @@ def test_loops_in_loops_and_values_of_all_graphs_around_them(runtime):
     np.testing.assert_array_equal(y, session(runtime, proto).run(None, given)[0])
 
 
+@pytest.mark.parametrize("length", [5, 0])
+def test_an_lstm_in_a_scan_equals_onnx_runtimes(runtime, length):
+    """Steps of an LSTM from the last element to the first, along another axis, with values of the graph around it."""
+    weights = weights_of(np.random.default_rng(0), 1, 3, 4)
+    nodes = [
+        node("Unsqueeze", ["x", "first"], ["steps"]),
+        node("LSTM", ["steps", "W", "R", "B", "", "h", "c"], ["y", "h_next", "c_next"], hidden_size=4),
+        node("Squeeze", ["y", "both"], ["new"]),
+        node("Mul", ["new", "scale"], ["scaled"]),
+    ]
+    shapes = {"h": (1, 2, 4), "c": (1, 2, 4), "x": (2, 3), "scaled": (2, 4), "new": (2, 4)}
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, FLOAT, shapes[name.removesuffix("_next")]) for name in names]
+        for names in (("h", "c", "x"), ("h_next", "c_next", "scaled", "new"))
+    )
+    scan = node("Scan", ["h0", "c0", "xs"], ["hn", "cn", "ys", "zs"], num_scan_inputs=1, scan_input_axes=[1],
+                scan_input_directions=[1], scan_output_axes=[0, -1], scan_output_directions=[0, 1],
+                body=helper.make_graph(nodes, "inner", inputs, outputs))  # fmt: skip
+    constants = {"first": integers(0), "both": integers(0, 1), "scale": np.float32(2)}
+    proto = model([scan], ["h0", "c0", "xs"], ["hn", "cn", "ys", "zs"], weights | constants)
+    rng = np.random.default_rng(1)
+    given = {name: rng.standard_normal((1, 2, 4)).astype(np.float32) for name in ("h0", "c0")}
+    given["xs"] = rng.standard_normal((2, length, 3)).astype(np.float32)
+    results = from_onnx(proto).run(given)
+    assert [result.shape for result in results] == [(1, 2, 4), (1, 2, 4), (length, 2, 4), (2, 4, length)]
+    for result, right in zip(results, session(runtime, proto).run(None, given) if length else results, strict=True):
+        np.testing.assert_allclose(result, right, 1e-5, 1e-5)
+    assert list(lstms(proto)) == ["y"]
+    (entry,) = [attribute for attribute in scan.attribute if attribute.name == "num_scan_inputs"]
+    entry.i = 4
+    with pytest.raises(ValueError, match=r"\(Scan\): body: expected 3 inputs, 4 of them scanned"):
+        from_onnx(model([scan], ["h0", "c0", "xs"], ["hn", "cn", "ys", "zs"], weights | constants))
+
+
 def forever(**types):
     """Return a model whose Loop never ends."""
     nodes = [node("Add", ["a", "a"], ["a_next"]), constant("on", value=helper.make_tensor("on", BOOL, [], [True]))]

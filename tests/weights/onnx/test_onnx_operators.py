@@ -22,7 +22,7 @@ DRAWS = 50
 #: operators that ONNX Runtime computes in float32 also for float64
 IN_FLOAT32 = ("Gelu", "GroupNormalization", "HardSwish", "Shrink", "Swish", "RMSNormalization")
 #: fewest comparisons, where ONNX Runtime has kernels for few types or versions; 8 for others
-LEAST = {"OneHot": 5, "RMSNormalization": 4, "Scatter": 5, "Swish": 2}
+LEAST = {"OneHot": 5, "RMSNormalization": 4, "Scatter": 5, "Swish": 2, "Upsample": 6}
 
 
 @pytest.fixture(scope="module")
@@ -422,6 +422,67 @@ def conv(draw, opset, dtype):
     return inputs[: draw.int(2, 4)], options
 
 
+def conv_transpose(draw, opset, dtype):
+    shape, groups = spatial(draw), draw.of(1, 1, 2, 3)
+    channels, axes = groups * draw.of(1, 1, 2), len(shape) - 2
+    kernel = tuple(draw.int(1, 4) for _ in range(axes))
+    options = {"strides": [draw.int(1, 4) for _ in kernel]} if draw.chance(0.7) else {}
+    if draw.chance(0.3):
+        options["dilations"] = [draw.int(1, 3) for _ in kernel]
+    kind = draw.int(0, 5)
+    if kind == 0:
+        options["pads"] = [draw.int(0, size) for size in (*kernel, *kernel)]
+    elif kind == 1:
+        options["auto_pad"] = draw.of("VALID", "SAME_UPPER", "SAME_LOWER")
+        if options["auto_pad"] != "VALID":
+            options.pop("strides", None)  # ONNX Runtime leaves elements out where a stride is longer than the kernel
+    elif kind == 2 and "strides" in options:
+        options["output_padding"] = [draw.int(0, size) for size in options["strides"]]
+    elif kind == 3:
+        options["output_shape"] = [draw.int(size - 1, size + 2) for size in shape[2:]]
+    if groups > 1:
+        options["group"] = groups
+    each = draw.int(1, 4)
+    sizes = (shape[0], channels, *shape[2:]), (channels, each, *kernel), (each * groups,)
+    return [draw.array(size, dtype, special=False) for size in sizes][: draw.int(2, 4)], options
+
+
+def resize(draw, opset, dtype):
+    shape = spatial(draw, draw.int(1, 3))
+    mode = draw.of("nearest", "linear", "cubic") if opset > 10 and len(shape) == 4 else draw.of("nearest", "linear")
+    by_sizes = opset > 10 and draw.chance()
+    scales = np.float32([1, 1, *(draw.of(0.5, 1, 2, 3, 1.5) for _ in shape[2:])])
+    sizes = [*shape[:2], *(draw.int(1, 12) for _ in shape[2:])]
+    options = {"mode": mode}
+    if opset > 10:
+        options["coordinate_transformation_mode"] = draw.of("half_pixel", "asymmetric", "pytorch_half_pixel")
+        if by_sizes and draw.chance():
+            options["coordinate_transformation_mode"] = draw.of("align_corners", "half_pixel")
+        if mode == "nearest":
+            options["nearest_mode"] = draw.of("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+        elif mode == "cubic" and draw.chance():
+            options |= {"cubic_coeff_a": -0.5} | ({"exclude_outside": 1} if draw.chance() else {})
+    x = draw.array(shape, dtype if mode == "nearest" else "float32", special=False)
+    if opset < 11:
+        return [x, scales], options
+    return ([x, None, None, integers(*sizes)] if by_sizes and opset > 12 else [x, np.float32([]), scales]), options
+
+
+def upsample(draw, opset, dtype):
+    shape, mode = spatial(draw, 2), draw.of("nearest", "linear")
+    scales = [1, 1, *(draw.of(1, 2, 3, 1.5) for _ in shape[2:])]
+    x = draw.array(shape, "float32", special=False)
+    return ([x], {"mode": mode, "scales": scales}) if opset < 9 else ([x, np.float32(scales)], {"mode": mode})
+
+
+def einsum(draw, opset, dtype):
+    equation = draw.of("ij,jk->ik", "bij, bkj -> bik", "...ij,...jk", "ii->i", "ij->ji", "i,j", "bhwc,hkc->bhwk",
+                       "bthd,bshd->bhts", "ij,ij->", "ij,jk,kl->il")  # fmt: skip
+    sizes = {letter: draw.of(1, 2, 3, 5) for letter in "abcdefghijklmnopqrstuvwxyz"}
+    terms = equation.replace(" ", "").split("->")[0].replace("...", "ab").split(",")
+    return [draw.array([sizes[x] for x in term], dtype, special=False) for term in terms], {"equation": equation}
+
+
 def conv_integer(draw, opset, dtype):
     (x, w, *_), options = conv(draw, opset, dtype)
     w = w.astype(draw.of("int8", "uint8")) if x.dtype == np.uint8 else w
@@ -612,9 +673,11 @@ CASES = {
     "Celu": with_floats(alpha=(0.5, 2)),
     "Conv": conv,
     "ConvInteger": conv_integer,
+    "ConvTranspose": conv_transpose,
     "CumSum": cumsum,
     "DequantizeLinear": dequantize_linear,
     "DynamicQuantizeLinear": lambda draw, opset, dtype: ([draw.array(draw.shape(), dtype, special=False)], {}, 3),
+    "Einsum": einsum,
     "EyeLike": eye_like,
     "GroupNormalization": group_normalization,
     "InstanceNormalization": instance_normalization,
@@ -627,12 +690,14 @@ CASES = {
     "OneHot": one_hot,
     "PRelu": prelu,
     "QuantizeLinear": quantize_linear,
+    "Resize": resize,
     "RMSNormalization": rms_normalization,
     "ScatterND": scatter_nd,
     "Shrink": shrink,
     "Swish": with_floats(alpha=(0.5, 2)),
     "TopK": top_k,
     "Trilu": trilu,
+    "Upsample": upsample,
     **dict.fromkeys(("Add", "And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), binary),
     **dict.fromkeys(("Mul", "Or", "Sub", "Xor"), binary),
     **dict.fromkeys(("Max", "Min", "Sum"), several),

@@ -6,7 +6,7 @@ function whose result may be larger than its inputs calls `node.room` first.
 Source: ONNX's Operators.md and Changelog.md.
 """
 
-from . import arithmetic, layout, norms, quantized, windows  # noqa: F401 (they fill the tables)
+from . import arithmetic, layout, norms, quantized, resizing, windows  # noqa: F401 (they fill the tables)
 from .registry import ATTRIBUTES, OF_STRINGS, OPERATORS, OUTPUTS
 
 __all__ = ["ATTRIBUTES", "OF_STRINGS", "OPERATORS", "OUTPUTS"]

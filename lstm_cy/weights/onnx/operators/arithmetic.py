@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ....layers.activations import log_softmax, softmax
-from ..proto import ARRAY_DTYPES, BFLOAT16, check_rank, rounded_to_bfloat16
+from ..proto import ARRAY_DTYPES, BFLOAT16, check_rank, quoted, rounded_to_bfloat16
 from .arguments import axis_of, check_dtypes, highest, integers_of, lowest, mean_of, widened
 from .registry import OPERATORS, operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ....typing import Array
     from ..node import Node, Operator
@@ -258,6 +259,43 @@ def _dropout(node: Node, x: Array, ratio: Array | None = None, training_mode: Ar
 
 
 # Products and softmax
+
+
+@operator("Einsum")
+def _einsum(node: Node, *arrays: Array) -> Array:
+    check_dtypes(*arrays)
+    equation = node.get("equation").replace(" ", "")
+    node.room(_einsum_shape(equation, arrays), arrays[0].dtype, *arrays)
+    wide = [widened(array) for array in arrays]
+    result = np.einsum(equation, *wide, optimize=len(wide) == 2)  # two of them become one product
+    return np.asarray(result).astype(arrays[0].dtype, copy=False)
+
+
+def _einsum_shape(equation: str, arrays: Sequence[Array]) -> tuple[int, ...]:
+    """Return the shape of the result of an equation; raise if the equation does not fit the arrays."""
+    before, arrow, after = equation.partition("->")
+    terms = before.split(",")
+    if len(terms) != len(arrays) or not re.fullmatch(r"(?:[a-zA-Z]|\.\.\.|,)*", before + after) or "," in after:
+        raise ValueError(f"equation: {quoted(equation)} does not fit {len(arrays)} arrays")
+    sizes: dict[str, int] = {}
+    broadcast: list[tuple[int, ...]] = []
+    for term, array in zip(terms, arrays, strict=True):
+        head, dots, tail = term.partition("...")
+        letters = len(head) + len(tail)
+        if (letters > array.ndim) if dots else (letters != array.ndim):
+            raise ValueError(f"equation: {quoted(term)} does not fit an array of shape {array.shape}")
+        start, end = len(head), array.ndim - len(tail)
+        broadcast.append(array.shape[start:end])
+        for letter, size in zip(head + tail, array.shape[:start] + array.shape[end:], strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size) if size else 0
+    if not arrow:
+        letters_once = sorted(letter for letter in sizes if before.count(letter) == 1)
+        after = ("..." if "..." in before else "") + "".join(letters_once)
+    head, dots, tail = after.partition("...")
+    if not set(head + tail) <= sizes.keys() or "." in head + tail:
+        raise ValueError(f"equation: the result of {quoted(equation)} has unknown letters")
+    middle = np.broadcast_shapes(*broadcast) if dots else ()
+    return (*(sizes[letter] for letter in head), *middle, *(sizes[letter] for letter in tail))
 
 
 @operator("MatMul")

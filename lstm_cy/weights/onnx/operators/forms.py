@@ -57,6 +57,7 @@ value_strings:S
 ConstantOfShape 9 x 1 1 value:t
 Conv 7 xx? 2 1 auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I
 ConvInteger 10 xx?? 2 1 auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I
+ConvTranspose 7 xx? 2 1 auto_pad:s dilations:I group:i kernel_shape:I output_padding:I output_shape:I pads:I strides:I
 Cos 7 x 1 1
 Cosh 9 x 1 1
 CumSum 11 xx 2 1 exclusive:i reverse:i
@@ -68,6 +69,7 @@ Div 7 xx 2 1
 Dropout 7 x 1 2 ratio:f
 Dropout 12 x?? 1 2 seed:i
 DynamicQuantizeLinear 11 x 1 3
+Einsum 12 * 1 1 equation:s!
 Elu 7 x 1 1 alpha:f
 Equal 7 xx 2 1
 Erf 9 x 1 1
@@ -161,10 +163,19 @@ ReduceSumSquare 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 Relu 7 x 1 1
 Reshape 7 xx 2 1
 Reshape 14 xx 2 1 allowzero:i
+Resize 10 xx 2 1 mode:s
+Resize 11 xxx? 3 1 coordinate_transformation_mode:s cubic_coeff_a:f exclude_outside:i extrapolation_value:f mode:s \
+nearest_mode:s
+Resize 13 x??? 1 1 coordinate_transformation_mode:s cubic_coeff_a:f exclude_outside:i extrapolation_value:f mode:s \
+nearest_mode:s
+Resize 18 x??? 1 1 antialias:i axes:I coordinate_transformation_mode:s cubic_coeff_a:f exclude_outside:i \
+extrapolation_value:f keep_aspect_ratio_policy:s mode:s nearest_mode:s
 ReverseSequence 10 xx 2 1 batch_axis:i time_axis:i
 Round 11 x 1 1
 Scatter 9 xxx 3 1 axis:i
 Scatter 11 deprecated
+Scan 9 * 1 * body:g! num_scan_inputs:i! scan_input_axes:I scan_input_directions:I scan_output_axes:I \
+scan_output_directions:I
 ScatterElements 11 xxx 3 1 axis:i
 ScatterElements 16 xxx 3 1 axis:i reduction:s
 ScatterND 11 xxx 3 1
@@ -203,6 +214,9 @@ Transpose 7 x 1 1 perm:I
 Trilu 14 x? 1 1 upper:i
 Unsqueeze 7 x 1 1 axes:I!
 Unsqueeze 13 xx 2 1
+Upsample 7 x 1 1 mode:s scales:F!
+Upsample 9 xx 2 1 mode:s
+Upsample 10 deprecated
 Where 9 xxx 3 1
 Xor 7 xx 2 1
 """

@@ -24,10 +24,13 @@ ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
     "ScatterElements": {"reduction": ("none", "add", "mul", "max", "min")},
     "ScatterND": {"reduction": ("none", "add", "mul", "max", "min")},
     "AveragePool": {"auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")},
+    "ConvTranspose": {"auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")},
     "EyeLike": {"dtype": tuple(ARRAY_DTYPES)},
     "GroupNormalization": {"stash_type": (1, 11)},
     "LpNormalization": {"p": (1, 2)},
     "MaxPool": {"auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")},
+    "Resize": {"mode": ("nearest", "linear", "cubic")},
+    "Upsample": {"mode": ("nearest", "linear")},
     "Pad": {"mode": ("constant", "edge", "reflect", "wrap")},
 }
 OUTPUTS = {"BatchNormalization": 1}

@@ -188,6 +188,80 @@ def _convolve_groups(windows: Windows, x: Array, weight: Array, groups: int, y: 
             target[...] = (matrix @ columns).reshape(target.shape)
 
 
+@operator("ConvTranspose")
+def _conv_transpose(node: Node, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    check_dtypes(*(array for array in (x, weight, bias) if array is not None))
+    groups, axes = node.get("group", 1), x.ndim - 2
+    if axes < 1 or weight.ndim != x.ndim or 0 in weight.shape:
+        raise ValueError(f"expected an input and a weight of three or more axes, got {x.shape} and {weight.shape}")
+    if groups < 1 or x.shape[1] % groups or weight.shape[0] != x.shape[1]:
+        raise ValueError(f"group: {groups} does not fit an input of shape {x.shape} and a weight of {weight.shape}")
+    kernel, channels = weight.shape[2:], weight.shape[1] * groups
+    if tuple(node.get("kernel_shape", kernel)) != kernel:
+        raise ValueError(f"kernel_shape: {node.get('kernel_shape')} does not fit a weight of shape {weight.shape}")
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"B: expected shape {(channels,)}, got {bias.shape}")
+    strides, dilations = (_sizes(node, name, axes) for name in ("strides", "dilations"))
+    starts, sizes = _transposed_sizes(node, x.shape[2:], kernel, strides, dilations)
+    whole = [
+        max((size - 1) * stride + (length - 1) * dilation + 1, start + after)
+        for size, stride, length, dilation, start, after in zip(
+            x.shape[2:], strides, kernel, dilations, starts, sizes, strict=True
+        )
+    ]
+    wide = widened(x)
+    shape = (x.shape[0], channels, *whole)
+    node.room(shape, wide.dtype, x)
+    y = np.zeros(shape, wide.dtype)
+    if x.size:
+        _add_transposed(wide, widened(weight), groups, Windows(kernel, strides, dilations, (), x.shape[2:]), y)
+    inside: Any = (..., *(slice(start, start + size) for start, size in zip(starts, sizes, strict=True)))
+    y = y[inside]
+    if bias is not None:
+        y = y + widened(bias).reshape(-1, *[1] * axes)
+    return np.asarray(y, x.dtype)
+
+
+def _transposed_sizes(
+    node: Node, before: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> tuple[list[int], list[int]]:
+    """Return where the result begins on each axis, and its sizes."""
+    axes = len(before)
+    mode, wanted = node.get("auto_pad", "NOTSET") or "NOTSET", node.get("output_shape")
+    pads, more = node.get("pads", [0] * 2 * axes), node.get("output_padding", [0] * axes)
+    if len(pads) != 2 * axes or len(more) != axes or min(*pads, *more) < 0:
+        raise ValueError(f"expected {2 * axes} pads and {axes} of output_padding from 0, got {pads} and {more}")
+    if wanted is not None and (len(wanted) not in (axes, axes + 2) or min(wanted) < 0):
+        raise ValueError(f"output_shape: expected {axes} sizes, got {wanted}")
+    if mode.startswith("SAME") and wanted is None:
+        wanted = [size * stride for size, stride in zip(before, strides, strict=True)]
+    starts, sizes = [], []
+    for axis in range(axes):
+        every = (before[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 + more[axis]
+        if wanted is None:
+            start, end = (pads[axis], pads[axis + axes]) if mode == "NOTSET" else (0, 0)
+            size = every - start - end
+        else:
+            size = wanted[len(wanted) - axes + axis]
+            total = max(every - size, 0)
+            start = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        if size < 0:
+            raise ValueError(f"pads: {pads} remove more than the {every} elements of an axis")
+        starts.append(start)
+        sizes.append(size)
+    return starts, sizes
+
+
+def _add_transposed(x: Array, weight: Array, groups: int, windows: Windows, y: Array) -> None:
+    """Add to y what each element of x contributes through each element of the kernel."""
+    columns = x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
+    matrix = weight.reshape(groups, -1, *weight.shape[1:])
+    for position, part in windows.elements():
+        chosen: Any = (slice(None), slice(None), slice(None), *position)
+        product = matrix[chosen].swapaxes(1, 2) @ columns
+        y[(..., *part)] += product.reshape(x.shape[0], y.shape[1], *x.shape[2:])
+
+
 # Pooling
 
 
