@@ -158,15 +158,15 @@ const PLAIN = {
   name: "javascript",
 
   /** y = bias + a W_a^T + b W_b^T, of `columns` sums; b may be null. */
-  linear(columns, weights, aCount, a, bCount, b, y) {
+  linear(columns, weights, sizeA, a, sizeB, b, y) {
     const w = weights.view;
     const sums = y.view;
     let at = 0;
     for (let first = 0; first < columns; first += PANEL) {
       const end = Math.min(first + PANEL, columns);
       for (let n = first; n < end; n++) sums[n] = w[at++];
-      for (let k = 0; k < aCount + bCount; k++) {
-        const factor = k < aCount ? a.view[k] : b.view[k - aCount];
+      for (let k = 0; k < sizeA + sizeB; k++) {
+        const factor = k < sizeA ? a.view[k] : b.view[k - sizeA];
         for (let n = first; n < end; n++) sums[n] += factor * w[at++]; // stored as float32: one rounding
       }
     }
@@ -187,8 +187,8 @@ class Wasm {
     this.functions = functions;
   }
 
-  linear(columns, weights, aCount, a, bCount, b, y) {
-    this.functions.linear(columns, weights.at, aCount, a.at, bCount, b ? b.at : 0, y.at);
+  linear(columns, weights, sizeA, a, sizeB, b, y) {
+    this.functions.linear(columns, weights.at, sizeA, a.at, sizeB, b ? b.at : 0, y.at);
   }
 
   apply(activation, count, block, first = 0) {
