@@ -5,9 +5,9 @@ recurrent product and updates the cell. The state is private, in sweep order: th
 Each step's h is copied to its offset in y. With a fused net a step is one call, which may make both products, and h is
 written to y directly if y's layout allows it.
 
-With several threads a layer is cut in parts, its directions and groups of its rows, which do not depend on each other;
-each thread takes one part after the other. A single row of one direction cannot be cut that way: there a second thread
-computes half of each product in step with the first (team.pxi). None of this changes the order of any sum.
+One direction of a layer, for some rows, is a sweep. Several threads take blocks of the sweeps of all layers
+(pipeline.pxi), or in a single row of large layers two compute half of each product in step (team.pxi). None of this
+changes the order of any sum.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -23,8 +23,8 @@ from .network cimport (
     step_width, steps, stored_at, stored_rows, whole_batch,
 )
 from .runtime.threads cimport (
-    await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, open_job, store_release,
-    worth_sharing,
+    await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, note_waiting, open_job,
+    store_release, worth_sharing,
 )
 from .table cimport CACHE_LINE, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
 
@@ -38,6 +38,7 @@ cdef enum:
     # More bytes of weights do not stay in the L2 cache: only so many rows pay for reading the inputs' at each step.
     SMALL_WEIGHTS = 262144
     MORE_ROWS = 12
+    APART = 16  # elements between counters of different threads: two cache lines
     # Steps of a team's block: a second thread may join at its beginning.
     TEAM_STEPS = 64
 
@@ -56,15 +57,13 @@ ctypedef struct Call:
     Py_ssize_t stop                 # set by the caller's thread when a signal is to end the call
 
 ctypedef struct Layer:
-    # one layer, cut in parts that threads take one after the other
+    # one layer
     const Net* net
     Call* call
     Py_ssize_t index                # of its first direction
     Rows source, target
     const unsigned char* keep
     const Masks* masks              # or NULL
-    Py_ssize_t groups, parts, next  # groups of rows; parts = directions * groups; the next part to take
-    Py_ssize_t status
     Team* team                      # or NULL
 
 ctypedef struct Tape:
@@ -83,7 +82,27 @@ ctypedef struct Carried:
     void* spare
     void* c
 
+ctypedef struct Sweep:
+    # one direction of one layer for some rows, and how far it has been computed
+    Layer* layer
+    Py_ssize_t index                # of its direction
+    Batch batch                     # its rows
+    Py_ssize_t most, start          # rows of a block; the first step of the next one
+    Rows y
+    bint straight, at_once          # whether blocks of x need no copy, and whether a step makes both products
+    Masks masks
+    Tape tape
+    void* h                         # the state in sweep order, and space that steps need
+    void* c
+    void* spare
+    void* rounded_h
+    Carried carried
+    # where several threads take blocks (pipeline.pxi)
+    Py_ssize_t taken
+    Py_ssize_t[APART] finished
+
 include "team.pxi"
+include "pipeline.pxi"
 
 
 def forward(Network network, x, y, inner, h, c, bint batch_first, rows, list keep, double scale, list tape,
@@ -306,51 +325,56 @@ cdef inline Product product_with(const Net* network, const Weight* weight, const
 
 
 cdef Status layers(const Net* network, Call* call) noexcept nogil:
-    """Compute all layers. They write alternately to `inner` and `y`, so that the last one writes y."""
-    cdef Py_ssize_t L = network.num_layers, number
+    """Compute all layers."""
+    cdef bint split = call.threads > 1 and splits_steps(network, call)
+    cdef Py_ssize_t number
+    cdef Status status = DONE
+    cdef Layer layer
+    if call.threads > 1 and not split and run_pipeline(network, call, &status):
+        return status
+    for number in range(network.num_layers):
+        layer = layer_of(network, call, number)
+        status = run_layer(&layer, split)
+        if status != DONE:
+            break
+    return status
+
+
+cdef Layer layer_of(const Net* network, Call* call, Py_ssize_t number) noexcept nogil:
+    """Return a layer. They write alternately to `inner` and `y`, so that the last one writes y."""
+    cdef Py_ssize_t last = network.num_layers - 1
+    cdef bint writes_y = (last - number) % 2 == 0
     cdef Layer layer
     layer.net = network
     layer.call = call
-    layer.keep = NULL
-    layer.source = call.x
-    layer.status = DONE
-    for number in range(L):
-        layer.index = number * network.num_directions
-        layer.masks = NULL if call.masks == NULL else &call.masks[number]
-        layer.target = call.y if (L - 1 - number) % 2 == 0 else call.inner
-        run_layer(&layer)
-        if layer.status != DONE:
-            break
-        layer.source = layer.target
-        layer.keep = NULL if call.keep == NULL or number == L - 1 else call.keep[number]
-    return <Status>layer.status
-
-
-cdef void run_layer(Layer* layer) noexcept nogil:
-    """Cut one layer in parts, offer them, and work on them until all are done."""
-    cdef Call* call = layer.call
-    cdef Py_ssize_t D = layer.net.num_directions
-    cdef Py_ssize_t multiply_adds = steps(&call.batch) * call.batch.B * work_of_step(layer.net, layer.index)
-    cdef bint sharing = call.threads > 1 and worth_sharing(multiply_adds)
-    cdef Team team
-    cdef int helpers
-    layer.groups = 1
-    if sharing:
-        layer.groups = max(1, min((call.threads + D - 1) // D, call.batch.B // LEAST_ROWS))
-    layer.parts = D * layer.groups
-    layer.next = 0
+    layer.index = number * network.num_directions
+    layer.source = call.x if number == 0 else call.inner if writes_y else call.y
+    layer.target = call.y if writes_y else call.inner
+    layer.keep = NULL if call.keep == NULL or number == 0 else call.keep[number - 1]
+    layer.masks = NULL if call.masks == NULL else &call.masks[number]
     layer.team = NULL
-    if sharing and layer.parts == 1:
-        if team_can(layer) and set_up_team(&team, layer):
-            layer.team = &team
-        else:
-            sharing = False
-    if sharing:
-        helpers = 1 if layer.team != NULL else <int>min(<Py_ssize_t>call.threads, layer.parts) - 1
-        sharing = open_job(helpers, join_layer, <void*>layer)
-    take_parts(layer, True)
-    if sharing:
+    return layer
+
+
+cdef Status run_layer(Layer* layer, bint split) noexcept nogil:
+    """Compute one layer, with `split` in a team, if a worker is worth it."""
+    cdef Py_ssize_t multiply_adds = steps(&layer.call.batch) * work_of_step(layer.net, layer.index), direction
+    cdef Status status = DONE
+    cdef Team team
+    if split and not backs_off() and worth_sharing(multiply_adds):
+        memset(&team, 0, sizeof(Team))
+        layer.team = &team
+        if not open_job(1, join_team, <void*>layer):
+            layer.team = NULL
+    for direction in range(layer.net.num_directions):
+        if status == DONE:
+            if layer.net.engine.itemsize == 4:
+                status = sweep[float](layer, direction, <float*>layer.call.h, <float*>layer.call.c)
+            else:
+                status = sweep[double](layer, direction, <double*>layer.call.h, <double*>layer.call.c)
+    if layer.team != NULL:
         close_job()
+    return status
 
 
 cdef inline Py_ssize_t work_of_step(const Net* network, Py_ssize_t index) noexcept nogil:
@@ -360,78 +384,32 @@ cdef inline Py_ssize_t work_of_step(const Net* network, Py_ssize_t index) noexce
     return network.num_directions * network.hidden_size * of_unit
 
 
-cdef void join_layer(void* argument) noexcept nogil:
-    """Take parts in a worker thread, or follow the leader if the layer has a team."""
-    cdef Layer* layer = <Layer*>argument
-    cdef unsigned int denormals = layer.net.engine.kernels.flush_denormals()
-    if layer.team == NULL:
-        take_parts(layer, False)
-    elif layer.net.engine.itemsize == 4:
-        follow[float](layer, NULL)
-    else:
-        follow[double](layer, NULL)
-    layer.net.engine.kernels.restore_denormals(denormals)
-
-
-cdef void take_parts(Layer* layer, bint caller) noexcept nogil:
-    """Work on one part after the other until none is left."""
-    cdef Py_ssize_t part
-    cdef Status status
-    while True:
-        part = fetch_add(&layer.next, 1)
-        if part >= layer.parts or load_acquire(&layer.status) != DONE:
-            return
-        if layer.net.engine.itemsize == 4:
-            status = sweep[float](layer, part, caller, <float*>layer.call.h, <float*>layer.call.c)
-        else:
-            status = sweep[double](layer, part, caller, <double*>layer.call.h, <double*>layer.call.c)
-        if status != DONE:
-            store_release(&layer.status, status)
-
-
-cdef Status sweep(Layer* layer, Py_ssize_t part, bint caller, real* h, real* c) noexcept nogil:
-    """Compute one direction of one layer for some rows over all steps, with its working arrays."""
+cdef Status sweep(Layer* layer, Py_ssize_t direction, real* h, real* c) noexcept nogil:
+    """Compute one direction of one layer over all steps, with its working arrays, in the caller's thread."""
     cdef const Net* network = layer.net
-    cdef Py_ssize_t H = network.hidden_size, P = network.output_size
-    cdef Py_ssize_t direction = part // layer.groups, index = layer.index + direction
-    cdef Batch batch = part_of(&layer.call.batch, part % layer.groups, layer.groups)
-    cdef Rows y = layer.target
-    cdef Py_ssize_t most = rows_fitting(BLOCK_BYTES, network, &batch), block
-    cdef Py_ssize_t state_h = in_lines(batch.B * P), state_c = in_lines(batch.B * H)
-    cdef Py_ssize_t rounded_h = in_lines(batch.B * network.rounded_h)
-    cdef Py_ssize_t spare_size = state_c + (state_h + state_c if network.zoned else 0) + rounded_h
-    cdef real* scratch
-    cdef real* slots_h
-    cdef real* slots_c
-    cdef real* spare
-    cdef Status status
-    if batch.B == 0:
-        return DONE
-    if layer.team != NULL:
-        most = TEAM_STEPS
-    block = in_lines(most * network.directions[index].ih.inputs)
-    if not makes_both(layer, index, &batch):
-        block += in_lines(most * network.directions[index].ih.columns)
-    block += in_lines(most * network.rounded_x)
+    cdef const Batch* batch = &layer.call.batch
+    cdef Py_ssize_t most = TEAM_STEPS if layer.team != NULL else rows_fitting(BLOCK_BYTES, network, batch)
+    cdef Py_ssize_t states = state_size(network, batch.B), index = layer.index + direction, work = 0, multiply_adds
+    cdef Py_ssize_t block = block_size(layer, index, batch, most)
+    cdef Sweep own
+    cdef Status status = DONE
     # a team writes the next block while the last step of this one is still read
-    scratch = <real*>acquire(((2 if layer.team != NULL else 1) * block + state_h + state_c + spare_size) * sizeof(real))
-    if scratch == NULL:
-        return NO_MEMORY
-    slots_h = scratch
-    slots_c = slots_h + state_h
-    spare = slots_c + state_c
-    h += index * layer.call.batch.B * P
-    c += index * layer.call.batch.B * H
-    y.data = <real*>y.data + direction * P
-    gather_states[real](&batch, P, h, slots_h)
-    gather_states[real](&batch, H, c, slots_c)
-    if network.fused:
-        memcpy(spare, slots_h, batch.B * H * sizeof(real))  # for rows without steps
-    status = blocks[real](layer, index, &batch, &y, caller, slots_h, slots_c, spare, most, block,
-                          spare + spare_size, spare + spare_size - rounded_h)
-    scatter_states[real](&batch, P, slots_h, h)
-    scatter_states[real](&batch, H, slots_c, c)
-    release(scratch)
+    cdef real* memory = <real*>acquire((states + (2 if layer.team != NULL else 1) * block) * sizeof(real))
+    cdef real* scratch = memory + states
+    if memory == NULL:
+        status = NO_MEMORY
+    else:
+        begin_sweep[real](&own, layer, index, batch, most, memory, h, c)
+        while own.start < steps(batch) and status == DONE:
+            multiply_adds = advance[real](&own, scratch)
+            if layer.team != NULL:
+                scratch += block
+                block = -block
+            status = poll_interrupt(multiply_adds, &work, &layer.call.stop, True)
+        end_sweep[real](&own, h, c)
+    if layer.team != NULL:
+        release_follower(layer.team)
+    release(memory)
     return status
 
 
@@ -449,65 +427,104 @@ cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* b
     return worth and layer.net.fused and layer.team == NULL
 
 
-cdef Status blocks(Layer* layer, Py_ssize_t index, const Batch* batch, const Rows* y, bint caller, real* h, real* c,
-                   real* spare, Py_ssize_t most, Py_ssize_t space, real* scratch, real* rounded_h) noexcept nogil:
-    """Compute all steps of a sweep, block by block. `h` and `c` are in sweep order, updated in place.
+cdef inline Py_ssize_t state_size(const Net* network, Py_ssize_t B) noexcept nogil:
+    """Return the elements of a sweep's state: h, c, the spare arrays and h rounded to bf16."""
+    cdef Py_ssize_t h = in_lines(B * network.output_size), c = in_lines(B * network.hidden_size)
+    return (2 if network.zoned else 1) * (h + c) + c + in_lines(B * network.rounded_h)
 
-    `scratch` has `space` elements for each block in progress, `rounded_h` those for h rounded to bf16.
-    """
+
+cdef inline Py_ssize_t block_size(const Layer* layer, Py_ssize_t index, const Batch* batch,
+                                  Py_ssize_t most) noexcept nogil:
+    """Return the elements of the working arrays of a block of `most` rows."""
+    cdef const Direction* direction = &layer.net.directions[index]
+    cdef Py_ssize_t z = 0 if makes_both(layer, index, batch) else in_lines(most * direction.ih.columns)
+    return in_lines(most * direction.ih.inputs) + in_lines(most * layer.net.rounded_x) + z
+
+
+cdef void begin_sweep(Sweep* own, Layer* layer, Py_ssize_t index, const Batch* batch, Py_ssize_t most, real* memory,
+                      const real* h, const real* c) noexcept nogil:
+    """Set up a sweep from the initial states of all directions, with `memory` for state_size(...) elements."""
     cdef const Net* network = layer.net
-    cdef const Direction* direction = &network.directions[index]
-    cdef const Rows* x = &layer.source
-    cdef Py_ssize_t H = network.hidden_size, start = 0, end, rows, work = 0, slot
-    cdef bint straight = layer.keep == NULL and is_in_sweep_order(batch, x, direction.backwards)
-    cdef bint at_once = makes_both(layer, index, batch)
-    cdef Carried carried = Carried(h, H, spare, c)
+    cdef Py_ssize_t B = batch.B, H = network.hidden_size, P = network.output_size
     cdef const Saved* saved = NULL
-    cdef Masks masks = masks_of_direction(layer.masks, network, index - layer.index)
-    cdef Tape tape
-    cdef Status status = DONE
-    cdef real* block_x
-    cdef real* z
-    cdef real* rounded
-    cdef const real* factors = NULL
     if layer.call.tape != NULL and layer.call.tape[index].gates != NULL:
         saved = &layer.call.tape[index]
-    tape = Tape(saved, &layer.call.batch, 0, NULL, layer.call.recurrent_scale)
+    own.layer = layer
+    own.index = index
+    own.batch = batch[0]
+    own.most = most
+    own.start = 0
+    own.y = layer.target
+    own.y.data = <real*>own.y.data + (index - layer.index) * P
+    own.straight = layer.keep == NULL and is_in_sweep_order(batch, &layer.source, network.directions[index].backwards)
+    own.at_once = makes_both(layer, index, batch)
+    own.masks = masks_of_direction(layer.masks, network, index - layer.index)
+    own.tape = Tape(saved, &layer.call.batch, 0, NULL, layer.call.recurrent_scale)
     if layer.masks != NULL:
-        tape.masks = &masks
-    while start < steps(batch) and status == DONE:
-        end = block_end(batch, start, most if layer.team == NULL else team_steps(layer.team, start, most), &rows)
-        block_x = scratch
-        rounded = scratch + in_lines(most * direction.ih.inputs)
-        z = rounded + in_lines(most * network.rounded_x)
-        if straight:
-            block_x = <real*>x.data + start * x.step + batch.first * x.row
-        else:
-            gather[real](batch, x, direction.backwards, start, end, layer.keep, layer.call.scale, block_x)
-        if layer.team != NULL:
-            lead_block[real](layer, direction, batch, y, start, end, block_x, z, rounded, rounded_h, &carried)
-            scratch += space
-            space = -space
-        else:
-            if at_once:
-                factors = factors_of[real](&network.engine, direction.ih.kind, rows, x.width, block_x, x.width, rounded)
-            else:
-                affine[real](&network.engine, rows, <const real*>direction.bias, &direction.ih, block_x, NULL, NULL,
-                             False, z, rounded)
-            if network.fused:
-                run_steps[real](network, batch, direction, y, start, end, &tape, block_x, factors, z, rounded_h,
-                                &carried)
-            else:
-                run_plain_steps[real](network, batch, direction, y, start, end, &tape, block_x, z, h, c, spare,
-                                      rounded_h)
-        start = end
-        status = poll_interrupt(rows * work_of_step(network, index), &work, &layer.call.stop, caller)
+        own.tape.masks = &own.masks
+    own.h = memory
+    own.c = memory + in_lines(B * P)
+    own.spare = <real*>own.c + in_lines(B * H)
+    own.rounded_h = memory + state_size(network, B) - in_lines(B * network.rounded_h)
+    own.carried = Carried(own.h, H, own.spare, own.c)
+    own.taken = own.finished[0] = 0
+    gather_states[real](batch, P, h + index * layer.call.batch.B * P, <real*>own.h)
+    gather_states[real](batch, H, c + index * layer.call.batch.B * H, <real*>own.c)
+    if network.fused:
+        memcpy(own.spare, own.h, B * H * sizeof(real))  # for rows without steps
+
+
+cdef Py_ssize_t advance(Sweep* own, real* scratch) noexcept nogil:
+    """Compute the next block of a sweep, with block_size(...) elements of scratch; return its multiply-adds."""
+    cdef Layer* layer = own.layer
+    cdef const Net* network = layer.net
+    cdef const Direction* direction = &network.directions[own.index]
+    cdef const Batch* batch = &own.batch
+    cdef const Rows* x = &layer.source
+    cdef Py_ssize_t start = own.start, end, rows
+    cdef real* block_x = scratch
+    cdef real* rounded = scratch + in_lines(own.most * direction.ih.inputs)
+    cdef real* z = rounded + in_lines(own.most * network.rounded_x)
+    cdef real* rounded_h = <real*>own.rounded_h
+    cdef const real* factors = NULL
+    end = block_end(batch, start, own.most if layer.team == NULL else team_steps(layer.team, start, own.most), &rows)
+    if own.straight:
+        block_x = <real*>x.data + start * x.step + batch.first * x.row
+    else:
+        gather[real](batch, x, direction.backwards, start, end, layer.keep, layer.call.scale, block_x)
     if layer.team != NULL:
-        release_follower(layer.team)
-    if carried.h != h:
-        for slot in range(batch.B):
-            memcpy(h + slot * H, <real*>carried.h + slot * carried.row, H * sizeof(real))
-    return status
+        lead_block[real](layer, direction, batch, &own.y, start, end, block_x, z, rounded, rounded_h, &own.carried)
+    else:
+        if own.at_once:
+            factors = factors_of[real](&network.engine, direction.ih.kind, rows, x.width, block_x, x.width, rounded)
+        else:
+            affine[real](&network.engine, rows, <const real*>direction.bias, &direction.ih, block_x, NULL, NULL,
+                         False, z, rounded)
+        if network.fused:
+            run_steps[real](network, batch, direction, &own.y, start, end, &own.tape, block_x, factors, z, rounded_h,
+                            &own.carried)
+        else:
+            run_plain_steps[real](network, batch, direction, &own.y, start, end, &own.tape, block_x, z, <real*>own.h,
+                                  <real*>own.c, <real*>own.spare, rounded_h)
+    own.start = end
+    return rows * work_of_step(network, own.index)
+
+
+cdef inline void keep_state(Sweep* own, real* precision) noexcept nogil:
+    """Copy h to the sweep's own array, if it is elsewhere: in y, or in the spare array."""
+    cdef Py_ssize_t H = own.layer.net.hidden_size, slot
+    if own.carried.h != own.h:
+        for slot in range(own.batch.B):
+            memcpy(<real*>own.h + slot * H, <real*>own.carried.h + slot * own.carried.row, H * sizeof(real))
+        own.carried = Carried(own.h, H, own.spare, own.c)
+
+
+cdef void end_sweep(Sweep* own, real* h, real* c) noexcept nogil:
+    """Write the final states of a sweep to those of all directions."""
+    cdef Py_ssize_t H = own.layer.net.hidden_size, P = own.layer.net.output_size, B = own.layer.call.batch.B
+    keep_state[real](own, NULL)
+    scatter_states[real](&own.batch, P, <real*>own.h, h + own.index * B * P)
+    scatter_states[real](&own.batch, H, <real*>own.c, c + own.index * B * H)
 
 
 cdef void run_steps(const Net* network, const Batch* batch, const Direction* direction, const Rows* y, Py_ssize_t start,

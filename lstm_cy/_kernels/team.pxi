@@ -8,12 +8,14 @@
 # no team is formed.
 
 cdef enum:
-    APART = 16  # elements between counters of different threads: two cache lines
     LAST_BLOCK = 1 << 30
     # Nanoseconds for which the leader may wait in all: at first the follower has to load its half of the weights.
     MAX_WAITING = 300000
     # Steps of the first block, while a follower may still be waking
     FIRST_STEPS = 8
+    # Bytes of recurrent weights from which a team pays: for a single layer, and where a pipeline is possible
+    FITS_L1 = 48 * 1024
+    FITS_L2 = 128 * 1024
 
 ctypedef struct Team:
     # The leader is the caller's thread; the follower joins at the beginning of a block, once it is ready.
@@ -33,19 +35,29 @@ ctypedef struct Team:
     Carried carried
 
 
-cdef inline bint team_can(const Layer* layer) noexcept nogil:
-    """Return whether a team can do it: one row of a plain layer, in inference."""
-    return (layer.call.batch.B == 1 and layer.call.batch.resets == NULL and layer.call.tape == NULL
-            and not layer.net.projected and not layer.net.zoned and layer.net.directions[layer.index].variant == NULL)
+cdef bint splits_steps(const Net* network, const Call* call) noexcept nogil:
+    """Return whether a team takes one layer after the other.
 
-
-cdef bint set_up_team(Team* team, Layer* layer) noexcept nogil:
-    """Return whether a team is worth it: the recurrent weights must not fit in the cache next to a core anyway."""
-    cdef Py_ssize_t H = layer.net.hidden_size
-    if 4 * H * H * layer.net.engine.itemsize < 48 * 1024 or backs_off():
+    It can do a single row of plain layers, in inference. It pays where the recurrent weights do not fit in the cache
+    next to a core: then each half stays in that of its own. Layers that do fit are faster in a pipeline (pipeline.pxi),
+    which does not wait at each step; a single layer has no other way.
+    """
+    cdef Py_ssize_t bytes = 4 * network.hidden_size * network.hidden_size * network.engine.itemsize
+    if (call.batch.B != 1 or network.num_directions > 1 or call.batch.resets != NULL or call.tape != NULL
+            or network.projected or network.zoned or network.directions[0].variant != NULL):
         return False
-    memset(team, 0, sizeof(Team))
-    return True
+    return bytes >= (FITS_L1 if groups_of(network, call) == 0 else FITS_L2)
+
+
+cdef void join_team(void* argument) noexcept nogil:
+    """Follow the leader in a worker thread."""
+    cdef Layer* layer = <Layer*>argument
+    cdef unsigned int denormals = layer.net.engine.kernels.flush_denormals()
+    if layer.net.engine.itemsize == 4:
+        follow[float](layer, NULL)
+    else:
+        follow[double](layer, NULL)
+    layer.net.engine.kernels.restore_denormals(denormals)
 
 
 cdef inline Py_ssize_t team_steps(Team* team, Py_ssize_t start, Py_ssize_t most) noexcept nogil:

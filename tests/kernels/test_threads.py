@@ -24,6 +24,9 @@ CASES = {
     "a single row, float64": (LSTM(33, 97, dtype="float64", seed=0), 150, 1, None),
     "a single row, half a panel": (LSTM(20, 136, seed=0), 120, 1, None),
     "a single row, layers": (LSTM(20, 128, 3, seed=0), 90, 1, None),
+    "a single row, small layers": (LSTM(20, 64, 4, seed=0), 90, 1, None),
+    "a single ragged row, small layers": (LSTM(64, 64, 3, reverse=True, seed=0), 200, 1, [131]),
+    "three rows, layers": (LSTM(64, 65, 3, batch_first=True, seed=0), 60, 3, None),
     "a single row, reverse": (LSTM(20, 128, reverse=True, batch_first=True, seed=0), 90, 1, None),
     "a single ragged row": (LSTM(64, 128, seed=0), 200, 1, [131]),
     "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
@@ -80,9 +83,49 @@ def test_same_bits_on_every_instruction_set(isa, engine, dtype):
                 assert [a.tobytes() for a in _flat(lstm(x, state, threads=2))] == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_drawn_stacks_give_the_same_bits_when_threads_follow_each_other(seed):
+    rng, before = np.random.default_rng(seed), joined()
+    for number in range(15):
+        lstm, x, state, steps = drawn_stack(rng)
+        expected = [a.tobytes() for a in _flat(lstm(x, state, **steps, threads=1))]
+        traced = trained(lstm, x, state, steps, 1)
+        for threads in (2, 3, 8):
+            assert [a.tobytes() for a in _flat(lstm(x, state, **steps, threads=threads))] == expected, number
+            assert trained(lstm, x, state, steps, threads) == traced, number
+    assert joined() - before >= 10
+
+
+def drawn_stack(rng):
+    """Return a stack of few layers and rows, with any of the options, its input, state and steps."""
+    T, B, H = (int(rng.integers(1, most)) for most in (140, 6, 70))
+    options = {
+        "num_layers": int(rng.integers(1, 6)),
+        "dtype": rng.choice(["float32", "float64"]),
+        "batch_first": rng.random() < 0.3,
+        "bidirectional": rng.random() < 0.2,
+        "peepholes": rng.random() < 0.2,
+        "proj_size": (H + 1) // 2 if rng.random() < 0.2 and H > 1 else 0,
+        "zoneout": (0.2, 0.1) if rng.random() < 0.2 else (0.0, 0.0),
+        "recurrent_dropout": 0.2 if rng.random() < 0.2 else 0.0,
+    }
+    options["dropout"] = 0.3 if options["num_layers"] > 1 and rng.random() < 0.3 else 0.0
+    options["reverse"] = not options["bidirectional"] and rng.random() < 0.3
+    steps, plane = {}, (B, T) if options["batch_first"] else (T, B)
+    if rng.random() < 0.4:
+        steps["lengths"] = rng.integers(0, T + 1, B)
+    elif rng.random() < 0.3:
+        steps["mask"] = rng.random(plane) < 0.8
+    if not options["reverse"] and not options["bidirectional"] and rng.random() < 0.3:
+        steps["reset"] = rng.random(plane) < 0.1
+    lstm = LSTM(int(rng.choice([1, 3, 20, 64])), H, seed=0, **options)
+    return lstm, *random_case(lstm, T, B), steps
+
+
 # each large enough that a sleeping worker is woken
 TRAINED = {
     "a single row": (LSTM(40, 161, seed=0), 700, 1, {}),
+    "a single row, layers": (LSTM(40, 97, 3, dropout=0.3, seed=0), 300, 1, {}),
     "rows": (LSTM(40, 97, 2, dropout=0.3, seed=0), 130, 9, {}),
     "sums in many parts": (LSTM(40, 65, seed=0), 700, 6, {}),
     "ragged rows": (LSTM(40, 161, batch_first=True, seed=0), 190, 7, {"lengths": [190, 3, 0, 161, 117, 190, 1]}),

@@ -44,6 +44,7 @@ TARGETS = {
     "lstm_cy/_kernels/network.pyx": (2, KERNELS),
     "lstm_cy/_kernels/stages.pyx": (2, ("stepper", "streams", "embed")),
     "lstm_cy/_kernels/runtime/memory.pyx": (1, ("memory", *KERNELS)),
+    "lstm_cy/_kernels/pipeline.pxi": (2, ("threads",)),
     "lstm_cy/_kernels/team.pxi": (1, ("threads", "streams")),
     "lstm_cy/weights/native.py": (3, WEIGHTS),
     "lstm_cy/weights/containers/zip.py": (3, ("zip", "npz", *WEIGHTS)),

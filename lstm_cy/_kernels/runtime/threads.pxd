@@ -8,6 +8,9 @@ ctypedef void (*Task)(void* argument) noexcept nogil
 # Offer `task` to up to `helpers` workers. False where another call has the pool; else `close_job` must follow.
 cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil
 
+# Count nanoseconds for which the caller of the open job waited for workers before `close_job`; 0 is ignored.
+cdef void note_waiting(Py_ssize_t nanoseconds, bint caller) noexcept nogil
+
 # Let no other worker join, and wait until those that have joined have finished.
 cdef void close_job() noexcept nogil
 

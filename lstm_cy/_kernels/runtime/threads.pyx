@@ -57,6 +57,7 @@ cdef extern from *:
         int64_t pause_end;      /* after a delay: no job before it, and later only if a worker wakes in time */
         int64_t probed;         /* the time at which one was woken to see this; or 0 */
         int64_t opened;         /* the time of the job at hand */
+        int64_t waited;         /* how long its caller has waited for workers */
         int always;             /* whether work is shared as if workers were awake and never delayed */
         int64_t back_off_end;   /* no team is formed before it */
         int64_t back_off_time;  /* the last one, in nanoseconds */
@@ -194,6 +195,7 @@ cdef extern from *:
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
         lstm_cy_pool.opened = lstm_cy_now();
+        lstm_cy_pool.waited = 0;
         if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) lstm_cy_prepare_waking(lstm_cy_pool.opened);
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
@@ -211,13 +213,15 @@ cdef extern from *:
     static double lstm_cy_waking(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.waking); }
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
+    static void lstm_cy_note_waiting(ptrdiff_t time) { lstm_cy_pool.waited += time; }
     static void lstm_cy_close_job(void) {
         int spins = 0;
         int64_t own = lstm_cy_now(), end;
         __atomic_and_fetch(&lstm_cy_pool.job, ~(uint64_t)0xffff0000, __ATOMIC_ACQ_REL);
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
         end = spins < LSTM_CY_SPINS ? own : lstm_cy_now();
-        if (end - own > LSTM_CY_DELAY && end - own > (end - lstm_cy_pool.opened) / 4) {
+        lstm_cy_pool.waited += end - own;
+        if (lstm_cy_pool.waited > LSTM_CY_DELAY && lstm_cy_pool.waited > (end - lstm_cy_pool.opened) / 4) {
             lstm_cy_store(&lstm_cy_pool.pause_end, end + LSTM_CY_BACK_OFF);
             lstm_cy_store(&lstm_cy_pool.probed, 0);
         }
@@ -353,6 +357,7 @@ cdef extern from *:
     }
     static int lstm_cy_started(void) { return 0; }
     static long long lstm_cy_joined(void) { return 0; }
+    static void lstm_cy_note_waiting(ptrdiff_t time) { (void)time; }
     static void lstm_cy_close_job(void) {}
     static int lstm_cy_workers_are_gone(void) { return 0; }
     static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
@@ -377,6 +382,7 @@ cdef extern from *:
     """
     void lstm_cy_set_up(long long)
     bint lstm_cy_open_job(int, Task, void*) noexcept nogil
+    void lstm_cy_note_waiting(Py_ssize_t) noexcept nogil
     void lstm_cy_close_job() noexcept nogil
     bint lstm_cy_workers_are_gone() noexcept nogil
     int lstm_cy_at_fork(Hook, Hook, Hook)
@@ -397,6 +403,11 @@ cdef extern from *:
 
 cdef bint open_job(int helpers, Task task, void* argument) noexcept nogil:
     return lstm_cy_open_job(helpers, task, argument)
+
+
+cdef void note_waiting(Py_ssize_t nanoseconds, bint caller) noexcept nogil:
+    if caller:
+        lstm_cy_note_waiting(nanoseconds)
 
 
 cdef void close_job() noexcept nogil:

@@ -1,0 +1,197 @@
+# Several threads on the sweeps of all layers. The directions of a layer and groups of its rows do not depend on each
+# other; and where layers have one direction, a block of steps needs only the same rows and steps of the layer below.
+# Each thread takes the next block of a sweep that can go on: threads follow each other through the layers, and one that
+# joins late finds work at any time.
+#
+# A thread waits only while no sweep can go on. It holds nothing then that another one needs: what it waits for is being
+# computed.
+
+cdef enum:
+    # Rows of a block: few, so that all threads have work early and until late; enough for fast products. A block of
+    # fewer multiply-adds is not worth what passing it on costs, and layers of fewer blocks hardly overlap.
+    PIPELINE_ROWS = 16
+    PIPELINE_WORK = 100000
+    LEAST_BLOCKS = 3
+
+ctypedef struct Pipeline:
+    Py_ssize_t[APART] tickets       # of threads that want to take a block,
+    Py_ssize_t[APART] served        # and the one whose turn it is
+    Py_ssize_t[APART] finished      # blocks of all sweeps; the first one is setting up
+    Py_ssize_t status
+    const Net* net
+    Call* call
+    Layer* layers
+    Sweep* sweeps                   # by layer, direction and group of rows
+    Py_ssize_t groups, count
+    Py_ssize_t first                # a sweep before which all are complete
+    Py_ssize_t block                # elements of the working arrays of a block of any sweep
+
+
+cdef inline Py_ssize_t pipeline_rows(const Net* network) noexcept nogil:
+    return max(<Py_ssize_t>PIPELINE_ROWS, network.num_directions * PIPELINE_WORK // work_of_step(network, 0))
+
+
+cdef inline Py_ssize_t groups_of(const Net* network, const Call* call) noexcept nogil:
+    """Return the groups of rows for the threads of a call, 0 if threads have nothing to share."""
+    cdef Py_ssize_t D = network.num_directions, rows = call.batch.B
+    cdef Py_ssize_t groups = max(1, min((call.threads + D - 1) // D, rows // LEAST_ROWS))
+    if D * groups == 1 and (network.num_layers == 1
+                            or steps(&call.batch) * rows < LEAST_BLOCKS * max(rows, pipeline_rows(network))):
+        return 0
+    return groups
+
+
+cdef bint run_pipeline(const Net* network, Call* call, Status* status) noexcept nogil:
+    """Compute all layers together with workers. False if another call has these, or there is nothing to share."""
+    cdef Py_ssize_t D = network.num_directions, groups = groups_of(network, call), number, multiply_adds = 0, most
+    cdef Pipeline own
+    for number in range(network.num_layers):
+        multiply_adds += steps(&call.batch) * call.batch.B * work_of_step(network, number * D)
+    if groups == 0 or not worth_sharing(multiply_adds):
+        return False
+    memset(&own, 0, sizeof(Pipeline))
+    own.net = network
+    own.call = call
+    own.groups = groups
+    own.count = network.num_layers * D * groups
+    own.status = DONE
+    most = min(<Py_ssize_t>call.threads, own.count if D == 1 else D * groups)
+    if not open_job(<int>most - 1, join_pipeline, <void*>&own):
+        return False
+    if network.engine.itemsize == 4:
+        take_blocks[float](&own, True, <float*>call.h, <float*>call.c)
+    else:
+        take_blocks[double](&own, True, <double*>call.h, <double*>call.c)
+    close_job()
+    release(own.layers)
+    status[0] = <Status>own.status
+    return True
+
+
+cdef void join_pipeline(void* argument) noexcept nogil:
+    """Take blocks in a worker thread."""
+    cdef Pipeline* pipeline = <Pipeline*>argument
+    cdef unsigned int denormals = pipeline.net.engine.kernels.flush_denormals()
+    if pipeline.net.engine.itemsize == 4:
+        take_blocks[float](pipeline, False, <float*>pipeline.call.h, <float*>pipeline.call.c)
+    else:
+        take_blocks[double](pipeline, False, <double*>pipeline.call.h, <double*>pipeline.call.c)
+    pipeline.net.engine.kernels.restore_denormals(denormals)
+
+
+cdef bint set_up(Pipeline* pipeline, real* h, real* c) noexcept nogil:
+    """Begin all sweeps. False if there is no memory."""
+    cdef const Net* network = pipeline.net
+    cdef Py_ssize_t L = network.num_layers, D = network.num_directions, G = pipeline.groups, number, group
+    cdef Py_ssize_t size = L * sizeof(Layer) + pipeline.count * sizeof(Sweep) + CACHE_LINE, most
+    cdef Batch batch
+    cdef Layer* layer
+    cdef Sweep* sweep
+    cdef real* state
+    for group in range(G):
+        batch = part_of(&pipeline.call.batch, group, G)
+        size += L * D * state_size(network, batch.B) * sizeof(real)
+    pipeline.layers = <Layer*>acquire(size)
+    if pipeline.layers == NULL:
+        return False
+    pipeline.sweeps = sweep = <Sweep*>(pipeline.layers + L)
+    state = <real*>(pipeline.sweeps + pipeline.count)
+    state += (CACHE_LINE - <size_t>state % CACHE_LINE) // sizeof(real)
+    for number in range(L):
+        pipeline.layers[number] = layer_of(network, pipeline.call, number)
+    for number in range(L * D):
+        layer = &pipeline.layers[number // D]
+        for group in range(G):
+            batch = part_of(&pipeline.call.batch, group, G)
+            most = max(pipeline_rows(network), batch.B)
+            begin_sweep[real](sweep, layer, number, &batch, most, state, h, c)
+            pipeline.block = max(pipeline.block, block_size(layer, number, &batch, most))
+            state += state_size(network, batch.B)
+            sweep += 1
+    return True
+
+
+cdef void take_blocks(Pipeline* pipeline, bint caller, real* h, real* c) noexcept nogil:
+    """Compute one block after the other until all sweeps are complete; the caller's thread begins them."""
+    cdef Py_ssize_t work = 0, index = 0, finished, multiply_adds
+    cdef Status status
+    cdef Sweep* sweep
+    cdef real* scratch = NULL
+    if caller:
+        if not set_up[real](pipeline, h, c):
+            store_release(&pipeline.status, NO_MEMORY)
+        fetch_add(&pipeline.finished[0], 1)
+    else:
+        await_at_least(&pipeline.finished[0], 1)
+    if load_acquire(&pipeline.status) == DONE:
+        scratch = <real*>acquire(pipeline.block * sizeof(real))
+        if scratch == NULL and caller:
+            store_release(&pipeline.status, NO_MEMORY)
+    while scratch != NULL and load_acquire(&pipeline.status) == DONE:
+        finished = load_acquire(&pipeline.finished[0])
+        index = take_block(pipeline, index)
+        if index == pipeline.count:
+            break
+        if index < 0:
+            note_waiting(await_at_least(&pipeline.finished[0], finished + 1), caller)
+            index = 0
+            continue
+        sweep = &pipeline.sweeps[index]
+        multiply_adds = advance[real](sweep, scratch)
+        keep_state[real](sweep, NULL)  # the layer after next writes to the same array
+        if sweep.start == steps(&sweep.batch):
+            end_sweep[real](sweep, h, c)
+        status = poll_interrupt(multiply_adds, &work, &pipeline.call.stop, caller)
+        if status != DONE:
+            store_release(&pipeline.status, status)
+        store_release(&sweep.finished[0], sweep.taken)
+        fetch_add(&pipeline.finished[0], 1)
+    release(scratch)
+
+
+cdef Py_ssize_t take_block(Pipeline* pipeline, Py_ssize_t last) noexcept nogil:
+    """Take a block of the sweep that is furthest behind, of equal ones of that of this thread's last block.
+
+    Return its index, -1 if none can go on now, or `count` if all are complete.
+    """
+    cdef Py_ssize_t parts = pipeline.net.num_directions * pipeline.groups, index, behind, best = -1, least = 0
+    cdef Py_ssize_t ticket = fetch_add(&pipeline.tickets[0], 1)
+    await_at_least(&pipeline.served[0], ticket)
+    while pipeline.first < pipeline.count and is_complete(&pipeline.sweeps[pipeline.first]):
+        pipeline.first += 1
+    for index in range(pipeline.first, pipeline.count):
+        # its number among the blocks of its own rows, where each layer begins a block later than the one below
+        behind = 2 * (pipeline.sweeps[index].taken + index // parts) - (index == last)
+        if can_go_on(pipeline, index) and (best < 0 or behind < least):
+            best = index
+            least = behind
+    if pipeline.first == pipeline.count:
+        best = pipeline.count
+    elif best >= 0:
+        pipeline.sweeps[best].taken += 1
+    store_release(&pipeline.served[0], ticket + 1)
+    return best
+
+
+cdef inline bint is_waiting(const Sweep* sweep) noexcept nogil:
+    """Return whether all blocks that were taken are finished."""
+    return load_acquire(&sweep.finished[0]) == sweep.taken
+
+
+cdef inline bint is_complete(const Sweep* sweep) noexcept nogil:
+    return is_waiting(sweep) and sweep.start == steps(&sweep.batch)
+
+
+cdef bint can_go_on(const Pipeline* pipeline, Py_ssize_t index) noexcept nogil:
+    """Return whether the next block of a sweep can be computed: its own state and its input are there."""
+    cdef Py_ssize_t D = pipeline.net.num_directions, G = pipeline.groups
+    cdef const Sweep* sweep = &pipeline.sweeps[index]
+    cdef const Sweep* below = sweep - G
+    if not is_waiting(sweep) or sweep.start == steps(&sweep.batch):
+        return False
+    if index < D * G:
+        return True
+    if D == 1:
+        return load_acquire(&below.finished[0]) > sweep.taken
+    below = &pipeline.sweeps[(index // (D * G) - 1) * D * G + index % G]
+    return is_complete(below) and is_complete(below + G)
