@@ -179,6 +179,8 @@ class Layer:
     input_directions, num_outputs = 1, 1
     #: whether an inference call returns its input
     passes_on = False
+    #: whether its input is added to the output of its parts, by `plus_input`
+    adds_input = False
     #: the name, alpha and beta of the function that it is, as an Activation has them; None for any other layer
     function: tuple[str, float | None, float | None] | None = None
     #: whether the output of a step depends on no later step
@@ -207,6 +209,7 @@ class Layer:
         def backward(self, *args: Any, **keywords: Any) -> Any: ...
         def valid(self, x: ArrayLike) -> Bools: ...
         def trace(self, *args: Any, **keywords: Any) -> Any: ...
+        def plus_input(self, *args: Any, **keywords: Any) -> Any: ...
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ from .batch import Batch, refuse_both
 from .masks import NO_MASKS, Masks, draw, scale_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..streaming.stepper import Stepper
     from ..trace.gates import GateTrace
     from ..typing import Activations, Array, ArrayLike, Coupling, DTypeLike, Parameters, Seed, State, StateLike
@@ -431,10 +433,10 @@ class Recurrent(Layer):
         threads: int | None,
         rng: Any = None,
         keep_tape: bool = False,
-        traced: int | None = None,
+        traced: Collection[int] = (),
         bf16: bool = False,
     ) -> tuple[Array, State, Any]:
-        """Run a call, a forward pass, or a call that records the direction with index `traced` for a trace.
+        """Run a call, a forward pass, or a call that records the directions with the indices `traced` for traces.
 
         With `bf16` the products of a forward pass are in bf16.
 
@@ -464,9 +466,11 @@ class Recurrent(Layer):
                 used = self._dropped(network, masks)
             if bf16:
                 used = self._rounded(used)
-        elif traced is not None:
-            saved = [None] * (self.num_layers * self.num_directions)
-            saved[traced] = self._saved(batch.rows, traced // self.num_directions, traced=True)
+        elif traced:
+            saved = [
+                self._saved(batch.rows, index // self.num_directions, traced=True) if index in traced else None
+                for index in range(self.num_layers * self.num_directions)
+            ]
         order, scale = batch.order, self._scale() if keep else 1.0
         extra = (masks.steps, scale_of(self.recurrent_dropout)) if masks.steps else ()
         forward_driver.forward(used, x, y, inner, h, c, self.batch_first, order, keep, scale, saved, threads, *extra)
@@ -482,12 +486,15 @@ class Recurrent(Layer):
         state: StateLike | None,
         steps: tuple[ArrayLike | None, ...],
         threads: int | None,
-        index: int,
-    ) -> tuple[Batch, Saved, Array]:
-        """Make a call that keeps the arrays of one direction, by its index: (batch, its Saved, its initial cell)."""
-        _, _, tape = self._run(x, state, steps, threads, traced=index)
+        indices: Collection[int],
+    ) -> tuple[Array, State, Batch, list[Saved | None], State]:
+        """Make a call that keeps the arrays of some directions, by their indices.
+
+        Return (y, its final states, the batch, the Saved of each direction or None, the initial states).
+        """
+        y, finals, tape = self._run(x, state, steps, threads, traced=indices)
         *_, network, (batch, _, saved, *_) = tape._held
-        return batch, saved[index], self._states("state", state, batch, network.initial)[1][index]
+        return y, finals, batch, saved, self._states("state", state, batch, network.initial)
 
     @property
     def _has_masks(self) -> bool:

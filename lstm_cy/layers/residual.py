@@ -62,6 +62,7 @@ class Residual(Sequential):
     """
 
     in_chains = True
+    adds_input = True
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__(*layers)
@@ -120,7 +121,7 @@ class Residual(Sequential):
             One for each LSTM.
         """
         out, finals = super().__call__(x, states, lengths=lengths, mask=mask, reset=reset, threads=threads)
-        return self._sum(x, out, self._valid(out, lengths, mask)), finals
+        return self.plus_input(x, out, lengths, mask)[0], finals
 
     def forward(
         self,
@@ -150,8 +151,8 @@ class Residual(Sequential):
         out, finals, tape = super().forward(
             x, states, lengths=lengths, mask=mask, reset=reset, threads=threads, rng=rng
         )
-        valid = self._valid(out, lengths, mask)
-        return self._sum(x, out, valid), finals, self._tape(tape, valid)
+        total, valid = self.plus_input(x, out, lengths, mask)
+        return total, finals, self._tape(tape, valid)
 
     def backward(self, tape: Tape, dy: Any = None, dstates: Sequence[Any] | None = None) -> Gradients:
         """Propagate gradients back through the forward pass that made `tape`.
@@ -224,6 +225,13 @@ class Residual(Sequential):
         result = Residual(*narrow.parts)
         result.report = narrow.report
         return result
+
+    def plus_input(
+        self, x: ArrayLike, out: Array, lengths: ArrayLike | None, mask: ArrayLike | None
+    ) -> tuple[Array, Bools | None]:
+        """Return the sum of the input and what the layers made of it, and where its steps are valid, None for all."""
+        valid = self._valid(out, lengths, mask)
+        return self._sum(x, out, valid), valid
 
     def _valid(self, out: Array, lengths: ArrayLike | None, mask: ArrayLike | None) -> Bools | None:
         """Return where a step is valid, in the layout of the output with one feature; None if every step is."""

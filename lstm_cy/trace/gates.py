@@ -9,7 +9,9 @@ import numpy as np
 
 from ..checks import expect_shape, file_path, flag, int_within, number, positive_int
 from ..notebook import html_table, show_as_picture
-from .picture import MAPS, draw
+from .charts import draw_memories
+from .memories import memories_of
+from .picture import USUAL_PANELS, draw, panel_names
 from .report import MEANS, description, step_count
 from .selection import step_range, token_texts, unit_numbers
 
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from ..typing import Array, Bools, FilePath
+    from ..typing import Array, ArrayLike, Bools, FilePath, Ints
+    from .gradients import GradientTrace
+    from .memories import Memory
+    from .predictions import Predictions
 
 #: the arrays of a trace, in the order in which a step computes them
 FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
@@ -102,6 +107,9 @@ class GateTrace:
         zoneout = number("zoneout", zoneout[()] if isinstance(zoneout, np.ndarray) else zoneout, 0.0, 1.0)
         vars(self).update(_checked_arrays(arrays, flags["batch_first"]), **flags, zoneout=zoneout)
 
+    #: what the trace was made from; not a part of its files
+    _source: Any = None
+
     if TYPE_CHECKING:
         forget: Array
         input: Array
@@ -142,7 +150,7 @@ class GateTrace:
         dict
             The arrays are not copied.
         """
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def to_npz(self, path: FilePath) -> None:
         """Write all attributes to a file; ``GateTrace(**numpy.load(path))`` reads it.
@@ -267,6 +275,51 @@ class GateTrace:
         with np.errstate(invalid="ignore"):  # infinity times a retention of 0
             return self._result(np.where(self._was_reset(0, last)[:, :, None], 0, before * kept))
 
+    def gradient(self, of: Any, target: ArrayLike | None = None) -> GradientTrace:
+        """Return the gradient of a prediction, or of a loss, with respect to every input, gate and cell.
+
+        Parameters
+        ----------
+        of : (t, output), or a loss
+            An element of the model's output at step t; (None, output) if the output has no axis of steps. Or a loss as
+            `fit` takes it, a callable that returns (value, gradient).
+        target : None or array_like
+            The target of the loss, in the layout of the output.
+
+        Returns
+        -------
+        GradientTrace
+            Exact, computed in float64: the model is run once more, as for inference, on the same x, states and
+            arguments. The gates and the cell are those of the layer and direction of this trace, and x is the input of
+            the whole model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as expected, or the trace was read from a file, which holds no model. Or the model has
+            narrow weights: rounding has no gradient.
+
+        Notes
+        -----
+        Each number is a total over all later steps. See `GradientTrace`. The formulas are those of back-propagation
+        through time (Werbos, Backpropagation through time: what it does and how to do it, 1990).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM, Linear, Sequential, mse
+        >>> model = Sequential(LSTM(3, 5, seed=0), Linear(5, 2, seed=0))
+        >>> trace = model.trace(np.ones((7, 3)))
+        >>> gradient = trace.gradient(of=(6, 1))
+        >>> norms = gradient.by_distance()
+        >>> norms["distance"].tolist(), bool(norms["x"][0] > norms["x"][6] > 0)
+        ([0, 1, 2, 3, 4, 5, 6], True)
+        >>> trace.gradient(of=mse, target=np.zeros((7, 2))).of
+        'the loss mse'
+        """
+        result: GradientTrace = self._made_from("gradient").gradient(of, target, self)
+        return result
+
     def salience(self, row: int | None = None) -> Array:
         """Return the salience of each unit's memory: how much it changes, is kept, and reaches the output.
 
@@ -374,6 +427,10 @@ class GateTrace:
         units: int | Sequence[int] = 8,
         lines: int = 4,
         steps: tuple[int, int] | None = None,
+        panels: Sequence[str] = USUAL_PANELS,
+        outputs: Sequence[object] | None = None,
+        target: ArrayLike | None = None,
+        language: str = "en",
         title: str | None = None,
     ) -> Figure:
         """Draw the cell of a few units as lines, and the gates as heat maps, over the tokens.
@@ -381,7 +438,7 @@ class GateTrace:
         Parameters
         ----------
         tokens : None, str, or sequence of T
-            The tokens that were read, for the axis. None: the numbers of the steps.
+            The tokens that were read, for the axis of each panel. None: the numbers of the steps.
         row : int
             The row to draw.
         units : int or sequence of int
@@ -391,6 +448,13 @@ class GateTrace:
             Of how many of these units, from the top, the cell is drawn.
         steps : None or (first, last)
             Draw only these steps, including `last`.
+        panels : sequence of str
+            What to draw, from the top: any of "cell", "forget", "input", "candidate", "output", "written" (the value
+            that is added to the cell), "hidden" and "prediction", which comes last.
+        outputs, target :
+            As for `predictions`, for the panel "prediction".
+        language : {"en", "zh"}
+            The language of the labels: English or Chinese.
         title : None or str
 
         Returns
@@ -411,9 +475,167 @@ class GateTrace:
         lines = positive_int("lines", lines)
         first, last = step_range(alone, steps, row)
         drawn = slice(first, last + 1)
-        arrays = {name: getattr(alone, name)[drawn][:, chosen] for name in ("cell", *MAPS)}
+        names = panel_names(panels)
+        arrays = {
+            name: (alone.written() if name == "written" else getattr(alone, name))[drawn][:, self._shown(name, chosen)]
+            for name in names
+            if name != "prediction"
+        }
+        found = None
+        if "prediction" in names:
+            found = self.predictions(outputs, target, row=row)
+            found = found._replace(probability=found.probability[drawn], target=found.target[drawn])
+        elif outputs is not None or target is not None:
+            raise ValueError('outputs, target: expected None without the panel "prediction"')
         texts = None if texts is None else texts[drawn]
-        return show_as_picture(draw(arrays, texts, first, chosen, chosen[:lines], self.reverse, title))
+        return show_as_picture(draw(arrays, texts, first, chosen, chosen[:lines], self.reverse, title, language, found))
+
+    def _shown(self, name: str, units: Ints) -> Ints:
+        """Return the columns of a field that belong to the units; a projected h has columns of its own."""
+        width = self.hidden.shape[-1]
+        return units[units < width] if name == "hidden" and width != self.cell.shape[-1] else units
+
+    def predictions(
+        self, outputs: Sequence[object] | None = None, target: ArrayLike | None = None, *, row: int = 0
+    ) -> Predictions:
+        """Return what the model of this trace predicts at each step.
+
+        Parameters
+        ----------
+        outputs : None or sequence of K
+            The names of the model's outputs, such as the symbols of a vocabulary.
+        target : None or array_like of int (T,)
+            The right output of each step, of this row; -100 where there is none.
+        row : int
+
+        Returns
+        -------
+        Predictions
+            The probabilities: the model's outputs, after softmax unless its last layer is one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as expected; the model has no outputs at each step; or the trace was read from a file,
+            which holds no model.
+
+        Examples
+        --------
+        >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
+        >>> model = Sequential(Embedding(3, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 3, seed=0))
+        >>> found = model.trace([0, 1, 2, 0]).predictions("abc", [1, 2, 0, -100])
+        >>> found.probability.shape, found.labels
+        ((4, 3), ['a', 'b', 'c'])
+        """
+        source, row = self._made_from("predictions"), self._row(row)
+        result: Predictions = source.predictions(row, len(self._steps("cell")), outputs, target)
+        return result
+
+    def memories(
+        self, *, row: int = 0, units: int | Sequence[int] = 8, share: float = 0.5, most: int = 8
+    ) -> list[Memory]:
+        """Return the largest values that each unit added to its cell, and for how long it kept them.
+
+        Parameters
+        ----------
+        row : int
+        units : int or sequence of int
+            As for `plot`.
+        share : float
+            A value counts as kept as long as this share of it is still in the cell.
+        most : int
+            How many values of each unit, the largest ones.
+
+        Returns
+        -------
+        list of Memory
+            In the order of the units, then of reading.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> trace = LSTM(3, 5, seed=0).trace(np.eye(3))
+        >>> [one.unit for one in trace.memories(units=[2, 4], most=2)]
+        [2, 2, 4, 4]
+        """
+        alone = self._alone(row)
+        chosen, share = unit_numbers(alone, units), number("share", share, 0.0, 1.0)
+        found = memories_of(
+            alone._written()[:, 0],
+            alone._shares()[:, 0],
+            alone._read("valid")[:, 0],
+            alone._read("reset")[:, 0],
+            chosen,
+            share,
+            positive_int("most", most),
+        )
+        return [one._replace(step=self._step(one.step), until=self._step(one.until)) for one in found]
+
+    def plot_memories(
+        self,
+        tokens: Sequence[object] | None = None,
+        *,
+        row: int = 0,
+        units: int | Sequence[int] = 3,
+        at: int | None = None,
+        steps: tuple[int, int] | None = None,
+        share: float = 0.5,
+        most: int = 8,
+        language: str = "en",
+        title: str | None = None,
+    ) -> Figure:
+        """Draw what each unit wrote and for how long it kept it, and what the cell is made of at one step.
+
+        Parameters
+        ----------
+        tokens, row, steps, language, title :
+            As for `plot`.
+        units : int or sequence of int
+            As for `plot`; each has a panel of its own.
+        at : None or int
+            The step after which the cell is split into `contribution`; None for the last one that is drawn, in the
+            order of reading.
+        share, most :
+            As for `memories`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is not installed: ``pip install matplotlib``.
+        TypeError, ValueError
+            An argument is not as expected; the message names it.
+        """
+        alone = self._alone(row)
+        texts, chosen = token_texts(alone, tokens), unit_numbers(alone, units)
+        first, last = step_range(alone, steps, row)
+        at = (first if self.reverse else last) if at is None else int_within("at", at, first, last)
+        found = self.memories(row=row, units=chosen.tolist(), share=share, most=most)
+        found = [one for one in found if first <= one.step <= last]
+        found = [one._replace(until=min(max(one.until, first), last)) for one in found]
+        parts = np.zeros_like(alone.cell)
+        added = alone.contribution(at)[1:]
+        parts[alone._read_order()[: len(added)]] = added
+        drawn = slice(first, last + 1)
+        texts = None if texts is None else texts[drawn]
+        cell, parts = alone.cell[drawn][:, chosen], parts[drawn][:, chosen]
+        return show_as_picture(
+            draw_memories(found, cell, parts, chosen, texts, first, at, self.reverse, language, title)
+        )
+
+    def _read_order(self) -> Ints:
+        """Return the steps in the order of reading."""
+        return np.arange(len(self._steps("cell")))[:: -1 if self.reverse else 1]
+
+    def _made_from(self, method: str) -> Any:
+        """Return the Source of the trace; raise if it has none."""
+        if self._source is None:
+            raise ValueError(f"{method}: expected a trace that a model made, got one from arrays, which holds no model")
+        return self._source
 
     # Between the layout of x and (T, B, ...), by step or in the order of reading
 

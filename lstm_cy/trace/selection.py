@@ -21,21 +21,31 @@ MOST_ALIKE = 0.9
 
 def token_texts(trace: GateTrace, tokens: Sequence[object] | None) -> list[str] | None:
     """Return the tokens as text, after checking their number."""
+    return texts_of(tokens, _length(trace), len(trace.cell))
+
+
+def texts_of(tokens: Sequence[object] | None, least: int, most: int) -> list[str] | None:
+    """Return tokens as text, after checking that there are `least` to `most`, the number of steps."""
     if tokens is None:
         return None
-    T, least = len(trace.cell), _length(trace)
     words = [str(token) for token in _sequence("tokens", tokens)]
-    if not least <= len(words) <= T:
-        expected = f"T = {T}" if least == T else f"{least} to T = {T}"
+    if not least <= len(words) <= most:
+        expected = f"T = {most}" if least == most else f"{least} to T = {most}"
         raise ValueError(f"tokens: expected {expected} of them, got {len(words)}")
     return words
 
 
 def unit_numbers(trace: GateTrace, units: int | Sequence[int]) -> Ints:
     """Return the numbers of the units: the given ones, or the most salient ones that are not alike."""
-    H = trace.cell.shape[-1]
     if isinstance(units, numbers.Integral):
         return _distinct(trace, np.argsort(-trace.salience(), kind="stable"), positive_int("units", units))
+    return numbers_of(units, np.arange(0), trace.cell.shape[-1])
+
+
+def numbers_of(units: int | Sequence[int], order: Ints, H: int) -> Ints:
+    """Return the first of the units in `order`, as many as `units` says, or the given numbers below H."""
+    if isinstance(units, numbers.Integral):
+        return order[: positive_int("units", units)]
     units = [int_within("units", unit, 0, H - 1) for unit in _sequence("units", units)]
     if not units:
         raise ValueError("units: expected at least one, got none")
@@ -47,6 +57,11 @@ def step_range(trace: GateTrace, steps: tuple[int, int] | None, row: int) -> tup
     length = _length(trace)
     if not length:
         raise ValueError(f"row: expected one with valid steps to draw, got {row}")
+    return checked_steps(steps, length)
+
+
+def checked_steps(steps: tuple[int, int] | None, length: int) -> tuple[int, int]:
+    """Return the argument `steps`, the first and the last of `length` steps; None for all of them."""
     if steps is None:
         return 0, length - 1
     if not isinstance(steps, tuple | list) or len(steps) != 2:
