@@ -45,6 +45,7 @@ _HOME = {
     "clip_grad_value": "training.optimizers",
     "GateTrace": "trace.gates",
     "StreamPool": "streaming.pool",
+    "AsyncStreamPool": "streaming.serving",
     "pad": "training.batches",
     "ctc_greedy": "decoding.ctc",
     "ctc_beam": "decoding.ctc",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from .layers.shapes import RepeatVector as RepeatVector
     from .seq2seq import Seq2Seq as Seq2Seq
     from .streaming.pool import StreamPool as StreamPool
+    from .streaming.serving import AsyncStreamPool as AsyncStreamPool
     from .trace.gates import GateTrace as GateTrace
     from .training.batches import pad as pad
     from .training.elementwise import binary_cross_entropy as binary_cross_entropy

@@ -67,6 +67,15 @@ cdef class StreamPool:
     model : LSTM or Sequential
         Any model for which a `Stepper` can be made.
 
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of x and of the result.
+    inputs : int
+        I, the numbers that a stream's step takes; of a model that takes tokens their number.
+    takes_tokens : bool
+        Whether the model begins with an Embedding.
+
     Raises
     ------
     TypeError, ValueError
@@ -102,10 +111,10 @@ cdef class StreamPool:
 
     cdef object model          # a frozen copy
     cdef Chain chain
-    cdef object dtype
+    cdef readonly object dtype
     cdef int number_type
-    cdef Py_ssize_t inputs
-    cdef bint takes_tokens
+    cdef readonly Py_ssize_t inputs
+    cdef readonly bint takes_tokens
     cdef bint blas             # whether BLAS, which has threads of its own, computes products
     cdef double multiply_adds  # of one row's step
     cdef Py_ssize_t most       # rows of a block
@@ -364,6 +373,11 @@ cdef class StreamPool:
                 self.records[[self.slot_of(id) for id in ids]] = self.initial
         finally:
             unlock(&self.busy)
+
+    @property
+    def outputs(self):
+        """P, the numbers that a stream's step gives."""
+        return self.chain.plan.outputs
 
     @property
     def ids(self):

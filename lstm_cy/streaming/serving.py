@@ -1,0 +1,632 @@
+"""Many asyncio tasks over one StreamPool: the steps that arrive within a short time are computed as one batch.
+
+Everything but the computation runs in the event loop's thread. A batch is computed in a thread of its own; nothing else
+uses the StreamPool meanwhile: streams join, leave and are read between two batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import config
+from ..checks import expect_shape, float_array, int_array, number, positive_int
+from .metrics import Histogram, text_of
+from .pool import StreamPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from ..typing import Array, ArrayLike
+
+#: most steps of one session in a batch: the others wait for the next batch, so that a long run delays no other session
+_MOST_STEPS = 32
+#: upper bounds of the histograms' buckets: rows, and seconds
+_SIZES = [2**power for power in range(13)]
+_SECONDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+
+
+class ServingError(RuntimeError):
+    """The base of the errors of an AsyncStreamPool that are no fault of an argument."""
+
+
+class QueueFullError(ServingError):
+    """The queue has no room for the steps; none was computed."""
+
+
+class SessionLimitError(ServingError):
+    """There are as many sessions as the pool allows."""
+
+
+class SessionClosedError(ServingError):
+    """The session has ended: it was closed, or dropped because it was idle."""
+
+
+class PoolClosedError(ServingError):
+    """The pool was closed; steps that waited were not computed."""
+
+
+class _Request:
+    """Successive steps of a session, which wait or are computed."""
+
+    __slots__ = ("arrival", "future", "results", "session", "x")
+
+    def __init__(self, session: Session, x: Array, future: asyncio.Future[Array], arrival: float) -> None:
+        self.session, self.x, self.future, self.arrival = session, x, future, arrival
+        self.results: list[Array] = []
+
+
+class Session:
+    """One stream of an AsyncStreamPool, which makes it; ``async with`` begins and ends the stream.
+
+    Attributes
+    ----------
+    steps : int
+        Steps that have been computed. A step that is cancelled or times out is computed nevertheless if its batch had
+        begun.
+    """
+
+    steps: int
+
+    def __init__(self, pool: AsyncStreamPool, state: Any) -> None:
+        self._pool, self._initial = pool, state
+        self._id: int | None = None
+        self._request: _Request | None = None
+        self._used = 0.0
+        self._ended = "it has not begun: use it in `async with`"
+        self.steps = 0
+
+    async def __aenter__(self) -> Self:
+        self._pool._open(self)
+        try:
+            await self._pool._exclusive(self._join)
+            self._check_open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream; a step that waits raises SessionClosedError. Nothing happens if it has ended."""
+        self._pool._drop(self, "it was closed")
+
+    async def step(self, x: ArrayLike) -> Array:
+        """Compute one step in the next batch.
+
+        Parameters
+        ----------
+        x : array_like (I,), or a token
+            It is copied.
+
+        Returns
+        -------
+        ndarray (P,)
+            A new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x has a wrong type or shape.
+        QueueFullError, SessionClosedError, PoolClosedError
+            Nothing was computed.
+        TimeoutError
+            The pool's `timeout` has passed.
+        RuntimeError
+            Another step of this session is not finished.
+        """
+        return (await self._pool._submit(self, self._pool._row(x)))[0]  # type: ignore[no-any-return]
+
+    async def run(self, x: ArrayLike) -> Array:
+        """Compute successive steps; the same bits as one by one.
+
+        Parameters
+        ----------
+        x : array_like (T, I), or tokens (T,)
+            They are copied. T may be 0, and at most the pool's `max_queue`.
+
+        Returns
+        -------
+        ndarray (T, P)
+            A new array.
+
+        Raises
+        ------
+        TypeError, ValueError, QueueFullError, SessionClosedError, PoolClosedError, TimeoutError, RuntimeError
+            As `step`. After PoolClosedError and TimeoutError the first steps may have been computed: see `steps`.
+        """
+        return await self._pool._submit(self, self._pool._rows(x))
+
+    async def state(self) -> Any:
+        """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does."""
+        return await self._when_idle(self._pool._streams.state)
+
+    async def set_state(self, state: Any) -> None:
+        """Set the stream's state, as `StreamPool.set_state` does; raise as `step` does."""
+        await self._when_idle(self._pool._streams.set_state, state)
+
+    async def reset(self) -> None:
+        """Set the state to the initial one of the model; raise as `step` does."""
+        await self._when_idle(self._pool._streams.reset)
+
+    async def _when_idle(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the result of a method of the StreamPool for this stream."""
+
+        def call() -> Any:
+            self._check_open()  # it may have ended meanwhile
+            return method(self._id, *arguments)
+
+        self._pool._check_loop()
+        self._check_idle()
+        self._pool._touch(self)
+        return await self._pool._exclusive(call)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise SessionClosedError(f"session: expected an open one, but {self._ended}")
+
+    def _check_idle(self) -> None:
+        """Raise if the stream has ended or a step is not finished."""
+        self._check_open()
+        if self._request is not None:
+            raise RuntimeError("session: expected one step at a time; await the last one first")
+
+    def _join(self) -> None:
+        if not self._ended:
+            self._id = self._pool._streams.join(self._initial)
+            self._initial = None
+
+    def _leave(self) -> None:
+        if self._id is not None:
+            self._pool._streams.leave(self._id)
+            self._id = None
+
+
+class AsyncStreamPool:
+    """Independent streams over one model, for asyncio: steps that arrive within a short time are one batch.
+
+    It is a StreamPool whose steps are awaited. A batch is computed outside the event loop's thread as soon as its first
+    step has waited for `max_wait`, every session has a step waiting, or `max_batch` sessions have.
+
+    Parameters
+    ----------
+    model : LSTM or Sequential
+        Any model for which a `StreamPool` can be made; its present weights are used.
+    max_wait : float
+        Seconds that a step waits for those of other sessions. An event loop's timer has a resolution of about 1 ms.
+    max_batch : int
+        Most sessions of a batch.
+    max_queue : int
+        Most steps that wait; further ones raise QueueFullError.
+    max_sessions : int
+        Most sessions at a time; further ones raise SessionLimitError.
+    timeout : None or float
+        Seconds after which a step, or a run of steps, raises TimeoutError.
+    idle_timeout : None or float
+        Seconds after which a session that does nothing is dropped: its next step raises SessionClosedError.
+    threads : None or int
+        As for `StreamPool.step`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The model cannot go step by step, or an argument has a wrong type or value.
+
+    Notes
+    -----
+    A step that is cancelled (also by `asyncio.timeout`) while it waits is not computed, and leaves nothing behind. One
+    whose batch has begun is computed, and its result is discarded; `Session.steps` counts it.
+
+    With engine "packed" a stream gets the same bits as from a Stepper of its own, whatever the batches are.
+
+    A pool belongs to the event loop in which its first session is opened.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import numpy as np
+    >>> from lstm_cy import LSTM, AsyncStreamPool
+    >>> async def listen(pool, samples):
+    ...     async with pool.session() as session:
+    ...         for x in samples:
+    ...             h = await session.step(x)
+    ...         return h
+    >>> async def main():
+    ...     async with AsyncStreamPool(LSTM(3, 5, seed=0)) as pool:
+    ...         return await asyncio.gather(*(listen(pool, np.ones((7, 3)) * k) for k in range(4)))
+    >>> [h.shape for h in asyncio.run(main())]
+    [(5,), (5,), (5,), (5,)]
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        max_wait: float = 0.002,
+        max_batch: int = 4096,
+        max_queue: int = 65536,
+        max_sessions: int = 65536,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._max_wait = number("max_wait", max_wait, 0.0)
+        self._max_batch, self._max_queue = positive_int("max_batch", max_batch), positive_int("max_queue", max_queue)
+        self._max_sessions = positive_int("max_sessions", max_sessions)
+        self._timeout = None if timeout is None else number("timeout", timeout, 0.0)
+        self._idle_timeout = None if idle_timeout is None else number("idle_timeout", idle_timeout, 0.0)
+        config.threads_of(threads)
+        self._threads = threads
+        self._streams = StreamPool(model)
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._executor = ThreadPoolExecutor(1, "lstm_cy")
+        self._sessions: OrderedDict[Session, None] = OrderedDict()  # the one that was used last is the last
+        self._queue: OrderedDict[_Request, None] = OrderedDict()  # in the order of arrival
+        self._queued = 0  # steps in the queue
+        self._batch: list[_Request] = []  # that is being computed, by
+        self._running: asyncio.Future[list[Array]] | None = None
+        self._operations: list[tuple[Callable[[], Any], asyncio.Future[Any] | None]] = []  # for the end of the batch
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._counts = dict.fromkeys(("steps", "refused", "timeouts", "cancelled", "opened", "dropped"), 0)
+        self._sizes, self._waits, self._durations = Histogram(_SIZES), Histogram(_SECONDS), Histogram(_SECONDS)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of x and of the results."""
+        return self._streams.dtype
+
+    @property
+    def inputs(self) -> int:
+        """I, the numbers that a step takes; of a model that takes tokens their number."""
+        return self._streams.inputs
+
+    @property
+    def outputs(self) -> int:
+        """P, the numbers that a step gives."""
+        return self._streams.outputs
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the model begins with an Embedding."""
+        return self._streams.takes_tokens
+
+    async def __aenter__(self) -> Self:
+        self._check_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+        return len(self._sessions)
+
+    def __repr__(self) -> str:
+        return f"<AsyncStreamPool of {len(self)} sessions, {self._queued} steps waiting>"
+
+    def session(self, state: Any = None) -> Session:
+        """Return a new session, for ``async with``.
+
+        Parameters
+        ----------
+        state : None or (h, c)
+            Its initial state, as for `StreamPool.join`; it is copied when the session begins.
+
+        Returns
+        -------
+        Session
+            Entering it raises SessionLimitError, PoolClosedError, or what `StreamPool.join` raises.
+        """
+        return Session(self, state)
+
+    async def close(self) -> None:
+        """End all sessions: steps that wait raise PoolClosedError; a batch that is computed is finished first."""
+        self._closed = True
+        for timer in (self._batch_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        for request in self._queue:
+            _fail(request.future, PoolClosedError("pool: it was closed before this step was computed"))
+        self._queue.clear()
+        self._queued = 0
+        for session in list(self._sessions):
+            self._drop(session, "the pool was closed", of_pool=True)
+        self._executor.shutdown(wait=False)
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    def metrics(self) -> str:
+        """Return counters in Prometheus' text format.
+
+        Returns
+        -------
+        str
+            Sessions, waiting steps; how many steps were computed, refused, cancelled, timed out; how many sessions
+            were opened and dropped; histograms of the batches' sizes, of the seconds that steps waited for their batch,
+            and of the seconds that batches took.
+
+        Examples
+        --------
+        >>> from lstm_cy import LSTM, AsyncStreamPool
+        >>> AsyncStreamPool(LSTM(3, 5)).metrics().splitlines()[:3]
+        ['# HELP lstm_cy_sessions Open sessions.', '# TYPE lstm_cy_sessions gauge', 'lstm_cy_sessions 0']
+        """
+        counts = self._counts
+        return text_of(
+            [
+                ("lstm_cy_sessions", "gauge", "Open sessions.", len(self)),
+                ("lstm_cy_waiting_steps", "gauge", "Steps that wait for a batch.", self._queued),
+                ("lstm_cy_steps_total", "counter", "Steps computed.", counts["steps"]),
+                ("lstm_cy_refused_total", "counter", "Requests refused by a full queue.", counts["refused"]),
+                ("lstm_cy_timeouts_total", "counter", "Requests that timed out.", counts["timeouts"]),
+                ("lstm_cy_cancelled_total", "counter", "Requests that were cancelled.", counts["cancelled"]),
+                ("lstm_cy_sessions_opened_total", "counter", "Sessions opened.", counts["opened"]),
+                ("lstm_cy_sessions_dropped_total", "counter", "Sessions dropped when idle.", counts["dropped"]),
+                ("lstm_cy_batch_size", "histogram", "Sessions of a batch.", self._sizes),
+                ("lstm_cy_wait_seconds", "histogram", "From a request to its first batch.", self._waits),
+                ("lstm_cy_batch_seconds", "histogram", "Duration of a batch.", self._durations),
+            ]
+        )
+
+    # Arguments
+
+    def _row(self, x: ArrayLike) -> Array:
+        """Return one step's x as new steps (1, I), or (1,) of tokens."""
+        if self._streams.takes_tokens:
+            tokens = int_array("x", x)
+            expect_shape("x", tokens, (), "(), one token,")
+            return self._checked_tokens(tokens.reshape(1))
+        array = float_array("x", x, self._streams.dtype)
+        expect_shape("x", array, (self._streams.inputs,), "(I,)")
+        return np.array(array[np.newaxis])
+
+    def _rows(self, x: ArrayLike) -> Array:
+        """Return the x of a run as new steps (T, I), or (T,) of tokens."""
+        if self._streams.takes_tokens:
+            tokens = int_array("x", x)
+            expect_shape("x", tokens, (tokens.size,), "(T,), tokens,")
+            return self._checked_tokens(tokens)
+        array = float_array("x", x, self._streams.dtype)
+        expect_shape("x", array, (len(array) if array.ndim else 0, self._streams.inputs), "(T, I)")
+        return np.array(array)
+
+    def _checked_tokens(self, tokens: Array) -> Array:
+        outside = (tokens < 0) | (tokens >= self._streams.inputs)
+        if outside.any():
+            raise ValueError(
+                f"x: expected 0 to num_embeddings - 1 = {self._streams.inputs - 1}, got {tokens[outside][0]}"
+            )
+        return np.array(tokens, np.intp)
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop; raise if the pool is closed or belongs to another one."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise PoolClosedError("pool: expected an open one, but it was closed")
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError("pool: expected the event loop of its first session; make a pool for each loop")
+        return loop
+
+    # Sessions
+
+    def _open(self, session: Session) -> None:
+        """Register a session, whose stream has not begun."""
+        loop = self._check_loop()
+        if session._used or session in self._sessions:
+            raise RuntimeError("session: expected a new one; a session can be entered only once")
+        if len(self._sessions) >= self._max_sessions:
+            raise SessionLimitError(f"pool: expected at most {self._max_sessions} sessions")
+        session._ended = ""
+        session._used = loop.time()
+        self._sessions[session] = None
+        self._counts["opened"] += 1
+        if self._idle_timeout is not None and self._idle_timer is None:
+            self._idle_timer = loop.call_later(self._idle_timeout, self._drop_idle)
+
+    def _touch(self, session: Session) -> None:
+        """Note that a session was used."""
+        session._used = self._check_loop().time()
+        self._sessions.move_to_end(session)
+
+    def _drop(self, session: Session, reason: str, of_pool: bool = False) -> None:
+        """End a session; nothing happens if it has ended."""
+        if session._ended:
+            return
+        session._ended = reason
+        del self._sessions[session]
+        if session._request is not None and not of_pool:  # those of a closed pool that are computed end well
+            _fail(session._request.future, SessionClosedError(f"session: {reason} before this step was computed"))
+        self._do_when_idle(session._leave)
+
+    def _drop_idle(self) -> None:
+        """Drop the sessions that have not been used for too long."""
+        assert self._loop is not None and self._idle_timeout is not None
+        now = self._loop.time()
+        for session in list(self._sessions):
+            if session._request is not None:
+                self._touch(session)
+            elif session._used + self._idle_timeout > now:
+                break
+            else:
+                self._counts["dropped"] += 1
+                self._drop(session, f"it was dropped after {self._idle_timeout} s without a step")
+        self._idle_timer = None
+        if self._sessions:
+            oldest = next(iter(self._sessions))
+            self._idle_timer = self._loop.call_at(oldest._used + self._idle_timeout, self._drop_idle)
+
+    async def _exclusive(self, operation: Callable[[], Any]) -> Any:
+        """Return the result of an operation on the StreamPool, done while no batch is computed."""
+        loop = self._check_loop()
+        if self._running is None:
+            return operation()
+        future = loop.create_future()
+        self._operations.append((operation, future))
+        return await future
+
+    def _do_when_idle(self, operation: Callable[[], Any]) -> None:
+        """Do an operation on the StreamPool now, or after the batch that is being computed."""
+        if self._running is None:
+            operation()
+        else:
+            self._operations.append((operation, None))
+
+    def _do_operations(self) -> None:
+        """Do the operations that waited for the end of a batch."""
+        operations, self._operations = self._operations, []
+        for operation, future in operations:
+            if future is None:
+                operation()
+            elif not future.done():
+                try:
+                    future.set_result(operation())
+                except Exception as error:
+                    future.set_exception(error)
+
+    # Batches
+
+    async def _submit(self, session: Session, x: Array) -> Array:
+        """Return the result of steps, after they have waited for their batches."""
+        loop = self._check_loop()
+        session._check_idle()
+        self._touch(session)
+        if not len(x):
+            return np.empty((0, self._streams.outputs), self._streams.dtype)
+        if self._queued + len(x) > self._max_queue:
+            self._counts["refused"] += 1
+            raise QueueFullError(f"queue: expected at most {self._max_queue} waiting steps, got {len(x)} more")
+        request = _Request(session, x, loop.create_future(), loop.time())
+        session._request = request
+        self._queue[request] = None
+        self._queued += len(x)
+        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, request)
+        self._schedule()
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._counts["cancelled"] += 1
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._forget(request)
+
+    def _forget(self, request: _Request) -> None:
+        """Remove a request that has ended."""
+        if request in self._queue:
+            del self._queue[request]
+            self._queued -= len(request.x)
+        if request.future.done() and not request.future.cancelled():
+            request.future.exception()  # else asyncio reports one that a cancelled task did not read
+        session = request.session
+        session._request = None
+        if not session._ended:
+            self._touch(session)
+
+    def _expire(self, request: _Request) -> None:
+        if _fail(request.future, TimeoutError(f"step: no result after {self._timeout} s")):
+            self._counts["timeouts"] += 1
+
+    def _schedule(self) -> None:
+        """Begin a batch, now or when its first step has waited for long enough."""
+        if self._running is not None or not self._queue:
+            return
+        assert self._loop is not None
+        if len(self._queue) >= min(self._max_batch, len(self._sessions)):
+            self._begin()
+        elif self._batch_timer is None:
+            first = next(iter(self._queue))
+            self._batch_timer = self._loop.call_at(first.arrival + self._max_wait, self._begin)
+
+    def _begin(self) -> None:
+        """Take a batch from the queue and have it computed."""
+        assert self._loop is not None
+        if self._batch_timer is not None:
+            self._batch_timer.cancel()
+            self._batch_timer = None
+        batch: list[_Request] = []
+        while self._queue and len(batch) < self._max_batch:
+            request, _ = self._queue.popitem(last=False)
+            self._queued -= len(request.x)
+            if not request.future.done():
+                batch.append(request)
+        if not batch:
+            return
+        now = self._loop.time()
+        self._sizes.add([len(batch)])
+        self._waits.add([now - request.arrival for request in batch if not request.results])
+        self._batch = batch
+        self._running = self._loop.run_in_executor(self._executor, self._compute, batch)
+        self._running.add_done_callback(lambda running: self._deliver(running, now))
+
+    def _compute(self, batch: list[_Request]) -> list[Array]:
+        """Return the results of at most `_MOST_STEPS` steps of each request; in the worker's thread."""
+        batch.sort(key=lambda request: len(request.x), reverse=True)  # those with steps left are the first rows
+        ids = np.array([request.session._id for request in batch], np.intp)
+        counts = np.minimum([len(request.x) for request in batch], _MOST_STEPS)
+        x = np.concatenate([request.x[:_MOST_STEPS] for request in batch])
+        ends = counts.cumsum()
+        firsts = ends - counts
+        if counts[0] == 1:
+            y = self._streams.step(ids, x, threads=self._threads)
+        else:
+            y = np.empty((len(x), self._streams.outputs), self._streams.dtype)
+            for step in range(counts[0]):
+                rows = firsts[: np.count_nonzero(counts > step)] + step
+                y[rows] = self._streams.step(ids[: len(rows)], x[rows], threads=self._threads)
+        return [y[first:end].copy() for first, end in zip(firsts.tolist(), ends.tolist(), strict=True)]
+
+    def _deliver(self, running: asyncio.Future[list[Array]], began: float) -> None:
+        """Give the results of a batch to those who wait for them, and begin the next batch."""
+        assert self._loop is not None
+        batch, self._batch, self._running = self._batch, [], None
+        self._durations.add([self._loop.time() - began])
+        error = running.exception()
+        if error is None:
+            for request, y in zip(batch, running.result(), strict=True):
+                self._finish(request, y)
+        else:
+            for request in batch:
+                _fail(request.future, error)
+        self._do_operations()
+        self._schedule()
+
+    def _finish(self, request: _Request, y: Array) -> None:
+        """Keep the results of some steps of a request; it waits again if it has more."""
+        self._counts["steps"] += len(y)
+        request.session.steps += len(y)
+        if request.future.done():
+            return
+        request.results.append(y)
+        request.x = request.x[len(y) :]
+        if not len(request.x):
+            request.future.set_result(y if len(request.results) == 1 else np.concatenate(request.results))
+        elif self._closed:
+            _fail(request.future, PoolClosedError("pool: it was closed before all steps were computed"))
+        else:
+            self._queue[request] = None
+            self._queued += len(request.x)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> bool:
+    """Set the exception of a future, unless it has ended; return whether it had not."""
+    if future.done():
+        return False
+    future.set_exception(error)
+    return True
