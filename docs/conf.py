@@ -51,7 +51,7 @@ numpydoc_validation_exclude = {
     # comments of data, not docstrings
     r"\.(ELEMENTWISE|VECTORWISE|config|masks|begins_steps|frozen_parameters)$",
     # methods of the layer protocol that subclasses replace, documented in the base class
-    r"\.(?!Layer\.)\w+\.(parameter_gradients|steps_of)$",
+    r"\.(?!Layer\.)\w+\.(parameter_gradients|partial_backward|steps_of)$",
     # compiled: Python does not know the signature
     r"\.(Stepper|StreamPool)$",
     # an alias, documented in one line

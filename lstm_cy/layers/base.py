@@ -313,11 +313,30 @@ class Layer:
         gradients: Gradients = self.backward(tape, dy)
         return gradients
 
+    def partial_backward(self, tape: Any, dy: Any, names: Collection[str]) -> Gradients:
+        """Propagate a gradient back as a part of a model of which not all parameters are trained.
+
+        Parameters
+        ----------
+        tape : object
+            From `run_forward`.
+        dy : ndarray
+        names : collection of str
+            Names of parameters of this layer. The gradients of others may be left out.
+
+        Returns
+        -------
+        Gradients
+            As from `run_backward`; its `state` may be None.
+        """
+        return self.run_backward(tape, dy, [None] * self.num_states)
+
     def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
         """Return the gradients of some parameters, without those of the input and the states.
 
         In a Sequential the layers before the first that has one of these parameters are not run, and the gradient of
-        the input of that layer is not computed.
+        the input of that layer is not computed. Of the layers after it, LSTM, Linear and Conv1D compute only the
+        gradients of the weights that are requested.
 
         Parameters
         ----------
@@ -342,7 +361,7 @@ class Layer:
         >>> sorted(model.parameter_gradients(tape, np.ones_like(y), optimizer.trained))
         ['1.bias', '1.weight']
         """
-        gradients = self.run_backward(tape, dy, [None] * self.num_states)
+        gradients = self.partial_backward(tape, dy, names)
         return {name: array for name, array in gradients.parameters.items() if name in names}
 
     def _goes_back_as(self, kind: type[Layer]) -> bool:
@@ -737,15 +756,16 @@ class Composite(Layer):
             for name, array in arrays_of(self._parts[part]).items()
         }
 
-    def _has_any(self, part: str, owners: dict[int, str], names: Collection[str]) -> bool:
-        """Return whether `names` has a parameter of this part, or of the layer to which it is tied."""
+    def _names_of(self, part: str, owners: dict[int, str], names: Collection[str]) -> list[str]:
+        """Return which parameters of this part, or of the layer to which it is tied, are in `names`, by own names."""
         layer = self._parts[part]
-        return any(
-            f"{owners[id(owner)]}.{name}" in names
+        return [
+            name
             for owner in (layer, layer.tied)
             if owner is not None
             for name in owner._parameters
-        )
+            if f"{owners[id(owner)]}.{name}" in names
+        ]
 
     def _summed(self, gradients: Iterable[tuple[str, Parameters]]) -> Parameters:
         """Return the gradients of all parts under the model's names, summed over the uses of each layer."""

@@ -14,6 +14,8 @@ from .stepwise import Stepwise
 from .windows import padded, padding_of, pads_of, scattered, windows_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..typing import Array, ArrayLike, DTypeLike, Parameters, Seed
     from .base import Tape
 
@@ -201,19 +203,28 @@ class Conv1D(Stepwise):
         Gradients
             `x` and `parameters`.
         """
+        return self._propagated(tape, dy, self._parameters)
+
+    def partial_backward(self, tape: Any, dy: Any, names: Collection[str]) -> Gradients:
+        if not self._goes_back_as(Conv1D):
+            return super().partial_backward(tape, dy, names)
+        return self._propagated(tape, dy, names)
+
+    def _propagated(self, tape: Tape, dy: ArrayLike, names: Collection[str]) -> Gradients:
         affines = self._affines
         columns, shape, ((before, after),), axes, y_shape = self._content_of(tape, affines)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, self._as_given(np.broadcast_to(dy.dtype.type(), y_shape), axes).shape, "the shape of y")
         dy = self._swapped(dy[None] if axes == 2 else dy, axes).reshape(-1, self.out_features)
-        gradients = {name: np.zeros_like(array) for name, array in self._parameters.items()}
+        gradients = {name: np.zeros_like(array) for name, array in self._parameters.items() if name in names}
         width = self.out_features // self.groups
         dcolumns = []
         for group, (affine, rows) in enumerate(zip(affines, columns, strict=True)):
             part = slice(group * width, (group + 1) * width)
             drows = np.empty_like(rows)
-            bias = gradients["bias"][part] if self.bias else None
-            weight = gradients["weight"][part].reshape(width, -1)  # a view: the parts of the weight are contiguous
+            bias = gradients["bias"][part] if "bias" in gradients else None
+            # a view: the parts of the weight are contiguous
+            weight = gradients["weight"][part].reshape(width, -1) if "weight" in gradients else None
             affine.backward(rows, np.ascontiguousarray(dy[:, part]), drows, weight, bias)
             dcolumns.append(drows.reshape(*y_shape[:2], -1, self.kernel_size))
         dx = scattered(np.concatenate(dcolumns, axis=2), shape, self.stride, self.dilation)

@@ -13,6 +13,8 @@ from ..checks import LARGEST_SIDE, dtype_of, expect_shape, flag, float_array, po
 from .base import Gradients, Layer, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..typing import Array, ArrayLike, DTypeLike, Parameters, Seed
     from .base import Tape
 
@@ -215,14 +217,22 @@ class Linear(Layer):
         Gradients
             `x` and `parameters`; of a tied layer with ``weight`` too, to be added to that of the Embedding.
         """
+        return self._propagated(tape, dy, ("weight", "bias"))
+
+    def partial_backward(self, tape: Any, dy: Any, names: Collection[str]) -> Gradients:
+        if not self._goes_back_as(Linear):
+            return super().partial_backward(tape, dy, names)
+        return self._propagated(tape, dy, names)
+
+    def _propagated(self, tape: Tape, dy: ArrayLike, names: Collection[str]) -> Gradients:
         affine = self._affine
         (x,) = self._content_of(tape, affine)
         dy = float_array("dy", dy, self.dtype)
         expect_shape("dy", dy, (*x.shape[:-1], self.out_features), "the shape of y")
         dx, arrays = np.empty_like(x), {"weight": self.weight, **self._parameters}
-        gradients = {name: np.zeros_like(array) for name, array in arrays.items()}
+        gradients = {name: np.zeros_like(array) for name, array in arrays.items() if name in names}
         rows = x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features), dx.reshape(-1, self.in_features)
-        affine.backward(*rows, gradients["weight"], gradients.get("bias"))
+        affine.backward(*rows, gradients.get("weight"), gradients.get("bias"))
         return Gradients(dx, None, gradients)
 
 

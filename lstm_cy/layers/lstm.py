@@ -315,16 +315,21 @@ class LSTM(Recurrent):
         TypeError, ValueError
             An argument is wrong; the message names it.
         """
-        return self._propagated(tape, dy, dstate, True)
+        return self._propagated(tape, dy, dstate, True, self._parameters)
+
+    def partial_backward(self, tape: Any, dy: Any, names: Collection[str]) -> Gradients:
+        if not self._goes_back_as(LSTM):
+            return super().partial_backward(tape, dy, names)
+        return self._propagated(tape, dy, None, True, names)
 
     def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
         if not self._goes_back_as(LSTM):
             return super().parameter_gradients(tape, dy, names)
-        gradients = self._propagated(tape, dy, None, False).parameters
+        gradients = self._propagated(tape, dy, None, False, names).parameters
         return {name: array for name, array in gradients.items() if name in names}
 
-    def _propagated(self, tape: Any, dy: Any, dstate: Any, with_dx: bool) -> Gradients:
-        """Return what `backward` does, without `x` unless `with_dx`."""
+    def _propagated(self, tape: Any, dy: Any, dstate: Any, with_dx: bool, names: Collection[str]) -> Gradients:
+        """Return what `backward` does, without `x` unless `with_dx`, and of the weights only those in `names`."""
         batch: Batch
         masks: Masks
         batch, keep, saved, threads, masks, network, from_initial = self._content_of(tape, self._network)
@@ -340,7 +345,11 @@ class LSTM(Recurrent):
         batch.clear(dh, dc)
         dx = (np.zeros if with_dx else np.empty)(batch.shape(self.input_size), self.dtype)
         inner = [np.empty(batch.shape(self.output_size), self.dtype) for _ in range(min(self.num_layers - 1, 2))]
-        gradients = {name: np.zeros_like(array) for name, array in self._parameters.items()}
+        gradients = {
+            name: np.zeros_like(array)
+            for name, array in self._parameters.items()
+            if name in names or name.startswith("initial_")
+        }
         suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
         sums = [self._sums(gradients, suffix) for suffix in suffixes]
         backward_driver.backward(
@@ -365,7 +374,8 @@ class LSTM(Recurrent):
         for suffix, own in zip(suffixes, sums, strict=True):
             self._spread_shares(gradients, suffix, own.shares)
         for name, factors in masks.weights.items():
-            gradients[name] *= factors
+            if name in gradients:
+                gradients[name] *= factors
         if cleared is not None:
             for own, *more in zip(sums, *cleared, strict=True):
                 own.initial_h[:] += more[0]
@@ -415,19 +425,18 @@ class LSTM(Recurrent):
         ih, hh, hr, *initial = (
             gradients.get(name + suffix) for name in ("weight_ih", "weight_hh", "weight_hr", "initial_h", "initial_c")
         )
-        bias = gradients.get("bias_ih" + suffix) if shares is None else None
+        bias = gradients.get("bias_ih" + suffix, gradients.get("bias_hh" + suffix)) if shares is None else None
         return GradientSums(ih, hh, hr, bias, shares, *initial)
 
     def _spread_shares(self, gradients: Parameters, suffix: str, shares: Any) -> None:
         """Copy a direction's shares to its gradients; both biases, whose sum alone is used, get the same gradient."""
         bias, norm, peephole, _ = (start * self.hidden_size for start in SHARE_STARTS.values())
-        if self.bias:
-            if shares is not None:
-                gradients["bias_ih" + suffix][:] = shares[bias:norm]
-            gradients["bias_hh" + suffix][:] = gradients["bias_ih" + suffix]
-        if self.layer_norm:
+        biases = [gradients[name] for name in ("bias_ih" + suffix, "bias_hh" + suffix) if name in gradients]
+        for array in biases:
+            array[:] = biases[0] if shares is None else shares[bias:norm]
+        if "layer_norm" + suffix in gradients:
             gradients["layer_norm" + suffix][:] = shares[norm:peephole]
-        if self.peepholes:
+        if "peephole" + suffix in gradients:
             gradients["peephole" + suffix][:] = shares[peephole:].reshape(3, -1)
 
 

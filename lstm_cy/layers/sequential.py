@@ -325,17 +325,17 @@ class Sequential(Composite):
         if not self._goes_back_as(Sequential):
             return super().parameter_gradients(tape, dy, names)
         tapes, owners = self._content_of(tape), self._owners()
-        first = next((index for index, part in enumerate(self._parts) if self._has_any(part, owners, names)), None)
+        requested = [self._names_of(part, owners, names) for part in self._parts]
+        first = next((index for index, own in enumerate(requested) if own), None)
         if first is None:
             return {}
+        parts = [*zip(self._parts.items(), tapes, requested, strict=True)]
         found: list[tuple[str, Parameters]] = []
-        parts = [*zip(self._parts.items(), tapes, strict=True)]
-        for (part, layer), kept in reversed(parts[first + 1 :]):
-            gradients = layer.run_backward(kept, dy, [None] * layer.num_states)
+        for (part, layer), kept, own in reversed(parts[first + 1 :]):
+            gradients = layer.partial_backward(kept, dy, own)
             found.append((part, gradients.parameters))
             dy = gradients.x
-        (part, layer), kept = parts[first]
-        own = [*layer._parameters, *(layer.tied or layer)._parameters]
+        (part, layer), kept, own = parts[first]
         found.append((part, layer.parameter_gradients(kept, dy, own)))
         return {name: array for name, array in self._summed(found).items() if name in names}
 

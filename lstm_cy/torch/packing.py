@@ -101,7 +101,7 @@ class _Entry:
 
     def is_alive(self) -> bool:
         """Whether the memory that was packed is still in use, so that the same addresses are not new memory."""
-        return not any([storage.expired() for storage in self.storages])
+        return not any(storage.expired() for storage in self.storages)
 
     def is_current(self, weights: Sequence[Any], addresses: tuple[int, ...], rows: int) -> bool:
         """Whether the numbers are those that were packed, as far as a call of so many rows can afford to look."""

@@ -9,19 +9,21 @@ from lstm_cy import (
     SGD,
     Adam,
     AdamW,
+    Conv1D,
     Embedding,
     Layer,
     Linear,
     RMSprop,
     Sequential,
     clip_grad_norm,
+    config,
     fit,
     load,
     mse,
     optimizers,
     save,
 )
-from lstm_cy.layers.base import Gradients
+from lstm_cy.layers.base import Gradients, Steps
 
 NAMES = ["0.weight", "1.weight_ih_l0", "1.weight_hh_l0", "1.bias_ih_l0", "1.bias_hh_l0", "2.weight", "2.bias"]
 KINDS = {
@@ -337,7 +339,7 @@ def test_layers_before_the_first_trained_one_are_not_run_backward(frozen, run, m
     optimizer = Adam(model, 0.1, frozen=frozen or ())
     every = model.backward(tape, np.ones_like(out)).parameters
     calls = []
-    for kind, method in ((LSTM, "_propagated"), (Linear, "backward")):
+    for kind, method in ((LSTM, "_propagated"), (Linear, "_propagated")):
         count_calls(monkeypatch, kind, method, lambda layer: calls.append(str(layers.index(layer))))
     some = model.parameter_gradients(tape, np.ones_like(out), optimizer.trained)
     assert "".join(calls) == run
@@ -349,6 +351,41 @@ def test_layers_before_the_first_trained_one_are_not_run_backward(frozen, run, m
     assert [name for name, array in model.parameters.items() if array is not before[name]] == list(optimizer.trained)
     with pytest.raises(RuntimeError, match="the parameters have changed"):
         model.parameter_gradients(tape, np.ones_like(out), optimizer.trained)
+
+
+@pytest.mark.parametrize("engine", ["packed", "blas"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 2, "bidirectional": True, "weight_drop": 0.3},
+        {"proj_size": 3, "learn_initial_state": True},
+        {"peepholes": True, "layer_norm": True},
+        {"bias": False},
+    ],
+)
+def test_gradients_of_weights_that_are_not_trained_are_not_computed(options, engine):
+    with config.using(engine=engine):
+        lstm = LSTM(5, 7, dtype="float64", seed=0, **options)
+        between = Linear(5, 5, dtype="float64", seed=2), Conv1D(5, 5, 3, dtype="float64", seed=3)
+        model = Sequential(
+            LSTM(4, 5, dtype="float64", seed=1), *between, lstm, LSTM(lstm.output_size, 2, seed=4, dtype="float64")
+        )
+    out, _, tape = model.forward(np.random.default_rng(0).standard_normal((9, 3, 4)), rng=1)
+    dy = np.random.default_rng(1).standard_normal(out.shape)
+    every = model.backward(tape, dy).parameters
+    for name in every:
+        names = ["0.bias_ih_l0", name]
+        some = model.parameter_gradients(tape, dy, names)
+        assert bits(some) == bits({each: every[each] for each in names})
+    for layer in model.layers:
+        x = np.random.default_rng(2).standard_normal((4, 2, layer.parameters[next(iter(layer.parameters))].shape[1]))
+        y, _, tape = layer.run_forward(x, [None] * layer.num_states, Steps(), 1)
+        every = layer.run_backward(tape, y, [None] * layer.num_states)
+        initial = {name for name in every.parameters if name.startswith("initial_")}
+        for names in ([], *([name] for name in every.parameters)):
+            found = layer.partial_backward(tape, y, names)
+            assert set(found.parameters) - initial == set(names) - initial
+            assert found.x.tobytes() == every.x.tobytes()
 
 
 def test_gradients_of_some_parameters_of_shared_and_tied_layers():
