@@ -64,8 +64,9 @@ _DESCRIPTIONS = {
     "convert": "Convert a model file of lstm_cy, PyTorch, Keras or ONNX to another format.",
     "inspect": "Show the contents of a model file: layers, shapes, options, gate order, tensors, unsupported parts.",
     "export": (
-        "Write a model as one C99 file with its weights, for programs without Python: no heap, no libm.\n\n"
-        "The file says at its beginning how to use it."
+        "Write a model as one C99 file with its weights, for programs without Python: no heap, no libm; or as\n"
+        "WebAssembly with a JavaScript module, for browsers and Node, which needs clang and lld, or ziglang.\n\n"
+        "The files say at their beginning how to use them."
     ),
     "bench": (
         "Compare the speed with plain NumPy, and PyTorch and ONNX Runtime where they are installed, on one thread.\n\n"
@@ -96,7 +97,11 @@ _EXAMPLES = {
         "lstm-cy convert checkpoint.pt encoder.npz --name encoder.rnn.",
     ),
     "inspect": ("lstm-cy inspect model.onnx",),
-    "export": ("lstm-cy export amp.npz --c amp.h", "lstm-cy export amp.npz --c amp.h --weights amp.bin --self-test"),
+    "export": (
+        "lstm-cy export amp.npz --c amp.h",
+        "lstm-cy export amp.npz --c amp.h --weights amp.bin --self-test",
+        "lstm-cy export amp.npz --wasm folder --name amp",
+    ),
     "bench": ("lstm-cy bench", "lstm-cy bench --seconds 0.2"),
     "info": ("lstm-cy info", "LSTM_CY_ISA=avx2 lstm-cy info"),
 }
@@ -252,10 +257,11 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    add = _add_command(commands, "export", "write a model as a C99 file")
+    add = _add_command(commands, "export", "write a model as a C99 file, or as WebAssembly")
     add("model", metavar="MODEL", help="a model file; its suffix gives the format")
-    add("--c", metavar="FILE", required=True, help="the C file to write; replaced if it exists")
-    add("--name", help="what the names in it begin with; default: the file's name")
+    add("--c", metavar="FILE", help="the C file to write; replaced if it exists")
+    add("--wasm", metavar="DIR", help="the folder for NAME.js, NAME.wasm and NAME.relaxed.wasm, which are replaced")
+    add("--name", help="what the names in it begin with; default: the file's name, or model")
     add("--weights", metavar="FILE", help="write the weights to this file, whose content the program passes to init")
     add("--int8", action="store_true", help="quantize the weights of LSTMs to int8")
     add("--self-test", action="store_true", help="add a program that compares 100 steps with the library's numbers")

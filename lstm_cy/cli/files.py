@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..export import c99
+from ..export import c99, wasm
 from ..weights import convert as conversion
 from ..weights import load
 from ..weights.faults import listed
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from ..layers.base import Layer
     from ..weights.comparisons import Comparison
 
 
@@ -57,12 +58,29 @@ def inspect(options: Namespace) -> None:
 
 def export(options: Namespace) -> None:
     """Run `lstm-cy export`."""
+    if options.c is None and options.wasm is None:
+        options.parser.error("expected --c FILE or --wasm DIR")
+    if options.c is None and (options.weights or options.self_test):
+        options.parser.error("--weights and --self-test belong to --c")
     model = load(options.model)
     try:
         if options.int8 and hasattr(model, "quantize"):
             model = model.quantize("int8")
-        c99(model, options.c, name=options.name, weights=options.weights, self_test=options.self_test)
+        written = _exported(model, options)
     except TypeError as error:  # the file holds a model of a kind that cannot be exported
         raise ValueError(f"{options.model}: {error}") from None
-    for path in filter(None, (options.c, options.weights)):
+    for path in written:
         say(f"{path}: {os.path.getsize(path)} bytes")
+
+
+def _exported(model: Layer, options: Namespace) -> list[str]:
+    """Write the files of `lstm-cy export`; return their paths."""
+    written: list[str] = []
+    if options.c is not None:
+        c99(model, options.c, name=options.name, weights=options.weights, self_test=options.self_test)
+        written += filter(None, (options.c, options.weights))
+    if options.wasm is not None:
+        name = options.name or "model"
+        wasm(model, options.wasm, name=name)
+        written += [os.path.join(options.wasm, name + suffix) for suffix in (".js", ".wasm", ".relaxed.wasm")]
+    return written

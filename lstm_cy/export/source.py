@@ -13,7 +13,7 @@ from .. import __version__
 from .chain import Add, Cell, Function, Linear, Lookup
 from .parts import emit
 from .program import Program, literal
-from .templates import activations, functions, int8, interface, linear, lstm, self_test, variants, vectors
+from .templates import activations, functions, int8, interface, linear, lstm, self_test, variants, vectors, wasm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,23 +71,29 @@ class Source:
         sizes = self.floats.size, self.bytes.size
         return struct.pack("<4s7I", b"LSTW", 0x01020304, FORMAT, self.layout, *sizes, zlib.crc32(payload), 0) + payload
 
-    def text(self, prefix: str, file_name: str, test: tuple[Array, Array] | None) -> str:
-        """Return the C file, with the steps of a self test."""
+    def text(self, prefix: str, file_name: str, test: tuple[Array, Array] | None = None, more: str = "") -> str:
+        """Return the C file, with the steps of a self test, and `more` functions behind the others."""
         program = self.program
         pieces = [interface.HEADER, *(text for name, text in _PIECES.items() if self._needs(name))]
         pieces += [text.replace("{name}", name) for text, name in program.functions.items()]
         pieces += [interface.FUNCTIONS, interface.INIT_APART if self.apart else interface.INIT]
         if test is not None:
             pieces.append(self_test.SELF_TEST)
-        pieces.append(interface.END)
+        pieces += [more, interface.END]
         words = self._words(file_name) | ({} if test is None else self._test_words(*test))
         text = "".join(pieces)
         for condition, holds in {"tokens": bool(self.tokens), "apart": self.apart}.items():
             text = re.sub(rf"^\[{condition}\](.*\n)", r"\1" if holds else "", text, flags=re.MULTILINE)
-        text = re.sub(r"@([A-Z_0-9]+)@", lambda match: words[match[1]], text)
+        text = _replaced(text, words)
         text = re.sub(r"\n{3,}", "\n\n", text)
         text = re.sub(r"\blstm_(?!cy\b)", f"{prefix}_", text)
         return re.sub(r"\bLSTM_", f"{prefix.upper()}_", text).lstrip()
+
+    def javascript(self, name: str) -> str:
+        """Return the JavaScript module that calls this network in WebAssembly, from the file `name`.wasm."""
+        sizes = {"NAME": name, "JS_INPUTS": "0" if self.tokens else str(self.inputs), "JS_TOKENS": str(self.tokens)}
+        sizes["JS_X"] = "a token" if self.tokens else f"{self.inputs} numbers"
+        return _replaced(wasm.JAVASCRIPT, self._words("") | sizes)
 
     def _needs(self, piece: str) -> bool:
         return piece in self.program.needs or piece in ("VECTORS", "DENORMALS", "EXP")
@@ -153,6 +159,11 @@ class Source:
             "MAIN_PARAMETERS": "int count, char **arguments" if self.apart else "void",
             "WEIGHTS_ARGUMENT": " WEIGHTS" if self.apart else "",
         }
+
+
+def _replaced(text: str, words: dict[str, str]) -> str:
+    """Return a text with the words between two @ replaced."""
+    return re.sub(r"@([A-Z_0-9]+)@", lambda match: words[match[1]], text)
 
 
 def _width(part: Part, output: bool = False) -> int:

@@ -62,6 +62,20 @@ def _works(command: list[str]) -> bool:
     return True
 
 
+def required_compiler() -> list[str]:
+    """Return the command of a compiler for WebAssembly.
+
+    Raises
+    ------
+    ImportError
+        There is none; the message says what to install.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise ImportError(f"no compiler for WebAssembly was found: {INSTALL}")
+    return compiler
+
+
 def compiled(source: str, compiler: list[str], *flags: str) -> bytes:
     """Return the WebAssembly module that a C source becomes.
 

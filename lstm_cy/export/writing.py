@@ -1,9 +1,10 @@
-"""A model as one C99 file, for programs without Python."""
+"""A model as one C99 file, or as WebAssembly, for programs without Python."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from ..checks import file_path, flag, shown
 from ..weights.files import replacing
 from .chain import parts_of
 from .source import Source
+from .templates.wasm import EXPORTS
+from .webassembly import compiled, required_compiler
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
@@ -84,6 +87,56 @@ def c99(
             file.write(source.weights_file())
     with replacing(path) as file:
         file.write(text.encode("ascii"))
+
+
+def wasm(model: Layer, folder: FilePath, *, name: str = "model") -> None:
+    """Write a model as WebAssembly, with a JavaScript module that runs it in a browser or in Node.
+
+    Parameters
+    ----------
+    model : LSTM, QuantizedLSTM or Sequential
+        A float32 model that a Stepper can be made of, with float32 or int8 weights; Activation layers too.
+    folder : str or PathLike
+        The folder for the files, which is made if it does not exist: ``NAME.js``, ``NAME.wasm`` with the weights in it,
+        and ``NAME.relaxed.wasm``, which is faster where the browser has relaxed SIMD.
+    name : str
+        The files' name without suffix: letters, digits and underscores.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The model cannot be exported, or an argument is wrong; the message says why. Nothing is written.
+    ImportError
+        There is no compiler for WebAssembly; the message says what to install.
+    RuntimeError
+        The compiler failed; the message has its first error.
+    OSError
+        A file cannot be written.
+
+    Notes
+    -----
+    The JavaScript file says how to use it. The environment variable LSTM_CY_WASM_CC names a compiler; otherwise a clang
+    that can compile for wasm32 is used, or zig, from the package ``ziglang``.
+    """
+    folder = file_path("folder", folder)
+    name = _checked(name)
+    source = Source(parts_of(model), False)
+    compiler = required_compiler()
+    text = source.text(name, f"{name}.h", more=EXPORTS)
+    flags = [f"-D{name.upper()}_IMPLEMENTATION", "-Wl,--export=__heap_base"]
+    try:
+        contents = {
+            f"{name}.wasm": compiled(text, compiler, *flags),
+            f"{name}.relaxed.wasm": compiled(text, compiler, *flags, "-mrelaxed-simd"),
+        }
+    except subprocess.CalledProcessError as error:
+        first = next(filter(None, error.stderr.splitlines()), "no message")
+        raise RuntimeError(f"{compiler[0]}: {first}") from None
+    contents[f"{name}.js"] = source.javascript(name).encode("ascii")
+    os.makedirs(folder, exist_ok=True)
+    for file_name, content in contents.items():
+        with replacing(os.path.join(folder, file_name)) as file:
+            file.write(content)
 
 
 def _prefix(stem: str) -> str:

@@ -34,6 +34,10 @@ VECTORS = r"""
 #define LSTM_INLINE static inline
 #endif
 
+#if defined(__wasm_relaxed_simd__)
+#include <wasm_simd128.h>
+#endif
+
 #if defined(__GNUC__) && (defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__))
 #define LSTM_HAS_FMA 1
 #else
@@ -87,6 +91,8 @@ LSTM_INLINE lstm_vector lstm_fma(lstm_vector a, lstm_vector b, lstm_vector c)
     return (lstm_vector)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #elif LSTM_LANES == 1
     return lstm_fma_float(a, b, c);
+#elif defined(__wasm_relaxed_simd__) && !LSTM_EXACT
+    return (lstm_vector)wasm_f32x4_relaxed_madd((v128_t)a, (v128_t)b, (v128_t)c); /* rounded once or twice */
 #elif LSTM_EXACT
     int lane;
     for (lane = 0; lane < LSTM_LANES; lane++)
