@@ -132,7 +132,8 @@ cdef class Packer:
     cdef int start(self, object kernels, object blas, Py_ssize_t itemsize) except -1
     cdef Weight weight_of(self, Py_ssize_t outputs, Py_ssize_t inputs, object given, bint gates=?,
                           bint bf16=?) except *
-    cdef Weight plain_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates) except *
+    cdef Weight wide_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates,
+                            bint bf16=?) except *
     cdef void* packed(self, const Weight* weight, bint back) except NULL
     cdef void* packed_bf16(self, const Weight* weight, bint gates) except NULL
     cdef Py_ssize_t packed_columns(self, Py_ssize_t N)
@@ -145,6 +146,8 @@ cdef class Packed(Packer):
 
     cdef int set_sizes(self, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
                        Py_ssize_t directions) except -1
+    cdef int set_bf16(self) except -1
+    cdef int make_room_for_rounded(self, Py_ssize_t inputs) except -1
     cdef int pack_for_backward(self, bint with_dx) except -1
     cdef int pack_back(self, Weight* weight) except -1
 

@@ -60,6 +60,7 @@ class Copied(Packed):
         inputs: tuple[int, ...],
         bias: bool,
         addresses: tuple[int, ...],
+        bf16: bool = False,
     ) -> Self: ...
     def equals(self, addresses: tuple[int, ...], most: int) -> bool: ...
 

@@ -56,23 +56,21 @@ cdef class Packer:
         """
         cdef Weight weight
         cdef const Kernels* kernels = self.engine.kernels
-        cdef Kind kind
         values, scales = given if isinstance(given, tuple) else (given, None)
         if outputs < 1 or inputs < 1:
             raise ValueError(f"weight: expected at least one row and column, got {outputs} x {inputs}")
         expect_elements(values, outputs * inputs)
         if scales is not None:
             expect_elements(scales, outputs)
-        kind = PLAIN if values is given and not bf16 else INT8 if scales is not None else BF16
-        if kind == PLAIN:
-            return self.plain_weight(outputs, inputs, address(values), gates)
+        if values is given:
+            return self.wide_weight(outputs, inputs, address(values), gates, bf16)
         weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = address(values)
         weight.panels = weight.back_panels = NULL
-        weight.kind = kind
-        weight.wide = values is given
-        if kind == BF16:
+        weight.kind = BF16 if scales is None else INT8
+        weight.wide = False
+        if scales is None:
             weight.columns = self.packed_columns(outputs) if gates else outputs
             weight.panels = self.packed_bf16(&weight, gates)
         else:
@@ -81,17 +79,21 @@ cdef class Packer:
                               weight.panels)
         return weight
 
-    cdef Weight plain_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates) except *:
-        """Return a weight from its values, which are kept, packed as `weight_of` does."""
+    cdef Weight wide_weight(self, Py_ssize_t outputs, Py_ssize_t inputs, const void* values, bint gates,
+                            bint bf16=False) except *:
+        """Return a weight from its values in the network's precision, which are kept, packed as `weight_of` does."""
         cdef Weight weight
         weight.outputs = weight.columns = outputs
         weight.inputs = inputs
         weight.values = values
         weight.panels = weight.back_panels = NULL
-        weight.kind = PLAIN
+        weight.kind = BF16 if bf16 else PLAIN
         weight.wide = True
         if gates:
             weight.columns = self.packed_columns(outputs)
+        if bf16:
+            weight.panels = self.packed_bf16(&weight, gates)
+        elif gates:
             weight.panels = self.packed_gates(inputs, outputs // 4, weight.values)
         elif self.engine.blas == NULL:
             weight.panels = self.packed(&weight, False)
@@ -199,6 +201,21 @@ cdef class Packed(Packer):
         return 0
 
 
+    cdef int set_bf16(self) except -1:
+        """Make all products with weight_ih and weight_hh those of bf16; before the weights are set."""
+        if self.engine.blas != NULL or self.engine.itemsize != 4:
+            raise ValueError("bf16: expected 4 bytes of an element and no BLAS")
+        self.net.bf16 = True
+        return 0
+
+    cdef int make_room_for_rounded(self, Py_ssize_t inputs) except -1:
+        """With bf16, have room for rounded rows of so many inputs, and of h."""
+        if self.net.bf16:
+            self.net.rounded_x = max(self.net.rounded_x, factors_row(&self.engine, BF16, inputs))
+            self.net.rounded_h = factors_row(&self.engine, BF16, self.net.output_size)
+        return 0
+
+
 cdef class Network(Packed):
     """The weights of all layers and directions, immutable, with the tables of functions that work on them.
 
@@ -253,18 +270,15 @@ cdef class Network(Packed):
         self.net.zoned = any(zoneout)
         narrow = [given for _, *two, _, _, _, _ in weights for given in two if isinstance(given, tuple)]
         int8 = any(scale is not None for _, scale in narrow)
-        self.net.bf16 = bf16 or (narrow and not int8)
-        if self.net.bf16 and (blas is not None or itemsize != 4):
-            raise ValueError("Network: expected 4 bytes of an element and no BLAS with bf16")
+        if bf16 or (narrow and not int8):
+            self.set_bf16()
         self.net.fused = self.net.fused and not (int8 or variants or self.net.zoned)
         cdef Direction* direction = self.net.directions
         for index, (inputs, weight_ih, weight_hh, weight_hr, bias, peepholes, norm) in enumerate(weights):
             direction.backwards = reverse or index % num_directions == 1
             direction.ih = self.weight_of(4 * hidden_size, inputs, weight_ih, self.net.fused, bf16)
             direction.hh = self.weight_of(4 * hidden_size, output_size, weight_hh, self.net.fused, bf16)
-            if self.net.bf16:
-                self.net.rounded_x = max(self.net.rounded_x, factors_row(&self.engine, BF16, inputs))
-                self.net.rounded_h = factors_row(&self.engine, BF16, output_size)
+            self.make_room_for_rounded(inputs)
             if self.net.projected:
                 direction.hr = self.weight_of(output_size, hidden_size, weight_hr)
             for vector, gates in ((bias, 4), (peepholes, 3), (norm, 4)):
@@ -324,14 +338,18 @@ cdef class Copied(Packed):
     addresses : tuple of int
         Of C-contiguous arrays of that precision, which the caller must keep during this call: for each layer and
         direction weight_ih, weight_hh, with biases bias_ih and bias_hh, with a projection weight_hr.
+    bf16 : bool
+        As of Network.
     """
 
     def __cinit__(self, kernels, blas, Py_ssize_t hidden_size, Py_ssize_t output_size, Py_ssize_t num_directions,
-                  Py_ssize_t itemsize, tuple inputs, bint bias, tuple addresses):
+                  Py_ssize_t itemsize, tuple inputs, bint bias, tuple addresses, bint bf16=False):
         cdef Direction* direction
         cdef Py_ssize_t gates = 4 * hidden_size, of_inputs, first = 0
         self.start(kernels, blas, itemsize)
         self.set_sizes(hidden_size, output_size, num_directions, len(inputs))
+        if bf16:
+            self.set_bf16()
         self.sizes = []
         for of_inputs in inputs:
             self.sizes += [gates * of_inputs * itemsize, gates * output_size * itemsize]
@@ -346,9 +364,10 @@ cdef class Copied(Packed):
         for of_inputs in inputs:
             direction.backwards = first % num_directions == 1
             first += 1
-            direction.ih = self.plain_weight(gates, of_inputs, values, self.net.fused)
+            direction.ih = self.wide_weight(gates, of_inputs, values, self.net.fused, bf16)
+            self.make_room_for_rounded(of_inputs)
             values += gates * of_inputs * itemsize
-            direction.hh = self.plain_weight(gates, output_size, values, self.net.fused)
+            direction.hh = self.wide_weight(gates, output_size, values, self.net.fused, bf16)
             values += gates * output_size * itemsize
             if bias:
                 direction.bias = self.sum_of_biases(gates, values)
@@ -356,7 +375,7 @@ cdef class Copied(Packed):
             if self.net.fused:
                 direction.bias = self.packed_gates(1, hidden_size, direction.bias)
             if self.net.projected:
-                direction.hr = self.plain_weight(output_size, hidden_size, values, False)
+                direction.hr = self.wide_weight(output_size, hidden_size, values, False)
                 values += hidden_size * output_size * itemsize
             direction += 1
 

@@ -18,26 +18,38 @@ cdef inline Py_ssize_t pairs_of(Py_ssize_t K) noexcept nogil:
     return (K + 1) // 2
 
 
-cdef inline void sum_pairs(int rows, int panels, bint strips, const Product* products, int count, Py_ssize_t row,
-                           Py_ssize_t n, single_precision* sums) noexcept nogil:
-    """`sum_products` in bf16. A pair of a left side takes PAIR_FLOATS floats.
+cdef inline int most_rows(bint pairs) noexcept nogil:
+    """The rows of the largest tile in float32, or in bf16."""
+    return PAIR_ROWS if pairs else TILE_ROWS
 
-    In strips a pair has TILE_ROWS first numbers, then as many second ones, unless one float holds both.
+
+cdef inline bint in_halves(int rows, bint pairs) noexcept nogil:
+    """Whether a tile of one panel is made by `halves_of_tile`."""
+    return pairs and PAIR_ROWS > TILE_ROWS and rows > 2
+
+
+cdef inline void sum_pairs(int rows, int across, bint strips, const Product* products, int count, Py_ssize_t row,
+                           Py_ssize_t n, int begin, single_precision* sums) noexcept nogil:
+    """`sum_products` in bf16, for `across` vectors from vector `begin` of a panel on.
+
+    A pair of a left side takes PAIR_FLOATS floats. In strips, of PAIR_ROWS rows, a pair has the rows' first numbers, then
+    their second ones, unless one float holds both.
     """
     cdef single_precision[MOST_PANELS * ACROSS] kept
     cdef single_precision weight, factor
     cdef const single_precision* a
     cdef const single_precision* panel
     cdef Py_ssize_t pairs, a_row, a_pair, second, k, stride, first, place
-    cdef int number, r, j, across = panels * ACROSS, width = <int>(ACROSS * lanes[single_precision](sums))
+    cdef int number, r, j, width = <int>(ACROSS * lanes[single_precision](sums))
     for number in range(count):
         pairs = pairs_of(products[number].K)
         a_row = 1 if strips else products[number].a_row
-        a_pair = PAIR_FLOATS * (TILE_ROWS if strips else 1)
-        second = TILE_ROWS if strips else 1
+        a_pair = PAIR_FLOATS * (PAIR_ROWS if strips else 1)
+        second = PAIR_ROWS if strips else 1
         a = at[single_precision](<const single_precision*>products[number].a,
                                  row * pairs * PAIR_FLOATS if strips else row * a_row)
-        panel = at[single_precision](<const single_precision*>products[number].panels, n * pairs)
+        panel = at[single_precision](<const single_precision*>products[number].panels,
+                                     n * pairs + begin * lanes[single_precision](sums))
         stride = pairs * width
         for k in range(pairs):
             first = k * width
@@ -74,7 +86,7 @@ cdef inline void sum_pairs(int rows, int panels, bint strips, const Product* pro
                     factor = each[single_precision](a, r * a_row + k * a_pair)
                     for j in range(across):
                         sums[r * across + j] = fma[single_precision](factor, kept[j], sums[r * across + j])
-            elif rows < 3:
+            else:
                 for r in range(rows):
                     kept[2 * r] = each[single_precision](a, r * a_row + k * a_pair)
                     kept[2 * r + 1] = each[single_precision](a, r * a_row + k * a_pair + second)
@@ -87,23 +99,29 @@ cdef inline void sum_pairs(int rows, int panels, bint strips, const Product* pro
                             fma[single_precision](kept[2 * r + 1], second_of[single_precision](weight),
                                                   sums[r * across + j])
                         )
-            else:  # one number of each pair after the other: there are too few registers for both
-                for r in range(rows):
-                    kept[r] = each[single_precision](a, r * a_row + k * a_pair + second)
-                for j in range(across):
-                    weight = shifted_second_of[single_precision](
-                        load[single_precision](panel, first + j * lanes[single_precision](sums))
-                    )
-                    for r in range(rows):
-                        sums[r * across + j] = fma[single_precision](kept[r], weight, sums[r * across + j])
-                for r in range(rows):
-                    kept[r] = each[single_precision](a, r * a_row + k * a_pair)
-                for j in range(across):
-                    weight = first_of[single_precision](
-                        load[single_precision](panel, first + j * lanes[single_precision](sums))
-                    )
-                    for r in range(rows):
-                        sums[r * across + j] = fma[single_precision](kept[r], weight, sums[r * across + j])
+
+
+cdef inline void halves_of_tile(int rows, bint strips, const Product* products, int count, Py_ssize_t row,
+                                Py_ssize_t n, const single_precision* begin, Py_ssize_t begin_row,
+                                single_precision* c, Py_ssize_t c_row) noexcept nogil:
+    """`tile` of one panel in bf16, one half of the columns after the other; inlined with constant rows and strips.
+
+    In 16 registers, six rows by two vectors need half as many widened weights as three rows by four, and no more
+    registers for them: three by four took 1.45 times as long (Zen 3).
+    """
+    cdef single_precision[MOST_ROWS * ACROSS] sums
+    cdef int half, r, j, across = ACROSS // 2
+    for half in range(2):
+        for r in range(rows):
+            for j in range(across):
+                sums[r * across + j] = load[single_precision](
+                    begin, r * begin_row + (half * across + j) * lanes[single_precision](c)
+                )
+        sum_pairs[single_precision](rows, across, strips, products, count, row, n, half * across, &sums[0])
+        for r in range(rows):
+            for j in range(across):
+                store[single_precision](c, r * c_row + (half * across + j) * lanes[single_precision](c),
+                                        sums[r * across + j])
 
 
 cdef void round_factors(Py_ssize_t rows, Py_ssize_t K, const float* a, Py_ssize_t a_row,
@@ -226,7 +244,7 @@ cdef void pack_gates_bf16(Py_ssize_t K, Py_ssize_t H, const float* matrix, const
 
 
 cdef void pack_strips_bf16(Py_ssize_t K, Py_ssize_t M, const float* a, Py_ssize_t a_step, float* strips) noexcept nogil:
-    """Pack a (K, M), whose rows are `a_step` apart, in strips of TILE_ROWS columns; missing ones become 0."""
+    """Pack a (K, M), whose rows are `a_step` apart, in strips of PAIR_ROWS columns; missing ones become 0."""
     cdef float[2 * (OUTER_ROWS + 2 * MOST_ROWS)] pair  # the rows of two k, rounded, then zeros
     cdef float* second = pair + OUTER_ROWS + 2 * MOST_ROWS
     cdef Py_ssize_t k, m, pairs = pairs_of(K)
@@ -239,17 +257,17 @@ cdef void pack_strips_bf16(Py_ssize_t K, Py_ssize_t M, const float* a, Py_ssize_
             round_row(M, a + a_step, second)
         else:
             memset(second, 0, M * sizeof(float))
-        target = strips + k // 2 * TILE_ROWS * PAIR_FLOATS
+        target = strips + k // 2 * PAIR_ROWS * PAIR_FLOATS
         m = 0
         while m < M:
-            for r in range(TILE_ROWS):
+            for r in range(PAIR_ROWS):
                 if PAIR_FLOATS == 2:
                     target[r] = pair[m + r]
-                    target[TILE_ROWS + r] = second[m + r]
+                    target[PAIR_ROWS + r] = second[m + r]
                 else:
                     target[r] = float_of(bits_of(pair[m + r]) >> 16 | bits_of(second[m + r]))
-            target += pairs * TILE_ROWS * PAIR_FLOATS
-            m += TILE_ROWS
+            target += pairs * PAIR_ROWS * PAIR_FLOATS
+            m += PAIR_ROWS
         a += 2 * a_step
 
 

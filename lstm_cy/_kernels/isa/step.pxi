@@ -46,6 +46,16 @@ if HALVES:
 update_rows_v64 = update_rows[v64]
 
 
+cdef inline void update_rows_of(int rows, const CellStep* step, Py_ssize_t row, Py_ssize_t unit,
+                                const vector* sums) noexcept nogil:
+    if vector is v32:
+        update_rows_v32(rows, step, row, unit, sums)
+    elif vector is h32:
+        update_rows_h32(rows, step, row, unit, sums)
+    else:
+        update_rows_v64(rows, step, row, unit, sums)
+
+
 cdef inline void cell_tile(int rows, int panels, bint pairs, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
                            const vector* begin) noexcept nogil:
     """The tile of some rows and panels, from column n on, and the cell on it.
@@ -55,6 +65,13 @@ cdef inline void cell_tile(int rows, int panels, bint pairs, const CellStep* ste
     cdef vector[MOST_ROWS * ACROSS] sums
     cdef vector[MOST_ROWS * ACROSS] gates
     cdef int r, j, across = panels * ACROSS
+    if vector in single_precision:
+        if in_halves(rows, pairs):
+            halves_of_tile[vector](rows, False, step.products, step.count, row, n,
+                                   place_in[vector](begin, row * step.begin_row + n), step.begin_row, gates,
+                                   ACROSS * lanes[vector](begin))
+            update_rows_of[vector](rows, step, row, n // 4, gates)
+            return
     for r in range(rows):
         for j in range(across):
             sums[r * across + j] = load[vector](begin, (row + r) * step.begin_row + n + j * lanes[vector](begin))
@@ -71,12 +88,7 @@ cdef inline void cell_tile(int rows, int panels, bint pairs, const CellStep* ste
     for r in range(rows):  # gcc unrolls loops of up to 16 trips; an array with a variable index is kept in memory
         for j in range(ACROSS):
             gates[r * ACROSS + j] = sums[r * ACROSS + j]
-    if vector is v32:
-        update_rows_v32(rows, step, row, n // 4, &gates[0])
-    elif vector is h32:
-        update_rows_h32(rows, step, row, n // 4, &gates[0])
-    else:
-        update_rows_v64(rows, step, row, n // 4, &gates[0])
+    update_rows_of[vector](rows, step, row, n // 4, gates)
 
 
 cdef inline void cell_tile_of(int rows, int panels, bint pairs, const CellStep* step, Py_ssize_t row, Py_ssize_t n,
@@ -92,11 +104,11 @@ cdef inline void cell_tile_of(int rows, int panels, bint pairs, const CellStep* 
         cell_tile[vector](2, 1, pairs, step, row, n, begin)
     elif rows == 3:
         cell_tile[vector](3, 1, pairs, step, row, n, begin)
-    elif TILE_ROWS > 3 and rows == 4:
+    elif most_rows(pairs) > 3 and rows == 4:
         cell_tile[vector](4, 1, pairs, step, row, n, begin)
-    elif TILE_ROWS > 4 and rows == 5:
+    elif most_rows(pairs) > 4 and rows == 5:
         cell_tile[vector](5, 1, pairs, step, row, n, begin)
-    elif TILE_ROWS > 4:
+    elif most_rows(pairs) > 4:
         cell_tile[vector](6, 1, pairs, step, row, n, begin)
 
 
@@ -124,7 +136,7 @@ cdef void cell_step(const CellStep* step, real* precision) noexcept nogil:
             n = (step.first + left - 1) * width if step.descending else n
         row = 0
         while row < step.rows:
-            height = next_height(step.rows - row, TILE_ROWS)
+            height = next_height(step.rows - row, most_rows(step.products[0].pairs))
             half = columns_at[real](n, 4 * step.hidden_size, NULL) < width
             if real is double:
                 cell_tile_of[v64](height, together, False, step, row, n, <const v64*>step.begin)

@@ -141,6 +141,10 @@ cdef inline void tile(int rows, int panels, bint pairs, const Product* products,
     """
     cdef vector[MOST_ROWS * ACROSS] sums
     cdef int r, j, across = panels * ACROSS
+    if vector in single_precision:
+        if in_halves(rows, pairs):
+            halves_of_tile[vector](rows, False, products, count, row, n, begin, begin_row, c, c_row)
+            return
     for r in range(rows):
         for j in range(across):
             sums[r * across + j] = load[vector](begin, r * begin_row + j * lanes[vector](begin))
@@ -155,7 +159,7 @@ cdef inline void sum_all(int rows, int panels, bint pairs, bint strips, const Pr
     """`sum_products`, or where `pairs` is a constant 1, `sum_pairs`."""
     if vector in single_precision:
         if pairs:
-            sum_pairs[vector](rows, panels, strips, products, count, row, n, sums)
+            sum_pairs[vector](rows, panels * ACROSS, strips, products, count, row, n, 0, sums)
         else:
             sum_products[vector](rows, panels, strips, products, count, row, n, sums)
     else:
@@ -171,11 +175,11 @@ cdef inline void tile_of(int rows, bint pairs, const Product* products, int coun
         tile[vector](2, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
     elif rows == 3:
         tile[vector](3, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
-    elif TILE_ROWS > 3 and rows == 4:
+    elif most_rows(pairs) > 3 and rows == 4:
         tile[vector](4, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
-    elif TILE_ROWS > 4 and rows == 5:
+    elif most_rows(pairs) > 4 and rows == 5:
         tile[vector](5, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
-    elif TILE_ROWS > 4:
+    elif most_rows(pairs) > 4:
         tile[vector](6, 1, pairs, products, count, row, n, begin, begin_row, c, c_row)
 
 
@@ -263,7 +267,7 @@ cdef void add_products(Py_ssize_t rows, Py_ssize_t N, const Product* products, i
         half = columns_at[real](n, N, NULL) < width
         row = 0
         while row < rows:
-            height = next_height(rows - row, TILE_ROWS)
+            height = next_height(rows - row, most_rows(products[0].pairs))
             if begin == NULL or columns < columns_at[real](n, N, NULL):
                 part_of_tile[real](height, columns, half, products, count, row, n,
                                    begin if begin == NULL else begin + row * begin_row + n, begin_row, c + row * N + n,
@@ -287,30 +291,12 @@ cdef inline void add_to(vector* total, vector* rest, vector x) noexcept nogil:
     store[vector](total, 0, sum)
 
 
-cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,
-                            Py_ssize_t columns, vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
-    """Add a tile of a product to c (rows, columns) and `rest`, whose rows are N apart.
-
-    Inlined with constant rows and `pairs`; there may be fewer columns than in a panel.
-    """
-    cdef vector[MOST_ROWS * ACROSS] sums
-    cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices; sums are in registers
+cdef inline void add_tile(int rows, Py_ssize_t columns, const vector* complete, vector* c, vector* rest,
+                          Py_ssize_t N) noexcept nogil:
+    """Add a tile of sums to c (rows, columns) and `rest`, whose rows are N apart."""
     cdef vector[2] aside
     cdef Py_ssize_t place, left
     cdef int r, j
-    for r in range(rows):
-        for j in range(ACROSS):
-            sums[r * ACROSS + j] = zeros[vector](c)
-    sum_all[vector](rows, 1, pairs, True, product, 1, row, n, &sums[0])
-    if rest == NULL and columns >= ACROSS * lanes[vector](c):
-        for r in range(rows):
-            for j in range(ACROSS):
-                place = r * N + j * lanes[vector](c)
-                store[vector](c, place, load[vector](c, place) + sums[r * ACROSS + j])
-        return
-    for r in range(rows):
-        for j in range(ACROSS):
-            complete[r * ACROSS + j] = sums[r * ACROSS + j]
     for r in range(rows):
         for j in range(ACROSS):
             place = r * N + j * lanes[vector](c)
@@ -327,6 +313,39 @@ cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssi
                     store_some[vector](rest, place, left, aside[1])
 
 
+cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,
+                            Py_ssize_t columns, vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
+    """Add a tile of a product to c (rows, columns) and `rest`, whose rows are N apart.
+
+    Inlined with constant rows and `pairs`; there may be fewer columns than in a panel.
+    """
+    cdef vector[MOST_ROWS * ACROSS] sums
+    cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices; sums are in registers
+    cdef Py_ssize_t place
+    cdef int r, j
+    if vector in single_precision:
+        if in_halves(rows, pairs):
+            memset(complete, 0, sizeof(complete))
+            halves_of_tile[vector](rows, True, product, 1, row, n, complete, ACROSS * lanes[vector](c), complete,
+                                   ACROSS * lanes[vector](c))
+            add_tile[vector](rows, columns, complete, c, rest, N)
+            return
+    for r in range(rows):
+        for j in range(ACROSS):
+            sums[r * ACROSS + j] = zeros[vector](c)
+    sum_all[vector](rows, 1, pairs, True, product, 1, row, n, &sums[0])
+    if rest == NULL and columns >= ACROSS * lanes[vector](c):
+        for r in range(rows):
+            for j in range(ACROSS):
+                place = r * N + j * lanes[vector](c)
+                store[vector](c, place, load[vector](c, place) + sums[r * ACROSS + j])
+        return
+    for r in range(rows):
+        for j in range(ACROSS):
+            complete[r * ACROSS + j] = sums[r * ACROSS + j]
+    add_tile[vector](rows, columns, complete, c, rest, N)
+
+
 cdef inline void outer_tile_of(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,
                                Py_ssize_t columns, vector* c, vector* rest, Py_ssize_t N) noexcept nogil:
     """`outer_tile` with the number of rows as a constant, one kernel for each."""
@@ -336,11 +355,11 @@ cdef inline void outer_tile_of(int rows, bint pairs, const Product* product, Py_
         outer_tile[vector](2, pairs, product, row, n, columns, c, rest, N)
     elif rows == 3:
         outer_tile[vector](3, pairs, product, row, n, columns, c, rest, N)
-    elif TILE_ROWS > 3 and rows == 4:
+    elif most_rows(pairs) > 3 and rows == 4:
         outer_tile[vector](4, pairs, product, row, n, columns, c, rest, N)
-    elif TILE_ROWS > 4 and rows == 5:
+    elif most_rows(pairs) > 4 and rows == 5:
         outer_tile[vector](5, pairs, product, row, n, columns, c, rest, N)
-    elif TILE_ROWS > 4:
+    elif most_rows(pairs) > 4:
         outer_tile[vector](6, pairs, product, row, n, columns, c, rest, N)
 
 
@@ -353,7 +372,7 @@ cdef inline void outer_strips(bint pairs, Py_ssize_t K, Py_ssize_t M, Py_ssize_t
     while n < N:
         row = 0
         while row < M:
-            height = <int>min(M - row, <Py_ssize_t>TILE_ROWS)
+            height = <int>min(M - row, <Py_ssize_t>most_rows(pairs))
             place = row * N + n
             if HALVES and real is float and columns_at[real](n, N, NULL) < panel_columns[real](NULL):
                 outer_tile_of[h32](height, pairs, &product, row, n, N - n, <h32*>(c + place),

@@ -318,6 +318,12 @@ LSTM_CY_INLINE lstm_cy_h32 lstm_cy_keep_h32(lstm_cy_h32 x) { return x; }
 #define LSTM_CY_PAIR_FLOATS 2
 #endif
 #endif
+/* The rows of the largest tile in bf16: with 16 registers six rows by half a panel, where float32 has three by a panel. */
+#if LSTM_CY_TILE_ROWS == 3 && LSTM_CY_PAIR_FLOATS == 2
+#define LSTM_CY_PAIR_ROWS 6
+#else
+#define LSTM_CY_PAIR_ROWS LSTM_CY_TILE_ROWS
+#endif
 
 LSTM_CY_INLINE float lstm_cy_float_of(uint32_t bits) {
     float x;
@@ -331,8 +337,7 @@ LSTM_CY_INLINE uint32_t lstm_cy_bits_of(float x) {
 }
 
 /* round: x rounded to bf16, to nearest, ties to even. Denormal numbers become zero, NaN stays NaN.
-   first, second: of a pair, as floats; shifted_second: the same by two shifts, without a register for the mask;
-   pair(a, b): of two floats that were rounded.
+   first, second: of a pair, as floats; pair(a, b): of two floats that were rounded.
    add_pairs(a, b, sum): in each lane fma(a's first, b's first, fma(a's second, b's second, sum)). So the dot product of
    x86 does it, to the bit. */
 LSTM_CY_INLINE float lstm_cy_round_float(float x) {
@@ -357,11 +362,6 @@ LSTM_CY_INLINE float lstm_cy_pair_float(float a, float b) {
     } \
     LSTM_CY_INLINE vector lstm_cy_first_##name(vector pair) { return (vector)((integers)pair << 16); } \
     LSTM_CY_INLINE vector lstm_cy_second_##name(vector pair) { return (vector)((integers)pair & 0xffff0000u); } \
-    LSTM_CY_INLINE vector lstm_cy_shifted_second_##name(vector pair) { \
-        integers upper = (integers)pair >> 16; \
-        LSTM_CY_KEEP(upper); /* else compilers make a mask of both shifts */ \
-        return (vector)(upper << 16); \
-    } \
     LSTM_CY_INLINE vector lstm_cy_pair_##name(vector a, vector b) { return (vector)((integers)a >> 16 | (integers)b); }
 #if LSTM_CY_VECTOR_BYTES > 0
 LSTM_CY_PAIRS(v32, lstm_cy_v32, lstm_cy_u32)
@@ -370,7 +370,6 @@ LSTM_CY_INLINE lstm_cy_v32 lstm_cy_floats_of(lstm_cy_i32 x) { return __builtin_c
 #define lstm_cy_round_v32 lstm_cy_round_float
 #define lstm_cy_first_v32 lstm_cy_first_float
 #define lstm_cy_second_v32 lstm_cy_second_float
-#define lstm_cy_shifted_second_v32 lstm_cy_second_float
 #define lstm_cy_pair_v32 lstm_cy_pair_float
 LSTM_CY_INLINE float lstm_cy_floats_of(int32_t x) { return (float)x; }
 #endif
@@ -379,7 +378,6 @@ LSTM_CY_PAIRS(h32, lstm_cy_h32, lstm_cy_hu32)
 #else
 #define lstm_cy_first_h32 lstm_cy_first_float
 #define lstm_cy_second_h32 lstm_cy_second_float
-#define lstm_cy_shifted_second_h32 lstm_cy_second_float
 #endif
 #undef LSTM_CY_PAIRS
 

@@ -49,12 +49,11 @@ cdef extern from "vector.h":
     h32 keep_h32 "lstm_cy_keep_h32"(h32) noexcept nogil
     v64 keep_v64 "lstm_cy_keep_v64"(v64) noexcept nogil
     const int PAIR_FLOATS "LSTM_CY_PAIR_FLOATS"
+    const int PAIR_ROWS "LSTM_CY_PAIR_ROWS"
     v32 first_v32 "lstm_cy_first_v32"(v32) noexcept nogil
     h32 first_h32 "lstm_cy_first_h32"(h32) noexcept nogil
     v32 second_v32 "lstm_cy_second_v32"(v32) noexcept nogil
     h32 second_h32 "lstm_cy_second_h32"(h32) noexcept nogil
-    v32 shifted_second_v32 "lstm_cy_shifted_second_v32"(v32) noexcept nogil
-    h32 shifted_second_h32 "lstm_cy_shifted_second_h32"(h32) noexcept nogil
     v32 add_pairs_v32 "lstm_cy_add_pairs_v32"(v32, v32, v32) noexcept nogil
     h32 add_pairs_h32 "lstm_cy_add_pairs_h32"(h32, h32, h32) noexcept nogil
     v32 round_v32 "lstm_cy_round_v32"(v32) noexcept nogil
@@ -267,14 +266,6 @@ cdef inline single_precision second_of(single_precision pair) noexcept nogil:
         return second_v32(pair)
     else:
         return second_h32(pair)
-
-
-cdef inline single_precision shifted_second_of(single_precision pair) noexcept nogil:
-    """`second_of` without a register for its mask."""
-    if single_precision is v32:
-        return shifted_second_v32(pair)
-    else:
-        return shifted_second_h32(pair)
 
 
 cdef inline single_precision add_pairs(single_precision a, single_precision b, single_precision sum) noexcept nogil:
