@@ -200,7 +200,6 @@ cdef class Packed(Packer):
             weight.back_panels = self.packed(weight, True)
         return 0
 
-
     cdef int set_bf16(self) except -1:
         """Make all products with weight_ih and weight_hh those of bf16; before the weights are set."""
         if self.engine.blas != NULL or self.engine.itemsize != 4:

@@ -155,14 +155,14 @@ def _call_of(
     keep: Any,
     batch_sizes: Any,
     sorted_indices: Any,
-    options: tuple[int, bool, bool, int, bool, float],
+    options: tuple[int, bool, bool, int, bool, float, bool],
 ) -> Call:
     """Return the call that the arguments of the operator describe."""
-    num_layers, bias, bidirectional, proj_size, batch_first, scale = options
+    num_layers, bias, bidirectional, proj_size, batch_first, scale, bf16 = options
     if x.dtype not in DTYPES or x.dim() != (3 if batch_sizes is None else 2) or not weights or weights[0].dim() != 2:
         raise RuntimeError(f"x: expected float32 or float64, and weights, got {x.dtype} of shape {tuple(x.shape)}")
     sizes = weights[0].shape[1], weights[0].shape[0] // 4
-    plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
+    plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype, bf16)
     if batch_sizes is None:
         T, B = x.shape[:2] if not batch_first else (x.shape[1], x.shape[0])
         return Call(plan, Steps(T, B, (plan.directions, B), batch_first), keep, scale)
@@ -206,9 +206,10 @@ def lstm(
     batch_first: bool,
     scale: float,
     with_tape: bool,
+    bf16: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (y, h_n, c_n, tape); without `with_tape` the tape is empty, and backward computes it."""
-    options = num_layers, bias, bidirectional, proj_size, batch_first, scale
+    options = num_layers, bias, bidirectional, proj_size, batch_first, scale, bf16
     call = _call_of(x, weights, keep, batch_sizes, sorted_indices, options)
     _check_arguments(call, x, h, c)
     network = networks(call.plan, call.steps, weights)
@@ -222,7 +223,7 @@ def lstm(
 def _(
     x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor], _: Any, batch_sizes: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _, num_layers, bias, bidirectional, proj_size, _, _, with_tape = others
+    _, num_layers, bias, bidirectional, proj_size, _, _, with_tape, _ = others
     sizes = int(weights[0].shape[1]), int(weights[0].shape[0]) // 4
     plan = plan_of(*sizes, num_layers, bias, bidirectional, proj_size, x.dtype)
     rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
@@ -251,9 +252,10 @@ def lstm_backward(
     proj_size: int,
     batch_first: bool,
     scale: float,
+    bf16: bool,
 ) -> list[Tensor]:
     """Return the gradients of x, h, c and the weights."""
-    options = num_layers, bias, bidirectional, proj_size, batch_first, scale
+    options = num_layers, bias, bidirectional, proj_size, batch_first, scale, bf16
     plan, steps, _, _ = call = _call_of(x, weights, keep, batch_sizes, sorted_indices, options)
     _check_arguments(call, x, h, c)
     y_shape = (*x.shape[:-1], plan.output_size)
@@ -272,9 +274,9 @@ def _(dy: Any, dh: Any, dc: Any, x: Tensor, h: Tensor, c: Tensor, weights: Seque
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, h, c, weights, keep, batch_sizes, sorted_indices, *options, _ = inputs
+    x, h, c, weights, keep, batch_sizes, sorted_indices, *options, _, bf16 = inputs
     ctx.save_for_backward(x, h, c, output[3], keep, batch_sizes, sorted_indices, *weights)
-    ctx.options = options
+    ctx.options = [*options, bf16]
     ctx.set_materialize_grads(False)
 
 
@@ -282,9 +284,9 @@ def _backward(ctx: Any, dy: Any, dh: Any, dc: Any, _: Any) -> Any:
     x, h, c, tape, keep, batch_sizes, sorted_indices, *weights = ctx.saved_tensors
     arguments = keep, batch_sizes, sorted_indices, *ctx.options
     if dy is dh is dc is None:
-        return None, None, None, [None] * len(weights), *[None] * 10
+        return None, None, None, [None] * len(weights), *[None] * 11
     dx, dh, dc, *gradients = torch.ops.lstm_cy.lstm_backward(dy, dh, dc, x, h, c, weights, tape, *arguments)
-    return dx, dh, dc, gradients, *[None] * 10
+    return dx, dh, dc, gradients, *[None] * 11
 
 
 lstm.register_autograd(_backward, setup_context=_set_up)
@@ -319,7 +321,7 @@ def _second_backward(ctx: Any, second: Sequence[Any]) -> Any:
         )
     of_firsts = [None if each is None else next(gradients) for each in firsts]
     dx, dh0, dc0, *of_weights = list(gradients)
-    return *of_firsts, dx, dh0, dc0, of_weights, *[None] * 10
+    return *of_firsts, dx, dh0, dc0, of_weights, *[None] * 11
 
 
 lstm_backward.register_autograd(_second_backward, setup_context=_set_up_second)

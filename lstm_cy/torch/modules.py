@@ -25,9 +25,9 @@ class LSTM(RNNBase):
 
     Constructor, parameters, state dict, arguments, results, errors and random numbers of dropout are those of
     `torch.nn.LSTM`. A call uses as many threads as `torch.get_num_threads` says. float32 and float64 tensors on the CPU
-    run in the kernels, under autocast in float32; everything else, and transformations of torch.func, `torch.jit` and
-    forward-mode derivatives, run in PyTorch's own code, the former with one warning. `torch.jit.script` compiles
-    PyTorch's module with the same parameters.
+    run in the kernels, under autocast to bfloat16 with products in bf16; everything else, and transformations of
+    torch.func, `torch.jit` and forward-mode derivatives, run in PyTorch's own code, the former with one warning.
+    `torch.jit.script` compiles PyTorch's module with the same parameters.
 
     Parameters
     ----------
@@ -93,13 +93,17 @@ class LSTM(RNNBase):
         """
         if torch.is_autocast_enabled("cpu"):
             return _under_autocast(self, input, hx)
+        return self._computed(input, hx)
+
+    def _computed(self, input: Any, hx: Any, bf16: bool = False) -> Any:
+        """Run the layer without autocast, with products in bf16 or not."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            return self._by_operator(input, hx)
+            return self._by_operator(input, hx, bf16)
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
         else:
             data, batch_sizes, sorted_indices, unsorted_indices = input, None, None, None
-        plan = None if _is_transformed() else self._plan(data)
+        plan = None if _is_transformed() else self._plan(data, bf16)
         found = None
         if plan is not None and (steps := self._steps(plan, data, batch_sizes, sorted_indices)) is not None:
             found = _run(self, plan, steps, data, hx, self._weights())
@@ -114,7 +118,7 @@ class LSTM(RNNBase):
         """Return what `torch.jit.script` compiles: PyTorch's module with the same parameters."""
         return _counterpart(self)
 
-    def _plan(self, x: Any) -> Plan | None:
+    def _plan(self, x: Any, bf16: bool) -> Plan | None:
         """Return the plan for an input; None if the kernels cannot take it."""
         if not _is_plain(x):
             return None
@@ -126,6 +130,7 @@ class LSTM(RNNBase):
             self.bidirectional,
             self.proj_size,
             x.dtype,
+            bf16,
         )
 
     def _steps(self, plan: Plan, x: Any, batch_sizes: Any, sorted_indices: Any) -> Steps | None:
@@ -151,7 +156,7 @@ class LSTM(RNNBase):
             found = [getattr(self, name, None) for name in self._flat_weights_names]
         return None if any(weight is None for weight in found) else found
 
-    def _by_operator(self, input: Any, hx: Any) -> Any:
+    def _by_operator(self, input: Any, hx: Any, bf16: bool) -> Any:
         """Run the layer by the operator, which compilers and exporters see as one node."""
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
@@ -195,6 +200,7 @@ class LSTM(RNNBase):
             self.batch_first and not packed,
             scale,
             _keeps_tape((x, h, c, *weights)),
+            bf16,
         )
         if packed:
             return PackedSequence(y, batch_sizes, sorted_indices, input.unsorted_indices), (h_n, c_n)
@@ -267,11 +273,15 @@ class LSTMCell(nn.LSTMCell):
         """
         if torch.is_autocast_enabled("cpu"):
             return _under_autocast(self, input, hx)
+        return self._computed(input, hx)
+
+    def _computed(self, input: Any, hx: Any, bf16: bool = False) -> Any:
+        """Make one step without autocast, with products in bf16 or not."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            return self._by_operator(input, hx)
+            return self._by_operator(input, hx, bf16)
         found = None
         if not _is_transformed() and _is_plain(input) and input.shape[-1:] == (self.input_size,) and input.numel():
-            plan = plan_of(self.input_size, self.hidden_size, 1, self.bias, False, 0, input.dtype)
+            plan = plan_of(self.input_size, self.hidden_size, 1, self.bias, False, 0, input.dtype, bf16)
             lead = input.shape[:-1]
             if len(lead) < 2:
                 steps = Steps(1, lead[0] if lead else 1, tuple(lead))
@@ -294,7 +304,7 @@ class LSTMCell(nn.LSTMCell):
             found += [self.bias_ih, self.bias_hh]
         return None if any(weight is None for weight in found) else found
 
-    def _by_operator(self, input: Any, hx: Any) -> Any:
+    def _by_operator(self, input: Any, hx: Any, bf16: bool) -> Any:
         """Make the step by the operator, which compilers and exporters see as one node."""
         weights = self._weights()
         if weights is None or not _can_trace(input, hx, weights) or input.dim() not in (1, 2):
@@ -308,7 +318,7 @@ class LSTMCell(nn.LSTMCell):
         if x.shape[-1] != self.input_size or any(state.shape != (1, x.shape[1], self.hidden_size) for state in (h, c)):
             return super().forward(input, hx)  # it says what is wrong
         options = None, None, None, 1, self.bias, False, 0, False, 1.0
-        _, h_n, c_n, _ = lstm(x, h, c, weights, *options, _keeps_tape((x, h, c, *weights)))
+        _, h_n, c_n, _ = lstm(x, h, c, weights, *options, _keeps_tape((x, h, c, *weights)), bf16)
         if is_batched:
             return h_n.squeeze(0), c_n.squeeze(0)
         return h_n.reshape(-1), c_n.reshape(-1)
@@ -397,7 +407,10 @@ def _keeps_tape(tensors: tuple[Any, ...]) -> bool:
 
 
 def _under_autocast(module: Any, input: Any, hx: Any) -> Any:
-    """Call a module under autocast: in float32, with the dtypes of PyTorch's results."""
+    """Call a module under autocast, with the dtypes of PyTorch's results.
+
+    Under autocast to bfloat16 products are in bf16, on float32 weights and sums, else in float32.
+    """
     packed = isinstance(input, PackedSequence)
     data = input.data if packed else input
     states = () if hx is None else tuple(hx)
@@ -407,9 +420,10 @@ def _under_autocast(module: Any, input: Any, hx: Any) -> Any:
     if not usable or weights is None or any(weight.dtype is not torch.float32 for weight in weights):
         return module.plain.forward(module, input, hx)
     hidden_dtype, cell_dtype = _dtypes_under_autocast(module, data, states[1] if states else data, packed)
+    bf16 = torch.get_autocast_dtype("cpu") is torch.bfloat16
     with torch.autocast("cpu", enabled=False):
         x = input.to(torch.float32) if packed else data.float()
-        result = module.forward(x, tuple(state.float() for state in states) or None)
+        result = module._computed(x, tuple(state.float() for state in states) or None, bf16)
     if isinstance(module, LSTMCell):
         return result[0].to(hidden_dtype), result[1].to(cell_dtype)
     y, (h_n, c_n) = result

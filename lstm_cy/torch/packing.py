@@ -38,6 +38,8 @@ class Plan:
     state_widths : (P, H)
     tape_width : int
         The elements of a tape for each row, counted in each step.
+    bf16 : bool
+        Whether products are in bf16, in a plan for float32.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class Plan:
         bidirectional: bool,
         proj_size: int,
         dtype: torch.dtype,
+        bf16: bool = False,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.bf16 = dtype, bf16
         layer = Layer.blank(
             input_size,
             hidden_size,
@@ -79,7 +82,8 @@ class Plan:
         """Return a network of weights that are copied from the memory of contiguous tensors."""
         P, H = self.state_widths
         sizes = H, P, self.num_directions, self.dtype.itemsize
-        return Copied(config.kernels(), config.blas(), *sizes, self.inputs, self.bias, addresses)
+        blas = None if self.bf16 else config.blas()
+        return Copied(config.kernels(), blas, *sizes, self.inputs, self.bias, addresses, self.bf16)
 
 
 plan_of = functools.lru_cache(maxsize=256)(Plan)
@@ -111,6 +115,7 @@ class _Entry:
         return self.network.equals(addresses, most)
 
 
+#: of each plan's precision and the addresses of weights
 _entries: dict[tuple[int, ...], _Entry] = {}
 
 
@@ -126,7 +131,8 @@ def network_of(plan: Plan, weights: Sequence[Any], rows: int) -> Copied | None:
             return None
     addresses = tuple([weight.data_ptr() for weight in weights])
     versions = _versions(weights)
-    entry = _entries.get(addresses)
+    key = (plan.bf16, *addresses)
+    entry = _entries.get(key)
     if (
         entry is not None
         and entry.versions == versions
@@ -139,7 +145,7 @@ def network_of(plan: Plan, weights: Sequence[Any], rows: int) -> Copied | None:
         return None
     if entry is None:
         _remove_expired()
-    entry = _entries[addresses] = _Entry(plan, weights, versions)
+    entry = _entries[key] = _Entry(plan, weights, versions)
     return entry.network
 
 
@@ -164,6 +170,6 @@ def _are_usable(plan: Plan, weights: Sequence[Any]) -> bool:
 
 def _remove_expired() -> None:
     """Remove the networks whose weights are no longer in use."""
-    for addresses, entry in list(_entries.items()):
+    for key, entry in list(_entries.items()):
         if not entry.is_alive():
-            _entries.pop(addresses, None)
+            _entries.pop(key, None)

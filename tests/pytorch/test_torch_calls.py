@@ -430,6 +430,55 @@ def test_dtypes_under_autocast_are_pytorchs(form, x_dtype, state_dtype, autocast
             torch.testing.assert_close(one.float(), other.float(), rtol=0.1, atol=0.05)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 3}])
+def test_autocast_to_bfloat16_computes_in_bf16(options):
+    plain, ours = pair(7, 33, **options)
+    x = torch.randn(9, 5, 7).bfloat16()
+    dy = torch.randn(9, 5, 2 * 3 if options else 33).bfloat16()
+    found = results_under_autocast(ours, x.float(), dy)
+    layer = from_torch(plain)
+    y, (h_n, _), tape = layer.forward(x.float().numpy(), precision="bf16")
+    gradients = layer.backward(tape, dy.float().numpy())
+    expected = [torch.from_numpy(each) for each in (y, h_n, gradients.x, *gradients.parameters.values())]
+    expected[:2] = [each.bfloat16() for each in expected[:2]]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype is other.dtype and torch.equal(one, other)
+    x.requires_grad_()
+    plain(x.float())[0].backward(dy.float())
+    torch.testing.assert_close(found[2], x.grad.float(), rtol=0.05, atol=0.02)
+    for one, weight in zip(found[3:], plain.parameters(), strict=True):
+        torch.testing.assert_close(one, weight.grad, rtol=0.05, atol=0.05 * float(weight.grad.abs().max()))
+    # float32 and bf16 in turns: both networks are kept
+    y32 = ours(x.detach().float())[0]
+    assert_close([y32], [plain(x.detach().float())[0]])
+    assert not torch.equal(y32, found[0].float())
+    again = results_under_autocast(ours, x.detach().float(), dy)
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def results_under_autocast(module, x, dy):
+    x = x.detach().clone().requires_grad_()
+    module.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, (h, _) = module(x)
+    y.backward(dy)
+    return [y.detach(), h.detach(), x.grad, *(weight.grad for weight in module.parameters())]
+
+
+def test_a_cell_under_autocast_to_bfloat16_makes_the_steps_of_the_lstm():
+    _, lstm = pair(6, 19)
+    cell = lstm_cy.torch.LSTMCell(6, 19)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in lstm.state_dict().items()})
+    x, states = torch.randn(3, 4, 6), None
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        y, _ = lstm(x)
+        first = cell(x[0])[0]
+        for step in x:
+            states = cell(step, states)
+    assert torch.equal(y[0].float(), first.bfloat16().float())
+    torch.testing.assert_close(states[0].float(), y[-1].float(), rtol=0, atol=0.02)
+
+
 def test_what_the_kernels_cannot_take_runs_in_pytorch_with_one_warning(monkeypatch):
     monkeypatch.setattr(modules, "_warned", set())
 

@@ -25,7 +25,7 @@ def arguments(packed=False, with_tape=True, **options):
     states = torch.randn(directions, 4, module.proj_size or 7), torch.randn(directions, 4, 7)
     x, h, c = (each.detach().requires_grad_() for each in (x, *states))
     sizes = module.num_layers, module.bias, module.bidirectional, module.proj_size, False, 1.0
-    return x, h, c, list(module.parameters()), None, batch_sizes, order, *sizes, with_tape
+    return x, h, c, list(module.parameters()), None, batch_sizes, order, *sizes, with_tape, False
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,28 @@ def test_the_operator_is_registered_as_pytorch_expects(options):
     library.opcheck(torch.ops.lstm_cy.lstm, arguments(**options))
 
 
+def test_a_compiled_model_under_autocast_computes_in_bf16():
+    module = lstm_cy.torch.LSTM(5, 7, num_layers=2)
+    x = torch.randn(6, 4, 5)
+    found = []
+    for call in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
+        module.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = call(x)[0]
+        y.float().square().sum().backward()
+        found.append([y.detach(), *(weight.grad for weight in module.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert not torch.equal(found[0][0], module(x)[0].bfloat16())
+
+
 def test_first_and_second_derivatives_of_the_operator():
     x, h, c, weights, *rest = arguments(bidirectional=True)
-    *options, _ = rest
+    *options, _, bf16 = rest
     x, h, c, *weights = (each.detach().double().requires_grad_() for each in (x[:2, :2], h[:, :2], c[:, :2], *weights))
     for with_tape in (False, True):
 
         def run(x, h, c, *weights, with_tape=with_tape):
-            return torch.ops.lstm_cy.lstm(x, h, c, weights, *options, with_tape)[:3]
+            return torch.ops.lstm_cy.lstm(x, h, c, weights, *options, with_tape, bf16)[:3]
 
         assert torch.autograd.gradcheck(run, (x, h, c, *weights), fast_mode=True)
         assert torch.autograd.gradgradcheck(

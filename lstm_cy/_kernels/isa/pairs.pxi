@@ -32,8 +32,8 @@ cdef inline void sum_pairs(int rows, int across, bint strips, const Product* pro
                            Py_ssize_t n, int begin, single_precision* sums) noexcept nogil:
     """`sum_products` in bf16, for `across` vectors from vector `begin` of a panel on.
 
-    A pair of a left side takes PAIR_FLOATS floats. In strips, of PAIR_ROWS rows, a pair has the rows' first numbers, then
-    their second ones, unless one float holds both.
+    A pair of a left side takes PAIR_FLOATS floats. In strips, of PAIR_ROWS rows, a pair has the rows' first numbers,
+    then their second ones, unless one float holds both.
     """
     cdef single_precision[MOST_PANELS * ACROSS] kept
     cdef single_precision weight, factor
