@@ -1,4 +1,4 @@
-"""Compare builds of this library by several compilers, which take turns, one process for each:
+"""Compare builds of this library by several compilers, one process for each, which take short turns at each figure:
 
     python benchmarks/compilers.py gcc-12=FOLDER clang-19=OTHER_FOLDER
 
@@ -7,6 +7,7 @@ all builds must be the same bits before they are timed.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import time
 
 import numpy as np
 
-SECONDS = 0.25  # for each figure in a turn
+SECONDS = 0.06  # of a turn
 FORWARD = ((1, 100, 32, 32), (1, 100, 64, 64), (1, 100, 128, 128), (8, 50, 128, 128), (32, 50, 256, 256))
 TRAIN = ((1, 100, 64, 64), (16, 100, 128, 128), (32, 50, 256, 256))
 
@@ -66,53 +67,73 @@ def training_of(layer, B, T):
     return call
 
 
-def measure():
-    """Return {name: (hash of the result, median microseconds)} of this process's build."""
-    found = {}
-    for name, count, call in calls():
-        result = hashlib.sha256(np.asarray(call()).tobytes()).hexdigest()
-        times, end = [], time.perf_counter() + SECONDS
-        while len(times) < 3 or time.perf_counter() < end:
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-        found[name] = result, 1e6 * statistics.median(times) / count
-    return found
+def serve():
+    """Print a hash of each figure's result, then for each name that is read the median microseconds of this build."""
+    figures = {name: (count, call) for name, count, call in calls()}
+    print(
+        json.dumps(
+            {name: hashlib.sha256(np.asarray(call()).tobytes()).hexdigest() for name, (_, call) in figures.items()}
+        )
+    )
+    for line in sys.stdin:
+        print(microseconds(*figures[line.rstrip()]), flush=True)
 
 
-def turn(folder):
+def microseconds(count, call):
+    times, end = [], time.perf_counter() + SECONDS
+    while len(times) < 3 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return 1e6 * statistics.median(times) / count
+
+
+def start(folder):
+    """Return the process of a build."""
     environment = os.environ | {"PYTHONPATH": folder, "LSTM_CY_ENGINE": "packed", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--measure"]
-    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    return subprocess.Popen(
+        [sys.executable, "-u", __file__, "--serve"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ask(process, figure):
+    process.stdin.write(f"{figure}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def table(builds, rounds):
     """Yield the lines of a Markdown table: microseconds of each build, and of the slowest over the fastest."""
-    turns = {name: [] for name in builds}
-    for _ in range(rounds):
-        for name, folder in builds.items():
-            turns[name].append(turn(folder))
-    yield "| | " + " | ".join(builds) + " | slowest / fastest |"
-    yield "|---|" + "--:|" * (len(builds) + 1)
-    for figure in next(iter(turns.values()))[0]:
-        if len({done[figure][0] for its in turns.values() for done in its}) > 1:
-            raise SystemExit(f"{figure}: the builds give different bits")
-        times = [statistics.median(done[figure][1] for done in its) for its in turns.values()]
-        shown = " | ".join(f"{each:.3g}" if each < 100 else f"{each:.0f}" for each in times)
-        yield f"| {figure} | {shown} | {max(times) / min(times):.2f} |"
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(start(folder)) for folder in builds.values()]
+        results = [json.loads(process.stdout.readline()) for process in processes]
+        yield "| | " + " | ".join(builds) + " | slowest / fastest |"
+        yield "|---|" + "--:|" * (len(builds) + 1)
+        for figure, result in results[0].items():
+            if any(other[figure] != result for other in results):
+                raise SystemExit(f"{figure}: the builds give different bits")
+            turns = [[ask(process, figure) for process in processes] for _ in range(rounds)]
+            times = [statistics.median(each) for each in zip(*turns, strict=True)]
+            shown = " | ".join(f"{each:.3g}" if each < 100 else f"{each:.0f}" for each in times)
+            yield f"| {figure} | {shown} | {max(times) / min(times):.2f} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("builds", nargs="*", metavar="NAME=FOLDER")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure()))
+    if options.serve:
+        serve()
         return
     builds = dict(build.split("=", 1) for build in options.builds)
-    print(*table(builds, options.rounds), sep="\n")
+    for line in table(builds, options.rounds):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
