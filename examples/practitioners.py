@@ -4,9 +4,10 @@
 
 The series come with statsmodels: carbon dioxide over Mauna Loa and the temperature of the Pacific by months, sunspots
 by years. The models learn from all but the last fifth; there they forecast the next season at every step, without
-further training. The baselines are the values of one season ago, and a ridge regression on the same windows. The digits
-come with scikit-learn; an LSTM reads their 8 rows one after the other, a logistic regression reads all 64 pixels at
-once.
+further training. The baselines are the values of one season ago, and a ridge regression on the same windows. Two groups
+of series are forecast by one model each, for all their series: births per woman in 192 countries by years, and the
+logarithms of seven quantities of the economy of the United States by quarters. The digits come with scikit-learn; an
+LSTM reads their 8 rows one after the other, a logistic regression reads all 64 pixels at once.
 """
 
 import argparse
@@ -34,6 +35,20 @@ def load_series():
         "co2": (months.to_numpy(), 12),
         "el nino": (temperatures.to_numpy().ravel(), 12),
         "sunspots": (sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(), 11),
+    }
+
+
+def load_groups():
+    """Return {name: (series of equal lengths by name, season, steps ahead)}; the window is three times the horizon."""
+    from statsmodels.datasets import fertility, macrodata
+
+    births = fertility.load_pandas().data.set_index("Country Name").filter(regex=r"^\d{4}$").astype(float)
+    births = births.dropna(axis=1, how="all").dropna()
+    columns = ["realgdp", "realcons", "realinv", "realgovt", "realdpi", "cpi", "m1"]
+    economy = np.log(macrodata.load_pandas().data[columns])
+    return {
+        "births": ({name: values.to_numpy() for name, values in births.iterrows()}, 1, 5),
+        "economy": ({name: economy[name].to_numpy() for name in columns}, 4, 4),
     }
 
 
@@ -74,6 +89,37 @@ def compare_forecasts(y, season, seeds, **options):
     }
 
 
+def compare_groups(series, season, horizon, seeds, **options):
+    """Return {name: number}: mean absolute errors on the last fifth of several series of one model."""
+    length, window = len(next(iter(series.values()))), 3 * horizon
+    begin = round(0.8 * length)
+    learned = {name: y[:begin] for name, y in series.items()}
+    pairs = {name: windows(y[begin - window :], window, horizon) for name, y in series.items()}
+    past, future = (np.stack([pair[part] for pair in pairs.values()]) for part in (0, 1))
+    x, target = (
+        np.concatenate(part) for part in zip(*(windows(y, window, horizon) for y in learned.values()), strict=True)
+    )
+    last = past[..., -1:]
+    linear = Ridge().fit(x - x[:, -1:], target - x[:, -1:])
+    ridge = linear.predict((past - last).reshape(-1, window)).reshape(future.shape) + last
+    ago = np.take(past, [window - season + step % season for step in range(horizon)], axis=-1)
+    by_seed = []
+    for seed in range(seeds):
+        forecaster = LSTMForecaster(horizon, window, random_state=seed, **options).fit(learned)
+        errors = []
+        for origin in range(past.shape[1]):
+            found = forecaster.predict(y=dict(zip(series, past[:, origin], strict=True)))
+            errors.append(np.abs(np.stack([found[name] for name in series]) - future[:, origin]).mean())
+        by_seed.append(np.mean(errors))
+    return {
+        "season ago": np.abs(ago - future).mean(),
+        "ridge": np.abs(ridge - future).mean(),
+        "LSTM": np.mean(by_seed),
+        "best seed": min(by_seed),
+        "worst seed": max(by_seed),
+    }
+
+
 def compare_digits(seeds, **options):
     """Return the accuracy of (LSTM, logistic regression) on a quarter of the digits, the mean over `seeds` splits."""
     X, y = load_digits(return_X_y=True)
@@ -93,12 +139,19 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args(arguments)
     table = {}
+
+    def show(name, what, started):
+        numbers = "  ".join(f"{column} {value:.4g}" for column, value in table[name].items())
+        print(f"{name:9s} {what} ahead:  {numbers}  ({time.perf_counter() - started:.0f} s)", flush=True)
+
     for name, (y, season) in load_series().items():
         started = time.perf_counter()
         table[name] = compare_forecasts(y, season, options.seeds, epochs=options.epochs)
-        numbers = "  ".join(f"{column} {value:.3f}" for column, value in table[name].items())
-        seconds = time.perf_counter() - started
-        print(f"{name:9s} {len(y)} values, {season} ahead:  {numbers}  ({seconds:.0f} s)", flush=True)
+        show(name, f"{len(y)} values, {season}", started)
+    for name, (series, season, horizon) in load_groups().items():
+        started = time.perf_counter()
+        table[name] = compare_groups(series, season, horizon, options.seeds, epochs=options.epochs)
+        show(name, f"{len(series)} series, {horizon}", started)
     started = time.perf_counter()
     lstm, logistic = compare_digits(options.seeds, epochs=options.epochs)
     seconds = time.perf_counter() - started

@@ -344,6 +344,8 @@ def test_practitioners_compares_with_baselines(capsys):
     table, (digits, _) = load("practitioners").main(["--epochs", "8", "--seeds", "1"])
     assert table["co2"]["LSTM"] < 0.8 * table["co2"]["season ago"]
     assert 0.5 < table["el nino"]["covered"] <= 1
+    assert table["economy"]["LSTM"] < table["economy"]["season ago"]
+    assert table["births"]["ridge"] < table["births"]["season ago"]
     assert digits > 0.8
     assert "logistic regression" in capsys.readouterr().out
 

@@ -65,7 +65,7 @@ cdef class Affine(Packer):
         check(status)
 
     def backward(self, x, dy, dx, weight_sum, bias_sum):
-        """Write the gradient of x (rows, inputs) to dx; add the weight's and the bias's, or None, to their sums.
+        """Write the gradient of x (rows, inputs) to dx; add those of weight and bias to their sums, or None.
 
         dy is (rows, outputs); all C-contiguous.
         """

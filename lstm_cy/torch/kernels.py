@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,10 +15,11 @@ from .._kernels.backward import backward_at
 from .._kernels.forward import forward_at
 from .._kernels.records import RowOrder
 from .._kernels.runtime.memory import Buffer
+from .._kernels.runtime.threads import set_openmp_threads, use_openmp
 from .packing import network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._kernels.network import Packed
     from .packing import Plan
@@ -108,7 +112,8 @@ def forward(
     c_n = torch.empty((*steps.lead, H), dtype=plan.dtype, device="cpu")
     memory = _new_tape(steps.rows * plan.tape_width, plan.dtype) if tape else None
     given = [_plain(each) for each in (x, h, c, keep)]  # which keeps them
-    forward_at(
+    _run(
+        forward_at,
         network,
         steps.T,
         steps.B,
@@ -123,7 +128,6 @@ def forward(
         _address(given[3]),
         scale,
         _address(memory),
-        threads(),
     )
     return y, h_n, c_n, memory
 
@@ -170,7 +174,8 @@ def backward(
     given = [_plain(each) for each in (dy, dh, dc, keep, tape)]  # which keeps them
     if tape.numel() != steps.rows * plan.tape_width or tape.dtype is not plan.dtype:  # by a hook of saved tensors
         raise RuntimeError(f"tape: expected the {steps.rows * plan.tape_width} numbers saved by the forward pass")
-    backward_at(
+    _run(
+        backward_at,
         network,
         steps.T,
         steps.B,
@@ -187,7 +192,6 @@ def backward(
         given[4].data_ptr(),
         tuple(addresses[3:]),
         plan.bias,
-        threads(),
     )
     return [each if is_requested else None for each, is_requested in zip(found, requested, strict=True)]
 
@@ -204,6 +208,37 @@ def networks(plan: Plan, steps: Steps, weights: Sequence[Any]) -> Packed:
 def threads() -> int:
     """Return the number of threads that a call may use: PyTorch's setting."""
     return config.threads_of(torch.get_num_threads())
+
+
+def _run(driver: Callable[..., None], *arguments: Any) -> None:
+    """Call a driver on as many threads as PyTorch uses, and on its threads if they are those of GNU's OpenMP."""
+    count = threads()
+    if count == 1:
+        driver(*arguments, count)
+        return
+    set_openmp_threads(count)
+    try:
+        driver(*arguments, count)
+    finally:
+        set_openmp_threads(0)
+
+
+def _find_openmp() -> tuple[int, int] | None:
+    """Return the addresses for `use_openmp`, from the library that PyTorch is linked with; None if there are none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        start, end = (getattr(library, f"GOMP_parallel_{name}") for name in ("start", "end"))
+    except (OSError, AttributeError):
+        return None
+    if hasattr(library, "__kmpc_fork_call"):  # LLVM's OpenMP, which has functions of these names too
+        return None
+    return tuple(ctypes.cast(each, ctypes.c_void_p).value or 0 for each in (start, end))  # type: ignore[return-value]
+
+
+if found := _find_openmp():
+    use_openmp(*found)
 
 
 def _new_tape(size: int, dtype: torch.dtype) -> Any:

@@ -4,6 +4,8 @@ import copy
 import gc
 import pickle
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E40
 
 import lstm_cy.torch  # noqa: E402
 from lstm_cy import from_torch  # noqa: E402
-from lstm_cy.torch import modules, packing  # noqa: E402
+from lstm_cy.torch import kernels, modules, packing  # noqa: E402
 
 OPTIONS = [
     {},
@@ -604,6 +606,44 @@ def test_threads_follow_pytorch_and_change_nothing():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+ON_OPENMP = """
+import os
+import torch
+import lstm_cy.torch
+from lstm_cy import config
+from lstm_cy._kernels.runtime.threads import share_always, statistics
+
+config.processors = lambda: 2
+share_always(True)
+torch.manual_seed(0)
+module = lstm_cy.torch.LSTM(24, 64, 2)
+x = torch.randn(20, 16, 24)
+results = []
+for count in (1, 2):
+    torch.set_num_threads(count)
+    module.zero_grad()
+    y, (h, c) = module(x)
+    y.sum().backward()
+    results.append([y, h, c, *(weight.grad for weight in module.parameters())])
+assert all(torch.equal(one, other) for one, other in zip(*results))
+workers, joined = statistics()
+assert workers == 0 and joined > 0, (workers, joined)
+child = os.fork()
+with torch.no_grad():
+    same = torch.equal(module(x)[0], results[0][0])
+if not child:
+    os._exit(0 if same and statistics()[0] else 1)
+assert same and os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_calls_run_on_the_threads_of_pytorch_and_in_a_fork_on_their_own():
+    if kernels._find_openmp() is None:
+        pytest.skip("PyTorch does not use GNU's OpenMP")
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", ON_OPENMP], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
 
 
 def test_conversion_to_a_layer():

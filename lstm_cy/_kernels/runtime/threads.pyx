@@ -38,6 +38,13 @@ cdef extern from *:
     #define LSTM_CY_MEMORY 20000000
     #define LSTM_CY_TRIAL 300000
 
+    /* A worker that was woken so soon after it fell asleep says nothing about waking. */
+    #define LSTM_CY_ASLEEP 50000
+
+    /* Threads of OpenMP are awake for about so long after a call; later, work must be worth so many times more. */
+    #define LSTM_CY_OPENMP_AWAKE 1000000
+    enum { LSTM_CY_OPENMP_WAKING = 10 };
+
     static struct {
         int locked;             /* whether a call has the pool */
         pthread_t owner;        /* the thread of that call */
@@ -64,7 +71,16 @@ cdef extern from *:
         int64_t last_call;      /* the time at which it ended */
         pthread_mutex_t mutex;  /* for `sleeping` and `woken` */
         pthread_cond_t woken;
+        int openmp;             /* whether the threads that may join the job at hand are those of OpenMP */
     } lstm_cy_pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
+
+    /* GOMP_parallel_start and GOMP_parallel_end of GNU's OpenMP, or NULL, and how many threads, the caller's included,
+       it has for the calls of this thread; 0 for our own workers. */
+    static struct {
+        void (*start)(lstm_cy_task, void *, unsigned);
+        void (*end)(void);
+    } lstm_cy_openmp;
+    static __thread int lstm_cy_openmp_threads;
 
     static inline void lstm_cy_pause(void) {
     #if defined(__x86_64__) || defined(__i386__)
@@ -105,11 +121,25 @@ cdef extern from *:
         pthread_mutex_lock(&lstm_cy_pool.mutex);
         __atomic_add_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
         while (__atomic_load_n(&lstm_cy_pool.job, __ATOMIC_SEQ_CST) >> 32 == seen) {
+            int64_t since = lstm_cy_now();
             pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
-            lstm_cy_note_waking();
+            if (lstm_cy_load(&lstm_cy_pool.posted) - since > LSTM_CY_ASLEEP) lstm_cy_note_waking();
         }
         __atomic_sub_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&lstm_cy_pool.mutex);
+    }
+
+    static void lstm_cy_join(uint64_t job) {
+        uint64_t number = job >> 32;
+        /* one free place less and one worker more, in one operation: no worker can join a closed job */
+        while (job >> 32 == number && (job >> 16 & 0xffff) != 0)
+            if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
+                                            __ATOMIC_ACQUIRE)) {
+                __atomic_add_fetch(&lstm_cy_pool.joined, 1, __ATOMIC_RELAXED);
+                lstm_cy_pool.task(lstm_cy_pool.argument);
+                __atomic_sub_fetch(&lstm_cy_pool.job, 1, __ATOMIC_RELEASE);
+                return;
+            }
     }
 
     static void *lstm_cy_worker(void *first) {
@@ -118,17 +148,14 @@ cdef extern from *:
             lstm_cy_wait_for_job(seen);
             uint64_t job = lstm_cy_job();
             seen = job >> 32;
-            /* one free place less and one worker more, in one operation: no worker can join a closed job */
-            while (job >> 32 == seen && (job >> 16 & 0xffff) != 0)
-                if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
-                                                __ATOMIC_ACQUIRE)) {
-                    __atomic_add_fetch(&lstm_cy_pool.joined, 1, __ATOMIC_RELAXED);
-                    lstm_cy_pool.task(lstm_cy_pool.argument);
-                    __atomic_sub_fetch(&lstm_cy_pool.job, 1, __ATOMIC_RELEASE);
-                    break;
-                }
+            lstm_cy_join(job);
         }
         return NULL;
+    }
+
+    static void lstm_cy_openmp_worker(void *unused) {
+        (void)unused;
+        lstm_cy_join(lstm_cy_job());
     }
 
     /* The child of a fork has no worker threads, and no thread that would unlock the mutex. It has the thread of a call
@@ -137,6 +164,8 @@ cdef extern from *:
         int own = lstm_cy_pool.locked && pthread_equal(lstm_cy_pool.owner, pthread_self());
         lstm_cy_pool.in_child = lstm_cy_pool.locked = own;
         lstm_cy_pool.started = lstm_cy_pool.sleeping = 0;
+        lstm_cy_openmp.start = NULL;  /* its threads are in the parent */
+        lstm_cy_openmp.end = NULL;
         lstm_cy_pool.job &= ~(uint64_t)0xffffffff;
         pthread_mutex_init(&lstm_cy_pool.mutex, NULL);
         pthread_cond_init(&lstm_cy_pool.woken, NULL);
@@ -187,19 +216,25 @@ cdef extern from *:
         pthread_mutex_unlock(&lstm_cy_pool.mutex);
     }
 
+    static int lstm_cy_uses_openmp(void) { return lstm_cy_openmp_threads > 1 && lstm_cy_openmp.start != NULL; }
+
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
         if (helpers > LSTM_CY_MOST_WORKERS) helpers = LSTM_CY_MOST_WORKERS;
         if (helpers < 1 || __atomic_exchange_n(&lstm_cy_pool.locked, 1, __ATOMIC_ACQUIRE)) return 0;
         lstm_cy_pool.owner = pthread_self();
-        for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
+        lstm_cy_pool.openmp = lstm_cy_uses_openmp();
+        if (!lstm_cy_pool.openmp)
+            for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
         lstm_cy_pool.opened = lstm_cy_now();
         lstm_cy_pool.waited = 0;
-        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0) lstm_cy_prepare_waking(lstm_cy_pool.opened);
+        if (!lstm_cy_pool.openmp && __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0)
+            lstm_cy_prepare_waking(lstm_cy_pool.opened);
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) lstm_cy_wake();
+        if (lstm_cy_pool.openmp) lstm_cy_openmp.start(lstm_cy_openmp_worker, NULL, (unsigned)lstm_cy_openmp_threads);
+        else if (__atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0) lstm_cy_wake();
         return 1;
     }
 
@@ -210,6 +245,11 @@ cdef extern from *:
 
     static int lstm_cy_started(void) { return lstm_cy_pool.started; }
     static void lstm_cy_share_always(int always) { lstm_cy_pool.always = always; }
+    static void lstm_cy_use_openmp(size_t start, size_t end) {
+        lstm_cy_openmp.start = (void (*)(lstm_cy_task, void *, unsigned))start;
+        lstm_cy_openmp.end = (void (*)(void))end;
+    }
+    static void lstm_cy_set_openmp_threads(int count) { lstm_cy_openmp_threads = count; }
     static double lstm_cy_waking(void) { return 1e-9 * (double)lstm_cy_load(&lstm_cy_pool.waking); }
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
@@ -221,7 +261,9 @@ cdef extern from *:
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
         end = spins < LSTM_CY_SPINS ? own : lstm_cy_now();
         lstm_cy_pool.waited += end - own;
-        if (lstm_cy_pool.waited > LSTM_CY_DELAY && lstm_cy_pool.waited > (end - lstm_cy_pool.opened) / 4) {
+        if (lstm_cy_pool.openmp) {
+            if (lstm_cy_openmp.end != NULL) lstm_cy_openmp.end();
+        } else if (lstm_cy_pool.waited > LSTM_CY_DELAY && lstm_cy_pool.waited > (end - lstm_cy_pool.opened) / 4) {
             lstm_cy_store(&lstm_cy_pool.pause_end, end + LSTM_CY_BACK_OFF);
             lstm_cy_store(&lstm_cy_pool.probed, 0);
         }
@@ -308,6 +350,10 @@ cdef extern from *:
     static int lstm_cy_worth_sharing(double multiply_adds) {
         if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
         if (lstm_cy_pool.always) return 1;
+        if (lstm_cy_uses_openmp()) {
+            int64_t since = lstm_cy_now() - __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
+            return since < LSTM_CY_OPENMP_AWAKE || multiply_adds > LSTM_CY_OPENMP_WAKING * LSTM_CY_WORTH_SHARING;
+        }
         if (!lstm_cy_delay_is_over()) return 0;
         if (lstm_cy_worker_is_ready()) return 1;
         int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
@@ -367,6 +413,8 @@ cdef extern from *:
     static long lstm_cy_thread(void) { return 0; }
     static int lstm_cy_worth_sharing(double multiply_adds) { (void)multiply_adds; return 0; }
     static void lstm_cy_share_always(int always) { (void)always; }
+    static void lstm_cy_use_openmp(size_t start, size_t end) { (void)start; (void)end; }
+    static void lstm_cy_set_openmp_threads(int count) { (void)count; }
     static double lstm_cy_waking(void) { return 0; }
     static void lstm_cy_note_call(void) {}
     static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
@@ -392,6 +440,8 @@ cdef extern from *:
     bint lstm_cy_worth_sharing(double) noexcept nogil
     double lstm_cy_waking()
     void lstm_cy_share_always(bint)
+    void lstm_cy_use_openmp(size_t, size_t)
+    void lstm_cy_set_openmp_threads(int)
     void lstm_cy_note_call() noexcept nogil
     Py_ssize_t lstm_cy_fetch_add(Py_ssize_t*, Py_ssize_t) noexcept nogil
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
@@ -483,6 +533,20 @@ def waking():
 def share_always(bint always):
     """Share work as if workers were awake and never delayed, so that more of them join than there are processors."""
     lstm_cy_share_always(always)
+
+
+def use_openmp(size_t start, size_t end):
+    """Set GNU OpenMP's functions GOMP_parallel_start and GOMP_parallel_end, by address, for `set_openmp_threads`.
+
+    OpenMP's threads spin for some milliseconds after each of their jobs. Where a program uses OpenMP between our calls,
+    as PyTorch does, our own workers would compete with them for the processors.
+    """
+    lstm_cy_use_openmp(start, end)
+
+
+def set_openmp_threads(int count):
+    """Let OpenMP's threads, so many with the caller's, be the workers of this thread's calls; 0 for our own."""
+    lstm_cy_set_openmp_threads(count)
 
 
 def spin_from_environment():
