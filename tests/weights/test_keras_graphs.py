@@ -244,6 +244,22 @@ def unmasked(keras):
     )
 
 
+def operations(keras):
+    """Operations of keras.ops and of Python on tensors, and those that masks of Attention and Concatenate add."""
+    L, ops = keras.layers, keras.ops
+    text, x, y = keras.Input((7,), name="text", dtype="int32"), keras.Input((5, 3)), keras.Input((5, 3))
+    words = L.Bidirectional(L.LSTM(3, return_sequences=True))(L.Embedding(5, 4, mask_zero=True)(text))
+    parts = L.Reshape((-1, 6))(L.Conv1D(6, 2)(x))
+    answer = L.LSTM(2)(L.Concatenate()([words, L.Attention()([words, parts])]))
+    outputs = [
+        ops.mean(x, axis=1), ops.sum(x, axis=(1, 2), keepdims=True), ops.squeeze(ops.expand_dims(x, 1), 1), x[:, -1],
+        x[..., 1:3], ops.reshape(x, (-1, 15)), ops.matmul(x, ops.transpose(y, (0, 2, 1))), ops.tanh(-x), ops.relu(x),
+        ops.softmax(x, axis=1), ops.exp(x), ops.cast(ops.greater(x, y), "float32"), ops.stack([x, y], axis=1),
+        ops.where(x < 0, x, y), ops.sqrt(ops.abs(x)), ops.max(x, axis=1), x**2, ops.sigmoid(x), 2 / (1 + ops.square(x)),
+    ]  # fmt: skip
+    return keras.Model([text, x, y], [answer, *outputs])
+
+
 def hierarchy(keras):
     """A model of the words of each sentence, inside another of sentences, and a chain inside a TimeDistributed."""
     L = keras.layers
@@ -255,7 +271,7 @@ def hierarchy(keras):
     return keras.Model(text, L.LSTM(3)(L.TimeDistributed(chain)(L.TimeDistributed(sentence)(text))))
 
 
-GRAPHS |= {"unmasked": unmasked, "hierarchy": hierarchy}
+GRAPHS |= {"unmasked": unmasked, "hierarchy": hierarchy, "operations": operations}
 GRAPHS |= {"branches": branches, "translation": translation, "nested": nested}
 
 

@@ -57,14 +57,14 @@ class Node(NamedTuple):
     ----------
     inputs : list of Tensor
     constants : tuple of (int, float)
-        The arguments of an operation that are numbers, with their positions.
+        The arguments of an operation that are numbers, with their positions; what GetItem selects.
     mask : list of Tensor or None
         One for each input; None if no mask is given.
     states : list of Tensor
     """
 
     inputs: list[Any]
-    constants: tuple[tuple[int, float], ...]
+    constants: tuple[tuple[int, Any], ...]
     mask: list[Any] | None
     states: list[Any]
 
@@ -343,7 +343,7 @@ def _node(node: Any, layer: Layer) -> Node:
         if arguments[0] != tensors:  # the states of an LSTM follow its input
             options.setdefault("initial_state", tensors[1:])
     if layer.part is None and layer.model is None:
-        return _operation_node(arguments, options)
+        return _operation_node(layer.kind, arguments, options)
     for key in ("inputs", "sequences"):
         if not arguments and key in options:
             arguments = [options.pop(key)]
@@ -367,8 +367,13 @@ def _node(node: Any, layer: Layer) -> Node:
     return Node(inputs, (), mask if mask and any(mask) else None, states)
 
 
-def _operation_node(arguments: list[Any], options: dict[str, Any]) -> Node:
+def _operation_node(kind: str, arguments: list[Any], options: dict[str, Any]) -> Node:
     """Return a call of an operation, whose arguments may be numbers."""
+    if kind == "GetItem" and len(arguments) == 2:
+        source, key = _tensor(arguments[0]), arguments[1]
+        if source is None:
+            raise Unsupported(f"expected a tensor, got {short(arguments[0])}")
+        return Node([source], ((1, _index(key)),), None, [])
     if len(arguments) == 1 and isinstance(arguments[0], list):
         tensors = _tensors(arguments[0])
         arguments = [None] if tensors is None else list(tensors)
@@ -380,6 +385,22 @@ def _operation_node(arguments: list[Any], options: dict[str, Any]) -> Node:
     if not inputs or others or not all(type(value) in (int, float, bool) for _, value in constants):
         raise Unsupported(f"expected tensors and numbers as inputs, got {short(constants or others or arguments)}")
     return Node(inputs, constants, None, [])
+
+
+def _index(key: Any) -> tuple[Any, ...]:
+    """Return what selects elements of an array: integers, slices, new axes and an ellipsis."""
+    key = key.get("items") if isinstance(key, dict) and key.get("class_name") == "__tuple__" else key
+    found: list[Any] = []
+    for part in key if isinstance(key, list) else [key]:
+        kind = part.get("class_name") if isinstance(part, dict) else None
+        if kind == "__ellipsis__":
+            found.append(...)
+            continue
+        ends = [part.get("config", {}).get(end) for end in ("start", "stop", "step")] if kind == "__slice__" else [part]
+        if len(found) == 64 or not all(end is None or type(end) is int for end in ends):
+            raise Unsupported(f"selects elements by {short(key)}")
+        found.append(slice(*ends) if kind == "__slice__" else part)
+    return tuple(found)
 
 
 def _tensors(value: Any) -> list[Tensor | None] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...layers.activation import Activation
 from ...layers.base import Steps, run_layers
 from ...layers.windows import padded, pads_of, windows_of
 
@@ -356,16 +357,45 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "Divide": operator.truediv,
     "Maximum": np.maximum,
     "Minimum": np.minimum,
+    "Power": np.power,
+    "Matmul": np.matmul,
+    "Greater": np.greater,
+    "GreaterEqual": np.greater_equal,
+    "Less": np.less,
+    "LessEqual": np.less_equal,
+    "Where": np.where,
+    "Absolute": np.abs,
+    "Negative": np.negative,
+    "Exp": np.exp,
+    "Log": np.log,
+    "Sqrt": np.sqrt,
+    "Square": np.square,
+    "Tanh": np.tanh,
+    "Sigmoid": lambda x: Activation("sigmoid")(x),
+    "Relu": lambda x: np.maximum(x, x.dtype.type(0)),
+    "Softmax": lambda x, axis: softmax([x], [None], axis)[0],
+    "Max": np.max,
+    "Min": np.min,
+    "Mean": np.mean,
+    "Sum": np.sum,
+    "Squeeze": np.squeeze,
+    "Stack": lambda *arrays, axis: np.stack(arrays, axis=axis),
+    "Transpose": np.transpose,
+    "Reshape": lambda x, newshape: x.reshape(newshape),
+    "GetItem": lambda x, key: x[key],
+    "Cast": lambda x, dtype: x.astype(dtype),
+    "ConvertToTensor": lambda x, dtype=None: x if dtype is None else x.astype(dtype),
 }
+_REDUCED = ("axis", "keepdims")
 #: the operations of Keras 3 that are read, with the options in their configuration
-OPERATIONS = dict.fromkeys(_OPERATIONS, ()) | {
-    "Any": ("axis", "keepdims"),
-    "All": ("axis", "keepdims"),
-    "ExpandDims": ("axis",),
-    "ZerosLike": ("dtype",),
-    "OnesLike": ("dtype",),
-    "Concatenate": ("axis",),
-}
+OPERATIONS = (
+    dict.fromkeys(_OPERATIONS, ())
+    | dict.fromkeys(("Any", "All", "Mean", "Sum"), _REDUCED)
+    | dict.fromkeys(("Max", "Min"), (*_REDUCED, "initial"))
+    | dict.fromkeys(("ExpandDims", "Concatenate", "Softmax", "Squeeze", "Stack"), ("axis",))
+    | dict.fromkeys(("ZerosLike", "OnesLike", "Cast", "ConvertToTensor"), ("dtype",))
+    | {"Transpose": ("axes",), "Reshape": ("newshape",)}
+)
 
 
 def operation(

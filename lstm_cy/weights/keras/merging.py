@@ -86,17 +86,29 @@ def additive_attention(options: Options, location: Location) -> Part:
     return Part(make, keeps_mask, uses_mask=True)
 
 
-def operation(kind: str, config: dict[str, Any], constants: tuple[tuple[int, float], ...]) -> Part:
+_DTYPES = ("bool", "int32", "int64", "float32", "float64")
+
+
+def operation(kind: str, config: dict[str, Any], constants: tuple[tuple[int, Any], ...]) -> Part:
     """Return an operation of Keras 3 that a model applies to arrays and constants."""
-    options: dict[str, Any] = {}
-    for key in functions.OPERATIONS[kind]:
-        value = config.get(key)
-        if key == "dtype":
-            if value not in (None, "bool"):
-                raise Unsupported(f"dtype {short(value)}")
-        elif value is not None and (type(value) not in (int, bool) or not -32 <= value <= 32):
-            raise Unsupported(f"{key} {short(value)}")
-        if value is not None:
-            options[key] = value
+    options = {key: _option(key, config.get(key)) for key in functions.OPERATIONS[kind] if config.get(key) is not None}
+    if kind == "GetItem":  # its second argument is no array
+        ((_, options["key"]),), constants = constants, ()
     make = partial(functions.operation, kind=kind, constants=constants, **options)
     return Part(lambda source: make, drops_mask, rank=lambda rank: None)
+
+
+def _option(key: str, value: Any) -> Any:
+    """Return an option of an operation: a dtype, a flag, an axis or several, or the sizes of an array."""
+    if isinstance(value, dict) and value.get("class_name") == "__tuple__":
+        value = value.get("items")
+    several = value if isinstance(value, list) else [value]
+    if key == "dtype":
+        fits = value in _DTYPES
+    else:
+        limit = 2**31 if key == "newshape" else 32
+        fits = key != "initial" and len(several) <= 32 and all(type(one) in (int, bool) for one in several)
+        fits = fits and all(-32 <= one <= limit for one in several)
+    if not fits:
+        raise Unsupported(f"{key} {short(value)}")
+    return tuple(value) if isinstance(value, list) else value

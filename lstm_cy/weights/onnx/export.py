@@ -12,7 +12,7 @@ from ...layers.sequential import Sequential
 from .. import native
 from ..files import replacing
 from .export_graph import ExportGraph
-from .export_layers import Flow, add, inexpressible
+from .export_layers import Flow, add_layers, inexpressible, recurrent_parts
 from .proto import import_onnx
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def to_onnx(
     Parameters
     ----------
     model : LSTM or Sequential
-        At least one LSTM, and other layers except Masking. Dropout is left out.
+        At least one LSTM, and other layers except Masking and layers of your own. Dropout is left out.
     states : bool
         If True, the initial states are inputs; otherwise they are zeros.
     lengths : bool
@@ -93,7 +93,7 @@ def to_onnx(
     header = native.pack_header(model, metadata)
     if model.dtype != np.float32:
         warn("ONNX Runtime's LSTM supports float32 only: the model is rounded to it")
-    graph = ExportGraph(onnx, np.dtype(model.dtype))
+    graph = ExportGraph(onnx, np.dtype(model.dtype), opset)
     _add_model(graph, model, layers, states, lengths)
     opsets = [onnx.helper.make_opsetid("", opset)]
     exported = onnx.helper.make_model(
@@ -133,7 +133,7 @@ def _layers(model: Layer, lengths: bool) -> list[tuple[str, Layer]]:
 
 def _add_model(graph: ExportGraph, model: Any, layers: list[tuple[str, Layer]], states: bool, lengths: bool) -> None:
     """Add the whole graph; inside it the time axis is always first."""
-    axes = ["B", "T"] if model.batch_first else ["T", "B"]
+    axes: list[int | str] = ["B", "T"] if model.batch_first else ["T", "B"]
     if model.vocabulary_size is None:
         x, order = graph.input("x", [*axes, model.input_features]), [1, 0, 2]
     else:
@@ -143,13 +143,11 @@ def _add_model(graph: ExportGraph, model: Any, layers: list[tuple[str, Layer]], 
     lstms = _named_lstms(layers)
     initial = {prefix: _add_states(graph, name, lstm) for prefix, (name, lstm) in lstms.items()} if states else {}
     flow = Flow(x, model.input_features, graph.input("lengths", ["B"], np.int32) if lengths else "", initial)
-    for prefix, layer in layers:
-        flow.x = add(layer, graph, prefix, flow)
-        flow.features = layer.output_features(flow.features)
-        axes = axes if layer.gives_steps else ["B"]
-    if axes == ["B", "T"]:
+    add_layers(layers, graph, flow)
+    if flow.steps is not None and model.batch_first:
         flow.x = graph.node("Transpose", [flow.x], "batch_first", perm=[1, 0, 2])
-    graph.output(flow.x, "y", [*axes, flow.features])
+    axes = ["B"] if flow.steps is None else ["B", flow.steps] if model.batch_first else [flow.steps, "B"]
+    graph.output(flow.x, "y", [*axes, "F" if flow.features is None else flow.features])
     for prefix, (name, lstm) in lstms.items():
         for value, part in zip(flow.finals[prefix], ("h_n", "c_n"), strict=True):
             graph.output(value, name + part, _state_shape(lstm))
@@ -157,7 +155,7 @@ def _add_model(graph: ExportGraph, model: Any, layers: list[tuple[str, Layer]], 
 
 def _named_lstms(layers: list[tuple[str, Any]]) -> dict[str, tuple[str, Recurrent]]:
     """Return {prefix: (prefix of its states' names, LSTM)}; a single LSTM's states have no prefix."""
-    found = {prefix: layer for prefix, layer in layers if layer.num_states}
+    found = {prefix: lstm for outer, layer in layers for prefix, lstm in recurrent_parts(layer, outer)}
     return {prefix: (prefix if len(found) > 1 else "", lstm) for prefix, lstm in found.items()}
 
 

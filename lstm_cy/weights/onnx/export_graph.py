@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ExportGraph:
     """A graph under construction; values are referred to by their names, and all floats in it are float32."""
 
-    def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
-        self.onnx = onnx
+    def __init__(self, onnx: Any, dtype: np.dtype[Any], opset: int) -> None:
+        self.onnx, self.opset = onnx, opset
         self.narrow, self.wide = np.dtype("float32"), dtype
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

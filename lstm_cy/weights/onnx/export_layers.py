@@ -12,13 +12,18 @@ import numpy as np
 
 from ...layers import activations
 from ...layers.activation import Activation
+from ...layers.conv import Conv1D
 from ...layers.dropout import Dropout
 from ...layers.embedding import Embedding
 from ...layers.linear import Linear
+from ...layers.normalization import BatchNormalization, LayerNormalization
+from ...layers.pooling import GlobalPooling1D, Pooling1D
 from ...layers.quantized import QuantizedLSTM
 from ...layers.readout import Readout
 from ...layers.recurrent import Recurrent
 from ...layers.regularization import ActivationRegularization
+from ...layers.residual import Residual
+from ...layers.shapes import Flatten, RepeatVector
 from .. import gate_order
 
 if TYPE_CHECKING:
@@ -46,7 +51,9 @@ class Flow:
     x : str
         The output of the last layer, with the time axis first.
     features : int
-        The number of its features.
+        The number of its features; None if it depends on the number of steps.
+    steps : str, int or None
+        The number of its steps, or a name for it; None for one vector a row.
     lengths : str
         The rows' lengths; "" if there are none.
     initial, finals : dict
@@ -55,6 +62,7 @@ class Flow:
 
     def __init__(self, x: str, features: Any, lengths: str, initial: dict[str, list[str]]) -> None:
         self.x, self.features, self.lengths, self.initial = x, features, lengths, initial
+        self.steps: str | int | None = "T"
         self.finals: dict[str, list[str]] = {}
 
 
@@ -66,8 +74,12 @@ def inexpressible(layer: Layer, lengths: bool) -> list[str]:
 
 @inexpressible.register(Activation)
 @inexpressible.register(ActivationRegularization)
+@inexpressible.register(BatchNormalization)
 @inexpressible.register(Dropout)
+@inexpressible.register(Flatten)
+@inexpressible.register(LayerNormalization)
 @inexpressible.register(Linear)
+@inexpressible.register(RepeatVector)
 def _nothing(layer: Layer, lengths: bool) -> list[str]:
     return []
 
@@ -83,6 +95,33 @@ def _options_of_readout(layer: Readout, lengths: bool) -> list[str]:
     return [*found, "Readout with lengths"] if lengths else found
 
 
+@inexpressible.register(Conv1D)
+def _options_of_conv(layer: Conv1D, lengths: bool) -> list[str]:
+    found = ["Conv1D with lengths"] if lengths else []
+    if layer.padding == "same" and layer.stride > 1 and layer.dilation > 1:
+        found.append("padding='same' with a stride and a dilation")
+    return found
+
+
+@inexpressible.register(Pooling1D)
+def _options_of_pooling(layer: Pooling1D, lengths: bool) -> list[str]:
+    found = ["Pooling1D with lengths"] if lengths else []
+    if layer.padding == "same" and layer.stride > layer.size:  # ONNX Runtime does not fill the last window
+        found.append("padding='same' with a stride longer than the windows")
+    return found
+
+
+@inexpressible.register(GlobalPooling1D)
+def _lengths_of_pooling(layer: GlobalPooling1D, lengths: bool) -> list[str]:
+    return ["GlobalPooling1D with lengths"] if lengths else []
+
+
+@inexpressible.register(Residual)
+def _parts_of_residual(layer: Residual, lengths: bool) -> list[str]:
+    found = [f"{index}.{text}" for index, part in enumerate(layer.parts) for text in inexpressible(part, lengths)]
+    return found + (["Residual with lengths"] if lengths else [])
+
+
 @inexpressible.register(Recurrent)
 def _options_of_lstm(layer: Recurrent, lengths: bool) -> list[str]:
     options = {name: layer.config[name] for name in ("proj_size", "layer_norm", "cell_clip", "proj_clip")}
@@ -96,6 +135,26 @@ def _options_of_lstm(layer: Recurrent, lengths: bool) -> list[str]:
 def _options_of_quantized_lstm(layer: QuantizedLSTM, lengths: bool) -> list[str]:
     narrow = f"narrow weights ({layer.weights}; an LSTM of the same sizes can load their state_dict())"
     return [*_options_of_lstm(layer, lengths), narrow]
+
+
+@functools.singledispatch
+def recurrent_parts(layer: Any, prefix: str) -> list[tuple[str, Recurrent]]:
+    """Return [(prefix of its names, LSTM)] of the LSTMs in a layer: itself, or those inside it."""
+    return [(prefix, layer)] if layer.num_states else []
+
+
+@recurrent_parts.register(Residual)
+def _recurrent_parts_of_residual(layer: Residual, prefix: str) -> list[tuple[str, Recurrent]]:
+    return [found for index, part in enumerate(layer.parts) for found in recurrent_parts(part, f"{prefix}{index}.")]
+
+
+def add_layers(layers: Sequence[tuple[str, Layer]], graph: ExportGraph, flow: Flow) -> None:
+    """Add the nodes of layers that run one after the other, each with the prefix of its names."""
+    for prefix, layer in layers:
+        flow.x = add(layer, graph, prefix, flow)
+        flow.features = layer.output_features(flow.features)
+        if not layer.gives_steps:
+            flow.steps = None
 
 
 @functools.singledispatch
@@ -153,6 +212,97 @@ def _add_activation(layer: Activation, graph: ExportGraph, prefix: str, flow: Fl
     if layer.name.endswith("softmax"):
         attributes["axis"] = -1
     return node(_onnx_name(layer.name), [x], layer.name, **attributes)
+
+
+@add.register(Conv1D)
+def _add_conv(layer: Conv1D, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    reach = (layer.kernel_size - 1) * layer.dilation
+    pads = {"valid": [0, 0], "causal": [reach, 0], "same": [reach // 2, reach - reach // 2]}[layer.padding]
+    options: dict[str, Any] = {"pads": pads}
+    if layer.padding == "same" and layer.stride > 1:
+        options = {"auto_pad": "SAME_UPPER"}
+    parameters = layer.parameters.items()  # weight, and perhaps bias
+    weights = [graph.weight(prefix, layer, name, array) for name, array in parameters]
+    options |= {"strides": [layer.stride], "dilations": [layer.dilation], "group": layer.groups}
+    return _over_steps(graph, prefix, flow, "Conv", weights, **options)
+
+
+@add.register(Pooling1D)
+def _add_pooling(layer: Pooling1D, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    options = {"auto_pad": "SAME_UPPER"} if layer.padding == "same" else {}
+    operator = "MaxPool" if layer.kind == "max" else "AveragePool"
+    return _over_steps(graph, prefix, flow, operator, [], kernel_shape=[layer.size], strides=[layer.stride], **options)
+
+
+def _over_steps(
+    graph: ExportGraph, prefix: str, flow: Flow, operator: str, weights: list[str], **attributes: Any
+) -> str:
+    """Add an operator over the steps, which ONNX has as the last axis."""
+    x = graph.node("Transpose", [flow.x], f"{prefix}steps_last", perm=[1, 2, 0])
+    y = graph.node(operator, [x, *weights], f"{prefix}windows", **attributes)
+    flow.steps = f"T{prefix.rstrip('.')}"
+    return graph.node("Transpose", [y], f"{prefix}steps_first", perm=[2, 0, 1])
+
+
+@add.register(GlobalPooling1D)
+def _add_global_pooling(layer: GlobalPooling1D, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    x = graph.node("Transpose", [flow.x], f"{prefix}steps_last", perm=[1, 2, 0])
+    y = graph.node("GlobalMaxPool" if layer.kind == "max" else "GlobalAveragePool", [x], f"{prefix}pooled")
+    return graph.node("Squeeze", [y, graph.constant(f"{prefix}axis", np.array([2]))], f"{prefix}vector")
+
+
+@add.register(BatchNormalization)
+def _add_batch_normalization(layer: BatchNormalization, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    p = layer.parameters
+    mean = graph.weight(prefix, layer, "running_mean", p["running_mean"])
+    deviation = np.sqrt(p["running_var"] + layer.dtype.type(layer.eps))
+    factor = graph.weight(prefix, layer, "factor", p["weight"] / deviation)
+    bias = graph.weight(prefix, layer, "bias", p["bias"])
+    centred = graph.node("Sub", [flow.x, mean], f"{prefix}centred")
+    return graph.node("Add", [graph.node("Mul", [centred, factor], f"{prefix}scaled"), bias], f"{prefix}normal")
+
+
+@add.register(LayerNormalization)
+def _add_layer_normalization(layer: LayerNormalization, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    weights = [graph.weight(prefix, layer, name, layer.parameters[name]) for name in ("weight", "bias")]
+    if graph.opset >= 17:
+        return graph.node("LayerNormalization", [flow.x, *weights], f"{prefix}normal", axis=-1, epsilon=layer.eps)
+
+    def node(operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        return graph.node(operator, inputs, prefix + name, **attributes)
+
+    centred = node("Sub", [flow.x, node("ReduceMean", [flow.x], "mean", axes=[-1])], "centred")
+    variance = node("ReduceMean", [node("Mul", [centred, centred], "squared")], "variance", axes=[-1])
+    eps = graph.constant(f"{prefix}eps", np.float32(layer.eps))
+    deviation = node("Sqrt", [node("Add", [variance, eps], "positive")], "deviation")
+    scaled = node("Mul", [node("Div", [centred, deviation], "divided"), weights[0]], "scaled")
+    return node("Add", [scaled, weights[1]], "normal")
+
+
+@add.register(Flatten)
+def _add_flatten(layer: Flatten, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    x = graph.node("Transpose", [flow.x], f"{prefix}rows_first", perm=[1, 0, 2])
+    return graph.node("Flatten", [x], f"{prefix}vector", axis=1)
+
+
+@add.register(RepeatVector)
+def _add_repeat_vector(layer: RepeatVector, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    flow.steps, flow.lengths = layer.steps, ""  # a new sequence
+    x = graph.node("Unsqueeze", [flow.x, graph.constant(f"{prefix}axis", np.array([0]))], f"{prefix}one_step")
+    shape = graph.constant(f"{prefix}shape", np.array([layer.steps, 1, 1]))
+    return graph.node("Expand", [x, shape], f"{prefix}repeated")
+
+
+@add.register(Residual)
+def _add_residual(layer: Residual, graph: ExportGraph, prefix: str, flow: Flow) -> str:
+    x, features = flow.x, flow.features
+    add_layers([(f"{prefix}{index}.", part) for index, part in enumerate(layer.parts)], graph, flow)
+    if flow.features != features:  # the first features are added
+        ends = {"from": 0, "to": flow.features, "axis": -1}
+        values = [graph.constant(f"{prefix}{name}", np.array([value])) for name, value in ends.items()]
+        x = graph.node("Slice", [x, *values], f"{prefix}skipped")
+    flow.features = features  # until the caller sets that of this layer
+    return graph.node("Add", [flow.x, x], f"{prefix}residual")
 
 
 @add.register(Readout)

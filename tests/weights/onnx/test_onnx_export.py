@@ -12,11 +12,19 @@ import pytest
 from lstm_cy import (
     LSTM,
     Activation,
+    BatchNormalization,
+    Conv1D,
     Dropout,
     Embedding,
+    Flatten,
+    GlobalPooling1D,
+    LayerNormalization,
     Linear,
     Masking,
+    Pooling1D,
     Readout,
+    RepeatVector,
+    Residual,
     Sequential,
     activations,
     from_onnx,
@@ -51,10 +59,18 @@ def flat(out, states):
     return [out, *(part for state in states for part in state)]
 
 
+def lstms_in(model, prefix=""):
+    """Yield (prefix of its names, LSTM) of the LSTMs of a model, also inside Residual layers."""
+    if isinstance(model, LSTM):
+        yield prefix, model
+    for index, part in enumerate(getattr(model, "parts", ())):
+        if part is not model:
+            yield from lstms_in(part, f"{prefix}{index}.")
+
+
 def states_of(model, rows, rng):
     """Return random initial states, {prefix of the names: pair}."""
-    lstms = [("", model)] if isinstance(model, LSTM) else [(f"{i}.", layer) for i, layer in enumerate(model.layers)]
-    lstms = [(prefix, lstm) for prefix, lstm in lstms if isinstance(lstm, LSTM)]
+    lstms = list(lstms_in(model))
     found = {}
     for prefix, lstm in lstms:
         shape = lstm.num_layers * lstm.num_directions, rows, lstm.hidden_size
@@ -218,6 +234,69 @@ def test_readouts(session, sequences, batch_first):
         readout = Readout(bidirectional=True, merge_mode=merge, return_sequences=sequences, **layout)
         model = Sequential(LSTM(3, 4, bidirectional=True, **layout, seed=0), readout)
         assert_same_numbers(session(to_onnx(model)), model, inputs=3)
+
+
+def normalized(kind, features, seed):
+    """Return a normalization with parameters that differ from the initial ones."""
+    layer, rng = kind(features, eps=0.01), np.random.default_rng(seed)
+    layer.load_state_dict({name: rng.uniform(0.5, 2, features) for name in layer.parameters})
+    return layer
+
+
+@pytest.mark.parametrize("opset", [13, NEWEST])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layers_of_windows_steps_and_features(session, batch_first, opset):
+    """Convolution, pooling, normalization, Flatten, RepeatVector and Residual, against ONNX Runtime and from_onnx."""
+    layout = {"batch_first": batch_first}
+    lstm = lambda *sizes: LSTM(*sizes, **layout, seed=sum(sizes))  # noqa: E731
+    models = [
+        Sequential(Conv1D(3, 5, 3, padding="same", stride=stride, **layout, seed=1), lstm(5, 4)) for stride in (1, 2, 4)
+    ]
+    models += [
+        Sequential(
+            Conv1D(3, 4, 3, padding="causal", dilation=2, bias=False, **layout, seed=1),
+            normalized(BatchNormalization, 4, 2),
+            Conv1D(4, 6, 2, padding="same", dilation=3, groups=2, **layout, seed=2),
+            normalized(LayerNormalization, 6, 3),
+            Pooling1D("average", 3, stride=2, padding="same", **layout),
+            Pooling1D("max", 2, stride=1, padding="same", **layout),
+            lstm(6, 4),
+            GlobalPooling1D("max", **layout),
+            RepeatVector(5, **layout),
+            lstm(4, 2),
+        ),
+        Sequential(Pooling1D("max", 1, stride=3, **layout), lstm(3, 4), Flatten(**layout)),
+        Sequential(lstm(3, 3), GlobalPooling1D("average", **layout), Linear(3, 2, seed=0)),
+        Sequential(
+            Residual(lstm(3, 4), Linear(4, 2, seed=0)),
+            Residual(Residual(lstm(2, 2), normalized(LayerNormalization, 2, 0))),
+        ),
+        Residual(lstm(3, 3)),
+    ]
+    for model in models:
+        graph = to_onnx(model, states=True, opset=opset)
+        assert_same_numbers(session(graph), model, states=True, inputs=3)
+        read = from_onnx(graph)
+        again = SimpleNamespace(run=lambda names, feeds, read=read: read.run(feeds))
+        assert_same_numbers(again, model, states=True, inputs=3)
+    names = [value.name for value in to_onnx(models[-2], states=True).graph.input]
+    assert names == ["x", "0.0.h0", "0.0.c0", "1.0.0.h0", "1.0.0.c0"]
+
+
+def test_what_onnx_cannot_express_of_windows_is_named():
+    model = Sequential(
+        Conv1D(3, 3, 2, stride=2, dilation=2, padding="same"),
+        Pooling1D("max", 2, stride=3, padding="same"),
+        Residual(LSTM(3, 3, layer_norm=True)),
+        GlobalPooling1D("max"),
+    )
+    texts = ["0.padding='same' with a stride and a dilation", "1.padding='same' with a stride longer than the windows",
+             "2.0.layer_norm=True;"]  # fmt: skip
+    with pytest.raises(ValueError, match=f"cannot express {', '.join(texts)}"):
+        to_onnx(model)
+    for kind in ("Conv1D", "Pooling1D", "Residual", "GlobalPooling1D"):
+        with pytest.raises(ValueError, match=f"{kind} with lengths"):
+            to_onnx(model, lengths=True)
 
 
 def test_a_repeated_layer_has_separate_states(session):
