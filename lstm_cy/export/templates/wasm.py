@@ -57,7 +57,7 @@ const RELAXED = new Uint8Array([
 ]);
 
 /** Return the model. `source`: the bytes of one of the .wasm files, a WebAssembly.Module, or nothing for the file
- * beside this one that is the faster one here. */
+ * next to this one that is the faster one here. */
 export async function load(source = undefined) {
   const module = source instanceof WebAssembly.Module ? source : await WebAssembly.compile(source ?? (await fetched()));
   return new Model((await WebAssembly.instantiate(module)).exports);

@@ -227,22 +227,22 @@ def _transposed_sizes(
 ) -> tuple[list[int], list[int]]:
     """Return where the result begins on each axis, and its sizes."""
     axes = len(before)
-    mode, wanted = node.get("auto_pad", "NOTSET") or "NOTSET", node.get("output_shape")
+    mode, requested = node.get("auto_pad", "NOTSET") or "NOTSET", node.get("output_shape")
     pads, more = node.get("pads", [0] * 2 * axes), node.get("output_padding", [0] * axes)
     if len(pads) != 2 * axes or len(more) != axes or min(*pads, *more) < 0:
         raise ValueError(f"expected {2 * axes} pads and {axes} of output_padding from 0, got {pads} and {more}")
-    if wanted is not None and (len(wanted) not in (axes, axes + 2) or min(wanted) < 0):
-        raise ValueError(f"output_shape: expected {axes} sizes, got {wanted}")
-    if mode.startswith("SAME") and wanted is None:
-        wanted = [size * stride for size, stride in zip(before, strides, strict=True)]
+    if requested is not None and (len(requested) not in (axes, axes + 2) or min(requested) < 0):
+        raise ValueError(f"output_shape: expected {axes} sizes, got {requested}")
+    if mode.startswith("SAME") and requested is None:
+        requested = [size * stride for size, stride in zip(before, strides, strict=True)]
     starts, sizes = [], []
     for axis in range(axes):
         every = (before[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 + more[axis]
-        if wanted is None:
+        if requested is None:
             start, end = (pads[axis], pads[axis + axes]) if mode == "NOTSET" else (0, 0)
             size = every - start - end
         else:
-            size = wanted[len(wanted) - axes + axis]
+            size = requested[len(requested) - axes + axis]
             total = max(every - size, 0)
             start = total // 2 if mode == "SAME_UPPER" else total - total // 2
         if size < 0:
