@@ -1,4 +1,4 @@
-"""The command line: demo, train, generate, perplexity, trace, convert, inspect, export, bench and info."""
+"""The command line: demo, train, generate, perplexity, trace, explain, convert, inspect, export, bench and info."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _HOME = {
     "train": "train",
     "generate": "text",
     "perplexity": "text",
-    "trace": "text",
+    "trace": "traces",
+    "explain": "traces",
     "convert": "files",
     "inspect": "files",
     "export": "files",

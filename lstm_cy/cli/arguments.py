@@ -49,6 +49,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return getattr(action.type, "metavar", None) or super()._get_default_metavar_for_optional(action)
 
 
+_LAYER = "index among the model's LSTM layers, from 0; -1 is the last"
+_PANELS = "the panels of --png: any of cell,forget,input,candidate,output,written,hidden,prediction"
 _THREADS = "number of threads; the results are the same bit for bit; default: see `lstm-cy info`"
 #: description of each command, in its help
 _DESCRIPTIONS = {
@@ -61,6 +63,12 @@ _DESCRIPTIONS = {
         "The model reads the text from beginning to end; the first character, word or byte is not counted."
     ),
     "trace": "Show the gates of a trained language model while it reads a text.",
+    "explain": (
+        "Show what each unit of a trained language model follows, such as brackets, quotes or the position in a line,\n"
+        "and what the loss becomes without it.\n\n"
+        "The first half of the text chooses the feature of each unit; the area under the curve (AUC) is that of the\n"
+        "second half, where 0.5 is chance and 1 is always right."
+    ),
     "convert": "Convert a model file of lstm_cy, PyTorch, Keras or ONNX to another format.",
     "inspect": "Show the contents of a model file: layers, shapes, options, gate order, tensors, unsupported parts.",
     "export": (
@@ -91,6 +99,11 @@ _EXAMPLES = {
     "trace": (
         'lstm-cy trace book.npz --text "Once upon a time"',
         'lstm-cy trace book.npz --text "Once upon a time" --png gates.png --units 12',
+        'lstm-cy trace book.npz --text "Once upon a time" --gradient gradient.png --memories memories.png --units 3,5',
+    ),
+    "explain": (
+        "lstm-cy explain book.npz --text another.txt",
+        "lstm-cy explain book.npz --text another.txt --json units.json --feature 'a year=[12][0-9]{3}'",
     ),
     "convert": (
         "lstm-cy convert model.npz model.onnx --check",
@@ -137,6 +150,7 @@ def make_parser() -> tuple[_Parser, Mapping[str, _Parser]]:
     _add_generate(commands)
     _add_perplexity(commands)
     _add_trace(commands)
+    _add_explain(commands)
     _add_convert(commands)
     _add_inspect(commands)
     _add_export(commands)
@@ -223,9 +237,34 @@ def _add_trace(commands: Any) -> None:
     add("--text", required=True, help="the text to read (not a file)")
     add("--png", metavar="FILE", help="write a picture of the gates; needs matplotlib")
     add("--npz", metavar="FILE", help="write the gates as arrays")
-    add("--report", action="store_true", help="print a report; default without --png and --npz")
-    add("--layer", type=int, default=-1, help="index among the model's LSTM layers, from 0; -1 is the last")
-    add("--units", type=_positive_int, default=8, help="number of units to show, the most salient ones")
+    add("--report", action="store_true", help="print a report; default without --png, --npz, --memories and --gradient")
+    add("--memories", metavar="FILE", help="write a picture of what units wrote and how long they kept it")
+    add("--gradient", metavar="FILE", help="write a picture of the gradient of a token's loss, and print a table")
+    add(
+        "--at",
+        type=int,
+        metavar="STEP",
+        help="the step after which --gradient asks for the token; default: last but one",
+    )
+    add("--panels", type=_panels, metavar="NAMES", help=_PANELS)
+    add("--layer", type=int, default=-1, help=_LAYER)
+    add("--direction", type=int, choices=(0, 1), default=0, help="1: the second direction of a bidirectional LSTM")
+    add("--units", type=_units, metavar="N", default=8, help="number of units to show, the most salient ones; or 3,5,8")
+    add("--steps", type=_range, metavar="FIRST:LAST", help="draw only these steps")
+    add("--language", choices=("en", "zh"), default="en", help="the language of the pictures' labels")
+
+
+def _add_explain(commands: Any) -> None:
+    add = _add_command(commands, "explain", "show what each unit follows, and what the loss becomes without it")
+    add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
+    add("--text", metavar="FILE", help="the text (UTF-8; any file for level bytes); default: Python's standard library")
+    add("--json", metavar="FILE", help="write everything as JSON: each unit, each feature and all areas")
+    add("--feature", action="append", default=[], metavar="NAME=REGEX", help="one more feature: inside a match")
+    add("--layer", type=int, default=-1, help=_LAYER)
+    add("--units", type=_positive_int, metavar="N", help="number of units to print; default: all")
+    add("--limit", type=_positive_int, metavar="N", default=1_000_000, help="read only the first N tokens")
+    add("--no-loss", action="store_true", help="do not measure the losses, which takes most of the time")
+    add("--threads", type=_positive_int, help=_THREADS)
 
 
 _READ = "a file of lstm_cy, PyTorch, Keras, ONNX or of an amplifier model; its content gives the format"
@@ -279,6 +318,25 @@ def _number(kind: type[_N], accept: Callable[[_N], bool], expected: str) -> Call
 
     parse.metavar = "N" if kind is int else "X"  # type: ignore[attr-defined]
     return parse
+
+
+def _units(text: str) -> int | list[int]:
+    """Return a number of units, or a list of their numbers."""
+    if "," in text:
+        return [_natural(part) for part in text.split(",") if part]
+    return _positive_int(text)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, separator, last = text.partition(":")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected FIRST:LAST, got {text!r}")
+    return _natural(first), _natural(last)
+
+
+def _panels(text: str) -> list[str]:
+    """Return names of panels; `GateTrace.plot` checks them."""
+    return [name.strip() for name in text.split(",")]
 
 
 _positive_int = _number(int, lambda value: value >= 1, "an integer of at least 1")

@@ -1,11 +1,10 @@
-"""The commands that use a trained language model: generate, trace and perplexity."""
+"""The commands that use a trained language model: generate and perplexity."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ def read_source(path: str | None, level: str, limit: int | None = None) -> str |
     return text.encode()[:limit] if level == "bytes" else text
 
 
-def _load_text_model(path: str) -> tuple[Sequential, Any]:
+def load_text_model(path: str) -> tuple[Sequential, Any]:
     """Return the model in a file, and the vocabulary saved with it."""
     model = load(path)
     if getattr(model, "vocabulary_size", None) is None or "vocabulary" not in getattr(model, "metadata", {}):
@@ -43,7 +42,7 @@ def _load_text_model(path: str) -> tuple[Sequential, Any]:
 
 def generate(options: Namespace) -> None:
     """Run `lstm-cy generate`."""
-    model, vocabulary = _load_text_model(options.model)
+    model, vocabulary = load_text_model(options.model)
     prompt = options.prompt
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
@@ -66,37 +65,10 @@ def generate(options: Namespace) -> None:
     print()
 
 
-def trace(options: Namespace) -> None:
-    """Run `lstm-cy trace`."""
-    model, vocabulary = _load_text_model(options.model)
-    if not options.text:
-        raise ValueError(f"--text: expected at least one {vocabulary.unit}, got none")
-    tokens, symbols = vocabulary.encode(options.text), vocabulary.split(options.text)
-    if isinstance(vocabulary, Bytes):
-        symbols = [chr(byte) if byte < 128 else f"{byte:02X}" for byte in symbols]
-    gates = model.trace(tokens, layer=options.layer)
-    if options.png:
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            gates.plot(symbols, units=options.units).savefig(options.png)
-        say(f"picture in {options.png}")
-        messages = {str(warning.message) for warning in found}
-        if any("missing from font" in message for message in messages):
-            say("it lacks characters that no installed font has; for Chinese install Noto Sans CJK and draw it again")
-        for message in sorted(message for message in messages if "missing from font" not in message):
-            say(message)
-    if options.npz:
-        gates.to_npz(options.npz)
-        say(f"arrays in {options.npz}")
-    if options.report or not (options.png or options.npz):
-        say_unknown(vocabulary, tokens, options.text)
-        say(gates.report(symbols, units=options.units))
-
-
 def perplexity(options: Namespace) -> None:
     """Run `lstm-cy perplexity`."""
     use_threads(options)
-    model, vocabulary = _load_text_model(options.model)
+    model, vocabulary = load_text_model(options.model)
     text = read_source(options.text, "bytes" if isinstance(vocabulary, Bytes) else "characters")
     if options.held_out:
         text = _held_out(text, options.model, model.metadata)

@@ -1,7 +1,10 @@
 """Records of the gates and the cell at every step, values derived from them, and pictures of them."""
 
+from .explaining import Explanation, UnitExplanation, explain
+from .features import text_features
 from .gates import FIELDS, GateTrace
 from .gradients import GradientTrace
+from .matching import Match, SpanUnit
 from .memories import Memory
 from .picture import MOST_COLUMNS, MOST_TOKENS, add_new_fonts, visible
 from .predictions import Predictions
@@ -10,10 +13,16 @@ __all__ = [
     "FIELDS",
     "MOST_COLUMNS",
     "MOST_TOKENS",
+    "Explanation",
     "GateTrace",
     "GradientTrace",
+    "Match",
     "Memory",
     "Predictions",
+    "SpanUnit",
+    "UnitExplanation",
     "add_new_fonts",
+    "explain",
+    "text_features",
     "visible",
 ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import expect_shape, file_path, flag, int_within, number, positive_int
+from ..checks import expect_shape, file_path, flag, int_within, number, one_of, positive_int
 from ..notebook import html_table, show_as_picture
 from .charts import draw_memories
+from .matching import matches_of, units_of_span
 from .memories import memories_of
 from .picture import USUAL_PANELS, draw, panel_names
 from .report import MEANS, description, step_count
-from .selection import step_range, token_texts, unit_numbers
+from .selection import checked_steps, numbers_of, step_range, token_texts, unit_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..typing import Array, ArrayLike, Bools, FilePath, Ints
     from .gradients import GradientTrace
+    from .matching import Match, SpanUnit
     from .memories import Memory
     from .predictions import Predictions
 
@@ -626,6 +629,111 @@ class GateTrace:
         return show_as_picture(
             draw_memories(found, cell, parts, chosen, texts, first, at, self.reverse, language, title)
         )
+
+    def span_units(
+        self, span: tuple[int, int], *, row: int = 0, signal: str = "cell", most: int | None = None
+    ) -> list[SpanUnit]:
+        """Return the units that are on for exactly a span of steps.
+
+        Parameters
+        ----------
+        span : (first, last)
+            Steps, including `last`.
+        row : int
+        signal : {"cell", "hidden", "forget", "input", "candidate", "output"}
+            The value that counts.
+        most : None or int
+            How many units to return; None for all.
+
+        Returns
+        -------
+        list of SpanUnit
+            Units whose value is higher at each step of the span than at the steps next to it, or lower; the clearest
+            first.
+        """
+        values = self._steps(one_of("signal", signal, FIELDS))
+        own = values[:, self._row(row)]
+        first, last = checked_steps(span, len(own))
+        with np.errstate(invalid="ignore"):
+            spread = np.nan_to_num(np.std(values[self._steps("valid")].astype(np.float64), axis=0))
+        found = units_of_span(own, first, last, spread)
+        return found[: None if most is None else positive_int("most", most)]
+
+    def match(
+        self,
+        span: tuple[int, int],
+        corpus: Any = None,
+        *,
+        row: int = 0,
+        units: int | Sequence[int] | None = None,
+        signal: str = "cell",
+        most: int = 20,
+    ) -> list[Match]:
+        """Return the places in a corpus where units do what they do in a span of this trace.
+
+        Parameters
+        ----------
+        span : (first, last)
+            Steps of this trace, including `last`.
+        corpus : None, GateTrace or array_like
+            A trace of the same layer; or an input of the model, such as tokens, which is traced; None: this trace.
+        row : int
+            The row of the span.
+        units : None, int or sequence of int
+            The units that count: how many of `span_units`, the clearest first, or their numbers. None: the three
+            clearest ones.
+        signal : str
+            As for `span_units`.
+        most : int
+            How many places to return.
+
+        Returns
+        -------
+        list of Match
+            The places where most of the units are on, and off right before and after; of these first those that are
+            about as long as the span. The span itself is left out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as expected; or no unit, or not the given one, is on for exactly the span.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lstm_cy import LSTM
+        >>> x = np.zeros((30, 1))
+        >>> x[[5, 6, 7, 20, 21, 22]] = 4
+        >>> trace = LSTM(1, 6, seed=0).trace(x)
+        >>> [(one.first, one.last) for one in trace.match((5, 7), most=1, signal="input")]
+        [(20, 22)]
+        """
+        found = self.span_units(span, row=row, signal=signal)
+        if units is None or isinstance(units, numbers.Integral):
+            found = found[: 3 if units is None else positive_int("units", units)]
+        else:
+            wanted = numbers_of(units, np.arange(0), self.cell.shape[-1]).tolist()
+            missing = set(wanted) - {one.unit for one in found}
+            if missing:
+                raise ValueError(f"units: expected units that are on for exactly the span, got {sorted(missing)}")
+            found = [one for one in found if one.unit in wanted]
+        if not found:
+            raise ValueError(f"span: expected steps for which a unit is on, got {span!r}, where none is")
+        other = self if corpus is None else self._traced("match", corpus)
+        if other.cell.shape[-1] != self.cell.shape[-1]:
+            raise ValueError(f"corpus: expected a trace of {self.cell.shape[-1]} units, got {other.cell.shape[-1]}")
+        first, last = span
+        places = matches_of(other._steps(signal), other._steps("valid"), found, last - first + 1)
+        if other is self:
+            places = [one for one in places if (one.row, one.first, one.last) != (row, first, last)]
+        return places[: positive_int("most", most)]
+
+    def _traced(self, method: str, corpus: Any) -> GateTrace:
+        """Return a corpus as a trace of the same layer and direction."""
+        if isinstance(corpus, GateTrace):
+            return corpus
+        result: GateTrace = self._made_from(method).trace(corpus)
+        return result
 
     def _read_order(self) -> Ints:
         """Return the steps in the order of reading."""

@@ -37,7 +37,8 @@ class GradientTrace:
     of : str
         What the gradient is of, in words.
     step : ndarray of int (B,)
-        The step that distances are counted from: that of the prediction, or each row's last valid step.
+        The step that distances are counted from: that of the prediction, or in each row the last one whose output the
+        loss depends on.
     x : None or ndarray (T, B, I), laid out as x
         With respect to the input of the model; None where the input is tokens.
     embedding : None or ndarray (T, B, E), laid out as x
@@ -293,7 +294,7 @@ def gradient_of(
     if callable(of):
         value, dy = _loss(of, target, call.y, model, steps)
         words = f"the loss {getattr(of, '__name__', type(of).__name__)}"
-        step = _last_valid(trace)
+        step = _last_counted(dy, trace)
     else:
         if target is not None:
             raise ValueError("target: expected None with a prediction, because only a loss has a target")
@@ -367,6 +368,17 @@ def _takes(function: Any, keyword: str) -> bool:
     except (TypeError, ValueError):  # compiled code may have no signature
         return True
     return keyword in arguments or any(one.kind is one.VAR_KEYWORD for one in arguments.values())
+
+
+def _last_counted(dy: Array, trace: Any) -> Any:
+    """Return each row's last step whose output the loss depends on; its last valid one if there is none."""
+    last = _last_valid(trace)
+    if dy.ndim < trace.valid.ndim + 1:  # the output has no steps
+        return last
+    counted = np.any(dy != 0, axis=-1)
+    counted = counted if counted.ndim == 1 or trace.batch_first else counted.T
+    found = counted.shape[-1] - 1 - counted[..., ::-1].argmax(axis=-1)
+    return np.where(counted.any(axis=-1), found, last)
 
 
 def _last_valid(trace: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ..checks import one_of
 from ..extras import pip_install
 from .predictions import NO_TARGET
-from .words import words_of
+from .words import PANELS, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 240
 #: most steps whose tokens are written along the axis one by one
 MOST_TOKENS = 120
-#: the panels of a picture: the cell and a prediction, and heat maps of the others
-PANELS = ("cell", "forget", "input", "candidate", "output", "written", "hidden", "prediction")
 #: those that are drawn unless others are asked for
 USUAL_PANELS = PANELS[:5]
 #: heat maps of values of both signs

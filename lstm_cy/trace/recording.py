@@ -50,6 +50,11 @@ class Source(NamedTuple):
         """Implement `GateTrace.gradient`."""
         return gradient_of(*self, of, target, trace)
 
+    def trace(self, x: ArrayLike) -> GateTrace:
+        """Trace the same layer and direction on another input, from the model's initial state."""
+        made: GateTrace = self.model.trace(x, layer=self.layer, direction=self.direction)
+        return made
+
     def predictions(self, row: int, T: int, labels: Sequence[object] | None, target: ArrayLike | None) -> Predictions:
         """Implement `GateTrace.predictions`."""
         return predictions_of(*self[:4], row, T, labels, target)

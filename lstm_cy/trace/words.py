@@ -9,6 +9,8 @@ from ..checks import one_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: the panels of a picture: the cell and a prediction, and heat maps of the others
+PANELS = ("cell", "forget", "input", "candidate", "output", "written", "hidden", "prediction")
 _ENGLISH = {
     "cell": "Cell: what is remembered",
     "forget": "Forget gate: how much of the cell is kept",

@@ -81,7 +81,7 @@ def test_the_help_shows_defaults_that_are_not_empty(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "lstm-cy: error: no command 'paint'; did you mean train?"),
+        (["paint"], "lstm-cy: error: no command 'paint'; did you mean explain?"),
         (["tarin", "--hidden=3"], "lstm-cy: error: no command 'tarin'; did you mean train?"),
         (["xyz\x1b[31m"], "lstm-cy: error: no command 'xyz\\x1b[31m'; see --help"),
         (["--verson"], "lstm-cy: error: unrecognized arguments: --verson; did you mean --version?"),

@@ -1,6 +1,7 @@
-"""The commands generate, trace and perplexity."""
+"""The commands generate, trace, explain and perplexity."""
 
 import io
+import json
 import math
 import subprocess
 import sys
@@ -123,6 +124,48 @@ def test_trace_refuses(train, tmp_path, capsys):
     assert "layer: expected -1 to 0, got 1" in failure(["trace", path, "--text=a", "--layer=1"], capsys)
     assert "ends with .npz" in failure(["trace", path, "--text=a", "--npz=gates.json"], capsys)
     assert "missing.npz" in failure(["trace", tmp_path / "missing.npz", "--text=a"], capsys)
+
+
+def test_trace_draws_panels_memories_and_a_gradient(train, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    path, _ = train()
+    line = ["trace", str(path), "--text=7 green", "--units=3,5", "--steps=1:4", "--language=zh"]
+    pictures = ["--png=a.png", "--panels=cell,hidden,prediction", "--memories=b.png", "--gradient=c.png", "--at=3"]
+    assert cli.main([*line, *pictures]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [row for row in printed if row.startswith("picture")] == [f"picture in {name}.png" for name in "abc"]
+    table = [row for row in printed if row.startswith("|")]
+    assert table[0].startswith("| steps back | embedding | forget |")
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| 0", "| 1", "| 2", "| 3"]
+    assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in ("a.png", "b.png", "c.png"))
+    assert "panels: expected" in failure([*line, "--png=a.png", "--panels=gates"], capsys)
+    assert "units: expected" in failure(["trace", path, "--text=abc", "--png=a.png", "--units=3,500"], capsys)
+    assert "--at: expected a step from 0 to 1" in failure(
+        ["trace", path, "--text=abc", "--gradient=a", "--at=2"], capsys
+    )
+    assert "at least two tokens" in failure(["trace", path, "--text=a", "--gradient=a"], capsys)
+
+
+@pytest.mark.parametrize("level", ["characters", "bytes"])
+def test_explain_prints_a_table_and_writes_data(train, tmp_path, capsys, level):
+    path, _ = train(f"--level={level}")
+    data, read = tmp_path / "units.json", tmp_path / "read.txt"
+    read.write_text("7 green bottles (on) the wall\n" * 40)
+    line = ["explain", str(path), f"--text={read}", f"--json={data}", "--units=2", "--feature=a bottle=bottles?"]
+    assert cli.main(line) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"data in {data}" and len(printed) == 5
+    found = json.loads(data.read_text())
+    assert printed[1].startswith(
+        f"{found['tokens']} tokens, {len(found['features'])} features; loss of the whole model"
+    )
+    assert found["features"][-1]["name"] == "a bottle"
+    assert found["features"][-1]["frequency"] == pytest.approx(7 / 30, abs=0.01)
+    assert all(unit["change"] == pytest.approx(unit["loss"] - found["loss"]) for unit in found["units"])
+    assert "--feature: expected NAME=REGEX" in failure([*line[:3], "--feature=a=("], capsys)
+    read.write_text("short")
+    assert "text: expected at least 64" in failure(line[:3], capsys)
 
 
 def test_generate_draws_from_the_likeliest_tokens(train, capsys):
