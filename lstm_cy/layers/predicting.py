@@ -21,7 +21,7 @@ _NAMES = ("x", "y", "lengths", "mask", "sample_weight")
 def predict(model: Layer, data: Any, batch_size: int, threads: int | None) -> Any:
     """Return the outputs of `model` for all rows of `data`; `Sequential.predict` describes the arguments."""
     batch_size = positive_int("batch_size", batch_size)
-    batches = _yielded(data) if callable(data) else [data]
+    batches = _yielded(data) if callable(data) else data if _has_batches(data) else [data]
     outputs = [output for batch in batches for output in _outputs(model, batch, batch_size, threads)]
     if not outputs:
         raise ValueError("data: expected at least one batch, got none")
@@ -41,6 +41,12 @@ def _joined(arrays: list[Any], axis: int) -> Any:
     except ValueError:
         shapes = ", ".join(str(array.shape) for array in arrays[:3])
         raise ValueError(f"data: expected batches of one length, got outputs of shapes {shapes}, ...") from None
+
+
+def _has_batches(data: Any) -> bool:
+    """Return whether data is an object that gives batches when iterated over, and no array or sequence."""
+    arrays = tuple | list | Mapping | str | bytes | bytearray | memoryview
+    return hasattr(data, "__iter__") and not hasattr(data, "__array__") and not isinstance(data, arrays)
 
 
 def _yielded(data: Any) -> Any:

@@ -213,19 +213,19 @@ class Sequential(Composite):
 
         Parameters
         ----------
-        data : array_like, tuple, dict or callable
+        data : array_like, tuple, dict, callable or iterable
             x in the layout of a call, with an axis of rows; or data that `fit` takes: (x, y), (x, y, lengths), a dict
-            with "x" and any of "lengths" and "mask", or ``callable(0)`` that yields such batches. y and weights are
-            ignored. Arrays may be mapped into memory: only the rows of one batch are read at a time.
+            with "x" and any of "lengths" and "mask", or ``callable(0)`` or an object that yields such batches. y and
+            weights are ignored. Arrays may be mapped into memory: only the rows of one batch are read at a time.
         batch_size : int
-            Rows that are computed at a time, also of a callable's batches.
+            Rows that are computed at a time, also of batches that are yielded.
         threads : None or int
             As in a call.
 
         Returns
         -------
         ndarray
-            What a call with all rows returns as its output. A callable's batches must have one number of steps.
+            What a call with all rows returns as its output. Batches that are yielded must have one number of steps.
 
         Raises
         ------

@@ -139,7 +139,7 @@ def test_predict_equals_a_call(batch_first, batch_size):
         models = [lstm, Sequential(lstm, Linear(10, 3, seed=1)), Sequential(lstm, Readout(batch_first=batch_first))]
     for model in models:
         expected = model(x)[0]
-        for data in (x, (x, y), {"x": x}, lambda epoch: [(x, y)]):
+        for data in (x, x.tolist(), (x, y), {"x": x}, lambda epoch: [(x, y)], iter([(x, y)]), {"all": (x, y)}.values()):
             np.testing.assert_array_equal(model.predict(data, batch_size), expected)
         np.testing.assert_array_equal(
             model.predict((x, y, LENGTHS), batch_size, threads=1), model(x, lengths=LENGTHS)[0]
