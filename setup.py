@@ -225,14 +225,14 @@ def write_blas_int(folder):
 def extensions():
     # Modules that read NumPy arrays directly, not through the buffer protocol, are compiled with NumPy's headers.
     numpy_options = {
-        "include_dirs": [numpy.get_include()],
+        "include_dirs": [numpy.get_include(), "lstm_cy"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     }
     return [
         Extension(
             ".".join(path.with_suffix("").parts),
             [path.as_posix()],
-            depends=[header.as_posix() for header in path.parent.glob("*.h")],
+            depends=[header.as_posix() for header in path.parent.rglob("*.h")],
             **{"include_dirs": [path.parent.as_posix()]} if "_kernels" in path.parts else numpy_options,
         )
         for path in sorted(Path("lstm_cy").rglob("*.pyx"))

@@ -65,6 +65,7 @@ _HOME = {
     "set_num_threads": "config",
     "get_num_threads": "config",
     "show_config": "config",
+    "get_include": "config",
 }
 _MODULES = ("reference", "schedules", "weights")
 
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # the names of _HOME again, for type checkers
     from . import reference as reference
     from . import schedules as schedules
     from . import weights as weights
+    from .config import get_include as get_include
     from .config import get_num_threads as get_num_threads
     from .config import set_num_threads as set_num_threads
     from .config import show_config as show_config

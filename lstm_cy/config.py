@@ -240,6 +240,22 @@ def threads_of(threads: int | None) -> int:
     return count if count == 1 else min(count, processors())
 
 
+def get_include() -> str:
+    """Return the folder of lstm_cy.h, for compilers of C and C++ extensions that step models.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import os, lstm_cy
+    >>> os.listdir(lstm_cy.get_include())
+    ['lstm_cy.h']
+    """
+    return os.path.join(os.path.dirname(__file__), "include")
+
+
 @overload
 def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 @overload

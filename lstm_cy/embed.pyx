@@ -1,6 +1,7 @@
 """The C interface: embed.pxd documents each function, _kernels/stages.pyx does the computation."""
 
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 
@@ -15,6 +16,47 @@ from .streaming.stepper import chain_of, frozen
 
 cdef extern from "Python.h":
     bint Py_IsInitialized() noexcept nogil
+
+cdef extern from *:
+    """
+    #define LSTM_CY_DECLARED
+    #include "include/lstm_cy.h"
+    """
+    ctypedef struct lstm_cy_functions:
+        size_t size
+        const char* (*message)(int error) noexcept nogil
+        lstm_cy_model* (*model_open)(object model) except NULL
+        int (*model_close)(lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_inputs)(const lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_tokens)(const lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_outputs)(const lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_itemsize)(const lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_lstms)(const lstm_cy_model* model) noexcept nogil
+        Py_ssize_t (*model_layers)(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
+        Py_ssize_t (*model_hidden)(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
+        Py_ssize_t (*model_state_size)(const lstm_cy_model* model, Py_ssize_t lstm) noexcept nogil
+        int (*model_realtime)(const lstm_cy_model* model) noexcept nogil
+        int (*stream_create)(lstm_cy_model* model, Py_ssize_t rows, lstm_cy_stream** stream) noexcept nogil
+        int (*stream_clone)(lstm_cy_stream* stream, lstm_cy_stream** clone) noexcept nogil
+        int (*stream_free)(lstm_cy_stream* stream) noexcept nogil
+        Py_ssize_t (*stream_rows)(const lstm_cy_stream* stream) noexcept nogil
+        int (*stream_reset)(lstm_cy_stream* stream) noexcept nogil
+        int (*stream_reset_row)(lstm_cy_stream* stream, Py_ssize_t row) noexcept nogil
+        int (*stream_get_state_f32)(lstm_cy_stream* stream, Py_ssize_t lstm, float* h, float* c) noexcept nogil
+        int (*stream_get_state_f64)(lstm_cy_stream* stream, Py_ssize_t lstm, double* h, double* c) noexcept nogil
+        int (*stream_set_state_f32)(lstm_cy_stream* stream, Py_ssize_t lstm, const float* h,
+                                    const float* c) noexcept nogil
+        int (*stream_set_state_f64)(lstm_cy_stream* stream, Py_ssize_t lstm, const double* h,
+                                    const double* c) noexcept nogil
+        int (*step_f32)(lstm_cy_stream* stream, const float* x, float* y) noexcept nogil
+        int (*step_f64)(lstm_cy_stream* stream, const double* x, double* y) noexcept nogil
+        int (*run_f32)(lstm_cy_stream* stream, Py_ssize_t T, const float* x, float* y) noexcept nogil
+        int (*run_f64)(lstm_cy_stream* stream, Py_ssize_t T, const double* x, double* y) noexcept nogil
+        int (*step_tokens_f32)(lstm_cy_stream* stream, const Py_ssize_t* tokens, float* y) noexcept nogil
+        int (*step_tokens_f64)(lstm_cy_stream* stream, const Py_ssize_t* tokens, double* y) noexcept nogil
+        int (*run_tokens_f32)(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens, float* y) noexcept nogil
+        int (*run_tokens_f64)(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,
+                              double* y) noexcept nogil
 
 cdef Py_ssize_t MOST_ROWS = _LARGEST_SIDE
 
@@ -340,3 +382,41 @@ cdef int lstm_cy_run_tokens_f32(lstm_cy_stream* stream, Py_ssize_t T, const Py_s
 cdef int lstm_cy_run_tokens_f64(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,
                                 double* y) noexcept nogil:
     return run(stream, T, tokens, True, y, sizeof(double))
+
+
+# The table for C and C++, in include/lstm_cy.h
+
+cdef lstm_cy_functions table
+
+table.size = sizeof(lstm_cy_functions)
+table.message = lstm_cy_message
+table.model_open = lstm_cy_model_open
+table.model_close = lstm_cy_model_close
+table.model_inputs = lstm_cy_model_inputs
+table.model_tokens = lstm_cy_model_tokens
+table.model_outputs = lstm_cy_model_outputs
+table.model_itemsize = lstm_cy_model_itemsize
+table.model_lstms = lstm_cy_model_lstms
+table.model_layers = lstm_cy_model_layers
+table.model_hidden = lstm_cy_model_hidden
+table.model_state_size = lstm_cy_model_state_size
+table.model_realtime = lstm_cy_model_realtime
+table.stream_create = lstm_cy_stream_create
+table.stream_clone = lstm_cy_stream_clone
+table.stream_free = lstm_cy_stream_free
+table.stream_rows = lstm_cy_stream_rows
+table.stream_reset = lstm_cy_stream_reset
+table.stream_reset_row = lstm_cy_stream_reset_row
+table.stream_get_state_f32 = lstm_cy_stream_get_state_f32
+table.stream_get_state_f64 = lstm_cy_stream_get_state_f64
+table.stream_set_state_f32 = lstm_cy_stream_set_state_f32
+table.stream_set_state_f64 = lstm_cy_stream_set_state_f64
+table.step_f32 = lstm_cy_step_f32
+table.step_f64 = lstm_cy_step_f64
+table.run_f32 = lstm_cy_run_f32
+table.run_f64 = lstm_cy_run_f64
+table.step_tokens_f32 = lstm_cy_step_tokens_f32
+table.step_tokens_f64 = lstm_cy_step_tokens_f64
+table.run_tokens_f32 = lstm_cy_run_tokens_f32
+table.run_tokens_f64 = lstm_cy_run_tokens_f64
+functions = PyCapsule_New(&table, "lstm_cy.embed.functions", NULL)

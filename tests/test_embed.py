@@ -2,7 +2,8 @@
 
 import ctypes
 import gc
-import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -659,6 +660,60 @@ def test_the_shipped_declarations_need_only_c():
     assert not re.findall(r"^\s*(?:from|c?import|include)\b.*", text, re.MULTILINE)
     assert (PACKAGE / "__init__.pxd").exists()
     assert sorted(re.findall(r"^cdef .*?(\w+)\(", text, re.MULTILINE)) == sorted(embed.__pyx_capi__)
+
+
+# The table for C and C++
+
+
+def test_the_table_has_every_function_in_the_frozen_order():
+    """Functions may be added at its end only: other code is compiled against it."""
+    text = (Path(lstm_cy.get_include()) / "lstm_cy.h").read_text()
+    table = re.findall(r"\(\*(\w+)\)\(", text)
+    lines = (TESTS / "data" / "embed_api.txt").read_text().splitlines()
+    frozen = [line.partition(":")[0] for line in lines if line.startswith("lstm_cy_")]
+    frozen.remove("lstm_cy_model_told")  # an older name
+    assert [f"lstm_cy_{name}" for name in table] == frozen
+    numbers = dict(re.findall(r"(LSTM_CY_\w+) = (-?\d+)", text))
+    assert numbers == dict(line.split(": ") for line in lines if line.startswith("LSTM_CY_"))
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory):
+    """The example in C++, compiled."""
+    source = ROOT / "examples" / "embedding_cpp"
+    if not source.exists() or not shutil.which("c++"):
+        pytest.skip("needs a C++ compiler, and examples/, which is in the repository")
+    folder = tmp_path_factory.mktemp("processor")
+    for name in ("setup.py", "processor.cpp"):
+        shutil.copy(source / name, folder)
+    flags = "-O0 -g0 -Wall -Wextra -Werror"
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=folder,
+        env=environment(CFLAGS=flags),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("processor.*.so")
+    loader = importlib.machinery.ExtensionFileLoader("processor", str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("processor", loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_the_example_in_cpp_gives_the_bits_of_a_stepper(processor):
+    model = Sequential(LSTM(3, 17, seed=0), Linear(17, 2, seed=0))
+    x = np.random.default_rng(0).standard_normal((33, 3)).astype(np.float32)
+    stepper = model.stepper()
+    expected = np.stack([stepper.step(row) for row in x])
+    assert processor.process(model, x) == expected.tobytes()
+    with pytest.raises(ValueError, match="f32 is for float32, f64 for float64"):
+        processor.process(LSTM(3, 17, dtype="float64"), x)
+    with pytest.raises(ValueError, match="takes tokens, not numbers"):
+        processor.process(Sequential(Embedding(5, 3), LSTM(3, 2)), x)
+    with pytest.raises(TypeError, match="expected an LSTM or a Sequential, got int"):
+        processor.process(5, x)
 
 
 # The example

@@ -91,7 +91,13 @@ def _layer(part: Cell, program: Program, x: str) -> str:
         assert not isinstance(part.ih, tuple) and not isinstance(part.hh, tuple)
         packed = packing.plain_cell(part.units, part.bias, part.ih, part.hh)
         weights = program.weights(f"layer {number}, {title}: panels of 8 units", packed)
-        program.step.append(f"lstm_layer({part.units}, {part.inputs}, {weights}, {x}, {h}, {c}, {following}, now);")
+        sums = "NULL"
+        if x == "x":
+            sums, program.block = "sums", (part.units, part.inputs, weights)
+            program.needs.add("BLOCK")
+        program.step.append(
+            f"lstm_layer({part.units}, {part.inputs}, {weights}, {x}, {h}, {c}, {following}, now, {sums});"
+        )
     else:
         program.step += _cell(part, program, number, x, h, following, c)
     return following

@@ -39,6 +39,8 @@ class Program:
         The C expression of the input of each part.
     title : list of str
         A word for each part.
+    block : (units, inputs, weights) or None
+        The first layer, if the sums of its inputs can be computed for several steps at a time.
     cells, state_floats : int
         The number of LSTM layers, and of numbers in the state, so far.
     """
@@ -53,6 +55,7 @@ class Program:
     functions: dict[str, str] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     title: list[str] = field(default_factory=list)
+    block: tuple[int, int, str] | None = None
     cells: int = 0
     state_floats: int = 0
 

@@ -37,6 +37,7 @@ _PIECES = {
     "LINEAR": linear.LINEAR,
     "ADD": linear.ADD,
     "LSTM": lstm.LSTM,
+    "BLOCK": lstm.BLOCK,
     "ROOT": variants.ROOT,
     "NORMALIZE": variants.NORMALIZE,
     "PEEPHOLE": variants.PEEPHOLE,
@@ -82,7 +83,7 @@ class Source:
         pieces += [more, interface.END]
         words = self._words(file_name) | ({} if test is None else self._test_words(*test))
         text = "".join(pieces)
-        for condition, holds in {"tokens": bool(self.tokens), "apart": self.apart}.items():
+        for condition, holds in {"tokens": bool(self.tokens), "apart": self.apart, "block": self.program.block}.items():
             text = re.sub(rf"^\[{condition}\](.*\n)", r"\1" if holds else "", text, flags=re.MULTILINE)
         text = _replaced(text, words)
         text = re.sub(r"\n{3,}", "\n\n", text)
@@ -130,6 +131,10 @@ class Source:
             "WEIGHTS": "" if self.apart else self._arrays(),
             "RESET": _lines(program.reset),
             "STEP": _lines(program.step),
+            "SUMS_PARAMETER": ", const float *sums" if program.block else "",
+            "NO_SUMS": ", NULL" if program.block else "",
+            "BLOCK_UNITS": str(program.block[0] if program.block else 0),
+            "BLOCK_ARGUMENTS": "{}, {}, state->{}".format(*program.block) if program.block else "",
             "Y": self.output,
             "Q": "lstm_int8" if self.bytes.size else "NULL",
             "EXACT": str(int(self.is_exact)),

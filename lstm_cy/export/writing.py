@@ -123,7 +123,8 @@ def wasm(model: Layer, folder: FilePath, *, name: str = "model") -> None:
     source = Source(parts_of(model), False)
     compiler = required_compiler()
     text = source.text(name, f"{name}.h", more=EXPORTS)
-    flags = [f"-D{name.upper()}_IMPLEMENTATION", "-Wl,--export=__heap_base"]
+    macros = {"IMPLEMENTATION": 1, "BLOCK": 16}
+    flags = [*(f"-D{name.upper()}_{macro}={value}" for macro, value in macros.items()), "-Wl,--export=__heap_base"]
     try:
         contents = {
             f"{name}.wasm": compiled(text, compiler, *flags),

@@ -105,7 +105,7 @@ static void lstm_initial(lstm_state *state)
 }
 
 /* one step, of arguments that are right */
-static void lstm_compute(lstm_state *state, @X_TYPE@x, float *y)
+static void lstm_compute(lstm_state *state, @X_TYPE@x, float *y@SUMS_PARAMETER@)
 {
     const float *const w = state->w;
     const signed char *const q = state->q;
@@ -135,8 +135,19 @@ int lstm_run(lstm_state *state, size_t steps, const @X_ELEMENT@ *x, float *y)
 [tokens]        if (x[k] < 0 || x[k] >= LSTM_INPUTS)
 [tokens]            return LSTM_ERROR_TOKEN;
     saved = lstm_flush_denormals();
-    for (k = 0; k < steps; k++)
-        lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS);
+    k = 0;
+[block]#ifdef LSTM_BLOCK
+[block]    while (k + 1 < steps) {
+[block]        static float sums[LSTM_BLOCK][(@BLOCK_UNITS@ + 7) / 8 * 32];
+[block]        const size_t left = steps - k, block = left < LSTM_BLOCK ? left / 2 * 2 : LSTM_BLOCK;
+[block]        size_t step;
+[block]        lstm_input_sums(@BLOCK_ARGUMENTS@, block, @X_AT_K@, sums[0]);
+[block]        for (step = 0; step < block; step++, k++)
+[block]            lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS, sums[step]);
+[block]    }
+[block]#endif
+    for (; k < steps; k++)
+        lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS@NO_SUMS@);
     lstm_restore_denormals(saved);
     return LSTM_OK;
 }

@@ -39,10 +39,11 @@ LSTM_INLINE void lstm_update(const lstm_gates *z, float *c, float *h)
     lstm_store(h, o * lstm_tanh(cell));
 }
 
-/* one vector of units, whose weights are at w */
-static void lstm_one(const float *w, size_t inputs, const float *x, size_t units, const float *h, float *c, float *next)
+/* one vector of units, whose sums begin with those at `start`; their weights are in the rows behind w */
+static void lstm_one(const float *start, const float *w, size_t inputs, const float *x, size_t units,
+                     const float *h, float *c, float *next)
 {
-    lstm_gates z = lstm_biases(w);
+    lstm_gates z = lstm_biases(start);
     size_t k;
     for (k = 0; k < inputs; k++)
         lstm_add(&z, lstm_all(x[k]), w += 32);
@@ -52,10 +53,10 @@ static void lstm_one(const float *w, size_t inputs, const float *x, size_t units
 }
 
 /* two vectors of units: more additions at a time, which need not wait for each other */
-static void lstm_two(const float *w, const float *v, size_t inputs, const float *x, size_t units, const float *h,
-                     float *c, float *next)
+static void lstm_two(const float *start, const float *second, const float *w, const float *v, size_t inputs,
+                     const float *x, size_t units, const float *h, float *c, float *next)
 {
-    lstm_gates y = lstm_biases(w), z = lstm_biases(v);
+    lstm_gates y = lstm_biases(start), z = lstm_biases(second);
     size_t k;
     for (k = 0; k < inputs; k++) {
         lstm_add(&y, lstm_all(x[k]), w += 32);
@@ -70,21 +71,62 @@ static void lstm_two(const float *w, const float *v, size_t inputs, const float 
 }
 
 /* All units: `next` becomes the new h, c is updated. At every other step the weights are read from their end, for the
-   caches still hold that part of them. Weights from further away than the L1 cache come faster one panel at a time. */
+   caches still hold that part of them. Weights from further away than the L1 cache come faster one panel at a time.
+   `sums` is NULL, or has the sums of the biases and inputs, in the order of the biases: 32 numbers for each panel. */
 static void lstm_layer(size_t units, size_t inputs, const float *weights, const float *x, const float *h, float *c,
-                       float *next, int from_end)
+                       float *next, int from_end, const float *sums)
 {
-    const size_t panel = 32 * (1 + inputs + units);
+    const size_t panel = 32 * (1 + inputs + units), skipped = sums ? inputs : 0;
     const int pairs = LSTM_LANES < 8 || panel * units / 8 <= 20480;
     const size_t width = pairs ? 2 * LSTM_LANES : LSTM_LANES, count = (units + width - 1) / width;
     size_t n;
     for (n = 0; n < count; n++) {
-        const size_t unit = (from_end ? count - 1 - n : n) * width;
-        const float *w = weights + unit / 8 * panel + unit % 8;
-        if (pairs && unit + LSTM_LANES < units)
-            lstm_two(w, LSTM_LANES < 8 ? w + LSTM_LANES : w + panel, inputs, x, units, h, c + unit, next + unit);
-        else
-            lstm_one(w, inputs, x, units, h, c + unit, next + unit);
+        const size_t unit = (from_end ? count - 1 - n : n) * width, inside = unit % 8;
+        const float *w = weights + unit / 8 * panel + inside;
+        const float *start = sums ? sums + unit / 8 * 32 + inside : w;
+        w += 32 * skipped;
+        if (pairs && unit + LSTM_LANES < units) {
+            const size_t further = LSTM_LANES < 8 ? LSTM_LANES : panel, second = LSTM_LANES < 8 ? LSTM_LANES : 32;
+            lstm_two(start, start + (sums ? second : further), w, w + further, inputs - skipped, x, units, h, c + unit,
+                     next + unit);
+        } else {
+            lstm_one(start, w, inputs - skipped, x, units, h, c + unit, next + unit);
+        }
     }
 }
+"""
+
+#: in a program with one thread: the sums of several steps' inputs, for which the weights are read once
+BLOCK = r"""
+#ifdef LSTM_BLOCK
+LSTM_INLINE void lstm_keep(const lstm_gates *z, float *sums)
+{
+    lstm_store(sums, z->i);
+    lstm_store(sums + 8, z->f);
+    lstm_store(sums + 16, z->g);
+    lstm_store(sums + 24, z->o);
+}
+
+/* the sums of biases and inputs of an even number of steps: 32 numbers for each panel, step after step */
+static void lstm_input_sums(size_t units, size_t inputs, const float *weights, size_t steps, const float *x,
+                            float *sums)
+{
+    const size_t panels = (units + 7) / 8;
+    size_t n, step, inside, k;
+    for (n = 0; n < panels; n++, weights += 32 * (1 + inputs + units))
+        for (step = 0; step < steps; step += 2)
+            for (inside = 0; inside < 8; inside += LSTM_LANES) {
+                const float *w = weights + inside, *const a = x + step * inputs, *const b = a + inputs;
+                float *const first = sums + (step * panels + n) * 32 + inside, *const second = first + panels * 32;
+                lstm_gates y = lstm_biases(w), z = y;
+                for (k = 0; k < inputs; k++) {
+                    w += 32;
+                    lstm_add(&y, lstm_all(a[k]), w);
+                    lstm_add(&z, lstm_all(b[k]), w);
+                }
+                lstm_keep(&y, first);
+                lstm_keep(&z, second);
+            }
+}
+#endif
 """
