@@ -10,7 +10,7 @@ from .. import config
 from .._kernels.affine import Affine
 from ..checks import dtype_of, expect_shape, flag, float_array, positive_int
 from .base import Gradients
-from .stepwise import Stepwise
+from .stepwise import Windowed
 from .windows import padded, padding_of, pads_of, scattered, windows_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SIZES = ("in_features", "out_features", "kernel_size")
 
 
-class Conv1D(Stepwise):
+class Conv1D(Windowed):
     """Convolution over the steps of sequences.
 
     y[t] = bias + sum over k of weight[:, :, k] @ x[t * stride + k * dilation - pad]
@@ -68,7 +68,7 @@ class Conv1D(Stepwise):
 
     dtype: np.dtype[Any]
     _affines: list[Affine]
-    _read_only = (*Stepwise._read_only, "is_causal", "_affines")
+    _read_only = (*Windowed._read_only, "is_causal", "_affines")
 
     def __init__(
         self,
@@ -136,25 +136,6 @@ class Conv1D(Stepwise):
 
     def output_features(self, features: int | None) -> int:
         return self.out_features
-
-    def __call__(self, x: ArrayLike) -> Array:
-        """Apply the layer.
-
-        Parameters
-        ----------
-        x : array_like (T, B, in_features), (B, T, in_features) with batch_first, or (T, in_features)
-
-        Returns
-        -------
-        ndarray
-            With out_features, in the layout of x.
-
-        Raises
-        ------
-        ValueError
-            x has another shape, or with its padding fewer steps than one output is computed from.
-        """
-        return self.forward(x)[0]
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the layer, for training.

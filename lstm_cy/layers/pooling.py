@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checks import check_lengths, expect_shape, flag, flag_array, float_array, one_of, positive_int
 from .base import Gradients, Steps
-from .stepwise import Stepwise
+from .stepwise import Stepwise, Windowed
 from .windows import padded, padding_of, pads_of, scattered, windows_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _KINDS = ("max", "average")
 
 
-class Pooling1D(Stepwise):
+class Pooling1D(Windowed):
     """Return the maximum or the mean of each feature over windows of steps.
 
     Parameters
@@ -66,20 +66,6 @@ class Pooling1D(Stepwise):
 
     def output_features(self, features: int | None) -> int | None:
         return features
-
-    def __call__(self, x: ArrayLike) -> Array:
-        """Apply the layer.
-
-        Parameters
-        ----------
-        x : array_like (T, B, features), (B, T, features) with batch_first, or (T, features)
-
-        Returns
-        -------
-        ndarray
-            In the layout of x.
-        """
-        return self.forward(x)[0]
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the layer, for training.
@@ -167,9 +153,6 @@ class GlobalPooling1D(Stepwise):
 
     def output_features(self, features: int | None) -> int | None:
         return features
-
-    def steps_of(self, x: Any, steps: Steps) -> Steps:
-        return steps
 
     def run(self, x: Any, states: list[StateLike | None], steps: Steps) -> tuple[Any, list[State]]:
         """Call the layer as a part of a model."""

@@ -40,22 +40,6 @@ class Flatten(Stepwise):
         self.config = {"batch_first": self.batch_first}
         self._initialize({}, dict)
 
-    def steps_of(self, x: Any, steps: Steps) -> Steps:
-        return steps
-
-    def __call__(self, x: ArrayLike) -> Array:
-        """Apply the layer.
-
-        Parameters
-        ----------
-        x : array_like (T, B, features), (B, T, features) with batch_first, or (T, features)
-
-        Returns
-        -------
-        ndarray (B, T * features) or (T * features,)
-        """
-        return self.forward(x)[0]
-
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the layer, for training.
 

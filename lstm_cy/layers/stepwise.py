@@ -12,19 +12,29 @@ if TYPE_CHECKING:
 
 
 class Stepwise(Layer):
-    """A layer of sequences (T, B, features), (B, T, features) with `batch_first`, or (T, features).
-
-    Padding at the end of shorter rows would reach their last outputs: such a layer takes no lengths, mask and reset.
-    """
+    """A layer of sequences (T, B, features), (B, T, features) with `batch_first`, or (T, features)."""
 
     needs_steps = True
 
-    def steps_of(self, x: Any, steps: Steps) -> Steps:
-        given = [name for name in ("lengths", "mask", "reset") if getattr(steps, name) is not None]
-        if given:
-            name, kind = ", ".join(given), type(self).__name__
-            raise ValueError(f"{name}: expected None, because {kind} combines successive steps and knows no padding")
-        return steps
+    def __call__(self, x: ArrayLike) -> Array:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array_like (T, B, features), (B, T, features) with batch_first, or (T, features)
+
+        Returns
+        -------
+        ndarray
+            In the layout of x; without the axis of the steps if the layer returns one vector for a row.
+
+        Raises
+        ------
+        ValueError
+            x has another shape, or fewer steps than one output is computed from.
+        """
+        y: Array = self.forward(x)[0]
+        return y
 
     def _rows_first(self, x: ArrayLike) -> tuple[Array, int]:
         """Return x as (B, T, features) of the layer's dtype, and its number of axes."""
@@ -45,3 +55,17 @@ class Stepwise(Layer):
     def _as_given(self, y: Array, axes: int) -> Array:
         """Convert y (B, T, features) to the layout of an x with this number of axes, contiguous."""
         return y[0] if axes == 2 else self._swapped(y, axes).copy() if not self.batch_first else y
+
+
+class Windowed(Stepwise):
+    """A layer whose outputs are computed from windows of steps, so that their number changes.
+
+    Padding at the end of shorter rows would reach their last outputs: such a layer takes no lengths, mask and reset.
+    """
+
+    def steps_of(self, x: Any, steps: Steps) -> Steps:
+        given = [name for name in ("lengths", "mask", "reset") if getattr(steps, name) is not None]
+        if given:
+            name, kind = ", ".join(given), type(self).__name__
+            raise ValueError(f"{name}: expected None, because {kind} combines successive steps and knows no padding")
+        return steps

@@ -11,9 +11,8 @@ from ...layers.recurrent import Recurrent
 from ...layers.sequential import Sequential
 from .. import native
 from ..files import replacing
-from .export_graph import ExportGraph
+from .export_graph import ExportGraph, import_onnx
 from .export_layers import Flow, add_layers, inexpressible, recurrent_parts
-from .proto import import_onnx
 
 if TYPE_CHECKING:
     from typing import IO

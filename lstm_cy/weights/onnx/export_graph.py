@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...extras import pip_install
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeVar
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
     from ...typing import DTypeLike
 
     _Names = TypeVar("_Names", str, list[str])
+
+
+def import_onnx() -> Any:
+    """Import the `onnx` library, an extra."""
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError(f"writing ONNX files needs the library: {pip_install('onnx')}") from None
+    return onnx
 
 
 class ExportGraph:

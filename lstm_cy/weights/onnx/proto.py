@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...checks import file_path
-from ...extras import pip_install
 from ...layers.narrow import widened
 from ...printable import printable
 from ..budget import Budget, LimitExceeded
@@ -71,15 +70,6 @@ _EXTERNAL = 1
 _READ = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
     _READ |= getattr(os, _flag, 0)
-
-
-def import_onnx() -> Any:
-    """Import the `onnx` library, an extra."""
-    try:
-        import onnx
-    except ImportError:
-        raise ImportError(f"writing ONNX files needs the library: {pip_install('onnx')}") from None
-    return onnx
 
 
 @contextlib.contextmanager

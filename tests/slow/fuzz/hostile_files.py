@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 from hostile_graphs import KINDS as GRAPHS
+from hostile_others import KINDS as OTHERS
 from hostile_trees import KINDS as TREES
 
 KINDS = {}
@@ -180,4 +181,4 @@ def zeros(rng, n):
     )
 
 
-KINDS |= GRAPHS | TREES
+KINDS |= GRAPHS | TREES | OTHERS

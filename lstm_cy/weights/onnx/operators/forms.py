@@ -11,10 +11,10 @@ from typing import NamedTuple
 #: domain of ONNX Runtime's own operators
 MICROSOFT = "com.microsoft"
 
-# One line for each version in which the definition changes: operator, version, inputs (x: required, ?: optional,
-# *: any number), least number of inputs, most outputs (*: any number), attributes with their type (f, i, s, t, g: a
-# float, integer, string, tensor, graph; F, I, S: lists; T: a sparse tensor), followed by ! if they are required.
-# Version 7 stands for earlier ones too.
+# One line for each version in which the definition changes: operator, or several with commas; version; inputs (x:
+# required, ?: optional, *: any number); least number of inputs; most outputs (*: any number); attributes with their
+# type (f, i, s, t, g: a float, integer, string, tensor, graph; F, I, S: lists; T: a sparse tensor), followed by ! if
+# they are required. Version 7 stands for earlier ones too.
 _TABLE = """
 Abs 7 x 1 1
 Acos 7 x 1 1
@@ -140,26 +140,12 @@ RMSNormalization 23 xx 2 1 axis:i epsilon:f stash_type:i
 Range 11 xxx 3 1
 Range 27 xxx 3 1 stash_type:i
 Reciprocal 7 x 1 1
-ReduceL1 7 x 1 1 axes:I keepdims:i
-ReduceL1 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceL2 7 x 1 1 axes:I keepdims:i
-ReduceL2 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceLogSum 7 x 1 1 axes:I keepdims:i
-ReduceLogSum 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceLogSumExp 7 x 1 1 axes:I keepdims:i
-ReduceLogSumExp 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceMax 7 x 1 1 axes:I keepdims:i
-ReduceMax 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceMean 7 x 1 1 axes:I keepdims:i
-ReduceMean 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceMin 7 x 1 1 axes:I keepdims:i
-ReduceMin 18 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceProd 7 x 1 1 axes:I keepdims:i
-ReduceProd 18 x? 1 1 keepdims:i noop_with_empty_axes:i
+ReduceL1,ReduceL2,ReduceLogSum,ReduceLogSumExp,ReduceMax,ReduceMean,ReduceMin,ReduceProd,ReduceSumSquare 7 \
+x 1 1 axes:I keepdims:i
+ReduceL1,ReduceL2,ReduceLogSum,ReduceLogSumExp,ReduceMax,ReduceMean,ReduceMin,ReduceProd,ReduceSumSquare 18 \
+x? 1 1 keepdims:i noop_with_empty_axes:i
 ReduceSum 7 x 1 1 axes:I keepdims:i
 ReduceSum 13 x? 1 1 keepdims:i noop_with_empty_axes:i
-ReduceSumSquare 7 x 1 1 axes:I keepdims:i
-ReduceSumSquare 18 x? 1 1 keepdims:i noop_with_empty_axes:i
 Relu 7 x 1 1
 Reshape 7 xx 2 1
 Reshape 14 xx 2 1 allowzero:i
@@ -280,8 +266,9 @@ def _lines() -> dict[str, list[tuple[str, int, list[str]]]]:
     found: dict[str, list[tuple[str, int, list[str]]]] = {}
     for table, prefix in ((_TABLE, ""), (_MICROSOFT_TABLE, f"{MICROSOFT}.")):
         for line in table.strip().splitlines():
-            name, version, *words = line.split()
-            found.setdefault(prefix + name, []).append((name, int(version), words))
+            names, version, *words = line.split()
+            for name in names.split(","):
+                found.setdefault(prefix + name, []).append((name, int(version), words))
     return found
 
 
