@@ -391,6 +391,11 @@ class Layer:
         """Return this layer with narrow weights, measured on `sample`; itself where it has none to make narrow."""
         return self
 
+    def take_metadata(self, other: Layer) -> None:
+        """Take a copy of the metadata of `other`, if it has any."""
+        if hasattr(other, "metadata"):
+            self.metadata = dict(other.metadata)
+
     def pairs_of(self, name: str, states: Any) -> list[Any]:
         """Check the argument `name`, the states of a call, and return one entry for each pair, None for zeros."""
         if states is None:

@@ -166,6 +166,7 @@ def quantize(lstm: LSTM, kind: Narrow, sample: ArrayLike | None = None) -> Quant
         else:
             stored[name], stored[name + SCALE] = to_int8(name, array)
     narrow.restore(stored, copy=False)
+    narrow.take_metadata(lstm)
     narrow.report = {
         "sample": described,
         "layers": _errors(lstm, narrow, sample),

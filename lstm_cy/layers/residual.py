@@ -224,6 +224,7 @@ class Residual(Sequential):
         narrow = super().quantize(kind, sample)
         result = Residual(*narrow.parts)
         result.report = narrow.report
+        result.take_metadata(self)
         return result
 
     def plus_input(

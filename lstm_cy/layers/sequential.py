@@ -142,7 +142,7 @@ class Sequential(Composite):
         Returns
         -------
         Sequential
-            Its `report` is {index of the LSTM: its report}.
+            With the same metadata. Its `report` is {index of the LSTM: its report}.
 
         Raises
         ------
@@ -172,6 +172,7 @@ class Sequential(Composite):
             raise ValueError("quantize: expected a model with an LSTM in it, got none")
         model = Sequential(*layers)
         model.report = report
+        model.take_metadata(self)
         return model
 
     def __call__(

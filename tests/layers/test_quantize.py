@@ -12,7 +12,7 @@ from common import (
     random_case,
 )
 
-from lstm_cy import LSTM, SGD, Dropout, Embedding, Linear, Sequential, config, load, save
+from lstm_cy import LSTM, SGD, Dropout, Embedding, Linear, Residual, Sequential, config, load, save
 from lstm_cy.layers.narrow import to_bf16, to_int8, widened
 from lstm_cy.layers.quantized import QuantizedLSTM
 
@@ -566,6 +566,17 @@ def test_arrays_of_another_dtype_are_refused(kind):
     with pytest.raises(KeyError, match="missing: bias_hh_l0"):
         narrow.restore(missing)
     assert bits(*narrow.stored().values()) == before
+
+
+def test_metadata_are_kept(tmp_path):
+    for make in (lambda: LSTM(3, 5, seed=0), lambda: Sequential(Residual(LSTM(5, 5, seed=0)))):
+        save(make(), tmp_path / "model.npz", metadata={"vocabulary": ["a", "b"]})
+        model = load(tmp_path / "model.npz")
+        narrow = model.quantize("int8")
+        assert narrow.metadata == model.metadata and narrow.metadata is not model.metadata
+        save(narrow, tmp_path / "narrow.npz")
+        assert load(tmp_path / "narrow.npz").metadata == {"vocabulary": ["a", "b"]}
+        assert not hasattr(make().quantize("bf16"), "metadata")
 
 
 def test_quantize_measures_each_lstm_on_its_masked_input():
