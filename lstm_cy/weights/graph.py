@@ -10,6 +10,8 @@ import numpy as np
 from ..checks import one_of, real_array, shown
 from ..notebook import html_table
 from ..printable import printable
+from .ownership import owned_bytes, owner
+from .plans.cache import Plans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +137,8 @@ class Graph:
         used = {name for step in self._steps for name in step.inputs} | {value.name for value in self.outputs}
         self._constants = {name: array for name, array in (constants or {}).items() if name in used}
         self._constant_bytes = owned_bytes(self._constants.values())
-        self._everything = self._plan([value.name for value in self.outputs])
+        self._everything = self._needed([value.name for value in self.outputs])
+        self._plans: Plans | None = None
         self.properties = {}
 
     def __repr__(self) -> str:
@@ -190,10 +193,10 @@ class Graph:
         """
         names = self._output_names(outputs)
         values = self._given(inputs)
-        arrays_given = [*values.values()]  # kept, so that no result gets the id of an input
-        returned_ids = {id(array) for array in arrays_given}
-        self._execute(self._everything if outputs is None else self._plan(names), values)
-        return [_exclusive(self._constants.get(name, values.get(name)), returned_ids) for name in names]
+        steps = self._everything if outputs is None else self._needed(names)
+        if self._plans is None:
+            self._plans = Plans(self)
+        return self._plans.run(names, steps, values)
 
     def summary(self) -> None:
         """Print a table of the steps: operator, names of inputs and outputs, number of parameters and their bytes."""
@@ -220,6 +223,15 @@ class Graph:
             rows.append((*map(printable, (step.name, step.op_type, *names)), *_size(arrays)))
         distinct = {id(owner(array)): array for array in every}
         return [*rows, ("", "total", "", "", *_size(distinct.values()))]
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        """The constants by name, which must not be changed."""
+        return self._constants
+
+    def steps_for(self, outputs: list[str] | None) -> Sequence[tuple[Step, set[str]]]:
+        """Return the steps that some outputs need, None for all, each with the values that no later step needs."""
+        return self._everything if outputs is None else self._needed(outputs)
 
     def evaluate(self, values: dict[str, Array]) -> list[Array]:
         """Return the outputs for inputs that are not checked.
@@ -295,7 +307,7 @@ class Graph:
             values[value.name] = np.asarray(array, value.dtype)
         return values
 
-    def _plan(self, names: list[str]) -> list[tuple[Step, set[str]]]:
+    def _needed(self, names: list[str]) -> list[tuple[Step, set[str]]]:
         """Return the steps that these outputs need, each with the values that no later step needs."""
         needed, plan = set(names), []
         for step in reversed(self._steps):
@@ -305,19 +317,6 @@ class Graph:
             needed.update(step.inputs)
             plan.append((step, unused))
         return plan[::-1]
-
-
-def owned_bytes(arrays: Iterable[Array | None]) -> int:
-    """Return the memory of arrays; memory that several arrays share counts once."""
-    roots = {id(root): root.nbytes for root in map(owner, arrays) if root is not None}
-    return sum(roots.values())
-
-
-def owner(array: Any) -> Any:
-    """Return the array that owns an array's memory: itself, unless it is a view."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array
 
 
 def _size(arrays: Iterable[Array]) -> tuple[str, str]:
@@ -349,11 +348,3 @@ def _check_shape(value: Any, shape: tuple[int, ...], sizes: dict[str, int]) -> N
     if not fits:
         where = f" where {sizes}" if sizes else ""
         raise ValueError(f"{value.name}: expected shape {value.shape}{where}, got {shape}")
-
-
-def _exclusive(array: Any, returned_ids: set[int]) -> Any:
-    """Return an array that no other object uses: the array itself or a copy."""
-    if id(array) in returned_ids or not array.flags.owndata or not array.flags.writeable:
-        return array.copy()
-    returned_ids.add(id(array))
-    return array

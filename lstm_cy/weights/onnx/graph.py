@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...checks import positive_int
 from ..faults import check_finite, counted
-from ..graph import STRINGS, Graph, Value, owner
+from ..graph import STRINGS, Graph, Value
+from ..ownership import owner
 from .fold import Graph as Parsed
 from .layers import Layers
 from .messages import type_name

@@ -10,7 +10,10 @@ import numpy as np
 
 from ..budget import LimitExceeded
 from ..faults import shortened
-from ..graph import STRINGS, owned_bytes
+from ..graph import STRINGS
+from ..ownership import owned_bytes
+from ..plans.values import NotLowered
+from .lowering import LOWERINGS, STRUCTURAL
 from .proto import LARGEST_RESULT, LONGEST_NAME, check_empty, check_rank, naming, quoted, rounded_to_bfloat16
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
     from ...typing import Array
     from ..budget import Budget
+    from ..plans.builder import Builder
+    from ..plans.values import Value
     from .proto import Source
 
 #: (node, *inputs) -> an array, or a tuple of them
@@ -106,6 +111,21 @@ class Node:
             raise ValueError(
                 f"a result of shape {tuple(shape)} takes {size} bytes; at most {LARGEST_RESULT} are allowed"
             )
+
+    @property
+    def structural(self) -> tuple[int, ...] | None:
+        """The inputs whose values decide on the shapes of the outputs; None if the shapes are not known beforehand."""
+        return STRUCTURAL.get(self.op_type)
+
+    def lower(self, builder: Builder, inputs: list[Value | None]) -> list[Value]:
+        """Plan the node; NotLowered says that it has to be run."""
+        lowering = LOWERINGS.get(self.op_type)
+        if lowering is None or self.rounds:
+            raise NotLowered
+        try:
+            return lowering(builder, self, inputs)
+        except (TypeError, ValueError) as error:  # running the node raises what is right
+            raise NotLowered from error
 
     def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         """Compute the outputs, a tuple, from the inputs; omitted inputs are None."""

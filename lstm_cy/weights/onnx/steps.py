@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..budget import LimitExceeded
-from ..graph import STRINGS, Graph, Value, owned_bytes
+from ..graph import STRINGS, Graph, Value
+from ..ownership import owned_bytes
+from ..plans.operations import Flat
+from ..plans.values import NotLowered
 from .layers import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
 from .operators.arguments import axis_of
 from .proto import ARRAY_DTYPES, LARGEST_RESULT, naming
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from ...layers.lstm import LSTM
     from ...typing import Array
     from ..graph import Step
+    from ..plans import values as plans
+    from ..plans.builder import Builder
     from .fold import Graph as Parsed
     from .node import Node
 
@@ -119,6 +124,41 @@ class _LstmStep(_NodeStep):
     def weights(self) -> Iterable[Array]:
         return self._layer.parameters.values() if self._layer is not None else ()
 
+    @property
+    def structural(self) -> tuple[int, ...]:
+        """The inputs whose values decide on the shapes of the outputs: none."""
+        return ()
+
+    def lower(self, builder: Builder, inputs: list[plans.Value | None]) -> list[plans.Value]:
+        """Plan the node: a call of the layer's network without lengths; NotLowered for others."""
+        filled = [*inputs, *[None] * (8 - len(inputs))]
+        x, layer = builder.floats(filled[0]), self._layer
+        if layer is None or layer.dtype != np.float32 or filled[4] is not None or self._node.rounds or x.ndim != 3:
+            raise NotLowered
+        first = layer.batch_first
+        B, T = x.shape[:2] if first else x.shape[1::-1]
+        D, H = layer.num_directions, layer.hidden_size
+        if x.shape[2] != layer.input_size:
+            raise NotLowered
+        states = []
+        for value in filled[5:7]:
+            given = np.zeros((), np.float32) if value is None else builder.floats(value)
+            if value is not None and given.shape != ((B, D, H) if first else (D, B, H)):
+                raise NotLowered
+            state = builder.empty((D, B, H))
+            builder.copy(state, given if value is None or not first else given.swapaxes(0, 1))
+            states.append(state)
+        y = builder.empty((*x.shape[:2], D * H))
+        builder.emit(
+            Flat("recur", [y, builder.contiguous(x), *states], numbers=(T, B, int(first)), content=layer._network)
+        )
+        y = y.reshape(*x.shape[:2], D, H)
+        if first:
+            arrays = y, states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
+        else:
+            arrays = y.swapaxes(1, 2), *states
+        return [builder.value(array) for array in arrays]
+
     def _packed(self, *weights: Array | None) -> LSTM:
         size = layer_bytes(weights)
         if size > max(LARGEST_RESULT, LAYER_FACTOR * owned_bytes(weights)):
@@ -171,6 +211,10 @@ class _Body:
         """Return the outputs; `values` are the inputs and the captured values."""
         return self._graph.evaluate(values)
 
+    def plan(self, builder: Builder, values: dict[str, Any]) -> list[plans.Value]:
+        """Return the outputs in a plan; `values` are the captured ones."""
+        return builder.inline(self._graph, values)
+
     def weights(self) -> Iterable[Array]:
         return self._graph.weights()
 
@@ -189,6 +233,12 @@ class _IfStep(_NodeStep):
 
     def weights(self) -> Iterable[Array]:
         return [array for body in self._branches for array in body.weights()]
+
+    def lower(self, builder: Builder, inputs: list[plans.Value | None]) -> list[plans.Value]:
+        """Plan the graph that a known condition selects."""
+        body = self._branches[_truth(builder.known(inputs[0]))]
+        given = dict(zip(self._captured, inputs[1:], strict=True))
+        return body.plan(builder, {name: given[name] for name in body.captured})
 
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
         condition, *values = inputs
