@@ -208,13 +208,14 @@ cdef class Bound:
     Parameters
     ----------
     program : Program
-    memories : list of writable array
-        In the order of the program's numbers; they are kept.
+    memories : list of array or None
+        In the order of the program's numbers; they are kept. `point` gives a memory in place of None, before `run`.
     """
 
     cdef Program program
     cdef Operation* operations
     cdef list memories
+    cdef dict places
 
     def __cinit__(self, Program program, list memories):
         self.program, self.memories = program, memories
@@ -222,13 +223,22 @@ cdef class Bound:
         if self.operations == NULL:
             raise MemoryError
         memcpy(self.operations, program.operations, program.count * sizeof(Operation))
+        self.places = {}
         for index, place, memory, offset in program.places:
-            self.operations[<Py_ssize_t>index].at[<Py_ssize_t>place] = (
-                <char*>address(memories[memory]) + <Py_ssize_t>offset
-            )
+            self.places.setdefault(memory, []).append((index, place, offset))
+        for memory, array in enumerate(memories):
+            if array is not None:
+                self.point(memory, array)
 
     def __dealloc__(self):
         PyMem_Free(self.operations)
+
+    def point(self, memory, array):
+        """Let a memory be a C-contiguous array, which the caller keeps during `run`."""
+        cdef char* start = <char*>address(array)
+        cdef Py_ssize_t index, place, offset
+        for index, place, offset in self.places.get(memory, ()):
+            self.operations[index].at[place] = start + offset
 
     def run(self, Py_ssize_t first, Py_ssize_t last, int threads):
         """Run the operations from `first` up to `last`."""
@@ -249,7 +259,7 @@ cdef class Bound:
 
 
 cdef Status perform(const Kernels* kernels, const Operation* operation, int threads) noexcept nogil:
-    cdef const Py_ssize_t* numbers = operation.numbers
+    cdef const Py_ssize_t* numbers = &operation.numbers[0]
     cdef Py_ssize_t n
     if operation.kind == PRODUCT:
         return multiply(kernels, operation, threads)
@@ -461,7 +471,7 @@ cdef Status multiply(const Kernels* kernels, const Operation* operation, int thr
     The operands are y, x and bias. The numbers are outer, inner, rows; the distances in x of an outer block, an inner
     block and a row; those in y of an outer and an inner block.
     """
-    cdef const Py_ssize_t* numbers = operation.numbers
+    cdef const Py_ssize_t* numbers = &operation.numbers[0]
     cdef const Packed* packed = <const Packed*>operation.content
     cdef Py_ssize_t count = numbers[0] * numbers[1], rows = numbers[2], K = 0, blocks = 1
     cdef double multiply_adds
@@ -511,7 +521,7 @@ cdef void take_parts(Job* job, bint caller) noexcept nogil:
 cdef Py_ssize_t multiply_part(const Job* job, Py_ssize_t part) noexcept nogil:
     """Compute one block of rows; return its multiply-adds."""
     cdef const Operation* operation = job.operation
-    cdef const Py_ssize_t* numbers = operation.numbers
+    cdef const Py_ssize_t* numbers = &operation.numbers[0]
     cdef const Packed* packed = <const Packed*>operation.content
     cdef Product[MOST_PARTS] products
     cdef Py_ssize_t outer = part // job.blocks, block = part % job.blocks, N = packed.columns, K, done = 0, total = 0
@@ -551,7 +561,7 @@ cdef void pool(const Operation* operation) noexcept nogil:
     input. The numbers are C, the input's H and W, and for each of the two axes the kernel, stride, dilation and padding
     before it; the last one is whether means count padding.
     """
-    cdef const Py_ssize_t* numbers = operation.numbers
+    cdef const Py_ssize_t* numbers = &operation.numbers[0]
     cdef Py_ssize_t n, row, column, i, j, h, w, C = numbers[0], c, count, top, left
     cdef const float* x
     cdef float* y

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..checks import one_of, real_array, shown
+from ..checks import one_of, positive_int, real_array, shown
 from ..notebook import html_table
 from ..printable import printable
 from .ownership import owned_bytes, owner
 from .plans.cache import Plans
+from .plans.record import GraphPlan, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,6 +146,9 @@ class Graph:
         inputs, outputs = (", ".join(printable(value.name) for value in ends) for ends in (self.inputs, self.outputs))
         return f"{type(self).__name__}({inputs} -> {outputs})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": None}
+
     def __call__(self, *inputs: ArrayLike) -> Any:
         """Run the graph with inputs by position.
 
@@ -194,9 +198,48 @@ class Graph:
         names = self._output_names(outputs)
         values = self._given(inputs)
         steps = self._everything if outputs is None else self._needed(names)
-        if self._plans is None:
-            self._plans = Plans(self)
-        return self._plans.run(names, steps, values)
+        given = dict(values)
+        results = self._planned.run(names, steps, given, self._limit(values))
+        if results is None:
+            self._execute(steps, values)
+            results = [np.array(self._constants.get(name, values.get(name))) for name in names]
+        return results
+
+    def plan(self, inputs: Mapping[str, ArrayLike], runs: int = 21) -> GraphPlan:
+        """Return what runs where for inputs of these shapes, and how long each part takes.
+
+        A plan is made at the first run with inputs of some shapes, and used by later runs; the plans of the 16 last
+        shapes are kept. Whole numbers without axes, such as a sampling rate, count as a part of the shapes. What
+        follows from shapes and constants is computed then, a branch that it decides on replaces its If, and a
+        convolution or a product with a constant matrix also does the normalization, the addition and the activation
+        after it.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array_like
+            As for `run`.
+        runs : int
+            How often it is run to be timed.
+
+        Returns
+        -------
+        GraphPlan
+            `print` shows a table of the parts: computed by "kernels", in one call without the GIL, or called from
+            "python".
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `run`; or `runs` is not a positive integer.
+        """
+        runs = positive_int("runs", runs)
+        names, values = self._names(), self._given(inputs)
+        if self._planned.find(names, values) is None:
+            self.run(values)
+        plan = self._planned.find(names, values)
+        if plan is None:
+            raise ValueError("plan: its results would take too much memory together; the steps are run one by one")
+        return record(plan, [*values.values()], runs)
 
     def summary(self) -> None:
         """Print a table of the steps: operator, names of inputs and outputs, number of parameters and their bytes."""
@@ -223,6 +266,12 @@ class Graph:
             rows.append((*map(printable, (step.name, step.op_type, *names)), *_size(arrays)))
         distinct = {id(owner(array)): array for array in every}
         return [*rows, ("", "total", "", "", *_size(distinct.values()))]
+
+    @property
+    def _planned(self) -> Plans:
+        if self._plans is None:
+            self._plans = Plans(self)
+        return self._plans
 
     @property
     def constants(self) -> Mapping[str, Array]:
@@ -265,8 +314,7 @@ class Graph:
 
     def _execute(self, plan: Sequence[tuple[Step, set[str]]], values: dict[str, Array]) -> None:
         """Run the steps of a plan and add their results to `values`; those that no later step needs are removed."""
-        live_bytes = sum(array.nbytes for array in values.values())
-        limit = max(LARGEST_RUN, RUN_FACTOR * (live_bytes + self._constant_bytes))
+        live_bytes, limit = sum(array.nbytes for array in values.values()), self._limit(values)
         with np.errstate(all="ignore"):  # infinity and NaN are valid results
             for step, unused in plan:
                 arrays = [self._constants.get(name, values.get(name)) for name in step.inputs]
@@ -281,6 +329,10 @@ class Graph:
                     )
                 for name in unused & values.keys():
                     live_bytes -= values.pop(name).nbytes
+
+    def _limit(self, values: Mapping[str, Array]) -> int:
+        """Return the most bytes of a run with these inputs."""
+        return max(LARGEST_RUN, RUN_FACTOR * (sum(array.nbytes for array in values.values()) + self._constant_bytes))
 
     def _output_names(self, outputs: Sequence[str] | None) -> list[str]:
         known = [value.name for value in self.outputs]

@@ -9,7 +9,7 @@ import numpy as np
 from ..._kernels.program import Program
 from .operations import Operation, Packs, Product, elements
 from .plan import Call, Place, Plan, Segment
-from .values import Buffer, Buffers, NotLowered, Value, lay_out
+from .values import Buffer, Buffers, NotLowered, TooLarge, Value, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,8 @@ class Builder:
     ----------
     packs : Packs
         Of the graph.
+    limit : int
+        Most bytes of a run; TooLarge says that it takes more.
 
     Attributes
     ----------
@@ -36,13 +38,14 @@ class Builder:
         The step that is planned now.
     """
 
-    def __init__(self, packs: Packs) -> None:
-        self.packs = packs
+    def __init__(self, packs: Packs, limit: int) -> None:
+        self.packs, self._limit = packs, limit
         self.plan = Plan()
         self._buffers = Buffers()
         self._operations: list[Operation] = []
         self._made: list[Buffer] = []  # of the program that is being made
-        self._imports: dict[int, Array] = {}  # held arrays that it copies into a buffer, by slot
+        self._parts: dict[int, Array] = {}  # arrays in the memory of held ones, by slot
+        self._late: list[int] = []  # held arrays that are dropped after the program
         self._scopes: list[dict[str, Value]] = []
         self._dying: set[str] = set()
         self.label = ""
@@ -60,10 +63,27 @@ class Builder:
                 values[name] = Value(_like(array), "held", slot)
         self._scopes.append(values)
         results = self._run(graph, steps, values, names)
-        self._finish_program(results)
+        new = self._new_arrays(results)
+        self._finish_program(results, new)
         self._scopes.pop()
-        self.plan.outputs = [self._place(value) for value in results]
+        self.plan.outputs = [
+            Place("new", self._buffer(value.array).slot) if id(self._buffers.of(value.array)) in new else
+            self._place(value)
+            for value in results
+        ]
         return self.plan
+
+    def _new_arrays(self, results: list[Value]) -> dict[int, tuple[int, ...]]:
+        """Let results that are whole buffers of the last program be new arrays; return the buffers' shapes by id."""
+        owners = [self._buffers.of(value.array) for value in results]
+        new = {}
+        for value, buffer in zip(results, owners, strict=True):
+            if buffer is None or buffer.chunk >= 0 or owners.count(buffer) > 1 or value.kind != "planned":
+                continue
+            if value.array.flags.c_contiguous and value.array.nbytes == buffer.bytes:
+                buffer.slot, buffer.chunk = self.plan.add_slot(None), self.plan.add_memory(None)
+                new[id(buffer)] = value.array.shape
+        return new
 
     def inline(self, graph: Any, values: dict[str, Value]) -> list[Value]:
         """Plan a graph inside a step, with these values of its inputs and of the graphs around it."""
@@ -85,8 +105,7 @@ class Builder:
             self._dying, self.label = unused & values.keys(), str(step)
             results = self._step(step, inputs)
             values.update((name, value) for name, value in zip(step.outputs, results, strict=False) if name)
-            for name in unused & values.keys():
-                del values[name]
+            self._drop([self._slot(values.pop(name)) for name in unused & values.keys()])
         return [known[name] if name in known else values[name] for name in names]
 
     def _step(self, step: Any, inputs: list[Value | None]) -> list[Value]:
@@ -97,12 +116,11 @@ class Builder:
                 return [Value(array, "known") for array in results]
         lower = getattr(step, "lower", None)
         if lower is not None:
-            done, made, imports = len(self._operations), len(self._made), dict(self._imports)
+            done, made = len(self._operations), len(self._made)
             try:
                 found: list[Value] = lower(self, inputs)
             except NotLowered:
                 del self._operations[done:], self._made[made:]
-                self._imports = imports
             else:
                 for operation in self._operations[done:]:
                     operation.steps.append(self.label)
@@ -125,7 +143,30 @@ class Builder:
         results = []
         for array in self.plan.first_call(call):
             results.append(Value(_like(array), "held", call.slots[len(results)], stable))
+        self._check_size(0)
         return results
+
+    def _drop(self, slots: list[int]) -> None:
+        """Forget held arrays that no value is or is a part of; those of the program that is made, after it."""
+        if not any(slot >= 0 for slot in slots):
+            return
+        used = {self._slot(value) for scope in self._scopes for value in scope.values()}
+        pending = self._slots_in_use()
+        for slot in slots:
+            if slot in pending:
+                self._late.append(slot)
+            elif slot >= 0 and slot not in used:
+                self.plan.drop(slot)
+
+    def _slot(self, value: Value) -> int:
+        """Return the slot of the held array that a value is, or is a part of, or -1."""
+        buffer = self._buffers.of(value.array) if value.kind == "planned" else None
+        return value.slot if buffer is None else buffer.slot
+
+    def _slots_in_use(self) -> dict[int, int]:
+        """Return the slots of the held arrays that the operations so far use, with the numbers of their memories."""
+        buffers = [self._buffers.of(array) for operation in self._operations for array in operation.arrays]
+        return {buffer.slot: buffer.chunk for buffer in buffers if buffer is not None and buffer.slot >= 0}
 
     def _place(self, value: Value) -> Place:
         if value.kind == "known":
@@ -134,40 +175,49 @@ class Builder:
             return Place("held", value.slot)
         buffer = self._buffer(value.array)
         offset = buffer.offset + value.array.ctypes.data - buffer.address
-        return Place("planned", (buffer.chunk, offset, value.array.shape, value.array.strides))
+        form = offset, value.array.shape, value.array.strides
+        return Place("planned", (buffer.chunk, *form)) if buffer.slot < 0 else Place("part", (buffer.slot, *form))
 
-    def _finish_program(self, used: list[Value]) -> None:
+    def _finish_program(self, used: list[Value], new: Mapping[int, tuple[int, ...]] | None = None) -> None:
         """Make a program of the operations so far; the values in use, and those of the scopes, stay."""
-        if not self._operations and not self._imports:
-            return
+        if self._operations:
+            self._make_program(used, new or {})
+        late, self._late = self._late, []
+        self._operations, self._made = [], []
+        self._drop(late)
+
+    def _make_program(self, used: list[Value], new: Mapping[int, tuple[int, ...]]) -> None:
         live = [*used, *(value for scope in self._scopes for value in scope.values())]
         kept = {id(self._buffers.of(value.array)) for value in live if value.kind == "planned"}
-        count = len(self._operations)
         for index, operation in enumerate(self._operations):
             for array in operation.arrays:
                 buffer = self._buffers.of(array)
                 if buffer is not None and buffer.chunk < 0:
                     buffer.first = index if buffer.first < 0 else buffer.first
                     buffer.last = index
-        for array in self._imports.values():
-            self._buffer(array).first = 0
-            self._buffer(array).last = max(self._buffer(array).last, 0)
         made = [buffer for buffer in self._made if buffer.first >= 0]
         for buffer in made:
-            buffer.writer = None
             if id(buffer) in kept:
-                buffer.last = count
+                buffer.last = len(self._operations)
         size = lay_out(made)
+        created = [(buffer.slot, buffer.chunk, new[id(buffer)]) for buffer in self._made if id(buffer) in new]
+        self._check_size(size + sum(buffer.bytes for buffer in self._made if id(buffer) in new))
         chunk = self.plan.add_memory(size)
         for buffer in made:
-            buffer.chunk = chunk
+            buffer.chunk, buffer.writer = chunk, None
         program = Program(
             self.packs.kernels, [operation.encoded(self._buffers, self.packs) for operation in self._operations]
         )
-        imports = [(slot, self._place(Value(array, "planned"))) for slot, array in self._imports.items()]
+        own = {slot for slot, *_ in created}
+        imports = [(slot, memory) for slot, memory in self._slots_in_use().items() if slot not in own]
         labels = [(operation.kind, operation.steps, operation.arrays[0].shape) for operation in self._operations]
-        self.plan.first_segment(Segment(program, imports, labels))
-        self._operations, self._made, self._imports = [], [], {}
+        self.plan.first_segment(Segment(program, imports, created, labels))
+
+    def _check_size(self, size: int) -> None:
+        """Raise TooLarge if the run so far, with so many more bytes, takes more than allowed."""
+        self.plan.peak = max(self.plan.peak, size + self.plan.bytes + self.plan.held_bytes())
+        if self.plan.peak > self._limit:
+            raise TooLarge
 
     # What lowerings use
 
@@ -191,9 +241,12 @@ class Builder:
             raise NotLowered
         if value.kind != "held":
             return value.array
-        if value.slot not in self._imports:
-            self._imports[value.slot] = self.empty(value.array.shape)
-        return self._imports[value.slot]
+        if value.slot not in self._parts:
+            array = self._buffers.empty(value.array.shape)
+            buffer = self._buffer(array)
+            buffer.slot, buffer.chunk = value.slot, self.plan.add_memory(None)
+            self._parts[value.slot] = array
+        return self._parts[value.slot]
 
     def empty(self, shape: Sequence[int]) -> Array:
         """Return an array in a new buffer."""
@@ -288,7 +341,7 @@ class Builder:
             for name, value in scope.items():
                 if name not in dying and value.kind == "planned" and self._buffers.of(value.array) is buffer:
                     return False
-        return all(self._buffers.of(array) is not buffer for array in self._imports.values())
+        return True
 
     def _buffer(self, array: Array) -> Buffer:
         buffer = self._buffers.of(array)

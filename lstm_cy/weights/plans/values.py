@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 #: bytes to which the memory of a buffer is aligned
 ALIGNMENT = 64
+
+
+class TooLarge(Exception):
+    """A run of a plan would take more memory than is allowed."""
 
 
 class NotLowered(Exception):
@@ -53,10 +59,13 @@ class Buffer:
         Its place: the number of a memory, and bytes from its start.
     writer : Product or None
         The operation that has written all of it, until another one uses it.
+    slot : int
+        Of the held array whose memory it is, or -1.
     """
 
     def __init__(self, memory: Array) -> None:
         self.memory: Any = memory
+        self.slot = -1
         self.bytes = memory.nbytes
         self.address = memory.ctypes.data
         self.first = self.last = -1
@@ -69,12 +78,16 @@ class Buffers:
 
     def __init__(self) -> None:
         self._by_owner: dict[int, Buffer] = {}
+        self._region = mmap.mmap(-1, 1 << 16)
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """Return an array of float32 in a new buffer."""
-        memory = np.empty(shape, np.float32)
+        """Return an array of float32 in a new buffer. Its memory is never used, and shared by all of them."""
+        size = math.prod(shape)
+        if 4 * size > len(self._region):
+            self._region = mmap.mmap(-1, 8 * size)
+        memory = np.frombuffer(self._region, np.float32, size)
         self._by_owner[id(memory)] = Buffer(memory)
-        return memory
+        return memory.reshape(shape)
 
     def of(self, array: Array) -> Buffer | None:
         """Return the buffer that an array is a part of, or None."""

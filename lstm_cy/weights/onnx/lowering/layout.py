@@ -84,7 +84,7 @@ def _gather(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Val
     numbers = [index % size for index in numbers]
     before: Any = (slice(None),) * axis
     if indices.ndim == 0:
-        return [builder.value(x[(*before, numbers[0])])]
+        return [builder.value(x[(*before, numbers[0], ...)])]
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     if step <= 0 or numbers != [numbers[0] + step * index for index in range(len(numbers))]:
         raise NotLowered
@@ -175,7 +175,7 @@ def _reduce(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Val
     shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
     y = builder.reduced(_FUNCTIONS[node.op_type], x, shape, 1 / count if _is_mean(node) else 1.0) if count > 1 else x
     if not keeps:
-        y = y[tuple(0 if axis in axes else slice(None) for axis in range(x.ndim))]
+        y = y[(*(0 if axis in axes else slice(None) for axis in range(x.ndim)), ...)]
     return [builder.value(y)]
 
 
