@@ -191,7 +191,14 @@ def speech(minutes):
     text = "The forget gate decides what a cell keeps from one step to the next. " * 20
     rng, parts, count = np.random.default_rng(0), [], 0
     for voice in range(1000):
-        command = ["espeak-ng", "-v", ("en", "de", "fr", "es")[voice % 4], "-s", str(120 + 20 * (voice % 5)), "--stdout"]
+        command = [
+            "espeak-ng",
+            "-v",
+            ("en", "de", "fr", "es")[voice % 4],
+            "-s",
+            str(120 + 20 * (voice % 5)),
+            "--stdout",
+        ]
         made = subprocess.run([*command, text], capture_output=True, check=True).stdout
         with wave.open(io.BytesIO(made[:4] + made[4:])) as file:
             rate = file.getframerate()
@@ -242,7 +249,9 @@ def main(argv=None):
             print("\nCold start:", ", ".join(f"{peer} {seconds * 1e3:.0f} ms" for peer, seconds in cold.items()))
         if options.speech:
             difference, low, high, count = largest_difference(path, speech(options.speech))
-            print(f"\n{count} steps of speech: probabilities {low:.3f} to {high:.3f}, differences up to {difference:.1e}")
+            print(
+                f"\n{count} steps of speech: probabilities {low:.3f} to {high:.3f}, differences up to {difference:.1e}"
+            )
 
 
 def models(options):

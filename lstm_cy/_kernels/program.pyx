@@ -347,11 +347,13 @@ cdef inline float relu_of(float x) noexcept nogil:
 
 cdef inline float larger(float a, float b) noexcept nogil:
     """The larger number; NaN if either is."""
-    return b if a < b or b != b else a
+    cdef float found = b if a < b else a
+    return found if b == b else b
 
 
 cdef inline float smaller(float a, float b) noexcept nogil:
-    return b if b < a or b != b else a
+    cdef float found = b if b < a else a
+    return found if b == b else b
 
 
 cdef void unary(const Kernels* kernels, int function, float alpha, float beta, Py_ssize_t n, const float* x,
@@ -575,7 +577,7 @@ cdef void pool(const Operation* operation) noexcept nogil:
                 fill(C, <float>-INFINITY if largest else 0, y)
                 count = 0
                 top = row * numbers[4] - numbers[6]
-                left = column * numbers[8 + 0] - numbers[10]
+                left = column * numbers[8] - numbers[10]
                 for i in range(numbers[3]):
                     h = top + i * numbers[5]
                     if h < 0 or h >= numbers[1]:

@@ -153,10 +153,7 @@ class _LstmStep(_NodeStep):
             Flat("recur", [y, builder.contiguous(x), *states], numbers=(T, B, int(first)), content=layer._network)
         )
         y = y.reshape(*x.shape[:2], D, H)
-        if first:
-            arrays = y, states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
-        else:
-            arrays = y.swapaxes(1, 2), *states
+        arrays = [y, *(state.swapaxes(0, 1) for state in states)] if first else [y.swapaxes(1, 2), *states]
         return [builder.value(array) for array in arrays]
 
     def _packed(self, *weights: Array | None) -> LSTM:

@@ -52,7 +52,9 @@ class Builder:
 
     # Steps
 
-    def build(self, graph: Any, steps: Sequence[tuple[Any, set[str]]], names: list[str], given: dict[str, Array]) -> Plan:
+    def build(
+        self, graph: Any, steps: Sequence[tuple[Any, set[str]]], names: list[str], given: dict[str, Array]
+    ) -> Plan:
         """Make the plan of a graph for inputs as given, and run it; its results are in `plan.first`."""
         values = {}
         for name, array in given.items():
@@ -67,8 +69,9 @@ class Builder:
         self._finish_program(results, new)
         self._scopes.pop()
         self.plan.outputs = [
-            Place("new", self._buffer(value.array).slot) if id(self._buffers.of(value.array)) in new else
-            self._place(value)
+            Place("new", self._buffer(value.array).slot)
+            if id(self._buffers.of(value.array)) in new
+            else self._place(value)
             for value in results
         ]
         return self.plan
@@ -140,7 +143,7 @@ class Builder:
             stable = stable and all(
                 index >= len(inputs) or inputs[index] is None or inputs[index].kind == "known" for index in structural
             )
-        results = []
+        results: list[Value] = []
         for array in self.plan.first_call(call):
             results.append(Value(_like(array), "held", call.slots[len(results)], stable))
         self._check_size(0)
@@ -294,7 +297,7 @@ class Builder:
         return y
 
     def unary(self, function: str, x: Array, alpha: float = 0.0, beta: float = 0.0) -> Array:
-        """Return function(x): with the product that makes x, in its place if no other value uses it, or in a new one."""
+        """Return function(x): by the product that makes x, or in the place of x if no other value uses it, or new."""
         writer = self.writer_of(x)
         if writer is not None and writer.function == "linear":
             writer.function, writer.alpha, writer.beta = function, alpha, beta
@@ -365,4 +368,3 @@ def _is_dense(array: Array) -> bool:
             return False
         size *= length
     return True
-

@@ -64,7 +64,7 @@ class Plans:
                 while len(self._plans) >= MOST_PLANS:
                     del self._plans[next(iter(self._plans))]
                 self._plans[key] = plan
-                return plan and plan.first_results(arrays)
+                return None if plan is None else plan.first_results(arrays)
             plan = self._plans[key]
         return None if plan is None or plan.peak > limit else plan.run(arrays)
 

@@ -60,7 +60,7 @@ class Operation:
     def encoded(self, buffers: Buffers, packs: Packs) -> tuple[Any, ...]:
         """Return what a Program takes."""
         shape, strides = self._axes()
-        operands = []
+        operands: list[tuple[int, Any, tuple[int, ...]]] = []
         for array, steps in zip(self.arrays, strides, strict=True):
             buffer = buffers.of(array)
             if buffer is None:
@@ -224,9 +224,7 @@ def elements(array: Array) -> tuple[int, ...]:
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
-def collapsed(
-    shape: tuple[int, ...], strides: list[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Return fewer axes for the same elements: those of size 1 are left out, and axes that follow each other merged."""
     axes = [axis for axis, size in enumerate(shape) if size != 1]
     axes.sort(key=lambda axis: [-abs(steps[axis]) for steps in strides])

@@ -79,9 +79,7 @@ def change_columns(
     if any(vector is None for vector in vectors):
         return False
     found = iter(vectors)
-    writer.weight.change(
-        key, None if scale is None else next(found), None if shift is None else next(found), sources
-    )
+    writer.weight.change(key, None if scale is None else next(found), None if shift is None else next(found), sources)
     writer.steps.append(builder.label)
     return True
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...ownership import owner
 from ...plans.values import NotLowered, Value
 from ..operators.arguments import axis_of
-from .registry import STRUCTURAL, lowering
+from .registry import lowering
 
 if TYPE_CHECKING:
     from ....typing import Array
@@ -29,8 +29,7 @@ def _shape(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Valu
 @lowering("Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity", "Expand", "Dropout")
 def _view(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value]:
     x = builder.floats(inputs[0])
-    arguments = [_argument(builder, node, index, value) for index, value in enumerate(inputs)]
-    results = node.run([x, *arguments[1:]])
+    results = node.run([x, *(value and builder.known(value) for value in inputs[1:])])
     if any(owner(array) is not owner(x) or array.size == 0 for array in results):
         raise NotLowered
     return [builder.value(array) for array in results]
@@ -39,8 +38,10 @@ def _view(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value
 @lowering("Reshape", "Flatten")
 def _reshape(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value]:
     x = builder.floats(inputs[0])
-    arguments = [_argument(builder, node, index, value) for index, value in enumerate(inputs)]
-    (result,) = node.run([np.broadcast_to(np.float32(0), x.shape), *arguments[1:]])
+    # the elements of this array take no memory, and a copy of it that is made does not matter
+    (result,) = node.run(
+        [np.broadcast_to(np.float32(0), x.shape), *(value and builder.known(value) for value in inputs[1:])]
+    )
     try:
         y = x.reshape(result.shape) if x.flags.c_contiguous else _reshaped_view(x, result.shape)
     except ValueError:
@@ -54,13 +55,6 @@ def _reshaped_view(x: Array, shape: tuple[int, ...]) -> Array:
     if owner(y) is not owner(x):
         raise ValueError
     return y
-
-
-def _argument(builder: Builder, node: Any, index: int, value: Value | None) -> Any:
-    """Return an input that is not the first: it must be known, if the result's shape depends on it."""
-    if value is None or index == 0:
-        return None
-    return builder.known(value) if index in STRUCTURAL[node.op_type] or index == 1 else builder.known(value)
 
 
 @lowering("Cast", "CastLike")
@@ -79,7 +73,7 @@ def _gather(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Val
     axis = axis_of(node.get("axis", 0), x.ndim)
     numbers = [int(index) for index in indices.reshape(-1)]
     size = x.shape[axis]
-    if indices.dtype.kind not in "iu" or not 0 < len(numbers) or not all(-size <= index < size for index in numbers):
+    if indices.dtype.kind not in "iu" or not numbers or not all(-size <= index < size for index in numbers):
         raise NotLowered
     numbers = [index % size for index in numbers]
     before: Any = (slice(None),) * axis

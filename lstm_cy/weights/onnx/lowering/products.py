@@ -41,8 +41,8 @@ def _gemm(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value
     by_row = scaled is not None and scaled.ndim > 1 and scaled.shape[0] != 1
     weight = Weight(source, [b.shape[0]], b.shape[1], lambda: [b], f"matrix {node.get('transB', 0)}")
     if alpha != 1:
-        weight.change(f"times {alpha}", alpha, None, [])
-    if scaled is not None and not by_row:
+        weight.change(f"times {alpha}", np.asarray(alpha), None, [])
+    if bias is not None and scaled is not None and not by_row:
         weight.change(f"plus {beta}", None, scaled.reshape(-1), [bias])
     y = linear(builder, a, weight)
     return [builder.value(builder.binary("add", y, scaled) if scaled is not None and by_row else y)]
@@ -82,4 +82,3 @@ def _row_distance(a: Array) -> int | None:
             return None
         expected = stride * size
     return distance if distance >= 0 else None
-

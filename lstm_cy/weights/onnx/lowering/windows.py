@@ -107,7 +107,7 @@ def _convolved(
             return [turned[i].reshape(factors, columns) for i, _ in places]
         return [np.ascontiguousarray(turned[i, j]) for i, j in places]
 
-    made = Weight(kernel, [factors] * len(places), columns, parts, ("convolution", group, joined))
+    made = Weight(kernel, [factors] * len(places), columns, parts, ("convolution", group, columns, joined))
     if bias is not None:
         made.change(f"bias {group}", None, bias[group * columns : (group + 1) * columns], [bias])
     offsets = [(i * spread_down * W + j * spread_right) * C + group * channels for i, j in places]
