@@ -1,0 +1,333 @@
+"""Plans of graphs: results equal to the steps run one by one and to ONNX Runtime's, fusion, memory, threads."""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import lstm_cy
+from lstm_cy import config
+from lstm_cy.weights.graph import Graph, Value
+from lstm_cy.weights.onnx import from_onnx
+from lstm_cy.weights.plans import cache
+
+pytest.importorskip("onnx")
+from onnx import helper  # noqa: E402
+
+from onnx_models import integers, model, node, session, weights_of  # noqa: E402
+
+RNG = np.random.default_rng(71)
+
+
+def floats(*shape):
+    return (0.5 * RNG.standard_normal(shape)).astype(np.float32)
+
+
+def one_by_one(graph, inputs):
+    """Return the outputs of a graph whose steps are run from Python."""
+    return graph.evaluate({name: np.asarray(array) for name, array in inputs.items()})
+
+
+def check(graph, runtime_session, inputs, tolerance=2e-5):
+    """Compare three runs of a plan with the steps run one by one, and with ONNX Runtime; the runs are equal."""
+    runs = [graph.run(inputs) for _ in range(3)]
+    for expected in (one_by_one(graph, inputs), *([runtime_session.run(None, inputs)] if runtime_session else [])):
+        for found, other in zip(runs[0], expected, strict=True):
+            assert found.shape == other.shape and found.dtype == other.dtype
+            np.testing.assert_allclose(found, other, rtol=tolerance, atol=tolerance)
+    for again in runs[1:]:
+        for found, other in zip(again, runs[0], strict=True):
+            np.testing.assert_array_equal(found, other)
+            assert not np.shares_memory(found, other)
+
+
+def kinds(graph, inputs):
+    return [part.what for part in graph.plan(inputs, runs=1).parts if part.what != "copy"]
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_convolutions(runtime, axes, groups):
+    """Odd sizes, strides, dilations, padding and batches; channels first or transposed before; with an activation."""
+    for draw in range(12):
+        rng = np.random.default_rng([axes, groups, draw])
+        sizes, kernel = rng.integers(7, 20, axes), rng.integers(1, 4, axes)
+        channels, outputs = groups * int(rng.integers(2, 40)), groups * int(rng.integers(1, 50))
+        attributes = {
+            "strides": rng.integers(1, 4, axes).tolist() if draw % 2 else [1] * axes,
+            "dilations": rng.integers(1, 3, axes).tolist() if draw % 3 else [1] * axes,
+            "pads": rng.integers(0, 3, 2 * axes).tolist() if draw % 4 else [0] * 2 * axes,
+            "group": groups,
+        }
+        weights = {"w": floats(outputs, channels // groups, *kernel), "b": floats(outputs)}
+        nodes = [node("Conv", ["x", "w", "b"] if draw % 2 else ["x", "w"], ["c"], **attributes)]
+        nodes.append(node(["Relu", "Sigmoid", "Tanh"][draw % 3], ["c"], ["y"]))
+        proto = model(nodes, ["x"], ["y"], weights)
+        x = floats(int(rng.integers(1, 4)), channels, *sizes)
+        graph = from_onnx(proto)
+        check(graph, session(runtime, proto), {"x": x})
+        assert kinds(graph, {"x": x}) == ["product"] * groups + (["unary"] if groups > 1 else [])
+
+
+def test_normalization_addition_and_activation_are_joined_to_a_convolution(runtime):
+    channels, outputs = 5, 7
+    weights = {"w": floats(outputs, channels, 3, 3), "shift": floats(outputs, 1, 1), "factor": np.float32(1.7)}
+    weights |= {name: floats(outputs) for name in ("scale", "bias", "mean")} | {"var": 0.5 + RNG.random(outputs, "f4")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c", "scale", "bias", "mean", "var"], ["n"], epsilon=1e-3),
+        node("Add", ["shift", "n"], ["a"]),
+        node("Mul", ["a", "factor"], ["m"]),
+        node("Clip", ["m", "low", "high"], ["y"]),
+    ]
+    weights |= {"low": np.float32(-0.2), "high": np.float32(0.9)}
+    proto = model(nodes, ["x"], ["y"], weights)
+    graph, inputs = from_onnx(proto), {"x": floats(2, channels, 9, 6)}
+    check(graph, session(runtime, proto), inputs)
+    plan = graph.plan(inputs, runs=2)
+    (product,) = [part for part in plan.parts if part.what == "product"]
+    assert len(product.steps) == 5
+    assert all(part.what in ("product", "copy") and part.where == "kernels" for part in plan.parts)
+    # the result of the convolution is an output too: nothing may be joined to it
+    proto = model(nodes, ["x"], ["c", "y"], weights)
+    check(from_onnx(proto), session(runtime, proto), inputs)
+
+
+def test_products_and_what_follows_them(runtime):
+    weights = {"w": floats(33, 17), "b": floats(17), "v": floats(9, 17), "c": floats(1, 9)}
+    nodes = [
+        node("MatMul", ["x", "w"], ["p"]),
+        node("Add", ["b", "p"], ["q"]),
+        node("Tanh", ["q"], ["r"]),
+        node("Flatten", ["r"], ["f"], axis=2),
+        node("Gemm", ["f", "v", "c"], ["g"], transB=1, alpha=0.5, beta=2.0),
+        node("Softmax", ["g"], ["y"], axis=-1),
+    ]
+    proto = model(nodes, ["x"], ["y"], weights)
+    graph = from_onnx(proto)
+    for shape in ((1, 1, 33), (3, 5, 33), (127, 2, 33)):
+        check(graph, session(runtime, proto), {"x": floats(*shape)})
+    assert kinds(graph, {"x": floats(3, 5, 33)}) == ["product", "product", "softmax"]
+    check(graph, None, {"x": floats(5, 3, 33).transpose(1, 0, 2)[::2]})  # inputs need not be contiguous
+
+
+def speech_model(H=20):
+    """Return a detector with a state: a branch by the rate, a convolution, an LSTM, and a running state."""
+    rng = np.random.default_rng(5)
+    weights = {"k": floats(18, 1, 16), "e": floats(24, 9, 3), "eb": floats(24), "h": floats(1, H, 1), "hb": floats(1)}
+    weights |= {"rate": np.array(16000), "zero": integers(0), "one": integers(1), "nine": integers(9)}
+    weights |= {"last": integers(18), "minus": integers(-1), "pads": integers(0, 4, 0, 4), "two": np.float32(2)}
+    weights |= weights_of(rng, 1, 24, H) | {"first": np.array(0), "second": np.array(1)}
+    then = helper.make_graph([node("Identity", ["x"], ["same"])], "then", [], [value("same")])
+    other = helper.make_graph([node("Neg", ["x"], ["turned"])], "else", [], [value("turned")])
+    nodes = [
+        node("Equal", ["sr", "rate"], ["is"]),
+        helper.make_node("If", ["is"], ["chosen"], then_branch=then, else_branch=other),
+        node("Pad", ["chosen", "pads"], ["p"], mode="reflect"),
+        node("Unsqueeze", ["p", "one"], ["u"]),
+        node("Conv", ["u", "k"], ["f"], strides=[8]),
+        node("Slice", ["f", "zero", "nine", "one"], ["re"]),
+        node("Slice", ["f", "nine", "last", "one"], ["im"]),
+        node("Pow", ["re", "two"], ["re2"]),
+        node("Pow", ["im", "two"], ["im2"]),
+        node("Add", ["re2", "im2"], ["power"]),
+        node("Sqrt", ["power"], ["s"]),
+        node("Conv", ["s", "e", "eb"], ["c"], pads=[1, 1], strides=[2]),
+        node("Relu", ["c"], ["r"]),
+        helper.make_node("Transpose", ["r"], ["t"], perm=[2, 0, 1]),
+        node("Gather", ["state", "first"], ["h0"]),
+        node("Gather", ["state", "second"], ["c0"]),
+        node("LSTM", ["t", "W", "R", "B", "", "h0", "c0"], ["ys", "hn", "cn"], hidden_size=H),
+        node("Unsqueeze", ["hn", "zero"], ["hu"]),
+        node("Unsqueeze", ["cn", "zero"], ["cu"]),
+        node("Concat", ["hu", "cu"], ["stateN"], axis=0),
+        helper.make_node("Transpose", ["hn"], ["ht"], perm=[1, 2, 0]),
+        node("Relu", ["ht"], ["hr"]),
+        node("MatMul", ["sq", "h2"], ["z"]),
+        node("Sigmoid", ["z"], ["y"]),
+    ]
+    nodes.insert(-2, node("Squeeze", ["hr", "minus"], ["sq"]))
+    weights["h2"] = weights.pop("h")[0]
+    inputs = [("x", ["B", "N"]), ("state", [2, 1, "B", H]), ("sr", [])]
+    return model(nodes, inputs, ["y", "stateN"], weights, types={"sr": 7})
+
+
+def value(name):
+    return helper.make_tensor_value_info(name, 1, None)
+
+
+def test_a_step_with_states_is_one_program(runtime):
+    """The branch and everything that follows from shapes are gone, and the state goes from call to call."""
+    proto = speech_model()
+    graph, theirs = from_onnx(proto), session(runtime, proto)
+    for batch, samples in ((1, 64), (3, 72), (1, 64)):
+        for rate in (16000, 8000):
+            state = np.zeros((2, 1, batch, 20), np.float32)
+            for _ in range(3):
+                inputs = {"x": floats(batch, samples), "state": state, "sr": np.array(rate)}
+                check(graph, theirs, inputs)
+                y, state = graph.run(inputs)
+    plan = graph.plan(inputs, runs=3)
+    assert {part.where for part in plan.parts} == {"kernels"}
+    assert not {"If", "Shape"} & {part.what for part in plan.parts}
+    found = plan.as_dict()
+    assert len(found["parts"]) == len(plan.parts) and found["seconds"] == plan.seconds > 0
+    assert "product" in str(plan) and repr(plan) in str(plan) and "0 by Python" in repr(plan)
+    with pytest.raises(ValueError, match="runs"):
+        graph.plan(inputs, runs=0)
+
+
+def test_several_threads_run_one_graph():
+    graph, errors = from_onnx(speech_model()), []
+    cases = [
+        {"x": floats(batch, samples), "state": floats(2, 1, batch, 20), "sr": np.array(16000)}
+        for batch, samples in ((1, 64), (1, 64), (2, 80))
+    ]
+    expected = [one_by_one(graph, case) for case in cases]
+
+    def work(number):
+        for turn in range(60):
+            index = (turn + number) % len(cases)
+            for found, other in zip(graph.run(cases[index]), expected[index], strict=True):
+                if not np.allclose(found, other, rtol=2e-5, atol=2e-5):
+                    errors.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_two_threads_of_a_run_give_the_same_bits():
+    nodes = [node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["y"])]
+    graph = from_onnx(model(nodes, ["x"], ["y"], {"w": floats(64, 48, 3, 3), "b": floats(64)}))
+    x = {"x": floats(2, 48, 33, 31)}
+    (one,) = graph.run(x)
+    previous = lstm_cy.get_num_threads()
+    try:
+        lstm_cy.set_num_threads(2)
+        for _ in range(5):
+            np.testing.assert_array_equal(graph.run(x)[0], one)
+    finally:
+        lstm_cy.set_num_threads(previous)
+
+
+def test_every_instruction_set_gives_the_results():
+    inputs = {"x": floats(2, 64), "state": floats(2, 1, 2, 20), "sr": np.array(16000)}
+    results = {}
+    for isa in config.available_instruction_sets():
+        with config.using(isa=isa):
+            results[isa] = from_onnx(speech_model_once()).run(inputs)
+    first = next(iter(results.values()))
+    for found in results.values():
+        for array, other in zip(found, first, strict=True):
+            np.testing.assert_allclose(array, other, rtol=2e-5, atol=2e-5)
+
+
+_MADE = []
+
+
+def speech_model_once():
+    """Return the same model at each call."""
+    if not _MADE:
+        _MADE.append(speech_model())
+    return _MADE[0]
+
+
+def test_steps_in_python_between_programs(runtime):
+    """Unknown operators, unknown shapes and other dtypes: what the kernels cannot compute is called."""
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("Sin", ["r"], ["s"]),
+        node("Add", ["s", "r"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["t"], perm=[1, 0]),
+        node("Greater", ["t", "half"], ["g"]),
+        node("NonZero", ["g"], ["n"]),
+        node("Cast", ["t"], ["d"], to=11),
+        node("Mul", ["d", "d"], ["m"]),
+        node("Exp", ["t"], ["y"]),
+    ]
+    proto = model(nodes, ["x"], ["y", "n", "m", "r"], {"half": np.float32(0.3)}, types={"n": 7, "m": 11})
+    graph, inputs = from_onnx(proto), {"x": floats(7, 5)}
+    given = inputs["x"].copy()
+    check(graph, session(runtime, proto), inputs)
+    np.testing.assert_array_equal(inputs["x"], given)
+    for _ in range(3):  # another number of elements is found each time
+        check(graph, None, {"x": floats(7, 5)})
+    what = [(part.where, part.what) for part in graph.plan(inputs, runs=1).parts]
+    assert ("python", "Sin") in what and ("kernels", "binary") in what
+    (subset,) = graph.run(inputs, ["r"])
+    np.testing.assert_array_equal(subset, np.maximum(inputs["x"], 0))
+
+
+def test_pooling_and_reductions(runtime):
+    for op_type, attributes in (
+        ("MaxPool", {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 1], "ceil_mode": 1}),
+        ("AveragePool", {"kernel_shape": [2, 3], "pads": [1, 1, 0, 1], "count_include_pad": 1}),
+        ("AveragePool", {"kernel_shape": [2, 3], "pads": [1, 1, 0, 1], "strides": [2, 2]}),
+        ("GlobalAveragePool", {}),
+        ("GlobalMaxPool", {}),
+    ):
+        proto = model([node(op_type, ["x"], **attributes)], ["x"])
+        x = floats(2, 5, 9, 8)
+        x[0, 1, 2, 3] = np.nan if op_type.startswith("Average") else 9
+        check(from_onnx(proto), session(runtime, proto), {"x": x})
+    for op_type in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+        for keepdims in (0, 1):
+            for axes in ([1], [0, 2], [-1]):
+                nodes = [node(op_type, ["x"], keepdims=keepdims, axes=axes)]
+                proto = model(nodes, ["x"], opset=11)
+                check(from_onnx(proto), session(runtime, proto), {"x": floats(3, 4, 5)})
+
+
+def test_the_number_of_plans_is_bounded(monkeypatch):
+    monkeypatch.setattr(cache, "MOST_PLANS", 3)
+    graph = from_onnx(model([node("Relu", ["x"], ["y"])], ["x"]))
+    for _ in range(2):
+        for size in range(1, 9):
+            (y,) = graph.run({"x": -np.ones(size)})
+            assert y.tolist() == [0] * size
+    assert len(graph._plans._plans) == 3
+
+
+def test_results_and_inputs_stay_apart():
+    """Outputs are new arrays, also where a step passes on its input or a part of another result."""
+    nodes = [node("Identity", ["x"], ["same"]), node("Relu", ["x"], ["r"]), node("Identity", ["r"], ["again"])]
+    nodes += [helper.make_node("Transpose", ["r"], ["t"], perm=[1, 0])]
+    graph = from_onnx(model(nodes, ["x"], ["same", "r", "again", "t", "k"], {"k": floats(2)}))
+    x = floats(3, 4)
+    first, second = graph.run({"x": x}), graph.run({"x": x})
+    every = [x, *first, *second]
+    for index, array in enumerate(every):
+        assert not any(np.shares_memory(array, other) for other in every[index + 1 :])
+        array[...] = 7  # and writing to them changes nothing else
+    np.testing.assert_array_equal(graph.run({"x": np.zeros((3, 4))})[4], graph.constants["k"])
+
+
+def test_a_step_of_ones_own_is_called():
+    class Twice:
+        name, op_type, inputs, outputs = "twice", "Relu", ("x",), ("y",)
+
+        def run(self, inputs):
+            return [2 * inputs[0]]
+
+        def weights(self):
+            return []
+
+    x, y = (Value(name, (None, 2), np.dtype(np.float32)) for name in "xy")
+    graph = Graph([x], [y], [Twice()])
+    assert graph([[-1, 3]]).tolist() == [[-2, 6]]
+    assert [(part.where, part.what) for part in graph.plan({"x": [[1, 2]]}, runs=1).parts] == [("python", "Relu")]
+
+
+def test_a_plan_leaves_numpys_error_state_alone():
+    graph = from_onnx(model([node("Sqrt", ["x"], ["s"]), node("Log", ["s"], ["y"])], ["x"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            (y,) = graph.run({"x": [-1.0, 0.0, 4.0]})
+    np.testing.assert_allclose(y, [np.nan, -np.inf, np.log(2)], rtol=1e-6)
