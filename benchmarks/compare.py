@@ -4,6 +4,7 @@
     python benchmarks/compare.py --quick                                # a few shapes
     python benchmarks/compare.py --kinds streaming --peers numpy torch --shapes 1x1x48x48
     LSTM_CY_ISA=avx2 python benchmarks/compare.py --peers-isa AVX2      # as if the processor had no AVX-512
+    python benchmarks/compare.py graphs                                 # whole models, with the options of graphs.py
 
 All peers get the same weights and the same input; a peer with a result other than NumPy's is reported and not timed.
 Headings name the precision of the products, and figures compare equal precisions: a peer's bf16 with ours in bf16.
@@ -36,7 +37,7 @@ if not __package__:  # run as a file: for the whole process, and before NumPy is
 import numpy as np
 
 import lstm_cy
-from benchmarks import common, machine, peers
+from benchmarks import common, graphs, machine, peers
 from benchmarks.limits import Limits
 from benchmarks.worker import KINDS, OURS, PRECISIONS
 
@@ -50,6 +51,10 @@ SHAPES = {"unusual": common.UNUSUAL_SHAPES}
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["graphs"]:
+        graphs.main(argv[1:])
+        return 0
     options = arguments(argv)
     report = {
         "configuration": lstm_cy.show_config("dicts"),

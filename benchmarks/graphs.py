@@ -268,5 +268,27 @@ def models(options):
         yield "keyword spotter", exported(spotter(), shape), {"x": rng.standard_normal(shape, np.float32)}
 
 
+class Models:
+    """Models of random weights: one call of each."""
+
+    params = (("crnn", "spotter"),)
+    param_names = ("model",)
+    repeat = (3, 10, 5.0)
+
+    def setup(self, model):
+        shape, module = ((1, 1, 32, 256), crnn) if model == "crnn" else ((1, 100, 40), spotter)
+        try:
+            file = exported(module(), shape)
+            theirs = session(file)
+        except ImportError as error:
+            raise NotImplementedError(str(error)) from None
+        self.graph, self.inputs = lstm_cy.from_onnx(file), {"x": np.random.default_rng(0).random(shape, np.float32)}
+        (found,), (expected,) = self.graph.run(self.inputs), theirs.run(None, self.inputs)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * max(np.abs(expected).max(), 1))
+
+    def time_run(self, model):
+        self.graph.run(self.inputs)
+
+
 if __name__ == "__main__":
     main()

@@ -50,6 +50,7 @@ TOOLS = {
     "python -m pip": "tests/slow/pages.py runs commands that install something",
     "pip": "tests/slow/pages.py runs commands that install something",
     "apt-get": "changes the machine",
+    "unzip": "reads a file that another command downloads",
     "cc ": "tests/export/test_c99.py compiles exported files",
     "./amp": "tests/export/test_c99.py runs exported files",
     "arm-none-eabi-gcc": "tests/slow/c99.sh compiles and runs exported files for microcontrollers",

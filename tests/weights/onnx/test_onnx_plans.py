@@ -13,9 +13,8 @@ from lstm_cy.weights.onnx import from_onnx
 from lstm_cy.weights.plans import cache
 
 pytest.importorskip("onnx")
-from onnx import helper  # noqa: E402
-
-from onnx_models import integers, model, node, session, weights_of  # noqa: E402
+from onnx import helper
+from onnx_models import integers, model, node, session, weights_of
 
 RNG = np.random.default_rng(71)
 
@@ -29,7 +28,7 @@ def one_by_one(graph, inputs):
     return graph.evaluate({name: np.asarray(array) for name, array in inputs.items()})
 
 
-def check(graph, runtime_session, inputs, tolerance=2e-5):
+def assert_runs_agree(graph, runtime_session, inputs, tolerance=2e-5):
     """Compare three runs of a plan with the steps run one by one, and with ONNX Runtime; the runs are equal."""
     runs = [graph.run(inputs) for _ in range(3)]
     for expected in (one_by_one(graph, inputs), *([runtime_session.run(None, inputs)] if runtime_session else [])):
@@ -66,7 +65,7 @@ def test_convolutions(runtime, axes, groups):
         proto = model(nodes, ["x"], ["y"], weights)
         x = floats(int(rng.integers(1, 4)), channels, *sizes)
         graph = from_onnx(proto)
-        check(graph, session(runtime, proto), {"x": x})
+        assert_runs_agree(graph, session(runtime, proto), {"x": x})
         assert kinds(graph, {"x": x}) == ["product"] * groups + (["unary"] if groups > 1 else [])
 
 
@@ -84,14 +83,14 @@ def test_normalization_addition_and_activation_are_joined_to_a_convolution(runti
     weights |= {"low": np.float32(-0.2), "high": np.float32(0.9)}
     proto = model(nodes, ["x"], ["y"], weights)
     graph, inputs = from_onnx(proto), {"x": floats(2, channels, 9, 6)}
-    check(graph, session(runtime, proto), inputs)
+    assert_runs_agree(graph, session(runtime, proto), inputs)
     plan = graph.plan(inputs, runs=2)
     (product,) = [part for part in plan.parts if part.what == "product"]
     assert len(product.steps) == 5
     assert all(part.what in ("product", "copy") and part.where == "kernels" for part in plan.parts)
     # the result of the convolution is an output too: nothing may be joined to it
     proto = model(nodes, ["x"], ["c", "y"], weights)
-    check(from_onnx(proto), session(runtime, proto), inputs)
+    assert_runs_agree(from_onnx(proto), session(runtime, proto), inputs)
 
 
 def test_products_and_what_follows_them(runtime):
@@ -107,9 +106,9 @@ def test_products_and_what_follows_them(runtime):
     proto = model(nodes, ["x"], ["y"], weights)
     graph = from_onnx(proto)
     for shape in ((1, 1, 33), (3, 5, 33), (127, 2, 33)):
-        check(graph, session(runtime, proto), {"x": floats(*shape)})
+        assert_runs_agree(graph, session(runtime, proto), {"x": floats(*shape)})
     assert kinds(graph, {"x": floats(3, 5, 33)}) == ["product", "product", "softmax"]
-    check(graph, None, {"x": floats(5, 3, 33).transpose(1, 0, 2)[::2]})  # inputs need not be contiguous
+    assert_runs_agree(graph, None, {"x": floats(5, 3, 33).transpose(1, 0, 2)[::2]})  # inputs need not be contiguous
 
 
 def speech_model(H=20):
@@ -166,8 +165,8 @@ def test_a_step_with_states_is_one_program(runtime):
             state = np.zeros((2, 1, batch, 20), np.float32)
             for _ in range(3):
                 inputs = {"x": floats(batch, samples), "state": state, "sr": np.array(rate)}
-                check(graph, theirs, inputs)
-                y, state = graph.run(inputs)
+                assert_runs_agree(graph, theirs, inputs)
+                _y, state = graph.run(inputs)
     plan = graph.plan(inputs, runs=3)
     assert {part.where for part in plan.parts} == {"kernels"}
     assert not {"If", "Shape"} & {part.what for part in plan.parts}
@@ -253,10 +252,10 @@ def test_steps_in_python_between_programs(runtime):
     proto = model(nodes, ["x"], ["y", "n", "m", "r"], {"half": np.float32(0.3)}, types={"n": 7, "m": 11})
     graph, inputs = from_onnx(proto), {"x": floats(7, 5)}
     given = inputs["x"].copy()
-    check(graph, session(runtime, proto), inputs)
+    assert_runs_agree(graph, session(runtime, proto), inputs)
     np.testing.assert_array_equal(inputs["x"], given)
     for _ in range(3):  # another number of elements is found each time
-        check(graph, None, {"x": floats(7, 5)})
+        assert_runs_agree(graph, None, {"x": floats(7, 5)})
     what = [(part.where, part.what) for part in graph.plan(inputs, runs=1).parts]
     assert ("python", "Sin") in what and ("kernels", "binary") in what
     (subset,) = graph.run(inputs, ["r"])
@@ -275,13 +274,13 @@ def test_pooling_and_reductions(runtime):
         proto = model([node(op_type, ["x"], **attributes)], ["x"])
         x = floats(2, 5, 9, 8)
         x[0, 1, 2, 3] = np.nan if op_type.startswith("Average") else 9
-        check(from_onnx(proto), session(runtime, proto), {"x": x})
+        assert_runs_agree(from_onnx(proto), session(runtime, proto), {"x": x})
     for op_type in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
         for keepdims in (0, 1):
             for axes in ([1], [0, 2], [-1]):
                 nodes = [node(op_type, ["x"], keepdims=keepdims, axes=axes)]
                 proto = model(nodes, ["x"], opset=11)
-                check(from_onnx(proto), session(runtime, proto), {"x": floats(3, 4, 5)})
+                assert_runs_agree(from_onnx(proto), session(runtime, proto), {"x": floats(3, 4, 5)})
 
 
 def test_the_number_of_plans_is_bounded(monkeypatch):
