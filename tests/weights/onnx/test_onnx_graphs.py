@@ -279,6 +279,85 @@ def test_packed_sequences_of_pytorch(torch, tmp_path):
         np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
 
 
+def recognizer(torch):
+    """Return a text recogniser (CRNN) and an input."""
+    nn = torch.nn
+    convolutions = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(4, 6, 3, padding=1),
+        nn.InstanceNorm2d(6), nn.LeakyReLU(), nn.MaxPool2d((2, 1), (2, 1)), nn.AdaptiveAvgPool2d((1, None)),
+    )  # fmt: skip
+
+    class Recognizer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolutions, self.head = convolutions, nn.Linear(10, 7)
+            self.lstm = nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)
+
+        def forward(self, x):
+            y = self.convolutions(x).squeeze(2).permute(0, 2, 1)
+            return [self.head(self.lstm(y)[0]).log_softmax(-1)]
+
+    return Recognizer(), torch.randn(2, 1, 8, 12)
+
+
+def speaker(torch):
+    """Return a speech synthesiser like Tacotron: attention by an equation, a decoder of cells, frames resized."""
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Speaker(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.conv = nn.Embedding(20, 6), nn.Conv1d(6, 6, 5, padding=2)
+            self.lstm, self.cell = nn.LSTM(6, 4, batch_first=True, bidirectional=True), nn.LSTMCell(3 + 8, 5)
+            self.query, self.frame, self.wide = nn.Linear(5, 8), nn.Linear(5 + 8, 3), nn.ConvTranspose1d(3, 2, 4, 2, 1)
+
+        def forward(self, tokens):
+            x = torch.relu(self.conv(self.embedding(tokens).transpose(1, 2))).transpose(1, 2)
+            memory = self.lstm(x)[0]
+            state, context = (x.new_zeros(2, 5), x.new_zeros(2, 5)), memory.mean(1)
+            frame, frames = x.new_zeros(2, 3), []
+            for _ in range(3):
+                state = self.cell(torch.cat([frame, context], -1), state)
+                weights = torch.softmax(torch.einsum("bd,btd->bt", self.query(state[0]), memory), -1)
+                context = torch.bmm(weights[:, None], memory)[:, 0]
+                frame = self.frame(torch.cat([state[0], context], -1))
+                frames.append(frame)
+            y = torch.stack(frames, 2)
+            return self.wide(y), functional.interpolate(y, scale_factor=2.0, mode="linear")
+
+    return Speaker(), torch.randint(0, 20, (2, 7))
+
+
+def spotter(torch):
+    """Return a keyword spotter with a weighted mean over the steps, which leaves masked ones out."""
+    nn = torch.nn
+
+    class Spotter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.act = nn.Conv1d(4, 6, 5, 2, 2, groups=2), nn.GroupNorm(2, 6), nn.PReLU()
+            self.lstm, self.score, self.head = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 1), nn.Linear(5, 3)
+
+        def forward(self, x):
+            y, _ = self.lstm(self.act(self.norm(self.conv(x))).transpose(1, 2))
+            scores = self.score(torch.tanh(y)).masked_fill(y[:, :, :1] < 0, -1e9)
+            y = (torch.softmax(scores, 1) * y).sum(1)
+            return self.head(y), torch.topk(y, 2)[1]
+
+    return Spotter(), torch.randn(2, 4, 11)
+
+
+@pytest.mark.parametrize("make", [recognizer, speaker, spotter])
+def test_models_as_pytorch_exports_them(torch, tmp_path, make):
+    torch.manual_seed(0)
+    module, given = make(torch)
+    run = from_onnx(exported(torch, module.eval(), (given,), tmp_path / "model.onnx", {"x": {}}, dynamo=False))
+    with torch.no_grad():
+        expected = module(given)
+    for result, right in zip(run.run({"x": given.numpy()}), expected, strict=True):
+        np.testing.assert_allclose(result, right.numpy(), rtol=0, atol=TOLERANCE)
+
+
 # Running
 
 
