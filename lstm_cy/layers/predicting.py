@@ -45,8 +45,9 @@ def _joined(arrays: list[Any], axis: int) -> Any:
 
 def _has_batches(data: Any) -> bool:
     """Return whether data is an object that gives batches when iterated over, and no array or sequence."""
-    arrays = tuple | list | Mapping | str | bytes | bytearray | memoryview
-    return hasattr(data, "__iter__") and not hasattr(data, "__array__") and not isinstance(data, arrays)
+    if hasattr(data, "__array__") or isinstance(data, tuple | list | Mapping | str | bytes | bytearray | memoryview):
+        return False
+    return hasattr(data, "__iter__")
 
 
 def _yielded(data: Any) -> Any:
