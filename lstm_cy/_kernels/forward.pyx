@@ -98,8 +98,9 @@ ctypedef struct Sweep:
     void* rounded_h
     Carried carried
     # where several threads take blocks (pipeline.pxi)
-    Py_ssize_t taken
-    Py_ssize_t[APART] finished
+    Py_ssize_t taken                # blocks
+    Py_ssize_t owner                # the thread that took the last one, from 1 on; 0 before it
+    Py_ssize_t[APART] finished      # blocks
 
 include "team.pxi"
 include "pipeline.pxi"
@@ -361,7 +362,7 @@ cdef Status run_layer(Layer* layer, bint split) noexcept nogil:
     cdef Py_ssize_t multiply_adds = steps(&layer.call.batch) * work_of_step(layer.net, layer.index), direction
     cdef Status status = DONE
     cdef Team team
-    if split and not backs_off() and worth_sharing(multiply_adds):
+    if split and worth_sharing(multiply_adds) and not backs_off():  # in this order: a call that asked shortens a pause
         memset(&team, 0, sizeof(Team))
         layer.team = &team
         if not open_job(1, join_team, <void*>layer):
@@ -374,6 +375,8 @@ cdef Status run_layer(Layer* layer, bint split) noexcept nogil:
                 status = sweep[double](layer, direction, <double*>layer.call.h, <double*>layer.call.c)
     if layer.team != NULL:
         close_job()
+        if team.late:
+            back_off(team.waiting)
     return status
 
 
@@ -467,7 +470,7 @@ cdef void begin_sweep(Sweep* own, Layer* layer, Py_ssize_t index, const Batch* b
     own.spare = <real*>own.c + in_lines(B * H)
     own.rounded_h = memory + state_size(network, B) - in_lines(B * network.rounded_h)
     own.carried = Carried(own.h, H, own.spare, own.c)
-    own.taken = own.finished[0] = 0
+    own.taken = own.owner = own.finished[0] = 0
     gather_states[real](batch, P, h + index * layer.call.batch.B * P, <real*>own.h)
     gather_states[real](batch, H, c + index * layer.call.batch.B * H, <real*>own.c)
     if network.fused:

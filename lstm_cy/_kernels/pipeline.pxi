@@ -17,7 +17,7 @@ ctypedef struct Pipeline:
     Py_ssize_t[APART] tickets       # of threads that want to take a block,
     Py_ssize_t[APART] served        # and the one whose turn it is
     Py_ssize_t[APART] finished      # blocks of all sweeps; the first one is setting up
-    Py_ssize_t status
+    Py_ssize_t status, threads      # threads: those that have joined, the caller included
     const Net* net
     Call* call
     Layer* layers
@@ -113,7 +113,7 @@ cdef bint set_up(Pipeline* pipeline, real* h, real* c) noexcept nogil:
 
 cdef void take_blocks(Pipeline* pipeline, bint caller, real* h, real* c) noexcept nogil:
     """Compute one block after the other until all sweeps are complete; the caller's thread begins them."""
-    cdef Py_ssize_t work = 0, index = 0, finished, multiply_adds
+    cdef Py_ssize_t work = 0, thread = 1 + fetch_add(&pipeline.threads, 1), index, finished, multiply_adds
     cdef Status status
     cdef Sweep* sweep
     cdef real* scratch = NULL
@@ -129,12 +129,11 @@ cdef void take_blocks(Pipeline* pipeline, bint caller, real* h, real* c) noexcep
             store_release(&pipeline.status, NO_MEMORY)
     while scratch != NULL and load_acquire(&pipeline.status) == DONE:
         finished = load_acquire(&pipeline.finished[0])
-        index = take_block(pipeline, index)
+        index = take_block(pipeline, thread)
         if index == pipeline.count:
             break
         if index < 0:
             note_waiting(await_at_least(&pipeline.finished[0], finished + 1), caller)
-            index = 0
             continue
         sweep = &pipeline.sweeps[index]
         multiply_adds = advance[real](sweep, scratch)
@@ -149,8 +148,8 @@ cdef void take_blocks(Pipeline* pipeline, bint caller, real* h, real* c) noexcep
     release(scratch)
 
 
-cdef Py_ssize_t take_block(Pipeline* pipeline, Py_ssize_t last) noexcept nogil:
-    """Take a block of the sweep that is furthest behind, of equal ones of that of this thread's last block.
+cdef Py_ssize_t take_block(Pipeline* pipeline, Py_ssize_t thread) noexcept nogil:
+    """Take a block of the sweep that is furthest behind, or almost and with its weights in this thread's cache.
 
     Return its index, -1 if none can go on now, or `count` if all are complete.
     """
@@ -161,7 +160,7 @@ cdef Py_ssize_t take_block(Pipeline* pipeline, Py_ssize_t last) noexcept nogil:
         pipeline.first += 1
     for index in range(pipeline.first, pipeline.count):
         # its number among the blocks of its own rows, where each layer begins a block later than the one below
-        behind = 2 * (pipeline.sweeps[index].taken + index // parts) - (index == last)
+        behind = 2 * (pipeline.sweeps[index].taken + index // parts) - 3 * (pipeline.sweeps[index].owner == thread)
         if can_go_on(pipeline, index) and (best < 0 or behind < least):
             best = index
             least = behind
@@ -169,6 +168,7 @@ cdef Py_ssize_t take_block(Pipeline* pipeline, Py_ssize_t last) noexcept nogil:
         best = pipeline.count
     elif best >= 0:
         pipeline.sweeps[best].taken += 1
+        pipeline.sweeps[best].owner = thread
     store_release(&pipeline.served[0], ticket + 1)
     return best
 

@@ -82,7 +82,6 @@ cdef void leader_barrier(Team* team) noexcept nogil:
         team.joined = False
     elif team.waiting > MAX_WAITING:
         team.late = True
-        back_off()
 
 
 cdef inline bint follower_barrier(Team* team, Py_ssize_t* count) noexcept nogil:

@@ -50,6 +50,6 @@ cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil
 # Wait until the number is at least `value`: spin, and then yield the processor. The nanoseconds of yielding, or 0.
 cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil
 
-# Form no team for some time: other processes have delayed one.
-cdef void back_off() noexcept nogil
+# Form no team for some time: other processes have delayed one, by so many nanoseconds.
+cdef void back_off(Py_ssize_t waited) noexcept nogil
 cdef bint backs_off() noexcept nogil

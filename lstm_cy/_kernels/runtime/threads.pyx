@@ -22,19 +22,23 @@ cdef extern from *:
     #include <stdint.h>
     #include <time.h>
 
-    /* How often a waiting thread spins before it yields the processor: some tens of microseconds. After a team was
-       delayed by other processes no team is formed for 10 ms, and for twice as long each time that it happens again
-       soon. */
+    /* How often a waiting thread spins before it yields the processor: some tens of microseconds. */
     enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_SPINS = 2000 };
-    #define LSTM_CY_BACK_OFF 10000000
+
+    /* After other processes have delayed a job or a team there is none for 10 ms. If it happens again within 100 ms,
+       calls must also have computed alone for 16 times as long as the delay: all of them together are then at most a
+       sixteenth slower for it, however far apart they are. */
+    #define LSTM_CY_PAUSE 10000000
+    #define LSTM_CY_SOON 100000000
+    enum { LSTM_CY_ALONE = 16 };
 
     /* A job was delayed if its caller waited so many nanoseconds for workers, and for a quarter of the job. */
     #define LSTM_CY_DELAY 200000
 
     /* Work is worth sharing with a worker that is awake from so many multiply-adds. A sleeping one is woken for work
-       that takes a few times as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
+       that takes twice as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
        How long a worker took to join a job is believed for 20 ms: then other processes may have left its processor. */
-    enum { LSTM_CY_WORTH_SHARING = 400000, LSTM_CY_WORTH_WAKING = 4, LSTM_CY_SPEED = 40, LSTM_CY_TRIALS = 5 };
+    enum { LSTM_CY_WORTH_SHARING = 400000, LSTM_CY_WORTH_WAKING = 2, LSTM_CY_SPEED = 40, LSTM_CY_TRIALS = 5 };
     #define LSTM_CY_MEMORY 20000000
     #define LSTM_CY_TRIAL 300000
 
@@ -44,6 +48,11 @@ cdef extern from *:
     /* Threads of OpenMP are awake for about so long after a call; later, work must be worth so many times more. */
     #define LSTM_CY_OPENMP_AWAKE 1000000
     enum { LSTM_CY_OPENMP_WAKING = 10 };
+
+    struct lstm_cy_pause {
+        int64_t end;            /* 0 before the first one */
+        int64_t owed;           /* nanoseconds that calls have to compute alone before the next one */
+    };
 
     static struct {
         int locked;             /* whether a call has the pool */
@@ -61,13 +70,10 @@ cdef extern from *:
         int64_t seen_waking;    /* the same for the worker that was woken last */
         int64_t seen_at;        /* the time at which it was awake */
         int64_t posted;         /* the time at which sleeping workers were woken last */
-        int64_t pause_end;      /* after a delay: no job before it, and later only if a worker wakes in time */
-        int64_t probed;         /* the time at which one was woken to see this; or 0 */
+        struct lstm_cy_pause of_jobs, of_teams;
         int64_t opened;         /* the time of the job at hand */
         int64_t waited;         /* how long its caller has waited for workers */
         int always;             /* whether work is shared as if workers were awake and never delayed */
-        int64_t back_off_end;   /* no team is formed before it */
-        int64_t back_off_time;  /* the last one, in nanoseconds */
         int64_t last_call;      /* the time at which it ended */
         pthread_mutex_t mutex;  /* for `sleeping` and `woken` */
         pthread_cond_t woken;
@@ -81,6 +87,7 @@ cdef extern from *:
         void (*end)(void);
     } lstm_cy_openmp;
     static __thread int lstm_cy_openmp_threads;
+    static __thread int64_t lstm_cy_asked;  /* the time at which this thread's call asked for workers; or 0 */
 
     static inline void lstm_cy_pause(void) {
     #if defined(__x86_64__) || defined(__i386__)
@@ -98,6 +105,21 @@ cdef extern from *:
 
     static int64_t lstm_cy_load(const int64_t *address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
     static void lstm_cy_store(int64_t *address, int64_t value) { __atomic_store_n(address, value, __ATOMIC_RELAXED); }
+
+    static int lstm_cy_pauses(const struct lstm_cy_pause *pause, int64_t now) {
+        return now < lstm_cy_load(&pause->end) || lstm_cy_load(&pause->owed) > 0;
+    }
+    static void lstm_cy_pause_after(struct lstm_cy_pause *pause, int64_t now, int64_t waited) {
+        int64_t end = lstm_cy_load(&pause->end);
+        lstm_cy_store(&pause->owed, end != 0 && now - end < LSTM_CY_SOON ? LSTM_CY_ALONE * waited : 0);
+        lstm_cy_store(&pause->end, now + LSTM_CY_PAUSE);
+    }
+    static void lstm_cy_pay(struct lstm_cy_pause *pause, int64_t time) {
+        int64_t owed = lstm_cy_load(&pause->owed);
+        if (owed <= 0) return;
+        lstm_cy_store(&pause->owed, owed - time);
+        if (owed <= time) lstm_cy_store(&pause->end, lstm_cy_now());
+    }
 
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
 
@@ -264,8 +286,7 @@ cdef extern from *:
         if (lstm_cy_pool.openmp) {
             if (lstm_cy_openmp.end != NULL) lstm_cy_openmp.end();
         } else if (lstm_cy_pool.waited > LSTM_CY_DELAY && lstm_cy_pool.waited > (end - lstm_cy_pool.opened) / 4) {
-            lstm_cy_store(&lstm_cy_pool.pause_end, end + LSTM_CY_BACK_OFF);
-            lstm_cy_store(&lstm_cy_pool.probed, 0);
+            lstm_cy_pause_after(&lstm_cy_pool.of_jobs, end, lstm_cy_pool.waited);
         }
         lstm_cy_pool.in_child = 0;
         __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
@@ -322,39 +343,15 @@ cdef extern from *:
         int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
         return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
     }
-    /* Whether a delay is over: 10 ms after it a worker is woken, unless another call has the pool, and must have been
-       as fast as usual. */
-    static int lstm_cy_delay_is_over(void) {
-        if (lstm_cy_load(&lstm_cy_pool.pause_end) == 0) return 1;
-        int64_t now = lstm_cy_now(), probed = lstm_cy_load(&lstm_cy_pool.probed);
-        int asleep = __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_SEQ_CST) > 0, over = !asleep;
-        if (now < lstm_cy_load(&lstm_cy_pool.pause_end)) return 0;
-        if (probed == 0 && asleep) {
-            if (__atomic_exchange_n(&lstm_cy_pool.locked, 1, __ATOMIC_ACQUIRE)) return 0;
-            lstm_cy_pool.owner = pthread_self();
-            lstm_cy_prepare_waking(now);
-            lstm_cy_store(&lstm_cy_pool.probed, now);
-            lstm_cy_wake();
-            __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
-            return 0;
-        }
-        if (probed != 0) {
-            int64_t took = lstm_cy_load(&lstm_cy_pool.seen_at) - probed;
-            over = took >= 0 && took < 4 * lstm_cy_load(&lstm_cy_pool.waking);
-        }
-        lstm_cy_store(&lstm_cy_pool.probed, 0);
-        lstm_cy_store(&lstm_cy_pool.pause_end, over ? 0 : now + LSTM_CY_BACK_OFF);
-        return over;
-    }
-
     static int lstm_cy_worth_sharing(double multiply_adds) {
         if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
+        lstm_cy_asked = lstm_cy_now();
         if (lstm_cy_pool.always) return 1;
         if (lstm_cy_uses_openmp()) {
-            int64_t since = lstm_cy_now() - __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
+            int64_t since = lstm_cy_asked - __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
             return since < LSTM_CY_OPENMP_AWAKE || multiply_adds > LSTM_CY_OPENMP_WAKING * LSTM_CY_WORTH_SHARING;
         }
-        if (!lstm_cy_delay_is_over()) return 0;
+        if (lstm_cy_pauses(&lstm_cy_pool.of_jobs, lstm_cy_asked)) return 0;
         if (lstm_cy_worker_is_ready()) return 1;
         int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
         if (waking == 0) lstm_cy_store(&lstm_cy_pool.waking, waking = lstm_cy_measure_waking());
@@ -363,7 +360,11 @@ cdef extern from *:
         return waking != 0 && multiply_adds > (double)LSTM_CY_WORTH_WAKING * LSTM_CY_SPEED * (double)waking;
     }
     static void lstm_cy_note_call(void) {
-        __atomic_store_n(&lstm_cy_pool.last_call, lstm_cy_now(), __ATOMIC_RELAXED);
+        int64_t now = lstm_cy_now(), time = lstm_cy_asked == 0 ? 0 : now - lstm_cy_asked;
+        lstm_cy_pay(&lstm_cy_pool.of_jobs, time);
+        lstm_cy_pay(&lstm_cy_pool.of_teams, time);
+        lstm_cy_asked = 0;
+        lstm_cy_store(&lstm_cy_pool.last_call, now);
     }
 
     static ptrdiff_t lstm_cy_fetch_add(ptrdiff_t *counter, ptrdiff_t n) {
@@ -384,16 +385,11 @@ cdef extern from *:
         }
         return start == 0 ? 0 : (ptrdiff_t)(lstm_cy_now() - start);
     }
-    static void lstm_cy_back_off(void) {
-        int64_t now = lstm_cy_now(), time = __atomic_load_n(&lstm_cy_pool.back_off_time, __ATOMIC_RELAXED);
-        int again = now - __atomic_load_n(&lstm_cy_pool.back_off_end, __ATOMIC_RELAXED) < 4 * time;
-        time = !again ? LSTM_CY_BACK_OFF : time < 64 * LSTM_CY_BACK_OFF ? 2 * time : time;
-        __atomic_store_n(&lstm_cy_pool.back_off_time, time, __ATOMIC_RELAXED);
-        __atomic_store_n(&lstm_cy_pool.back_off_end, now + time, __ATOMIC_RELAXED);
+    static void lstm_cy_back_off(ptrdiff_t waited) {
+        lstm_cy_pause_after(&lstm_cy_pool.of_teams, lstm_cy_now(), waited);
     }
     static int lstm_cy_backs_off(void) {
-        int64_t end = __atomic_load_n(&lstm_cy_pool.back_off_end, __ATOMIC_RELAXED);
-        return end != 0 && lstm_cy_now() < end;
+        return !lstm_cy_pool.always && lstm_cy_pauses(&lstm_cy_pool.of_teams, lstm_cy_now());
     }
     #else
     static void lstm_cy_set_up(long long spin) { (void)spin; }
@@ -424,7 +420,7 @@ cdef extern from *:
     static void lstm_cy_store_release(ptrdiff_t *address, ptrdiff_t value) { *address = value; }
     static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) { return *address; }
     static ptrdiff_t lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) { (void)address; (void)value; return 0; }
-    static void lstm_cy_back_off(void) {}
+    static void lstm_cy_back_off(ptrdiff_t waited) { (void)waited; }
     static int lstm_cy_backs_off(void) { return 0; }
     #endif
     """
@@ -447,7 +443,7 @@ cdef extern from *:
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
     Py_ssize_t lstm_cy_load_acquire(const Py_ssize_t*) noexcept nogil
     Py_ssize_t lstm_cy_await(const Py_ssize_t*, Py_ssize_t) noexcept nogil
-    void lstm_cy_back_off() noexcept nogil
+    void lstm_cy_back_off(Py_ssize_t) noexcept nogil
     bint lstm_cy_backs_off() noexcept nogil
 
 
@@ -512,8 +508,8 @@ cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noex
     return lstm_cy_await(address, value)
 
 
-cdef void back_off() noexcept nogil:
-    lstm_cy_back_off()
+cdef void back_off(Py_ssize_t waited) noexcept nogil:
+    lstm_cy_back_off(waited)
 
 
 cdef bint backs_off() noexcept nogil:
