@@ -67,7 +67,7 @@ LIBRARIES = {
     "keras": {"weights.comparisons"},
     "matplotlib": {"estimators.picture", "trace.picture", "training.history"},
     "mpi4py": {"distributed"},
-    "onnx": {"weights.comparisons", "weights.onnx.proto"},
+    "onnx": {"weights.comparisons", "weights.onnx.export_graph"},
     "onnxruntime": {"bench", "weights.comparisons"},
     "safetensors": {"weights.comparisons", "weights.containers.safetensors"},
     "scipy": {"config", "weights.onnx.operators.arithmetic"},

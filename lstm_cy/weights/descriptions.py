@@ -106,10 +106,22 @@ def of_keras(path: Input) -> list[str]:
     return [
         "a model of Keras that is not read",
         *_table("layers", contents.layers),
+        *_lstms_of_keras(path),
         _gates(gate_order.KERAS),
         *_table("not supported", contents.unsupported or [("", contents.problem)]),
         *_tensors(contents.arrays),
     ]
+
+
+def _lstms_of_keras(path: Input) -> list[str]:
+    """Return the LSTMs that can be had of a file whose model is not read; none if they are not read either."""
+    from .keras.lstms import lstms
+
+    try:
+        found = lstms(path)
+    except ValueError:
+        return []
+    return _table("LSTMs", [(name, call_of(lstm)) for name, lstm in found.items()])
 
 
 def of_audio(model: Layer, metadata: dict[str, Any]) -> list[str]:

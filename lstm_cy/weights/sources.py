@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..printable import printable
 from . import comparisons, native
+from .budget import LimitExceeded
 from .comparisons import Comparison
 from .faults import listed, shortened
 from .graph import Graph
@@ -81,7 +82,7 @@ def of_onnx(path: str | bytes, name: str | None) -> Source:
 
 def _advice(names: Any) -> str:
     """Return what to do to take one of several LSTMs, with the first one's name."""
-    return f". A name takes one of them, such as --name {shortened(repr(next(iter(names))), 200)}" if names else ""
+    return f". A name takes one of its LSTMs, such as --name {shortened(repr(next(iter(names))), 200)}" if names else ""
 
 
 def _other_nodes(path: str | bytes) -> list[str]:
@@ -115,14 +116,26 @@ def of_keras(path: Input, name: str | None) -> Source:
     if name is not None:
         found = lstms(path)
         return Source(found[_chosen(path, found, name)], None, ["its other layers"])
-    model = read_model(path)
-    if isinstance(model, Graph):
-        raise ValueError(
-            f"{printable(path)}: its model is no chain of layers, so that only lstm_cy.load reads it; a name (--name) "
-            "takes one of its LSTMs"
-        )
+    try:
+        model = read_model(path)
+        if isinstance(model, Graph):
+            raise ValueError(f"{printable(path)}: its model is no chain of layers, so that only lstm_cy.load reads it")
+    except LimitExceeded:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{error}{_advice(_lstms_of_keras(path))}") from None
     model.metadata = {}
     return Source(model, Comparison("Keras", lambda: comparisons.keras_difference(str(path), model)), [])
+
+
+def _lstms_of_keras(path: Input) -> list[str]:
+    """Return the names of the LSTMs that a file gives, whatever its other layers are."""
+    from .keras.lstms import lstms
+
+    try:
+        return list(lstms(path))
+    except ValueError:
+        return []
 
 
 def of_audio(path: Input, name: str | None) -> Source:

@@ -14,7 +14,10 @@ import pytest
 
 import lstm_cy
 from lstm_cy import Graph, Sequential, from_keras, load, weights
+from lstm_cy.weights.inputs import input_of
+from lstm_cy.weights.inspect import describe
 from lstm_cy.weights.keras import lstms, read
+from lstm_cy.weights.sources import of_keras
 
 h5py = pytest.importorskip("h5py")
 
@@ -521,6 +524,11 @@ def test_lstms_of_a_file_with_weights_only(tmp_path):
     path = write_h5(tmp_path / "w.hdf5", None, groups, "2.1.5")
     with pytest.raises(ValueError, match=r"holds no architecture.*weights\.keras\.lstms"):
         load(path)
+    text = "\n".join(describe(path))
+    assert "rnn_1  LSTM(input_size=5, hidden_size=3" in text
+    assert "holds no architecture" in text
+    with pytest.raises(ValueError, match="A name takes one of its LSTMs, such as --name 'both'|such as --name 'rnn_1'"):
+        of_keras(input_of(path), None)
     found = lstms(path)
     assert {name: (lstm.input_size, lstm.hidden_size, lstm.bidirectional) for name, lstm in found.items()} == {
         "rnn_1": (5, 3, False),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MAX_JSON = 1 << 20
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _ATTRIBUTES = ("keras_version", "backend")
+#: what is missing in a file of `save_weights`
+WEIGHTS_ONLY = "holds no architecture (model_config), so it is not a whole model"
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 
 
@@ -29,10 +31,7 @@ def read(file: Any, budget: Budget) -> tuple[Any, Any, Weights]:
     """Return (configuration, version of Keras, weights) of the file of a model."""
     spec, version, weights = read_parts(file, budget)
     if spec is None:
-        raise ValueError(
-            "holds no architecture (model_config), so it is not a whole model; save it with model.save, or take its "
-            "LSTMs by lstm_cy.weights.keras.lstms"
-        )
+        raise ValueError(f"{WEIGHTS_ONLY}; save it with model.save, or take its LSTMs by lstm_cy.weights.keras.lstms")
     return spec, version, weights
 
 

@@ -19,7 +19,7 @@ from ..inputs import input_of
 from .assembly import Assembly
 from .calls import Reader
 from .config import MODELS, Unsupported, layers_of, name_of
-from .files import read
+from .files import WEIGHTS_ONLY, read, read_parts
 from .options import major_of
 from .weights import Location, WeightsByName
 
@@ -86,8 +86,10 @@ def contents_of(path: FileSource | Input) -> Contents:
     path = input_of(path)
     with path.open() as file, naming(path):
         budget = Budget.of(file, path)
-        spec, version, weights = read(file, budget)
+        spec, version, weights = read_parts(file, budget)
         arrays = weights.arrays()
+        if spec is None:
+            return Contents(None, WEIGHTS_ONLY, [], [], arrays)
         unsupported: list[tuple[str, str]] = []
         model: Sequential | Graph | None = None
         problem = ""
