@@ -42,10 +42,35 @@ def test_the_pictures_of_the_gates(tmp_path, capsys):
     arguments = ["--epochs=12", "--longest=5", f"--output={tmp_path}", f"--text-model={tmp_path / 'text.npz'}"]
     right = module.main(arguments)
     assert right > 0.9
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"gates-riddle", "gates-source", "gates-long"}
+    riddle = {f"gates-{name}{language}" for name in ("riddle", "memories", "gradient") for language in ("", ".zh")}
+    assert {path.stem for path in tmp_path.glob("*.png")} == riddle | {"gates-source", "gates-long"}
     printed = capsys.readouterr().out
     assert f"{100 * right:.1f} % of the question marks answered correctly" in printed
     assert len(re.findall("the most salient units:", printed)) == 3
+
+
+def test_the_plain_network_of_the_gates_has_the_right_gradients():
+    module = load("gates")
+    model = module.PlainRnn(6, 4, 5, seed=1)
+    x = np.random.default_rng(0).integers(0, 6, (5, 2))
+
+    def value():
+        return model.forward(x)[0][4, :, 2].sum()
+
+    logits, h = model.forward(x)
+    dlogits = np.zeros_like(logits)
+    dlogits[4, :, 2] = 1
+    found, _ = model.backward(x, h, dlogits)
+    for name, array in model.parameters.items():
+        for at in list(np.ndindex(*array.shape))[::3]:
+            ends = []
+            for eps in (1e-6, -1e-6):
+                array[at] += eps
+                ends.append(value())
+                array[at] -= eps
+            assert abs(found[name][at] - (ends[0] - ends[1]) / 2e-6) < 1e-7
+    lengths = module.plain_gradient(model, x[:, 0], 4, 2)
+    assert lengths.shape == (5,) and np.isclose(lengths[4], np.linalg.norm(model.parameters["V"][:, 2]))
 
 
 def test_forecast_beats_repeating_yesterday(capsys):

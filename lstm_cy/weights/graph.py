@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..checks import one_of, positive_int, real_array, shown
+from ..checks import int_within, one_of, positive_int, real_array, shown
 from ..notebook import html_table
 from ..printable import printable
 from .ownership import owned_bytes, owner
@@ -281,6 +281,40 @@ class Graph:
     def steps_for(self, outputs: list[str] | None) -> Sequence[tuple[Step, set[str]]]:
         """Return the steps that some outputs need, None for all, each with the values that no later step needs."""
         return self._everything if outputs is None else self._needed(outputs)
+
+    def trace(self, *inputs: ArrayLike, layer: int = -1, direction: int = 0) -> Any:
+        """Run the graph up to one of its LSTMs, and return the values of all gates of that LSTM.
+
+        Parameters
+        ----------
+        *inputs : array_like
+            As in a call.
+        layer : int
+            Counts the LSTM nodes of the graph, in order, from 0; a negative one counts from the last.
+        direction : int
+            0, or 1 for the second of a bidirectional LSTM.
+
+        Returns
+        -------
+        GateTrace
+            Of the layer that runs the node; `gradient` and `predictions` see that layer alone.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `run`; or no step of the graph has gates that can be traced: quantized nodes, LSTMs inside If and Loop,
+            and the calls of Keras's models have none. The message names the steps.
+        """
+        traced = [step for step in self._steps if hasattr(step, "traced")]
+        if not traced:
+            kinds = sorted({step.op_type for step in self._steps})
+            raise ValueError(f"trace: expected a graph with an LSTM whose gates can be traced, got {', '.join(kinds)}")
+        step: Any = traced[int_within("layer", layer, -len(traced), len(traced) - 1)]
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"inputs: expected {len(self.inputs)}, got {len(inputs)}")
+        values = self._given(dict(zip((value.name for value in self.inputs), inputs, strict=True)))
+        self._execute(self._needed([name for name in step.inputs if name]), values)
+        return step.traced([self._constants.get(name, values.get(name)) for name in step.inputs], direction)
 
     def evaluate(self, values: dict[str, Array]) -> list[Array]:
         """Return the outputs for inputs that are not checked.

@@ -15,6 +15,7 @@ from .proto import quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...trace.gates import GateTrace
     from ...typing import Array
     from ..budget import Budget
     from .node import Node
@@ -178,6 +179,29 @@ class LstmNode:
         initial_c: Array | None = None,
     ) -> tuple[Array, ...]:
         """Compute ONNX's outputs Y, Y_h and Y_c."""
+        y, states = layer(*self._call(layer, X, initial_h, initial_c), lengths=lengths)
+        y = y.reshape(*y.shape[:2], self.directions, layer.hidden_size)
+        if self.batch_first:
+            states = states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
+        else:
+            y = y.swapaxes(1, 2)  # (T, D, B, H)
+        return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))
+
+    def trace(
+        self,
+        layer: LSTM,
+        X: Array,
+        lengths: Array | None,
+        initial_h: Array | None,
+        initial_c: Array | None,
+        direction: int,
+    ) -> GateTrace:
+        """Return the trace of what `run` computes."""
+        x, state = self._call(layer, X, initial_h, initial_c)
+        return layer.trace(x, state, lengths, direction=direction)
+
+    def _call(self, layer: LSTM, X: Array, initial_h: Array | None, initial_c: Array | None) -> tuple[Array, Any]:
+        """Return (x, state) of the layer's call, after checking the inputs."""
         if X.ndim != 3:
             raise ValueError(f"X: expected three axes, got shape {X.shape}")
         dtypes = {array.dtype for array in (X, initial_h, initial_c) if array is not None}
@@ -186,13 +210,7 @@ class LstmNode:
         state = None
         if initial_h is not None or initial_c is not None:
             state = [self._state(layer, X, part) for part in (initial_h, initial_c)]
-        y, states = layer(X, state, lengths=lengths)
-        y = y.reshape(*y.shape[:2], self.directions, layer.hidden_size)
-        if self.batch_first:
-            states = states[0].swapaxes(0, 1), states[1].swapaxes(0, 1)
-        else:
-            y = y.swapaxes(1, 2)  # (T, D, B, H)
-        return tuple(part.astype(X.dtype, copy=False) for part in (y, *states))
+        return X, state
 
     def _state(self, layer: LSTM, X: Array, part: Array | None) -> Array:
         """Return an initial state in the layer's layout; zeros for an omitted one."""

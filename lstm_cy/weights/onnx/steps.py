@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ...layers.lstm import LSTM
+    from ...trace.gates import GateTrace
     from ...typing import Array
     from ..graph import Step
     from ..plans import values as plans
@@ -162,14 +163,25 @@ class _LstmStep(_NodeStep):
             raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are allowed")
         return self._lstm.layer(*weights)
 
+    def traced(self, inputs: Sequence[Any], direction: int) -> GateTrace:
+        """Return the trace of the LSTM for these inputs."""
+        with naming(self._node):
+            X, W, R, B, lengths, initial_h, initial_c, P = _filled(inputs)
+            layer = self._layer or self._packed(W, R, B, P)
+            return self._lstm.trace(layer, X, lengths, initial_h, initial_c, direction)
+
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
-        filled: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
-        X, W, R, B, lengths, initial_h, initial_c, P = filled
+        X, W, R, B, lengths, initial_h, initial_c, P = _filled(inputs)
         layer = self._layer or self._packed(W, R, B, P)
         if X.ndim == 3:
             rows = [max(size, 1) for size in X.shape[:2]]  # T = 0 still gives states, B = 0 still takes time
             self._node.room((*rows, layer.output_size), X.dtype, X)
         return self._lstm.run(layer, X, lengths, initial_h, initial_c)
+
+
+def _filled(inputs: Sequence[Any]) -> list[Any]:
+    """Return the eight inputs of an LSTM node, None for omitted ones."""
+    return [*inputs, *[None] * (8 - len(inputs))]
 
 
 class _QuantizedLstmStep(_NodeStep):
