@@ -1,12 +1,14 @@
 """Inference on whole sequences."""
 
+import functools
 import os
+import statistics
 
 import numpy as np
 
 from lstm_cy import LSTM
 
-from .common import REPEAT, SHAPES, Inference, checked, medians, need, speedup_over_numpy
+from .common import REPEAT, SHAPES, Inference, checked, medians, need, speedup_over_numpy, turns
 
 
 class Forward:
@@ -61,6 +63,24 @@ class Ragged:
         return round(ragged / padded, 3)
 
     track_share_of_padded.unit = "of the padded time"
+
+
+class Stacks:
+    """Layers one behind the other on two threads; asv calls them back to back, or some time apart."""
+
+    params = (("1x100x64x64 3 layers", "1x100x32x32 4 layers", "1x100x256x256 2 layers", "8x50x128x128"), (0.0, 0.001))
+    param_names = ("BxTxIxH", "pause")
+
+    def setup(self, shape, pause):
+        need(LSTM.__call__, "threads")
+        self.case = checked(Inference, shape)
+
+    def track_speedup_by_two_threads(self, shape, pause):
+        calls = [functools.partial(self.case.lstm, self.case.x, threads=threads) for threads in (1, 2)]
+        one, two = map(statistics.median, turns([(call, [()]) for call in calls], 1.0, burst=0.01, pause=pause))
+        return round(one / two, 3)
+
+    track_speedup_by_two_threads.unit = "x"
 
 
 class Variants:

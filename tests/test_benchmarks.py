@@ -31,6 +31,7 @@ BENCHMARKS = {
         "ForwardMemory.peakmem_forward",
         "Ragged.time_forward",
         "Ragged.track_share_of_padded",
+        "Stacks.track_speedup_by_two_threads",
         "Variants.time_forward",
         "Variants.track_time_of_plain",
         "track_slowdown_by_denormals",
