@@ -274,6 +274,7 @@ def test_the_wheel_has_the_package_and_its_cython_declarations(run, source, tmp_
         names = set(wheel.namelist())
         (metadata,) = (wheel.read(name) for name in names if name.endswith(".dist-info/METADATA"))
     expected = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", ".js", "py.typed"))}
+    expected.add("lstm_cy/include/lstm_cy.h")
     if webassembly.find_compiler():
         expected.add("lstm_cy/export/web/network.wasm")
     package = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}

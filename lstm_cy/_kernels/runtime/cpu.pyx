@@ -1,7 +1,8 @@
 """Features of this processor: those that the variants in setup.py are compiled for.
 
 On x86 CPUID is asked, and XGETBV: a feature counts only if the operating system saves its wide registers. gcc and clang
-have functions for this, but with zig as the compiler they find nothing. On ARM only the operating system knows the features; Linux and macOS are asked.
+have functions for this, but with zig as the compiler they find nothing. On ARM only the operating system knows the
+features; Linux and macOS are asked.
 """
 
 cdef extern from *:
