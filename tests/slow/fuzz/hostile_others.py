@@ -148,7 +148,7 @@ def keras_graphs(rng, n):
 
     def distributed(depth):
         inner = model([layer("Activation", "z", "x", activation="tanh")])
-        for _ in range(min(depth, 300)):
+        for _ in range(min(depth, 90)):
             inner = model([layer("TimeDistributed", "z", "x", layer=inner)])
         return inner
 
