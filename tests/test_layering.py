@@ -45,6 +45,7 @@ UPWARD = {
     ("layers", "trace"),
     # the order of the gates in from_gates; the files of checkpoints
     ("layers", "weights"),
+    ("trace", "export"),
     ("training", "weights"),
 }
 #: Import cycles that these exceptions cause. The list may only get shorter.

@@ -99,6 +99,7 @@ _EXAMPLES = {
     "trace": (
         'lstm-cy trace book.npz --text "Once upon a time"',
         'lstm-cy trace book.npz --text "Once upon a time" --png gates.png --units 12',
+        'lstm-cy trace book.npz --text "Once upon a time" --html page.html',
         'lstm-cy trace book.npz --text "Once upon a time" --gradient gradient.png --memories memories.png --units 3,5',
     ),
     "explain": (
@@ -236,8 +237,9 @@ def _add_trace(commands: Any) -> None:
     add("model", metavar="MODEL", help="a model of `lstm-cy train` or `lstm-cy demo`")
     add("--text", required=True, help="the text to read (not a file)")
     add("--png", metavar="FILE", help="write a picture of the gates; needs matplotlib")
+    add("--html", metavar="FILE", help="write a page in which the model runs, with its gates, units and predictions")
     add("--npz", metavar="FILE", help="write the gates as arrays")
-    add("--report", action="store_true", help="print a report; default without --png, --npz, --memories and --gradient")
+    add("--report", action="store_true", help="print a report; default if no file is to be written")
     add("--memories", metavar="FILE", help="write a picture of what units wrote and how long they kept it")
     add("--gradient", metavar="FILE", help="write a picture of the gradient of a token's loss, and print a table")
     add(
@@ -251,7 +253,7 @@ def _add_trace(commands: Any) -> None:
     add("--direction", type=int, choices=(0, 1), default=0, help="1: the second direction of a bidirectional LSTM")
     add("--units", type=_units, metavar="N", default=8, help="number of units to show, the most salient ones; or 3,5,8")
     add("--steps", type=_range, metavar="FIRST:LAST", help="draw only these steps")
-    add("--language", choices=("en", "zh"), default="en", help="the language of the pictures' labels")
+    add("--language", choices=("en", "zh"), default="en", help="the language of the pictures' labels and of the page")
 
 
 def _add_explain(commands: Any) -> None:

@@ -43,10 +43,13 @@ def trace(options: Namespace) -> None:
         gradient = _gradient(gates, tokens, options.at)
         _save(lambda: gradient.plot(symbols, **chosen), options.gradient)
         say(gradient.table())
+    if options.html:
+        gates.to_html(options.html, output_names(vocabulary), symbols, language=options.language)
+        say(f"a page in {options.html}")
     if options.npz:
         gates.to_npz(options.npz)
         say(f"arrays in {options.npz}")
-    if options.report or not (options.png or options.npz or options.memories or options.gradient):
+    if options.report or not (options.png or options.html or options.npz or options.memories or options.gradient):
         say_unknown(vocabulary, tokens, options.text)
         say(gates.report(symbols, units=options.units))
 

@@ -18,7 +18,7 @@ from .report import MEANS, description, step_count
 from .selection import checked_steps, numbers_of, step_range, token_texts, unit_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -174,6 +174,86 @@ class GateTrace:
         if not path.endswith(".npz"):
             raise ValueError(f"path: expected a name that ends with .npz, got {path!r}")
         np.savez(path, **self.to_dict())
+
+    def to_html(
+        self,
+        path: FilePath,
+        symbols: Sequence[object] | None = None,
+        tokens: Sequence[object] | None = None,
+        *,
+        row: int = 0,
+        title: str | None = None,
+        language: str = "en",
+        gradients: bool = True,
+        checkpoints: Mapping[str, GateTrace] | None = None,
+        compare: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Write a page that shows the gates of one row: one HTML file, which opens from disk and loads nothing.
+
+        The page shows what each gate of a unit did at each step, what the cell is made of, what the model predicts,
+        where the gradient of the prediction goes, and which units are on for exactly a span of the text. A model that
+        reads tokens runs in the page: a reader can type any text, hold a gate, set a cell or switch a unit off, and
+        see how the text goes on.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file to write, replaced if it exists.
+        symbols : None or sequence of str
+            The text of each of the model's tokens, such as the symbols of a vocabulary.
+        tokens : None or sequence of T
+            The texts of the steps; None: those that `symbols` gives, else the numbers of the steps.
+        row : int
+            The row to show.
+        title : None or str
+        language : {"en", "zh"}
+            The language of the page: English or Chinese.
+        gradients : bool
+            Whether to store the gradient of each step's most probable output, up to 128 steps back. This runs the model
+            backwards once for each step.
+        checkpoints : None or {label: GateTrace}
+            Traces of one sequence at several times of a training; the page shows their first eight units.
+        compare : None or {label: array_like}
+            Norms of gradients by their distance in steps, to be drawn together, such as those of
+            `GradientTrace.by_distance`, and of another model.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        TypeError, ValueError
+            An argument is not as expected; or there are more than 2000 steps.
+
+        Notes
+        -----
+        Texts are data in the page: they cannot become a part of its code, and its content security policy allows
+        neither other scripts nor any request. Where the model cannot run in the page, because it is bidirectional or
+        reads numbers, for example, the page contains the trace and says why.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from lstm_cy import LSTM, Embedding, Linear, Sequential
+        >>> model = Sequential(Embedding(3, 4, seed=0), LSTM(4, 8, seed=0), Linear(8, 3, seed=0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.trace([0, 1, 2, 0]).to_html(os.path.join(folder, "page.html"), "abc")
+        """
+        from ..export.page import write_page
+
+        write_page(
+            file_path("path", path),
+            self,
+            self._alone(row),
+            self._source,
+            symbols,
+            tokens,
+            row=self._row(row),
+            title=title,
+            language=language,
+            gradients=flag("gradients", gradients),
+            checkpoints=checkpoints or {},
+            compare=compare or {},
+        )
 
     def retention(self, t0: int, t1: int) -> Array:
         """Return the share of the cell after step t0 that is still in the cell after step t1.
