@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from browser import opened
 from exported import inputs, models
 
 from lstm_cy import LSTM, Linear, Sequential, save
@@ -124,9 +125,6 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 
 def test_in_chromium(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("needs Chromium and its driver")
     model = Sequential(LSTM(2, 33, seed=0), Linear(33, 3, seed=0))
     wasm(model, tmp_path, name="amp")
     x, batch = inputs(model, STEPS)
@@ -141,17 +139,13 @@ def test_in_chromium(tmp_path):
     """
     )
     (tmp_path / "page.html").write_text(f'<!doctype html><title></title><script type="module">{script}</script>')
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    browser = opened(tmp_path / "chromium")
     try:
-        driver.get((tmp_path / "page.html").as_uri())
-        wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(driver, 60)
-        wait.until(lambda page: page.title.startswith("[["))
-        results = json.loads(driver.title)
+        title = browser.open(
+            (tmp_path / "page.html").as_uri(), "return document.title.startsWith('[[') && document.title"
+        )
     finally:
-        driver.quit()
+        browser.driver.quit()
+    results = json.loads(title)
     for result in results:
         assert np.abs(np.float32(result) - expected).max() <= 2e-6
