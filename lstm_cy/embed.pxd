@@ -85,6 +85,13 @@ cdef int lstm_cy_stream_set_state_f64(lstm_cy_stream* stream, Py_ssize_t lstm, c
                                       const double* c) noexcept nogil
 
 
+# The whole state of all rows, also that of convolutions and pooling, as one block of bytes without a meaning to others:
+# its size, and copies out and in. A block is for streams of the same model and number of rows, on the same machine.
+cdef Py_ssize_t lstm_cy_stream_state_bytes(const lstm_cy_stream* stream) noexcept nogil
+cdef int lstm_cy_stream_get_state(lstm_cy_stream* stream, void* state) noexcept nogil
+cdef int lstm_cy_stream_set_state(lstm_cy_stream* stream, const void* state) noexcept nogil
+
+
 # One step: x (B, I) to y (B, O); y may be x if I and O are equal.
 cdef int lstm_cy_step_f32(lstm_cy_stream* stream, const float* x, float* y) noexcept nogil
 cdef int lstm_cy_step_f64(lstm_cy_stream* stream, const double* x, double* y) noexcept nogil

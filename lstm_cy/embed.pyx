@@ -4,11 +4,12 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from ._kernels.runtime.atomics cimport add_fetch, try_lock, unlock
 from ._kernels.stages cimport (
-    RECURRENT, Chain, Plan, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row,
-    reset_rows, set_state, token_fits, uses_blas,
+    RECURRENT, ROWS, Chain, Plan, Stage, Stream, advance, block_bytes, free_stream, get_block, get_state, lstm_stage,
+    new_stream, reset_row, reset_rows, set_block, set_state, token_fits, uses_blas,
 )
 
 from .checks import LARGEST_SIDE as _LARGEST_SIDE
@@ -217,13 +218,15 @@ cdef int lstm_cy_stream_clone(lstm_cy_stream* stream, lstm_cy_stream** clone) no
 
 
 cdef void copy_states(const Stream* source, Stream* target) noexcept nogil:
-    """Copy the state of all LSTMs to a stream of the same model."""
+    """Copy the whole state to a stream of the same model and number of rows."""
     cdef Py_ssize_t index
     cdef const Stage* stage
     for index in range(source.plan.count):
         stage = &source.stages[index]
         if stage.kind == RECURRENT:
             set_state(target, &target.stages[index], stage.h + source.turn * stage.h_bytes, stage.c)
+        elif stage.kind == ROWS:
+            memcpy(target.stages[index].c, stage.c, source.rows * stage.op.state_bytes)
 
 
 cdef int lstm_cy_stream_free(lstm_cy_stream* stream) noexcept nogil:
@@ -315,6 +318,26 @@ cdef int lstm_cy_stream_set_state_f32(lstm_cy_stream* stream, Py_ssize_t lstm, c
 cdef int lstm_cy_stream_set_state_f64(lstm_cy_stream* stream, Py_ssize_t lstm, const double* h,
                                       const double* c) noexcept nogil:
     return write_state(stream, lstm, h, c, sizeof(double))
+
+
+cdef Py_ssize_t lstm_cy_stream_state_bytes(const lstm_cy_stream* stream) noexcept nogil:
+    return LSTM_CY_NULL if stream == NULL else block_bytes(<const Stream*>stream)
+
+
+cdef int lstm_cy_stream_get_state(lstm_cy_stream* stream, void* state) noexcept nogil:
+    cdef int error = acquire(<Stream*>stream) if state != NULL else LSTM_CY_NULL
+    if error == LSTM_CY_OK:
+        get_block(<Stream*>stream, <char*>state)
+        unlock(&(<Stream*>stream).busy)
+    return error
+
+
+cdef int lstm_cy_stream_set_state(lstm_cy_stream* stream, const void* state) noexcept nogil:
+    cdef int error = acquire(<Stream*>stream) if state != NULL else LSTM_CY_NULL
+    if error == LSTM_CY_OK:
+        set_block(<Stream*>stream, <const char*>state)
+        unlock(&(<Stream*>stream).busy)
+    return error
 
 
 # Steps

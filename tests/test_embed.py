@@ -22,7 +22,7 @@ import scipy.io.wavfile
 from common import bits, every_implementation, random_case, small_lstm
 
 import lstm_cy
-from lstm_cy import LSTM, Dropout, Embedding, Linear, Residual, Sequential, embed
+from lstm_cy import LSTM, Conv1D, Dropout, Embedding, Flatten, GlobalPooling1D, Linear, Residual, Sequential, embed
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -295,6 +295,24 @@ def test_blas_is_not_for_real_time(chosen, driver, engine, head):
         assert model.close() == 0
 
 
+def test_the_whole_state_is_a_block(driver):
+    """Also the context of a convolution and the sums of pooling: a stream goes on from the block of another."""
+    conv = Conv1D(3, 4, 3, padding="causal", dilation=2, seed=0)
+    model = Sequential(conv, LSTM(4, 5, 2, seed=1), GlobalPooling1D("average"), Linear(5, 2, seed=2))
+    x = np.random.default_rng(0).standard_normal((12, 2, 3)).astype("float32")
+    stepper = model.stepper(2)
+    expected = [stepper.step(x_t) for x_t in x]
+    first, second = (Stream(driver, model, 2) for _ in range(2))
+    assert np.array_equal(first.run(x[:7]), expected[:7])
+    size = first.handle.state_bytes()
+    block = np.empty(size, np.uint8)
+    assert first.handle.get_block(block.ctypes.data) == second.handle.set_block(block.ctypes.data) == 0
+    for stream in (second, first.clone()):
+        assert np.array_equal(stream.run(x[7:]), expected[7:])
+    null = driver.ERRORS["NULL"]
+    assert first.handle.get_block(0) == first.handle.set_block(0) == null
+
+
 # Errors
 
 
@@ -305,9 +323,9 @@ def test_blas_is_not_for_real_time(chosen, driver, engine, head):
         (LSTM(2, 3, bidirectional=True), ValueError, "model: expected an LSTM that runs forwards"),
         (Sequential(Dropout()), ValueError, "model: expected a layer other than Dropout"),
         (
-            Sequential(Embedding(3, 3, mask_zero=True)),
+            Sequential(LSTM(2, 3), Flatten()),
             ValueError,
-            "model: expected LSTM, Linear, Residual",
+            "model: expected layers whose output has one size",
         ),
     ),
     ids=lambda value: None if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),

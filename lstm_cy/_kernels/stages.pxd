@@ -6,6 +6,7 @@ has the memory for their state and for each stage's result.
 
 from .affine cimport Map
 from .network cimport Net
+from .rowwise cimport RowOp
 from .table cimport Kernels
 
 cdef enum:
@@ -14,7 +15,7 @@ cdef enum:
 
 
 ctypedef enum StageKind:
-    RECURRENT, HEAD, LOOKUP, SKIP
+    RECURRENT, HEAD, LOOKUP, SKIP, ROWS
 
 
 ctypedef struct Stage:
@@ -24,11 +25,14 @@ ctypedef struct Stage:
     const Net* net              # of an LSTM whose directions all run forwards; else NULL
     const Map* map              # of a Linear
     const char* vectors         # of an Embedding, (inputs, outputs)
+    bint masks                  # of a LOOKUP: whether token 0 is padding
+    const RowOp* op             # of ROWS
     Py_ssize_t first            # of a SKIP: the index of the stage whose input is added to the output
     const void* x               # the input of this step
     char* h                     # of an LSTM, (2, L, B, P): of the last step and of the one before, alternately
-    char* c                     # of an LSTM, (L, B, H)
+    char* c                     # of an LSTM, (L, B, H); of ROWS the state, (B, state_bytes)
     char* space                 # scratch memory of an LSTM's step; the result of another stage, (B, outputs)
+    char* kept                  # of an LSTM after flags: c of before, (L, B, H), and the result, (B, outputs)
     Py_ssize_t h_bytes          # of one h, (L, B, P)
 
 
@@ -37,6 +41,7 @@ ctypedef struct Plan:
     const Kernels* kernels
     Py_ssize_t itemsize, outputs, count
     bint takes_tokens
+    bint has_flags        # whether a stage uses the rows' flags (rowwise.pxd)
     Py_ssize_t row_bytes  # the memory that the stages need for a single row
     Stage* stages         # `count`, without memory
 
@@ -49,6 +54,8 @@ ctypedef struct Stream:
     void* owner                  # free for use by its creator
     int turn                     # index of the last h; at every other step the weights are read from their end
     Py_ssize_t* tokens           # (B,), of the last step; allocated only if the first stage takes tokens
+    unsigned char* flags         # (B,), of the last step
+    unsigned int denormals       # for restore_denormals: the caller's mode
     Stage* stages
 
 
@@ -77,6 +84,11 @@ cdef Stage* lstm_stage(const Plan* plan, Stage* stages, Py_ssize_t number) noexc
 cdef void get_state(const Stream* stream, const Stage* stage, void* h, void* c) noexcept nogil
 cdef void set_state(Stream* stream, const Stage* stage, const void* h, const void* c) noexcept nogil
 
+# The whole state of all rows as one block: its size, and copies out and in.
+cdef Py_ssize_t block_bytes(const Stream* stream) noexcept nogil
+cdef void get_block(const Stream* stream, char* block) noexcept nogil
+cdef void set_block(Stream* stream, const char* block) noexcept nogil
+
 # Set the state of all rows, or of one, to the initial one: zeros unless the layer learns it.
 cdef void reset_rows(Stream* stream) noexcept nogil
 cdef void reset_row(Stream* stream, Py_ssize_t row) noexcept nogil
@@ -95,6 +107,8 @@ cdef inline bint uses_blas(const Plan* plan) noexcept nogil:
         if stage.kind == RECURRENT and stage.net.engine.blas != NULL:
             return True
         if stage.kind == HEAD and stage.map.engine.blas != NULL:
+            return True
+        if stage.kind == ROWS and stage.op.groups > 0 and stage.op.maps[0].engine.blas != NULL:
             return True
     return False
 

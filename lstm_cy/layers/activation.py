@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._kernels.rowwise import FUNCTIONS
 from ..checks import expect_shape, float_array, number, real_array, shown
 from .activations import ARGUMENTS, DEFAULTS, ELEMENTWISE, VECTORWISE
-from .base import Gradients, Layer
+from .base import Gradients, Layer, row_stage
 
 if TYPE_CHECKING:
     from ..typing import Array, ArrayLike, Seed
-    from .base import Tape
+    from .base import Stage, Tape
 
 
 class Activation(Layer):
@@ -92,6 +93,13 @@ class Activation(Layer):
     def function(self) -> tuple[str, float | None, float | None]:  # type: ignore[override]  # its own
         """The name, alpha and beta of the function."""
         return self.name, self.alpha, self.beta
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        if self.name in VECTORWISE:
+            return row_stage(self.name, features)
+        options = {"alpha": self.alpha or 0.0, "beta": self.beta or 0.0}
+        return row_stage("function", features, function=FUNCTIONS[self.name], **options)
 
     def _applied(self, x: Array) -> Array:
         """Return the function of x, in a new array."""

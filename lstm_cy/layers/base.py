@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._kernels.rowwise import RowPart
 from ..checks import DTYPES, flag, float_array, generator, real_array, shown
 from ..notebook import html_table
 from ..printable import printable
@@ -78,8 +79,9 @@ class Stage(NamedTuple):
     ----------
     inputs, outputs : int
         Numbers of a row that the step takes and gives; the inputs of a stage that takes tokens are their number.
-    kernel : Network, Affine, Skip or ndarray
-        What runs the step: the kernels of an LSTM or a Linear, the skip of a Residual, or the table of an Embedding.
+    kernel : Network, Affine, Skip, RowPart or ndarray
+        What runs the step: the kernels of an LSTM or a Linear, the skip of a Residual, a layer without recurrent
+        weights, or the table of an Embedding.
     """
 
     inputs: int
@@ -386,6 +388,23 @@ class Layer:
     def stages(self) -> list[Stage]:
         """Return how one step is run, in several stages one after the other; raise as `stage` does."""
         return [self.stage()]
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step of rows with this number of features is run; raise as `stage` does.
+
+        Parameters
+        ----------
+        features : int or None
+            Numbers of a row; None where unknown.
+        masked : bool
+            Whether a layer before marks steps as padding.
+
+        Returns
+        -------
+        list of Stage
+            Those of `stages`; none if a step passes unchanged.
+        """
+        return [] if self.passes_on else self.stages()
 
     def quantized(self, kind: Narrow, sample: ArrayLike | None) -> Layer:
         """Return this layer with narrow weights, measured on `sample`; itself where it has none to make narrow."""
@@ -838,19 +857,43 @@ def run_layers(
     return x, finals, steps
 
 
-def stages_of(layers: Sequence[Layer]) -> list[Stage]:
-    """Return the stages of layers that run one after the other; raise ValueError if they cannot run step by step."""
+def stages_of(layers: Sequence[Layer], features: int | None = None, masked: bool = False) -> list[Stage]:
+    """Return the stages of layers that run one after the other; raise ValueError if they cannot run step by step.
+
+    `features` and `masked` are as for `stages_for`, of the first layer.
+    """
     stages: list[Stage] = []
+    features = features or next((size for size in (layer.input_features for layer in layers) if size), None)
     for index, layer in enumerate(layers):
-        if layer.passes_on:
-            continue
         if stages and layer.vocabulary_size is not None:
             raise ValueError(f"expected an Embedding to come first, got one at {index}")
-        own = layer.stages()
+        try:
+            own = layer.stages_for(features, masked)
+        except (TypeError, ValueError) as error:
+            can = f"; layers 0 to {index - 1} can run step by step" if stages else ""
+            raise type(error)(f"{error}{can}") from None
+        masked = masked or layer.masks
+        if not own:
+            continue
         if stages and own[0].inputs != stages[-1].outputs:
             raise ValueError(f"expected {stages[-1].outputs} inputs of layer {index}, got {own[0].inputs}")
         stages += own
+        features = stages[-1].outputs
     return stages
+
+
+def row_stage(kind: str, features: int | None, outputs: int | None = None, **options: Any) -> list[Stage]:
+    """Return the stage of a layer without recurrent weights, as `RowPart` computes it.
+
+    Raises
+    ------
+    ValueError
+        The number of features is not known.
+    """
+    if features is None:
+        raise ValueError("expected a first layer whose number of inputs is known, such as an LSTM or a Linear")
+    outputs = features if outputs is None else outputs
+    return [Stage(features, outputs, RowPart(kind, features, outputs, **options))]
 
 
 def _misshaped(given: Parameters, current: Parameters) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import config
 from .._kernels.affine import Affine
 from ..checks import dtype_of, expect_shape, flag, float_array, positive_int
-from .base import Gradients
+from .base import Gradients, row_stage
 from .stepwise import Windowed
 from .windows import padded, padding_of, pads_of, scattered, windows_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ..typing import Array, ArrayLike, DTypeLike, Parameters, Seed
-    from .base import Tape
+    from .base import Stage, Tape
 
 _SIZES = ("in_features", "out_features", "kernel_size")
 
@@ -210,6 +210,17 @@ class Conv1D(Windowed):
             dcolumns.append(drows.reshape(*y_shape[:2], -1, self.kernel_size))
         dx = scattered(np.concatenate(dcolumns, axis=2), shape, self.stride, self.dilation)
         return Gradients(self._as_given(dx[:, before : shape[1] - after], axes), None, gradients)
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        self.refuse_masks(masked)
+        if self.padding == "same":
+            raise ValueError(
+                "expected padding 'valid' or 'causal', since 'same' needs later steps, got a Conv1D with it"
+            )
+        wait = 0 if self.padding == "causal" else (self.kernel_size - 1) * self.dilation
+        sizes = {"size": self.kernel_size, "stride": self.stride, "dilation": self.dilation, "wait": wait}
+        return row_stage("convolution", self.in_features, self.out_features, affines=self._affines, **sizes)
 
     def _packed(self, parameters: Parameters) -> dict[str, Any]:
         weights = np.split(parameters["weight"].reshape(self.out_features, -1), self.groups)

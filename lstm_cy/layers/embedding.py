@@ -124,6 +124,10 @@ class Embedding(Layer):
             return super().stage()
         return Stage(self.num_embeddings, self.embedding_dim, np.ascontiguousarray(self._parameters["weight"]))
 
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        return [Stage(self.num_embeddings, self.embedding_dim, np.ascontiguousarray(self._parameters["weight"]))]
+
     def valid(self, tokens: ArrayLike) -> Bools:
         """Return True where tokens are not 0: the mask that `mask_zero` makes.
 

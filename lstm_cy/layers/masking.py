@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import dtype_of, expect_shape, float_array, number
-from .base import Gradients, Layer
+from .base import Gradients, Layer, row_stage
 
 if TYPE_CHECKING:
     from ..typing import Array, ArrayLike, Bools, DTypeLike, Seed
-    from .base import Tape
+    from .base import Stage, Tape
 
 
 class Masking(Layer):
@@ -77,6 +77,10 @@ class Masking(Layer):
 
     def output_features(self, features: int | None) -> int | None:
         return features
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        return row_stage("masks", features, alpha=self.mask_value)
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._kernels.rowwise import normalize
 from ..checks import dtype_of, expect_shape, float_array, number, positive_int
-from .base import Gradients, Layer
+from .base import Gradients, Layer, row_stage
 
 if TYPE_CHECKING:
     from ..typing import Array, ArrayLike, DTypeLike, Parameters, Seed
-    from .base import Tape
+    from .base import Stage, Tape
 
 
 class _Normalization(Layer):
@@ -144,6 +145,12 @@ class BatchNormalization(_Normalization):
     def __init__(self, features: int, *, eps: float = 1e-3, dtype: DTypeLike = "float32") -> None:
         super().__init__(features, eps=eps, dtype=dtype)
 
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        vectors = [self._parameters[name] for name in ("weight", "bias", "running_mean")]
+        scale = 1 / np.sqrt(self._parameters["running_var"] + self.dtype.type(self.eps))
+        return row_stage("scaled", self.features, vectors=[np.ascontiguousarray(one) for one in (*vectors, scale)])
+
     def _normalized(self, x: Array, parameters: Parameters) -> tuple[Array, Array]:
         scale = 1 / np.sqrt(parameters["running_var"] + self.dtype.type(self.eps))
         return (x - parameters["running_mean"]) * scale, scale
@@ -182,11 +189,16 @@ class LayerNormalization(_Normalization):
     def __init__(self, features: int, *, eps: float = 1e-3, dtype: DTypeLike = "float32") -> None:
         super().__init__(features, eps=eps, dtype=dtype)
 
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        vectors = [np.ascontiguousarray(self._parameters[name]) for name in ("weight", "bias")]
+        return row_stage("normalized", self.features, alpha=self.eps, vectors=vectors)
+
     def _normalized(self, x: Array, parameters: Parameters) -> tuple[Array, Array]:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
-        scale = 1 / np.sqrt(variance + self.dtype.type(self.eps))
-        return centred * scale, scale
+        normal, scale = np.empty(x.shape, self.dtype), np.empty((*x.shape[:-1], 1), self.dtype)
+        rows = np.ascontiguousarray(x).reshape(-1, self.features)
+        normalize(rows, self.eps, normal.reshape(rows.shape), scale.reshape(-1))
+        return normal, scale
 
     def _input_gradient(self, dnormal: Array, normal: Array, scale: Array) -> Array:
         mean = dnormal.mean(axis=-1, keepdims=True)

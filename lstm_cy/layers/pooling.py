@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import check_lengths, expect_shape, flag, flag_array, float_array, one_of, positive_int
-from .base import Gradients, Steps
+from .base import Gradients, Steps, row_stage
 from .stepwise import Stepwise, Windowed
 from .windows import padded, padding_of, pads_of, scattered, windows_of
 
 if TYPE_CHECKING:
     from ..typing import Array, ArrayLike, Bools, Seed, State, StateLike
-    from .base import Tape
+    from .base import Stage, Tape
 
 _KINDS = ("max", "average")
 
@@ -94,8 +94,18 @@ class Pooling1D(Windowed):
             inside = padded(np.ones((1, x.shape[1], 1), x.dtype), pads)
             share = windows_of(inside, [self.size], [self.stride], [1])
             share = share / share.sum(axis=-1, keepdims=True)
-            y = (windows * share).sum(axis=-1)
+            y = windows[..., 0] * share[..., 0]
+            for k in range(1, self.size):  # in the order of the steps, as steps do
+                y = y + windows[..., k] * share[..., k]
         return self._as_given(y, axes), self._tape(filled.shape, pads, axes, y, share)
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        self.refuse_masks(masked)
+        if self.padding == "same":
+            raise ValueError(f"expected padding 'valid', since 'same' needs later steps, got {self!r}")
+        options = {"size": self.size, "stride": self.stride, "wait": self.size - 1}
+        return row_stage(f"window {self.kind}", features, **options)
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.
@@ -205,11 +215,19 @@ class GlobalPooling1D(Stepwise):
             found = np.where(valid, x, -np.inf)
             best = found.argmax(axis=1, keepdims=True) if x.shape[1] else np.zeros((len(x), 0, x.shape[2]), int)
             share = ((np.arange(x.shape[1])[:, None] == best) & valid).astype(x.dtype)
+            y = np.where(share != 0, x, 0)  # 0 times infinity is not 0
+            y = (y * share).sum(axis=1)
         else:
-            share = (valid / np.maximum(valid.sum(axis=1, keepdims=True), 1)).astype(x.dtype)
-        y = np.where(share != 0, x, 0)  # 0 times infinity is not 0
-        y = (y * share).sum(axis=1)
+            counts = np.maximum(valid.sum(axis=1, keepdims=True), 1)
+            share = (valid / counts).astype(x.dtype)
+            # in float64 and in the order of the steps, as steps do
+            total = np.add.accumulate(np.where(valid, x, 0), axis=1, dtype=np.float64)[:, -1:].sum(axis=1)
+            y = (total / counts[:, 0]).astype(x.dtype)
         return y[0] if axes == 2 else y, self._tape(share, x.shape, axes, y.dtype)
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        return row_stage(f"running {self.kind}", features)
 
     def backward(self, tape: Tape, dy: ArrayLike) -> Gradients:
         """Propagate a gradient back through the forward pass that made `tape`.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import expect_shape, flag, float_array, one_of, pair_of, real_array
-from .base import Gradients, Layer, Steps
+from .base import Gradients, Layer, Steps, row_stage
 from .batch import valid_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..typing import Array, ArrayLike, Bools, Ints, Seed, State, StateLike
-    from .base import Tape
+    from .base import Stage, Tape
 
 
 # For each merge mode: the function of both directions a and b, and the function that gives their gradients.
@@ -157,6 +157,13 @@ class Readout(Layer):
         """Do what `run` does by `forward`, and return the tape too."""
         y, tape = self.forward(x, lengths=steps.lengths, mask=steps.mask)
         return y, [], tape
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        if self.bidirectional or self.go_backwards:
+            raise ValueError(f"expected a Readout in the order of time, got {self!r}")
+        # without padding the last step is the present one
+        return row_stage("last", features, zero=self.zero_output_for_mask) if masked else []
 
     def output_features(self, features: int | None) -> int | None:
         if features is None or not self.bidirectional or self.merge_mode == "concat":

@@ -198,9 +198,15 @@ class Residual(Sequential):
 
     def stages(self) -> list[Stage]:
         """Return how one step is run: the stages of the layers, and one that adds their input."""
-        inside = stages_of(self.parts)
+        return self.stages_for(None, False)
+
+    def stages_for(self, features: int | None, masked: bool) -> list[Stage]:
+        """Return how one step is run: the stages of the layers, and one that adds their input."""
+        inside = stages_of(self.parts, features, masked)
         if not inside:
             raise ValueError(f"expected a layer other than Dropout in {self!r}")
+        if not all(getattr(stage.kernel, "is_steady", True) for stage in inside):
+            raise ValueError(f"expected layers with an output at every step inside {self!r}")
         inputs, outputs = inside[0].inputs, inside[-1].outputs
         return [*inside, Stage(inputs, outputs, Skip(len(inside), inputs, outputs))]
 

@@ -11,6 +11,8 @@ from .base import Gradients, Layer, Steps
 from .stepwise import Stepwise
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ..typing import Array, ArrayLike, Seed
     from .base import Tape
 
@@ -39,6 +41,10 @@ class Flatten(Stepwise):
         self.batch_first = flag("batch_first", batch_first)
         self.config = {"batch_first": self.batch_first}
         self._initialize({}, dict)
+
+    def stages_for(self, features: int | None, masked: bool) -> NoReturn:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        raise ValueError(f"expected layers whose output has one size for any number of steps, got {self!r}")
 
     def forward(self, x: ArrayLike, rng: Seed = None) -> tuple[Array, Tape]:
         """Apply the layer, for training.
@@ -119,6 +125,10 @@ class RepeatVector(Layer):
 
     def output_features(self, features: int | None) -> int | None:
         return features
+
+    def stages_for(self, features: int | None, masked: bool) -> NoReturn:
+        """Return how one step is run; raise ValueError where it cannot be."""
+        raise ValueError(f"expected layers whose output needs no later steps, got {self!r}")
 
     def __call__(self, x: ArrayLike) -> Array:
         """Apply the layer.

@@ -36,6 +36,11 @@ class Stepwise(Layer):
         y: Array = self.forward(x)[0]
         return y
 
+    def refuse_masks(self, masked: bool) -> None:
+        """Raise if a layer before marks steps as padding."""
+        if masked:
+            raise ValueError(f"expected no mask before {self!r}, which combines successive steps and knows no padding")
+
     def _rows_first(self, x: ArrayLike) -> tuple[Array, int]:
         """Return x as (B, T, features) of the layer's dtype, and its number of axes."""
         array = real_array("x", x)

@@ -14,9 +14,10 @@ from libc.string cimport memcpy
 
 from .._kernels.runtime.atomics cimport try_lock, unlock
 from .._kernels.network cimport LEAST_ROWS, Network
+from .._kernels.rowwise cimport row_begin
 from .._kernels.runtime.threads cimport close_job, fetch_add, note_call, open_job, worth_sharing
 from .._kernels.stages cimport (
-    LONG, LOOKUP, RECURRENT, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
+    LONG, LOOKUP, RECURRENT, ROWS, Chain, Stage, Stream, advance, free_stream, new_stream, token_fits, uses_blas,
 )
 from .._kernels.table cimport CACHE_LINE
 from .._kernels.runtime.arrays cimport is_plain_array
@@ -147,10 +148,13 @@ cdef class StreamPool:
             width = max(width, stage.outputs + (0 if stage.kind == LOOKUP else stage.inputs))
             if stage.kind == RECURRENT:
                 width = max(width, stage.inputs + 2 * stage.outputs + stage.net.hidden_size)
-                record += stage.net.num_layers * (stage.outputs + stage.net.hidden_size)
+                record += stage.net.num_layers * (stage.outputs + stage.net.hidden_size) * self.dtype.itemsize
+            elif stage.kind == ROWS:
+                width = max(width, stage.op.space)
+                record += stage.op.state_bytes
         self.most = max(BLOCK_BYTES // (width * self.dtype.itemsize), LEAST_BLOCK)
         self.job.streams = self.streams
-        self.job.record = (record * self.dtype.itemsize + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+        self.job.record = (record + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
         self.inputs, self.takes_tokens = self.chain.plan.stages[0].inputs, self.chain.plan.takes_tokens
         self.job.x_row = sizeof(Py_ssize_t) if self.takes_tokens else self.inputs * self.dtype.itemsize
         self.job.y_row = self.chain.plan.outputs * self.dtype.itemsize
@@ -299,6 +303,35 @@ cdef class StreamPool:
         finally:
             unlock(&self.busy)
         return out
+
+    def _run(self, ids, counts, x, out, threads=None):
+        """Compute counts[k] >= 1 steps of stream ids[k]; the GIL is released once. For AsyncStreamPool.
+
+        ids and counts are (n,) of intp, counts descending; x (T, n, I), or tokens (T, n) that have been checked, and
+        out (T, n, P) are C-contiguous, T = counts[0]. What is beyond a stream's count is neither read nor written.
+        """
+        cdef Py_ssize_t[::1] steps = counts
+        cdef Py_ssize_t rows = steps.shape[0], all_rows = rows, step
+        cdef int allowed = 1 if self.blas else min(config.threads_of(threads), MOST_THREADS)
+        cdef Job job
+        self.acquire()
+        try:
+            self.find_slots(ids)
+            job = self.job
+            job.slots = self.row_slots
+            job.x = <const char*>cnp.PyArray_DATA(<cnp.ndarray>x)
+            job.y = <char*>cnp.PyArray_DATA(<cnp.ndarray>out)
+            self.plan_blocks(&job, rows, allowed)
+            with nogil:
+                for step in range(steps[0]):
+                    while steps[rows - 1] <= step:
+                        rows -= 1
+                    self.set_blocks(&job, rows, allowed)
+                    run(&job)
+                    job.x += all_rows * job.x_row
+                    job.y += all_rows * job.y_row
+        finally:
+            unlock(&self.busy)
 
     def state(self, id):
         """A copy of a stream's state.
@@ -516,6 +549,11 @@ cdef class StreamPool:
         return 0
 
     cdef int plan_blocks(self, Job* job, Py_ssize_t rows, int allowed) except -1:
+        """Plan the blocks of a step, and make what the threads need."""
+        self.set_blocks(job, rows, allowed)
+        return self.need_streams(job.threads)
+
+    cdef void set_blocks(self, Job* job, Py_ssize_t rows, int allowed) noexcept nogil:
         """Cut a step in blocks of about the same size, for the threads that are worth waking."""
         cdef double work = rows * self.multiply_adds
         cdef Py_ssize_t blocks = parts(rows, self.most)
@@ -525,7 +563,6 @@ cdef class StreamPool:
             blocks = parts(blocks, job.threads) * job.threads
         job.block = parts(rows, max(blocks, 1))
         job.blocks = parts(rows, max(job.block, 1))
-        return self.need_streams(job.threads)
 
     cdef int need_streams(self, int threads) except -1:
         """Make a Stream for each thread, with room for a block."""
@@ -567,16 +604,33 @@ cdef class StreamPool:
                 middle, end = begin + L * P, begin + L * (P + H)
                 pairs.append((record[begin:middle].reshape(L, P), record[middle:end].reshape(L, H)))
                 begin = end
+            elif stage.kind == ROWS:
+                begin += stage.op.state_bytes // self.dtype.itemsize
         return pairs
 
     cdef object initial_record(self):
         """Return the record of a stream that begins."""
         record = np.zeros(self.job.record // self.dtype.itemsize, self.dtype)
+        self.begin_rows(record)
         networks = [part for part in self.chain.parts if isinstance(part, Network)]
         for (h, c), network in zip(self.views(record), networks):
             if network.initial is not None:
                 h[...], c[...] = network.initial
         return record
+
+    cdef int begin_rows(self, cnp.ndarray record) except -1:
+        """Set the initial state of the stages that are no LSTMs."""
+        cdef char* memory = <char*>cnp.PyArray_DATA(record)
+        cdef const Stage* stage
+        cdef Py_ssize_t index
+        for index in range(self.chain.plan.count):
+            stage = &self.chain.plan.stages[index]
+            if stage.kind == RECURRENT:
+                memory += stage.net.num_layers * (stage.outputs + stage.net.hidden_size) * self.chain.plan.itemsize
+            elif stage.kind == ROWS:
+                row_begin(stage.op, memory)
+                memory += stage.op.state_bytes
+        return 0
 
     cdef int write(self, Py_ssize_t slot, object states) except -1:
         """Copy states, as `checked` returns them, to a record; the initial ones if None."""
@@ -667,6 +721,9 @@ cdef void copy_states(const Stream* stream, const Job* job, Py_ssize_t first, bi
             records += layers * h_row
             copy_part(stream.rows, job, first, records, layers, c_row, stage.c, scatter)
             records += layers * c_row
+        elif stage.kind == ROWS:
+            copy_part(stream.rows, job, first, records, 1, stage.op.state_bytes, stage.c, scatter)
+            records += stage.op.state_bytes
 
 
 cdef inline void copy_part(Py_ssize_t rows, const Job* job, Py_ssize_t first, char* records, Py_ssize_t layers,

@@ -580,17 +580,15 @@ class AsyncStreamPool:
         batch.sort(key=lambda request: len(request.x), reverse=True)  # those with steps left are the first rows
         ids = np.array([request.session._id for request in batch], np.intp)
         counts = np.minimum([len(request.x) for request in batch], _MOST_STEPS)
-        x = np.concatenate([request.x[:_MOST_STEPS] for request in batch])
-        ends = counts.cumsum()
-        firsts = ends - counts
-        if counts[0] == 1:
-            y = self._streams.step(ids, x, threads=self._threads)
-        else:
-            y = np.empty((len(x), self._streams.outputs), self._streams.dtype)
-            for step in range(counts[0]):
-                rows = firsts[: np.count_nonzero(counts > step)] + step
-                y[rows] = self._streams.step(ids[: len(rows)], x[rows], threads=self._threads)
-        return [y[first:end].copy() for first, end in zip(firsts.tolist(), ends.tolist(), strict=True)]
+        given = np.concatenate([request.x[:_MOST_STEPS] for request in batch])
+        rows = np.repeat(np.arange(len(batch)), counts)
+        steps = np.arange(len(given)) - np.repeat(counts.cumsum() - counts, counts)
+        x = np.empty((counts[0], len(batch), *given.shape[1:]), given.dtype)
+        x[steps, rows] = given
+        y = np.empty((counts[0], len(batch), self._streams.outputs), self._streams.dtype)
+        self._streams._run(ids, counts, x, y, self._threads)
+        results, ends = y[steps, rows], counts.cumsum().tolist()
+        return [results[end - count : end] for end, count in zip(ends, counts.tolist(), strict=True)]
 
     def _deliver(self, running: asyncio.Future[list[Array]], began: float) -> None:
         """Give the results of a batch to those who wait for them, and begin the next batch."""

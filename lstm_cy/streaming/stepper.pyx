@@ -13,8 +13,8 @@ from cpython.long cimport PyLong_AsSsize_t, PyLong_Check
 
 from .._kernels.runtime.atomics cimport try_lock, unlock
 from .._kernels.stages cimport (
-    LONG, Chain, Stage, Stream, advance, free_stream, get_state, lstm_stage, new_stream, reset_row, reset_rows,
-    set_state, token_fits,
+    LONG, Chain, Stage, Stream, advance, block_bytes, free_stream, get_block, get_state, lstm_stage, new_stream,
+    reset_row, reset_rows, set_block, set_state, token_fits,
 )
 from .._kernels.runtime.arrays cimport is_plain_array
 
@@ -36,8 +36,8 @@ cdef class Stepper:
     Parameters
     ----------
     layer : LSTM or Sequential
-        Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Dropout, and a
-        Readout of every step in the order of time, change nothing.
+        Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Windows of
+        convolutions and pooling must end with the present step. docs/streaming.md lists the layers.
     batch_size : int
         B, the number of streams that step together.
 
@@ -48,7 +48,8 @@ cdef class Stepper:
 
     Notes
     -----
-    With engine "packed" steps give the same bits as whole sequences do, for the same stream in a batch of any size.
+    With engine "packed" steps give the same bits as whole sequences do, for the same stream in a batch of any size: a
+    step gives the last output for the input so far, NaN where a call of so few steps has none.
 
     Only one thread at a time may use a Stepper: a second one that calls any method meanwhile gets a RuntimeError, and
     nothing is changed. Steppers of one layer are independent. The GIL is released only for steps of some 20
@@ -205,6 +206,33 @@ cdef class Stepper:
         finally:
             unlock(&self.stream.busy)
 
+    @property
+    def state_bytes(self):
+        """The whole state, also that of convolutions and pooling, as bytes without a meaning to others.
+
+        They are for Steppers of the same model and batch_size. Setting it copies them; after a TypeError or ValueError
+        nothing has changed.
+        """
+        cdef bytes block = bytes(block_bytes(self.stream))
+        self.acquire()
+        try:
+            get_block(self.stream, <char*>block)
+        finally:
+            unlock(&self.stream.busy)
+        return block
+
+    @state_bytes.setter
+    def state_bytes(self, block):
+        if not isinstance(block, bytes):
+            raise TypeError(f"state_bytes: expected bytes, got {type(block).__name__}")
+        if len(block) != block_bytes(self.stream):
+            raise ValueError(f"state_bytes: expected {block_bytes(self.stream)} bytes, got {len(block)}")
+        self.acquire()
+        try:
+            set_block(self.stream, <const char*><bytes>block)
+        finally:
+            unlock(&self.stream.busy)
+
     def reset(self, rows=None):
         """Set the state to the initial one of the model: zeros, or the parameters of an LSTM with learn_initial_state.
 
@@ -233,7 +261,7 @@ cdef class Stepper:
     def copy(self):
         """Return another Stepper that shares the weights and has a copy of the state."""
         other = Stepper(self.layer, self.batch_size)
-        other.state = self.state
+        other.state_bytes = self.state_bytes
         return other
 
     def __copy__(self):
@@ -243,7 +271,7 @@ cdef class Stepper:
         return self.copy()
 
     def __reduce__(self):
-        return _restored, (self.layer, self.batch_size, self.state)
+        return _restored, (self.layer, self.batch_size, self.state_bytes)
 
     def __repr__(self):
         return f"Stepper({self.layer!r}, batch_size={self.batch_size})"
@@ -364,7 +392,8 @@ def chain_of(layer, name="stepper"):
         raise type(error)(f"{name}: {error}") from None
     if not stages:
         raise ValueError(f"{name}: expected a layer other than Dropout, got {layer!r}")
-    return Chain(config.kernels(), layer.dtype.itemsize, [stage.kernel for stage in stages])
+    masks = any(one.masks and one.vocabulary_size is not None for one in layer.layers)
+    return Chain(config.kernels(), layer.dtype.itemsize, [stage.kernel for stage in stages], masks)
 
 
 def plain(out):
@@ -375,7 +404,10 @@ def plain(out):
 
 
 def _restored(layer, batch_size, state):
-    """Make a Stepper from its pickle."""
+    """Make a Stepper from its pickle; those of former versions hold the LSTMs' states."""
     stepper = Stepper(layer, batch_size)
-    stepper.state = state
+    if isinstance(state, bytes):
+        stepper.state_bytes = state
+    else:
+        stepper.state = state
     return stepper

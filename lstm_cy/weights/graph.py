@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..typing import Array, ArrayLike
+    from .stepping import GraphStepper
 
 #: the dtype of arrays of strings
 STRINGS = np.dtype(object)
@@ -240,6 +241,47 @@ class Graph:
         if plan is None:
             raise ValueError("plan: its results would take too much memory together; the steps are run one by one")
         return record(plan, [*values.values()], runs)
+
+    def stepper(
+        self,
+        states: Mapping[str, str] | None = None,
+        *,
+        constants: Mapping[str, ArrayLike] | None = None,
+        batch_size: int = 1,
+    ) -> GraphStepper:
+        """Return a GraphStepper, which runs the graph step by step and keeps its states.
+
+        Parameters
+        ----------
+        states : None or mapping of str to str
+            The inputs that are states, and for each the output with its new value. None: those whose names belong
+            together (h and hn, state and stateN, h_in and h_out, c and new_c), and of the other inputs and outputs but
+            the first those of the same shape.
+        constants : None or mapping of str to array_like
+            Inputs that are the same in every step, such as a sample rate.
+        batch_size : int
+            The variable size of the states' shapes.
+
+        Returns
+        -------
+        GraphStepper
+            Its states are zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument does not fit the graph; or no states are found, or one without a known shape.
+
+        Examples
+        --------
+        The step of a voice detector with the inputs input, state and sr and the outputs output and stateN::
+
+            stepper = lstm_cy.load("silero_vad.onnx").stepper(constants={"sr": 16000})
+            probability = stepper.step(samples)  # (1, 576): 64 samples of the last step, and 512 new ones
+        """
+        from .stepping import GraphStepper
+
+        return GraphStepper(self, states, constants, batch_size)
 
     def summary(self) -> None:
         """Print a table of the steps: operator, names of inputs and outputs, number of parameters and their bytes."""

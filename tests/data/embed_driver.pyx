@@ -8,7 +8,8 @@ from lstm_cy.embed cimport (
     lstm_cy_run_f64, lstm_cy_run_tokens_f32, lstm_cy_run_tokens_f64, lstm_cy_step_f32, lstm_cy_step_f64,
     lstm_cy_step_tokens_f32, lstm_cy_step_tokens_f64, lstm_cy_stream, lstm_cy_stream_clone, lstm_cy_stream_create,
     lstm_cy_stream_free, lstm_cy_stream_get_state_f32, lstm_cy_stream_get_state_f64, lstm_cy_stream_reset,
-    lstm_cy_stream_reset_row, lstm_cy_stream_rows, lstm_cy_stream_set_state_f32, lstm_cy_stream_set_state_f64,
+    lstm_cy_stream_get_state, lstm_cy_stream_reset_row, lstm_cy_stream_rows, lstm_cy_stream_set_state,
+    lstm_cy_stream_set_state_f32, lstm_cy_stream_set_state_f64, lstm_cy_stream_state_bytes,
 )
 
 cdef extern from *:
@@ -155,6 +156,15 @@ cdef class Stream:
         if error == LSTM_CY_OK:
             self.handle = NULL
         return error
+
+    def state_bytes(self):
+        return lstm_cy_stream_state_bytes(self.handle)
+
+    def get_block(self, size_t block):
+        return lstm_cy_stream_get_state(self.handle, <void*>block)
+
+    def set_block(self, size_t block):
+        return lstm_cy_stream_set_state(self.handle, <const void*>block)
 
     def reset(self):
         return lstm_cy_stream_reset(self.handle)
