@@ -4,7 +4,7 @@ They compute what the layers compute of whole sequences, in the same order, so t
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.math cimport INFINITY, NAN, isnan, sqrt
+from libc.math cimport NAN, isnan, sqrt
 from libc.string cimport memcpy, memmove, memset
 
 from .affine cimport Affine, Map, apply

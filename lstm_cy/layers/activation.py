@@ -98,8 +98,8 @@ class Activation(Layer):
         """Return how one step is run; raise ValueError where it cannot be."""
         if self.name in VECTORWISE:
             return row_stage(self.name, features)
-        options = {"alpha": self.alpha or 0.0, "beta": self.beta or 0.0}
-        return row_stage("function", features, function=FUNCTIONS[self.name], **options)
+        function, alpha, beta = FUNCTIONS[self.name], self.alpha or 0.0, self.beta or 0.0
+        return row_stage("function", features, function=function, alpha=alpha, beta=beta)
 
     def _applied(self, x: Array) -> Array:
         """Return the function of x, in a new array."""

@@ -170,7 +170,7 @@ def _checked(states: Mapping[str, str], inputs: Sequence[Value], outputs: Sequen
 def _pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> dict[str, str]:
     """Return {input: output} of what is a state by its name or, besides the first input and output, by its shape."""
     known = {value.name for value in outputs}
-    found = {}
+    found: dict[str, str] = {}
     for value in inputs:
         names = [pattern.format(value.name) for pattern in _NEW_NAMES]
         names += [value.name.replace("in", "out"), value.name.replace("_in", "_out"), value.name.replace("prev", "new")]
