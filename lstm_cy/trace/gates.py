@@ -792,11 +792,11 @@ class GateTrace:
         if units is None or isinstance(units, numbers.Integral):
             found = found[: 3 if units is None else positive_int("units", units)]
         else:
-            wanted = numbers_of(units, np.arange(0), self.cell.shape[-1]).tolist()
-            missing = set(wanted) - {one.unit for one in found}
+            chosen = numbers_of(units, np.arange(0), self.cell.shape[-1]).tolist()
+            missing = set(chosen) - {one.unit for one in found}
             if missing:
                 raise ValueError(f"units: expected units that are on for exactly the span, got {sorted(missing)}")
-            found = [one for one in found if one.unit in wanted]
+            found = [one for one in found if one.unit in chosen]
         if not found:
             raise ValueError(f"span: expected steps for which a unit is on, got {span!r}, where none is")
         other = self if corpus is None else self._traced("match", corpus)
