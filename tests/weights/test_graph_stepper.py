@@ -30,7 +30,7 @@ class Cell:
 
 
 def graph_of(h=("h", "hn"), c=("c", "cn"), shape=(1, "B", 4), last="scale"):
-    names = ("x", h[0], c[0], last), ("y", h[1], c[1])
+    names = ("input", h[0], c[0], last), ("output", h[1], c[1])
     shapes = [("B", 3), shape, shape, ()], [("B", 4), shape, shape]
     inputs, outputs = (
         [Value(name, size, SINGLE) for name, size in zip(*ends, strict=True)]
@@ -55,7 +55,7 @@ def test_steps_are_those_of_the_sequence(h, c, states):
     graph = graph_of(h, c)
     stepper = graph.stepper(states, constants={"scale": 2}, batch_size=3)
     assert stepper.states == {h[0]: h[1], c[0]: c[1]}
-    assert [value.name for value in (*stepper.inputs, *stepper.outputs)] == ["x", "y"]
+    assert [value.name for value in (*stepper.inputs, *stepper.outputs)] == ["input", "output"]
     y, (h_n, c_n) = LSTM(3, 4, seed=0)(2 * x)
     found = [stepper.step(x_t) for x_t in x[:4]]
     others = [stepper.copy(), copy.deepcopy(stepper)]
@@ -78,7 +78,7 @@ def test_wrong_arguments_change_nothing():
         ({"states": {"h": "hn", "c": "hn"}}, "states: expected different outputs"),
         ({"states": {"k": "hn"}}, "states: expected names of"),
         ({"states": {}}, "found none"),
-        ({"states": {"x": "y", "h": "hn", "c": "cn", "scale": "y"}}, "different outputs"),
+        ({"states": {"input": "output", "h": "hn", "c": "cn", "scale": "output"}}, "different outputs"),
         ({"constants": {"s": 1}}, "constants: expected names of"),
         ({"batch_size": 0}, "batch_size"),
     ]:
@@ -92,7 +92,7 @@ def test_wrong_arguments_change_nothing():
     before = stepper.state
     with pytest.raises(TypeError, match="x: expected 1"):
         stepper.step()
-    with pytest.raises(ValueError, match="x: expected shape"):
+    with pytest.raises(ValueError, match="input: expected shape"):
         stepper.step(np.ones((1, 2)))
     for wrong in ({"h": before["h"]}, [1, 2], {"h": before["h"], "c": np.ones(3)}):
         with pytest.raises(ValueError, match="state"):
