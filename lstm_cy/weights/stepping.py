@@ -173,7 +173,11 @@ def _pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in inputs:
         names = [pattern.format(value.name) for pattern in _NEW_NAMES]
-        names += [value.name.replace("_in", "_out"), value.name.replace("in_", "out_"), value.name.replace("prev", "new")]
+        names += [
+            value.name.replace("_in", "_out"),
+            value.name.replace("in_", "out_"),
+            value.name.replace("prev", "new"),
+        ]
         after = next((name for name in names if name in known and name != value.name), None)
         if after is not None and after not in found.values():
             found[value.name] = after

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...plans.builder import Builder
     from ...plans.values import Value
 
-    Lowering = Callable[[Builder, Any, list[Value | None]], list[Value]]
+    Lowering = Callable[..., list[Value]]
 
-#: {operator: function}
+#: {operator: function(builder, node, inputs)}
 LOWERINGS: dict[str, Lowering] = {}
 
 # Operators whose results' shapes follow from the shapes of their inputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy import float32
 
 from .arguments import axis_of, integers_of, widened
 from .registry import operator
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 # most elements that an interpolated one depends on, along an axis
 _MOST_TAPS = 4096
-
-_F = np.float32
 
 
 class _Axis(NamedTuple):
@@ -36,24 +35,26 @@ class _Axis(NamedTuple):
 
     def positions(self, mode: str) -> Array:
         """Return where the new elements are on the axis; computed in float32, as in ONNX Runtime."""
-        x, scale = np.arange(self.length, dtype=_F), _F(self.scale)
-        middle: Array = (x + _F(0.5)) / scale - _F(0.5)
-        width = _F(self.scale * self.size)  # need not be a whole number
+        x, scale = np.arange(self.length, dtype=float32), float32(self.scale)
+        middle: Array = (x + float32(0.5)) / scale - float32(0.5)
+        width = float32(self.scale * self.size)  # need not be a whole number
         if mode == "align_corners" and width != 1:
-            return np.asarray(x * _F(self.size - 1) / (width - 1))
+            return np.asarray(x * float32(self.size - 1) / (width - 1))
         if mode == "asymmetric":
             return np.asarray(x / scale)
         if mode == "tf_half_pixel_for_nn":
-            return np.asarray(middle + _F(0.5))
+            return np.asarray(middle + float32(0.5))
         if mode == "tf_crop_and_resize":
-            begin, part = _F(self.start), _F(self.end - self.start) * _F(self.size - 1)
+            begin, part = float32(self.start), float32(self.end - self.start) * float32(self.size - 1)
             if self.length == 1:
-                return np.full(1, _F(0.5) * (_F(self.start) + _F(self.end)) * _F(self.size - 1), _F)
-            return begin * _F(self.size - 1) + x * part / _F(self.length - 1)
+                return np.full(
+                    1, float32(0.5) * (float32(self.start) + float32(self.end)) * float32(self.size - 1), float32
+                )
+            return begin * float32(self.size - 1) + x * part / float32(self.length - 1)
         if mode == "align_corners" or (mode == "pytorch_half_pixel" and self.length == 1):
-            return np.zeros(self.length, _F)
+            return np.zeros(self.length, float32)
         if mode == "half_pixel_symmetric":
-            middle = middle + _F(self.size) / 2 * (1 - _F(self.length) / width)
+            middle = middle + float32(self.size) / 2 * (1 - float32(self.length) / width)
         return middle
 
 
@@ -61,8 +62,8 @@ _COORDINATES = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "ali
 _COORDINATES |= {"tf_half_pixel_for_nn", "tf_crop_and_resize"}
 
 _NEAREST: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - _F(0.5)),
-    "round_prefer_ceil": lambda x: np.floor(x + _F(0.5)),
+    "round_prefer_floor": lambda x: np.ceil(x - float32(0.5)),
+    "round_prefer_ceil": lambda x: np.floor(x + float32(0.5)),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -70,7 +71,7 @@ _NEAREST: dict[str, Callable[[Array], Array]] = {
 
 @operator("Upsample")
 def _upsample(node: Node, x: Array, scales: Array | None = None) -> Array:
-    result: Array = _resize(node, x, np.array(node.get("scales"), _F) if scales is None else scales)
+    result: Array = _resize(node, x, np.array(node.get("scales"), float32) if scales is None else scales)
     return result
 
 
@@ -119,7 +120,7 @@ def _axes(node: Node, x: Array, roi: Array | None, scales: Array | None, sizes: 
     if given_scales is not None:
         if not all(0 < scale < np.inf for scale in given_scales):
             raise ValueError(f"scales: expected numbers above 0, got {given_scales}")
-        counts = [int(_F(x.shape[axis]) * _F(scale)) for axis, scale in zip(axes, given_scales, strict=True)]
+        counts = [int(float32(x.shape[axis]) * float32(scale)) for axis, scale in zip(axes, given_scales, strict=True)]
     else:
         given_scales, counts = _fitted(node, [x.shape[axis] for axis in axes], given_sizes or [])
     ends = zip(parts[: len(axes)], parts[len(axes) :], strict=True)
