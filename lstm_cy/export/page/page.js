@@ -226,7 +226,9 @@
   }
 
   function fill(id, ...children) {
-    document.getElementById(id).replaceChildren(...children);
+    const target = document.getElementById(id);
+    target.replaceChildren(...children);
+    target.querySelectorAll(".scroll").forEach((box) => (box.scrollLeft = box.scrollWidth)); // to the latest steps
   }
 
   const shownNumber = (value) =>
