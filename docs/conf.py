@@ -47,11 +47,12 @@ numpydoc_validation_checks = {
 
 numpydoc_validation_exclude = {
     # made by the library, not by its caller: Attributes documents them
-    r"\.(History|Hypothesis|Row|Optimizer|Tape|(Attention)?Gradients)$",
+    r"\.(History|Hypothesis|Row|Optimizer|Tape|(Attention)?Gradients|Session|Graph(Plan|Stepper)|PlanPart)$",
+    r"\.trace\.(Predictions|Memory|SpanUnit|Match|(Unit)?Explanation)$",
     # comments of data, not docstrings
     r"\.(ELEMENTWISE|VECTORWISE|config|masks|begins_steps|frozen_parameters)$",
     # methods of the layer protocol that subclasses replace, documented in the base class
-    r"\.(?!Layer\.)\w+\.(parameter_gradients|partial_backward|steps_of)$",
+    r"\.(?!Layer\.)\w+\.(parameter_gradients|partial_backward|stages_for|steps_of)$",
     # compiled: Python does not know the signature
     r"\.(Stepper|StreamPool)$",
     # an alias, documented in one line

@@ -148,11 +148,22 @@ class Session:
         return await self._pool._submit(self, self._pool._rows(x))
 
     async def state(self) -> Any:
-        """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does."""
+        """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does.
+
+        Returns
+        -------
+        state
+        """
         return await self._when_idle(self._pool._streams.state)
 
     async def set_state(self, state: Any) -> None:
-        """Set the stream's state, as `StreamPool.set_state` does; raise as `step` does."""
+        """Set the stream's state, as `StreamPool.set_state` does; raise as `step` does.
+
+        Parameters
+        ----------
+        state :
+            As `state` returns it.
+        """
         await self._when_idle(self._pool._streams.set_state, state)
 
     async def reset(self) -> None:

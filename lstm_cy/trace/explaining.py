@@ -120,7 +120,13 @@ class Explanation:
         return [(int(unit), _SIGNALS[signal[unit]], float(best[unit])) for unit in order]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything in types that JSON can hold; "auc" is {signal: (H, F)}, None where it is NaN."""
+        """Return everything in types that JSON can hold.
+
+        Returns
+        -------
+        dict
+            "auc" is {signal: (H, F)}, None where it is NaN.
+        """
         tables = {
             name: [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in table]
             for name, table in zip(_SIGNALS, self.auc, strict=True)

@@ -672,15 +672,19 @@ class GateTrace:
 
         Parameters
         ----------
-        tokens, row, steps, language, title :
+        tokens, row :
             As for `plot`.
         units : int or sequence of int
             As for `plot`; each has a panel of its own.
         at : None or int
             The step after which the cell is split into `contribution`; None for the last one that is drawn, in the
             order of reading.
+        steps :
+            As for `plot`.
         share, most :
             As for `memories`.
+        language, title :
+            As for `plot`.
 
         Returns
         -------

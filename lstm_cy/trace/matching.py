@@ -30,7 +30,12 @@ class SpanUnit(NamedTuple):
     margin: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes by name."""
+        """Return the attributes by name.
+
+        Returns
+        -------
+        dict
+        """
         return self._asdict()
 
 
@@ -51,7 +56,12 @@ class Match(NamedTuple):
     units: list[int]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes by name."""
+        """Return the attributes by name.
+
+        Returns
+        -------
+        dict
+        """
         return self._asdict()
 
 

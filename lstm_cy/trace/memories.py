@@ -32,7 +32,12 @@ class Memory(NamedTuple):
     left: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes by name."""
+        """Return the attributes by name.
+
+        Returns
+        -------
+        dict
+        """
         return self._asdict()
 
 

@@ -321,7 +321,18 @@ class Graph:
         return self._constants
 
     def steps_for(self, outputs: list[str] | None) -> Sequence[tuple[Step, set[str]]]:
-        """Return the steps that some outputs need, None for all, each with the values that no later step needs."""
+        """Return the steps that some outputs need.
+
+        Parameters
+        ----------
+        outputs : None or list of str
+            None for all outputs.
+
+        Returns
+        -------
+        sequence of (step, set of str)
+            In their order, each with the names of the values that no later step needs.
+        """
         return self._everything if outputs is None else self._needed(outputs)
 
     def trace(self, *inputs: ArrayLike, layer: int = -1, direction: int = 0) -> Any:

@@ -130,7 +130,12 @@ class GraphStepper:
         self._current = {name: _zeros(self._values[name], self._batch_size) for name in self.states}
 
     def copy(self) -> Self:
-        """Return another GraphStepper of the same graph with a copy of the states."""
+        """Return another GraphStepper of the same graph with a copy of the states.
+
+        Returns
+        -------
+        GraphStepper
+        """
         other = type(self)(self._graph, self.states, self._constants, self._batch_size)
         other._current = self.state
         return other

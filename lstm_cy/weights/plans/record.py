@@ -59,7 +59,12 @@ class GraphPlan:
         self.seconds = sum(part.seconds for part in self.parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as numbers, strings, lists and dicts."""
+        """Return the record as numbers, strings, lists and dicts.
+
+        Returns
+        -------
+        dict
+        """
         parts = [part._asdict() | {"shape": list(part.shape), "steps": list(part.steps)} for part in self.parts]
         return {"seconds": self.seconds, "bytes": self.bytes, "parts": parts}
 
