@@ -58,6 +58,9 @@ cdef extern from *:
         int (*run_tokens_f32)(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens, float* y) noexcept nogil
         int (*run_tokens_f64)(lstm_cy_stream* stream, Py_ssize_t T, const Py_ssize_t* tokens,
                               double* y) noexcept nogil
+        Py_ssize_t (*stream_state_bytes)(const lstm_cy_stream* stream) noexcept nogil
+        int (*stream_get_state)(lstm_cy_stream* stream, void* state) noexcept nogil
+        int (*stream_set_state)(lstm_cy_stream* stream, const void* state) noexcept nogil
 
 cdef Py_ssize_t MOST_ROWS = _LARGEST_SIDE
 
@@ -442,4 +445,7 @@ table.step_tokens_f32 = lstm_cy_step_tokens_f32
 table.step_tokens_f64 = lstm_cy_step_tokens_f64
 table.run_tokens_f32 = lstm_cy_run_tokens_f32
 table.run_tokens_f64 = lstm_cy_run_tokens_f64
+table.stream_state_bytes = lstm_cy_stream_state_bytes
+table.stream_get_state = lstm_cy_stream_get_state
+table.stream_set_state = lstm_cy_stream_set_state
 functions = PyCapsule_New(&table, "lstm_cy.embed.functions", NULL)

@@ -67,6 +67,9 @@ typedef struct {
     int (*step_tokens_f64)(lstm_cy_stream *stream, const Py_ssize_t *tokens, double *y);
     int (*run_tokens_f32)(lstm_cy_stream *stream, Py_ssize_t T, const Py_ssize_t *tokens, float *y);
     int (*run_tokens_f64)(lstm_cy_stream *stream, Py_ssize_t T, const Py_ssize_t *tokens, double *y);
+    Py_ssize_t (*stream_state_bytes)(const lstm_cy_stream *stream);
+    int (*stream_get_state)(lstm_cy_stream *stream, void *state);
+    int (*stream_set_state)(lstm_cy_stream *stream, const void *state);
 } lstm_cy_functions;
 
 #ifndef LSTM_CY_DECLARED

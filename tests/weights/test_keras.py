@@ -361,7 +361,7 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
             L.Bidirectional(L.GRU(3, return_sequences=True), name="six"),
             L.TimeDistributed(L.GroupNormalization(1), name="seven"),
             L.Dense(3, activation=square, name="eight"),
-            L.Softmax(axis=1, name="nine"),
+            L.UnitNormalization(name="nine"),
             L.LSTM(3, return_sequences=True, dtype="float16", name="ten"),
         ]
     )
@@ -374,7 +374,7 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
         "six: Bidirectional of GRU",
         "seven: layer GroupNormalization",
         "eight: activation 'square'",
-        "nine: softmax over another axis",
+        "nine: layer UnitNormalization",
         "ten: dtype 'float16'",
     ]
     for read in (
@@ -388,15 +388,10 @@ def test_one_error_names_all_unsupported_parts(keras, tmp_path):
 
 def test_calls_that_are_not_supported_are_refused(keras):
     L = keras.layers
-    start, tokens = keras.Input((4, 3)), keras.Input((4,))
-    masked = L.Embedding(4, 3, mask_zero=True)(tokens)
+    start = keras.Input((4, 3))
     for model, message in (
         (keras.Model(start, L.Dropout(0.5, name="drop")(start, training=True)), "'drop': is called with training"),
-        (
-            keras.Model(tokens, L.Softmax(name="soft")(L.LSTM(4, return_sequences=True)(masked))),
-            "soft: a layer Softmax",
-        ),
-        (keras.Model(start, L.GRU(3)(start**2)), "layer Power.*layer GRU"),
+        (keras.Model(start, L.GRU(3)(start**2)), "layer GRU"),
     ):
         with pytest.raises(ValueError, match=f"not supported: .*{message}"):
             from_keras(model)
