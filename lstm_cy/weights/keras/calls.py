@@ -250,7 +250,8 @@ def _is_model(spec: Any) -> bool:
 
 def _is_operation(spec: Any, kind: str, config: dict[str, Any]) -> bool:
     """Return whether a configuration is that of an operation of Keras 3, not of a layer with the same name."""
-    return kind in functions.OPERATIONS and (kind not in READERS or "trainable" not in config)
+    options = functions.OPERATIONS.get(kind)
+    return options is not None and (kind not in READERS or config.keys() <= {"name", "dtype", *options})
 
 
 def _chained(specs: list[Any], layers: dict[str, Layer]) -> Model:
