@@ -11,7 +11,7 @@ import numpy as np
 from ...._kernels.program import LIMITS
 from ...plans.operations import LARGEST_PART, Pool, Product, Weight
 from ...plans.values import NotLowered
-from ..operators.windows import windows_of
+from ..operators.windows import pooling_windows, windows_of
 from .layout import pad_borders
 from .registry import lowering
 
@@ -129,7 +129,7 @@ def _pool(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value
     x = builder.floats(inputs[0])
     if not 3 <= x.ndim <= 4 or len(node.outputs) > 1:
         raise NotLowered
-    windows = windows_of(node, x, tuple(node.get("kernel_shape")))
+    windows = pooling_windows(node, x)
     if min(windows.counts) < 1:
         raise NotLowered
     whole = x[:, :, np.newaxis] if x.ndim == 3 else x

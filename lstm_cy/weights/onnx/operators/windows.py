@@ -265,7 +265,7 @@ def _add_transposed(x: Array, weight: Array, groups: int, windows: Windows, y: A
 # Pooling
 
 
-def _pooled(node: Node, x: Array) -> Windows:
+def pooling_windows(node: Node, x: Array) -> Windows:
     """Return the windows of a pooling node, whose kernel needs no bytes in the file."""
     kernel = tuple(node.get("kernel_shape"))
     if math.prod(kernel) > max(_LARGEST_KERNEL, math.prod(x.shape[2:])):
@@ -275,7 +275,7 @@ def _pooled(node: Node, x: Array) -> Windows:
 
 @operator("MaxPool")
 def _max_pool(node: Node, x: Array) -> Any:
-    windows = _pooled(node, x)
+    windows = pooling_windows(node, x)
     shape = (*x.shape[:2], *windows.counts)
     node.room(shape, x.dtype, x)
     if len(node.outputs) > 1 and node.outputs[1]:
@@ -309,7 +309,7 @@ def _max_pool_with_indices(node: Node, x: Array, windows: Windows, shape: tuple[
 
 @operator("AveragePool")
 def _average_pool(node: Node, x: Array) -> Array:
-    windows = _pooled(node, x)
+    windows = pooling_windows(node, x)
     shape = (*x.shape[:2], *windows.counts)
     wide = widened(x)
     node.room(shape, wide.dtype, x)
