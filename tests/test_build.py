@@ -273,7 +273,9 @@ def test_the_wheel_has_the_package_and_its_cython_declarations(run, source, tmp_
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
         (metadata,) = (wheel.read(name) for name in names if name.endswith(".dist-info/METADATA"))
-    expected = {name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", ".js", "py.typed"))}
+    expected = {
+        name for name in in_tree() if name.endswith((".py", ".pyi", ".pxd", ".js", ".css", ".json", "py.typed"))
+    }
     expected.add("lstm_cy/include/lstm_cy.h")
     if webassembly.find_compiler():
         expected.add("lstm_cy/export/web/network.wasm")
@@ -310,5 +312,5 @@ def test_the_source_distribution_has_the_sources_and_no_generated_files(run, sou
 
 def in_tree():
     """Return the package's source files, without generated ones."""
-    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", ".h", ".js", "py.typed")
+    kinds = (".py", ".pyi", ".pxd", ".pxi", ".pyx", ".h", ".js", ".css", ".json", "py.typed")
     return [path.relative_to(ROOT).as_posix() for path in (ROOT / "lstm_cy").rglob("*") if path.name.endswith(kinds)]
