@@ -2,8 +2,9 @@
 
 from .explaining import Explanation, UnitExplanation, explain
 from .features import text_features
-from .gates import FIELDS, GateTrace
+from .gates import GateTrace
 from .gradients import GradientTrace
+from .layout import FIELDS
 from .matching import Match, SpanUnit
 from .memories import Memory
 from .picture import MOST_COLUMNS, MOST_TOKENS, add_new_fonts, visible

@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import expect_shape, file_path, flag, int_within, number, one_of, positive_int
 from ..notebook import html_table, show_as_picture
 from .charts import draw_memories
+from .layout import FIELDS
 from .matching import matches_of, units_of_span
 from .memories import memories_of
 from .picture import USUAL_PANELS, draw, panel_names
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from .matching import Match, SpanUnit
     from .memories import Memory
     from .predictions import Predictions
-
-#: the arrays of a trace, in the order in which a step computes them
-FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
 
 
 class GateTrace:

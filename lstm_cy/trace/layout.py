@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ..layers.batch import Batch
     from ..typing import Array, Bools, Ints
 
+#: the arrays of a trace, in the order in which a step computes them
+FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
+
 
 def parts_of(saved: Saved | None) -> dict[str, Array]:
     """Return {name: (rows, width)} of the gates, the cell and h in the arrays of one direction."""

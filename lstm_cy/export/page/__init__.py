@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...checks import one_of, shown
+from ...trace.layout import FIELDS
 from ...trace.selection import token_texts, unit_numbers
 from .. import web
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ...trace.recording import Source
     from ...typing import Array, ArrayLike, Ints
 
-#: the arrays of a trace that the page shows
-FIELDS = ("forget", "input", "candidate", "cell", "output", "hidden")
 TITLES = {"en": "The gates of an LSTM", "zh": "LSTM 的门"}
 #: the languages of the page's words, words.json
 LANGUAGES = tuple(TITLES)
@@ -85,7 +84,7 @@ def write_page(
         tokens = [names[token] for token in read]
     texts = token_texts(alone, tokens) or [str(step) for step in range(T)]
     module = web.wasm() if model is not None else None
-    predicted = _predictions(trace, row)
+    predicted = _predictions(trace, row) if gradients or model is None else None
     data = {
         "title": title or TITLES[language],
         "language": language,
@@ -166,7 +165,7 @@ def _predictions(trace: GateTrace, row: int) -> Predictions | None:
 
 
 def _gradients(source: Source, read: list[int], predicted: Predictions | None) -> dict[str, Any] | None:
-    """Return the gradients of each step's most probable output: norms by what was read and by cell.
+    """Return the norms of the gradients of each step's most probable output, with respect to what was read.
 
     Element (t, d) is the gradient of the output of step t with respect to step t - d, d < MOST_DISTANCE. The steps'
     outputs are those of the rows of a batch, each of which reads the same tokens.
@@ -175,7 +174,7 @@ def _gradients(source: Source, read: list[int], predicted: Predictions | None) -
         return None
     T, model, best = len(read), source.model, [int(output) for output in predicted.best]
     reach = min(T, MOST_DISTANCE)
-    found = {name: np.zeros((T, reach), np.float32) for name in ("embedding", "cell")}
+    found = np.zeros((T, reach), np.float32)
     for first in range(0, T, ROWS):
         steps = np.arange(first, min(first + ROWS, T))
         length = steps[-1] + 1
@@ -183,11 +182,9 @@ def _gradients(source: Source, read: list[int], predicted: Predictions | None) -
         trace = model.trace(tokens if model.batch_first else tokens.T, layer=source.layer)
         gradient = trace.gradient(_outputs_of(steps, best, model.batch_first), target=0)
         for row, step in enumerate(steps):
-            for name, norms in gradient.norms(row).items():
-                if name in found:
-                    behind = norms[max(step + 1 - reach, 0) : step + 1][::-1]
-                    found[name][step, : len(behind)] = behind
-    return {"outputs": best, "reach": reach, **{name: _encoded(array) for name, array in found.items()}}
+            behind = gradient.norms(row)["embedding"][max(step + 1 - reach, 0) : step + 1][::-1]
+            found[step, : len(behind)] = behind
+    return {"reach": reach, "norms": _encoded(found)}
 
 
 def _outputs_of(steps: Ints, best: list[int], batch_first: bool) -> Callable[..., tuple[float, Array]]:

@@ -105,16 +105,12 @@
   }
 
   /** Return the norms of the stored gradient of the prediction at step t, [[step, norm], ...], or null. */
-  function gradientAt(t, name = "embedding") {
+  function gradientAt(t) {
     if (!data.gradients || view.own) return null;
     const { reach } = data.gradients;
-    const norms = gradients[name];
-    return Array.from({ length: Math.min(reach, t + 1) }, (_, d) => [t - d, norms[t * reach + d]]);
+    return Array.from({ length: Math.min(reach, t + 1) }, (_, d) => [t - d, gradients[t * reach + d]]);
   }
-  const gradients = data.gradients && {
-    embedding: floatsOf(data.gradients.embedding),
-    cell: floatsOf(data.gradients.cell),
-  };
+  const gradients = data.gradients && floatsOf(data.gradients.norms);
 
   /** Return the units that are on for exactly the steps first to last, the clearest first; as GateTrace.span_units. */
   function unitsOfSpan(first, last) {
