@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..checks import int_within, one_of, positive_int, real_array, shown
+from ..checks import one_of, positive_int, real_array, shown
 from ..notebook import html_table
 from ..printable import printable
 from .ownership import owned_bytes, owner
 from .plans.cache import Plans
 from .plans.record import GraphPlan, record
+from .tracing import is_traced, traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -200,7 +201,7 @@ class Graph:
         values = self._given(inputs)
         steps = self._everything if outputs is None else self._needed(names)
         given = dict(values)
-        results = self._planned.run(names, steps, given, self._limit(values))
+        results = None if is_traced() else self._planned.run(names, steps, given, self._limit(values))
         if results is None:
             self._execute(steps, values)
             results = [np.array(self._constants.get(name, values.get(name))) for name in names]
@@ -336,38 +337,40 @@ class Graph:
         return self._everything if outputs is None else self._needed(outputs)
 
     def trace(self, *inputs: ArrayLike, layer: int = -1, direction: int = 0) -> Any:
-        """Run the graph up to one of its LSTMs, and return the values of all gates of that LSTM.
+        """Run the graph step by step, and return the values of all gates of one of the LSTMs that it runs.
 
         Parameters
         ----------
         *inputs : array_like
             As in a call.
         layer : int
-            Counts the LSTM nodes of the graph, in order, from 0; a negative one counts from the last.
+            Counts the layers of the LSTMs in the order in which they run, from 0; a negative one counts from the last.
+            LSTMs inside other steps count too: those of the branch of an If that is run, those of a Loop or Scan in
+            each iteration, and those of models inside a model of Keras.
         direction : int
             0, or 1 for the second of a bidirectional LSTM.
 
         Returns
         -------
         GateTrace
-            Of the layer that runs the node; `gradient` and `predictions` see that layer alone.
+            Of the layer that the step runs; `gradient` and `predictions` see that layer alone. A DynamicQuantizeLSTM
+            has none of these two.
 
         Raises
         ------
         TypeError, ValueError
-            As `run`; or no step of the graph has gates that can be traced: quantized nodes, LSTMs inside If and Loop,
-            and the calls of Keras's models have none. The message names the steps.
+            As `run`; or no LSTM is run. The message names the steps. A file may also contain an LSTM as single
+            products and activations; these have no gates to the library.
         """
-        traced = [step for step in self._steps if hasattr(step, "traced")]
-        if not traced:
-            kinds = sorted({step.op_type for step in self._steps})
-            raise ValueError(f"trace: expected a graph with an LSTM whose gates can be traced, got {', '.join(kinds)}")
-        step: Any = traced[int_within("layer", layer, -len(traced), len(traced) - 1)]
         if len(inputs) != len(self.inputs):
             raise TypeError(f"inputs: expected {len(self.inputs)}, got {len(inputs)}")
         values = self._given(dict(zip((value.name for value in self.inputs), inputs, strict=True)))
-        self._execute(self._needed([name for name in step.inputs if name]), values)
-        return step.traced([self._constants.get(name, values.get(name)) for name in step.inputs], direction)
+        with traced(layer) as runs:
+            self._execute(self._everything, values)
+        if not runs.count:
+            kinds = sorted({step.op_type for step in self._steps})
+            raise ValueError(f"trace: expected a graph with an LSTM whose gates can be traced, got {', '.join(kinds)}")
+        return runs.trace(direction)
 
     def evaluate(self, values: dict[str, Array]) -> list[Array]:
         """Return the outputs for inputs that are not checked.

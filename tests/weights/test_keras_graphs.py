@@ -666,3 +666,44 @@ def test_a_run_is_limited(tmp_path):
     with pytest.raises((ValueError, MemoryError)):
         model(np.ones((300, 200, 300), "f"))
     assert lstm_cy.Graph is type(model)
+
+
+def test_gates_of_any_form_of_model(keras):
+    """Layers with masks, both directions, states from another layer, and models inside: hidden is Keras's output."""
+    layers = keras.layers
+    text, other = keras.Input((7,), name="text", dtype="int32"), keras.Input((5, 3), name="other")
+    embedded = layers.Embedding(9, 4, mask_zero=True)(text)
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(embedded)
+    _, h, c = layers.LSTM(4, return_state=True)(both)
+    decoded = layers.LSTM(4, return_sequences=True)(other, initial_state=[h, c])
+    step = keras.Sequential([keras.Input((4,)), layers.Reshape((2, 2)), layers.LSTM(2, return_sequences=True)])
+    inner = keras.Input((5, 4))
+    block = keras.Model(inner, layers.Add()([layers.LSTM(4, return_sequences=True)(inner), inner]))
+    outputs = [both, decoded, block(decoded), layers.TimeDistributed(step)(decoded)]
+    theirs = keras.Model([text, other], outputs)
+    rng = np.random.default_rng(0)
+    tokens, x = rng.integers(0, 9, (2, 7)), rng.standard_normal((2, 5, 3)).astype("f4")
+    tokens[:, 0] = 1
+    expected = [keras.ops.convert_to_numpy(array) for array in theirs([tokens, x])]
+    graph = from_keras(theirs)
+    assert isinstance(graph, Graph)
+    for made in (graph, pickle.loads(pickle.dumps(graph))):
+        for direction in (0, 1):
+            found = made.trace(tokens, x, layer=0, direction=direction)
+            assert np.array_equal(found.valid, tokens != 0) and found.reverse == bool(direction)
+            part = expected[0][..., 3 * direction :][..., :3]
+            np.testing.assert_allclose(found.hidden[found.valid], part[found.valid], rtol=0, atol=TOLERANCE)
+        before, decoder = made.trace(tokens, x, layer=1), made.trace(tokens, x, layer=2)
+        np.testing.assert_allclose(decoder.hidden, expected[1], rtol=0, atol=TOLERANCE)
+        rows = [np.flatnonzero(row)[-1] for row in before.valid]
+        assert np.array_equal(decoder.initial_cell, before.cell[range(2), rows])
+        np.testing.assert_allclose(
+            made.trace(tokens, x, layer=3).hidden + expected[1], expected[2], rtol=0, atol=TOLERANCE
+        )
+        last = made.trace(tokens, x)  # of all steps of all rows
+        np.testing.assert_allclose(last.hidden.reshape(2, 5, 2, 2), expected[3], rtol=0, atol=TOLERANCE)
+        with pytest.raises(ValueError, match="layer: expected -5 to 4"):
+            made.trace(tokens, x, layer=5)
+    plain = keras.Model(inner, layers.Add()([inner, inner]))
+    with pytest.raises(ValueError, match="whose gates can be traced, got Add"):
+        from_keras(plain).trace(np.ones((1, 5, 4)))

@@ -27,6 +27,7 @@ _LAYER_COST = 60
 #: an output of a call of a layer: the layer's name, the number of the call, the number of the output
 Tensor: TypeAlias = tuple[str, int, int]
 # Passes on an input that gets a mask of its own.
+_FUNCTIONAL = ("Functional", "Model")
 _SAME = Part(lambda source: [], keeps_mask)
 
 
@@ -127,7 +128,9 @@ class Reader:
             specs = config["layers"]
             self._budget.objects(_LAYER_COST * len(specs), "its layers")
             layers = self._layers(specs, location)
-            return _chained(specs, layers) if kind == "Sequential" else _connected(config, layers)
+            if kind == "Sequential":
+                return _chained(specs, layers)
+            return _connected(config, layers, major_of(self._version) == "3")
         except LimitExceeded:
             raise
         except (Unsupported, TypeError, ValueError) as error:
@@ -275,7 +278,7 @@ def _chained(specs: list[Any], layers: dict[str, Layer]) -> Model:
     return Model(layers, nodes, [(title, start)], [(*tensor[:2], index) for index in range(count)])
 
 
-def _connected(config: dict[str, Any], layers: dict[str, Layer]) -> Model:
+def _connected(config: dict[str, Any], layers: dict[str, Layer], is_keras_3: bool) -> Model:
     """Return a functional model, its calls in order."""
     pending: dict[tuple[str, int], Node] = {}
     for name, nodes in _nodes(config, layers):
@@ -287,6 +290,11 @@ def _connected(config: dict[str, Any], layers: dict[str, Layer]) -> Model:
             except Unsupported as error:
                 raise Unsupported(f"{short(name)}: {error}") from None
     starts, outputs = _ends(config, "input_layers"), _ends(config, "output_layers")
+    if is_keras_3:  # which counts a functional model's own outputs as its first call, but only here
+        outputs = [
+            (name, number - (name in layers and layers[name].kind in _FUNCTIONAL), index)
+            for name, number, index in outputs
+        ]
     for name, *_ in starts:
         if name not in layers or layers[name].kind != "InputLayer":
             raise Unsupported(f"input_layers: expected inputs, got {short(name)}")

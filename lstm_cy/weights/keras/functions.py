@@ -14,12 +14,15 @@ import numpy as np
 
 from ...layers.activation import Activation
 from ...layers.base import Steps, run_layers
+from ...layers.sequential import Sequential
 from ...layers.windows import padded, pads_of, windows_of
+from ..tracing import note_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ...layers.base import Layer
+    from ...trace.gates import GateTrace
     from ...typing import Array
 
 #: largest score that a masked step keeps, as in Keras
@@ -38,7 +41,9 @@ def recurrent(
     lstm, *rest = layers
     x, *given = inputs
     state = (np.stack(given[::2]), np.stack(given[1::2])) if given else None
-    y, states = lstm(x, state, mask=masks[0])
+    mask = masks[0]
+    note_run(lstm.num_traced, lambda layer, direction: lstm.trace(x, state, None, layer, direction, mask=mask))
+    y, states = lstm(x, state, mask=mask)
     outputs = _applied(rest, y, masks[0])
     if return_state:
         outputs += [part[direction] for direction in range(len(states[0])) for part in states]
@@ -47,12 +52,26 @@ def recurrent(
 
 def _applied(layers: Sequence[Layer], x: Array, mask: Array | None) -> list[Array]:
     states: list[Any] = [None] * sum(layer.num_states for layer in layers)
+    _note(layers, x, mask)
     y, _, _ = run_layers(layers, x, states, Steps(mask=mask))
     return list(y) if isinstance(y, tuple) else [y]
 
 
+def _note(layers: Sequence[Layer], x: Array, mask: Array | None) -> None:
+    """Record the LSTMs among layers that run one after the other."""
+
+    def trace(layer: int, direction: int) -> GateTrace:
+        return Sequential(*layers).trace(x, mask=mask, layer=layer, direction=direction)
+
+    count = sum(layer.num_traced for layer in layers)
+    if count:
+        note_run(count, trace)
+
+
 def model(inputs: list[Array], masks: list[Array | None], model: Callable[..., Any], states: bool) -> list[Array]:
     """Run a model, whose call returns states too if `states`."""
+    if states:
+        _note(getattr(model, "parts", ()), inputs[0], None)
     y = model(*inputs)
     y = y[0] if states else y
     return list(y) if isinstance(y, tuple) else [y]

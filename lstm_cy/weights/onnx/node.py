@@ -14,6 +14,7 @@ from ..graph import STRINGS
 from ..ownership import owned_bytes
 from ..plans.values import NotLowered
 from .lowering import LOWERINGS, STRUCTURAL
+from .operators import OPERATORS
 from .proto import LARGEST_RESULT, LONGEST_NAME, check_empty, check_rank, naming, quoted, rounded_to_bfloat16
 
 if TYPE_CHECKING:
@@ -89,6 +90,17 @@ class Node:
 
     def __str__(self) -> str:
         return describe_node(self.name, self.op_type, self.outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a run needs: neither inner graphs, of which steps are made, nor the function."""
+        values = {name: value for name, value in self.attributes.items() if name not in self.graphs}
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return state | {"attributes": values, "graphs": {}, "_budget": None, "_operator": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._operator = OPERATORS.get(self.op_type)
 
     def weights(self) -> Iterable[Array]:
         """Return the arrays that the node holds itself: none, its weights are constants of the graph."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...checks import expect_shape
+from ...checks import expect_shape, int_within
 from ...layers import activations
 from .layers import INPUTS, LstmNode
 from .operators.quantized import exact_dtype, quantize_dynamically, shifted
@@ -17,6 +17,7 @@ from .operators.quantized import exact_dtype, quantize_dynamically, shifted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...trace.gates import GateTrace
     from ...typing import Array
     from .node import Node
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 QUANTIZED_WEIGHTS = (1, 2, 3, 7, 8, 9, 10, 11)
 #: the names of a node's inputs
 QUANTIZED_INPUTS = (*INPUTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point")
+
+#: what a trace has of each step
+_RECORDED = ("forget", "input", "candidate", "output", "cell", "hidden")
 
 
 class _Product(NamedTuple):
@@ -38,6 +42,16 @@ class _Product(NamedTuple):
         sums = shifted(integers, zero, self.matrix.dtype) @ self.matrix
         result: Array = sums.astype(np.float32) * (scale * self.scale)
         return result
+
+
+class _Run(NamedTuple):
+    """What one direction computes: Y (T, B, H), the final and the first states (B, H), and {name: (T, B, H)}."""
+
+    Y: Array
+    h: Array
+    c: Array
+    initial_cell: Array
+    gates: dict[str, Array]
 
 
 class QuantizedLstm:
@@ -88,6 +102,35 @@ class QuantizedLstm:
 
     def run(self, node: Node, X: Array, W: Array, R: Array, *others: Array | None) -> tuple[Array, ...]:
         """Compute ONNX's outputs Y, Y_h and Y_c; `others` are the node's inputs after R."""
+        runs = self._runs(node, X, W, R, others)
+        Y, h, c = (np.stack(part) for part in zip(*((run.Y, run.h, run.c) for run in runs), strict=True))
+        return Y.swapaxes(0, 1), h, c
+
+    def trace(self, node: Node, X: Array, W: Array, R: Array, *others: Array | None, direction: int) -> GateTrace:
+        """Return the trace of what `run` computes."""
+        from ...trace.gates import GateTrace
+
+        direction = int_within("direction", direction, 0, self._lstm.directions - 1)
+        run = self._runs(node, X, W, R, others, record=True)[direction]
+        lengths = others[1]
+        valid = np.ones(X.shape[:2], bool)
+        if lengths is not None:
+            valid[:] = np.arange(len(X))[:, np.newaxis] < lengths
+        gates: dict[str, Any] = {
+            name: np.where(valid[..., np.newaxis], array, np.float32(np.nan)) for name, array in run.gates.items()
+        }
+        return GateTrace(
+            **gates,
+            initial_cell=run.initial_cell,
+            valid=valid,
+            reset=np.zeros_like(valid),
+            reverse=bool(direction) or self._reverse,
+        )
+
+    def _runs(
+        self, node: Node, X: Array, W: Array, R: Array, others: Sequence[Any], record: bool = False
+    ) -> list[_Run]:
+        """Run all directions; record the gates of each step if asked to."""
         B, lengths, initial_h, initial_c, P, *parts = others
         D, H = self._lstm.directions, R.shape[1] if R.ndim == 3 else 0
         if X.ndim != 3 or X.dtype != np.float32:
@@ -111,7 +154,7 @@ class QuantizedLstm:
         results = []
         for direction in range(D):
             W_, R_ = (
-                self._product(name, matrix, scale, zero, direction)  # type: ignore[arg-type]
+                self._product(name, matrix, scale, zero, direction)
                 for name, matrix, scale, zero in (("W", W, *parts[:2]), ("R", R, *parts[2:]))
             )
             bias = None if B is None else B[direction, : 4 * H] + B[direction, 4 * H :]
@@ -121,9 +164,8 @@ class QuantizedLstm:
             ]
             peepholes = None if P is None else P[direction].reshape(3, H)
             order = steps if direction or self._reverse else None
-            results.append(self._direction(direction, X, lengths, W_, R_, bias, peepholes, state, order))
-        Y, h, c = (np.stack(part) for part in zip(*results, strict=True))
-        return Y.swapaxes(0, 1), h, c
+            results.append(self._direction(direction, X, lengths, W_, R_, bias, peepholes, state, order, record))
+        return results
 
     def _steps(self, X: Array, lengths: Array | None) -> Array:
         """Return the step that a reverse direction takes at each time, for each row: (T, B)."""
@@ -146,38 +188,44 @@ class QuantizedLstm:
         peepholes: Array | None,
         state: list[Array],
         order: Array | None,
-    ) -> tuple[Array, Array, Array]:
+        record: bool,
+    ) -> _Run:
         """Return the outputs (T, B, H) and final states of one direction."""
         rows, h, c = X.shape[1], *state
         T = len(X) if lengths is None else int(lengths.max(initial=0))  # later steps do not count for the scale of X
         Y = np.zeros((len(X), rows, h.shape[1]), np.float32)
+        gates: dict[str, Array] = {name: np.zeros_like(Y) for name in _RECORDED} if record else {}
         every = np.arange(rows)
         x = X[:T] if order is None else X[order[:T], every]
         projected = W(x.reshape(T * rows, -1)).reshape(T, rows, 4 * h.shape[1])
         before = h
         for t in range(T):
             z = projected[t] + R(before)
-            new_h, new_c = self._cell(direction, z if bias is None else z + bias, c, peepholes)
+            parts = self._cell(direction, z if bias is None else z + bias, c, peepholes)
             valid = np.ones((rows, 1), bool) if lengths is None else (t < lengths)[:, np.newaxis]
-            h, c = np.where(valid, new_h, h), np.where(valid, new_c, c)
-            before = Y[t] = np.where(valid, new_h, 0)
+            h, c = np.where(valid, parts["hidden"], h), np.where(valid, parts["cell"], c)
+            before = Y[t] = np.where(valid, parts["hidden"], 0)
+            for name, array in gates.items():
+                array[t] = parts[name]
         if order is not None:
             Y = Y[order, every]  # its own inverse
-        return Y, h, c
+            gates = {name: array[order, every] for name, array in gates.items()}
+        return _Run(Y, h, c, state[1], gates)
 
-    def _cell(self, direction: int, z: Array, c: Array, peepholes: Array | None) -> tuple[Array, Array]:
-        """Return h and c after a step; z holds the gates in the order i, o, f, candidate."""
+    def _cell(self, direction: int, z: Array, c: Array, peepholes: Array | None) -> dict[str, Array]:
+        """Return the gates, the cell and h after a step; z holds the gates in the order i, o, f, candidate."""
         gate, candidate, cell = (_function(*entry) for entry in self._activations[direction])
         i, o, f, g = np.split(z, 4, -1)
         if peepholes is not None:
             i, f = i + peepholes[0] * c, f + peepholes[2] * c
         i = gate(self._clipped(i))
         f = 1 - i if self._coupled else gate(self._clipped(f))
-        c = f * c + i * candidate(self._clipped(g))
+        g = candidate(self._clipped(g))
+        c = f * c + i * g
         if peepholes is not None:
             o = o + peepholes[1] * c
         o = gate(self._clipped(o))
-        return o * cell(c), c
+        return {"forget": f, "input": i, "candidate": g, "output": o, "cell": c, "hidden": o * cell(c)}
 
     def _clipped(self, z: Array) -> Array:
         return z if self._clip is None else np.clip(z, -self._clip, self._clip)

@@ -13,6 +13,7 @@ from ..graph import STRINGS, Graph, Value
 from ..ownership import owned_bytes
 from ..plans.operations import Flat
 from ..plans.values import NotLowered
+from ..tracing import note_run
 from .layers import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
 from .operators.arguments import axis_of
 from .proto import ARRAY_DTYPES, LARGEST_RESULT, naming
@@ -51,6 +52,9 @@ class Context:
         self._most = max_iterations
         self._threads = threading.local()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored_context, (self._most,)  # the layers are those of the steps by then
+
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[], None]]:
         """Yield a function that counts an iteration, and raises if there are too many."""
@@ -69,6 +73,12 @@ class Context:
         finally:
             if outermost:
                 local.running = False
+
+
+def _restored_context(max_iterations: int) -> Context:
+    context: Context = Context.__new__(Context)
+    context._most, context._threads = max_iterations, threading.local()
+    return context
 
 
 def steps_of(parsed: Parsed, context: Context) -> list[Step]:
@@ -163,12 +173,10 @@ class _LstmStep(_NodeStep):
             raise ValueError(f"its layer takes {size} bytes; at most {LARGEST_RESULT} are allowed")
         return self._lstm.layer(*weights)
 
-    def traced(self, inputs: Sequence[Any], direction: int) -> GateTrace:
-        """Return the trace of the LSTM for these inputs."""
+    def _traced(self, call: tuple[LSTM, Any, Any, Any, Any], direction: int) -> GateTrace:
+        """Return the trace of a call of `LstmNode.run`."""
         with naming(self._node):
-            X, W, R, B, lengths, initial_h, initial_c, P = _filled(inputs)
-            layer = self._layer or self._packed(W, R, B, P)
-            return self._lstm.trace(layer, X, lengths, initial_h, initial_c, direction)
+            return self._lstm.trace(*call, direction)
 
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
         X, W, R, B, lengths, initial_h, initial_c, P = _filled(inputs)
@@ -176,7 +184,9 @@ class _LstmStep(_NodeStep):
         if X.ndim == 3:
             rows = [max(size, 1) for size in X.shape[:2]]  # T = 0 still gives states, B = 0 still takes time
             self._node.room((*rows, layer.output_size), X.dtype, X)
-        return self._lstm.run(layer, X, lengths, initial_h, initial_c)
+        call = layer, X, lengths, initial_h, initial_c
+        note_run(1, lambda number, direction: self._traced(call, direction))
+        return self._lstm.run(*call)
 
 
 def _filled(inputs: Sequence[Any]) -> list[Any]:
@@ -191,7 +201,12 @@ class _QuantizedLstmStep(_NodeStep):
         super().__init__(node)
         self._lstm = QuantizedLstm(node)
 
+    def _traced(self, inputs: Sequence[Any], direction: int) -> GateTrace:
+        with naming(self._node):
+            return self._lstm.trace(self._node, *inputs, direction=direction)
+
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        note_run(1, lambda number, direction: self._traced(inputs, direction))
         return self._lstm.run(self._node, *inputs)
 
 
@@ -203,6 +218,8 @@ class _Body:
     inputs, outputs : tuple of str
     captured : list of str
         Names of the values of the graphs around it that it uses, besides constants.
+    declared : list of (shape, dtype)
+        Of the outputs, with 0 for a variable size.
     """
 
     def __init__(self, parsed: Parsed, context: Context) -> None:
@@ -212,7 +229,7 @@ class _Body:
         constants = {name: parsed.constant(name) for name in used}
         arrays = {name: array for name, array in constants.items() if array is not None}
         self.captured = [name for name in used if name not in arrays and not parsed.defines(name)]
-        self.shapes = [value.type.tensor_type for value in parsed.outputs]
+        self.declared = [_declared(value.type.tensor_type) for value in parsed.outputs]
         inputs, outputs = ([Value(name, None, STRINGS) for name in names] for names in (self.inputs, self.outputs))
         self._graph = Graph(inputs, outputs, steps, arrays)
 
@@ -291,7 +308,7 @@ class _LoopStep(_NodeStep):
                     size += array.nbytes + _ARRAY_BYTES
                 self._node.room((size,), np.dtype(np.uint8), *inputs)
                 number += 1
-        declared = self._body.shapes[self._carried + 1 :]
+        declared = self._body.declared[self._carried + 1 :]
         return [*carried, *map(_stacked, declared, scans)]
 
 
@@ -345,7 +362,7 @@ class _ScanStep(_NodeStep):
                     several.append(array)
                     size += array.nbytes + _ARRAY_BYTES
                 self._node.room((size,), np.dtype(np.uint8), *inputs)
-        stacked = map(_stacked, self._body.shapes[self._carried :], made)
+        stacked = map(_stacked, self._body.declared[self._carried :], made)
         return [*carried, *(_turned(x, *option) for x, option in zip(stacked, self._outputs, strict=True))]
 
 
@@ -354,12 +371,18 @@ def _turned(x: Array, axis: int, backwards: int) -> Array:
     return np.moveaxis(x[::-1] if backwards else x, 0, axis_of(axis, x.ndim))
 
 
-def _stacked(declared: Any, arrays: list[Array]) -> Array:
+def _declared(proto: Any) -> tuple[list[int], np.dtype[Any]]:
+    """Return the shape and dtype of a type of arrays."""
+    sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in proto.shape.dim]
+    return sizes, ARRAY_DTYPES.get(proto.elem_type, np.dtype(np.float32))
+
+
+def _stacked(declared: tuple[list[int], np.dtype[Any]], arrays: list[Array]) -> Array:
     """Return the arrays of all iterations along a new axis; of none, an empty array of the declared shape."""
     if arrays:
         return np.stack(arrays)
-    sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in declared.shape.dim]
-    return np.empty((0, *sizes), ARRAY_DTYPES.get(declared.elem_type, np.dtype(np.float32)))
+    sizes, dtype = declared
+    return np.empty((0, *sizes), dtype)
 
 
 def _truth(condition: Array) -> bool:

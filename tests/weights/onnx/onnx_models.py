@@ -4,6 +4,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+BOOL = TensorProto.BOOL
 TYPES = {"float32": FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16, "int64": INT64, "bool": 9}
 
 
@@ -53,3 +54,20 @@ def one_direction(name, weights):
 
 def integers(*values):
     return np.array(values, np.int64)
+
+
+def graph(nodes, inputs, outputs):
+    """Return a GraphProto of (name, type) pairs."""
+    shapes = dict.fromkeys(("step", "going", "on", "number_inside", "again", "more"), ())
+    values = (
+        [helper.make_tensor_value_info(name, kind, shapes.get(name)) for name, kind in ends]
+        for ends in (inputs, outputs)
+    )
+    return helper.make_graph(nodes, "inner", *values)
+
+
+def body(nodes, carried=(), scans=()):
+    """Return the graph of a Loop with an input and output for each carried value: "a" becomes "a_next"."""
+    inputs = [("step", INT64), ("going", BOOL), *((name, FLOAT) for name in carried)]
+    outputs = [("on", BOOL), *((f"{name}_next", FLOAT) for name in carried), *((name, FLOAT) for name in scans)]
+    return graph(nodes, inputs, outputs)

@@ -11,26 +11,9 @@ from lstm_cy.weights.onnx import from_onnx, lstms
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
-from onnx_models import FLOAT, INT64, constant, integers, model, node, plain_lstm, session, weights_of  # noqa: E402
+from onnx_models import FLOAT, INT64, body, constant, graph, integers, model, node, plain_lstm, session, weights_of  # noqa: E402
 
 BOOL = TensorProto.BOOL
-
-
-def graph(nodes, inputs, outputs):
-    """Return a GraphProto of (name, type) pairs."""
-    shapes = dict.fromkeys(("step", "going", "on", "number_inside", "again", "more"), ())
-    values = (
-        [helper.make_tensor_value_info(name, kind, shapes.get(name)) for name, kind in ends]
-        for ends in (inputs, outputs)
-    )
-    return helper.make_graph(nodes, "inner", *values)
-
-
-def body(nodes, carried=(), scans=()):
-    """Return the graph of a Loop with an input and output for each carried value: "a" becomes "a_next"."""
-    inputs = [("step", INT64), ("going", BOOL), *((name, FLOAT) for name in carried)]
-    outputs = [("on", BOOL), *((f"{name}_next", FLOAT) for name in carried), *((name, FLOAT) for name in scans)]
-    return graph(nodes, inputs, outputs)
 
 
 def test_an_lstm_step_by_step_in_a_loop_equals_onnx_runtimes(runtime):
