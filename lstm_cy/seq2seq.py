@@ -12,8 +12,10 @@ from .checks import (
     float_array,
     generator,
     int_array,
+    int_within,
     non_negative_int,
     number,
+    one_of,
     positive_int,
     shown,
 )
@@ -24,22 +26,35 @@ from .layers.base import Composite, Gradients
 from .layers.embedding import Embedding
 from .layers.linear import Linear
 from .layers.lstm import LSTM
+from .layers.narrow import KINDS
+from .layers.quantized import QuantizedLSTM
 from .layers.recurrent import warn_of_dropout
 from .training.batches import pad
 from .training.losses import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import NoReturn
 
     from .decoding.beam import Hypothesis
     from .layers.base import Tape
-    from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Seed
+    from .trace.gates import GateTrace
+    from .typing import Array, ArrayLike, Bools, DTypeLike, Ints, Narrow, Parameters, Seed
 
     #: a function that runs a part, given its name
     _Run = Callable[..., Any]
 
 PADDING = -1
+#: the parts whose outputs each part takes
+_SOURCES: dict[str, tuple[str, ...]] = {
+    "source": (),
+    "encoder": ("source",),
+    "target": (),
+    "decoder": ("target", "encoder"),
+    "attention": ("decoder", "encoder"),
+    "combine": ("attention",),
+    "readout": ("combine",),
+}
 
 
 class Seq2Seq(Composite):
@@ -70,8 +85,16 @@ class Seq2Seq(Composite):
     score : {"additive", "general", "dot"}
         See `Attention`; "additive" costs a little more and learns in fewer steps.
     dtype : {"float32", "float64"}
+    weights : {None, "bf16", "int8"}
+        None for a model that can be trained. The others are for files and pickles of what `quantize` returns: the
+        LSTMs are QuantizedLSTM, without values yet.
     seed : None, int or numpy.random.Generator
         Seed or source of the initial parameters.
+
+    Attributes
+    ----------
+    report : dict or None
+        The measurements of `quantize`; other models have none.
 
     Notes
     -----
@@ -100,6 +123,7 @@ class Seq2Seq(Composite):
 
     dtype: np.dtype[Any]
     is_model = True
+    _read_only = (*Composite._read_only, "weights")
 
     def __init__(
         self,
@@ -111,6 +135,7 @@ class Seq2Seq(Composite):
         dropout: float = 0.0,
         score: str = "additive",
         dtype: DTypeLike = "float32",
+        weights: Narrow | None = None,
         seed: Seed = None,
     ) -> None:
         self.num_tokens = positive_int("num_tokens", num_tokens)
@@ -120,6 +145,7 @@ class Seq2Seq(Composite):
         self.dropout = number("dropout", dropout, 0.0, 1.0)
         self.score = score
         self.dtype = dtype_of(dtype)
+        self.weights = None if weights is None else one_of("weights", weights, KINDS)
         if hidden_size % 2:
             raise ValueError(f"hidden_size: expected an even number, half for each direction, got {hidden_size}")
         if self.dropout and self.num_layers == 1 and not self._is_blank:
@@ -133,6 +159,8 @@ class Seq2Seq(Composite):
             "score": self.score,
             "dtype": self.dtype.name,
         }
+        if self.weights is not None:  # files and checkpoints of other models are as they were without the option
+            self.config = self._config | {"weights": self.weights}
         rng = self._generator(seed)
         self._parts = {
             name: kind.blank(**arguments) if self._is_blank else kind(**arguments, seed=rng)
@@ -171,7 +199,7 @@ class Seq2Seq(Composite):
         None
             There is no state to carry over.
         """
-        source, target, size = self._sides(pairs, states, lengths)
+        source, target, size = self._sides("pairs", pairs, states, lengths)
         return self._logits(self._runner(threads), source, target, size)[0], None
 
     def predict(self, data: Any, batch_size: int = 32, *, threads: int | None = None) -> Any:
@@ -216,7 +244,7 @@ class Seq2Seq(Composite):
         tape :
             For `backward`, until the parameters change.
         """
-        source, target, size = self._sides(pairs, states, lengths)
+        source, target, size = self._sides("pairs", pairs, states, lengths)
         tapes: dict[str, Any] = {}
         run = self._runner(threads, tapes, generator("rng", rng))
         logits, combined = self._logits(run, source, target, size)
@@ -236,28 +264,57 @@ class Seq2Seq(Composite):
         Gradients
             `parameters`; tokens have none.
         """
+        return Gradients(None, None, self._propagated(tape, dy, self._parameters))
+
+    def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
+        if not self._goes_back_as(Seq2Seq):
+            return super().parameter_gradients(tape, dy, names)
+        return {name: array for name, array in self._propagated(tape, dy, names).items() if name in names}
+
+    def _propagated(self, tape: Tape, dy: ArrayLike, names: Collection[str]) -> Parameters:
+        """Return the gradients of the parameters in `names`, without running the parts that these do not need."""
         tapes, combined, (target, lengths) = self._content_of(tape)
+        owners = self._owners()
+        requested = {part: self._names_of(part, owners, names) for part in self._parts}
+        needed: dict[str, bool] = {}
+        for part, sources in _SOURCES.items():
+            needed[part] = bool(requested[part]) or any(needed[source] for source in sources)
         gradients: list[tuple[str, Any]] = []
 
-        def back(name: str, *arguments: Any) -> Any:
-            found = self._parts[name].backward(tapes[name], *arguments)
-            gradients.append((name, found.parameters))
+        def kept(part: str, found: Any) -> Any:
+            gradients.append((part, found.parameters))
             return found
+
+        def back(part: str, dy: Array) -> Any:
+            return kept(part, self._parts[part].partial_backward(tapes[part], dy, requested[part]))
+
+        def back_through_lstm(part: str, dy: Array, dstate: Any, with_dx: bool) -> Any:
+            lstm: Any = self._parts[part]
+            return kept(part, lstm._propagated(tapes[part], dy, dstate, with_dx, requested[part]))
 
         dy = float_array("dy", dy, self.dtype)
         steps, rows, H = combined.shape
         if dy.ndim != 3 or dy.shape[1] < steps:
             raise ValueError(f"dy: expected the shape of the logits, ({rows}, N, {self.num_tokens}), got {dy.shape}")
         expect_shape("dy", dy, (rows, dy.shape[1], self.num_tokens), "the shape of the logits")
-        dlogits = np.where(_valid(target, lengths), dy[:, :steps].swapaxes(0, 1), 0)
-        dcombined = back("readout", dlogits).x * (1 - combined * combined)
-        dcontext, doutput = np.split(back("combine", dcombined).x, [H], axis=-1)
-        attention = back("attention", dcontext)
-        decoder = back("decoder", doutput + attention.queries)
-        back("target", decoder.x)
-        encoder = back("encoder", attention.memory, tuple(map(self._split_directions, decoder.state)))
-        back("source", encoder.x)
-        return Gradients(None, None, self._summed(gradients))
+        dx = np.where(_valid(target, lengths), dy[:, :steps].swapaxes(0, 1), 0)
+        if needed["readout"]:
+            dx = back("readout", dx).x
+        if needed["combine"]:
+            dx = back("combine", dx * (1 - combined * combined)).x
+        if needed["attention"]:
+            dcontext, doutput = np.split(dx, [H], axis=-1)
+            attention = back("attention", dcontext)
+        if needed["decoder"]:
+            decoder = back_through_lstm("decoder", doutput + attention.queries, None, needed["target"])
+        if needed["target"]:
+            back("target", decoder.x)
+        if needed["encoder"]:
+            dstate = tuple(map(self._split_directions, decoder.state))
+            encoder = back_through_lstm("encoder", attention.memory, dstate, needed["source"])
+        if needed["source"]:
+            back("source", encoder.x)
+        return self._summed(gradients)
 
     def translate(
         self,
@@ -325,6 +382,98 @@ class Seq2Seq(Composite):
         result: Array = run("attention", output, memory)[1][:, 0]
         return result
 
+    def trace(self, pairs: ArrayLike, layer: int = -1, direction: int = 0, *, threads: int | None = None) -> GateTrace:
+        """Run the model over pairs, as a call does, and return the values of all gates of one layer of its LSTMs.
+
+        Parameters
+        ----------
+        pairs : array_like of int (B, 2, N)
+            As for a call.
+        layer : int
+            0 to L - 1 for the layers of the encoder, L to 2L - 1 for those of the decoder; a negative one counts from
+            the last.
+        direction : int
+            0, or 1 for the second direction of the encoder.
+        threads : None or int
+            As in a call.
+
+        Returns
+        -------
+        GateTrace
+            Its arrays (T, B, width) are those that a call computes: T steps of the sources or of the decoder's inputs.
+            `gradient` and `predictions` see this LSTM alone.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the message names it.
+
+        Examples
+        --------
+        >>> from lstm_cy import Seq2Seq
+        >>> model = Seq2Seq(6, embedding_dim=8, hidden_size=32, seed=0)
+        >>> pairs = [[[2, 3, 4], [0, 5, -1]]]
+        >>> model.trace(pairs).forget.shape, model.trace(pairs, layer=0, direction=1).forget.shape
+        ((2, 1, 32), (3, 1, 16))
+        """
+        source, target, _ = self._sides("pairs", pairs)
+        layer = int_within("layer", layer, -2 * self.num_layers, 2 * self.num_layers - 1) % (2 * self.num_layers)
+        run = self._runner(threads)
+        if layer < self.num_layers:
+            x, state, lengths = run("source", source[0]), None, source[1]
+        else:
+            x, (_, state), lengths = run("target", target[0]), self._read(run, *source), target[1]
+        lstm = self._parts["encoder" if layer < self.num_layers else "decoder"]
+        made: GateTrace = lstm.trace(x, state, lengths, layer % self.num_layers, direction, threads=threads)
+        return made
+
+    def quantize(self, kind: Narrow, sample: ArrayLike | None = None) -> Seq2Seq:
+        """Return a model with narrow weights in its two LSTMs, which shares the other layers with this one.
+
+        Parameters
+        ----------
+        kind : {"bf16", "int8"}
+            As for `LSTM.quantize`.
+        sample : array_like of int (B, 2, N), or None
+            Pairs, as for a call: each LSTM is measured on the vectors of its tokens, from a state of zeros. None: each
+            is measured on standard normal numbers.
+
+        Returns
+        -------
+        Seq2Seq
+            It translates and is saved like this one, but cannot be trained. With the same metadata. Its `report` is
+            {"encoder": its report, "decoder": its report}.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `LSTM.quantize`, and as in a call for pairs.
+
+        Examples
+        --------
+        >>> from lstm_cy import Seq2Seq
+        >>> narrow = Seq2Seq(6, embedding_dim=8, hidden_size=32, seed=0).quantize("int8")
+        >>> narrow.weights, [*narrow.report]
+        ('int8', ['encoder', 'decoder'])
+        >>> len(narrow.translate([2, 3, 4], start=0, end=1, max_length=5))
+        4
+        """
+        inputs = {} if sample is None else self._inputs_of_lstms(sample)
+        parts = {name: layer.quantized(kind, inputs.get(name)) for name, layer in self._parts.items()}
+        model = Seq2Seq.blank(**self._config, weights=kind)
+        vars(model)["_parts"] = parts
+        model.report = {name: layer.report for name, layer in parts.items() if layer is not self._parts[name]}
+        model.take_metadata(self)
+        return model
+
+    def _inputs_of_lstms(self, pairs: ArrayLike) -> dict[str, Array]:
+        """Return the inputs of encoder and decoder for a sample of pairs."""
+        source, target, _ = self._sides("sample", pairs)
+        return {
+            lstm: self._parts[embedding](tokens)
+            for lstm, embedding, (tokens, _) in (("encoder", "source", source), ("decoder", "target", target))
+        }
+
     def stage(self) -> NoReturn:
         """Raise, because the source has to be read as a whole."""
         raise TypeError(f"expected an LSTM or a Sequential, got {type(self).__name__}")
@@ -382,22 +531,24 @@ class Seq2Seq(Composite):
         layers, rows, size = state.shape
         return state.reshape(layers, rows, 2, size // 2).swapaxes(1, 2).reshape(2 * layers, rows, size // 2)
 
-    def _sides(self, pairs: ArrayLike, states: None, lengths: None) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], int]:
+    def _sides(
+        self, name: str, pairs: ArrayLike, states: None = None, lengths: None = None
+    ) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], int]:
         """Return ((tokens (S, B), lengths) of the source, the same of the target, N)."""
         if states is not None or lengths is not None:
             raise ValueError("states, lengths: expected None, because the padding of pairs gives the lengths")
-        pairs = int_array("pairs", pairs)
+        pairs = int_array(name, pairs)
         if pairs.ndim != 3 or pairs.shape[1] != 2:
-            raise ValueError(f"pairs: expected shape (B, 2, N), got {pairs.shape}")
-        return *(self._side(pairs[:, side]) for side in (0, 1)), pairs.shape[2]
+            raise ValueError(f"{name}: expected shape (B, 2, N), got {pairs.shape}")
+        return *(self._side(name, pairs[:, side]) for side in (0, 1)), pairs.shape[2]
 
-    def _side(self, tokens: Ints) -> tuple[Ints, Ints]:
+    def _side(self, name: str, tokens: Ints) -> tuple[Ints, Ints]:
         """Return tokens (B, N) as ((n, B), lengths), n the longest length; padding becomes token 0."""
         padding = tokens == PADDING
         lengths = tokens.shape[1] - padding.sum(axis=1)
         longest = int(lengths.max(initial=0))
         if not np.array_equal(padding, np.arange(tokens.shape[1]) >= lengths[:, np.newaxis]):
-            raise ValueError(f"pairs: expected padding, {PADDING}, only after the tokens")
+            raise ValueError(f"{name}: expected padding, {PADDING}, only after the tokens")
         return np.where(padding, 0, tokens)[:, :longest].T, lengths
 
     def _one(self, name: str, tokens: ArrayLike) -> tuple[Ints, Ints]:
@@ -415,11 +566,14 @@ def parts(config: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     layers = config["num_layers"]
     dropout = config["dropout"] if layers != 1 else 0.0  # it acts between layers only
     stack = {"input_size": E, "num_layers": layers, "dropout": dropout} | dtype
+    lstm: Any = LSTM
+    if config.get("weights") is not None:
+        lstm, stack = QuantizedLSTM, stack | {"weights": config["weights"]}
     return {
         "source": (Embedding, vectors),
-        "encoder": (LSTM, stack | {"hidden_size": H // 2, "bidirectional": True}),
+        "encoder": (lstm, stack | {"hidden_size": H // 2, "bidirectional": True}),
         "target": (Embedding, vectors),
-        "decoder": (LSTM, stack | {"hidden_size": H}),
+        "decoder": (lstm, stack | {"hidden_size": H}),
         "attention": (Attention, {"query_size": H, "memory_size": H, "score": config["score"]} | dtype),
         "combine": (Linear, {"in_features": 2 * H, "out_features": H} | dtype),
         "readout": (Linear, {"in_features": H, "out_features": V} | dtype),

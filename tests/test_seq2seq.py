@@ -1,12 +1,16 @@
 """Seq2Seq: gradients, padding, translation compared with calls of the whole model, training by fit, files."""
 
+import copy
 import json
+import pickle
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
 from common import assert_close, bits, finite_difference
 
-from lstm_cy import Adam, Seq2Seq, cross_entropy, fit, load, save
+from lstm_cy import LSTM, Adam, Attention, Embedding, Linear, Seq2Seq, cross_entropy, fit, load, save
+from lstm_cy.layers.activations import tanh
 from lstm_cy.layers.attention import SCORES
 from lstm_cy.seq2seq import teach
 from lstm_cy.weights.containers.npz import write_npz
@@ -167,6 +171,8 @@ def test_a_file_header_with_too_large_sizes_is_refused(tmp_path):
         ({"num_layers": 10**9}, "the architecture needs"),
         ({"score": "location"}, "score"),
         ({"dropout": "much"}, "dropout"),
+        ({"weights": "int4"}, "weights: expected"),
+        ({"weights": "int8"}, "missing: encoder.weight_ih_l0_scale|encoder.weight_ih_l0: expected int8"),
         ({"units": 3}, "unexpected keyword"),
         ("dtype", "dtype"),
     ),
@@ -252,3 +258,195 @@ def test_a_tape_is_refused_after_a_change_of_parameters():
     model.load_state_dict(model.state_dict())
     with pytest.raises(RuntimeError, match="parameters have changed"):
         model.backward(tape, logits)
+
+
+# Narrow weights, traces, frozen parameters
+
+
+def parts_of(model):
+    """Return layers with the parameters of a Seq2Seq, by name."""
+    V, E, H, L = model.num_tokens, model.embedding_dim, model.hidden_size, model.num_layers
+    layers = {
+        "source": Embedding(V, E),
+        "encoder": LSTM(E, H // 2, L, bidirectional=True),
+        "target": Embedding(V, E),
+        "decoder": LSTM(E, H, L),
+        "attention": Attention(H, H, score=model.score),
+        "combine": Linear(2 * H, H),
+        "readout": Linear(H, V),
+    }
+    for name, layer in layers.items():
+        own = {key.partition(".")[2]: a for key, a in model.parameters.items() if key.partition(".")[0] == name}
+        layer.load_state_dict(own)
+    return layers
+
+
+def sides(pairs):
+    """Return tokens (T, B) without padding of all rows, and lengths, of the source and of the decoder's input."""
+    lengths = (pairs >= 0).sum(axis=2)
+    return [(np.maximum(pairs[:, side, : lengths[:, side].max()], 0).T, lengths[:, side]) for side in (0, 1)]
+
+
+def joined(state):
+    return tuple(np.concatenate([part[0::2], part[1::2]], axis=2) for part in state)
+
+
+def logits_of(layers, pairs):
+    """Run the layers of a Seq2Seq as its docstring says, for rows padded to their length."""
+    (source, S), (target, T) = sides(pairs)
+    memory, state = layers["encoder"](layers["source"](source), lengths=S)
+    output, _ = layers["decoder"](layers["target"](target), joined(state), lengths=T)
+    context, _ = layers["attention"](output, memory, memory_lengths=S)
+    combined = layers["combine"](np.concatenate([context, output], axis=2))
+    logits = layers["readout"](tanh(combined)).swapaxes(0, 1)
+    return np.where((np.arange(logits.shape[1]) < T[:, None])[..., None], logits, 0)
+
+
+@pytest.mark.parametrize("kind", ("bf16", "int8"))
+def test_narrow_weights(kind, tmp_path):
+    model = sharp_model(dtype="float32", num_layers=2)
+    model.metadata = {"of": "words"}
+    narrow = model.quantize(kind, sample=PAIRS)
+    layers = parts_of(model)
+    for lstm, embedding, (tokens, _) in zip(("encoder", "decoder"), ("source", "target"), sides(PAIRS), strict=True):
+        layers[lstm] = layers[lstm].quantize(kind, layers[embedding](tokens))
+        assert narrow.report[lstm] == layers[lstm].report
+    assert model.quantize(kind).report["decoder"]["sample"].startswith("standard normal")
+    logits, _ = narrow(PAIRS)
+    assert bits(logits) == bits(logits_of(layers, PAIRS))
+    exact = model(PAIRS)[0]
+    assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
+    for found in narrow.translate(SOURCES[0], start=0, end=1):
+        pairs, target = teach([SOURCES[0]], [found.tokens], start=0, end=1)
+        loss = cross_entropy(narrow(pairs)[0], target)[0] * (len(found.tokens) + 1)
+        assert found.log_probability == pytest.approx(-loss, rel=1e-5)
+    assert narrow.align(SOURCES[0], [2, 3], start=0).shape == (3, 4)
+    assert bits(narrow.predict(PAIRS, 2)) == bits(logits)
+    assert narrow.metadata == model.metadata and narrow.metadata is not model.metadata
+    assert "weights" not in model.config and model.weights is None
+
+    save(narrow, tmp_path / "narrow.npz")
+    save(model, tmp_path / "wide.npz")
+    assert (tmp_path / "narrow.npz").stat().st_size < 0.75 * (tmp_path / "wide.npz").stat().st_size
+    read = load(tmp_path / "narrow.npz", strict=True)
+    again = pickle.loads(pickle.dumps(narrow))
+    assert again.report == narrow.report
+    for other in (read, again, copy.copy(narrow), copy.deepcopy(narrow)):
+        assert other.weights == kind and other.config == narrow.config
+        assert bits(other(PAIRS)[0]) == bits(logits)
+        with pytest.raises(AttributeError, match="weights: read-only"):
+            other.weights = None
+
+    before = bits(*narrow.stored().values())
+    for attempt in (
+        lambda: narrow.forward(PAIRS),
+        lambda: narrow.load_state_dict(narrow.state_dict()),
+        lambda: Adam(narrow).step(narrow.state_dict()),
+    ):
+        with pytest.raises(TypeError, match="narrow weights are read-only; train the float32 layer and quantize again"):
+            attempt()
+    assert bits(*narrow.stored().values()) == before
+    wide = small_model(dtype="float32", num_layers=2, hidden_size=16)
+    wide.load_state_dict(narrow.state_dict())
+    assert bits(*wide.parameters.values()) == bits(*narrow.parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    (
+        (lambda m: m.quantize("int4"), ValueError, "kind: expected 'bf16' or 'int8', got 'int4'"),
+        (lambda m: small_model().quantize("int8"), ValueError, "quantize: expected a float32 layer, got float64"),
+        (
+            lambda m: m.quantize("bf16").quantize("int8"),
+            TypeError,
+            "expected an LSTM with float32 weights, got one with",
+        ),
+        (lambda m: m.quantize("int8", PAIRS[0]), ValueError, r"sample: expected shape \(B, 2, N\), got \(2, 6\)"),
+        (lambda m: m.quantize("int8", PAIRS * 1.0), TypeError, "sample: expected integers"),
+        (lambda m: m.quantize("int8", PAIRS[..., ::-1]), ValueError, "sample: expected padding, -1, only after"),
+        (lambda m: m.quantize("int8", PAIRS[:0]), ValueError, "sample: expected shape .*, not empty"),
+        (lambda m: small_model(weights="int4"), ValueError, "weights: expected 'bf16' or 'int8', got 'int4'"),
+        (lambda m: small_model(weights="int8"), ValueError, "dtype: expected 'float32' with narrow weights"),
+        (lambda m: m.trace(PAIRS, 2), ValueError, "layer: expected -2 to 1, got 2"),
+        (lambda m: m.trace(PAIRS, 1, 1), ValueError, "direction: expected 0"),
+        (lambda m: m.trace(PAIRS[0]), ValueError, r"pairs: expected shape \(B, 2, N\)"),
+    ),
+)
+def test_errors_of_quantize_and_trace(call, error, message):
+    with pytest.raises(error, match=message):
+        call(small_model(dtype="float32"))
+
+
+@pytest.mark.parametrize("kind", (None, "bf16", "int8"))
+def test_a_trace_has_the_gates_of_each_layer_and_direction(kind):
+    model = sharp_model(dtype="float32", num_layers=2)
+    layers = parts_of(model)
+    if kind:
+        model = model.quantize(kind)
+        layers |= {name: layers[name].quantize(kind) for name in ("encoder", "decoder")}
+    (source, S), (target, T) = sides(PAIRS)
+    x = layers["source"](source)
+    state = joined(layers["encoder"](x, lengths=S)[1])
+    for layer, direction in ((0, 0), (0, 1), (1, 1), (2, 0), (-1, 0)):
+        made = model.trace(PAIRS, layer, direction)
+        if 0 <= layer < 2:
+            expected = layers["encoder"].trace(x, None, S, layer, direction)
+        else:
+            expected = layers["decoder"].trace(layers["target"](target), state, T, layer % 2)
+        for name in ("input", "forget", "candidate", "output", "cell", "hidden", "valid", "initial_cell"):
+            assert bits(getattr(made, name)) == bits(getattr(expected, name))
+    if kind is None:
+        assert made.gradient(of=(3, 1)).cell.shape == made.cell.shape
+
+
+@pytest.mark.parametrize(
+    ("trained", "run"),
+    (
+        (["readout.*"], "readout"),
+        (["combine.bias"], "readout combine"),
+        (["attention.vector"], "readout combine attention"),
+        (["decoder.bias_ih_l0"], "readout combine attention decoder"),
+        (["target.weight"], "readout combine attention decoder target"),
+        (["encoder.weight_hh_l0", "readout.bias"], "readout combine attention decoder encoder"),
+        (["source.weight"], "readout combine attention decoder encoder source"),
+        (["*"], "readout combine attention decoder target encoder source"),
+    ),
+)
+def test_parts_that_frozen_parameters_do_not_need_are_not_run_backward(trained, run, monkeypatch):
+    model = small_model(num_layers=2)
+    frozen = [name for name in model.parameters if not any(fnmatch(name, pattern) for pattern in trained)]
+    optimizer = Adam(model, 0.1, frozen=frozen)
+    target = teach(SOURCES, TARGETS, start=0, end=1)[1]
+    logits, _, tape = model.forward(PAIRS)
+    dy = np.random.default_rng(0).standard_normal(logits.shape)
+    every = model.backward(tape, dy).parameters
+    calls, names = [], {id(layer): name for name, layer in model._parts.items()}
+
+    def noted(kind, method):
+        actual = getattr(kind, method)
+
+        def counted(self, *arguments):
+            calls.append(names[id(self)])
+            found = actual(self, *arguments)
+            held = {f"{names[id(self)]}.{name}" for name in found.parameters}
+            if kind in (LSTM, Linear):  # these leave out what is frozen
+                assert held <= set(optimizer.trained)
+            return found
+
+        monkeypatch.setattr(kind, method, counted)
+
+    for kind, method in (
+        (LSTM, "_propagated"),
+        (Linear, "_propagated"),
+        (Attention, "backward"),
+        (Embedding, "backward"),
+    ):
+        noted(kind, method)
+    some = model.parameter_gradients(tape, dy, optimizer.trained)
+    assert " ".join(calls) == run
+    assert list(some) == [name for name in every if name in optimizer.trained]
+    assert bits(*some.values()) == bits(*(every[name] for name in some))
+    before = model.parameters
+    fit(model, (PAIRS, target), loss=cross_entropy, optimizer=optimizer, epochs=1, progress=False)
+    assert [name for name, array in model.parameters.items() if array is not before[name]] == list(optimizer.trained)
+    assert model.parameter_gradients(model.forward(PAIRS)[2], dy, []) == {}

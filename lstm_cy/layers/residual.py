@@ -13,9 +13,9 @@ from .base import Gradients, Layer, Stage, stages_of
 from .sequential import Sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from ..typing import Array, ArrayLike, Bools, Narrow, Seed, State, StateLike
+    from ..typing import Array, ArrayLike, Bools, Narrow, Parameters, Seed, State, StateLike
     from .base import Steps, Tape
 
 
@@ -171,13 +171,20 @@ class Residual(Sequential):
         gradients = super().backward(inside, dy, dstates)
         if dy is None or gradients.x is None:
             return gradients
-        dx = gradients.x.copy()
-        skipped = float_array("dy", dy, dx.dtype)
-        if valid is not None:
-            skipped = np.where(valid, skipped, 0)
-        with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows infinity and NaN
-            dx[..., : skipped.shape[-1]] += skipped
-        return gradients._replace(x=dx)
+        return gradients._replace(x=_with_skipped(gradients.x, dy, valid))
+
+    def partial_backward(self, tape: Any, dy: Any, names: Collection[str]) -> Gradients:
+        if not self._goes_back_as(Residual):
+            return super().partial_backward(tape, dy, names)
+        inside, valid = self._content_of(tape)
+        dx, found = self._partly_back(names, inside, dy)
+        return Gradients(_with_skipped(dx, dy, valid), None, found)
+
+    def parameter_gradients(self, tape: Any, dy: Any, names: Collection[str]) -> Parameters:
+        if not self._goes_back_as(Residual):
+            return super().parameter_gradients(tape, dy, names)
+        inside, _ = self._content_of(tape)
+        return self._gradients_of(names, inside, dy)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.parts))})"
@@ -261,3 +268,14 @@ class Residual(Sequential):
         total = np.empty_like(out)
         skip(config.kernels(), np.ascontiguousarray(added), out, total)
         return total
+
+
+def _with_skipped(dx: Array, dy: Any, valid: Bools | None) -> Array:
+    """Return the gradient of the input: that through the layers plus `dy` itself, where `valid`."""
+    dx = dx.copy()
+    skipped = float_array("dy", dy, dx.dtype)
+    if valid is not None:
+        skipped = np.where(valid, skipped, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum itself shows infinity and NaN
+        dx[..., : skipped.shape[-1]] += skipped
+    return dx

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..typing import ArrayLike, Narrow, Parameters, Seed, State, StateLike
     from .base import Tape
 
+    #: index, layer, tape, and the requested parameters
+    _Requested = tuple[str, Layer, Any, list[str]]
+
 
 class Sequential(Composite):
     """A model that applies layers one after the other.
@@ -325,20 +328,31 @@ class Sequential(Composite):
     def parameter_gradients(self, tape: Tape, dy: Any, names: Collection[str]) -> Parameters:
         if not self._goes_back_as(Sequential):
             return super().parameter_gradients(tape, dy, names)
-        tapes, owners = self._content_of(tape), self._owners()
-        requested = [self._names_of(part, owners, names) for part in self._parts]
-        first = next((index for index, own in enumerate(requested) if own), None)
+        return self._gradients_of(names, tape, dy)
+
+    def _gradients_of(self, names: Collection[str], tape: Tape, dy: Any) -> Parameters:
+        """Return the gradients of these parameters; the layers before the first of them are not run."""
+        parts = self._requested(names, tape)
+        first = next((index for index, (_, _, _, own) in enumerate(parts) if own), None)
         if first is None:
             return {}
-        parts = [*zip(self._parts.items(), tapes, requested, strict=True)]
-        found: list[tuple[str, Parameters]] = []
-        for (part, layer), kept, own in reversed(parts[first + 1 :]):
-            gradients = layer.partial_backward(kept, dy, own)
-            found.append((part, gradients.parameters))
-            dy = gradients.x
-        (part, layer), kept, own = parts[first]
+        dy, found = _back_through(parts[first + 1 :], dy)
+        part, layer, kept, own = parts[first]
         found.append((part, layer.parameter_gradients(kept, dy, own)))
         return {name: array for name, array in self._summed(found).items() if name in names}
+
+    def _partly_back(self, names: Collection[str], tape: Tape, dy: Any) -> tuple[Any, Parameters]:
+        """Return the gradient of the input, and those of at least these parameters."""
+        dx, found = _back_through(self._requested(names, tape), dy)
+        return dx, self._summed(found)
+
+    def _requested(self, names: Collection[str], tape: Tape) -> list[_Requested]:
+        """Return for each layer its index, the layer, its tape, and its parameters among `names`."""
+        tapes, owners = self._content_of(tape), self._owners()
+        return [
+            (part, layer, kept, self._names_of(part, owners, names))
+            for (part, layer), kept in zip(self._parts.items(), tapes, strict=True)
+        ]
 
     def trace(
         self,
@@ -443,6 +457,16 @@ class Sequential(Composite):
         kind, layers = type(self).__name__, [repr(layer) for layer in self.parts]
         line = f"{kind}({', '.join(layers)})"
         return line if len(line) <= LONGEST else "\n".join([f"{kind}(", *(f"    {layer}," for layer in layers), ")"])
+
+
+def _back_through(parts: Sequence[_Requested], dy: Any) -> tuple[Any, list[tuple[str, Parameters]]]:
+    """Propagate `dy` back through layers; return the gradient of their input, and those of parameters."""
+    found: list[tuple[str, Parameters]] = []
+    for part, layer, kept, own in reversed(parts):
+        gradients = layer.partial_backward(kept, dy, own)
+        found.append((part, gradients.parameters))
+        dy = gradients.x
+    return dy, found
 
 
 def _chained(kind: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:

@@ -1,5 +1,7 @@
 """Parameter groups, frozen parameters and decay without biases, against torch.optim with the same groups."""
 
+from fnmatch import fnmatch
+
 import numpy as np
 import pytest
 from small_runs import arrays, bits, train
@@ -13,6 +15,7 @@ from lstm_cy import (
     Embedding,
     Layer,
     Linear,
+    Residual,
     RMSprop,
     Sequential,
     clip_grad_norm,
@@ -386,6 +389,60 @@ def test_gradients_of_weights_that_are_not_trained_are_not_computed(options, eng
             found = layer.partial_backward(tape, y, names)
             assert set(found.parameters) - initial == set(names) - initial
             assert found.x.tobytes() == every.x.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("trained", "run"),
+    [
+        (["2.*"], [(4, ["bias", "weight"])]),
+        (["1.1.1.bias"], [(4, []), (3, ["bias"])]),
+        (["1.1.0.bias_hh_l0"], [(4, []), (3, []), (2, ["bias_hh_l0"])]),
+        (["1.0.weight_ih_l0", "2.bias"], [(4, ["bias"]), (3, []), (2, []), (1, ["weight_ih_l0"])]),
+        (["0.*"], [(4, []), (3, []), (2, []), (1, []), (0, ["bias", "weight"])]),
+    ],
+)
+@pytest.mark.parametrize("lengths", [None, [4, 6, 1]])
+def test_frozen_layers_inside_a_residual_are_left_out(trained, run, lengths, monkeypatch):
+    options = {"dtype": "float64"}
+    layers = [Linear(2, 5, seed=0, **options), LSTM(5, 4, seed=1, bias=True, batch_first=True, **options)]
+    layers += [LSTM(4, 4, seed=2, batch_first=True, **options), Linear(4, 3, seed=3, **options)]
+    layers += [Linear(3, 3, seed=4, **options)]
+    model = Sequential(layers[0], Residual(layers[1], Residual(*layers[2:4])), layers[4])
+    x = np.random.default_rng(0).standard_normal((3, 6, 2))
+    out, _, tape = model.forward(x, lengths=lengths)
+    dy = np.random.default_rng(1).standard_normal(out.shape)
+    every = model.backward(tape, dy).parameters
+    optimizer = Adam(model, 0.1, frozen=[name for name in every if not any(fnmatch(name, one) for one in trained)])
+    calls = []
+    for kind in (LSTM, Linear):
+
+        def noted(self, *given, actual=kind._propagated):
+            gradients = actual(self, *given)
+            calls.append((layers.index(self), sorted(gradients.parameters)))
+            return gradients
+
+        monkeypatch.setattr(kind, "_propagated", noted)
+    some = model.parameter_gradients(tape, dy, optimizer.trained)
+    assert calls == run
+    assert bits(some) == bits({name: every[name] for name in optimizer.trained})
+    calls.clear()
+    before = model.parameters
+    data = (x, np.ones_like(out)) if lengths is None else (x, np.ones_like(out), lengths)
+    fit(model, data, loss=mse, optimizer=optimizer, epochs=1, batch_size=100, progress=False)
+    assert calls == run
+    assert [name for name, array in model.parameters.items() if array is not before[name]] == list(optimizer.trained)
+
+
+def test_a_residual_alone_with_frozen_parameters():
+    model = Residual(LSTM(3, 4, 2, dtype="float64", seed=0), Linear(4, 2, dtype="float64", seed=1))
+    out, _, tape = model.forward(np.random.default_rng(0).standard_normal((5, 3, 3)))
+    every = model.backward(tape, out)
+    for names in (["0.weight_hh_l1"], ["1.bias"], [*every.parameters], []):
+        found = model.parameter_gradients(tape, out, names)
+        assert bits(found) == bits({name: every.parameters[name] for name in names})
+        partial = model.partial_backward(tape, out, names)
+        assert partial.x.tobytes() == every.x.tobytes()
+        assert set(partial.parameters) == set(names)
 
 
 def test_gradients_of_some_parameters_of_shared_and_tied_layers():
