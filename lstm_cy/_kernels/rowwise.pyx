@@ -54,7 +54,9 @@ cdef class RowPart:
                   double alpha=0, double beta=0, vectors=(), bint zero=False, Py_ssize_t size=1, Py_ssize_t stride=1,
                   Py_ssize_t dilation=1, Py_ssize_t wait=0, affines=()):
         cdef Py_ssize_t index
-        self.kept = kind, vectors, affines
+        options = {"function": function, "alpha": alpha, "beta": beta, "vectors": vectors, "zero": zero, "size": size,
+                   "stride": stride, "dilation": dilation, "wait": wait, "affines": affines}
+        self.kept = kind, options
         self.op.kind = _KINDS[kind]
         self.op.inputs, self.op.outputs = inputs, outputs
         self.op.function, self.op.alpha, self.op.beta, self.op.zero = function, alpha, beta, zero
@@ -92,6 +94,21 @@ cdef class RowPart:
     def kind(self):
         """As given."""
         return self.kept[0]
+
+    @property
+    def options(self):
+        """All options, as given or their defaults."""
+        return dict(self.kept[1])
+
+    @property
+    def inputs(self):
+        """Numbers of a row's input."""
+        return self.op.inputs
+
+    @property
+    def outputs(self):
+        """Numbers of a row's output."""
+        return self.op.outputs
 
     @property
     def is_steady(self):

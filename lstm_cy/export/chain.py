@@ -1,4 +1,4 @@
-"""A model as the chain of what a step computes: tables, cells, affine maps and functions, with their arrays."""
+"""A model as the chain of what a step computes: tables, cells, affine maps, windows, functions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from .._kernels.affine import Affine
 from .._kernels.network import ACTIVATION_KINDS, COUPLING_KINDS, Network
 from .._kernels.records import CellOptions
+from .._kernels.rowwise import FUNCTIONS, RowPart
 from .._kernels.stages import Skip
 from ..layers.activations import PLAIN, for_kernels
+from ..layers.base import stages_by_layer
 from ..streaming.stepper import frozen
-from .templates.activations import ELEMENTWISE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..layers.base import Layer
     from ..typing import Array
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 _NAMES = {number: name for name, number in ACTIVATION_KINDS.items()}
 _COUPLINGS = {number: name for name, number in COUPLING_KINDS.items()}
 _PLAIN_KINDS = for_kernels(PLAIN)
-#: the functions of Activation that are exported
-FUNCTIONS = (*ELEMENTWISE, "softmax")
+_FUNCTIONS = {number: name for name, number in FUNCTIONS.items()}
 
 
 class Lookup(NamedTuple):
-    """The vector of a token: `table` is (tokens, outputs)."""
+    """The vector of a token: `table` is (tokens, outputs); with `masks` token 0 is padding."""
 
     table: Array
+    masks: bool = False
 
 
 class Linear(NamedTuple):
@@ -52,12 +53,93 @@ class Add(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A function of `size` numbers, by the name of an Activation."""
+    """A function of `size` numbers, by the name of an Activation; alpha and beta are 0 where it has none."""
 
     name: str
-    alpha: float | None
-    beta: float | None
+    alpha: float
+    beta: float
     size: int
+
+
+class Scale(NamedTuple):
+    """A BatchNormalization: (x - mean) * factor * weight + bias, arrays (size,)."""
+
+    weight: Array
+    bias: Array
+    mean: Array
+    factor: Array
+
+
+class Normalize(NamedTuple):
+    """A LayerNormalization with arrays (size,)."""
+
+    eps: float
+    weight: Array
+    bias: Array
+
+
+class Mask(NamedTuple):
+    """A Masking: a step whose `size` numbers all are `value` is padding."""
+
+    value: float
+    size: int
+
+
+class Padding(NamedTuple):
+    """Zeros in place of an LSTM's output at a step of padding."""
+
+    size: int
+
+
+class Last(NamedTuple):
+    """The output of the last step that is not padding; with `zero`, zeros at a step of padding."""
+
+    zero: bool
+    size: int
+
+
+class Running(NamedTuple):
+    """A GlobalPooling1D of the steps so far; `kind` is "max" or "average"."""
+
+    kind: str
+    size: int
+
+
+class Window(NamedTuple):
+    """A Conv1D, or a Pooling1D of `kind` "max" or "average", of the window that ends with this step.
+
+    Attributes
+    ----------
+    kind : str
+        "convolution", "max" or "average".
+    inputs, outputs : int
+        Numbers of a step.
+    size, stride, dilation : int
+        As of the layers.
+    wait : int
+        Steps before the first output.
+    maps : tuple of (weight, bias)
+        Of a convolution, for each group: (outputs / groups, inputs / groups * size), (outputs / groups,) or None.
+    """
+
+    kind: str
+    inputs: int
+    outputs: int
+    size: int
+    stride: int
+    dilation: int
+    wait: int
+    maps: tuple[tuple[Array, Array | None], ...]
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether every step gives an output."""
+        return self.stride == 1 and self.wait == 0
+
+    @property
+    def before(self) -> int:
+        """The steps before the present one that a window reaches back."""
+        return (self.size - 1) * self.dilation
 
 
 class Cell(NamedTuple):
@@ -115,81 +197,121 @@ class Cell(NamedTuple):
         return without and self.activations == PLAIN and not self.is_narrow
 
 
-Part = Lookup | Linear | Add | Function | Cell
+Part = Lookup | Linear | Add | Function | Scale | Normalize | Mask | Padding | Last | Running | Window | Cell
 
 
-def parts_of(model: Layer) -> list[Part]:
+def parts_of(model: Layer, known: Callable[[Part], bool] = lambda part: True) -> list[Part]:
     """Return the parts of a model, in order, with the weights that it has now.
+
+    Parameters
+    ----------
+    model : Layer
+    known : callable, optional
+        Whether a part can be used.
 
     Raises
     ------
     TypeError, ValueError
-        The model cannot be stepped, or not in float32 or int8; the message says why.
+        The model cannot be stepped, or not in float32 or int8, or a part is not known; the message names the layer.
     """
     model = frozen(model, "model")
     if model.dtype != np.float32:
         raise ValueError(f"model: expected a float32 model, got {model.dtype}")
+    try:
+        found = stages_by_layer(model.layers)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"model: {error}") from None
     parts: list[Part] = []
     begins: list[int] = []  # the part that each stage begins with
-    outputs = None
-    for index, layer in enumerate(model.layers):
-        if layer.passes_on:
-            continue
-        if parts and layer.vocabulary_size is not None:
-            raise ValueError(f"model: expected an Embedding to come first, got one at {index}")
-        if layer.function is not None:
-            parts.append(_function(layer, index, outputs))
-            continue
-        try:
-            stages = layer.stages()
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"model: {error}") from None
-        if parts and stages[0].inputs != outputs:
-            raise ValueError(f"model: expected {outputs} inputs of layer {index}, got {stages[0].inputs}")
-        outputs = stages[-1].outputs
+    for index, stages in found:
+        layer = model.layers[index]
         for stage in stages:
             begins.append(len(parts))
-            parts += _of_kernel(stage.kernel, index, begins)
+            own: list[Part]
+            if isinstance(stage.kernel, np.ndarray):
+                own = [Lookup(stage.kernel, layer.masks)]
+            else:
+                own = _of_kernel(stage.kernel, begins, any(map(_marks, parts)))
+            _check(own, index, layer, known)
+            parts += own
     if not parts:
         raise ValueError(f"model: expected a layer other than Dropout, got {model!r}")
     return parts
 
 
-def _function(layer: Layer, index: int, size: int | None) -> Function:
-    """Return the part of an Activation."""
-    assert layer.function is not None
-    name, alpha, beta = layer.function
-    if size is None:
-        raise ValueError(f"model: expected LSTM, Linear or Embedding before the Activation at {index}")
-    if name not in FUNCTIONS:
-        raise ValueError(f"model: expected one of {', '.join(FUNCTIONS)} to export, got {name} at {index}")
-    return Function(name, alpha, beta, size)
+def sizes_of(part: Part) -> tuple[int, int]:
+    """Return the numbers of a part's input, or the number of tokens, and those of its output."""
+    if isinstance(part, Cell | Add | Window):
+        return part.inputs, part.outputs
+    if isinstance(part, Lookup):
+        return len(part.table), part.table.shape[1]
+    if isinstance(part, Linear):
+        weight = part.weight[0] if isinstance(part.weight, tuple) else part.weight
+        return weight.shape[1], len(weight)
+    size = len(part.weight) if isinstance(part, Scale | Normalize) else part.size
+    return size, size
 
 
-def _of_kernel(kernel: Any, index: int, begins: list[int]) -> list[Part]:
-    """Return the parts of a stage of layer `index`; `begins` has the part that each stage begins with, its own too."""
-    parts: list[Part]
-    if isinstance(kernel, Network):
-        parts = [_cell(kernel, layer) for layer in range(len(kernel.weights))]
-    elif isinstance(kernel, Affine):
-        parts = [Linear(kernel.weight, kernel.bias)]
-    elif isinstance(kernel, Skip):
-        parts = [Add(begins[-1 - kernel.stages], kernel.inputs, kernel.outputs)]
-    else:
-        parts = [Lookup(kernel)]
+def _check(parts: list[Part], index: int, layer: Layer, known: Callable[[Part], bool]) -> None:
+    """Raise unless the parts of a layer are known, and their parameters finite float32 numbers."""
     for part in parts:
-        for array in _arrays(part):
-            if not np.isfinite(array).all():
-                raise ValueError(f"model: expected finite parameters, got NaN or infinity in layer {index}")
-    return parts
+        if not known(part):
+            raise ValueError(f"model: layer {index}, {layer!r}, cannot be described for JavaScript")
+        for values in _numbers(part):
+            if not np.isfinite(values).all():
+                raise ValueError(f"model: expected finite parameters, got NaN or infinity in layer {index}, {layer!r}")
 
 
-def _arrays(part: Part) -> Iterator[Array]:
-    """Give all arrays of a part."""
+def _numbers(part: Any) -> Iterator[Array]:
+    """Give all numbers of a part, and of the tuples in it, as float32 or int8."""
     for value in part:
-        for array in value if isinstance(value, tuple) else (value,):
-            if isinstance(array, np.ndarray):
-                yield array
+        if isinstance(value, tuple):
+            yield from _numbers(value)
+        elif isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, float):
+            with np.errstate(over="ignore"):
+                yield np.asarray(value, np.float32)
+
+
+def _of_kernel(kernel: Any, begins: list[int], masked: bool) -> list[Part]:
+    """Return the parts of a stage; `begins` has the part that each stage begins with, its own too."""
+    if isinstance(kernel, Network):
+        cells: list[Part] = [_cell(kernel, layer) for layer in range(len(kernel.weights))]
+        return [*cells, Padding(kernel.output_size)] if masked else cells
+    if isinstance(kernel, Affine):
+        return [Linear(kernel.weight, kernel.bias)]
+    if isinstance(kernel, Skip):
+        return [Add(begins[-1 - kernel.stages], kernel.inputs, kernel.outputs)]
+    return [_row(kernel)]
+
+
+def _marks(part: Part) -> bool:
+    """Return whether a part marks steps as padding."""
+    return isinstance(part, Mask) or (isinstance(part, Lookup) and part.masks)
+
+
+def _row(kernel: RowPart) -> Part:
+    """Return the part of a layer without recurrent weights."""
+    options, size = kernel.options, kernel.outputs
+    how, _, kind = kernel.kind.partition(" ")
+    if how == "function":
+        return Function(_FUNCTIONS[options["function"]], options["alpha"], options["beta"], size)
+    if how in ("softmax", "logsoftmax"):
+        return Function(how, 0.0, 0.0, size)
+    if how == "scaled":
+        return Scale(*options["vectors"])
+    if how == "normalized":
+        return Normalize(options["alpha"], *options["vectors"])
+    if how == "masks":
+        return Mask(options["alpha"], size)
+    if how == "last":
+        return Last(options["zero"], size)
+    if how == "running":
+        return Running(kind, size)
+    maps = tuple((affine.weight, affine.bias) for affine in options["affines"])
+    steps = {name: options[name] for name in ("size", "stride", "dilation", "wait")}
+    return Window(kind or how, kernel.inputs, size, maps=maps, **steps)
 
 
 def _cell(network: Network, layer: int) -> Cell:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import packing
+from . import packing, rows
 from .chain import Add, Cell, Function, Linear, Lookup, Part
 from .packing import padded
 from .program import literal
@@ -29,6 +29,10 @@ def _lookup(part: Lookup, program: Program, x: str) -> str:
     tokens, outputs = part.table.shape
     program.title.append(f"Embedding {tokens} -> {outputs}")
     table = program.weights(f"Embedding: the vectors of {tokens} tokens", part.table)
+    if part.masks:
+        program.needs.add("FLAGS")
+        program.is_flagged = True
+        program.step.append(f"flag = {x} == 0 ? LSTM_PADDING : LSTM_PRESENT; /* token 0 */")
     return f"{table} + (size_t){x} * {outputs}"
 
 
@@ -59,17 +63,20 @@ def _add(part: Add, program: Program, x: str) -> str:
 def _activation(part: Function, program: Program, x: str) -> str:
     program.title.append(part.name)
     y = program.space(f"y{len(program.title) - 1}", padded(part.size))
-    if part.name == "softmax":
-        program.needs |= {"EXPONENTIAL", "SOFTMAX"}
-        name = "lstm_softmax"
-    else:
-        name = _function(program, activations.ELEMENTWISE, (part.name, part.alpha, part.beta))
-    program.step += [
-        f"/* Activation {part.name} */",
-        f"memcpy({y}, {x}, {part.size} * sizeof(float));",
-        f"{name}({part.size}, {y});",
-    ]
+    call = f"{_vector_function(part, program)}({part.size}, {y});"
+    if part.name == "logsoftmax":
+        call = call.replace(");", f", {program.space('space', padded(part.size))});")
+    copy = f"memcpy({y}, {x}, {part.size} * sizeof(float));"
+    program.with_denormals(f"/* Activation {part.name} */", copy, call)
     return y
+
+
+def _vector_function(part: Function, program: Program) -> str:
+    """Return the name of the C function that computes an activation in place."""
+    if part.name in activations.ELEMENTWISE:
+        return _function(program, activations.ELEMENTWISE, (part.name, part.alpha, part.beta))
+    program.needs |= activations.VECTORWISE[part.name]
+    return {"softmax": "lstm_softmax", "logsoftmax": "lstm_log_softmax", "gelu": "lstm_gelu"}[part.name]
 
 
 def _layer(part: Cell, program: Program, x: str) -> str:
@@ -86,6 +93,7 @@ def _layer(part: Cell, program: Program, x: str) -> str:
             initial = program.weights(f"layer {number}: the initial {name}", array)
             program.reset.append(f"memcpy({target}, {initial}, {array.size} * sizeof(float));")
     program.step.append(f"/* layer {number}: {title} */")
+    begin = len(program.step)
     if part.is_plain:
         program.needs.add("LSTM")
         assert not isinstance(part.ih, tuple) and not isinstance(part.hh, tuple)
@@ -100,6 +108,10 @@ def _layer(part: Cell, program: Program, x: str) -> str:
         )
     else:
         program.step += _cell(part, program, number, x, h, following, c)
+    if program.is_flagged:
+        statements = ["    " + line for line in program.step[begin:]]
+        keep = f"    memcpy({following}, {h}, {part.outputs} * sizeof(float));"
+        program.step[begin:] = ["if (flag == LSTM_PRESENT) {", *statements, "} else {", keep, "}"]
     return following
 
 
@@ -145,7 +157,7 @@ def _sums(part: Cell, program: Program, number: int, x: str, h: str, z: str) -> 
     bias = None if _norm(part) else _by_gate(part.bias, part.units)  # else it is added after normalising
     if isinstance(part.ih, tuple):
         if bias is None:
-            yield f"memset({z}, 0, {columns} * sizeof(float));"
+            yield f"memset({z}, 0, sizeof {z});"
         else:
             weights = program.weights(f"layer {number}: biases", bias)
             yield f"memcpy({z}, {weights}, {columns} * sizeof(float));"
@@ -225,11 +237,11 @@ def _at(index: int) -> str:
     return f"w + {index} * padded" if index else "w"
 
 
-def _function(program: Program, table: dict[str, str], function: tuple[str, float | None, float | None]) -> str:
+def _function(program: Program, table: dict[str, str], function: tuple[str, float, float]) -> str:
     """Add the C function of an activation; return its name."""
     name, alpha, beta = function
     program.needs |= {*activations.NEEDS.get(name, ()), *(["AT_MOST"] if "at_most" in table[name] else [])}
-    statements = table[name].format(alpha=literal(alpha or 0), beta=literal(beta or 0))
+    statements = table[name].format(alpha=literal(alpha), beta=literal(beta))
     more = "\n        lstm_vector more;" if "more" in statements else ""
     text = activations.FUNCTION.format(
         title=name,
@@ -246,6 +258,7 @@ _EMIT: dict[type, Callable[[Any, Program, str], str]] = {
     Add: _add,
     Function: _activation,
     Cell: _layer,
+    **rows.EMIT,
 }
 
 #: the cell of a layer with options; `w` are the peepholes, scales and biases of the gates that it has

@@ -10,6 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from ..typing import Array
 
+#: the bytes of C's types
+_BYTES = {"float": 4, "double": 8, "int": 4, "int16_t": 2}
+_FLUSH = "lstm_flush_denormals();"
+
 
 def literal(number: float) -> str:
     """Return a float32 as a C constant with the same value."""
@@ -41,8 +45,11 @@ class Program:
         A word for each part.
     block : (units, inputs, weights) or None
         The first layer, if the sums of its inputs can be computed for several steps at a time.
-    cells, state_floats : int
-        The number of LSTM layers, and of numbers in the state, so far.
+    cells, windows, state_bytes : int
+        The number of LSTM layers, of layers with other state, and of the bytes of the state's arrays, so far.
+    is_flagged, is_late : bool
+        Whether a step can be padding or without an output for the parts that follow; whether the first steps of the
+        model can be without an output.
     """
 
     floats: list[tuple[str, Array]] = field(default_factory=list)
@@ -57,21 +64,39 @@ class Program:
     title: list[str] = field(default_factory=list)
     block: tuple[int, int, str] | None = None
     cells: int = 0
-    state_floats: int = 0
+    windows: int = 0
+    state_bytes: int = 0
+    is_flagged: bool = False
+    is_late: bool = False
 
     @property
-    def state_bytes(self) -> int:
-        """The bytes of the arrays in the state."""
-        sizes = [size * (2 if kind == "int16_t" else 4) for kind, size in self.work.values()]
-        return sum(sizes) + 4 * self.state_floats
+    def work_bytes(self) -> int:
+        """The bytes of the working memory."""
+        return sum(size * _BYTES[kind] for kind, size in self.work.values())
 
-    def state(self, name: str, size: int, copies: int, comment: str) -> str:
+    def state(self, name: str, size: int, copies: int, comment: str, kind: str = "float") -> str:
         """Add an array to the state that a reset sets to zeros; return its C expression."""
         axis = f"[{copies}]" if copies > 1 else ""
-        self.members.append(f"float {name}{axis}[{size}]; /* {comment} */")
+        self.members.append(f"{kind} {name}{axis}[{size}]; /* {comment} */")
         self.reset.append(f"memset(state->{name}, 0, sizeof state->{name});")
-        self.state_floats += copies * size
+        self.state_bytes += copies * size * _BYTES[kind]
         return f"state->{name}"
+
+    def number(self, name: str, initial: int, comment: str, kind: str = "int") -> str:
+        """Add a number to the state, with its initial value; return its C expression."""
+        self.members.append(f"{kind} {name}; /* {comment} */")
+        self.reset.append(f"state->{name} = {initial};")
+        self.state_bytes += _BYTES[kind]
+        return f"state->{name}"
+
+    def with_denormals(self, *statements: str) -> None:
+        """Add statements of a step that compute with denormals, as the library does in layers without products."""
+        if self.step and self.step[-1] == _FLUSH:
+            self.step.pop()
+        else:
+            self.step.append("lstm_restore_denormals(saved);")
+        self.needs.add("SAVED")
+        self.step += [*statements, _FLUSH]
 
     def weights(self, comment: str, array: Array) -> str:
         """Add float32 weights; return the C expression of their address."""

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from .chain import Add, Cell, Function, Linear, Lookup
+from .chain import Cell, Lookup, Normalize, sizes_of
 from .parts import emit
 from .program import Program, literal
-from .templates import activations, functions, int8, interface, linear, lstm, self_test, variants, vectors, wasm
+from .templates import (
+    activations,
+    functions,
+    int8,
+    interface,
+    linear,
+    lstm,
+    rows,
+    self_test,
+    variants,
+    vectors,
+    wasm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +45,25 @@ _PIECES = {
     "EXPONENTIAL": functions.EXPONENTIAL,
     "LOG1P": functions.LOG1P,
     "AT_MOST": activations.AT_MOST,
+    "EXPONENTIALS": activations.EXPONENTIALS,
+    "SUMS": activations.SUMS,
     "SOFTMAX": activations.SOFTMAX,
+    "DOUBLES": rows.DOUBLES,
+    "LOG_SOFTMAX": rows.LOG_SOFTMAX,
+    "GELU": rows.GELU,
+    "SCALE": rows.SCALE,
+    "LAYER_NORM": rows.LAYER_NORM,
+    "FLAGS": rows.FLAGS,
+    "EMPTY": rows.EMPTY,
+    "MASK": rows.MASK,
+    "RUNNING_MAX": rows.RUNNING_MAX,
+    "RUNNING_MEAN": rows.RUNNING_MEAN,
+    "WINDOW": rows.WINDOW,
+    "REMEMBER": rows.REMEMBER,
+    "WINDOW_MAX": rows.WINDOW_MAX,
+    "WINDOW_MEAN": rows.WINDOW_MEAN,
     "LINEAR": linear.LINEAR,
+    "CONVOLUTION": rows.CONVOLUTION,
     "ADD": linear.ADD,
     "LSTM": lstm.LSTM,
     "BLOCK": lstm.BLOCK,
@@ -58,9 +87,10 @@ class Source:
         for part in parts:
             output = emit(part, program, output)
         self.output = output
-        self.inputs = self.tokens or _width(parts[0])
-        self.outputs = _width(parts[-1], output=True)
-        self.is_exact = any(isinstance(part, Cell) and part.is_sensitive for part in parts)
+        self.inputs, self.outputs = sizes_of(parts[0])[0], sizes_of(parts[-1])[1]
+        self.is_exact = any(
+            isinstance(part, Normalize) or (isinstance(part, Cell) and part.is_sensitive) for part in parts
+        )
         self.floats = np.concatenate([np.zeros(0, np.float32), *(array for _, array in program.floats)])
         self.bytes = np.concatenate([np.zeros(0, np.int8), *(array for _, array in program.bytes)])
         #: a number for the layers and their sizes and options, which weights apart must have too
@@ -83,7 +113,14 @@ class Source:
         pieces += [more, interface.END]
         words = self._words(file_name) | ({} if test is None else self._test_words(*test))
         text = "".join(pieces)
-        for condition, holds in {"tokens": bool(self.tokens), "apart": self.apart, "block": self.program.block}.items():
+        conditions = {
+            "tokens": self.tokens,
+            "apart": self.apart,
+            "block": self.program.block,
+            "flags": "FLAGS" in self.program.needs,
+            "late": self.program.is_late,
+        }
+        for condition, holds in conditions.items():
             text = re.sub(rf"^\[{condition}\](.*\n)", r"\1" if holds else "", text, flags=re.MULTILINE)
         text = _replaced(text, words)
         text = re.sub(r"\n{3,}", "\n\n", text)
@@ -119,11 +156,12 @@ class Source:
             "OUTPUTS": str(self.outputs),
             "MEMBERS": _lines(program.members),
             "WORK": _lines(list(work.values())),
-            "STATE_BYTES": str(4 + program.state_bytes),
+            "STATE_BYTES": str(4 + program.state_bytes + program.work_bytes),
             "WEIGHT_BYTES": str(size + 32 * self.apart),
             "X_STEP": "a token" if tokens else "x[LSTM_INPUTS]",
             "X_RUN": "tokens x[steps]" if tokens else "x[steps * LSTM_INPUTS]",
             "MAY_BE": "; y may be x" if not tokens and self.inputs == self.outputs else "",
+            "LATE": interface.LATE if program.is_late else "",
             "X_TYPE": "int32_t " if tokens else "const float *",
             "X_ELEMENT": element,
             "X_AT_K": "x[k]" if tokens else "x + k * LSTM_INPUTS",
@@ -131,6 +169,8 @@ class Source:
             "WEIGHTS": "" if self.apart else self._arrays(),
             "RESET": _lines(program.reset),
             "STEP": _lines(program.step),
+            "SAVED_PARAMETER": ", unsigned saved" if "SAVED" in program.needs else "",
+            "SAVED": ", saved" if "SAVED" in program.needs else "",
             "SUMS_PARAMETER": ", const float *sums" if program.block else "",
             "NO_SUMS": ", NULL" if program.block else "",
             "BLOCK_UNITS": str(program.block[0] if program.block else 0),
@@ -157,7 +197,7 @@ class Source:
         size = 32 + 4 * self.floats.size + self.bytes.size
         return {
             "TEST_X": _numbers(x.ravel(), str if self.tokens else literal, 8),
-            "TEST_Y": _numbers(y.ravel(), literal, 8),
+            "TEST_Y": _numbers(y.ravel().view(np.uint32), "0x{:08x}u".format, 8),
             "STEPS": str(len(y)),
             "X_AT_STEP": "lstm_test_x[step]" if self.tokens else "lstm_test_x + step * LSTM_INPUTS",
             "TEST_INIT": self_test.TEST_INIT_APART.replace("@SIZE@", str(size)) if self.apart else self_test.TEST_INIT,
@@ -169,17 +209,6 @@ class Source:
 def _replaced(text: str, words: dict[str, str]) -> str:
     """Return a text with the words between two @ replaced."""
     return re.sub(r"@([A-Z_0-9]+)@", lambda match: words[match[1]], text)
-
-
-def _width(part: Part, output: bool = False) -> int:
-    """Return the numbers of a part's input, or of its output."""
-    if isinstance(part, Cell | Add):
-        return part.outputs if output else part.inputs
-    if isinstance(part, Function):
-        return part.size
-    if isinstance(part, Linear):
-        return int(part.weight.shape[0 if output else 1])
-    return int(part.table.shape[1])
 
 
 def _lines(statements: list[str]) -> str:

@@ -23,11 +23,9 @@ FLAGS = [
     "-ffreestanding",
     "-fno-math-errno",
     "-ffp-contract=off",
-    "-nostdlib",
-    "-Wl,--no-entry",
-    "-Wl,--strip-all",
-    "-Wl,-z,stack-size=16384",
 ]
+#: without -O, with which clang would run a wasm-opt that it finds, and older ones do not know relaxed SIMD
+LINK_FLAGS = ["-nostdlib", "-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=16384"]
 #: what the C takes from <string.h>; the compiler has instructions for it
 STRING_H = """
 #define memcpy __builtin_memcpy
@@ -87,6 +85,8 @@ def compiled(source: str, compiler: list[str], *flags: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "module.c").write_text(source)
         Path(folder, "string.h").write_text(STRING_H)
-        command = [*compiler, *FLAGS, *flags, f"-I{folder}", "module.c", "-o", "module.wasm"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        linked = [flag for flag in flags if flag.startswith("-Wl,")]
+        compiling = [*FLAGS, *(flag for flag in flags if flag not in linked), f"-I{folder}", "-c", "module.c"]
+        for arguments in [*compiling, "-o", "module.o"], [*LINK_FLAGS, *linked, "module.o", "-o", "module.wasm"]:
+            subprocess.run([*compiler, *arguments], cwd=folder, check=True, capture_output=True, text=True)
         return Path(folder, "module.wasm").read_bytes()

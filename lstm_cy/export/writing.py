@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checks import file_path, flag, shown
+from ..streaming.stepper import Stepper
 from ..weights.files import replacing
 from .chain import parts_of
 from .source import Source
@@ -37,7 +38,7 @@ def c99(
     Parameters
     ----------
     model : LSTM, QuantizedLSTM or Sequential
-        A float32 model that a Stepper can be made of, with float32 or int8 weights; Activation layers too.
+        Any float32 model that a Stepper can be made of, with float32 or int8 weights.
     path : str or PathLike
         The file to write, such as ``amp.h``.
     name : None or str
@@ -95,7 +96,7 @@ def wasm(model: Layer, folder: FilePath, *, name: str = "model") -> None:
     Parameters
     ----------
     model : LSTM, QuantizedLSTM or Sequential
-        A float32 model that a Stepper can be made of, with float32 or int8 weights; Activation layers too.
+        Any float32 model that a Stepper can be made of, with float32 or int8 weights.
     folder : str or PathLike
         The folder for the files, which is made if it does not exist: ``NAME.js``, ``NAME.wasm`` with the weights in it,
         and ``NAME.relaxed.wasm``, which is faster where the browser has relaxed SIMD.
@@ -168,5 +169,5 @@ def _test_of(model: Layer, source: Source) -> tuple[Array, Array]:
         x = numbers // 7 % source.tokens
     else:
         x = np.float32((numbers // 2**16 - 2**15) / 2**14).reshape(STEPS, -1)
-    batch = x[np.newaxis] if model.batch_first in (None, True) else x[:, np.newaxis]
-    return x, model(batch)[0].reshape(STEPS, -1)
+    stepper = Stepper(model)  # type: ignore[arg-type]  # it is a model that can be stepped
+    return x, np.stack([stepper.step(x_t) for x_t in x])

@@ -862,24 +862,31 @@ def stages_of(layers: Sequence[Layer], features: int | None = None, masked: bool
 
     `features` and `masked` are as for `stages_for`, of the first layer.
     """
-    stages: list[Stage] = []
+    return [stage for _, own in stages_by_layer(layers, features, masked) for stage in own]
+
+
+def stages_by_layer(
+    layers: Sequence[Layer], features: int | None = None, masked: bool = False
+) -> list[tuple[int, list[Stage]]]:
+    """Return what `stages_of` does, for each layer that has stages with its index."""
+    found: list[tuple[int, list[Stage]]] = []
     features = features or next((size for size in (layer.input_features for layer in layers) if size), None)
     for index, layer in enumerate(layers):
-        if stages and layer.vocabulary_size is not None:
+        if found and layer.vocabulary_size is not None:
             raise ValueError(f"expected an Embedding to come first, got one at {index}")
         try:
             own = layer.stages_for(features, masked)
         except (TypeError, ValueError) as error:
-            can = f"; layers 0 to {index - 1} can run step by step" if stages else ""
+            can = f"; layers 0 to {index - 1} can run step by step" if found else ""
             raise type(error)(f"{error}{can}") from None
         masked = masked or layer.masks
         if not own:
             continue
-        if stages and own[0].inputs != stages[-1].outputs:
-            raise ValueError(f"expected {stages[-1].outputs} inputs of layer {index}, got {own[0].inputs}")
-        stages += own
-        features = stages[-1].outputs
-    return stages
+        if found and own[0].inputs != features:
+            raise ValueError(f"expected {features} inputs of layer {index}, got {own[0].inputs}")
+        found.append((index, own))
+        features = own[-1].outputs
+    return found
 
 
 def row_stage(kind: str, features: int | None, outputs: int | None = None, **options: Any) -> list[Stage]:

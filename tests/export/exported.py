@@ -2,7 +2,22 @@
 
 import numpy as np
 
-from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Residual, Sequential
+from lstm_cy import (
+    LSTM,
+    Activation,
+    BatchNormalization,
+    Conv1D,
+    Dropout,
+    Embedding,
+    GlobalPooling1D,
+    LayerNormalization,
+    Linear,
+    Masking,
+    Pooling1D,
+    Readout,
+    Residual,
+    Sequential,
+)
 
 #: an activation for each function of gates, by threes
 TRIPLES = [
@@ -52,8 +67,50 @@ FUNCTIONS = (
 )
 
 
+def with_rows():
+    """Return {name: model with layers without recurrent weights}, which the JavaScript module does not have."""
+    moments = BatchNormalization(6)
+    rng = np.random.default_rng(1)
+    moments.load_state_dict({name: rng.uniform(0.2, 2, 6) for name in moments.state_dict()})
+    found = {
+        "conv": Sequential(
+            Activation("relu"),
+            Conv1D(3, 6, 3, padding="causal", dilation=2, groups=3, seed=0),
+            moments,
+            LayerNormalization(6, eps=1e-5),
+            LSTM(6, 9, num_layers=2, seed=0),
+            Activation("gelu"),
+            Conv1D(9, 4, 1, seed=1),
+            GlobalPooling1D("average"),
+            Activation("logsoftmax"),
+        ),
+        "window": Sequential(
+            Conv1D(2, 33, 5, stride=2, seed=0),
+            Pooling1D("average", 3, stride=1),
+            LSTM(33, 17, num_layers=2, seed=0),
+            Pooling1D("max", 2),
+            Conv1D(17, 3, 2, padding="causal", seed=0),
+            Residual(Linear(3, 3, seed=2)),
+            GlobalPooling1D("max"),
+            Activation("softmax"),
+        ),
+    }
+    for zero in (False, True):
+        found[f"masked{zero:d}"] = Sequential(
+            Embedding(5, 4, mask_zero=True, seed=0),
+            LSTM(4, 9, num_layers=2, seed=0),
+            Linear(9, 2, seed=0),
+            Activation("relu"),
+            Masking(0.0),
+            LSTM(2, 5, layer_norm=True, seed=0),
+            Readout(return_sequences=True, zero_output_for_mask=zero),
+            GlobalPooling1D("average" if zero else "max"),
+        )
+    return found | {f"{name}8": found[name].quantize("int8") for name in ("conv", "masked1")}
+
+
 def with_functions():
-    """Return {name: model that ends with an Activation}, which no Stepper runs."""
+    """Return {name: model that ends with an Activation}."""
     return {f"f_{name}": Sequential(LSTM(2, 9, seed=0), Linear(9, 13, seed=0), Activation(name)) for name in FUNCTIONS}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import inputs, models, with_functions
+from exported import inputs, models, with_functions, with_rows
 
-from lstm_cy import LSTM, Activation, Dropout, Embedding, Linear, Readout, Sequential, config, save
+from lstm_cy import LSTM, Activation, Conv1D, Dropout, Embedding, Linear, Pooling1D, Readout, Sequential, config, save
 from lstm_cy.cli import main
 from lstm_cy.export import c99
 
@@ -60,7 +60,7 @@ class Exported:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("c99")
-    exported = models() | with_functions()
+    exported = models() | with_functions() | with_rows()
     for name, model in exported.items():
         c99(model, folder / f"{name}.h", name=name)
     return compiled(folder, exported, *NATIVE), exported
@@ -76,9 +76,9 @@ def same(result, expected):
 def test_all_models_give_the_librarys_numbers(library):
     loaded, exported = library
     for name, model in exported.items():
-        x, batch = inputs(model, 100)
-        y, _ = model(batch)
-        y = y.reshape(100, -1)
+        x, _ = inputs(model, 100)
+        stepper = model.stepper()
+        y = np.stack([stepper.step(x_t) for x_t in x])
         c = Exported(loaded, name)
         assert c.init() == 0, name
         error, first = c.run(x[:37], y.shape[1])
@@ -229,9 +229,23 @@ def test_names_from_the_files_name(tmp_path, file, prefix):
         (LSTM(2, 3, reverse=True), ValueError, "model: expected an LSTM that runs forwards, got reverse=True"),
         (LSTM(2, 3, dtype="float64"), ValueError, "model: expected a float32 model, got float64"),
         (LSTM(2, 3).quantize("bf16"), ValueError, "model: expected float32 or int8 weights, got bf16"),
-        (Sequential(LSTM(2, 3), Readout()), ValueError, "model: expected LSTM, Linear, Residual, Dropout or Embedding"),
-        (Sequential(LSTM(2, 3), Activation("gelu")), ValueError, "model: expected one of sigmoid, .*, got gelu at 1"),
-        (Sequential(Activation("tanh"), LSTM(2, 3)), ValueError, "model: expected LSTM, .* before the Activation at 0"),
+        (
+            Sequential(LSTM(2, 3), Readout(go_backwards=True)),
+            ValueError,
+            "model: expected a Readout in the order of time",
+        ),
+        (
+            Sequential(LSTM(2, 3), Conv1D(3, 2, 3, padding="same")),
+            ValueError,
+            "model: expected padding .*, got a Conv1D",
+        ),
+        (Sequential(Linear(2, 3), Pooling1D("max", 2, padding="same")), ValueError, "model: .*, got Pooling1D"),
+        (Sequential(Activation("tanh")), ValueError, "model: expected a first layer whose number of inputs is known"),
+        (
+            Sequential(LSTM(2, 3), Activation("affine", alpha=1e300)),
+            ValueError,
+            r"model: expected finite parameters, .* in layer 1, Activation\('affine'",
+        ),
         (Sequential(Dropout(0.5)), ValueError, "model: expected a layer other than Dropout"),
         (Linear(2, 3), TypeError, "model: expected an LSTM or a Sequential, got Linear"),
         (None, TypeError, "model: expected an LSTM or a Sequential, got NoneType"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exported import inputs, models, with_functions
 
-from lstm_cy import LSTM, Activation, Embedding, Linear, Sequential
+from lstm_cy import LSTM, Activation, Conv1D, Embedding, GlobalPooling1D, Linear, Masking, Sequential
 from lstm_cy.export import web
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
@@ -268,6 +268,9 @@ def test_the_description(tmp_path):
     assert (
         np.frombuffer(weights, "<f4", table["count"], table["offset"]) == model.state_dict()["0.weight"].ravel()
     ).all()
+    for layer in (Conv1D(3, 2, 2, padding="causal"), Masking(), Activation("gelu"), GlobalPooling1D("max")):
+        with pytest.raises(ValueError, match=f"model: layer 1, {type(layer).__name__}.*cannot be described"):
+            web.describe(Sequential(LSTM(2, 3), layer))
     with pytest.raises(ValueError, match="model: expected an LSTM that runs forwards"):
         web.describe(LSTM(2, 3, reverse=True))
     with pytest.raises(TypeError, match="model: expected an LSTM or a Sequential, got int"):

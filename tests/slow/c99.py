@@ -7,7 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_cy import LSTM, Embedding, Linear, Residual, Sequential
+from lstm_cy import (
+    LSTM,
+    Activation,
+    BatchNormalization,
+    Conv1D,
+    Embedding,
+    GlobalPooling1D,
+    LayerNormalization,
+    Linear,
+    Pooling1D,
+    Readout,
+    Residual,
+    Sequential,
+)
 from lstm_cy.export import c99
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
@@ -15,6 +28,20 @@ MODELS = {
     "amp": Sequential(Residual(LSTM(1, 24, seed=0), Linear(24, 1, seed=0))),
     "words": Sequential(Embedding(30, 7, seed=0), LSTM(7, 33, seed=0), Linear(33, 30, seed=0)),
     "int8": LSTM(5, 33, num_layers=2, seed=0).quantize("int8"),
+    "rows": Sequential(
+        Conv1D(2, 9, 3, seed=0),
+        BatchNormalization(9),
+        Activation("softsign"),
+        Pooling1D("average", 2, stride=1),
+        LayerNormalization(9),
+        LSTM(9, 17, seed=0),
+        GlobalPooling1D("average"),
+        Linear(17, 5, seed=0),
+        Activation("logsoftmax"),
+    ),
+    "masks": Sequential(
+        Embedding(9, 5, mask_zero=True, seed=0), LSTM(5, 9, num_layers=2, seed=0), Readout(return_sequences=True)
+    ),
     "options": LSTM(5, 33, peepholes=True, layer_norm=True, proj_size=9, clip=1.5, cell_clip=0.3, seed=0),
 }
 

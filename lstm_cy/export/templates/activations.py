@@ -50,7 +50,8 @@ LSTM_INLINE lstm_vector lstm_at_most(lstm_vector x, lstm_vector y, lstm_vector y
 
 #: an Activation layer's functions, which NumPy computes, in the same form
 ELEMENTWISE = {
-    **{name: GATES[name] for name in ("sigmoid", "tanh", "relu", "leakyrelu", "scaledtanh")},
+    **{name: GATES[name] for name in ("sigmoid", "tanh", "leakyrelu", "scaledtanh")},
+    "relu": "y = lstm_above(lstm_all(0.0f), x, lstm_all(0.0f), x) + lstm_all(0.0f); /* -0.0 becomes 0.0 */",
     "affine": """\
 x = lstm_all({alpha}) * x;
 LSTM_ROUND(x);
@@ -78,6 +79,13 @@ y = lstm_above(lstm_all(0.0f), x, lstm_all(0.0f), x) + lstm_log1p(y);""",
     "exp": "y = lstm_exponential(x);",
 }
 
+#: what the functions that are not in this form need
+VECTORWISE = {
+    "softmax": {"EXPONENTIAL", "EXPONENTIALS", "SUMS", "SOFTMAX"},
+    "logsoftmax": {"EXPONENTIAL", "EXPONENTIALS", "SUMS", "DOUBLES", "LOG_SOFTMAX"},
+    "gelu": {"DOUBLES", "GELU"},
+}
+
 #: a function of all elements of an array with padding
 FUNCTION = r"""
 /* {title}, of each of `count` numbers, rounded up to whole vectors */
@@ -93,23 +101,51 @@ static void {name}(size_t count, float *values)
 }}
 """
 
+EXPONENTIALS = r"""
+/* y = exp(x - m), where m is the largest of x and is returned; x and y may be the same */
+static float lstm_exponentials(size_t count, const float *x, float *y)
+{
+    float highest = x[0];
+    size_t k;
+    for (k = 1; k < count; k++)
+        highest = x[k] > highest ? x[k] : highest;
+    for (k = 0; k < count; k += LSTM_LANES)
+        lstm_store(y + k, lstm_exponential(lstm_load(x + k) - lstm_all(highest)));
+    return highest;
+}
+"""
+
+SUMS = r"""
+/* the sum of sixteen numbers, by halves */
+static double lstm_halves_sum(double *sums)
+{
+    size_t half, k;
+    for (half = 8; half > 0; half /= 2)
+        for (k = 0; k < half; k++)
+            sums[k] += sums[k + half];
+    return sums[0];
+}
+
+/* the sum of x, in sixteen sums */
+static double lstm_double_sum(size_t count, const float *x)
+{
+    double sums[16] = {0};
+    size_t k;
+    for (k = 0; k < count; k++)
+        sums[k % 16] += (double)x[k];
+    return lstm_halves_sum(sums);
+}
+"""
+
 SOFTMAX = r"""
 /* exp(x) / sum(exp(x)) in place; no exponential overflows */
 static void lstm_softmax(size_t count, float *x)
 {
-    double sums[16] = {0};
-    float highest = x[0];
-    size_t k, half;
-    for (k = 1; k < count; k++)
-        highest = x[k] > highest ? x[k] : highest;
-    for (k = 0; k < count; k += LSTM_LANES)
-        lstm_store(x + k, lstm_exponential(lstm_load(x + k) - lstm_all(highest)));
+    float sum;
+    size_t k;
+    lstm_exponentials(count, x, x);
+    sum = (float)lstm_double_sum(count, x);
     for (k = 0; k < count; k++)
-        sums[k % 16] += (double)x[k];
-    for (half = 8; half > 0; half /= 2)
-        for (k = 0; k < half; k++)
-            sums[k] += sums[k + half];
-    for (k = 0; k < count; k++)
-        x[k] = x[k] / (float)sums[0];
+        x[k] = x[k] / sum;
 }
 """

@@ -72,7 +72,7 @@ int lstm_init(lstm_state *state@PARAMETERS@);
 /* Set a state to the initial one. */
 int lstm_reset(lstm_state *state);
 
-/* Compute one step, from @X_STEP@ to y[LSTM_OUTPUTS]@MAY_BE@. */
+/* Compute one step, from @X_STEP@ to y[LSTM_OUTPUTS]@MAY_BE@.@LATE@ */
 int lstm_step(lstm_state *state, @X_TYPE@x, float *y);
 
 /* Compute `steps` steps, from @X_RUN@ to y[steps * LSTM_OUTPUTS]@MAY_BE@: the same bits as one by one. */
@@ -105,16 +105,20 @@ static void lstm_initial(lstm_state *state)
 }
 
 /* one step, of arguments that are right */
-static void lstm_compute(lstm_state *state, @X_TYPE@x, float *y@SUMS_PARAMETER@)
+static void lstm_compute(lstm_state *state, @X_TYPE@x, float *y@SAVED_PARAMETER@@SUMS_PARAMETER@)
 {
     const float *const w = state->w;
     const signed char *const q = state->q;
     const int now = state->now;
+[flags]    int flag = LSTM_PRESENT;
     (void)w;
     (void)q;
+[flags]    (void)flag;
 @STEP@
     state->now = 1 - now;
     memcpy(y, @Y@, @OUTPUTS@ * sizeof(float)); /* last, so that y may be x */
+[late]    if (flag == LSTM_EMPTY)
+[late]        lstm_fill_nan(@OUTPUTS@, y);
 }
 
 int lstm_reset(lstm_state *state)
@@ -143,11 +147,11 @@ int lstm_run(lstm_state *state, size_t steps, const @X_ELEMENT@ *x, float *y)
 [block]        size_t step;
 [block]        lstm_input_sums(@BLOCK_ARGUMENTS@, block, @X_AT_K@, sums[0]);
 [block]        for (step = 0; step < block; step++, k++)
-[block]            lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS, sums[step]);
+[block]            lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS@SAVED@, sums[step]);
 [block]    }
 [block]#endif
     for (; k < steps; k++)
-        lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS@NO_SUMS@);
+        lstm_compute(state, @X_AT_K@, y + k * LSTM_OUTPUTS@SAVED@@NO_SUMS@);
     lstm_restore_denormals(saved);
     return LSTM_OK;
 }
@@ -157,6 +161,10 @@ int lstm_step(lstm_state *state, @X_TYPE@x, float *y)
     return lstm_run(state, 1, @X_ADDRESS@, y);
 }
 """
+
+#: of a model with layers that do not give an output at every step
+LATE = """ A step gives the last output
+   for the input so far: NaN until the first windows of steps are complete."""
 
 #: the weights in the file
 INIT = r"""

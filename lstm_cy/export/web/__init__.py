@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...layers.base import Layer
     from ...typing import Array
-    from ..chain import Weight
+    from ..chain import Part, Weight
 
 #: the version of what `describe` returns, which the module compares with its own
 FORMAT = 1
@@ -65,7 +65,8 @@ def describe(model: Layer) -> dict[str, Any]:
     Parameters
     ----------
     model : LSTM, QuantizedLSTM or Sequential
-        A float32 model that a Stepper can be made of, with float32 or int8 weights; Activation layers too.
+        A float32 model of LSTM, with float32 or int8 weights, Linear, Residual, Dropout, Embedding without `mask_zero`
+        and Activation, except gelu and logsoftmax.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def describe(model: Layer) -> dict[str, Any]:
     >>> found["inputs"], found["outputs"], [part["kind"] for part in found["parts"]]
     (2, 3, ['lstm', 'linear'])
     """
-    parts = parts_of(model)
+    parts = parts_of(model, _is_known)
     weights = _Weights()
     described = [_DESCRIBE[type(part)](part, weights) for part in parts]
     first, last = parts[0], described[-1]
@@ -97,6 +98,13 @@ def describe(model: Layer) -> dict[str, Any]:
         "parts": described,
         "weights": base64.b64encode(weights.content).decode(),
     }
+
+
+def _is_known(part: Part) -> bool:
+    """Return whether the JavaScript module has a part."""
+    if isinstance(part, Lookup):
+        return not part.masks
+    return type(part) in _DESCRIBE and (not isinstance(part, Function) or part.name not in ("gelu", "logsoftmax"))
 
 
 class _Weights:

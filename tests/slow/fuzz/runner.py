@@ -29,7 +29,6 @@ from parent import KEPT, Parent
 HERE = Path(__file__).resolve().parent
 #: a case may cost so much beyond its `allowance`
 SECONDS, BYTES = 1.0, 100_000_000
-#: address space that a worker may take beyond that at its start
 SPACE = 6 << 30
 
 
@@ -42,6 +41,8 @@ class Cases:
 
     #: fuzzers other than of files allow more, because their times depend on the machine's load
     seconds, bytes = SECONDS, BYTES
+    #: address space that a worker and the programs it starts may take beyond that at its start; None for no limit
+    space = SPACE
 
     def __init__(self, options):
         """Prepare the worker before the first case."""
@@ -105,8 +106,9 @@ def work(cases, options):
     """Run cases in the worker; send a line of JSON for each finding, and from time to time for other results."""
     if "asan" not in os.environ.get("LD_PRELOAD", ""):
         faulthandler.enable()
-        space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (space + SPACE, space + SPACE))
+        if cases.space is not None:
+            space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + cases.space
+            resource.setrlimit(resource.RLIMIT_AS, (space, space))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # printed text does not mix with the lines
     with open(options.worker, "r+b") as file:
