@@ -22,7 +22,19 @@ import scipy.io.wavfile
 from common import bits, every_implementation, random_case, small_lstm
 
 import lstm_cy
-from lstm_cy import LSTM, Conv1D, Dropout, Embedding, Flatten, GlobalPooling1D, Linear, Residual, Sequential, embed
+from lstm_cy import (
+    LSTM,
+    Conv1D,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalPooling1D,
+    Linear,
+    Residual,
+    Sequential,
+    embed,
+    from_onnx,
+)
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -333,6 +345,20 @@ def test_the_whole_state_is_a_block(driver):
 def test_models_that_cannot_step_are_not_opened(driver, model, error, message):
     with pytest.raises(error, match=message):
         driver.Model(model)
+
+
+def test_a_graph_is_opened_as_its_layers(driver):
+    onnx = pytest.importorskip("onnx")
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[B, 3, T] x) => (float[B, 2, T] y)
+    <float[2, 3, 2] w = {1, 2, 0, 1, 3, 1, 0, 1, 0, 2, 1, 2}> { bent = Tanh (x) y = Conv <pads = [1, 0]> (bent, w) }"""
+    graph = from_onnx(onnx.parser.parse_model(text))
+    error, handle = driver.Model(graph).create(2)
+    assert error == 0
+    stream, stepper = Stream(driver, graph.sequential(), 2, handle), graph.stepper(batch_size=2)
+    for x in np.random.default_rng(0).standard_normal((5, 2, 3)).astype("f4"):
+        assert np.array_equal(stream.step(x), stepper.step(x))
+    with pytest.raises(ValueError, match="sequential: .*Abs.*no layer computes it"):
+        driver.Model(from_onnx(onnx.parser.parse_model(text.replace("Tanh", "Abs"))))
 
 
 def test_messages(driver):

@@ -65,8 +65,8 @@ cdef class StreamPool:
 
     Parameters
     ----------
-    model : LSTM or Sequential
-        Any model for which a `Stepper` can be made.
+    model : LSTM, Sequential or Graph
+        Any model for which a `Stepper` can be made; a Graph becomes its `sequential()`.
 
     Attributes
     ----------

@@ -211,7 +211,7 @@ class AsyncStreamPool:
 
     Parameters
     ----------
-    model : LSTM or Sequential
+    model : LSTM, Sequential or Graph
         Any model for which a `StreamPool` can be made; its present weights are used.
     max_wait : float
         Seconds that a step waits for those of other sessions. An event loop's timer has a resolution of about 1 ms.

@@ -35,8 +35,8 @@ cdef class Stepper:
 
     Parameters
     ----------
-    layer : LSTM or Sequential
-        Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Windows of
+    layer : LSTM, Sequential or Graph
+        A Graph becomes its `sequential()`. Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Windows of
         convolutions and pooling must end with the present step. docs/streaming.md lists the layers.
     batch_size : int
         B, the number of streams that step together.
@@ -378,7 +378,12 @@ cdef class Stepper:
 
 
 def frozen(layer, name="layer"):
-    """Return a copy of a layer with the same parameters and packed weights, which later changes do not affect."""
+    """Return a copy of a layer with the same parameters and packed weights, which later changes do not affect.
+
+    A Graph becomes its Sequential.
+    """
+    if not isinstance(layer, Layer) and hasattr(layer, "sequential"):
+        layer = layer.sequential()
     if not (isinstance(layer, Layer) and layer.is_model):
         raise TypeError(f"{name}: expected an LSTM or a Sequential, got {type(layer).__name__}")
     return shallow_copy(layer)

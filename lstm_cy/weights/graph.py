@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..checks import one_of, positive_int, real_array, shown
+from ..layers.narrow import KINDS
 from ..notebook import html_table
 from ..printable import printable
 from .ownership import owned_bytes, owner
@@ -18,7 +20,9 @@ from .tracing import is_traced, traced
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..typing import Array, ArrayLike
+    from ..layers.sequential import Sequential
+    from ..streaming.stepper import Stepper
+    from ..typing import Array, ArrayLike, Narrow
     from .stepping import GraphStepper
 
 #: the dtype of arrays of strings
@@ -94,6 +98,8 @@ class Graph:
         The inputs and outputs of `run`, in the model's order.
     properties : dict of str to str
         The metadata_props of an .onnx file.
+    report : dict
+        What `quantize` measured; only of its result.
 
     Examples
     --------
@@ -127,6 +133,7 @@ class Graph:
 
     properties: dict[str, str]
     metadata: dict[str, Any]
+    report: dict[str, Any]
 
     def __init__(
         self,
@@ -249,8 +256,8 @@ class Graph:
         *,
         constants: Mapping[str, ArrayLike] | None = None,
         batch_size: int = 1,
-    ) -> GraphStepper:
-        """Return a GraphStepper, which runs the graph step by step and keeps its states.
+    ) -> GraphStepper | Stepper:
+        """Return what runs the graph step by step, and keeps its states.
 
         Parameters
         ----------
@@ -261,17 +268,19 @@ class Graph:
         constants : None or mapping of str to array_like
             Inputs that are the same in every step, such as a sample rate.
         batch_size : int
-            The variable size of the states' shapes.
+            The variable size of the states' shapes, or B of a Stepper.
 
         Returns
         -------
-        GraphStepper
-            Its states are zero.
+        GraphStepper or Stepper
+            A GraphStepper if the graph has states, which are zero. Else the Stepper of `sequential()`: its states are
+            those of LSTMs, and the steps that convolutions and pooling have read.
 
         Raises
         ------
         TypeError, ValueError
-            An argument does not fit the graph; or no states are found, or one without a known shape.
+            An argument does not fit the graph; or no states are found, or one without a known shape, and the graph is
+            no chain of layers either. The message says why, and which part can be stepped.
 
         Examples
         --------
@@ -280,9 +289,56 @@ class Graph:
             stepper = lstm_cy.load("silero_vad.onnx").stepper(constants={"sr": 16000})
             probability = stepper.step(samples)  # (1, 576): 64 samples of the last step, and 512 new ones
         """
-        from .stepping import GraphStepper
+        from .stepping import GraphStepper, state_pairs
 
+        if states is None and not constants and not state_pairs(self.inputs, self.outputs):
+            return self.sequential().stepper(batch_size)
         return GraphStepper(self, states, constants, batch_size)
+
+    def sequential(self, output: str | None = None) -> Sequential:
+        """Return the graph as layers that run one after the other: a Sequential that computes the same.
+
+        It can be stepped, streamed, trained, quantized and saved. `stepper`, `StreamPool`, `AsyncStreamPool` and the C
+        interface make it themselves.
+
+        Parameters
+        ----------
+        output : None or str
+            The name of the value that it computes: an output, or any other value, for a part of the graph. None: the
+            output that layers compute, if there is one besides states.
+
+        Returns
+        -------
+        Sequential
+            With copies of the weights, and with `batch_first` unless the graph's steps come before its rows. Its input
+            is (B, T, features) or (T, B, features), also where a convolution of the graph has the features before the
+            steps. Its states begin with zeros. The metadata are those of the graph.
+
+        Raises
+        ------
+        ValueError
+            No Sequential computes the same; the message names the step and, if there is one, the value up to which
+            layers do. Both are run once on random numbers and compared: results differ by rounding at most, which is
+            that of each layer.
+
+        Examples
+        --------
+        >>> import numpy as np, onnx
+        >>> from lstm_cy import from_onnx
+        >>> text = '''<ir_version: 8, opset_import: ["": 17]> g (float[B, 3, T] x) => (float[B, 4, T] y)
+        ... <float[4, 3, 2] w = {1, 2, 0, 1, 3, 1, 0, 1, 0, 2, 1, 2, 0, 1, 3, 1, 0, 1, 0, 1, 0, 1, 1, 2}> {
+        ...     causal = Conv <pads = [1, 0]> (x, w)
+        ...     y = Tanh (causal)
+        ... }'''
+        >>> model = from_onnx(onnx.parser.parse_model(text)).sequential()
+        >>> model.layers
+        (Conv1D(3, 4, 2, padding='causal', bias=False, batch_first=True), Activation('tanh'))
+        >>> model.stepper().step([0.0, 0.0, 1.0]).shape
+        (4,)
+        """
+        from .chains import sequential
+
+        return sequential(self, output)
 
     def summary(self) -> None:
         """Print a table of the steps: operator, names of inputs and outputs, number of parameters and their bytes."""
@@ -321,6 +377,11 @@ class Graph:
         """The constants by name, which must not be changed."""
         return self._constants
 
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps, in the order in which they are computed."""
+        return tuple(self._steps)
+
     def steps_for(self, outputs: list[str] | None) -> Sequence[tuple[Step, set[str]]]:
         """Return the steps that some outputs need.
 
@@ -335,6 +396,74 @@ class Graph:
             In their order, each with the names of the values that no later step needs.
         """
         return self._everything if outputs is None else self._needed(outputs)
+
+    def quantize(self, kind: Narrow, sample: Mapping[str, ArrayLike] | None = None) -> Graph:
+        """Return a graph with narrow weights in its LSTMs, which shares everything else with this one.
+
+        Parameters
+        ----------
+        kind : {"bf16", "int8"}
+            As for `LSTM.quantize`.
+        sample : None or mapping of str to array_like
+            Inputs as for `run`: each LSTM is measured on its input in this run. None, and for LSTMs inside other steps
+            than models of Keras: each is measured on standard normal numbers.
+
+        Returns
+        -------
+        Graph
+            Its `report` is {name of the step, or of its first output if it has no name: the LSTM's report}. The weights
+            of other steps, and of LSTMs whose weights are computed in the graph, stay as they are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `LSTM.quantize`, and `run`; or there is no LSTM with constant float32 weights.
+
+        Examples
+        --------
+        A graph of a file::
+
+            narrow = lstm_cy.load("model.onnx").quantize("int8", sample={"x": x})
+        """
+        one_of("kind", kind, KINDS)
+        values = None if sample is None else self._given(sample)
+        report: dict[str, Any] = {}
+        made = self.quantized(kind, values, report)
+        if not report:
+            kinds = sorted({step.op_type for step in self._steps})
+            raise ValueError(f"quantize: expected a graph with an LSTM of constant weights, got {', '.join(kinds)}")
+        made.report = report
+        return made
+
+    def quantized(self, kind: Narrow, values: dict[str, Array] | None, report: dict[str, Any]) -> Graph:
+        """Return a graph with narrow weights; see `quantize`.
+
+        Parameters
+        ----------
+        kind : {"bf16", "int8"}
+        values : None or dict of str to ndarray
+            The inputs of a run; results are added on the way.
+        report : dict
+            What is measured is added to it.
+
+        Returns
+        -------
+        Graph
+        """
+        made = copy(self)
+        made._steps = []
+        for step in self._steps:
+            inputs = None
+            if values is not None:
+                inputs = [self._constants.get(name, values.get(name)) for name in step.inputs]
+                with np.errstate(all="ignore"):  # infinity and NaN are valid results
+                    results = step.run(inputs)
+                values.update((name, array) for name, array in zip(step.outputs, results, strict=False) if name)
+            narrowed = getattr(step, "quantized", None)
+            made._steps.append(step if narrowed is None else narrowed(kind, inputs, report))
+        made._everything = made._needed(made._names())
+        made._plans = None
+        return made
 
     def trace(self, *inputs: ArrayLike, layer: int = -1, direction: int = 0) -> Any:
         """Run the graph step by step, and return the values of all gates of one of the LSTMs that it runs.

@@ -63,7 +63,9 @@ class GraphStepper:
         self._graph, self._batch_size = graph, positive_int("batch_size", batch_size)
         self._constants = _named("constants", constants or {}, graph.inputs)
         variable = [value for value in graph.inputs if value.name not in self._constants]
-        self.states = _pairs(variable, graph.outputs) if states is None else _checked(states, variable, graph.outputs)
+        self.states = (
+            state_pairs(variable, graph.outputs) if states is None else _checked(states, variable, graph.outputs)
+        )
         self.inputs = tuple(value for value in variable if value.name not in self.states)
         self.outputs = tuple(value for value in graph.outputs if value.name not in self.states.values())
         if not self.states:
@@ -172,7 +174,7 @@ def _checked(states: Mapping[str, str], inputs: Sequence[Value], outputs: Sequen
     return pairs
 
 
-def _pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> dict[str, str]:
+def state_pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> dict[str, str]:
     """Return {input: output} of what is a state by its name or, besides the first input and output, by its shape."""
     known = {value.name for value in outputs}
     found: dict[str, str] = {}

@@ -707,3 +707,39 @@ def test_gates_of_any_form_of_model(keras):
     plain = keras.Model(inner, layers.Add()([inner, inner]))
     with pytest.raises(ValueError, match="whose gates can be traced, got Add"):
         from_keras(plain).trace(np.ones((1, 5, 4)))
+
+
+def test_a_graph_of_keras_as_layers(keras):
+    """Heads of one trunk with a residual, each as a Sequential, which steps with the bits of the input so far."""
+    layers = keras.layers
+    x = keras.Input((None, 3), name="x")
+    trunk = layers.BatchNormalization()(layers.Conv1D(8, 3, padding="causal", activation="relu")(x))
+    trunk = layers.Add()([trunk, layers.LSTM(8, return_sequences=True)(trunk)])
+    label = layers.Dense(4, activation="softmax", name="label")(layers.LSTM(6)(trunk))
+    theirs = keras.Model(x, [label, layers.Dense(2, name="steps")(trunk)])
+    for weight in theirs.layers[2].weights:  # the statistics of the normalization
+        weight.assign(np.random.default_rng(0).uniform(0.5, 2, weight.shape))
+    given = np.random.default_rng(1).standard_normal((2, 9, 3)).astype("f4")
+    expected = [keras.ops.convert_to_numpy(array) for array in theirs(given)]
+    graph = from_keras(theirs)
+    for name, right in zip(("label", "steps"), expected, strict=True):
+        ours = graph.sequential(name)
+        y = ours(given)[0]
+        np.testing.assert_allclose(y, right, rtol=0, atol=TOLERANCE)
+        stepper = ours.stepper(2)
+        outputs = [stepper.step(x_t) for x_t in given.swapaxes(0, 1)]
+        assert np.array_equal(outputs[-1], y if name == "label" else y[:, -1])
+    with pytest.raises(ValueError, match=r"sequential: output: expected one of \['label', 'steps'\], got None"):
+        graph.stepper()
+    narrow = graph.quantize("int8", {"x": given})
+    assert len(narrow.report) == 2
+    found = narrow.sequential("label")
+    assert np.array_equal(found(given)[0], graph.sequential("label").quantize("int8")(given)[0])
+    np.testing.assert_allclose(narrow(given)[0], found(given)[0], rtol=0, atol=TOLERANCE)
+    tokens = keras.Input((None,), dtype="int32")
+    masked = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    other = from_keras(keras.Model(tokens, layers.Add()([masked, layers.LSTM(4, return_sequences=True)(masked)])))
+    with pytest.raises(ValueError, match="sequential: .*no layer computes it"):
+        other.stepper()
+    with pytest.raises(ValueError, match="quantize: expected a graph with an LSTM of constant weights, got Add"):
+        from_keras(keras.Model(x, layers.Add()([x, x]))).quantize("bf16")

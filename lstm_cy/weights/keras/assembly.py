@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...layers.sequential import Sequential
+from ..chains import Link, MadePart, NoChain
 from ..faults import naming
 from ..graph import Graph, Value
 from . import functions
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ...layers.base import Layer
-    from ...typing import Array, Parameters
+    from ...typing import Array, Narrow, Parameters
+    from ..chains import Chain
     from .calls import Call, Model
     from .parts import Made, Part
     from .weights import Weights
@@ -57,6 +60,28 @@ class LayerStep:
             results: list[Array] = self._function(list(inputs[: self._count]), list(inputs[self._count :]))
             return results
 
+    def chained(self, chain: Chain, inputs: list[Any], shapes: list[Any]) -> list[Link]:
+        """Return its output as a link of a chain of layers; raise NoChain where no layer computes the same."""
+        function, x = self._function, inputs[0]
+        if any(value is not None for value in inputs[self._count :]):
+            raise NoChain("expected no mask besides those that layers of a Sequential make")
+        if function.func is functions.merge and function.keywords["kind"] == "Add" and self._count == 2:
+            return [chain.sum(*inputs[:2])]
+        if function.func not in (functions.chain, functions.recurrent):
+            raise NoChain("no layer computes it")
+        states = inputs[1 : self._count]
+        if not isinstance(x, Link) or any(isinstance(state, Link) or np.any(state) for state in states):
+            raise NoChain("expected an input, and states that are zero")
+        layers, shape = function.keywords["layers"], shapes[0]
+        return [chain.applied(x, [MadePart(layer) for layer in layers], shape)]
+
+    def quantized(self, kind: Narrow, inputs: list[Any] | None, report: dict[str, Any]) -> LayerStep:
+        """Return the step with narrow weights; see `Graph.quantized`."""
+        made = copy(self)
+        with naming(self):
+            made._function = _narrowed(self._function, kind, self.name, None if inputs is None else inputs[0], report)
+        return made
+
     def weights(self) -> Iterable[Array]:
         """Return the weights of the layer."""
         return [array for _, array in self.named_weights()]
@@ -83,6 +108,24 @@ def _weights_in(value: Any, name: str = "") -> Iterator[tuple[str, Array]]:
         yield from ((name, array) for array in value.weights())
     elif hasattr(value, "parameters"):
         yield from value.parameters.items()
+
+
+def _narrowed(function: Any, kind: Narrow, name: str, x: Array | None, report: dict[str, Any]) -> Any:
+    """Return a function with narrow weights in its LSTMs; `x` is its first input, if that is known."""
+    options = dict(function.keywords)
+    inner, layers = options.get("model"), [*(options.get("layers") or ())]
+    if isinstance(options.get("step"), partial):
+        options["step"] = _narrowed(options["step"], kind, name, None, report)
+    elif isinstance(inner, Graph):
+        found: dict[str, Any] = {}
+        options["model"] = inner.quantized(kind, None, found)
+        report.update((f"{name}/{key}", value) for key, value in found.items())
+    elif any(layer.num_traced for layer in (layers if inner is None else inner.parts)):
+        narrow = (inner or Sequential(*layers)).quantize(kind, x)
+        options |= {"layers": [*narrow.parts]} if inner is None else {"model": narrow}
+        measured: dict[int, Any] = narrow.report or {}
+        report.update((name if inner is None else f"{name}/{index}", one) for index, one in measured.items())
+    return partial(function.func, *function.args, **options)
 
 
 class Assembly:

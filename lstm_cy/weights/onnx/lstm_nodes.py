@@ -75,7 +75,7 @@ def lstms(model: Any) -> dict[str, LSTM]:
         layers = Layers(source.budget)
         arrays: dict[str, Array | None] = {}
         for graph, node in _lstm_nodes(Graph(source, source.proto.graph)):
-            name = _unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
+            name = unique(node.name or next(filter(None, node.outputs), "LSTM"), found)
             with naming(node):
                 layer, weights = _LAYERS[node.op_type](graph, node, layers)
                 found[name] = copy.copy(layer)
@@ -91,7 +91,8 @@ def _lstm_nodes(graph: Graph) -> Iterator[tuple[Graph, Node]]:
         yield from _lstm_nodes(inner)
 
 
-def _unique(name: str, taken: Any) -> str:
+def unique(name: str, taken: Any) -> str:
+    """Return a name that is not in `taken`: with a number if it is."""
     candidate, count = name, 1
     while candidate in taken:
         count += 1

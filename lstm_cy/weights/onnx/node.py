@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ...typing import Array
     from ..budget import Budget
+    from ..chains import Chain, Link
     from ..plans.builder import Builder
     from ..plans.values import Value
     from .proto import Source
@@ -138,6 +139,12 @@ class Node:
             return lowering(builder, self, inputs)
         except (TypeError, ValueError) as error:  # running the node raises what is right
             raise NotLowered from error
+
+    def chained(self, chain: Chain, inputs: list[Any], shapes: list[Any]) -> list[Link]:
+        """Return its outputs as links of a chain of layers; raise NoChain where no layer computes the same."""
+        from .chaining import links_of
+
+        return links_of(chain, self, inputs, shapes)
 
     def run(self, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         """Compute the outputs, a tuple, from the inputs; omitted inputs are None."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..budget import LimitExceeded
+from ..chains import Link, NoChain, Part
 from ..graph import STRINGS, Graph, Value
 from ..ownership import owned_bytes
 from ..plans.operations import Flat
 from ..plans.values import NotLowered
 from ..tracing import note_run
+from .chaining import last_step
 from .layers import WEIGHTS, Layers, LstmNode, input_name, layer_bytes
+from .lstm_nodes import unique
 from .operators.arguments import axis_of
 from .proto import ARRAY_DTYPES, LARGEST_RESULT, naming
 from .quantized_lstm import QuantizedLstm
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
 
     from ...layers.lstm import LSTM
     from ...trace.gates import GateTrace
-    from ...typing import Array
+    from ...typing import Array, Narrow
+    from ..chains import Chain
     from ..graph import Step
     from ..plans import values as plans
     from ..plans.builder import Builder
@@ -123,7 +128,7 @@ class _LstmStep(_NodeStep):
     def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
         super().__init__(node)
         self._lstm = LstmNode(node)
-        self._layer: LSTM | None = None
+        self._layer: Any = None  # an LSTM, or one with narrow weights
         names = [input_name(node.inputs, index) for index in WEIGHTS]
         arrays = [parsed.constant(name) if name else None for name in names]
         if all(array is not None for name, array in zip(names, arrays, strict=True) if name):
@@ -166,6 +171,37 @@ class _LstmStep(_NodeStep):
         y = y.reshape(*x.shape[:2], D, H)
         arrays = [y, *(state.swapaxes(0, 1) for state in states)] if first else [y.swapaxes(1, 2), *states]
         return [builder.value(array) for array in arrays]
+
+    def quantized(self, kind: Narrow, inputs: list[Any] | None, report: dict[str, Any]) -> _LstmStep:
+        """Return the step with narrow weights; see `Graph.quantized`."""
+        made = copy.copy(self)
+        if self._layer is not None:
+            with naming(self._node):
+                made._layer = self._layer.quantize(kind, None if inputs is None else inputs[0])
+            report[unique(self.name or next(filter(None, self.outputs), "LSTM"), report)] = made._layer.report
+        return made
+
+    def chained(self, chain: Chain, inputs: list[Any], shapes: list[Any]) -> list[Link | None]:
+        """Return the links of Y and Y_h, each an LSTM; raise NoChain where no layer computes the same."""
+        X, *_, lengths, initial_h, initial_c, _ = _filled(inputs)
+        layer, first = self._layer, self._lstm.batch_first
+        if layer is None or any(isinstance(other, Link) for other in inputs[1:]):
+            raise NoChain("expected constant weights, and states that do not depend on the input")
+        rows, steps = (0, 1) if first else (1, 0)
+        chain.sequence(X, rows, steps, 2)
+        if lengths is not None and (lengths != X.shape[steps]).any():
+            raise NoChain("rows have lengths of their own")
+        if any(state is not None and state.any() for state in (initial_h, initial_c)):
+            raise NoChain("its initial state is not zero")
+        options = {name: value for name, value in layer.config.items() if name != "batch_first"}
+        lstm = Part(type(layer), layer.stored(), True, **options)
+        directions, features = chain.new_axis(layer.num_directions), chain.new_axis(layer.hidden_size)
+        row, time = X.axes[rows], X.axes[steps]
+        y = [row, time, directions, features] if first else [time, directions, row, features]
+        h = [row, directions, features] if first else [directions, row, features]
+        last = {"bidirectional": layer.bidirectional, "go_backwards": layer.reverse}
+        readout = [last_step(**last)] if chain.has_steps else []
+        return [X.then(lstm, axes=y), X.then(lstm, *readout, axes=h)._replace(is_state=True)]
 
     def _packed(self, *weights: Array | None) -> LSTM:
         size = layer_bytes(weights)
@@ -244,6 +280,12 @@ class _Body:
     def weights(self) -> Iterable[Array]:
         return self._graph.weights()
 
+    def quantized(self, kind: Narrow, report: dict[str, Any]) -> _Body:
+        """Return the graph with narrow weights."""
+        made = copy.copy(self)
+        made._graph = self._graph.quantized(kind, None, report)
+        return made
+
 
 class _IfStep(_NodeStep):
     """An If node: one of two graphs."""
@@ -260,6 +302,12 @@ class _IfStep(_NodeStep):
     def weights(self) -> Iterable[Array]:
         return [array for body in self._branches for array in body.weights()]
 
+    def quantized(self, kind: Narrow, inputs: list[Any] | None, report: dict[str, Any]) -> _IfStep:
+        """Return the step with narrow weights in both graphs."""
+        made = copy.copy(self)
+        made._branches = [body.quantized(kind, report) for body in self._branches]
+        return made
+
     def lower(self, builder: Builder, inputs: list[plans.Value | None]) -> list[plans.Value]:
         """Plan the graph that a known condition selects."""
         body = self._branches[_truth(builder.known(inputs[0]))]
@@ -273,7 +321,22 @@ class _IfStep(_NodeStep):
         return body({name: given[name] for name in body.captured})
 
 
-class _LoopStep(_NodeStep):
+class _RepeatedStep(_NodeStep):
+    """A node that runs a graph several times."""
+
+    _body: _Body
+
+    def weights(self) -> Iterable[Array]:
+        return self._body.weights()
+
+    def quantized(self, kind: Narrow, inputs: list[Any] | None, report: dict[str, Any]) -> _RepeatedStep:
+        """Return the step with narrow weights in the graph."""
+        made = copy.copy(self)
+        made._body = self._body.quantized(kind, report)
+        return made
+
+
+class _LoopStep(_RepeatedStep):
     """A Loop node: a graph that runs until its condition is false, or for a number of times."""
 
     def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
@@ -286,9 +349,6 @@ class _LoopStep(_NodeStep):
                 f"got {len(self._body.inputs)} and {len(self._body.outputs)}"
             )
         self.inputs = (*node.inputs, *self._body.captured)
-
-    def weights(self) -> Iterable[Array]:
-        return self._body.weights()
 
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
         (most, condition, *carried), captured = inputs[: self._carried + 2], inputs[self._carried + 2 :]
@@ -312,7 +372,7 @@ class _LoopStep(_NodeStep):
         return [*carried, *map(_stacked, declared, scans)]
 
 
-class _ScanStep(_NodeStep):
+class _ScanStep(_RepeatedStep):
     """A Scan node: a graph that runs for each element along an axis of its inputs."""
 
     def __init__(self, parsed: Parsed, node: Node, context: Context) -> None:
@@ -337,9 +397,6 @@ class _ScanStep(_NodeStep):
         if len(axes) != count or len(directions) != count or not set(directions) <= {0, 1}:
             raise ValueError(f"expected {count} scan_{end}_axes and as many directions, 0 or 1")
         return list(zip(axes, directions, strict=True))
-
-    def weights(self) -> Iterable[Array]:
-        return self._body.weights()
 
     def _results(self, inputs: Sequence[Any]) -> Sequence[Array]:
         carried, scanned = list(inputs[: self._carried]), inputs[self._carried : len(self._body.inputs)]
