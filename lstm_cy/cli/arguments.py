@@ -238,6 +238,7 @@ def _add_trace(commands: Any) -> None:
     add("--text", required=True, help="the text to read (not a file)")
     add("--png", metavar="FILE", help="write a picture of the gates; needs matplotlib")
     add("--html", metavar="FILE", help="write a page in which the model runs, with its gates, units and predictions")
+    add("--explain", metavar="FILE", help="with --html: show in the page what each unit follows in this text")
     add("--npz", metavar="FILE", help="write the gates as arrays")
     add("--report", action="store_true", help="print a report; default if no file is to be written")
     add("--memories", metavar="FILE", help="write a picture of what units wrote and how long they kept it")

@@ -29,6 +29,8 @@ def trace(options: Namespace) -> None:
     model, vocabulary = load_text_model(options.model)
     if not options.text:
         raise ValueError(f"--text: expected at least one {vocabulary.unit}, got none")
+    if options.explain and not options.html:
+        raise ValueError("--explain: expected --html, whose page shows what each unit follows")
     tokens, symbols = vocabulary.encode(options.text), symbols_of(vocabulary, options.text)
     gates = model.trace(tokens, layer=options.layer, direction=options.direction)
     chosen = {"units": options.units, "steps": options.steps, "language": options.language}
@@ -44,7 +46,11 @@ def trace(options: Namespace) -> None:
         _save(lambda: gradient.plot(symbols, **chosen), options.gradient)
         say(gradient.table())
     if options.html:
-        gates.to_html(options.html, output_names(vocabulary), symbols, language=options.language)
+        shown = {"language": options.language, "units": options.units}
+        if options.explain:
+            text = read_source(options.explain, "bytes" if isinstance(vocabulary, Bytes) else "characters")
+            shown["explanation"] = explained(model, text, vocabulary=vocabulary, layer=options.layer)
+        gates.to_html(options.html, output_names(vocabulary), symbols, **shown)
         say(f"a page in {options.html}")
     if options.npz:
         gates.to_npz(options.npz)

@@ -1,6 +1,7 @@
 """Records of the gates and the cell at every step, values derived from them, and pictures of them."""
 
-from .explaining import Explanation, UnitExplanation, explain
+from .explaining import explain
+from .explanation import Explanation, UnitExplanation
 from .features import text_features
 from .gates import GateTrace
 from .gradients import GradientTrace

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..typing import Array, ArrayLike, Bools, FilePath, Ints
+    from .explanation import Explanation
     from .gradients import GradientTrace
     from .matching import Match, SpanUnit
     from .memories import Memory
@@ -183,8 +184,11 @@ class GateTrace:
         title: str | None = None,
         language: str = "en",
         gradients: bool = True,
+        units: int | Sequence[int] = 8,
+        explanation: Explanation | None = None,
         checkpoints: Mapping[str, GateTrace] | None = None,
         compare: Mapping[str, ArrayLike] | None = None,
+        notes: Sequence[Mapping[str, object]] | None = None,
     ) -> None:
         """Write a page that shows the gates of one row: one HTML file, which opens from disk and loads nothing.
 
@@ -209,11 +213,21 @@ class GateTrace:
         gradients : bool
             Whether to store the gradient of each step's most probable output, up to 128 steps back. This runs the model
             backwards once for each step.
+        units : int or sequence of int
+            The units that are shown together: as many of the most salient ones, or these.
+        explanation : None or Explanation
+            What each unit follows, made by `lstm_cy.trace.explain` of the same layer: a table in the page.
         checkpoints : None or {label: GateTrace}
-            Traces of one sequence at several times of a training; the page shows their first eight units.
+            Traces of one sequence at several times of a training. If they have as many units as this trace, the page
+            shows the units that are shown together, else the first eight.
         compare : None or {label: array_like}
             Norms of gradients by their distance in steps, to be drawn together, such as those of
             `GradientTrace.by_distance`, and of another model.
+        notes : None or sequence of mappings
+            Remarks for the reader, each with "title" and "text". A button shows the "unit", the "step" and the "colour"
+            of the text ("cell", "forget", "input", "output", "hidden", "contribution" or "gradient") that the note
+            names. "view" is the part of the page that it belongs to: "reading" (default), "step", "predictions",
+            "memory", "gradient", "explanation", "units", "span", "experiment", "training" or "comparison".
 
         Raises
         ------
@@ -249,8 +263,11 @@ class GateTrace:
             title=title,
             language=language,
             gradients=flag("gradients", gradients),
+            units=units,
+            explanation=explanation,
             checkpoints=checkpoints or {},
             compare=compare or {},
+            notes=notes or (),
         )
 
     def retention(self, t0: int, t1: int) -> Array:

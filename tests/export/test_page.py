@@ -10,6 +10,8 @@ from browser import opened
 
 from lstm_cy import LSTM, Activation, Embedding, GateTrace, Linear, Sequential, load
 from lstm_cy.cli import main
+from lstm_cy.text import Vocabulary
+from lstm_cy.trace import Explanation, explain
 
 SYMBOLS = [*"abcdefghijklmnopqrstuvwxyz 1().:#</>&\"'\n", "\u2028", "門"]
 TEXT = "def f(a):\n  return \"a</script><script>alert(1)</script>\" & 'b'\u2028 # 門 (a(b)c) end"
@@ -340,6 +342,65 @@ def test_picture_is_saved(made, tmp_path):
     assert picture.startswith("<svg") and picture.count("<rect") > 8 * 50
 
 
+def test_what_each_unit_follows(browser, tmp_path):
+    """The table has the library's numbers, is sorted by a click, and selects a unit; notes show what they name."""
+    text = TEXT * 40
+    vocabulary = Vocabulary("".join(sorted(set(text))))
+    K = len(vocabulary)
+    model = Sequential(Embedding(K, 8, seed=0), LSTM(8, 12, seed=1), Linear(12, K, seed=2))
+    found = explain(model, text, vocabulary=vocabulary, features={"a < b": [letter == "a" for letter in text]})
+    trace = model.trace(vocabulary.encode(TEXT))
+    note = {"title": "<i>A</i> unit", "text": "& its gate", "unit": 9, "step": 20, "colour": "forget"}
+    elsewhere = {"title": "More", "text": "of it", "view": "explanation"}
+    symbols = [vocabulary.decode([token]) for token in range(K)]
+    checkpoints = {"one": trace, "two": trace}
+    options = {"units": [3, 11], "explanation": found, "notes": [note, elsewhere], "checkpoints": checkpoints}
+    trace.to_html(tmp_path / "page.html", symbols, **options)
+    page = Page(browser, tmp_path / "page.html")
+
+    def table():
+        return page.each("#explained tbody tr", "[...it.children].map((cell) => cell.textContent)")
+
+    def expected(key, reverse):
+        rows = sorted(found.units, key=key, reverse=reverse)
+        return [[str(one.unit), f"{one.auc:.3f}", f"{one.change:.4f}", f"{one.loss:.4f}"] for one in rows]
+
+    orders = {
+        None: (lambda one: (one.change, -one.unit), True),
+        "unit": (lambda one: one.unit, True),
+        "auc": (lambda one: (one.auc, -one.unit), True),
+        "loss": (lambda one: (one.loss, -one.unit), True),
+    }
+    for column, order in orders.items():
+        if column:
+            page.click(f"#by-{column}")
+            assert page.do("return document.activeElement.id") == f"by-{column}"
+        shown = [[unit, auc, change, loss] for unit, _, _, auc, change, loss in table()]
+        assert [[text.replace("−", "-") for text in row] for row in shown] == expected(*order)
+        sorted_by = page.each("#explained th[aria-sort=descending]", "it.id")
+        assert sorted_by == [f"column-{column or 'change'}"]
+    page.click("#by-feature")
+    assert [row[1] for row in table()] == sorted((one.feature for one in found.units), key=str.lower)
+    page.click("#by-feature")
+    assert page.each("#explained th[aria-sort=descending]", "it.id") == ["column-feature"]
+    for click in ("#explained tbody tr[data-unit='5'] td", "#explained tbody tr[data-unit='5'] button"):
+        page.set("unit", 2)
+        page.click(click)
+        page.assert_step(trace, len(TEXT) - 1, 5)
+        assert page.each("#explained tr.now", "it.dataset.unit") == ["5"]
+        one = found.units[5]
+        assert one.feature in page.text("#purpose") and f"AUC {one.auc:.3f}" in page.text("#purpose")
+        assert f"{one.change:.4f}".replace("-", "−") in page.text("#purpose")
+    page.set("typed", "(b)")
+    page.click(".notes button")  # shows the stored text again
+    page.assert_step(trace, 20, 9)
+    assert page.text(".notes h3") == note["title"] and page.text("#explanation .note p") == "of it"
+    assert page.do("return document.getElementById('colour').value") == "forget"
+    assert page.each("#salient button", "it.textContent") == ["3", "11"]
+    np.testing.assert_array_equal(np.float32(page.data("#cells", "values")), trace.cell[:, [3, 11]].ravel())
+    assert not browser.complaints()
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_pages_without_a_model(browser, tmp_path, language):
     """A trace of a file, of numbers, of rows that end early, or of the second direction: what is stored is shown."""
@@ -380,6 +441,7 @@ def test_pages_without_a_model(browser, tmp_path, language):
 def test_refusals(tmp_path):
     trace = text_model(3).trace([0, 1, 2])
     path = tmp_path / "page.html"
+    nothing = Explanation([], [], np.zeros((2, 0, 0)), np.zeros(0), None, 0, 0)
     for message, arguments, keywords in (
         ("symbols: expected 42, one for each token of the model, got 3", ["abc"], {}),
         ("symbols: expected one for each token of the model, got 1", ["a"], {}),
@@ -392,9 +454,22 @@ def test_refusals(tmp_path):
             {"checkpoints": {"a": LSTM(1, 2, seed=0).trace(np.ones((3, 2, 1)))}},
         ),
         ("row: expected", [SYMBOLS], {"row": 1}),
+        ("units: expected", [SYMBOLS], {"units": [3]}),
+        ("explanation: expected one of the traced layer, of 3 units, got 0", [SYMBOLS], {"explanation": nothing}),
+        ("notes[0]: expected keys among title,", [SYMBOLS], {"notes": [{"title": "a", "text": "b", "units": 1}]}),
+        ("notes[0]['step']: expected", [SYMBOLS], {"notes": [{"title": "a", "text": "b", "step": 3}]}),
+        ("notes[0]['view']: expected", [SYMBOLS], {"notes": [{"title": "a", "text": "b", "view": "x"}]}),
+        ("notes[0]['colour']: expected", [SYMBOLS], {"notes": [{"title": "a", "text": "b", "colour": "red"}]}),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             trace.to_html(path, *arguments, **keywords)
+    for message, keywords in (
+        ("explanation: expected what lstm_cy.trace.explain returns, got", {"explanation": {}}),
+        ("notes[0]: expected a mapping, got", {"notes": ["a"]}),
+        ("notes[0]: expected a text for 'text', got None", {"notes": [{"title": "a"}]}),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            trace.to_html(path, SYMBOLS, **keywords)
     with pytest.raises(ValueError, match="at most 2000 steps"):
         text_model(1).trace([0] * 2001).to_html(path, SYMBOLS)
     assert not path.exists()
@@ -405,7 +480,11 @@ def test_command(tmp_path, capsys):
     text.write_text("the cat sat. " * 200)
     model, page = tmp_path / "model.npz", tmp_path / "page.html"
     main(["train", "--text", str(text), "--output", str(model), "--hidden", "8", "--epochs", "1", "--layers", "1"])
-    main(["trace", str(model), "--text", "the cat", "--html", str(page)])
+    options = ["--units", "2", "--explain", str(text)]
+    main(["trace", str(model), "--text", "the cat", "--html", str(page), *options])
     assert f"a page in {page}" in capsys.readouterr().out
     found = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text())[1])
     assert found["texts"] == list("the cat") and len(found["symbols"]) == load(model).vocabulary_size
+    assert len(found["salient"]) == 2 and len(found["explanation"]["units"]) == 8
+    assert main(["trace", str(model), "--text", "the cat", *options])
+    assert "--explain: expected --html" in capsys.readouterr().err

@@ -6,18 +6,21 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from importlib import resources
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...checks import one_of, shown
+from ...checks import int_within, one_of, shown
+from ...trace.explanation import Explanation
 from ...trace.layout import FIELDS
 from ...trace.selection import token_texts, unit_numbers
 from .. import web
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ...trace.gates import GateTrace
     from ...trace.predictions import Predictions
@@ -31,6 +34,21 @@ LANGUAGES = tuple(TITLES)
 MOST_STEPS = 2000
 #: gradients are stored for so many steps before each prediction
 MOST_DISTANCE = 128
+#: the views that a note may stand in, and what the text can be coloured by
+VIEWS = (
+    "reading",
+    "step",
+    "predictions",
+    "memory",
+    "gradient",
+    "explanation",
+    "units",
+    "span",
+    "experiment",
+    "training",
+    "comparison",
+)
+COLOURS = ("cell", "forget", "input", "output", "hidden", "contribution", "gradient")
 #: rows of a batch in which the gradients of steps are computed together
 ROWS = 64
 PAGE = """<!doctype html>
@@ -65,12 +83,16 @@ def write_page(
     title: str | None,
     language: str,
     gradients: bool,
+    units: int | Sequence[int],
+    explanation: Explanation | None,
     checkpoints: Mapping[str, GateTrace],
     compare: Mapping[str, ArrayLike],
+    notes: Sequence[Mapping[str, object]],
 ) -> None:
     """Implement `GateTrace.to_html`; `alone` is the trace of the row alone, `source` what the trace was made from."""
     language = one_of("language", language, LANGUAGES)
     T, H = alone.cell.shape
+    chosen = [int(unit) for unit in unit_numbers(alone, min(units, H) if isinstance(units, Integral) else units)]
     if T > MOST_STEPS:
         raise ValueError(f"trace: expected at most {MOST_STEPS} steps for a page, got {T}")
     read = None if source is None else _tokens(source, row)
@@ -102,11 +124,13 @@ def write_page(
         "reset": [int(step) for step in np.flatnonzero(alone.reset)],
         "arrays": None if model is not None else {name: _encoded(getattr(alone, name)) for name in FIELDS},
         "initial": _encoded(alone.initial_cell),
-        "salient": [int(unit) for unit in unit_numbers(alone, min(8, H))],
+        "salient": chosen,
         "predictions": None if model is not None else predicted and predicted.as_dict()["best"],
         "gradients": _gradients(source, read or [], predicted) if gradients and source and model else None,
-        "checkpoints": [_checkpoint(str(label), each) for label, each in checkpoints.items()],
+        "explanation": None if explanation is None else _explained(explanation, H),
+        "checkpoints": [_checkpoint(str(label), each, chosen, H) for label, each in checkpoints.items()],
         "compare": {str(label): _norms(str(label), norms) for label, norms in compare.items()},
+        "notes": [_note(f"notes[{index}]", note, T, H) for index, note in enumerate(notes)],
     }
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.write(document(data))
@@ -200,12 +224,33 @@ def _outputs_of(steps: Ints, best: list[int], batch_first: bool) -> Callable[...
     return loss
 
 
-def _checkpoint(label: str, trace: GateTrace) -> dict[str, Any]:
-    """Return the cells of at most eight units of a trace of one row at some time of the training."""
+def _explained(explanation: Explanation, H: int) -> dict[str, Any]:
+    """Return what each unit follows, and the losses without it."""
+    if not isinstance(explanation, Explanation):
+        raise TypeError(f"explanation: expected what lstm_cy.trace.explain returns, got {shown(explanation)}")
+    if len(explanation.units) != H:
+        raise ValueError(f"explanation: expected one of the traced layer, of {H} units, got {len(explanation.units)}")
+    rows = [{name: _finite(value) for name, value in one._asdict().items()} for one in explanation.units]
+    numbers = {name: _finite(getattr(explanation, name)) for name in ("loss", "tokens", "loss_tokens")}
+    return numbers | {"units": rows}
+
+
+def _finite(value: Any) -> Any:
+    """Return None for a number that JSON cannot hold."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _checkpoint(label: str, trace: GateTrace, chosen: list[int], H: int) -> dict[str, Any]:
+    """Return the cells of some units of a trace of one row at some time of the training.
+
+    They are the units that the page shows, if the trace has as many as this one; else the first eight.
+    """
     if trace.cell.ndim != 2:
         raise ValueError(f"checkpoints: expected traces of one sequence, got {shown(trace)} for {label!r}")
-    cell = trace.cell[:MOST_STEPS, :8]
-    return {"label": label, "steps": len(cell), "units": cell.shape[1], "cell": _encoded(cell)}
+    width = trace.cell.shape[1]
+    units = chosen if width == H else list(range(min(8, width)))
+    cell = trace.cell[:MOST_STEPS, units]
+    return {"label": label, "steps": len(cell), "units": units, "cell": _encoded(cell)}
 
 
 def _norms(label: str, norms: ArrayLike) -> list[float]:
@@ -213,6 +258,26 @@ def _norms(label: str, norms: ArrayLike) -> list[float]:
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"compare: expected norms (T,), finite numbers from 0, got {shown(norms)} for {label!r}")
     return [float(norm) for norm in array]
+
+
+def _note(name: str, note: Mapping[str, object], T: int, H: int) -> dict[str, Any]:
+    """Return a note after its checks."""
+    known = ("title", "text", "view", "unit", "step", "colour")
+    if not isinstance(note, Mapping):
+        raise TypeError(f"{name}: expected a mapping, got {shown(note)}")
+    if unknown := [key for key in note if key not in known]:
+        raise ValueError(f"{name}: expected keys among {', '.join(known)}, got {unknown[0]!r}")
+    for key in ("title", "text"):
+        if not isinstance(note.get(key), str):
+            raise TypeError(f"{name}: expected a text for {key!r}, got {shown(note.get(key))}")
+    found: dict[str, Any] = {"title": note["title"], "text": note["text"]}
+    found["view"] = one_of(f"{name}['view']", note.get("view", "reading"), VIEWS)
+    for key, size in (("unit", H), ("step", T)):
+        if key in note:
+            found[key] = int_within(f"{name}[{key!r}]", note[key], 0, size - 1)
+    if "colour" in note:
+        found["colour"] = one_of(f"{name}['colour']", note["colour"], COLOURS)
+    return found
 
 
 def as_script_data(data: Mapping[str, Any]) -> str:

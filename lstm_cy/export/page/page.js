@@ -22,7 +22,7 @@
     pinned: false,
     span: null,
     shown: FIELDS.length,
-    checkpoint: 0,
+    order: null, // the column of the table of units, and whether its largest come first
   };
 
   // ---- numbers
@@ -229,6 +229,8 @@
 
   const shownNumber = (value) =>
     (Math.abs(value) >= 1000 ? value.toExponential(2) : value.toFixed(3)).replace("-", "−");
+  const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
+  const percent = (value) => (Number.isFinite(value) ? `${signed(100 * value, Math.abs(value) < 0.1 ? 1 : 0)} %` : "—");
   const visible = (text) => ({ "\n": "↵\n", "\t": "⇥\t", "\r": "␍" })[text] ?? text;
   const named = (text) => ({ "\n": "↵", "\t": "⇥", "\r": "␍", " ": "␣" })[text] ?? text;
   const spanText = (first, last) =>
@@ -296,28 +298,37 @@
         section(
           "reading",
           say("text"),
-          ...(typing() ? [typed()] : []),
-          element("div", { class: "controls" }, unitChoice(), colourChoice(), legend()),
           element(
             "div",
-            { class: "controls" },
-            element("span", { class: "quiet" }, say("salient")),
-            element("ul", { class: "plain", id: "salient" }),
+            { class: "beside" },
+            element(
+              "div",
+              {},
+              ...(typing() ? [typed()] : []),
+              element("div", { class: "controls" }, unitChoice(), colourChoice(), legend()),
+              element(
+                "div",
+                { class: "controls" },
+                element("span", { class: "quiet" }, say("salient")),
+                element("ul", { class: "plain", id: "salient" }),
+              ),
+              element("div", {
+                id: "text",
+                role: "listbox",
+                tabindex: 0,
+                "aria-multiselectable": "true",
+                "aria-label": say("text"),
+                onkeydown: onKey,
+              }),
+              element("p", { id: "purpose" }),
+            ),
           ),
-          element("div", {
-            id: "text",
-            role: "listbox",
-            tabindex: 0,
-            "aria-multiselectable": "true",
-            "aria-label": say("text"),
-            onkeydown: onKey,
-          }),
         ),
         element(
           "div",
           { class: "columns" },
           section("step", ""),
-          section("predictions", say("predictions"), element("div", { id: "odds" })),
+          section("predictions", say("predictions"), element("div", { id: "odds", class: "lines" })),
         ),
         element(
           "div",
@@ -325,6 +336,7 @@
           section("memory", ""),
           section("gradient", say("gradient"), element("div", { id: "norms" })),
         ),
+        ...(data.explanation ? [explanation()] : []),
         section(
           "units",
           say("units"),
@@ -342,6 +354,7 @@
         ...(Object.keys(data.compare).length ? [comparison()] : []),
         element("p", { id: "announcement", class: "quiet", "aria-live": "polite" }),
       );
+    data.notes.forEach(addNote);
     fill(
       "salient",
       ...data.salient.map((unit) =>
@@ -355,6 +368,119 @@
   }
 
   const typing = () => network && data.symbols;
+
+  /** Put a note into its view: by the side of the text, elsewhere below the heading. */
+  function addNote(note) {
+    const target = document.getElementById(note.view);
+    if (!target) return;
+    const { title, text, view: _, ...state } = note;
+    const made = element("div", { class: "note" }, element("h3", {}, title), element("p", {}, text));
+    const show = () => {
+      if (view.own && "step" in state) readStored();
+      choose({ ...state, ...("step" in state ? { pinned: true, span: null } : {}) });
+      if ("step" in state) reveal(state.step);
+    };
+    if (Object.keys(state).length)
+      made.append(element("button", { type: "button", onclick: show, "aria-label": `${say("show")}: ${title}` }, say("show")));
+    if (note.view !== "reading") return target.querySelector("h2").after(made);
+    const beside = target.querySelector(".beside");
+    if (beside.children.length === 1)
+      beside.append(element("div", { class: "notes", role: "group", "aria-label": say("notes"), tabindex: 0 }));
+    beside.lastChild.append(made);
+  }
+
+  /** What a unit follows, as a table that can be sorted by each column. */
+  function explanation() {
+    const columns = ["unit", "feature", "signal", "auc", "change", "loss"].filter(
+      (name) => data.explanation.loss !== null || !["change", "loss"].includes(name),
+    );
+    view.order = { column: data.explanation.loss === null ? "auc" : "change", descending: true };
+    const sort = (column) => {
+      const { order } = view;
+      view.order = { column, descending: order.column === column ? !order.descending : isNumber(column) };
+      showExplanation();
+      document.getElementById(`by-${column}`).focus();
+    };
+    const heads = columns.map((name) =>
+      element(
+        "th",
+        { scope: "col", id: `column-${name}`, ...(isNumber(name) ? { class: "number" } : {}) },
+        element("button", { type: "button", id: `by-${name}`, onclick: () => sort(name) }, say(`column_${name}`)),
+      ),
+    );
+    const { loss, tokens, loss_tokens: counted } = data.explanation;
+    const lead = loss === null ? "" : ` ${say("explanation_loss", { loss: shownNumber(loss), tokens: counted })}`;
+    queueMicrotask(showExplanation);
+    return section(
+      "explanation",
+      say("explanation"),
+      element("p", { class: "quiet" }, say("explanation_lead", { tokens }) + lead),
+      element(
+        "div",
+        { class: "tall", role: "region", "aria-labelledby": "explanation-heading", tabindex: 0 },
+        element(
+          "table",
+          { id: "explained" },
+          element("thead", {}, element("tr", {}, ...heads)),
+          element("tbody", { onclick: (event) => onRow(event.target.closest("tr")) }),
+        ),
+      ),
+    );
+  }
+
+  const isNumber = (column) => !["feature", "signal"].includes(column);
+  const onRow = (row) => row && choose({ unit: Number(row.dataset.unit) });
+  const featureName = (name) => data.words.features?.[name] ?? name;
+  const signalName = ({ signal, sign }) => say(`${signal}_${sign > 0 ? "high" : "low"}`);
+
+  function showExplanation() {
+    const { column, descending } = view.order;
+    const valueOf = (one) =>
+      column === "feature" ? featureName(one.feature) : column === "signal" ? signalName(one) : one[column];
+    const compare = (one, other) => {
+      const [a, b] = [valueOf(one), valueOf(other)];
+      if (a === null || b === null) return (a === null) - (b === null); // what was not measured comes last
+      return (isNumber(column) ? a - b : a.localeCompare(b)) * (descending ? -1 : 1);
+    };
+    const rows = [...data.explanation.units].sort((one, other) => compare(one, other) || one.unit - other.unit);
+    document.querySelectorAll("#explained thead th").forEach((head) => {
+      const own = head.id === `column-${column}`;
+      head.setAttribute("aria-sort", own ? (descending ? "descending" : "ascending") : "none");
+    });
+    const number = (value, digits) => element("td", { class: "number" }, value === null ? "—" : signed(value, digits));
+    document.querySelector("#explained tbody").replaceChildren(
+      ...rows.map((one) =>
+        element(
+          "tr",
+          { "data-unit": one.unit },
+          element("th", { scope: "row", class: "number" }, element("button", { type: "button" }, String(one.unit))),
+          element("td", {}, featureName(one.feature)),
+          element("td", {}, signalName(one)),
+          number(one.auc, 3),
+          ...(data.explanation.loss === null ? [] : [number(one.change, 4), number(one.loss, 4)]),
+        ),
+      ),
+    );
+    markRow();
+  }
+
+  /** Mark the row of the unit that is looked at. */
+  function markRow() {
+    document.querySelectorAll("#explained tbody tr").forEach((row) => {
+      const own = Number(row.dataset.unit) === view.unit;
+      row.classList.toggle("now", own);
+      row.querySelector("button").setAttribute("aria-pressed", own);
+    });
+  }
+
+  function showPurpose() {
+    const one = data.explanation?.units[view.unit];
+    if (!one) return;
+    const values = { unit: view.unit, feature: featureName(one.feature), auc: signed(one.auc, 3), signal: signalName(one) };
+    const loss = one.change === null ? "" : ` ${say("purpose_loss", { change: signed(one.change, 4) })}`;
+    fill("purpose", say("purpose", values) + loss);
+    markRow();
+  }
 
   function typed() {
     const area = element("textarea", {
@@ -471,7 +597,15 @@
     const step = Math.min(Math.max(moves[event.key], 0), T - 1);
     const from = event.shiftKey ? (view.span ? view.from : view.step) : step;
     choose({ step, pinned: true, from, span: event.shiftKey ? [Math.min(from, step), Math.max(from, step)] : null });
-    document.getElementById(`at${step}`).scrollIntoView({ block: "nearest" });
+    reveal(step);
+  }
+
+  /** Scroll the box of the text, and nothing else, to a step. */
+  function reveal(step) {
+    const box = document.getElementById("text");
+    const [{ top, bottom }, own] = [box.getBoundingClientRect(), document.getElementById(`at${step}`).getBoundingClientRect()];
+    if (own.top < top) box.scrollTop -= top - own.top + 8;
+    if (own.bottom > bottom) box.scrollTop += own.bottom - bottom + 8;
   }
 
   function update() {
@@ -483,6 +617,7 @@
     for (const id of ["step", "odds", "memory", "norms", "chart", "found"]) if (!view.texts.length) fill(id);
     if (typing()) fill("after");
     if (!view.texts.length) return;
+    showPurpose();
     showText();
     showStep();
     showPredictions();
@@ -496,12 +631,15 @@
     const T = view.texts.length;
     const values = coloursOf();
     const compared = !["forget", "input", "output"].includes(view.colour);
+    const until = keptUntil(view.step);
+    const [firstKept, lastKept] = [Math.min(view.step, until), Math.max(view.step, until)];
     const most = compared ? Math.max(...values.filter(Number.isFinite).map(Math.abs), 0) : null;
     for (let t = 0; t < T; t++) {
       const target = document.getElementById(`at${t}`);
       paint(target, values[t], most);
       target.dataset.value = values[t];
       target.classList.toggle("current", t === view.step);
+      target.classList.toggle("kept", t >= firstKept && t <= lastKept);
       target.setAttribute("aria-selected", view.span !== null && t >= view.span[0] && t <= view.span[1]);
     }
     document.getElementById("text").setAttribute("aria-activedescendant", `at${view.step}`);
@@ -522,6 +660,10 @@
     const t = view.step;
     const value = Object.fromEntries(FIELDS.map((name) => [name, at(name, t)]));
     const how = {
+      forget: say("how_forget", { share: percent(value.forget) }),
+      input: say("how_input", { share: percent(value.input) }),
+      candidate: say("how_candidate"),
+      output: say("how_output", { share: percent(value.output) }),
       cell: say("how_cell", {
         f: shownNumber(value.forget),
         old: shownNumber(before(t)),
@@ -538,7 +680,7 @@
         "tr",
         { class: index >= view.shown ? "later" : index === view.shown - 1 && view.shown < FIELDS.length ? "now" : "" },
         element("th", { scope: "row" }, say(name)),
-        element("td", {}, how[name] && index < view.shown ? how[name] : how[name] ? "" : say(`how_${name}`)),
+        element("td", {}, index < view.shown ? how[name] : ""),
         element("td", { class: "number", id: `value-${name}`, "data-value": value[name] }, shownNumber(value[name])),
       ),
     );
@@ -597,10 +739,23 @@
         { "data-output": k },
         element("th", { scope: "row" }, named(data.symbols?.[k] ?? String(k))),
         element("td", { class: "number", "data-value": probability }, `${(100 * probability).toFixed(1)} %`),
+        element("td", { class: "wide" }, oddsBar(probability)),
         element("td", {}, k === follows ? `← ${say("follows")}` : ""),
       ),
     );
-    fill("odds", element("table", {}, element("tbody", {}, ...rows)));
+    const first = Math.max(view.step - 15, 0);
+    const text = (first ? "…" : "") + [...spanText(first, view.step)].map(named).join("");
+    fill(
+      "odds",
+      element("p", { class: "quiet" }, say("predictions_lead", { step: view.step, text })),
+      element("table", {}, element("tbody", {}, ...rows)),
+    );
+  }
+
+  function oddsBar(probability) {
+    const bar = element("i", { class: "odds" });
+    bar.style.setProperty("width", `${100 * probability}%`);
+    return bar;
   }
 
   function showMemory() {
@@ -609,10 +764,6 @@
     const sum = parts.reduce((total, [, value]) => total + value, initial);
     const until = keptUntil(t);
     const end = data.reverse ? 0 : view.texts.length - 1;
-    const largest = [...parts].sort((one, other) => Math.abs(other[1]) - Math.abs(one[1])).slice(0, 3);
-    const listed = largest
-      .map(([s, value]) => `${say("option", { step: s, text: named(view.texts[s]) })} ${shownNumber(value)}`)
-      .join("; ");
     fill(
       "memory",
       element("h2", { id: "memory-heading" }, say("memory", { unit: view.unit })),
@@ -622,22 +773,43 @@
         say("memory_lead", { sum: shownNumber(sum), initial: shownNumber(initial) }),
       ),
       bars(parts, say("memory", { unit: view.unit })),
-      element("p", { id: "largest" }, say("largest", { list: listed })),
+      element("p", { id: "largest" }, largestOf(parts)),
       element(
         "p",
         { class: "quiet", id: "until", "data-value": until },
         until === end
-          ? say("kept_all")
-          : say("kept", { until: say("option", { step: until, text: named(view.texts[until]) }) }),
+          ? say("kept_all", { written: shownNumber(written(t, view.unit)) })
+          : say("kept", {
+              written: shownNumber(written(t, view.unit)),
+              until: say("option", { step: until, text: named(view.texts[until]) }),
+              steps: Math.abs(until - t),
+            }),
       ),
     );
     document.getElementById("memory").dataset.parts = JSON.stringify(parts);
   }
 
+  /** The largest of [[step, value], ...], with what is next to them in the text. */
+  function largestOf(parts) {
+    const largest = [...parts].sort((one, other) => Math.abs(other[1]) - Math.abs(one[1])).slice(0, 3);
+    const near = (s) => [...spanText(Math.max(s - 4, 0), Math.min(s + 4, view.texts.length - 1))].map(named).join("");
+    const words = ([s, value]) =>
+      `${say("option", { step: s, text: named(view.texts[s]) })} ${say("within", { text: near(s) })} ${shownNumber(value)}`;
+    return say("largest", { list: largest.map(words).join("; ") });
+  }
+
   function showGradient() {
     const parts = gradientAt(view.step);
     if (!parts) return fill("norms", element("p", { class: "quiet" }, say("gradient_none")));
-    fill("norms", element("p", { class: "quiet" }, say("gradient_lead")), bars(parts, say("gradient")));
+    const [[output]] = predictions(view.step);
+    const of = say("gradient_of", { step: view.step, text: named(data.symbols?.[output] ?? String(output)) });
+    fill(
+      "norms",
+      element("p", {}, of),
+      element("p", { class: "quiet" }, say("gradient_lead")),
+      bars(parts, say("gradient")),
+      element("p", {}, largestOf(parts)),
+    );
     document.getElementById("gradient").dataset.parts = JSON.stringify(parts);
   }
 
@@ -666,6 +838,7 @@
           width: each,
           height: high - 2,
           fill: value < 0 ? NEGATIVE : POSITIVE,
+          class: value < 0 ? "below" : "above",
           "fill-opacity": Number.isFinite(value) ? Math.abs(value) / (most || 1) : 0,
         };
         line.append(svg("rect", attributes, svg("title", {}, `${unit}, ${t}: ${shownNumber(value)}`)));
@@ -860,14 +1033,14 @@
     const { label, steps, units, cell } = data.checkpoints[index];
     const values = floatsOf(cell);
     fill("label", label);
-    fill("training-lead", say("training_lead", { units, steps }));
+    fill("training-lead", say("training_lead", { units: units.length, steps }));
     const texts = steps <= data.texts.length ? data.texts : null;
     fill(
       "cells",
       heatMap(
-        [...Array(units).keys()],
+        units,
         steps,
-        (t, unit) => values[t * units + unit],
+        (t, unit) => values[t * units.length + units.indexOf(unit)],
         0,
         Math.min(steps, 2 * WINDOW) - 1,
         texts,
