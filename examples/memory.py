@@ -146,17 +146,17 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "rnn": Model("tanh RNN", lambda I, H, span, seed: tanh_rnn(I, H, seed=seed), 0.003),
+    "rnn": Model("plain RNN", lambda I, H, span, seed: tanh_rnn(I, H, seed=seed), 0.003),
     "rnn-orthogonal": Model(
-        "tanh RNN, orthogonal", lambda I, H, span, seed: tanh_rnn(I, H, orthogonal=True, seed=seed), 0.003
+        "plain RNN, orthogonal weights", lambda I, H, span, seed: tanh_rnn(I, H, orthogonal=True, seed=seed), 0.003
     ),
-    "lstm-0": Model("LSTM, forget bias 0", lambda I, H, span, seed: LSTM(I, H, forget_bias=0.0, seed=seed)),
-    "lstm-1": Model("LSTM, forget bias 1", lambda I, H, span, seed: LSTM(I, H, forget_bias=1.0, seed=seed)),
+    "lstm-0": Model("LSTM, forget gates half open", lambda I, H, span, seed: LSTM(I, H, forget_bias=0.0, seed=seed)),
+    "lstm-1": Model("LSTM, forget gates 73 % open (default)", lambda I, H, span, seed: LSTM(I, H, forget_bias=1.0, seed=seed)),
     "lstm-chrono": Model(
-        'LSTM, ("chrono", T)', lambda I, H, span, seed: LSTM(I, H, forget_bias=("chrono", span), seed=seed)
+        "LSTM, forget gates open", lambda I, H, span, seed: LSTM(I, H, forget_bias=("chrono", span), seed=seed)
     ),
     "lstm-chrono-closed": Model(
-        'LSTM, ("chrono", T), closed',
+        "LSTM, forget gates open, input gates closed",
         lambda I, H, span, seed: closed(LSTM(I, H, forget_bias=("chrono", span), seed=seed)),
     ),
 }
