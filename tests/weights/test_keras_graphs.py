@@ -743,3 +743,27 @@ def test_a_graph_of_keras_as_layers(keras):
         other.stepper()
     with pytest.raises(ValueError, match="quantize: expected a graph with an LSTM of constant weights, got Add"):
         from_keras(keras.Model(x, layers.Add()([x, x]))).quantize("bf16")
+
+
+def test_a_graph_with_states_steps(keras):
+    """The mask of a denoiser (the structure of DTLN): its state is one array, cut and stacked by operations."""
+    layers, ops = keras.layers, keras.ops
+    spectrum, state = (
+        keras.Input((1, 33), batch_size=1, name="spectrum"),
+        keras.Input((2, 16, 2), batch_size=1, name="s"),
+    )
+    x, states = spectrum, []
+    for layer in range(2):
+        initial = [state[:, layer, :, 0], state[:, layer, :, 1]]
+        x, h, c = layers.LSTM(16, return_sequences=True, return_state=True, unroll=True)(x, initial_state=initial)
+        states.append(ops.stack([h, c], axis=-1))
+    mask = layers.Dense(33, activation="sigmoid", name="mask")(x)
+    theirs = keras.Model([spectrum, state], [mask, ops.stack(states, axis=1)])
+    graph = from_keras(theirs)
+    stepper = graph.stepper({"s": graph.outputs[1].name})
+    current = np.zeros((1, 2, 16, 2), "f4")
+    for frame in np.random.default_rng(0).random((20, 1, 1, 33)).astype("f4"):
+        expected, current = (keras.ops.convert_to_numpy(array) for array in theirs([frame, current]))
+        np.testing.assert_allclose(stepper.step(frame), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(stepper.state["s"], current, rtol=0, atol=1e-5)
+    assert graph.trace(frame, current, layer=0).forget.shape == (1, 1, 16)
