@@ -1,5 +1,6 @@
 """Shared code of the benchmarks: shapes, a layer and the same layer in plain NumPy, checks, and timing."""
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -7,6 +8,8 @@ import itertools
 import os
 import re
 import statistics
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -90,6 +93,9 @@ REPEAT = (5, 500, 1.0)
 
 #: largest difference between two float32 results, as a share of the largest entry
 TOLERANCE = 1e-5
+
+#: the same for narrow weights
+NARROW_TOLERANCE = 0.1
 
 #: calls in one turn, at most
 MOST_CALLS = 500
@@ -337,6 +343,18 @@ def turns(calls, seconds, least=5, burst=0.0, pause=0.0):
     finally:
         gc.enable()
     return times
+
+
+@contextlib.contextmanager
+def other_process(busy):
+    """Run a process that never waits, if `busy`."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
 
 
 def medians(functions, seconds=0.5, least=5):

@@ -199,7 +199,7 @@ def measure(kind, shape, workers, precisions, options):
         raise ArithmeticError(row["refused"][OURS])
     counts = [sum("refused" not in answer for answer in found.values()) for found in checked]
     taken = [{} for _ in workers]
-    with other_process(options.busy):
+    with common.other_process(options.busy):
         for _ in range(ROUNDS):
             for worker, count, mine in zip(workers, counts, taken, strict=True):
                 seconds = options.seconds * count / sum(counts) / ROUNDS
@@ -214,18 +214,6 @@ def measure(kind, shape, workers, precisions, options):
                 ratio, ratio99 = np.divide((p50, p99), percentiles(base(peer, precisions[peer], every | mine)))
                 row["peers"][peer] = {"p50": p50, "p99": p99, "ratio": ratio, "p99 ratio": ratio99, **found[peer]}
     return row
-
-
-@contextlib.contextmanager
-def other_process(busy):
-    """Run a process that never waits, if `busy`."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
-    try:
-        yield
-    finally:
-        if process is not None:
-            process.kill()
-            process.wait()
 
 
 def base(peer, precision, times):

@@ -8,7 +8,19 @@ import numpy as np
 
 from lstm_cy import LSTM
 
-from .common import REPEAT, SHAPES, Inference, checked, medians, need, speedup_over_numpy, turns
+from .common import (
+    NARROW_TOLERANCE,
+    REPEAT,
+    SHAPES,
+    Inference,
+    check,
+    checked,
+    medians,
+    need,
+    other_process,
+    speedup_over_numpy,
+    turns,
+)
 
 
 class Forward:
@@ -65,10 +77,56 @@ class Ragged:
     track_share_of_padded.unit = "of the padded time"
 
 
-class Stacks:
-    """Layers one behind the other on two threads; asv calls them back to back, or some time apart."""
+class Narrow:
+    """Narrow weights, in a layer whose results agree with NumPy's."""
 
-    params = (("1x100x64x64 3 layers", "1x100x32x32 4 layers", "1x100x256x256 2 layers", "8x50x128x128"), (0.0, 0.001))
+    params = (("1x100x128x128", "4x50x128x128", "16x50x128x128", "32x50x256x256"), ("float32", "bf16", "int8"))
+    param_names = ("BxTxIxH", "precision")
+    repeat = REPEAT
+
+    def setup(self, shape, precision):
+        if not hasattr(LSTM, "quantize"):
+            raise NotImplementedError("LSTM of this version has no quantize")
+        self.case = checked(Inference, shape)
+        self.lstm = self.case.lstm if precision == "float32" else self.case.lstm.quantize(precision)
+        check(f"{precision} compared with float32", self._run(self.lstm), self._run(self.case.lstm), NARROW_TOLERANCE)
+
+    def _run(self, lstm):
+        return {"y": lstm(self.case.x, self.case.state)[0]}
+
+    def time_forward(self, shape, precision):
+        self.lstm(self.case.x, self.case.state)
+
+    def track_speedup_over_float32(self, shape, precision):
+        float32, this = medians([lambda: self._run(self.case.lstm), lambda: self._run(self.lstm)])
+        return round(float32 / this, 3)
+
+    track_speedup_over_float32.unit = "x"
+
+
+def speedup_by_two_threads(case, pause):
+    """Return the time on one thread divided by that on two, of calls back to back or `pause` seconds apart."""
+    calls = [functools.partial(case.lstm, case.x, threads=threads) for threads in (1, 2)]
+    one, two = map(statistics.median, turns([(call, [()]) for call in calls], 1.0, burst=0.01, pause=pause))
+    return round(one / two, 3)
+
+
+class Stacks:
+    """Layers one behind the other on two threads, and small batches."""
+
+    params = (
+        (
+            "1x100x64x64 3 layers",
+            "1x100x32x32 4 layers",
+            "1x160x40x64 4 layers",
+            "1x100x128x128 3 layers",
+            "1x100x256x256 2 layers",
+            "8x20x128x128",
+            "4x50x64x64",
+            "8x50x128x128",
+        ),
+        (0.0, 0.001),
+    )
     param_names = ("BxTxIxH", "pause")
 
     def setup(self, shape, pause):
@@ -76,9 +134,28 @@ class Stacks:
         self.case = checked(Inference, shape)
 
     def track_speedup_by_two_threads(self, shape, pause):
-        calls = [functools.partial(self.case.lstm, self.case.x, threads=threads) for threads in (1, 2)]
-        one, two = map(statistics.median, turns([(call, [()]) for call in calls], 1.0, burst=0.01, pause=pause))
-        return round(one / two, 3)
+        return speedup_by_two_threads(self.case, pause)
+
+    track_speedup_by_two_threads.unit = "x"
+
+
+class Arriving:
+    """Calls some time apart, on two threads, also while another process runs that never waits."""
+
+    params = (
+        ("1x100x256x256", "8x50x128x128", "32x50x64x64", "32x50x256x256"),
+        (0.001, 0.01),
+        ("alone", "busy"),
+    )
+    param_names = ("BxTxIxH", "pause", "other process")
+
+    def setup(self, shape, pause, other):
+        need(LSTM.__call__, "threads")
+        self.case = checked(Inference, shape)
+
+    def track_speedup_by_two_threads(self, shape, pause, other):
+        with other_process(other == "busy"):
+            return speedup_by_two_threads(self.case, pause)
 
     track_speedup_by_two_threads.unit = "x"
 

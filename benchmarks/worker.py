@@ -108,7 +108,7 @@ KINDS = {
 
 def tolerance(precision):
     """Return the largest difference from NumPy's float32 result, as a share of the largest output."""
-    return common.TOLERANCE if precision == "float32" else 0.1
+    return common.TOLERANCE if precision == "float32" else common.NARROW_TOLERANCE
 
 
 def serve(names, threads):

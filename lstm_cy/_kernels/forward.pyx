@@ -23,7 +23,7 @@ from .network cimport (
     step_width, steps, stored_at, stored_rows, whole_batch,
 )
 from .runtime.threads cimport (
-    await_at_least, back_off, backs_off, close_job, fetch_add, load_acquire, note_call, note_waiting, open_job,
+    await_at_least, backs_off, close_job, close_team, fetch_add, load_acquire, note_call, note_waiting, open_job,
     store_release, worth_sharing,
 )
 from .table cimport CACHE_LINE, CellStep, Product, cell_forward, cell_step, panel_columns, real, variant_forward
@@ -374,9 +374,7 @@ cdef Status run_layer(Layer* layer, bint split) noexcept nogil:
             else:
                 status = sweep[double](layer, direction, <double*>layer.call.h, <double*>layer.call.c)
     if layer.team != NULL:
-        close_job()
-        if team.late:
-            back_off(team.waiting)
+        close_team(team.waiting)
     return status
 
 
@@ -421,12 +419,16 @@ cdef inline Py_ssize_t in_lines(Py_ssize_t elements) noexcept nogil:
     return (elements + CACHE_LINE // 4 - 1) // (CACHE_LINE // 4) * (CACHE_LINE // 4)
 
 
-cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch) noexcept nogil:
-    """Return whether each step makes both products, so that the inputs are not projected before."""
+cdef inline bint makes_both(const Layer* layer, Py_ssize_t index, const Batch* batch, Py_ssize_t most) noexcept nogil:
+    """Return whether each step makes both products, so that the inputs are not projected before.
+
+    It does where a block of `most` rows has only one step: then all weights are read for each step anyway.
+    """
     cdef const Direction* direction = &layer.net.directions[index]
     cdef Py_ssize_t inputs = direction.ih.inputs
     cdef Py_ssize_t bytes = direction.ih.columns * (inputs + direction.hh.inputs) * layer.net.engine.itemsize
-    cdef bint worth = inputs <= FEW_INPUTS or batch.B >= (MANY_ROWS if bytes <= SMALL_WEIGHTS else MORE_ROWS)
+    cdef Py_ssize_t enough = min(<Py_ssize_t>(MANY_ROWS if bytes <= SMALL_WEIGHTS else MORE_ROWS), most // 2 + 1)
+    cdef bint worth = inputs <= FEW_INPUTS or batch.B >= enough
     return worth and layer.net.fused and layer.team == NULL
 
 
@@ -440,7 +442,7 @@ cdef inline Py_ssize_t block_size(const Layer* layer, Py_ssize_t index, const Ba
                                   Py_ssize_t most) noexcept nogil:
     """Return the elements of the working arrays of a block of `most` rows."""
     cdef const Direction* direction = &layer.net.directions[index]
-    cdef Py_ssize_t z = 0 if makes_both(layer, index, batch) else in_lines(most * direction.ih.columns)
+    cdef Py_ssize_t z = 0 if makes_both(layer, index, batch, most) else in_lines(most * direction.ih.columns)
     return in_lines(most * direction.ih.inputs) + in_lines(most * layer.net.rounded_x) + z
 
 
@@ -460,7 +462,7 @@ cdef void begin_sweep(Sweep* own, Layer* layer, Py_ssize_t index, const Batch* b
     own.y = layer.target
     own.y.data = <real*>own.y.data + (index - layer.index) * P
     own.straight = layer.keep == NULL and is_in_sweep_order(batch, &layer.source, network.directions[index].backwards)
-    own.at_once = makes_both(layer, index, batch)
+    own.at_once = makes_both(layer, index, batch, most)
     own.masks = masks_of_direction(layer.masks, network, index - layer.index)
     own.tape = Tape(saved, &layer.call.batch, 0, NULL, layer.call.recurrent_scale)
     if layer.masks != NULL:

@@ -12,6 +12,10 @@ cdef enum:
     PIPELINE_ROWS = 16
     PIPELINE_WORK = 100000
     LEAST_BLOCKS = 3
+    # Rows of a group where the recurrent weights do not stay in the L2 cache, if there are more groups than threads
+    SPARE_ROWS = 8
+    # Rows that kernels compute together divide into 3 with most instruction sets.
+    TILE_ROWS = 3
 
 ctypedef struct Pipeline:
     Py_ssize_t[APART] tickets       # of threads that want to take a block,
@@ -32,13 +36,35 @@ cdef inline Py_ssize_t pipeline_rows(const Net* network) noexcept nogil:
 
 
 cdef inline Py_ssize_t groups_of(const Net* network, const Call* call) noexcept nogil:
-    """Return the groups of rows for the threads of a call, 0 if threads have nothing to share."""
-    cdef Py_ssize_t D = network.num_directions, rows = call.batch.B
-    cdef Py_ssize_t groups = max(1, min((call.threads + D - 1) // D, rows // LEAST_ROWS))
+    """Return the groups of rows for the threads of a call, 0 if threads have nothing to share.
+
+    Where that costs little there is a group more than threads: if one of these is late, or loses its processor for some
+    time, the others go on with all groups but its own, and the call waits for one block.
+    """
+    cdef Py_ssize_t D = network.num_directions, rows = call.batch.B, spare = call.threads + 1
+    cdef Py_ssize_t bytes = 4 * network.hidden_size * network.output_size * network.engine.itemsize
+    cdef Py_ssize_t least = LEAST_ROWS if bytes <= SMALL_WEIGHTS else SPARE_ROWS
+    cdef Py_ssize_t wanted = spare if rows // spare >= least else (call.threads + D - 1) // D
+    cdef Py_ssize_t groups = max(1, min(wanted, rows // LEAST_ROWS))
     if D * groups == 1 and (network.num_layers == 1
                             or steps(&call.batch) * rows < LEAST_BLOCKS * max(rows, pipeline_rows(network))):
         return 0
     return groups
+
+
+cdef inline Py_ssize_t first_row(const Batch* batch, Py_ssize_t group, Py_ssize_t groups) noexcept nogil:
+    """Return the first row of a group of rows of equal length: a multiple of TILE_ROWS, if a group has some of these."""
+    cdef Py_ssize_t row = batch.B * group // groups
+    return row if group == groups or row < 2 * TILE_ROWS * group else (row + 1) // TILE_ROWS * TILE_ROWS
+
+
+cdef inline Batch group_of(const Pipeline* pipeline, Py_ssize_t group) noexcept nogil:
+    """Return the rows of a group."""
+    cdef Batch batch = part_of(&pipeline.call.batch, group, pipeline.groups)
+    if batch.order == NULL:
+        batch.first = first_row(&pipeline.call.batch, group, pipeline.groups)
+        batch.B = first_row(&pipeline.call.batch, group + 1, pipeline.groups) - batch.first
+    return batch
 
 
 cdef bint run_pipeline(const Net* network, Call* call, Status* status) noexcept nogil:
@@ -89,7 +115,7 @@ cdef bint set_up(Pipeline* pipeline, real* h, real* c) noexcept nogil:
     cdef Sweep* sweep
     cdef real* state
     for group in range(G):
-        batch = part_of(&pipeline.call.batch, group, G)
+        batch = group_of(pipeline, group)
         size += L * D * state_size(network, batch.B) * sizeof(real)
     pipeline.layers = <Layer*>acquire(size)
     if pipeline.layers == NULL:
@@ -102,7 +128,7 @@ cdef bint set_up(Pipeline* pipeline, real* h, real* c) noexcept nogil:
     for number in range(L * D):
         layer = &pipeline.layers[number // D]
         for group in range(G):
-            batch = part_of(&pipeline.call.batch, group, G)
+            batch = group_of(pipeline, group)
             most = max(pipeline_rows(network), batch.B)
             begin_sweep[real](sweep, layer, number, &batch, most, state, h, c)
             pipeline.block = max(pipeline.block, block_size(layer, number, &batch, most))

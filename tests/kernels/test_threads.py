@@ -32,6 +32,9 @@ CASES = {
     "two directions": (LSTM(64, 64, 2, bidirectional=True, seed=0), 100, 1, None),
     "rows": (LSTM(64, 64, 2, seed=0), 50, 9, None),
     "rows, batch first": (LSTM(64, 64, batch_first=True, seed=0), 50, 8, None),
+    "more groups than threads": (LSTM(20, 40, 2, seed=0), 40, 25, None),
+    "large weights, more groups than threads": (LSTM(20, 161, seed=0), 12, 27, None),
+    "two directions, more groups than threads": (LSTM(20, 40, 2, bidirectional=True, seed=0), 40, 25, None),
     "ragged rows": (LSTM(64, 64, seed=0), 50, 9, [50, 3, 0, 41, 17, 50, 1, 30, 9]),
     "ragged rows, two directions": (LSTM(64, 65, 2, bidirectional=True, seed=0), 50, 7, [50, 3, 0, 41, 17, 50, 1]),
 }

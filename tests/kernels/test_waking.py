@@ -59,6 +59,22 @@ def test_sleeping_workers_are_woken_for_calls_of_a_millisecond(sizes):
     )
 
 
+@pytest.mark.parametrize("pause", (0.001, 0.01))
+def test_a_worker_is_awake_when_calls_too_small_to_wake_it_come_at_equal_intervals(pause):
+    assert_runs(
+        f"""
+        lstm, x = LSTM(24, 32, bidirectional=True, seed=0), np.zeros((63, 1, 24), np.float32)
+        times, end = processor_times(), time.monotonic() + 30
+        while pool.statistics()[1] < 30:  # more than measuring what waking costs
+            time.sleep({pause})
+            lstm(x, threads=2)
+            if time.monotonic() > end:
+                idle, every = processor_times() - times
+                sys.exit(BUSY if idle < every / 4 else f"joined {{pool.statistics()[1]}} times")
+        """
+    )
+
+
 def test_woken_workers_are_kept_off_the_callers_processor():
     assert_runs(
         """
@@ -78,7 +94,7 @@ def test_woken_workers_are_kept_off_the_callers_processor():
 def test_idle_workers_use_no_processor_time():
     assert_runs(
         """
-        call_until_workers_have_joined(50, 4, 256)
+        call_until_workers_have_joined(50, 4, 256)  # at equal intervals: a worker expects one more call
         time.sleep(0.2)  # much longer than they spin
         before = time.process_time()
         time.sleep(0.5)

@@ -14,6 +14,9 @@ cdef void note_waiting(Py_ssize_t nanoseconds, bint caller) noexcept nogil
 # Let no other worker join, and wait until those that have joined have finished.
 cdef void close_job() noexcept nogil
 
+# The same after a team, in which the caller waited so many nanoseconds for another thread: jobs lose less by waiting.
+cdef void close_team(Py_ssize_t waited) noexcept nogil
+
 # Whether this process is the child of a fork that the caller of the open job made in a signal handler: the workers,
 # and the parts that they had taken, are in the parent.
 cdef bint workers_are_gone() noexcept nogil
@@ -50,6 +53,5 @@ cdef Py_ssize_t load_acquire(const Py_ssize_t* address) noexcept nogil
 # Wait until the number is at least `value`: spin, and then yield the processor. The nanoseconds of yielding, or 0.
 cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noexcept nogil
 
-# Form no team for some time: other processes have delayed one, by so many nanoseconds.
-cdef void back_off(Py_ssize_t waited) noexcept nogil
+# Whether no team should be formed now, because other processes have delayed some.
 cdef bint backs_off() noexcept nogil

@@ -1,10 +1,11 @@
 """A small pool of our own worker threads.
 
 Workers are started by the first job that can use them. After a job a worker spins for a while, so that calls back to
-back find it awake; then it sleeps, and is woken for work that takes longer than waking does here. A job does not wait
-for workers: the caller works at once, and a worker joins while the job has a free place. A job that other processes
-delayed is followed by a pause without any. A call that finds the pool locked works alone. A forked child starts with a
-new pool.
+back find it awake, and again when the next call is expected, if the last ones came at equal intervals. Else it sleeps,
+and is woken for work that takes longer than waking does here. A job does not wait for workers: the caller works at
+once, and a worker joins while the job has a free place. Where callers have waited longer for workers than these have
+saved them, jobs without any follow. A call that finds the pool locked works alone. A forked child starts with a new
+pool.
 """
 
 import os
@@ -25,15 +26,13 @@ cdef extern from *:
     /* How often a waiting thread spins before it yields the processor: some tens of microseconds. */
     enum { LSTM_CY_MOST_WORKERS = 63, LSTM_CY_SPINS = 2000 };
 
-    /* After other processes have delayed a job or a team there is none for 10 ms. If it happens again within 100 ms,
-       calls must also have computed alone for 16 times as long as the delay: all of them together are then at most a
-       sixteenth slower for it, however far apart they are. */
-    #define LSTM_CY_PAUSE 10000000
-    #define LSTM_CY_SOON 100000000
-    enum { LSTM_CY_ALONE = 16 };
-
-    /* A job was delayed if its caller waited so many nanoseconds for workers, and for a quarter of the job. */
-    #define LSTM_CY_DELAY 200000
+    /* Workers cost a caller the time for which it waits for them, when other processes or the host of a virtual machine
+       take their processors. They save it what they have computed; half of their processor time is counted, because
+       they wait too. When more has been lost than saved, calls compute alone for 24 times the difference: all of them
+       together are then at most 4 % slower for it, however far apart they are. Only so much of what was saved
+       is remembered, and this is assumed at first. */
+    enum { LSTM_CY_ALONE = 24 };
+    #define LSTM_CY_MOST_SAVED 4000000
 
     /* Work is worth sharing with a worker that is awake from so many multiply-adds. A sleeping one is woken for work
        that takes twice as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
@@ -49,10 +48,18 @@ cdef extern from *:
     #define LSTM_CY_OPENMP_AWAKE 1000000
     enum { LSTM_CY_OPENMP_WAKING = 10 };
 
-    struct lstm_cy_pause {
-        int64_t end;            /* 0 before the first one */
-        int64_t owed;           /* nanoseconds that calls have to compute alone before the next one */
+    struct lstm_cy_account {    /* in nanoseconds */
+        int64_t saved;          /* by workers, less what was lost by waiting for them */
+        int64_t owed;           /* time that calls have to compute alone before the next job or team */
     };
+
+    /* A worker spins for LSTM_CY_SHORT after a job, in which the next one of the same call or of calls back to back
+       comes. Calls that come later are expected as long after the one before as the last ones came, or a little earlier
+       or later. */
+    #define LSTM_CY_SHORT 100000
+    #define LSTM_CY_EARLIER 300000
+    #define LSTM_CY_LATER 200000
+    enum { LSTM_CY_GAPS = 4 };
 
     static struct {
         int locked;             /* whether a call has the pool */
@@ -65,20 +72,25 @@ cdef extern from *:
         int avoided;            /* the processor on which no worker may run now, plus 1; or 0 */
         pthread_t workers[LSTM_CY_MOST_WORKERS];
         long long joined;       /* how often one has joined a job */
-        int64_t spin;           /* nanoseconds after a job */
+        int64_t spin;           /* nanoseconds in all after a job */
         int64_t waking;         /* how long it takes to wake a worker, in nanoseconds; 0 before it was measured */
         int64_t seen_waking;    /* the same for the worker that was woken last */
         int64_t seen_at;        /* the time at which it was awake */
         int64_t posted;         /* the time at which sleeping workers were woken last */
-        struct lstm_cy_pause of_jobs, of_teams;
-        int64_t opened;         /* the time of the job at hand */
-        int64_t waited;         /* how long its caller has waited for workers */
+        struct lstm_cy_account of_jobs, of_teams;
+        int64_t waited;         /* how long the caller of the job at hand has waited for workers */
+        int64_t computed;       /* the workers' processor time in it */
         int always;             /* whether work is shared as if workers were awake and never delayed */
         int64_t last_call;      /* the time at which it ended */
+        int64_t gaps[LSTM_CY_GAPS]; /* from the end of a call to the next one, the last ones in a ring */
+        unsigned next_gap;
         pthread_mutex_t mutex;  /* for `sleeping` and `woken` */
         pthread_cond_t woken;
         int openmp;             /* whether the threads that may join the job at hand are those of OpenMP */
-    } lstm_cy_pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
+    } lstm_cy_pool = {.mutex = PTHREAD_MUTEX_INITIALIZER,
+                      .woken = PTHREAD_COND_INITIALIZER,
+                      .of_jobs = {.saved = LSTM_CY_MOST_SAVED},
+                      .of_teams = {.saved = LSTM_CY_MOST_SAVED}};
 
     /* GOMP_parallel_start and GOMP_parallel_end of GNU's OpenMP, or NULL, and how many threads, the caller's included,
        it has for the calls of this thread; 0 for our own workers. */
@@ -97,28 +109,25 @@ cdef extern from *:
     #endif
     }
 
-    static int64_t lstm_cy_now(void) {
+    static int64_t lstm_cy_time(clockid_t clock) {
         struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
+        clock_gettime(clock, &t);
         return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
     }
+    static int64_t lstm_cy_now(void) { return lstm_cy_time(CLOCK_MONOTONIC); }
 
     static int64_t lstm_cy_load(const int64_t *address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
     static void lstm_cy_store(int64_t *address, int64_t value) { __atomic_store_n(address, value, __ATOMIC_RELAXED); }
 
-    static int lstm_cy_pauses(const struct lstm_cy_pause *pause, int64_t now) {
-        return now < lstm_cy_load(&pause->end) || lstm_cy_load(&pause->owed) > 0;
+    static int lstm_cy_owes(const struct lstm_cy_account *account) { return lstm_cy_load(&account->owed) > 0; }
+    static void lstm_cy_settle(struct lstm_cy_account *account, int64_t waited) {
+        int64_t saved = lstm_cy_load(&account->saved) + lstm_cy_pool.computed / 2 - waited;
+        if (saved < 0) lstm_cy_store(&account->owed, -saved * LSTM_CY_ALONE);
+        lstm_cy_store(&account->saved, saved < 0 ? 0 : saved > LSTM_CY_MOST_SAVED ? LSTM_CY_MOST_SAVED : saved);
     }
-    static void lstm_cy_pause_after(struct lstm_cy_pause *pause, int64_t now, int64_t waited) {
-        int64_t end = lstm_cy_load(&pause->end);
-        lstm_cy_store(&pause->owed, end != 0 && now - end < LSTM_CY_SOON ? LSTM_CY_ALONE * waited : 0);
-        lstm_cy_store(&pause->end, now + LSTM_CY_PAUSE);
-    }
-    static void lstm_cy_pay(struct lstm_cy_pause *pause, int64_t time) {
-        int64_t owed = lstm_cy_load(&pause->owed);
-        if (owed <= 0) return;
-        lstm_cy_store(&pause->owed, owed - time);
-        if (owed <= time) lstm_cy_store(&pause->end, lstm_cy_now());
+    static void lstm_cy_pay(struct lstm_cy_account *account, int64_t time) {
+        int64_t owed = lstm_cy_load(&account->owed);
+        if (owed > 0) lstm_cy_store(&account->owed, owed - time);
     }
 
     static uint64_t lstm_cy_job(void) { return __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_ACQUIRE); }
@@ -132,23 +141,82 @@ cdef extern from *:
         if (took < usual) lstm_cy_store(&lstm_cy_pool.waking, (took + usual) / 2);
     }
 
-    /* Wait for a job other than `seen`: spin first, then sleep. */
-    static void lstm_cy_wait_for_job(uint64_t seen) {
-        int64_t end = lstm_cy_now() + lstm_cy_load(&lstm_cy_pool.spin);
+    static void lstm_cy_note_gap(int64_t gap) {
+        unsigned place = __atomic_fetch_add(&lstm_cy_pool.next_gap, 1, __ATOMIC_RELAXED) % LSTM_CY_GAPS;
+        lstm_cy_store(&lstm_cy_pool.gaps[place], gap);
+    }
+
+    struct lstm_cy_window {
+        int64_t first;          /* how long a worker spins at once */
+        int64_t start, end;     /* when it spins for the call that it expects, both 0 if it expects none */
+    };
+
+    /* When a worker spins, in nanoseconds after a job. */
+    static struct lstm_cy_window lstm_cy_expect(void) {
+        int64_t spin = lstm_cy_load(&lstm_cy_pool.spin), least = INT64_MAX, most = 0, longest = 0;
+        struct lstm_cy_window window = {spin < LSTM_CY_SHORT ? spin : LSTM_CY_SHORT, 0, 0};
+        for (int n = 0; n < LSTM_CY_GAPS; n++) {  /* the longest gap may be an exception: most is the next one */
+            int64_t gap = lstm_cy_load(&lstm_cy_pool.gaps[n]);
+            if (gap < least) least = gap;
+            if (gap > longest) {
+                most = longest;
+                longest = gap;
+            } else if (gap > most) {
+                most = gap;
+            }
+        }
+        int64_t start = least - LSTM_CY_EARLIER, end = most + LSTM_CY_LATER;
+        if (least == 0 || most <= window.first) return window;
+        if (end <= spin) {
+            window.first = end;
+        } else if (end - start <= spin - window.first) {
+            window.start = start;
+            window.end = end;
+        }
+        return window;
+    }
+
+    static int lstm_cy_spin(uint64_t seen, int64_t end) {
         while (lstm_cy_now() < end)
             for (int i = 0; i < 50; i++) {
-                if (lstm_cy_job() >> 32 != seen) return;
+                if (lstm_cy_job() >> 32 != seen) return 1;
                 lstm_cy_pause();
             }
+        return 0;
+    }
+
+    /* Sleep until there is a job other than `seen`, or for so many nanoseconds; 0 for no end. */
+    static void lstm_cy_sleep(uint64_t seen, int64_t time) {
+        struct timespec end;
+        int late = 0;
+        if (time > 0) {
+            time += lstm_cy_time(CLOCK_REALTIME);
+            end.tv_sec = (time_t)(time / 1000000000);
+            end.tv_nsec = (long)(time % 1000000000);
+        }
         pthread_mutex_lock(&lstm_cy_pool.mutex);
         __atomic_add_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&lstm_cy_pool.job, __ATOMIC_SEQ_CST) >> 32 == seen) {
+        while (!late && __atomic_load_n(&lstm_cy_pool.job, __ATOMIC_SEQ_CST) >> 32 == seen) {
             int64_t since = lstm_cy_now();
-            pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
-            if (lstm_cy_load(&lstm_cy_pool.posted) - since > LSTM_CY_ASLEEP) lstm_cy_note_waking();
+            if (time > 0) late = pthread_cond_timedwait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex, &end);
+            else pthread_cond_wait(&lstm_cy_pool.woken, &lstm_cy_pool.mutex);
+            if (!late && lstm_cy_load(&lstm_cy_pool.posted) - since > LSTM_CY_ASLEEP) lstm_cy_note_waking();
         }
         __atomic_sub_fetch(&lstm_cy_pool.sleeping, 1, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&lstm_cy_pool.mutex);
+    }
+
+    /* Wait for a job other than `seen`: spin at once and when a call is expected, and sleep else. */
+    static void lstm_cy_wait_for_job(uint64_t seen) {
+        int64_t begin = lstm_cy_now();
+        struct lstm_cy_window window = lstm_cy_expect();
+        if (lstm_cy_spin(seen, begin + window.first)) return;
+        if (window.end != 0) {
+            int64_t rest = begin + window.start - lstm_cy_now();
+            if (rest > 0) lstm_cy_sleep(seen, rest);
+            if (lstm_cy_spin(seen, begin + window.end)) return;
+        }
+        lstm_cy_sleep(seen, 0);
     }
 
     static void lstm_cy_join(uint64_t job) {
@@ -158,7 +226,10 @@ cdef extern from *:
             if (__atomic_compare_exchange_n(&lstm_cy_pool.job, &job, job - 0x10000 + 1, 0, __ATOMIC_ACQ_REL,
                                             __ATOMIC_ACQUIRE)) {
                 __atomic_add_fetch(&lstm_cy_pool.joined, 1, __ATOMIC_RELAXED);
+                int64_t start = lstm_cy_time(CLOCK_THREAD_CPUTIME_ID);
                 lstm_cy_pool.task(lstm_cy_pool.argument);
+                start = lstm_cy_time(CLOCK_THREAD_CPUTIME_ID) - start;
+                __atomic_add_fetch(&lstm_cy_pool.computed, start, __ATOMIC_RELAXED);
                 __atomic_sub_fetch(&lstm_cy_pool.job, 1, __ATOMIC_RELEASE);
                 return;
             }
@@ -227,9 +298,9 @@ cdef extern from *:
     }
 
     /* Before workers are woken, by the call that has the pool. */
-    static void lstm_cy_prepare_waking(int64_t now) {
+    static void lstm_cy_prepare_waking(void) {
         lstm_cy_avoid_own_processor();
-        lstm_cy_store(&lstm_cy_pool.posted, now);
+        lstm_cy_store(&lstm_cy_pool.posted, lstm_cy_now());
     }
 
     static void lstm_cy_wake(void) {
@@ -249,10 +320,9 @@ cdef extern from *:
             for (int missing = helpers - lstm_cy_pool.started; missing > 0; missing--) lstm_cy_start_worker();
         lstm_cy_pool.task = task;
         lstm_cy_pool.argument = argument;
-        lstm_cy_pool.opened = lstm_cy_now();
-        lstm_cy_pool.waited = 0;
+        lstm_cy_pool.waited = lstm_cy_pool.computed = 0;
         if (!lstm_cy_pool.openmp && __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED) > 0)
-            lstm_cy_prepare_waking(lstm_cy_pool.opened);
+            lstm_cy_prepare_waking();
         uint64_t number = (uint32_t)((lstm_cy_job() >> 32) + 1);
         __atomic_store_n(&lstm_cy_pool.job, number << 32 | (uint64_t)helpers << 16, __ATOMIC_SEQ_CST);
         if (lstm_cy_pool.openmp) lstm_cy_openmp.start(lstm_cy_openmp_worker, NULL, (unsigned)lstm_cy_openmp_threads);
@@ -276,18 +346,16 @@ cdef extern from *:
     static long long lstm_cy_joined(void) { return __atomic_load_n(&lstm_cy_pool.joined, __ATOMIC_RELAXED); }
 
     static void lstm_cy_note_waiting(ptrdiff_t time) { lstm_cy_pool.waited += time; }
-    static void lstm_cy_close_job(void) {
+    static void lstm_cy_close_job(int of_team) {
         int spins = 0;
-        int64_t own = lstm_cy_now(), end;
+        int64_t start = lstm_cy_now();
         __atomic_and_fetch(&lstm_cy_pool.job, ~(uint64_t)0xffff0000, __ATOMIC_ACQ_REL);
         while (lstm_cy_job() & 0xffff) lstm_cy_relax(&spins);
-        end = spins < LSTM_CY_SPINS ? own : lstm_cy_now();
-        lstm_cy_pool.waited += end - own;
-        if (lstm_cy_pool.openmp) {
-            if (lstm_cy_openmp.end != NULL) lstm_cy_openmp.end();
-        } else if (lstm_cy_pool.waited > LSTM_CY_DELAY && lstm_cy_pool.waited > (end - lstm_cy_pool.opened) / 4) {
-            lstm_cy_pause_after(&lstm_cy_pool.of_jobs, end, lstm_cy_pool.waited);
-        }
+        if (spins >= LSTM_CY_SPINS) lstm_cy_pool.waited += lstm_cy_now() - start;
+        if (!lstm_cy_pool.openmp)
+            lstm_cy_settle(of_team ? &lstm_cy_pool.of_teams : &lstm_cy_pool.of_jobs, lstm_cy_pool.waited);
+        else if (lstm_cy_openmp.end != NULL)
+            lstm_cy_openmp.end();
         lstm_cy_pool.in_child = 0;
         __atomic_store_n(&lstm_cy_pool.locked, 0, __ATOMIC_RELEASE);
     }
@@ -315,7 +383,7 @@ cdef extern from *:
             }
             lstm_cy_await_worker();
             start = lstm_cy_now() - start;
-            lstm_cy_close_job();
+            lstm_cy_close_job(0);
             for (; place > 0 && times[place - 1] > start; place--) times[place] = times[place - 1];
             if (n >= 0) times[place] = start;
             nanosleep(&asleep, NULL);
@@ -338,21 +406,23 @@ cdef extern from *:
     }
     static long lstm_cy_thread(void) { return (long)(intptr_t)pthread_self(); }
 
-    static int lstm_cy_worker_is_ready(void) {
+    /* Whether a worker is awake for a call so long after the one before, or will be for the next ones. */
+    static int lstm_cy_worker_is_ready(int64_t since) {
         if (lstm_cy_pool.started > __atomic_load_n(&lstm_cy_pool.sleeping, __ATOMIC_RELAXED)) return 1;
-        int64_t last = __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
-        return last != 0 && lstm_cy_now() - last < lstm_cy_pool.spin;
+        struct lstm_cy_window window = lstm_cy_expect();
+        return window.end != 0 || since < window.first;  /* else those that follow will find it awake */
     }
     static int lstm_cy_worth_sharing(double multiply_adds) {
         if (multiply_adds < LSTM_CY_WORTH_SHARING) return 0;
-        lstm_cy_asked = lstm_cy_now();
+        int64_t now = lstm_cy_now(), last = lstm_cy_load(&lstm_cy_pool.last_call);
+        int64_t since = last == 0 ? INT64_MAX : now - last;
+        if (lstm_cy_asked == 0 && last != 0) lstm_cy_note_gap(since);
+        lstm_cy_asked = now;
         if (lstm_cy_pool.always) return 1;
-        if (lstm_cy_uses_openmp()) {
-            int64_t since = lstm_cy_asked - __atomic_load_n(&lstm_cy_pool.last_call, __ATOMIC_RELAXED);
+        if (lstm_cy_uses_openmp())
             return since < LSTM_CY_OPENMP_AWAKE || multiply_adds > LSTM_CY_OPENMP_WAKING * LSTM_CY_WORTH_SHARING;
-        }
-        if (lstm_cy_pauses(&lstm_cy_pool.of_jobs, lstm_cy_asked)) return 0;
-        if (lstm_cy_worker_is_ready()) return 1;
+        if (lstm_cy_owes(&lstm_cy_pool.of_jobs)) return 0;
+        if (lstm_cy_worker_is_ready(since)) return 1;
         int64_t waking = lstm_cy_load(&lstm_cy_pool.waking);
         if (waking == 0) lstm_cy_store(&lstm_cy_pool.waking, waking = lstm_cy_measure_waking());
         if (lstm_cy_now() - lstm_cy_load(&lstm_cy_pool.seen_at) < LSTM_CY_MEMORY)
@@ -385,12 +455,7 @@ cdef extern from *:
         }
         return start == 0 ? 0 : (ptrdiff_t)(lstm_cy_now() - start);
     }
-    static void lstm_cy_back_off(ptrdiff_t waited) {
-        lstm_cy_pause_after(&lstm_cy_pool.of_teams, lstm_cy_now(), waited);
-    }
-    static int lstm_cy_backs_off(void) {
-        return !lstm_cy_pool.always && lstm_cy_pauses(&lstm_cy_pool.of_teams, lstm_cy_now());
-    }
+    static int lstm_cy_backs_off(void) { return !lstm_cy_pool.always && lstm_cy_owes(&lstm_cy_pool.of_teams); }
     #else
     static void lstm_cy_set_up(long long spin) { (void)spin; }
     static int lstm_cy_open_job(int helpers, lstm_cy_task task, void *argument) {
@@ -400,7 +465,7 @@ cdef extern from *:
     static int lstm_cy_started(void) { return 0; }
     static long long lstm_cy_joined(void) { return 0; }
     static void lstm_cy_note_waiting(ptrdiff_t time) { (void)time; }
-    static void lstm_cy_close_job(void) {}
+    static void lstm_cy_close_job(int of_team) { (void)of_team; }
     static int lstm_cy_workers_are_gone(void) { return 0; }
     static int lstm_cy_at_fork(lstm_cy_hook before, lstm_cy_hook in_parent, lstm_cy_hook in_child) {
         (void)before; (void)in_parent; (void)in_child;
@@ -420,14 +485,13 @@ cdef extern from *:
     static void lstm_cy_store_release(ptrdiff_t *address, ptrdiff_t value) { *address = value; }
     static ptrdiff_t lstm_cy_load_acquire(const ptrdiff_t *address) { return *address; }
     static ptrdiff_t lstm_cy_await(const ptrdiff_t *address, ptrdiff_t value) { (void)address; (void)value; return 0; }
-    static void lstm_cy_back_off(ptrdiff_t waited) { (void)waited; }
     static int lstm_cy_backs_off(void) { return 0; }
     #endif
     """
     void lstm_cy_set_up(long long)
     bint lstm_cy_open_job(int, Task, void*) noexcept nogil
     void lstm_cy_note_waiting(Py_ssize_t) noexcept nogil
-    void lstm_cy_close_job() noexcept nogil
+    void lstm_cy_close_job(bint) noexcept nogil
     bint lstm_cy_workers_are_gone() noexcept nogil
     int lstm_cy_at_fork(Hook, Hook, Hook)
     long lstm_cy_thread() noexcept nogil
@@ -443,7 +507,6 @@ cdef extern from *:
     void lstm_cy_store_release(Py_ssize_t*, Py_ssize_t) noexcept nogil
     Py_ssize_t lstm_cy_load_acquire(const Py_ssize_t*) noexcept nogil
     Py_ssize_t lstm_cy_await(const Py_ssize_t*, Py_ssize_t) noexcept nogil
-    void lstm_cy_back_off(Py_ssize_t) noexcept nogil
     bint lstm_cy_backs_off() noexcept nogil
 
 
@@ -457,7 +520,12 @@ cdef void note_waiting(Py_ssize_t nanoseconds, bint caller) noexcept nogil:
 
 
 cdef void close_job() noexcept nogil:
-    lstm_cy_close_job()
+    lstm_cy_close_job(False)
+
+
+cdef void close_team(Py_ssize_t waited) noexcept nogil:
+    lstm_cy_note_waiting(waited)
+    lstm_cy_close_job(True)
 
 
 cdef bint workers_are_gone() noexcept nogil:
@@ -508,10 +576,6 @@ cdef Py_ssize_t await_at_least(const Py_ssize_t* address, Py_ssize_t value) noex
     return lstm_cy_await(address, value)
 
 
-cdef void back_off(Py_ssize_t waited) noexcept nogil:
-    lstm_cy_back_off(waited)
-
-
 cdef bint backs_off() noexcept nogil:
     return lstm_cy_backs_off()
 
@@ -546,8 +610,8 @@ def set_openmp_threads(int count):
 
 
 def spin_from_environment():
-    """Read LSTM_CY_SPIN_US: how long a worker stays awake after a job, in microseconds."""
-    text = os.environ.get("LSTM_CY_SPIN_US", "100")
+    """Read LSTM_CY_SPIN_US: how long a worker spins in all after a job, in microseconds."""
+    text = os.environ.get("LSTM_CY_SPIN_US", "2000")
     if not (text.isascii() and text.isdecimal() and len(text) <= 7 and int(text) <= 1_000_000):
         raise ValueError(f"LSTM_CY_SPIN_US: expected microseconds from 0 to 1000000, got {text[:80]!r}")
     return int(text)
