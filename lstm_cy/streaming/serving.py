@@ -211,8 +211,9 @@ class AsyncStreamPool:
 
     Parameters
     ----------
-    model : LSTM, Sequential or Graph
-        Any model for which a `StreamPool` can be made; its present weights are used.
+    model : LSTM, Sequential, Graph or GraphPool
+        Any model for which a `StreamPool` can be made; its present weights are used. Or the `Graph.pool()` of a graph
+        with states, which nothing else may use from then on.
     max_wait : float
         Seconds that a step waits for those of other sessions. An event loop's timer has a resolution of about 1 ms.
     max_batch : int
@@ -278,7 +279,7 @@ class AsyncStreamPool:
         self._idle_timeout = None if idle_timeout is None else number("idle_timeout", idle_timeout, 0.0)
         config.threads_of(threads)
         self._threads = threads
-        self._streams = StreamPool(model)
+        self._streams = model if hasattr(model, "join") else StreamPool(model)
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._executor = ThreadPoolExecutor(1, "lstm_cy")

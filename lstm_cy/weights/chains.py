@@ -457,6 +457,7 @@ def sequential(graph: Graph, output: str | None) -> Sequential:
         chain = Chain(graph)
         model = chain.sequential(chain.output() if output is None else output)
     except ValueError as error:
-        raise ValueError(f"sequential: {error}") from None
+        advice = "; Graph.pool has streams of a graph with states" if state_pairs(graph.inputs, graph.outputs) else ""
+        raise ValueError(f"sequential: {error}{advice}") from None
     model.metadata = dict(getattr(graph, "metadata", graph.properties))
     return model

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..layers.sequential import Sequential
     from ..streaming.stepper import Stepper
     from ..typing import Array, ArrayLike, Narrow
+    from .pooling import GraphPool
     from .stepping import GraphStepper
 
 #: the dtype of arrays of strings
@@ -294,6 +295,47 @@ class Graph:
         if states is None and not constants and not state_pairs(self.inputs, self.outputs):
             return self.sequential().stepper(batch_size)
         return GraphStepper(self, states, constants, batch_size)
+
+    def pool(
+        self,
+        states: Mapping[str, str] | None = None,
+        *,
+        constants: Mapping[str, ArrayLike] | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> GraphPool:
+        """Return a GraphPool: any number of streams over a graph with states, which step together.
+
+        For a chain of layers without such states there is `StreamPool(graph)`.
+
+        Parameters
+        ----------
+        states, constants :
+            As for `stepper`.
+        input_shape : None or sequence of int
+            The shape of one stream's input, without the axis of rows; None if the graph has it.
+
+        Returns
+        -------
+        GraphPool
+            Without streams. An AsyncStreamPool takes it as its model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `stepper`; or there are several inputs or outputs besides states and constants, or rows that depend on
+            each other.
+
+        Examples
+        --------
+        Streams of a voice detector that takes 576 samples at a time::
+
+            pool = lstm_cy.load("silero_vad.onnx").pool(constants={"sr": 16000}, input_shape=[576])
+            first, second = pool.join(), pool.join()
+            probabilities = pool.step([first, second], samples)  # samples (2, 576)
+        """
+        from .pooling import GraphPool
+
+        return GraphPool(self, states, constants, input_shape)
 
     def sequential(self, output: str | None = None) -> Sequential:
         """Return the graph as layers that run one after the other: a Sequential that computes the same.
