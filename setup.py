@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import tempfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy
 import scipy
@@ -69,7 +69,7 @@ int main(void) {
 """
 # The compilers and processors for which _kernels/isa/vector.h has vectors
 VECTORS = """
-#if !defined(__GNUC__) || !(defined(__SSE2__) || defined(__ARM_NEON))
+#if !(defined(__GNUC__) || defined(__clang__)) || !(defined(__SSE2__) || defined(__ARM_NEON))
 #error "no vectors"
 #endif
 """
@@ -97,6 +97,7 @@ class BuildKernels(build_ext):
         self.parallel = self.parallel or usable
 
     def build_extensions(self):
+        self._style = select_compiler(self.compiler, os.environ.get("CC", ""))
         self._require_compiler()
         self._generate()
         self._accepts = functools.cache(self._accepts)
@@ -149,15 +150,13 @@ class BuildKernels(build_ext):
         variant = variant if variant in VARIANTS else None
         if variant not in (None, "base") and (variant in ARM) != self.plat_name.endswith(("aarch64", "arm64")):
             return False
-        msvc = self.compiler.compiler_type == "msvc"
-        required = VARIANTS.get(variant, [])
-        if (msvc and required) or not all(map(self._accepts, required)):
+        arguments = arguments_of(variant, self._style, self._accepts)
+        if arguments is None:
             say(f"this compiler cannot build the {variant} kernels; going on without them")
             return False
         if variant == "base" and not self._compiles(VECTORS, []):
             say("this compiler has no vectors for this processor; the kernels are plain loops, right but slow")
-        optional = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
-        extension.extra_compile_args = ["/O2"] if msvc else required + list(filter(self._accepts, optional))
+        extension.extra_compile_args = arguments
         if extension.name == POOL:
             self._set_threads(extension)
         return True
@@ -171,7 +170,7 @@ class BuildKernels(build_ext):
             extension.define_macros.append(("LSTM_CY_NO_THREADS", None))
 
     def _accepts(self, flag):
-        return self._compiles("extern int nothing;\n", ["-Werror", flag])
+        return self._compiles("extern int nothing;\n", [*written(["-Werror"], self._style), flag])
 
     def _compiles(self, code, flags, link=False):
         try:
@@ -190,6 +189,42 @@ class BuildKernels(build_ext):
             if link:  # with the flags that setuptools gives to the linker of the extensions
                 flags = [*flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
                 self.compiler.link_executable(objects, "try", output_dir=folder, extra_postargs=flags)
+
+
+def select_compiler(compiler, command):
+    """Return how this compiler's options are written: "gcc" (clang's too), "msvc" or "clang-cl".
+
+    On Windows setuptools ignores CC, the command; of its values only clang-cl is understood.
+    """
+    if compiler.compiler_type != "msvc":
+        return "gcc"
+    if PureWindowsPath(command).stem.lower() != "clang-cl":
+        return "msvc"
+    if not compiler.initialized:
+        compiler.initialize()  # finds Microsoft's headers, libraries and linker
+    compiler.cc = command
+    # its objects could be optimised once more by Microsoft's linker only if Microsoft's compiler had made them
+    compiler.compile_options = [option for option in compiler.compile_options if option != "/GL"]
+    return "clang-cl"
+
+
+def arguments_of(variant, style, accepts):
+    """Return the compiler's arguments for a variant, or for a module compiled once; None if a variant's are refused.
+
+    accepts tells of an argument whether the compiler has it.
+    """
+    required = written(VARIANTS.get(variant, []), style)
+    if style == "msvc":
+        return None if required else ["/O2"]
+    if not all(map(accepts, required)):
+        return None
+    optional = OPTIMISE + ARITHMETIC + TUNING.get(variant, []) + (INLINING if variant else [])
+    return required + list(filter(accepts, written(optional, style)))
+
+
+def written(options, style):
+    """Return gcc's options as the compiler takes them: clang-cl hands those after /clang: to clang."""
+    return [f"/clang:{option}" for option in options] if style == "clang-cl" else list(options)
 
 
 def say(message):
@@ -239,4 +274,5 @@ def extensions():
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

@@ -1,6 +1,7 @@
 """The build with compilers that refuse options (scripts that only make empty files), and the contents of packages."""
 
 import email
+import importlib.util
 import os
 import platform
 import re
@@ -37,14 +38,20 @@ VARIANTS = {"base", "avx2", "avx512", "avx512vnni", "avx512bf16"}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Return a copy of the sources; the first build translates its Cython files."""
+    """Return a copy of the sources, with what a build has made of the Cython files; the first one makes the rest."""
     folder = tmp_path_factory.mktemp("source")
+    if (ROOT / "build" / "lstm_cy").is_dir():
+        shutil.copytree(ROOT / "build" / "lstm_cy", folder / "build" / "lstm_cy", ignore=is_not_c)
     for name in ("build_backend.py", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
     ignored = shutil.ignore_patterns("*.so", "*.wasm", "__pycache__")
     for name in ("lstm_cy", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
+
+
+def is_not_c(folder, names):
+    return [name for name in names if not name.endswith(".c") and not Path(folder, name).is_dir()]
 
 
 @pytest.fixture
@@ -149,6 +156,112 @@ def test_the_module_for_web_pages_is_built_where_it_can_be(source, build, monkey
         module = folder / "lstm_cy" / "export" / "web" / "network.wasm"
         assert module.exists() != bool(compiler)
         assert compiler or (module.read_bytes()[:4] == b"\0asm" and module.stat().st_size < 60_000)
+
+
+# The options of other compilers
+
+
+@pytest.fixture(scope="module")
+def setup_script():
+    spec = importlib.util.spec_from_file_location("setup_script", ROOT / "setup.py")
+    script = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        spec.loader.exec_module(script)
+    return script
+
+
+class MicrosoftCompiler:
+    """What setup.py uses of setuptools' class on Windows."""
+
+    compiler_type, initialized = "msvc", False
+
+    def initialize(self):
+        self.initialized, self.cc = True, "cl.exe"
+        self.compile_options = ["/nologo", "/O2", "/W3", "/GL", "/DNDEBUG", "/MD"]
+
+
+CLANG_CL = r"C:\Program Files\LLVM\bin\clang-cl.exe"
+
+
+@pytest.mark.parametrize(
+    ("command", "style"),
+    [("", "msvc"), ("cl", "msvc"), ("clang", "msvc"), ("clang-cl", "clang-cl"), (CLANG_CL, "clang-cl")],
+)
+def test_on_windows_cc_selects_clang_cl_and_nothing_else(setup_script, command, style):
+    compiler = MicrosoftCompiler()
+    assert setup_script.select_compiler(compiler, command) == style
+    if style == "clang-cl":
+        assert compiler.cc == command
+        assert compiler.compile_options == ["/nologo", "/O2", "/W3", "/DNDEBUG", "/MD"]
+    else:
+        assert not compiler.initialized  # setuptools does this later
+
+
+def test_elsewhere_the_options_are_those_of_gcc(setup_script):
+    compiler = type("UnixCompiler", (), {"compiler_type": "unix"})()
+    assert setup_script.select_compiler(compiler, "clang-cl") == "gcc"
+    arguments = setup_script.arguments_of("avx2", "gcc", lambda option: True)
+    assert arguments[:2] == ["-mavx2", "-mfma"] and "-ffp-contract=off" in arguments
+    assert not any(argument.startswith("/") for argument in arguments)
+
+
+@pytest.mark.parametrize("variant", (None, *sorted(VARIANTS)))
+def test_the_options_of_clang_cl_are_those_of_gcc_handed_on(setup_script, variant):
+    refused = {"-fno-trapping-math"}
+    expected = setup_script.arguments_of(variant, "gcc", lambda option: option not in refused)
+    handed = setup_script.arguments_of(
+        variant, "clang-cl", lambda option: option.removeprefix("/clang:") not in refused
+    )
+    assert handed == [f"/clang:{option}" for option in expected]
+    assert "/clang:-fno-trapping-math" not in handed and "/clang:-ffp-contract=off" in handed
+    assert any("always_inline" in option for option in handed) == (variant is not None)
+
+
+def test_microsofts_compiler_builds_only_the_plain_loops(setup_script):
+    def accepts(option):
+        raise AssertionError(f"{option}: not an option of this compiler")
+
+    found = {variant: setup_script.arguments_of(variant, "msvc", accepts) for variant in (None, *VARIANTS)}
+    assert found == {None: ["/O2"], "base": ["/O2"]} | dict.fromkeys(VARIANTS - {"base"})
+
+
+def test_a_variant_is_left_out_without_one_of_its_options(setup_script):
+    for style in ("gcc", "clang-cl"):
+        assert setup_script.arguments_of("avx512bf16", style, lambda option: "bf16" not in option) is None
+        assert setup_script.arguments_of("avx512vnni", style, lambda option: "bf16" not in option)
+
+
+@pytest.mark.parametrize(
+    ("variant", "bytes_"), [("base", 16), ("avx2", 32), ("avx512", 64), ("avx512vnni", 64), ("avx512bf16", 64)]
+)
+def test_clang_cl_has_every_option_and_vectors_of_the_full_width(setup_script, tmp_path, variant, bytes_):
+    """clang in its mode for Windows, without the headers of a C library: one function of vector.h is compiled."""
+    clang = next(filter(shutil.which, ("clang", "clang-19", "clang-16", "clang-14")), None)
+    if clang is None:
+        pytest.skip("needs clang")
+    (tmp_path / "string.h").write_text("void *memcpy(void *, const void *, unsigned long long);\n")
+    source = tmp_path / "try.c"
+    command = [clang, "--driver-mode=cl", "--target=x86_64-pc-windows-msvc", "/nologo", "/O2", "/W3", "/c", source]
+    command += [f"/Fo{tmp_path / 'try.obj'}", f"/I{tmp_path}", f"/I{ROOT / 'lstm_cy' / '_kernels' / 'isa'}"]
+
+    def compiles(code, *arguments):
+        source.write_text(code)
+        return subprocess.run([*command, "/clang:-Werror", *arguments], capture_output=True, text=True)
+
+    arguments = setup_script.arguments_of(
+        variant, "clang-cl", lambda option: compiles("extern int n;", option).returncode == 0
+    )
+    assert len(arguments) >= len(setup_script.VARIANTS[variant]) + 6
+    code = f"""
+#include "vector.h"
+_Static_assert(LSTM_CY_VECTOR_BYTES == {bytes_} && LSTM_CY_FMA == {int(variant != "base")}, "width");
+lstm_cy_v32 product(lstm_cy_v32 a, lstm_cy_v32 b) {{ return a * b; }}
+float sum(float a, float b, float c) {{ return lstm_cy_fma_float(a, b, c); }}
+"""
+    done = compiles(code, *arguments, "/clang:-ffreestanding")
+    assert done.returncode == 0, done.stderr
+    assert compiles(setup_script.VECTORS).returncode == 0
 
 
 # Errors before anything is downloaded, generated or compiled

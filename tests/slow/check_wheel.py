@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 from packaging.metadata import parse_email
 
 MOST_BYTES = 2_500_000
-KINDS = (".py", ".pyi", ".pxd", ".so", ".js", ".wasm", "include/lstm_cy.h", "py.typed")
+KINDS = (".py", ".pyi", ".pxd", ".so", ".js", ".css", ".json", ".wasm", "include/lstm_cy.h", "py.typed")
 #: libraries that exist on all systems of manylinux and musllinux
 SYSTEM = re.compile(r"lib[cm]\.so\.6|libpthread\.so\.0|ld-linux-[\w-]+\.so\.[12]|libc\.musl-\w+\.so\.1")
 

@@ -26,7 +26,7 @@ cdef extern from *:
     static void lstm_cy_restore_denormals(unsigned int saved) {
         _mm_setcsr((_mm_getcsr() & ~0x8040u) | (saved & 0x8040u));
     }
-    #elif defined(__aarch64__) && defined(__GNUC__)
+    #elif defined(__aarch64__) && LSTM_CY_GNU_C
     /* FPCR: bit 24, FZ, does both, in both precisions. */
     static unsigned int lstm_cy_flush_denormals(void) {
         uint64_t saved;

@@ -19,7 +19,14 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__GNUC__)
+/* Whether the compiler has gcc's extensions of C: with Microsoft's headers clang does not say that it is like gcc. */
+#if defined(__GNUC__) || defined(__clang__)
+#define LSTM_CY_GNU_C 1
+#else
+#define LSTM_CY_GNU_C 0
+#endif
+
+#if LSTM_CY_GNU_C
 #define LSTM_CY_INLINE static inline __attribute__((always_inline))
 #else
 #define LSTM_CY_INLINE static inline
@@ -28,7 +35,7 @@
 /* The bytes of a vector; 0: there are none. */
 #if defined(LSTM_CY_VECTOR_BYTES)
 #define LSTM_CY_EMULATED 1  /* another width than the processor's, to test the kernels for it */
-#elif !defined(__GNUC__)
+#elif !LSTM_CY_GNU_C
 #define LSTM_CY_VECTOR_BYTES 0
 #elif defined(__AVX512F__)
 #define LSTM_CY_VECTOR_BYTES 64

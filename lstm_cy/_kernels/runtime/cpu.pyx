@@ -7,7 +7,7 @@ features; Linux and macOS are asked.
 
 cdef extern from *:
     """
-    #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+    #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
     #include <cpuid.h>
     /* Whether a register of CPUID has all of these bits: 0 to 3 for eax to edx. */
     static int lstm_cy_has(unsigned leaf, unsigned subleaf, int number, unsigned bits) {
