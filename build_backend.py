@@ -4,6 +4,7 @@ pyproject.toml lists no requirements of the build itself, since they would be do
 `REQUIREMENTS` has them. Until they are installed only the standard library can be used.
 """
 
+import importlib.metadata
 import os
 import shlex
 import subprocess
@@ -86,11 +87,22 @@ def check_requirements():
         import Cython  # noqa: F401
         import numpy  # noqa: F401
         import scipy  # noqa: F401
-        import setuptools
+        import setuptools  # noqa: F401
     except ImportError as error:
         missing_requirements(error)
-    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (77, 0):
-        missing_requirements(f"setuptools {setuptools.__version__} is too old")
+    version = setuptools_version()
+    if tuple(map(int, version.split(".")[:2])) < (77, 0):
+        missing_requirements(f"setuptools {version} is too old")
+
+
+def setuptools_version():
+    """Return the version of the installed setuptools.
+
+    Not setuptools.__version__: while pip calls this backend, its finder answers every question for a distribution with
+    those in this folder, and if lstm_cy.egg-info is here setuptools takes the version of lstm_cy for its own.
+    """
+    found = importlib.metadata.distributions(name="setuptools")
+    return next(distribution.version for distribution in found if distribution.name == "setuptools")
 
 
 def missing_requirements(error):

@@ -332,18 +332,43 @@ def test_the_backend_checks_the_compiler_before_it_lists_its_requirements(untouc
     assert {re.match(r"\w+", word)[0] for word in done.stdout.split()} == {"setuptools", "Cython", "numpy", "scipy"}
 
 
+OLD_SETUPTOOLS = """
+import importlib.metadata as metadata, types
+metadata.distributions = lambda name: [types.SimpleNamespace(name=name, version='65.5.0')]"""
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("setuptools.__version__ = '65.5.0'", "setuptools 65.5.0 is too old"), ("sys.modules['Cython'] = None", "Cython")],
+    [(OLD_SETUPTOOLS, "setuptools 65.5.0 is too old"), ("sys.modules['Cython'] = None", "Cython")],
 )
 def test_a_build_without_isolation_lists_missing_requirements(untouched, change, message):
     """Python 3.11's venv has setuptools 65, which cannot read the licence in pyproject.toml."""
-    program = f"import setuptools, sys; {change}; import build_backend; build_backend.build_wheel('.')"
+    program = f"import setuptools, sys\n{change}\nimport build_backend; build_backend.build_wheel('.')"
     done = subprocess.run([sys.executable, "-c", program], cwd=untouched, capture_output=True, text=True)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.rstrip().endswith(
         'python -m pip install --upgrade "setuptools>=77.0.1" "Cython>=3.1,<4" "numpy>=2" "scipy>=1.11"'
     )
+
+
+def test_files_of_an_earlier_build_are_not_taken_for_setuptools(untouched):
+    """pip 25 and newer answer questions for any distribution with those beside the backend, such as an .egg-info."""
+    information = untouched / "lstm_cy.egg-info"
+    information.mkdir()
+    (information / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: lstm_cy\nVersion: 0.1.0\n")
+    program = """
+import importlib.metadata as metadata, sys
+class Finder(metadata.DistributionFinder):
+    def find_spec(self, *arguments): return None
+    def find_distributions(self, context=None):
+        return metadata.MetadataPathFinder.find_distributions(metadata.DistributionFinder.Context(path=["."]))
+sys.meta_path.insert(0, Finder())
+assert metadata.version("setuptools") == "0.1.0"
+import build_backend
+build_backend.check_requirements()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=untouched, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_threads_a_call_runs_on_its_callers_thread(source, build, tmp_path):
