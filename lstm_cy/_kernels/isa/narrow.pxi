@@ -7,15 +7,24 @@
 #
 # A row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
 #     scale = max |a| / 127, q = round(a / scale), c += scale * scale_of_column * (sum over k of q * weight).
-# The sum is exact. Some processors multiply unsigned by signed bytes: there it works on q + INT8_OFFSET, and the sums
-# start at -INT8_OFFSET * (sum over k of weight). Rows are taken in segments of at most SEGMENT elements, each with a
-# scale of its own.
+# The sum is exact. How a processor makes it, and which bytes of a panel and of a row that needs, is in vector.h. Rows are
+# taken in segments of at most SEGMENT elements, each with a scale of its own.
 
 cdef extern from "vector.h":
+    const bint INT8_PAIRS "LSTM_CY_INT8_PAIRS"
     const int INT8_OFFSET "LSTM_CY_INT8_OFFSET"
+    const int INT8_ROWS "LSTM_CY_INT8_ROWS"
+    const int INT8_ACROSS "LSTM_CY_INT8_ACROSS"
     ctypedef int i32 "lstm_cy_i32"
     i32 load_i32 "lstm_cy_load_i32"(const void*) noexcept nogil
-    i32 add_fours "lstm_cy_add_fours"(i32, const unsigned char*, const char*) noexcept nogil
+    i32 each_i32 "lstm_cy_each_i32"(const void*) noexcept nogil
+    i32 keep_i32 "lstm_cy_keep_i32"(i32) noexcept nogil
+    i32 high_of "lstm_cy_high_i32"(i32) noexcept nogil
+    i32 factor_of "lstm_cy_factor"(const void*) noexcept nogil
+    i32 add_fours "lstm_cy_add_fours"(i32, i32, i32, i32, i32) noexcept nogil
+    i32 larger "lstm_cy_larger"(i32, v32) noexcept nogil
+    i32 whole_of "lstm_cy_whole"(v32) noexcept nogil
+    i32 store_fours "lstm_cy_store_fours"(void*, i32) noexcept nogil
     v32 floats_of "lstm_cy_floats_of"(i32) noexcept nogil
 
 cdef enum:
@@ -23,24 +32,30 @@ cdef enum:
     SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
     QUANTISED_ROWS = 256
+    MOST_LANES = 16          # of a vector
     # Bits of floats: 2^-100, below which a row's largest element counts as zero, for 127 divided by it must be finite
     SMALLEST = 0x0d800000
     INFINITE = 0x7f800000
     NOT_A_NUMBER = 0x7fc00000
 
 
-cdef inline int parts_of_panel() noexcept nogil:
-    """The parts of a panel, each as wide as a tile in int8."""
-    return NARROW_PANEL // (ACROSS * LANES32)
+cdef inline int panel_vectors() noexcept nogil:
+    """The vectors of a panel."""
+    return NARROW_PANEL // LANES32
 
 
 cdef inline int panels_together() noexcept nogil:
     """The panels that a lone row takes in a pass."""
-    return max(1, ROW_PANELS // parts_of_panel())
+    return max(1, ROW_PANELS * ACROSS // panel_vectors())
 
 
 cdef inline Py_ssize_t fours(Py_ssize_t K) noexcept nogil:
     return (K + 3) // 4
+
+
+cdef inline int four_bytes() noexcept nogil:
+    """The bytes of four numbers of a quantised row."""
+    return 8 if INT8_PAIRS else 4
 
 
 cdef inline Py_ssize_t panel_count(Py_ssize_t N) noexcept nogil:
@@ -62,6 +77,11 @@ cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
     return panel_count(N) * int8_panel(K)
 
 
+cdef inline Py_ssize_t byte_of(Py_ssize_t k) noexcept nogil:
+    """The byte of a lane that has the weight of k."""
+    return (k % 2) * 2 + k % 4 // 2 if INT8_PAIRS else k % 4
+
+
 cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const float* scales,
                     void* panels) noexcept nogil:
     """Pack a (K, N) matrix, given as its transpose (N, K) of int8 with a scale for each column of the matrix."""
@@ -78,38 +98,15 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
                 total = 0
                 for k in range(4 * fours(length)):
                     weight = values[(n + j) * K + first + k] if n + j < N and k < length else 0
-                    weights[k // 4 * 4 * NARROW_PANEL + 4 * j + k % 4] = weight
                     total += weight
+                    if INT8_PAIRS and k % 4 < 2:
+                        weight ^= 128  # the low byte of weight + 128
+                    weights[k // 4 * 4 * NARROW_PANEL + 4 * j + byte_of(k)] = <signed char>weight
                 (<int*>segment)[j] = -INT8_OFFSET * total
                 (<float*>segment)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
             segment += int8_segment(length)
             first += SEGMENT
         n += NARROW_PANEL
-
-
-cdef inline void int8_tile(int rows, int parts, Py_ssize_t K, const unsigned char* a, const float* scales,
-                           const char* panel, Py_ssize_t stride, float* c, Py_ssize_t c_row) noexcept nogil:
-    """c += a times a segment of so many parts of panels, `stride` bytes apart; inlined with constant rows and parts."""
-    cdef i32[MOST_ROWS * ACROSS] sums
-    cdef const char* columns
-    cdef v32 scale
-    cdef v32* target = <v32*>c
-    cdef Py_ssize_t four
-    cdef int r, j, each_panel = NARROW_PANEL // LANES32, across = parts * ACROSS
-    for j in range(across):
-        for r in range(rows):
-            sums[r * across + j] = load_i32(panel + j // each_panel * stride + j % each_panel * LANES32 * 4)
-    for four in range(fours(K)):
-        for j in range(across):
-            columns = panel + j // each_panel * stride + NARROW_PANEL * (8 + 4 * four) + j % each_panel * LANES32 * 4
-            for r in range(rows):
-                sums[r * across + j] = add_fours(sums[r * across + j], a + 4 * (r * fours(K) + four), columns)
-    for j in range(across):
-        columns = panel + j // each_panel * stride + NARROW_PANEL * 4 + j % each_panel * LANES32 * 4
-        for r in range(rows):
-            scale = each[v32](<const v32*>scales, r) * load[v32](<const v32*>columns, 0)
-            store[v32](target, r * c_row + j * LANES32,
-                       load[v32](target, r * c_row + j * LANES32) + floats_of(sums[r * across + j]) * scale)
 
 
 # The left side of a product, and the panels of its right side.
@@ -118,41 +115,89 @@ ctypedef struct Narrow:
     const char* a
     Py_ssize_t a_row       # bytes from row to row
     const float* scales    # of the rows
+    const int* starts      # of the rows' sums, with INT8_PAIRS
     const char* panels
     Py_ssize_t stride      # bytes from panel to panel
 
 
-cdef inline void int8_parts(int rows, int together, int parts, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
-                            float* c, Py_ssize_t c_row) noexcept nogil:
-    """Some rows and all parts of panels, in tiles of `together` parts; inlined with constant rows and `together`."""
-    cdef const unsigned char* a = <const unsigned char*>given.a + row * given.a_row
+cdef inline void int8_tile(int rows, int across, const Narrow* given, Py_ssize_t row, const char* panel, float* c,
+                           Py_ssize_t c_row) noexcept nogil:
+    """c += some rows times `across` vectors of a segment of panels; inlined with constant rows and `across`.
+
+    Of the weights and the factors of four k the fewer ones stay in registers while the others pass.
+    """
+    cdef i32[MOST_ROWS * ACROSS] sums
+    cdef i32[MOST_ROWS * ACROSS] kept, second
+    cdef i32 weight, high
+    cdef const char* columns
+    cdef const char* a = given.a + row * given.a_row
+    cdef v32 scale
+    cdef v32* target = <v32*>c
+    cdef Py_ssize_t four
+    cdef int r, j
+    for j in range(across):
+        columns = panel + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4
+        for r in range(rows):
+            sums[r * across + j] = each_i32(given.starts + row + r) if INT8_PAIRS else load_i32(columns)
+    for four in range(fours(given.K)):
+        columns = panel + NARROW_PANEL * (8 + 4 * four)
+        if rows >= across:
+            for j in range(across):
+                kept[j] = load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4)
+                second[j] = high_of(kept[j])
+            for r in range(rows):
+                weight = factor_of(a + r * given.a_row + four_bytes() * four)
+                high = factor_of(a + r * given.a_row + four_bytes() * four + four_bytes() - 4)
+                for j in range(across):
+                    sums[r * across + j] = add_fours(sums[r * across + j], weight, high, kept[j], second[j])
+        else:
+            for r in range(rows):
+                kept[r] = factor_of(a + r * given.a_row + four_bytes() * four)
+                second[r] = factor_of(a + r * given.a_row + four_bytes() * four + four_bytes() - 4)
+            for j in range(across):
+                weight = keep_i32(
+                    load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4)
+                )
+                high = high_of(weight)
+                for r in range(rows):
+                    sums[r * across + j] = add_fours(sums[r * across + j], kept[r], second[r], weight, high)
+    for j in range(across):
+        columns = panel + j // panel_vectors() * given.stride + NARROW_PANEL * 4 + j % panel_vectors() * LANES32 * 4
+        for r in range(rows):
+            scale = each[v32](<const v32*>given.scales, row + r) * load[v32](<const v32*>columns, 0)
+            store[v32](target, r * c_row + j * LANES32,
+                       load[v32](target, r * c_row + j * LANES32) + floats_of(sums[r * across + j]) * scale)
+
+
+cdef inline void int8_vectors(int rows, int across, int vectors, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
+                              float* c, Py_ssize_t c_row) noexcept nogil:
+    """Some rows and vectors of panels, in tiles of `across` vectors; inlined with constant rows and `across`."""
     cdef const char* first = given.panels + panel * given.stride
-    cdef int columns = together * ACROSS * LANES32
-    while parts > 0:
-        int8_tile(rows, together, given.K, a, given.scales + row, first, given.stride, c, c_row)
-        first += 4 * columns
-        c += columns
-        parts -= together
+    while vectors > 0:
+        int8_tile(rows, across, given, row, first, c, c_row)
+        first += 4 * across * LANES32
+        c += across * LANES32
+        vectors -= across
 
 
 cdef void int8_tiles(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel, float* c,
                      Py_ssize_t c_row) noexcept nogil:
     """Some rows and so many panels, in tiles whose size is constant: one kernel for each."""
-    cdef int parts = panels * parts_of_panel()
-    if rows == 1 and parts >= ROW_PANELS:
-        int8_parts(1, ROW_PANELS, parts, given, row, panel, c, c_row)
+    cdef int vectors = panels * panel_vectors()
+    if rows == 1 and vectors >= ROW_PANELS * ACROSS:
+        int8_vectors(1, ROW_PANELS * ACROSS, vectors, given, row, panel, c, c_row)
     elif rows == 1:
-        int8_parts(1, 1, parts, given, row, panel, c, c_row)
+        int8_vectors(1, ACROSS, vectors, given, row, panel, c, c_row)
     elif rows == 2:
-        int8_parts(2, 1, parts, given, row, panel, c, c_row)
+        int8_vectors(2, ACROSS, vectors, given, row, panel, c, c_row)
     elif rows == 3:
-        int8_parts(3, 1, parts, given, row, panel, c, c_row)
-    elif TILE_ROWS > 3 and rows == 4:
-        int8_parts(4, 1, parts, given, row, panel, c, c_row)
-    elif TILE_ROWS > 4 and rows == 5:
-        int8_parts(5, 1, parts, given, row, panel, c, c_row)
-    elif TILE_ROWS > 4:
-        int8_parts(6, 1, parts, given, row, panel, c, c_row)
+        int8_vectors(3, ACROSS, vectors, given, row, panel, c, c_row)
+    elif INT8_ROWS > 3 and rows == 4:
+        int8_vectors(4, INT8_ACROSS, vectors, given, row, panel, c, c_row)
+    elif INT8_ROWS > 4 and rows == 5:
+        int8_vectors(5, INT8_ACROSS, vectors, given, row, panel, c, c_row)
+    elif INT8_ROWS > 4:
+        int8_vectors(6, INT8_ACROSS, vectors, given, row, panel, c, c_row)
 
 
 cdef inline void some_columns(int rows, int panels, const Narrow* given, Py_ssize_t row, Py_ssize_t panel,
@@ -181,66 +226,61 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
         n = panel * NARROW_PANEL
         row = 0
         while row < rows:
-            height = next_height(rows - row, TILE_ROWS)
+            height = next_height(rows - row, INT8_ROWS)
             some_columns(height, <int>min(each, count - panel), given, row, panel, N - n, c + row * N + n, N)
             row += height
 
 
-cdef float quantise(Py_ssize_t K, const float* a, unsigned char* quantised) noexcept nogil:
-    """q + INT8_OFFSET for the K elements of a row, filled up to a multiple of four; returns the scale.
+cdef float quantise(Py_ssize_t K, const float* a, char* quantised, int* start) noexcept nogil:
+    """Quantise the K elements of a row, for `factor_of`; return the scale, and in `start` what its sums start at.
 
-    Of a row with NaN or infinity in it the scale is NaN, and so will be all that is computed from it.
+    Whole vectors are written: up to MOST_LANES more numbers than a row's. Of a row with NaN or infinity in it the scale
+    is NaN, and so will be all that is computed from it.
     """
-    cdef float[BLOCK] block
-    cdef unsigned int[BLOCK] largest
-    cdef unsigned char[BLOCK] bytes
-    cdef unsigned int bits, most = 0
-    cdef float scale, inverse, shift = <float>12582912.0 + INT8_OFFSET  # 1.5 * 2^23, and the offset
-    cdef Py_ssize_t start = 0
-    cdef int u
+    cdef i32[1] largest, starts
+    cdef i32 numbers
+    cdef v32 inverse
+    cdef int bits = 0, lane
+    cdef Py_ssize_t k = 0
     memset(largest, 0, sizeof(largest))
-    while start < K:
-        load_block[float](block, a + start, K - start)
-        for u in range(BLOCK):  # the bits of floats without a sign are in the order of their values, NaN the last
-            bits = bits_of(block[u]) & <unsigned int>0x7fffffff
-            largest[u] = bits if bits > largest[u] else largest[u]
-        start += BLOCK
-    for u in range(BLOCK):
-        most = largest[u] if largest[u] > most else most
-    if most >= INFINITE:
-        memset(quantised, INT8_OFFSET, 4 * fours(K))
+    memset(starts, 0, sizeof(starts))
+    while k < K:
+        largest[0] = larger(largest[0], load_some[v32](<const v32*>a, k, K - k))
+        k += LANES32
+    for lane in range(LANES32):  # the bits of floats without a sign are in the order of their values, NaN the last
+        bits = max(bits, (<int*>largest)[lane])
+    start[0] = 0
+    if bits >= INFINITE:
+        memset(quantised, INT8_OFFSET, four_bytes() * fours(K))
         return float_of(NOT_A_NUMBER)
-    if most < SMALLEST:
-        memset(quantised, INT8_OFFSET, 4 * fours(K))
-        return 0
-    scale = float_of(most) / <float>127
-    inverse = <float>127 / float_of(most)
-    start = 0
-    while start < K:
-        load_block[float](block, a + start, K - start)
-        for u in range(BLOCK):  # the sum rounds to whole numbers, which then stand in the low bits
-            bytes[u] = <unsigned char>bits_of(block[u] * inverse + shift)
-        memcpy(quantised + start, bytes, min(4 * fours(K) - start, BLOCK))
-        start += BLOCK
-    return scale
+    inverse = all_v32(<float>127 / float_of(bits) if bits >= SMALLEST else <float>0)
+    k = 0
+    while k < K:
+        numbers = whole_of(load_some[v32](<const v32*>a, k, K - k) * inverse)
+        starts[0] = starts[0] + store_fours(quantised + k // 4 * four_bytes() + k % 4, numbers)
+        k += LANES32
+    for lane in range(LANES32):
+        start[0] -= (<int*>starts)[lane]
+    return float_of(bits) / <float>127 if bits >= SMALLEST else <float>0
 
 
 cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
                         bint descending) noexcept nogil:
     """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
-    cdef unsigned char[QUANTISED_BYTES] quantised
+    cdef char[QUANTISED_BYTES + 2 * MOST_LANES] quantised
     cdef float[QUANTISED_ROWS] scales
-    cdef Narrow given = Narrow(0, <const char*>quantised, 0, NULL, <const char*>panels, int8_panel(K))
+    cdef int[QUANTISED_ROWS] starts
+    cdef Narrow given = Narrow(0, <const char*>quantised, 0, <const float*>scales, <const int*>starts,
+                               <const char*>panels, int8_panel(K))
     cdef Py_ssize_t first = 0, row, some, r
-    given.scales = scales
     while first < K:
         given.K = min(K - first, SEGMENT)
-        given.a_row = 4 * fours(given.K)
+        given.a_row = four_bytes() * fours(given.K)
         row = 0
         while row < rows:
             some = min(rows - row, QUANTISED_BYTES // given.a_row, QUANTISED_ROWS)
             for r in range(some):
-                scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row)
+                scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row, starts + r)
             all_tiles(&given, some, N, c + row * N, descending)
             row += some
         given.panels += int8_segment(given.K)

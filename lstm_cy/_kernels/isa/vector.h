@@ -419,42 +419,82 @@ LSTM_CY_INLINE void lstm_cy_store_factors(float* pairs, lstm_cy_v32 x) {
 #endif
 }
 
-/* int8: for each lane n, sum + a[0] w[4n] + a[1] w[4n + 1] + a[2] w[4n + 2] + a[3] w[4n + 3], exactly. w is signed and
-   aligned to a vector. a is signed where the processor multiplies signed bytes, and then never -128; else unsigned. To
-   be one or the other the numbers from -127 to 127 have LSTM_CY_INT8_OFFSET added to them. */
-#if LSTM_CY_VECTOR_BYTES == 16 && defined(__aarch64__)
-#define LSTM_CY_INT8_OFFSET 0
-#else
+/* int8: sums of products of four numbers of a row, from -127 to 127, and four weights of each lane's column, exactly.
+
+   Where the processor multiplies bytes, a row's numbers are bytes. To be signed or unsigned as it needs them, they have
+   LSTM_CY_INT8_OFFSET added, and sums start at minus the offset times the column's weights. Else, with
+   LSTM_CY_INT8_PAIRS, 16-bit numbers are multiplied and added in pairs, and the weights are widened to that by one
+   shift: a 16-bit number of a panel is 256 v + (u + 128), of two weights u and v, and times 256 more than it should be
+   is corrected by the other factor:
+       (256 v + (u + 128)) a + v (b - 256 a) = u a + v b + 128 a.
+   All sums of a row start at -128 times the sum of its numbers a. The four bytes of a lane are of k 0, 2, 1, 3, so that
+   a row has pairs (a0, a1), (a2 - 256 a0, a3 - 256 a1). |b - 256 a| is at most 32639. */
+#if LSTM_CY_VECTOR_BYTES == 0
+#define LSTM_CY_INT8_PAIRS 0
 #define LSTM_CY_INT8_OFFSET 128
+#elif defined(LSTM_CY_EMULATED)
+#define LSTM_CY_INT8_PAIRS 1
+#define LSTM_CY_INT8_OFFSET 0
+#elif defined(__aarch64__)
+#define LSTM_CY_INT8_PAIRS 0
+#define LSTM_CY_INT8_OFFSET 0
+#elif (LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)) || (LSTM_CY_VECTOR_BYTES == 32 && defined(__AVXVNNI__))
+#define LSTM_CY_INT8_PAIRS 0
+#define LSTM_CY_INT8_OFFSET 128
+#else
+#define LSTM_CY_INT8_PAIRS 1
+#define LSTM_CY_INT8_OFFSET 0
+#endif
+/* The rows of the largest tile in int8, and the vectors across a tile of more than three rows. In 16 registers six rows by
+   two vectors share the widened weights of four k among twice as many rows as three by four. */
+#if LSTM_CY_TILE_ROWS == 3 && LSTM_CY_INT8_PAIRS
+#define LSTM_CY_INT8_ROWS 6
+#define LSTM_CY_INT8_ACROSS 2
+#else
+#define LSTM_CY_INT8_ROWS LSTM_CY_TILE_ROWS
+#define LSTM_CY_INT8_ACROSS 4
+#endif
+
+#if LSTM_CY_VECTOR_BYTES > 0
+typedef int16_t lstm_cy_i16 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
 #endif
 LSTM_CY_INLINE lstm_cy_i32 lstm_cy_load_i32(const void* p) { return *(const lstm_cy_i32*)p; }
-#if LSTM_CY_VECTOR_BYTES == 0
-LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
-    const int8_t* weights = (const int8_t*)w;
-    return sum + a[0] * weights[0] + a[1] * weights[1] + a[2] * weights[2] + a[3] * weights[3];
-}
-#elif LSTM_CY_INT8_OFFSET == 0
-LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
-    const int8x16_t weights = (int8x16_t)*(const lstm_cy_i32*)w;
-    float four;
-    memcpy(&four, a, sizeof four);
-#if defined(__ARM_FEATURE_DOTPROD)
-    /* Only the first lane is used. With zeros in the others compilers load a and need no instruction to repeat it. */
-    const float32x2_t lanes = {four, 0};
-    return (lstm_cy_i32)vdotq_lane_s32((int32x4_t)sum, weights, vreinterpret_s8_f32(lanes), 0);
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_keep_i32(lstm_cy_i32 x) { LSTM_CY_KEEP(x); return x; }
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_each_i32(const void* p) {
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+#if LSTM_CY_VECTOR_BYTES > 0
+    return (lstm_cy_i32){0} + x;
 #else
-    /* Two products, each at most 127 * 128, are added in 16 bits. */
-    const int8x16_t factors = vreinterpretq_s8_f32(vdupq_n_f32(four));
-    const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(factors));
-    const int16x8_t high = vmull_high_s8(weights, factors);
-    return (lstm_cy_i32)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, high));
+    return x;
 #endif
 }
-#else
-typedef int16_t lstm_cy_i16 __attribute__((vector_size(LSTM_CY_VECTOR_BYTES), may_alias));
 
+/* high: of the 16-bit numbers of weights the upper halves. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_high_i32(lstm_cy_i32 weights) {
+#if LSTM_CY_INT8_PAIRS
+    return (lstm_cy_i32)((lstm_cy_i16)weights >> 8);
+#else
+    return weights;
+#endif
+}
+
+/* factor: four numbers of a row for add_fours, or with pairs the first or the second pair. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_factor(const void* a) {
+#if LSTM_CY_VECTOR_BYTES > 0 && defined(__ARM_FEATURE_DOTPROD) && !LSTM_CY_INT8_PAIRS
+    /* Only the first lane is used. With zeros in the others compilers load a and need no instruction to repeat it. */
+    float four;
+    memcpy(&four, a, sizeof four);
+    const float32x4_t lanes = {four, 0, 0, 0};
+    return (lstm_cy_i32)lanes;
+#else
+    return lstm_cy_keep_i32(lstm_cy_each_i32(a));
+#endif
+}
+
+#if LSTM_CY_INT8_PAIRS
 /* For each lane the sum of the products of two pairs of 16-bit numbers. */
-LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_pairs(lstm_cy_i32 sum, lstm_cy_i32 a, lstm_cy_i16 w) {
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_pair(lstm_cy_i32 sum, lstm_cy_i32 a, lstm_cy_i32 w) {
 #if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BW__)
     return sum + (lstm_cy_i32)_mm512_madd_epi16((__m512i)a, (__m512i)w);
 #elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
@@ -462,22 +502,102 @@ LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_pairs(lstm_cy_i32 sum, lstm_cy_i32 a, lst
 #elif LSTM_CY_VECTOR_BYTES == 16 && defined(__SSE2__)
     return sum + (lstm_cy_i32)_mm_madd_epi16((__m128i)a, (__m128i)w);
 #else
-    return sum + (a << 16 >> 16) * ((lstm_cy_i32)w << 16 >> 16) + (a >> 16) * ((lstm_cy_i32)w >> 16);
+    return sum + (a << 16 >> 16) * (w << 16 >> 16) + (a >> 16) * (w >> 16);
 #endif
 }
-LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, const uint8_t* a, const char* w) {
-    int32_t four;
-    memcpy(&four, a, sizeof four);
-#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-    return (lstm_cy_i32)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), *(const __m512i*)w);
+#endif
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_fours(lstm_cy_i32 sum, lstm_cy_i32 first, lstm_cy_i32 second,
+                                             lstm_cy_i32 weights, lstm_cy_i32 high) {
+#if LSTM_CY_INT8_PAIRS
+    return lstm_cy_add_pair(lstm_cy_add_pair(sum, first, weights), second, high);
 #else
-    /* Bytes 0 and 2, then 1 and 3, as 16-bit numbers: their products and the sums of two never overflow. */
-    const lstm_cy_i32 even = (lstm_cy_i32){0} + (four & 0x00ff00ff);
-    const lstm_cy_i32 odd = (lstm_cy_i32){0} + (int32_t)((uint32_t)four >> 8 & 0x00ff00ffu);
-    const lstm_cy_i16 weights = *(const lstm_cy_i16*)w;
-    return lstm_cy_add_pairs(lstm_cy_add_pairs(sum, even, weights << 8 >> 8), odd, weights >> 8);
+    (void)second;
+    (void)high;
+#if LSTM_CY_VECTOR_BYTES == 0
+    uint8_t a[4];
+    int8_t w[4];
+    memcpy(a, &first, sizeof a);
+    memcpy(w, &weights, sizeof w);
+    return sum + a[0] * w[0] + a[1] * w[1] + a[2] * w[2] + a[3] * w[3];
+#elif LSTM_CY_VECTOR_BYTES == 64
+    return (lstm_cy_i32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)first, (__m512i)weights);
+#elif LSTM_CY_VECTOR_BYTES == 32
+    return (lstm_cy_i32)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)first, (__m256i)weights);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return (lstm_cy_i32)vdotq_laneq_s32((int32x4_t)sum, (int8x16_t)weights, (int8x16_t)first, 0);
+#else
+    /* Two products, each at most 127 * 128, are added in 16 bits. */
+    const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)weights), vget_low_s8((int8x16_t)first));
+    const int16x8_t upper = vmull_high_s8((int8x16_t)weights, (int8x16_t)first);
+    return (lstm_cy_i32)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, upper));
+#endif
 #endif
 }
+
+/* The larger of the bits of two floats, without their signs. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_larger(lstm_cy_i32 most, lstm_cy_v32 x) {
+#if LSTM_CY_VECTOR_BYTES == 0
+    const int32_t bits = (int32_t)(lstm_cy_bits_of(x) & 0x7fffffffu);
+    return bits > most ? bits : most;
+#else
+    const lstm_cy_i32 bits = (lstm_cy_i32)x & 0x7fffffff;
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    return (lstm_cy_i32)_mm512_max_epi32((__m512i)bits, (__m512i)most);
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    return (lstm_cy_i32)_mm256_max_epi32((__m256i)bits, (__m256i)most);
+#elif LSTM_CY_VECTOR_BYTES == 16 && defined(__aarch64__)
+    return (lstm_cy_i32)vmaxq_s32((int32x4_t)bits, (int32x4_t)most);
+#else
+    const lstm_cy_i32 above = bits > most;
+    return (above & bits) | (~above & most);
 #endif
+#endif
+}
+
+/* Round a vector's numbers, of at most 127, to whole ones, ties to even. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_whole(lstm_cy_v32 x) {
+    /* The sum with 1.5 * 2^23 has them in its low bits. */
+#if LSTM_CY_VECTOR_BYTES == 0
+    return (int32_t)(lstm_cy_bits_of(x + 12582912.0f) - 0x4b400000u);
+#else
+    return (lstm_cy_i32)(x + 12582912.0f) - 0x4b400000;
+#endif
+}
+
+/* Store whole numbers, a vector of them, as a row's numbers for `factor`; with pairs it starts at a multiple of four and
+   has at least four. Return what the row's sums start at, in parts: one for each lane. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_store_fours(void* to, lstm_cy_i32 numbers) {
+#if LSTM_CY_INT8_PAIRS
+#if LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    const __m256i corrected = _mm256_slli_epi32(_mm256_bslli_epi128((__m256i)numbers, 8), 8);
+    const __m256i pairs = _mm256_sub_epi32((__m256i)numbers, corrected);
+    const __m256i narrow = _mm256_packs_epi32(pairs, pairs);
+    _mm_storeu_si128((__m128i*)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(narrow, 0x08)));
+    return (lstm_cy_i32)_mm256_srai_epi32(corrected, 1);
+#else
+    int16_t narrow[LSTM_CY_LANES32];
+    lstm_cy_i32 corrected = {0};
+    for (int lane = 2; lane < LSTM_CY_LANES32; lane++)
+        corrected[lane] = lane % 4 < 2 ? 0 : numbers[lane - 2] * 256;
+    for (int lane = 0; lane < LSTM_CY_LANES32; lane++)
+        narrow[lane] = (int16_t)(numbers[lane] - corrected[lane]);
+    memcpy(to, narrow, sizeof narrow);
+    return corrected >> 1;
+#endif
+#elif LSTM_CY_VECTOR_BYTES == 0
+    *(uint8_t*)to = (uint8_t)(numbers + LSTM_CY_INT8_OFFSET);
+    return 0;
+#else
+#if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)(numbers + LSTM_CY_INT8_OFFSET)));
+#else
+    uint8_t narrow[LSTM_CY_LANES32];
+    for (int lane = 0; lane < LSTM_CY_LANES32; lane++)
+        narrow[lane] = (uint8_t)(numbers[lane] + LSTM_CY_INT8_OFFSET);
+    memcpy(to, narrow, sizeof narrow);
+#endif
+    return (lstm_cy_i32){0};
+#endif
+}
 
 #endif
