@@ -19,9 +19,13 @@ cdef extern from "vector.h":
     i32 load_i32 "lstm_cy_load_i32"(const void*) noexcept nogil
     i32 each_i32 "lstm_cy_each_i32"(const void*) noexcept nogil
     i32 keep_i32 "lstm_cy_keep_i32"(i32) noexcept nogil
+    i32 low_of "lstm_cy_low_i32"(i32) noexcept nogil
     i32 high_of "lstm_cy_high_i32"(i32) noexcept nogil
     i32 factor_of "lstm_cy_factor"(const void*) noexcept nogil
     i32 add_fours "lstm_cy_add_fours"(i32, i32, i32, i32, i32) noexcept nogil
+    const bint INT8_BYTES "LSTM_CY_INT8_BYTES"
+    i32 add_bytes "lstm_cy_add_bytes"(i32, i32, i32) noexcept nogil
+    int list_fours "lstm_cy_list_fours"(int*, int, const int*, int, int) noexcept nogil
     i32 larger "lstm_cy_larger"(i32, v32) noexcept nogil
     i32 whole_of "lstm_cy_whole"(v32) noexcept nogil
     i32 store_fours "lstm_cy_store_fours"(void*, i32) noexcept nogil
@@ -31,6 +35,7 @@ cdef enum:
     NARROW_PANEL = 64        # columns
     SEGMENT = 4096           # its largest sum, 4096 * 255 * 128, is far from 2^31
     QUANTISED_BYTES = 32768  # of the quantised rows that are worked on together
+    QUANTISED_INTS = 8192    # the same
     QUANTISED_ROWS = 256
     MOST_LANES = 16          # of a vector
     # Bits of floats: 2^-100, below which a row's largest element counts as zero, for 127 divided by it must be finite
@@ -77,11 +82,6 @@ cdef Py_ssize_t int8_bytes(Py_ssize_t K, Py_ssize_t N) noexcept nogil:
     return panel_count(N) * int8_panel(K)
 
 
-cdef inline Py_ssize_t byte_of(Py_ssize_t k) noexcept nogil:
-    """The byte of a lane that has the weight of k."""
-    return (k % 2) * 2 + k % 4 // 2 if INT8_PAIRS else k % 4
-
-
 cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const float* scales,
                     void* panels) noexcept nogil:
     """Pack a (K, N) matrix, given as its transpose (N, K) of int8 with a scale for each column of the matrix."""
@@ -99,9 +99,9 @@ cdef void pack_int8(Py_ssize_t K, Py_ssize_t N, const signed char* values, const
                 for k in range(4 * fours(length)):
                     weight = values[(n + j) * K + first + k] if n + j < N and k < length else 0
                     total += weight
-                    if INT8_PAIRS and k % 4 < 2:
-                        weight ^= 128  # the low byte of weight + 128
-                    weights[k // 4 * 4 * NARROW_PANEL + 4 * j + byte_of(k)] = <signed char>weight
+                    weights[k // 4 * 4 * NARROW_PANEL + 4 * j + k % 4] = <signed char>(
+                        weight ^ 128 if INT8_PAIRS else weight  # the byte of weight + 128
+                    )
                 (<int*>segment)[j] = -INT8_OFFSET * total
                 (<float*>segment)[NARROW_PANEL + j] = scales[n + j] if n + j < N else 0
             segment += int8_segment(length)
@@ -116,6 +116,7 @@ ctypedef struct Narrow:
     Py_ssize_t a_row       # bytes from row to row
     const float* scales    # of the rows
     const int* starts      # of the rows' sums, with INT8_PAIRS
+    int listed             # the length of a lone row's list in `a`, 0 if it is not a list
     const char* panels
     Py_ssize_t stride      # bytes from panel to panel
 
@@ -131,8 +132,6 @@ cdef inline void int8_tile(int rows, int across, const Narrow* given, Py_ssize_t
     cdef i32 weight, high
     cdef const char* columns
     cdef const char* a = given.a + row * given.a_row
-    cdef v32 scale
-    cdef v32* target = <v32*>c
     cdef Py_ssize_t four
     cdef int r, j
     for j in range(across):
@@ -143,7 +142,9 @@ cdef inline void int8_tile(int rows, int across, const Narrow* given, Py_ssize_t
         columns = panel + NARROW_PANEL * (8 + 4 * four)
         if rows >= across:
             for j in range(across):
-                kept[j] = load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4)
+                kept[j] = low_of(
+                    load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4)
+                )
                 second[j] = high_of(kept[j])
             for r in range(rows):
                 weight = factor_of(a + r * given.a_row + four_bytes() * four)
@@ -158,9 +159,42 @@ cdef inline void int8_tile(int rows, int across, const Narrow* given, Py_ssize_t
                 weight = keep_i32(
                     load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4)
                 )
+                weight = low_of(weight)
                 high = high_of(weight)
                 for r in range(rows):
                     sums[r * across + j] = add_fours(sums[r * across + j], kept[r], second[r], weight, high)
+    add_scaled(rows, across, given, row, panel, sums, c, c_row)
+
+
+cdef inline void listed_tile(int across, const Narrow* given, const char* panel, float* c) noexcept nogil:
+    """`int8_tile` for a lone row whose numbers are a list of (place, four bytes)."""
+    cdef i32[MOST_ROWS * ACROSS] sums
+    cdef i32 factor
+    cdef const int* entry = <const int*>given.a
+    cdef const int* end = entry + 2 * given.listed
+    cdef const char* columns
+    cdef int j
+    for j in range(across):
+        sums[j] = each_i32(given.starts)
+    while entry < end:
+        columns = panel + 8 * NARROW_PANEL + entry[0]
+        factor = factor_of(entry + 1)
+        for j in range(across):
+            sums[j] = add_bytes(
+                sums[j],
+                load_i32(columns + j // panel_vectors() * given.stride + j % panel_vectors() * LANES32 * 4), factor
+            )
+        entry += 2
+    add_scaled(1, across, given, 0, panel, sums, c, 0)
+
+
+cdef inline void add_scaled(int rows, int across, const Narrow* given, Py_ssize_t row, const char* panel,
+                            const i32* sums, float* c, Py_ssize_t c_row) noexcept nogil:
+    """c += a tile's sums, scaled; inlined with constant rows and `across`."""
+    cdef const char* columns
+    cdef v32* target = <v32*>c
+    cdef v32 scale
+    cdef int r, j
     for j in range(across):
         columns = panel + j // panel_vectors() * given.stride + NARROW_PANEL * 4 + j % panel_vectors() * LANES32 * 4
         for r in range(rows):
@@ -174,7 +208,10 @@ cdef inline void int8_vectors(int rows, int across, int vectors, const Narrow* g
     """Some rows and vectors of panels, in tiles of `across` vectors; inlined with constant rows and `across`."""
     cdef const char* first = given.panels + panel * given.stride
     while vectors > 0:
-        int8_tile(rows, across, given, row, first, c, c_row)
+        if INT8_BYTES and rows == 1 and given.listed:
+            listed_tile(across, given, first, c)
+        else:
+            int8_tile(rows, across, given, row, first, c, c_row)
         first += 4 * across * LANES32
         c += across * LANES32
         vectors -= across
@@ -231,56 +268,100 @@ cdef void all_tiles(const Narrow* given, Py_ssize_t rows, Py_ssize_t N, float* c
             row += height
 
 
+cdef inline int largest_bits(Py_ssize_t K, const float* a) noexcept nogil:
+    """The bits of the largest element of a row without its sign. They are in the order of the values, NaN the last."""
+    cdef i32[1] largest
+    cdef int bits = 0, lane
+    cdef Py_ssize_t k = 0
+    memset(largest, 0, sizeof(largest))
+    while k < K:
+        largest[0] = larger(largest[0], load_some[v32](<const v32*>a, k, K - k))
+        k += LANES32
+    for lane in range(LANES32):
+        bits = max(bits, (<int*>largest)[lane])
+    return bits
+
+
+cdef inline int total_of(const i32* parts) noexcept nogil:
+    """The sum of a vector's lanes."""
+    cdef int total = 0, lane
+    for lane in range(LANES32):
+        total += (<const int*>parts)[lane]
+    return total
+
+
 cdef float quantise(Py_ssize_t K, const float* a, char* quantised, int* start) noexcept nogil:
     """Quantise the K elements of a row, for `factor_of`; return the scale, and in `start` what its sums start at.
 
     Whole vectors are written: up to MOST_LANES more numbers than a row's. Of a row with NaN or infinity in it the scale
     is NaN, and so will be all that is computed from it.
     """
-    cdef i32[1] largest, starts
-    cdef i32 numbers
-    cdef v32 inverse
-    cdef int bits = 0, lane
+    cdef i32[1] less
+    cdef int bits = largest_bits(K, a)
     cdef Py_ssize_t k = 0
-    memset(largest, 0, sizeof(largest))
-    memset(starts, 0, sizeof(starts))
-    while k < K:
-        largest[0] = larger(largest[0], load_some[v32](<const v32*>a, k, K - k))
-        k += LANES32
-    for lane in range(LANES32):  # the bits of floats without a sign are in the order of their values, NaN the last
-        bits = max(bits, (<int*>largest)[lane])
+    cdef v32 inverse
     start[0] = 0
-    if bits >= INFINITE:
+    if bits < SMALLEST or bits >= INFINITE:
         memset(quantised, INT8_OFFSET, four_bytes() * fours(K))
-        return float_of(NOT_A_NUMBER)
-    inverse = all_v32(<float>127 / float_of(bits) if bits >= SMALLEST else <float>0)
-    k = 0
+        return float_of(NOT_A_NUMBER) if bits >= INFINITE else <float>0
+    inverse = all_v32(<float>127 / float_of(bits))
+    memset(less, 0, sizeof(less))
     while k < K:
-        numbers = whole_of(load_some[v32](<const v32*>a, k, K - k) * inverse)
-        starts[0] = starts[0] + store_fours(quantised + k // 4 * four_bytes() + k % 4, numbers)
+        less[0] = less[0] + store_fours(quantised + k // 4 * four_bytes() + k % 4,
+                                        whole_of(load_some[v32](<const v32*>a, k, K - k) * inverse))
         k += LANES32
-    for lane in range(LANES32):
-        start[0] -= (<int*>starts)[lane]
-    return float_of(bits) / <float>127 if bits >= SMALLEST else <float>0
+    if INT8_PAIRS:
+        start[0] = -total_of(less)
+    return float_of(bits) / <float>127
+
+
+cdef int list_row(Py_ssize_t K, const float* a, int* listed, int* start, float* scale) noexcept nogil:
+    """Quantise a lone row for `listed_tile`; return the length of the list, 0 if `quantise` must do it.
+
+    That is where so many numbers are large that their halves would make the list much longer than the row.
+    """
+    cdef i32[1] numbers, total
+    cdef int bits = largest_bits(K, a), length = 0, lane
+    cdef Py_ssize_t k = 0
+    cdef v32 inverse
+    if bits < SMALLEST or bits >= INFINITE:
+        return 0
+    inverse = all_v32(<float>127 / float_of(bits))
+    scale[0] = float_of(bits) / <float>127
+    memset(total, 0, sizeof(total))
+    while k < K:
+        numbers[0] = whole_of(load_some[v32](<const v32*>a, k, K - k) * inverse)
+        total[0] = total[0] + numbers[0]
+        for lane in range(0, LANES32, 8):
+            length = list_fours(listed, length, <const int*>numbers + lane, <int>(k + lane) * NARROW_PANEL,
+                                4 * NARROW_PANEL)
+        k += LANES32
+    length -= <int>(k // 4 - fours(K))  # the last ones, once each, have no weights
+    start[0] = -128 * total_of(total)
+    return length if 3 * length <= 4 * fours(K) else 0
 
 
 cdef void multiply_int8(Py_ssize_t rows, Py_ssize_t K, Py_ssize_t N, const float* a, const void* panels, float* c,
                         bint descending) noexcept nogil:
     """c (rows, N) += a (rows, K) times the packed (K, N), by integer products of a quantised row by row."""
-    cdef char[QUANTISED_BYTES + 2 * MOST_LANES] quantised
+    cdef int[QUANTISED_INTS + MOST_LANES] quantised
     cdef float[QUANTISED_ROWS] scales
     cdef int[QUANTISED_ROWS] starts
-    cdef Narrow given = Narrow(0, <const char*>quantised, 0, <const float*>scales, <const int*>starts,
-                               <const char*>panels, int8_panel(K))
+    cdef char* line = <char*>quantised
+    cdef Narrow given = Narrow(0, line, 0, <const float*>scales, <const int*>starts, 0, <const char*>panels,
+                               int8_panel(K))
     cdef Py_ssize_t first = 0, row, some, r
     while first < K:
         given.K = min(K - first, SEGMENT)
         given.a_row = four_bytes() * fours(given.K)
+        if INT8_BYTES and rows == 1:
+            given.listed = list_row(given.K, a + first, quantised, starts, scales)
         row = 0
         while row < rows:
             some = min(rows - row, QUANTISED_BYTES // given.a_row, QUANTISED_ROWS)
-            for r in range(some):
-                scales[r] = quantise(given.K, a + (row + r) * K + first, quantised + r * given.a_row, starts + r)
+            if given.listed == 0:
+                for r in range(some):
+                    scales[r] = quantise(given.K, a + (row + r) * K + first, line + r * given.a_row, starts + r)
             all_tiles(&given, some, N, c + row * N, descending)
             row += some
         given.panels += int8_segment(given.K)

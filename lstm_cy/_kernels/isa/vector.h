@@ -421,14 +421,20 @@ LSTM_CY_INLINE void lstm_cy_store_factors(float* pairs, lstm_cy_v32 x) {
 
 /* int8: sums of products of four numbers of a row, from -127 to 127, and four weights of each lane's column, exactly.
 
-   Where the processor multiplies bytes, a row's numbers are bytes. To be signed or unsigned as it needs them, they have
-   LSTM_CY_INT8_OFFSET added, and sums start at minus the offset times the column's weights. Else, with
-   LSTM_CY_INT8_PAIRS, 16-bit numbers are multiplied and added in pairs, and the weights are widened to that by one
-   shift: a 16-bit number of a panel is 256 v + (u + 128), of two weights u and v, and times 256 more than it should be
-   is corrected by the other factor:
-       (256 v + (u + 128)) a + v (b - 256 a) = u a + v b + 128 a.
-   All sums of a row start at -128 times the sum of its numbers a. The four bytes of a lane are of k 0, 2, 1, 3, so that
-   a row has pairs (a0, a1), (a2 - 256 a0, a3 - 256 a1). |b - 256 a| is at most 32639. */
+   Where the processor has dot products of bytes, a row's numbers are bytes. To be signed or unsigned as it needs them,
+   they have LSTM_CY_INT8_OFFSET added, and sums start at minus the offset times the column's weights. Else, with
+   LSTM_CY_INT8_PAIRS, a panel has w + 128 for each weight w, and there are two ways:
+
+   - For any numbers: 16-bit numbers are multiplied and added in pairs. Of each two weights u, v a panel has the bytes
+     u + 128, v + 128. With the upper sign changed back they are the 16-bit number low = 256 v + (u + 128), whose upper
+     half, high, is v. What is too much in a low is corrected by the other factor:
+         low a + high (b - 256 a) = u a + v b + 128 a.
+     So a row has the pairs (a0, a2), (a1 - 256 a0, a3 - 256 a2), of at most 32639, and all its sums start at -128 times
+     the sum of its numbers a0, a2.
+   - With LSTM_CY_INT8_BYTES and for a lone row: unsigned bytes are multiplied by signed ones, and the products of two
+     are added in 16 bits. That is exact if |a0| + |a1| and |a2| + |a3| are at most 128: 128 * 255 < 2^15. Where they are
+     more, the four goes twice, with one half of each number and then with the other. Sums start at -128 times the sum of
+     all numbers. */
 #if LSTM_CY_VECTOR_BYTES == 0
 #define LSTM_CY_INT8_PAIRS 0
 #define LSTM_CY_INT8_OFFSET 128
@@ -470,7 +476,14 @@ LSTM_CY_INLINE lstm_cy_i32 lstm_cy_each_i32(const void* p) {
 #endif
 }
 
-/* high: of the 16-bit numbers of weights the upper halves. */
+/* low, high: the 16-bit numbers of weights and their upper halves, or without pairs the weights. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_low_i32(lstm_cy_i32 weights) {
+#if LSTM_CY_INT8_PAIRS
+    return weights ^ (int32_t)0x80008000u;
+#else
+    return weights;
+#endif
+}
 LSTM_CY_INLINE lstm_cy_i32 lstm_cy_high_i32(lstm_cy_i32 weights) {
 #if LSTM_CY_INT8_PAIRS
     return (lstm_cy_i32)((lstm_cy_i16)weights >> 8);
@@ -564,25 +577,96 @@ LSTM_CY_INLINE lstm_cy_i32 lstm_cy_whole(lstm_cy_v32 x) {
 #endif
 }
 
+#if LSTM_CY_INT8_PAIRS && \
+    ((defined(LSTM_CY_EMULATED) && LSTM_CY_VECTOR_BYTES > 16) || (LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BW__)) || \
+     (LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)))
+#define LSTM_CY_INT8_BYTES 1
+#else
+#define LSTM_CY_INT8_BYTES 0
+#endif
+/* For each lane the sum and the products of four bytes of weights + 128 and of a. */
+LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_bytes(lstm_cy_i32 sum, lstm_cy_i32 weights, lstm_cy_i32 a) {
+#if !LSTM_CY_INT8_BYTES
+    (void)weights;
+    (void)a;
+    return sum;
+#elif LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+    const __m512i pairs = _mm512_maddubs_epi16((__m512i)weights, (__m512i)a);
+    return sum + (lstm_cy_i32)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)weights, (__m256i)a);
+    return sum + (lstm_cy_i32)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+    const lstm_cy_i16 w = (lstm_cy_i16)weights, factors = (lstm_cy_i16)a;
+    const lstm_cy_i16 pairs = (w & 255) * (factors << 8 >> 8) + (w >> 8 & 255) * (factors >> 8);
+    return sum + ((lstm_cy_i32)pairs << 16 >> 16) + ((lstm_cy_i32)pairs >> 16);
+#endif
+}
+
+/* Append two fours of numbers to a list for add_bytes, each with its place, once or in halves; return the new length. */
+LSTM_CY_INLINE int lstm_cy_list_fours(int32_t* list, int length, const int32_t* numbers, int place, int step) {
+    int32_t whole[2], half[2], rest[2];
+    int twice[2];
+#if defined(__AVX2__)
+    const __m256i given = _mm256_loadu_si256((const __m256i*)numbers), less = _mm256_srai_epi32(given, 1);
+    const __m256i size = _mm256_abs_epi32(given), sums = _mm256_add_epi32(size, _mm256_srli_epi64(size, 32));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const int large = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(sums, _mm256_set1_epi32(128))));
+    const __m256i words = _mm256_packs_epi16(_mm256_packs_epi32(given, less),
+                                             _mm256_packs_epi32(_mm256_sub_epi32(given, less), given));
+    int32_t bytes[8];
+    _mm256_storeu_si256((__m256i*)bytes, _mm256_permutevar8x32_epi32(words, order));
+    memcpy(whole, bytes, sizeof whole);
+    memcpy(half, bytes + 2, sizeof half);
+    memcpy(rest, bytes + 4, sizeof rest);
+    twice[0] = (large & 0x05) != 0;
+    twice[1] = (large & 0x50) != 0;
+#else
+    for (int four = 0; four < 2; four++) {
+        const int32_t* a = numbers + 4 * four;
+        int8_t bytes[3][4];
+        for (int k = 0; k < 4; k++) {
+            bytes[0][k] = (int8_t)a[k];
+            bytes[1][k] = (int8_t)(a[k] >> 1);
+            bytes[2][k] = (int8_t)(a[k] - (a[k] >> 1));
+        }
+        memcpy(whole + four, bytes[0], 4);
+        memcpy(half + four, bytes[1], 4);
+        memcpy(rest + four, bytes[2], 4);
+        twice[four] = (a[0] < 0 ? -a[0] : a[0]) + (a[1] < 0 ? -a[1] : a[1]) > 128
+            || (a[2] < 0 ? -a[2] : a[2]) + (a[3] < 0 ? -a[3] : a[3]) > 128;
+    }
+#endif
+    for (int four = 0; four < 2; four++) {  /* without branches, which would be mispredicted */
+        list[2 * length] = list[2 * length + 2] = place + four * step;
+        list[2 * length + 1] = twice[four] ? half[four] : whole[four];
+        list[2 * length + 3] = rest[four];
+        length += 1 + twice[four];
+    }
+    return length;
+}
+
 /* Store whole numbers, a vector of them, as a row's numbers for `factor`; with pairs it starts at a multiple of four and
-   has at least four. Return what the row's sums start at, in parts: one for each lane. */
+   has at least four. Return what the row's sums start at less than 0, in parts: one for each lane. */
 LSTM_CY_INLINE lstm_cy_i32 lstm_cy_store_fours(void* to, lstm_cy_i32 numbers) {
 #if LSTM_CY_INT8_PAIRS
 #if LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__)
-    const __m256i corrected = _mm256_slli_epi32(_mm256_bslli_epi128((__m256i)numbers, 8), 8);
+    const __m256i corrected = _mm256_slli_epi64((__m256i)numbers, 40);  /* 256 times each even lane, in the next one */
     const __m256i pairs = _mm256_sub_epi32((__m256i)numbers, corrected);
-    const __m256i narrow = _mm256_packs_epi32(pairs, pairs);
-    _mm_storeu_si128((__m128i*)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(narrow, 0x08)));
+    const __m256i narrow = _mm256_permute4x64_epi64(_mm256_packs_epi32(pairs, pairs), 0x08);
+    const __m128i sorted = _mm_shufflehi_epi16(_mm_shufflelo_epi16(_mm256_castsi256_si128(narrow), 0xd8), 0xd8);
+    _mm_storeu_si128((__m128i*)to, sorted);
     return (lstm_cy_i32)_mm256_srai_epi32(corrected, 1);
 #else
     int16_t narrow[LSTM_CY_LANES32];
-    lstm_cy_i32 corrected = {0};
-    for (int lane = 2; lane < LSTM_CY_LANES32; lane++)
-        corrected[lane] = lane % 4 < 2 ? 0 : numbers[lane - 2] * 256;
-    for (int lane = 0; lane < LSTM_CY_LANES32; lane++)
-        narrow[lane] = (int16_t)(numbers[lane] - corrected[lane]);
+    lstm_cy_i32 less = {0};
+    for (int lane = 0; lane < LSTM_CY_LANES32; lane++) {
+        const int place = (lane & ~3) + (lane & 1) * 2 + (lane & 2) / 2;
+        less[lane] = lane % 2 ? numbers[lane - 1] * 128 : 0;
+        narrow[place] = (int16_t)(numbers[lane] - 2 * less[lane]);
+    }
     memcpy(to, narrow, sizeof narrow);
-    return corrected >> 1;
+    return less;
 #endif
 #elif LSTM_CY_VECTOR_BYTES == 0
     *(uint8_t*)to = (uint8_t)(numbers + LSTM_CY_INT8_OFFSET);
