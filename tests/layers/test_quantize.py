@@ -199,6 +199,31 @@ def test_extreme_products_do_not_saturate(chosen, kind, extreme):
 
 
 @every_set
+@pytest.mark.parametrize("size", (1, 3, 8, 65, 260))
+def test_int8_is_exact_for_few_and_for_many_large_numbers(chosen, size):
+    """Test numbers around the limit up to which two products of bytes fit into 16 bits, with the largest weights."""
+    rng = np.random.default_rng(size)
+    lstm = LSTM(size, 33, bias=False, seed=0)
+    signs = {name: np.sign(array) / size for name, array in lstm.parameters.items()}  # -127 and 127
+    lstm.load_state_dict(signs)
+    narrow = lstm.quantize("int8")
+    x = rng.integers(-127, 128, (6, size))
+    x[0] = rng.choice((-127, 127), size)
+    x[1] = rng.choice((-64, 64), size)
+    x[2] = rng.choice((-65, 64, 63), size)
+    x[3] = rng.integers(-9, 10, size)
+    x[:, -1] = 127
+    x = x.astype(np.float32)[:, None]
+    zeros = np.zeros((1, 1, 33), np.float32)
+    lone = []
+    for x_t in x:
+        assert_steps(narrow, x_t[None], (zeros, zeros))
+        lone.append(narrow(x_t[None], (zeros, zeros))[0])
+    batch, _ = narrow(x.swapaxes(0, 1), (np.zeros((1, 6, 33), np.float32),) * 2)
+    assert bits(np.concatenate(lone)[:, 0]) == bits(batch[0])
+
+
+@every_set
 @every_kind
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 @pytest.mark.parametrize("lengths", (None, [7, 0, 1, 9, 7, 3], [0] * 6), ids=repr)

@@ -7,8 +7,8 @@
 #
 # A row a of the factor is quantised on the fly, by its own largest element alone, hence always alike:
 #     scale = max |a| / 127, q = round(a / scale), c += scale * scale_of_column * (sum over k of q * weight).
-# The sum is exact. How a processor makes it, and which bytes of a panel and of a row that needs, is in vector.h. Rows are
-# taken in segments of at most SEGMENT elements, each with a scale of its own.
+# The sum is exact. How a processor makes it, and which bytes of a panel and of a row that needs, is in vector.h. Rows
+# are taken in segments of at most SEGMENT elements, each with a scale of its own.
 
 cdef extern from "vector.h":
     const bint INT8_PAIRS "LSTM_CY_INT8_PAIRS"

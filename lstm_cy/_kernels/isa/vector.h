@@ -598,7 +598,7 @@ LSTM_CY_INLINE lstm_cy_i32 lstm_cy_add_bytes(lstm_cy_i32 sum, lstm_cy_i32 weight
     return sum + (lstm_cy_i32)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
     const lstm_cy_i16 w = (lstm_cy_i16)weights, factors = (lstm_cy_i16)a;
-    const lstm_cy_i16 pairs = (w & 255) * (factors << 8 >> 8) + (w >> 8 & 255) * (factors >> 8);
+    const lstm_cy_i16 pairs = (w & (int16_t)255) * (factors << 8 >> 8) + (w >> 8 & (int16_t)255) * (factors >> 8);
     return sum + ((lstm_cy_i32)pairs << 16 >> 16) + ((lstm_cy_i32)pairs >> 16);
 #endif
 }
