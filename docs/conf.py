@@ -1,5 +1,6 @@
 """How Sphinx makes the site: sphinx-build -W --keep-going -b html docs build/site."""
 
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -10,12 +11,14 @@ import lstm_cy
 # Loaded here, because Sphinx otherwise reads a compiled module's stub, which has no docstrings.
 import lstm_cy.stepper
 
+sys.path.insert(0, str(Path(__file__).parent))  # for gates_page
+
 project = "lstm_cy"
 author = "the lstm_cy developers"
 copyright = f"2026, {author}"
 version = release = lstm_cy.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "gates_page"]
 exclude_patterns = ["images"]
 highlight_language = "none"  # of blocks without a language: formulas, tokens
 

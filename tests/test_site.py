@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import opened
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -16,6 +17,7 @@ def site(tmp_path_factory):
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(folder)]
+    command += ["-D", "gates_page_steps=20"]  # a model that has learned little
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
@@ -24,6 +26,24 @@ def site(tmp_path_factory):
 def test_every_page_exists(site):
     for page in DOCS.rglob("*.md"):
         assert site.joinpath(page.relative_to(DOCS)).with_suffix(".html").exists(), page
+
+
+def test_a_model_reads_in_a_page(site, tmp_path):
+    """The build makes the page of the gates in both languages; it opens from disk, and its notes can be shown."""
+    browser = opened(tmp_path)
+    for page, links in (("gates-page.html", ("index", "gates", "how-to/gates")), ("gates-page.zh.html", ("gates.zh",))):
+        for link in links:
+            assert f"{page}" in (site / f"{link}.html").read_text(encoding="utf-8")
+        assert (site / page).stat().st_size < 1.5e6
+        browser.open((site / page).as_uri(), "return document.documentElement.dataset.ready")
+        counts = browser.driver.execute_script("""
+            document.querySelectorAll(".note button").forEach((button) => button.click());
+            return ["#explained tbody tr", ".note", "#comparison polyline", "#checkpoint", "#typed", "#norms svg"].map(
+                (selector) => document.querySelectorAll(selector).length)""")
+        assert counts == [100, 10, 2, 1, 1, 1]
+    complaints = browser.complaints()
+    browser.driver.quit()
+    assert not complaints
 
 
 def test_pages_load_nothing_from_the_network(site):

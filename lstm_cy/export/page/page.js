@@ -1066,7 +1066,9 @@
         svg("line", { class: "axis", x1: 40, x2: width, y1: y(power), y2: y(power) }),
         svg("text", { x: 0, y: y(power) + 4 }, `10^${power}`),
       );
-    logs.forEach(([label, values], index) => {
+    logs.forEach(([label, all], index) => {
+      const end = all.findIndex((value) => value < lowest);
+      const values = all.slice(0, end < 0 ? all.length : Math.max(end, 1)); // a line ends where it leaves the chart
       chart.append(
         svg("polyline", {
           class: index ? "other" : "curve",
@@ -1074,7 +1076,13 @@
         }),
       );
       chart.append(
-        svg("text", { x: width - 10, y: y(values.at(-1)) + (index ? 14 : -6), "text-anchor": "end" }, label),
+        svg(
+          "text",
+          end < 0
+            ? { x: width - 10, y: y(values.at(-1)) + (index ? 14 : -6), "text-anchor": "end" }
+            : { x: x(values.length) + 6, y: y(values.at(-1)) - 4 },
+          label,
+        ),
       );
     });
     chart.append(svg("text", { x: width / 2, y: height + 12, "text-anchor": "middle" }, say("distance")));
