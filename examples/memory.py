@@ -151,7 +151,9 @@ MODELS = {
         "plain RNN, orthogonal weights", lambda I, H, span, seed: tanh_rnn(I, H, orthogonal=True, seed=seed), 0.003
     ),
     "lstm-0": Model("LSTM, forget gates half open", lambda I, H, span, seed: LSTM(I, H, forget_bias=0.0, seed=seed)),
-    "lstm-1": Model("LSTM, forget gates 73 % open (default)", lambda I, H, span, seed: LSTM(I, H, forget_bias=1.0, seed=seed)),
+    "lstm-1": Model(
+        "LSTM, forget gates 73 % open (default)", lambda I, H, span, seed: LSTM(I, H, forget_bias=1.0, seed=seed)
+    ),
     "lstm-chrono": Model(
         "LSTM, forget gates open", lambda I, H, span, seed: LSTM(I, H, forget_bias=("chrono", span), seed=seed)
     ),
