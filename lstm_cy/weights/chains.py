@@ -149,7 +149,8 @@ class Chain:
         self._states = state_pairs(graph.inputs, graph.outputs)
         unknown = [value.name for value in others if value.name not in self._states]
         if unknown:
-            raise ValueError(f"expected one input, besides states, got {self._first.name} and {', '.join(unknown)}")
+            names = f"{self._first.name} and {', '.join(unknown)}"
+            raise ValueError(f"expected one input, besides states, got {names}; stepper(states=) names what is a state")
         self._given, self._values = _probe(graph)
         self._known = {*graph.constants, *(value.name for value in others)}
         axes = tuple(axis_of_size(number, size) for number, size in enumerate(self._given[self._first.name].shape))

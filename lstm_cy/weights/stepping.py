@@ -191,11 +191,19 @@ def state_pairs(inputs: Sequence[Value], outputs: Sequence[Value]) -> dict[str, 
     left_in = [value for value in inputs if value.name not in found][1:]
     left_out = [value for value in outputs if value.name not in found.values()][1:]
     for value in left_in:
-        same = [after for after in left_out if (after.shape, after.dtype) == (value.shape, value.dtype)]
-        alike = [other for other in left_in if (other.shape, other.dtype) == (value.shape, value.dtype)]
+        same = [after for after in left_out if _alike(after, value)]
+        alike = [other for other in left_in if _alike(other, value)]
         if value.shape is not None and len(same) == len(alike):  # several of one shape: in their order
             found[value.name] = same[alike.index(value)].name
     return found
+
+
+def _alike(a: Value, b: Value) -> bool:
+    """Return whether two values may have the same shape; exporters often do not know the sizes of an output."""
+    if a.shape is None or b.shape is None or a.dtype != b.dtype or len(a.shape) != len(b.shape):
+        return False
+    sizes = zip(a.shape, b.shape, strict=True)
+    return all(one == other or not (isinstance(one, int) and isinstance(other, int)) for one, other in sizes)
 
 
 def _zeros(value: Value, batch_size: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..checks import int_within
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from ..trace.gates import GateTrace
 
-#: a function of (layer, direction) that traces an LSTM, or a model of LSTMs, on the input of its call
-Tracer: TypeAlias = "Callable[[int, int], GateTrace]"
+    #: a function of (layer, direction) that traces an LSTM, or a model of LSTMs, on the input of its call
+    _Tracer = Callable[[int, int], GateTrace]
+
 # most calls that are kept for a negative number, which counts from the last one
 _MOST_KEPT = 1 << 16
 
@@ -33,10 +34,10 @@ class Runs:
 
     def __init__(self, layer: object) -> None:
         self._layer = int_within("layer", layer, -_MOST_KEPT, (1 << 31) - 1)
-        self._kept: deque[tuple[Tracer, int]] = deque(maxlen=max(-self._layer, 1))
+        self._kept: deque[tuple[_Tracer, int]] = deque(maxlen=max(-self._layer, 1))
         self.count = 0
 
-    def add(self, layers: int, tracer: Tracer) -> None:
+    def add(self, layers: int, tracer: _Tracer) -> None:
         """Add a call of so many layers."""
         for number in range(layers):
             if self._layer < 0 or self._layer == self.count:
@@ -66,7 +67,7 @@ def is_traced() -> bool:
     return _runs.get() is not None
 
 
-def note_run(layers: int, tracer: Tracer) -> None:
+def note_run(layers: int, tracer: _Tracer) -> None:
     """Record a call of so many layers, if they are recorded."""
     runs = _runs.get()
     if runs is not None:

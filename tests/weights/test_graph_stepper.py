@@ -181,7 +181,7 @@ def test_a_pool_refuses_what_it_cannot_do():
         graph_of(x=("B", None)).pool(constants={"scale": 1})
     with pytest.raises(ValueError, match="expected an axis of rows"):
         graph_of(x=(1, 3)).pool(constants={"scale": 1})
-    with pytest.raises(ValueError, match="sequential: .*got input and scale; Graph.pool has streams"):
+    with pytest.raises(ValueError, match="sequential: .*got input and scale; .*Graph.pool has streams"):
         StreamPool(graph)
 
     class Mean(Cell):

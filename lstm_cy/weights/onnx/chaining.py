@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from ...typing import Array
     from .node import Node
 
-    Shapes = Sequence["tuple[int, ...] | None"]
-    Conversion = Callable[..., Link]
+    _Shapes = Sequence["tuple[int, ...] | None"]
+    _Conversion = Callable[..., Link]
 
 #: {operator: function(chain, node, inputs, shapes)}
-CHAINED: dict[str, Conversion] = {}
+CHAINED: dict[str, _Conversion] = {}
 # of a constant that exporters write in float32
 _ROUNDING = 1e-6
 
 
-def chained(*names: str) -> Callable[[Conversion], Conversion]:
+def chained(*names: str) -> Callable[[_Conversion], _Conversion]:
     """Decorate the conversion of operators, which is registered under their names."""
 
-    def register(function: Conversion) -> Conversion:
+    def register(function: _Conversion) -> _Conversion:
         CHAINED.update(dict.fromkeys(names, function))
         return function
 
     return register
 
 
-def links_of(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> list[Link]:
+def links_of(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> list[Link]:
     """Return the values that a node computes as links of a chain."""
     conversion = CHAINED.get(node.op_type)
     if conversion is None:
@@ -71,12 +71,12 @@ def _only(inputs: Sequence[Any]) -> Link:
 
 
 @chained("Identity", "Dropout")
-def _same(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _same(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     return _only(inputs)
 
 
 @chained("Cast", "CastLike")
-def _cast(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _cast(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs[:1])
     if link.parts and node.get("to") not in (1, 11):
         raise NoChain("no layer changes the type of numbers so")
@@ -84,19 +84,19 @@ def _cast(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Li
 
 
 @chained("Transpose")
-def _transpose(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _transpose(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs)
     order = node.get("perm", range(len(link.axes))[::-1])
     return link._replace(axes=tuple(link.axes[axis] for axis in order))
 
 
 @chained("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand")
-def _reshape(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _reshape(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     return chain.reshaped(_only(inputs), shapes[0] or ())
 
 
 @chained("Slice")
-def _slice(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _slice(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs)
     changed = [place for place, size in enumerate(shapes[0] or ()) if size != link.shape[place]]
     if not changed:
@@ -115,7 +115,7 @@ def _slice(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> L
 
 
 @chained("Gather")
-def _gather(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _gather(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     if isinstance(inputs[0], np.ndarray) and isinstance(inputs[1], Link):
         return _embedding(chain, node, inputs[0], inputs[1])
     link, axis = _only(inputs), axis_of(node.get("axis", 0), len(inputs[0].axes))
@@ -176,7 +176,7 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
 
 
 @chained(*_FUNCTIONS)
-def _function(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _function(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     name, numbers, fixed = _FUNCTIONS[node.op_type]
     for attribute, value in fixed.items():
         if node.get(attribute, value) not in (value, float(np.float32(value)) if isinstance(value, float) else value):
@@ -186,7 +186,7 @@ def _function(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -
 
 
 @chained("Erf")
-def _erf(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _erf(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     return _only(inputs).then(_Erf())
 
 
@@ -201,7 +201,7 @@ class _Erf(Part):
 
 
 @chained("Softmax", "LogSoftmax")
-def _softmax(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _softmax(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs)
     axis = axis_of(node.get("axis", -1 if node.opset >= 13 else 1), len(link.axes))
     if node.opset < 13 and axis != len(link.axes) - 1:
@@ -211,7 +211,7 @@ def _softmax(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) ->
 
 
 @chained("Add", "Sub", "Mul", "Div")
-def _arithmetic(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _arithmetic(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     a, b = inputs
     kind = node.op_type
     if isinstance(a, Link) and isinstance(b, Link):
@@ -280,7 +280,7 @@ def _joined(chain: Chain, kind: str, a: Link, b: Link) -> Link:
 
 
 @chained("MatMul")
-def _matmul(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _matmul(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, weight = _only(inputs), inputs[1]
     if weight.ndim != 2:
         raise NoChain("its matrix does not have two axes")
@@ -288,7 +288,7 @@ def _matmul(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> 
 
 
 @chained("Gemm")
-def _gemm(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _gemm(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, weight, bias = _only(inputs), *[*inputs[1:], None][:2]
     if node.get("transA", 0):
         raise NoChain("it transposes its input")
@@ -316,7 +316,7 @@ def _dtype(weight: Array) -> np.dtype[Any]:
 
 
 @chained("Pad")
-def _pad(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _pad(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs)
     pads = list(node.get("pads", ())) if node.opset < 11 else integers_of("pads", inputs[1])
     value = node.get("value", 0.0) if node.opset < 11 else [*inputs, None, None][2]
@@ -338,7 +338,7 @@ def _pad(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Lin
 
 
 @chained("Conv")
-def _conv(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _conv(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, weight, bias = _only(inputs), *[*inputs[1:], None][:2]
     place, windows = _along_steps(chain, node, link, tuple(weight.shape[2:]))
     size, stride, dilation = (numbers[place] for numbers in (windows.kernel, windows.strides, windows.dilations))
@@ -367,7 +367,7 @@ def _conv(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Li
 
 
 @chained("MaxPool", "AveragePool")
-def _pool(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _pool(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link = _only(inputs)
     place, windows = _along_steps(chain, node, link, tuple(node.get("kernel_shape", ())))
     if any(windows.pads[place]) or windows.dilations[place] > 1 or node.get("ceil_mode", 0):
@@ -391,7 +391,7 @@ def _along_steps(chain: Chain, node: Node, link: Link, kernel: tuple[int, ...]) 
 
 
 @chained("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax")
-def _global_pool(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _global_pool(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, shape = _only(inputs), shapes[0] or ()
     axes = _reduced(node, link, inputs)
     used = [axis for axis in axes if link.axes[axis]]
@@ -419,7 +419,7 @@ def _reduced(node: Node, link: Link, inputs: Sequence[Any]) -> list[int]:
 
 
 @chained("BatchNormalization")
-def _batch_normalization(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _batch_normalization(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, (weight, bias, mean, variance) = _only(inputs), inputs[1:]
     features = chain.features(link, 1)
     parameters = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
@@ -428,7 +428,7 @@ def _batch_normalization(chain: Chain, node: Node, inputs: Sequence[Any], shapes
 
 
 @chained("LayerNormalization")
-def _layer_normalization(chain: Chain, node: Node, inputs: Sequence[Any], shapes: Shapes) -> Link:
+def _layer_normalization(chain: Chain, node: Node, inputs: Sequence[Any], shapes: _Shapes) -> Link:
     link, weight, bias = _only(inputs), *[*inputs[1:], None][:2]
     if axis_of(node.get("axis", -1), len(link.axes)) != len(link.axes) - 1:
         raise NoChain("it is computed over several axes")
