@@ -7,8 +7,10 @@ uses the StreamPool meanwhile: streams join, leave and are read between two batc
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,11 +57,14 @@ class PoolClosedError(ServingError):
 class _Request:
     """Successive steps of a session, which wait or are computed."""
 
-    __slots__ = ("arrival", "future", "results", "session", "x")
+    __slots__ = ("arrival", "future", "results", "session", "steps", "x")
 
-    def __init__(self, session: Session, x: Array, future: asyncio.Future[Array], arrival: float) -> None:
-        self.session, self.x, self.future, self.arrival = session, x, future, arrival
-        self.results: list[Array] = []
+    def __init__(
+        self, session: Session, x: Array, steps: int, future: asyncio.Future[Array], arrival: float
+    ) -> None:
+        self.session, self.future, self.arrival = session, future, arrival
+        self.x, self.steps = x, steps  # the numbers of the steps that are not computed, in one dimension
+        self.results: list[Array] | None = None  # of the first steps of a run that is longer than a batch takes
 
 
 class Session:
@@ -125,7 +130,7 @@ class Session:
         RuntimeError
             Another step of this session is not finished.
         """
-        return (await self._pool._submit(self, self._pool._row(x)))[0]  # type: ignore[no-any-return]
+        return (await self._pool._submit(self, self._pool._row(x), 1))[0]  # type: ignore[no-any-return]
 
     async def run(self, x: ArrayLike) -> Array:
         """Compute successive steps; the same bits as one by one.
@@ -145,7 +150,7 @@ class Session:
         TypeError, ValueError, QueueFullError, SessionClosedError, PoolClosedError, TimeoutError, RuntimeError
             As `step`. After PoolClosedError and TimeoutError the first steps may have been computed: see `steps`.
         """
-        return await self._pool._submit(self, self._pool._rows(x))
+        return await self._pool._submit(self, *self._pool._rows(x))
 
     async def state(self) -> Any:
         """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does.
@@ -177,7 +182,7 @@ class Session:
             self._check_open()  # it may have ended meanwhile
             return method(self._id, *arguments)
 
-        self._pool._check_loop()
+        self._pool._check_running()
         self._check_idle()
         self._pool._touch(self)
         return await self._pool._exclusive(call)
@@ -280,16 +285,22 @@ class AsyncStreamPool:
         config.threads_of(threads)
         self._threads = threads
         self._streams = model if hasattr(model, "join") else StreamPool(model)
+        self._number_type = np.dtype(np.intp) if self._streams.takes_tokens else self._streams.dtype
+        self._row_shape = () if self._streams.takes_tokens else (self._streams.inputs,)
+        self._width = 1 if self._streams.takes_tokens else self._streams.inputs  # numbers of a step in a request's x
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # the loop's
         self._executor = ThreadPoolExecutor(1, "lstm_cy")
         self._sessions: OrderedDict[Session, None] = OrderedDict()  # the one that was used last is the last
-        self._queue: OrderedDict[_Request, None] = OrderedDict()  # in the order of arrival
+        self._queue: dict[_Request, None] = {}  # in the order of arrival
         self._queued = 0  # steps in the queue
         self._batch: list[_Request] = []  # that is being computed, by
         self._running: asyncio.Future[list[Array]] | None = None
         self._operations: list[tuple[Callable[[], Any], asyncio.Future[Any] | None]] = []  # for the end of the batch
+        self._unfinished: dict[_Request, None] = {}  # with a time-out, in the order of arrival
         self._batch_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._counts = dict.fromkeys(("steps", "refused", "timeouts", "cancelled", "opened", "dropped"), 0)
         self._sizes, self._waits, self._durations = Histogram(_SIZES), Histogram(_SECONDS), Histogram(_SECONDS)
@@ -348,7 +359,7 @@ class AsyncStreamPool:
     async def close(self) -> None:
         """End all sessions: steps that wait raise PoolClosedError; a batch that is computed is finished first."""
         self._closed = True
-        for timer in (self._batch_timer, self._idle_timer):
+        for timer in (self._batch_timer, self._expiry_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         for request in self._queue:
@@ -397,24 +408,26 @@ class AsyncStreamPool:
     # Arguments
 
     def _row(self, x: ArrayLike) -> Array:
-        """Return one step's x as new steps (1, I), or (1,) of tokens."""
+        """Return a copy of one step's x as (I,), or (1,) of tokens."""
+        if type(x) is np.ndarray and x.dtype is self._number_type and x.shape == self._row_shape != ():
+            return x.copy()  # the usual case
         if self._streams.takes_tokens:
             tokens = int_array("x", x)
             expect_shape("x", tokens, (), "(), one token,")
             return self._checked_tokens(tokens.reshape(1))
         array = float_array("x", x, self._streams.dtype)
-        expect_shape("x", array, (self._streams.inputs,), "(I,)")
-        return np.array(array[np.newaxis])
+        expect_shape("x", array, self._row_shape, "(I,)")
+        return np.array(array)
 
-    def _rows(self, x: ArrayLike) -> Array:
-        """Return the x of a run as new steps (T, I), or (T,) of tokens."""
+    def _rows(self, x: ArrayLike) -> tuple[Array, int]:
+        """Return a copy of the x of a run as (T * I,), or (T,) of tokens, and T."""
         if self._streams.takes_tokens:
             tokens = int_array("x", x)
             expect_shape("x", tokens, (tokens.size,), "(T,), tokens,")
-            return self._checked_tokens(tokens)
+            return self._checked_tokens(tokens), len(tokens)
         array = float_array("x", x, self._streams.dtype)
         expect_shape("x", array, (len(array) if array.ndim else 0, self._streams.inputs), "(T, I)")
-        return np.array(array)
+        return np.array(array).reshape(-1), len(array)
 
     def _checked_tokens(self, tokens: Array) -> Array:
         outside = (tokens < 0) | (tokens >= self._streams.inputs)
@@ -430,9 +443,16 @@ class AsyncStreamPool:
         if self._closed:
             raise PoolClosedError("pool: expected an open one, but it was closed")
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._thread = loop, threading.get_ident()
         if self._loop is not loop:
             raise RuntimeError("pool: expected the event loop of its first session; make a pool for each loop")
+        return loop
+
+    def _check_running(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop as `_check_loop` does; asyncio.get_running_loop makes a system call in Python 3.11."""
+        loop = self._loop
+        if loop is None or self._closed or threading.get_ident() != self._thread or not loop.is_running():
+            return self._check_loop()
         return loop
 
     # Sessions
@@ -453,8 +473,10 @@ class AsyncStreamPool:
 
     def _touch(self, session: Session) -> None:
         """Note that a session was used."""
-        session._used = self._check_loop().time()
-        self._sessions.move_to_end(session)
+        if self._idle_timeout is not None:
+            assert self._loop is not None
+            session._used = self._loop.time()
+            self._sessions.move_to_end(session)
 
     def _drop(self, session: Session, reason: str, of_pool: bool = False) -> None:
         """End a session; nothing happens if it has ended."""
@@ -513,47 +535,65 @@ class AsyncStreamPool:
 
     # Batches
 
-    async def _submit(self, session: Session, x: Array) -> Array:
+    async def _submit(self, session: Session, x: Array, steps: int) -> Array:
         """Return the result of steps, after they have waited for their batches."""
-        loop = self._check_loop()
+        loop = self._check_running()
         session._check_idle()
-        self._touch(session)
-        if not len(x):
+        if not steps:
+            self._touch(session)
             return np.empty((0, self._streams.outputs), self._streams.dtype)
-        if self._queued + len(x) > self._max_queue:
+        if self._queued + steps > self._max_queue:
+            self._touch(session)
             self._counts["refused"] += 1
-            raise QueueFullError(f"queue: expected at most {self._max_queue} waiting steps, got {len(x)} more")
-        request = _Request(session, x, loop.create_future(), loop.time())
+            raise QueueFullError(f"queue: expected at most {self._max_queue} waiting steps, got {steps} more")
+        request = _Request(session, x, steps, loop.create_future(), loop.time())
         session._request = request
         self._queue[request] = None
-        self._queued += len(x)
-        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, request)
+        self._queued += steps
+        if self._timeout is not None:
+            self._unfinished[request] = None
+            self._watch()
         self._schedule()
         try:
             return await request.future
-        except asyncio.CancelledError:
-            self._counts["cancelled"] += 1
+        except BaseException as error:
+            self._forget(request)
+            if isinstance(error, asyncio.CancelledError):
+                self._counts["cancelled"] += 1
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
-            self._forget(request)
+            session._request = None
+            if self._timeout is not None:
+                del self._unfinished[request]
+            if not session._ended:
+                self._touch(session)
 
     def _forget(self, request: _Request) -> None:
-        """Remove a request that has ended."""
+        """Remove a request that ended without a result."""
         if request in self._queue:
             del self._queue[request]
-            self._queued -= len(request.x)
+            self._queued -= request.steps
         if request.future.done() and not request.future.cancelled():
             request.future.exception()  # else asyncio reports one that a cancelled task did not read
-        session = request.session
-        session._request = None
-        if not session._ended:
-            self._touch(session)
 
-    def _expire(self, request: _Request) -> None:
-        if _fail(request.future, TimeoutError(f"step: no result after {self._timeout} s")):
-            self._counts["timeouts"] += 1
+    def _watch(self) -> None:
+        """Set the timer for the request that arrived first; later ones expire later."""
+        assert self._loop is not None and self._timeout is not None
+        if self._expiry_timer is None and self._unfinished:
+            first = next(iter(self._unfinished))
+            self._expiry_timer = self._loop.call_at(first.arrival + self._timeout, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests that take too long."""
+        assert self._loop is not None and self._timeout is not None
+        self._expiry_timer = None
+        latest = self._loop.time() - self._timeout
+        for request in self._unfinished:
+            if request.arrival > latest:
+                break
+            if _fail(request.future, TimeoutError(f"step: no result after {self._timeout} s")):
+                self._counts["timeouts"] += 1
+        self._watch()
 
     def _schedule(self) -> None:
         """Begin a batch, now or when its first step has waited for long enough."""
@@ -572,27 +612,32 @@ class AsyncStreamPool:
         if self._batch_timer is not None:
             self._batch_timer.cancel()
             self._batch_timer = None
-        batch: list[_Request] = []
-        while self._queue and len(batch) < self._max_batch:
-            request, _ = self._queue.popitem(last=False)
-            self._queued -= len(request.x)
-            if not request.future.done():
-                batch.append(request)
+        taken = list(islice(self._queue, self._max_batch))
+        for request in taken:
+            del self._queue[request]
+            self._queued -= request.steps
+        batch = [request for request in taken if not request.future.done()]
         if not batch:
             return
         now = self._loop.time()
         self._sizes.add([len(batch)])
-        self._waits.add([now - request.arrival for request in batch if not request.results])
+        self._waits.add([now - request.arrival for request in batch if request.results is None])
         self._batch = batch
         self._running = self._loop.run_in_executor(self._executor, self._compute, batch)
         self._running.add_done_callback(lambda running: self._deliver(running, now))
 
     def _compute(self, batch: list[_Request]) -> list[Array]:
         """Return the results of at most `_MOST_STEPS` steps of each request; in the worker's thread."""
-        batch.sort(key=lambda request: len(request.x), reverse=True)  # those with steps left are the first rows
+        if any(request.steps > 1 for request in batch):
+            batch.sort(key=lambda request: request.steps, reverse=True)  # those with steps left are the first rows
+        counts = np.minimum([request.steps for request in batch], _MOST_STEPS)
+        given = np.concatenate([request.x[: _MOST_STEPS * self._width] for request in batch])
         ids = np.array([request.session._id for request in batch], np.intp)
-        counts = np.minimum([len(request.x) for request in batch], _MOST_STEPS)
-        given = np.concatenate([request.x[:_MOST_STEPS] for request in batch])
+        given = given.reshape(-1, *self._row_shape)
+        if counts[0] == 1:
+            y = np.empty((1, len(batch), self._streams.outputs), self._streams.dtype)
+            self._streams._run(ids, counts, given[np.newaxis], y, self._threads)
+            return list(y.swapaxes(0, 1))
         rows = np.repeat(np.arange(len(batch)), counts)
         steps = np.arange(len(given)) - np.repeat(counts.cumsum() - counts, counts)
         x = np.empty((counts[0], len(batch), *given.shape[1:]), given.dtype)
@@ -619,19 +664,26 @@ class AsyncStreamPool:
 
     def _finish(self, request: _Request, y: Array) -> None:
         """Keep the results of some steps of a request; it waits again if it has more."""
-        self._counts["steps"] += len(y)
-        request.session.steps += len(y)
+        count = len(y)
+        self._counts["steps"] += count
+        request.session.steps += count
         if request.future.done():
             return
+        request.steps -= count
+        if request.results is None and not request.steps:  # the usual case
+            request.future.set_result(y)
+            return
+        if request.results is None:
+            request.results = []
         request.results.append(y)
-        request.x = request.x[len(y) :]
-        if not len(request.x):
-            request.future.set_result(y if len(request.results) == 1 else np.concatenate(request.results))
+        if not request.steps:
+            request.future.set_result(np.concatenate(request.results))
         elif self._closed:
             _fail(request.future, PoolClosedError("pool: it was closed before all steps were computed"))
         else:
+            request.x = request.x[-request.steps * self._width :]
             self._queue[request] = None
-            self._queued += len(request.x)
+            self._queued += request.steps
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> bool:
