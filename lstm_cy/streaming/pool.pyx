@@ -122,6 +122,7 @@ cdef class StreamPool:
     cdef Job job               # the fields that are the same in every step
     cdef (Stream*)[MOST_THREADS] streams
     cdef cnp.ndarray records, slot_table
+    cdef cnp.ndarray scratch   # the x and y of the rows of `_run`
     cdef object initial        # the record of a stream that begins
     cdef Py_ssize_t used, free_count, count, calls
     # rows of the slot table: each slot's id, or ~id of its next stream if it is free; the last step that used it; the
@@ -159,6 +160,7 @@ cdef class StreamPool:
         self.job.x_row = sizeof(Py_ssize_t) if self.takes_tokens else self.inputs * self.dtype.itemsize
         self.job.y_row = self.chain.plan.outputs * self.dtype.itemsize
         self.initial = self.initial_record()
+        self.scratch = np.empty(0, np.uint8)
         self.need_streams(1)
         self.grow(FIRST_SLOTS)
 
@@ -304,32 +306,45 @@ cdef class StreamPool:
             unlock(&self.busy)
         return out
 
-    def _run(self, ids, counts, x, out, threads=None):
+    def _run(self, ids, counts, list xs, out, threads=None):
         """Compute counts[k] >= 1 steps of stream ids[k]; the GIL is released once. For AsyncStreamPool.
 
-        ids and counts are (n,) of intp, counts descending; x (T, n, I), or tokens (T, n) that have been checked, and
-        out (T, n, P) are C-contiguous, T = counts[0]. What is beyond a stream's count is neither read nor written.
+        ids and counts are (n,) of intp, counts descending; xs[k], C-contiguous, begins with the x of stream ids[k], of
+        tokens that have been checked. out (counts.sum(), P), C-contiguous, gets one stream after the other.
         """
         cdef Py_ssize_t[::1] steps = counts
-        cdef Py_ssize_t rows = steps.shape[0], all_rows = rows, step
+        cdef Py_ssize_t rows = steps.shape[0], row, step
         cdef int allowed = 1 if self.blas else min(config.threads_of(threads), MOST_THREADS)
         cdef Job job
+        cdef char* y = <char*>cnp.PyArray_DATA(<cnp.ndarray>out)
+        cdef char* gathered
+        cdef cnp.intp_t[:, ::1] rest = np.empty((2, rows), np.intp)  # the addresses of each stream's next x and y
         self.acquire()
         try:
             self.find_slots(ids)
             job = self.job
             job.slots = self.row_slots
-            job.x = <const char*>cnp.PyArray_DATA(<cnp.ndarray>x)
-            job.y = <char*>cnp.PyArray_DATA(<cnp.ndarray>out)
             self.plan_blocks(&job, rows, allowed)
+            if self.scratch.shape[0] < rows * (job.x_row + job.y_row):
+                self.scratch = np.empty(2 * rows * (job.x_row + job.y_row), np.uint8)
+            gathered = <char*>cnp.PyArray_DATA(self.scratch)
+            for row in range(rows):
+                rest[0, row] = <cnp.intp_t>cnp.PyArray_DATA(<cnp.ndarray?>xs[row])
+                rest[1, row] = <cnp.intp_t>y
+                y += steps[row] * job.y_row
+            job.x, job.y = gathered, gathered + rows * job.x_row
             with nogil:
                 for step in range(steps[0]):
                     while steps[rows - 1] <= step:
                         rows -= 1
                     self.set_blocks(&job, rows, allowed)
+                    for row in range(rows):
+                        memcpy(gathered + row * job.x_row, <const char*>rest[0, row], job.x_row)
+                        rest[0, row] += job.x_row
                     run(&job)
-                    job.x += all_rows * job.x_row
-                    job.y += all_rows * job.y_row
+                    for row in range(rows):
+                        memcpy(<char*>rest[1, row], job.y + row * job.y_row, job.y_row)
+                        rest[1, row] += job.y_row
         finally:
             unlock(&self.busy)
 

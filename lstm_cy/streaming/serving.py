@@ -59,9 +59,7 @@ class _Request:
 
     __slots__ = ("arrival", "future", "results", "session", "steps", "x")
 
-    def __init__(
-        self, session: Session, x: Array, steps: int, future: asyncio.Future[Array], arrival: float
-    ) -> None:
+    def __init__(self, session: Session, x: Array, steps: int, future: asyncio.Future[Array], arrival: float) -> None:
         self.session, self.future, self.arrival = session, future, arrival
         self.x, self.steps = x, steps  # the numbers of the steps that are not computed, in one dimension
         self.results: list[Array] | None = None  # of the first steps of a run that is longer than a batch takes
@@ -130,7 +128,15 @@ class Session:
         RuntimeError
             Another step of this session is not finished.
         """
-        return (await self._pool._submit(self, self._pool._row(x), 1))[0]  # type: ignore[no-any-return]
+        pool = self._pool
+        request = pool._submit(self, pool._row(x), 1)
+        try:
+            return (await request.future)[0]  # type: ignore[no-any-return]
+        except BaseException as error:
+            pool._forget(request, error)
+            raise
+        finally:
+            pool._end(request)
 
     async def run(self, x: ArrayLike) -> Array:
         """Compute successive steps; the same bits as one by one.
@@ -150,7 +156,19 @@ class Session:
         TypeError, ValueError, QueueFullError, SessionClosedError, PoolClosedError, TimeoutError, RuntimeError
             As `step`. After PoolClosedError and TimeoutError the first steps may have been computed: see `steps`.
         """
-        return await self._pool._submit(self, *self._pool._rows(x))
+        pool = self._pool
+        numbers, steps = pool._rows(x)
+        if not steps:
+            pool._check_session(self)
+            return np.empty((0, pool.outputs), pool.dtype)
+        request = pool._submit(self, numbers, steps)
+        try:
+            return await request.future
+        except BaseException as error:
+            pool._forget(request, error)
+            raise
+        finally:
+            pool._end(request)
 
     async def state(self) -> Any:
         """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does.
@@ -182,20 +200,12 @@ class Session:
             self._check_open()  # it may have ended meanwhile
             return method(self._id, *arguments)
 
-        self._pool._check_running()
-        self._check_idle()
-        self._pool._touch(self)
+        self._pool._check_session(self)
         return await self._pool._exclusive(call)
 
     def _check_open(self) -> None:
         if self._ended:
             raise SessionClosedError(f"session: expected an open one, but {self._ended}")
-
-    def _check_idle(self) -> None:
-        """Raise if the stream has ended or a step is not finished."""
-        self._check_open()
-        if self._request is not None:
-            raise RuntimeError("session: expected one step at a time; await the last one first")
 
     def _join(self) -> None:
         if not self._ended:
@@ -448,11 +458,19 @@ class AsyncStreamPool:
             raise RuntimeError("pool: expected the event loop of its first session; make a pool for each loop")
         return loop
 
-    def _check_running(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop as `_check_loop` does; asyncio.get_running_loop makes a system call in Python 3.11."""
-        loop = self._loop
+    def _check_session(self, session: Session) -> asyncio.AbstractEventLoop:
+        """Return the event loop as `_check_loop` does; raise if a session has ended or its last step is not finished.
+
+        The session counts as used.
+        """
+        loop = self._loop  # not asyncio.get_running_loop(), a system call in Python 3.11
         if loop is None or self._closed or threading.get_ident() != self._thread or not loop.is_running():
-            return self._check_loop()
+            loop = self._check_loop()
+        if session._ended:
+            session._check_open()
+        if session._request is not None:
+            raise RuntimeError("session: expected one step at a time; await the last one first")
+        self._touch(session)
         return loop
 
     # Sessions
@@ -535,15 +553,10 @@ class AsyncStreamPool:
 
     # Batches
 
-    async def _submit(self, session: Session, x: Array, steps: int) -> Array:
-        """Return the result of steps, after they have waited for their batches."""
-        loop = self._check_running()
-        session._check_idle()
-        if not steps:
-            self._touch(session)
-            return np.empty((0, self._streams.outputs), self._streams.dtype)
+    def _submit(self, session: Session, x: Array, steps: int) -> _Request:
+        """Return a request for steps, which waits for a batch; its owner awaits its future and calls `_end`."""
+        loop = self._check_session(session)
         if self._queued + steps > self._max_queue:
-            self._touch(session)
             self._counts["refused"] += 1
             raise QueueFullError(f"queue: expected at most {self._max_queue} waiting steps, got {steps} more")
         request = _Request(session, x, steps, loop.create_future(), loop.time())
@@ -554,27 +567,26 @@ class AsyncStreamPool:
             self._unfinished[request] = None
             self._watch()
         self._schedule()
-        try:
-            return await request.future
-        except BaseException as error:
-            self._forget(request)
-            if isinstance(error, asyncio.CancelledError):
-                self._counts["cancelled"] += 1
-            raise
-        finally:
-            session._request = None
-            if self._timeout is not None:
-                del self._unfinished[request]
-            if not session._ended:
-                self._touch(session)
+        return request
 
-    def _forget(self, request: _Request) -> None:
-        """Remove a request that ended without a result."""
+    def _forget(self, request: _Request, error: BaseException) -> None:
+        """Remove a request that has no result for its owner."""
         if request in self._queue:
             del self._queue[request]
             self._queued -= request.steps
         if request.future.done() and not request.future.cancelled():
             request.future.exception()  # else asyncio reports one that a cancelled task did not read
+        if isinstance(error, asyncio.CancelledError):
+            self._counts["cancelled"] += 1
+
+    def _end(self, request: _Request) -> None:
+        """Let the session of a request take the next one."""
+        session = request.session
+        session._request = None
+        if self._timeout is not None:
+            del self._unfinished[request]
+        if not session._ended:
+            self._touch(session)
 
     def _watch(self) -> None:
         """Set the timer for the request that arrived first; later ones expire later."""
@@ -612,10 +624,13 @@ class AsyncStreamPool:
         if self._batch_timer is not None:
             self._batch_timer.cancel()
             self._batch_timer = None
-        taken = list(islice(self._queue, self._max_batch))
-        for request in taken:
-            del self._queue[request]
-            self._queued -= request.steps
+        if len(self._queue) <= self._max_batch:
+            taken, self._queue, self._queued = list(self._queue), {}, 0
+        else:
+            taken = list(islice(self._queue, self._max_batch))
+            for request in taken:
+                del self._queue[request]
+                self._queued -= request.steps
         batch = [request for request in taken if not request.future.done()]
         if not batch:
             return
@@ -628,24 +643,17 @@ class AsyncStreamPool:
 
     def _compute(self, batch: list[_Request]) -> list[Array]:
         """Return the results of at most `_MOST_STEPS` steps of each request; in the worker's thread."""
-        if any(request.steps > 1 for request in batch):
-            batch.sort(key=lambda request: request.steps, reverse=True)  # those with steps left are the first rows
         counts = np.minimum([request.steps for request in batch], _MOST_STEPS)
-        given = np.concatenate([request.x[: _MOST_STEPS * self._width] for request in batch])
+        if counts.max() > 1:
+            batch.sort(key=lambda request: request.steps, reverse=True)  # as StreamPool expects
+            counts[::-1].sort()
         ids = np.array([request.session._id for request in batch], np.intp)
-        given = given.reshape(-1, *self._row_shape)
-        if counts[0] == 1:
-            y = np.empty((1, len(batch), self._streams.outputs), self._streams.dtype)
-            self._streams._run(ids, counts, given[np.newaxis], y, self._threads)
-            return list(y.swapaxes(0, 1))
-        rows = np.repeat(np.arange(len(batch)), counts)
-        steps = np.arange(len(given)) - np.repeat(counts.cumsum() - counts, counts)
-        x = np.empty((counts[0], len(batch), *given.shape[1:]), given.dtype)
-        x[steps, rows] = given
-        y = np.empty((counts[0], len(batch), self._streams.outputs), self._streams.dtype)
-        self._streams._run(ids, counts, x, y, self._threads)
-        results, ends = y[steps, rows], counts.cumsum().tolist()
-        return [results[end - count : end] for end, count in zip(ends, counts.tolist(), strict=True)]
+        y = np.empty((counts.sum(), self._streams.outputs), self._streams.dtype)
+        self._streams._run(ids, counts, [request.x for request in batch], y, self._threads)
+        if len(y) == len(batch):
+            return list(y[:, np.newaxis])
+        ends = counts.cumsum().tolist()
+        return [y[end - count : end] for end, count in zip(ends, counts.tolist(), strict=True)]
 
     def _deliver(self, running: asyncio.Future[list[Array]], began: float) -> None:
         """Give the results of a batch to those who wait for them, and begin the next batch."""
@@ -654,7 +662,9 @@ class AsyncStreamPool:
         self._durations.add([self._loop.time() - began])
         error = running.exception()
         if error is None:
-            for request, y in zip(batch, running.result(), strict=True):
+            results = running.result()
+            self._counts["steps"] += sum(map(len, results))
+            for request, y in zip(batch, results, strict=True):
                 self._finish(request, y)
         else:
             for request in batch:
@@ -665,7 +675,6 @@ class AsyncStreamPool:
     def _finish(self, request: _Request, y: Array) -> None:
         """Keep the results of some steps of a request; it waits again if it has more."""
         count = len(y)
-        self._counts["steps"] += count
         request.session.steps += count
         if request.future.done():
             return
