@@ -261,6 +261,68 @@ def test_timeout_and_idle_timeout(monkeypatch):
     run(main())
 
 
+def test_each_step_has_its_own_time_out(monkeypatch):
+    """One timer serves all steps: those that arrived later end later, and none is left behind."""
+    x = np.ones(3)
+
+    async def main():
+        async with AsyncStreamPool(small_model(), max_wait=0, timeout=0.2) as pool:
+            gate = Gate(pool, monkeypatch)
+            async with pool.session() as one, pool.session() as two, pool.session() as three:
+                first = asyncio.create_task(one.step(x))
+                await gate.has_batch()
+                second = asyncio.create_task(two.run(np.ones((4, 3))))
+                cancelled = asyncio.create_task(three.step(x))
+                await asyncio.sleep(0.1)
+                cancelled.cancel()
+                with pytest.raises(TimeoutError, match="no result after 0.2 s"):
+                    await first
+                third = asyncio.create_task(three.step(x))
+                await turns()
+                with pytest.raises(TimeoutError):
+                    await second
+                assert not third.done() and list(pool._unfinished) == [three._request]
+                gate.open.set()
+                assert (await third).shape == (2,)
+                assert not pool._unfinished and pool._queued == 0
+                assert (await two.run(np.ones((2, 3)))).shape == (2, 2)
+            found = counts(pool)
+            assert (found["lstm_cy_timeouts_total"], found["lstm_cy_cancelled_total"]) == (2, 1)
+        assert pool._expiry_timer is None or pool._expiry_timer.cancelled()
+
+    run(main())
+
+
+def test_the_input_is_copied_before_the_step_waits():
+    model = small_model()
+    rng = np.random.default_rng(1)
+    kept = rng.standard_normal((5, 3, 2)).astype("float32")
+    given = {
+        "plain": kept[0, :, 0].copy(),
+        "strided": kept[1].copy()[:, 0],
+        "float64": kept[2, :, 0].astype("float64"),
+        "swapped": kept[3, :, 0].astype(">f4"),
+    }
+
+    async def main():
+        async with AsyncStreamPool(model, max_wait=3600) as pool:
+            sessions = [await pool.session().__aenter__() for _ in range(5)]
+            tasks = [asyncio.create_task(session.step(x)) for session, x in zip(sessions, given.values(), strict=False)]
+            steps = rng.standard_normal((4, 3)).astype("float32")
+            expected = model(steps)[0].copy()
+            await turns(1)
+            tasks.append(asyncio.create_task(sessions[4].run(steps)))
+            await turns(1)
+            for x in (*given.values(), steps):
+                x[...] = 9
+            results = await asyncio.gather(*tasks)
+            assert np.array_equal(results.pop(), expected)
+            return results
+
+    for number, y in enumerate(run(main())):
+        assert np.array_equal(y, model.stepper().step(kept[number, :, 0]))
+
+
 def test_a_closed_pool_ends_everything(monkeypatch):
     x = np.ones(3)
     threads = threading.active_count()
@@ -324,9 +386,14 @@ def test_an_error_of_a_batch_reaches_its_callers_alone(monkeypatch):
 def test_a_pool_belongs_to_one_event_loop():
     pool = AsyncStreamPool(small_model())
 
+    async def step_of(session):
+        with pytest.raises(RuntimeError, match="event loop"):
+            await session.step(np.ones(3))
+
     async def open_one():
         async with pool.session() as session:
             await session.step(np.ones(3))
+            await asyncio.to_thread(asyncio.run, step_of(session))
             with pytest.raises(RuntimeError, match="entered only once"):
                 await session.__aenter__()
 
