@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from .elements cimport softmax_of
 from .forward cimport infer
 from .network cimport DONE, Net, Network, Status, address, check, poll_interrupt
+from .rowwise cimport normalize_rows
 from .runtime.memory cimport Buffer
 from .runtime.threads cimport close_job, fetch_add, load_acquire, note_call, open_job, store_release, worth_sharing
 from .table cimport (
@@ -30,7 +31,7 @@ cdef enum:
     LEAST_PART_ROWS = 12
 
 ctypedef enum Kind:
-    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX
+    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX, NORMALIZE
 
 ctypedef enum Unary:
     LINEAR, RELU, SIGMOID, TANH, EXP, SOFTPLUS, SQRT, SQUARE, ABS, NEGATE, RECIPROCAL, CLIP, LEAKY, HARD_SIGMOID
@@ -44,7 +45,7 @@ ctypedef enum Reduction:
 #: the numbers of the kinds of operations and of their functions
 KINDS = {
     "copy": COPY, "unary": UNARY, "binary": BINARY, "product": PRODUCT, "pool": POOL, "recur": RECUR, "reduce": REDUCE,
-    "softmax": SOFTMAX,
+    "softmax": SOFTMAX, "normalize": NORMALIZE,
 }
 UNARY_FUNCTIONS = {
     "linear": LINEAR, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "exp": EXP, "softplus": SOFTPLUS, "sqrt": SQRT,
@@ -271,6 +272,9 @@ cdef Status perform(const Kernels* kernels, const Operation* operation, int thre
     elif operation.kind == SOFTMAX:
         softmax_of[float](kernels, numbers[0], numbers[1], <const float*>operation.at[1], <float*>operation.at[0],
                           operation.function)
+    elif operation.kind == NORMALIZE:
+        normalize_rows[float](numbers[0], numbers[1], <const float*>operation.at[1], <float>operation.alpha,
+                              <const float*>operation.at[2], <const float*>operation.at[3], <float*>operation.at[0])
     else:
         if operation.kind == REDUCE:
             n = numbers[0]

@@ -4,7 +4,7 @@ Each row has a flag, which says what its step means to the stages after this one
 """
 
 from .affine cimport Map
-from .table cimport Kernels
+from .table cimport Kernels, real
 
 cdef enum:
     # The flag of a row: a step; a step of padding; no step, since a window is not complete; and none so far, either; no
@@ -53,3 +53,7 @@ cdef void row_begin(const RowOp* op, char* state) noexcept nogil
 # Set rows to NaN that are EMPTY.
 cdef void fill_empty(Py_ssize_t rows, Py_ssize_t outputs, Py_ssize_t itemsize, const unsigned char* flags,
                      void* y) noexcept nogil
+
+# (x - mean) / sqrt(variance + eps) * weight + bias of each row (n,); sums are float64
+cdef void normalize_rows(Py_ssize_t rows, Py_ssize_t n, const real* x, real eps, const real* weight, const real* bias,
+                         real* y) noexcept nogil

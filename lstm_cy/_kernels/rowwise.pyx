@@ -160,9 +160,7 @@ cdef void step_of(const Kernels* kernels, const RowOp* op, Py_ssize_t rows, cons
             scale_row[real](size, x + row * size, <const real*>op.vectors[2], <const real*>op.vectors[3],
                             <const real*>op.vectors[0], <const real*>op.vectors[1], y + row * size)
     elif op.kind == NORMALIZED:
-        for row in range(rows):
-            normalize_row[real](size, x + row * size, <real>op.alpha, y + row * size)
-            weigh_row[real](size, <const real*>op.vectors[0], <const real*>op.vectors[1], y + row * size)
+        normalize_rows[real](rows, size, x, <real>op.alpha, <const real*>op.vectors[0], <const real*>op.vectors[1], y)
     elif op.kind == MASKS:
         for row in range(rows):
             mask_row[real](size, x + row * size, <real>op.alpha, flags + row, y + row * size)
@@ -263,10 +261,15 @@ cdef inline real normalize_row(Py_ssize_t n, const real* x, real eps, real* y) n
     return scale
 
 
-cdef inline void weigh_row(Py_ssize_t n, const real* weight, const real* bias, real* y) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(n):
-        y[k] = y[k] * weight[k] + bias[k]
+cdef void normalize_rows(Py_ssize_t rows, Py_ssize_t n, const real* x, real eps, const real* weight, const real* bias,
+                         real* y) noexcept nogil:
+    cdef Py_ssize_t row, k
+    for row in range(rows):
+        normalize_row[real](n, x, eps, y)
+        for k in range(n):
+            y[k] = y[k] * weight[k] + bias[k]
+        x += n
+        y += n
 
 
 def normalize(x, double eps, normal, scale):

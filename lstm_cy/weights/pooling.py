@@ -173,12 +173,14 @@ class GraphPool:
         out[...] = y
         return out
 
-    def _run(self, ids: Ints, counts: Ints, x: Array, out: Array, threads: int | None = None) -> None:
+    def _run(self, ids: Ints, counts: Ints, xs: list[Array], out: Array, threads: int | None = None) -> None:
         """Compute counts[k] steps of stream ids[k], counts descending; as `StreamPool._run`."""
+        first, width = counts.cumsum() - counts, self.inputs
         with self._exclusive():
             for step in range(counts[0]):
                 rows = int((counts > step).sum())
-                out[step, :rows] = self._step(ids[:rows], x[step, :rows])
+                x = np.stack([x[step * width : (step + 1) * width] for x in xs[:rows]])
+                out[first[:rows] + step] = self._step(ids[:rows], x)
 
     def state(self, id: int) -> dict[str, Array]:
         """Return a copy of a stream's state, {name of the graph's input: array without an axis of rows}."""

@@ -283,6 +283,26 @@ def test_pooling_and_reductions(runtime):
                 assert_runs_agree(from_onnx(proto), session(runtime, proto), {"x": floats(3, 4, 5)})
 
 
+def test_layer_normalization(runtime):
+    """Over one axis and several, without a bias, of a transposed input, of one number and of constant rows."""
+    for shape, axis, bias in (((3, 5, 17), -1, True), ((2, 33, 3), 1, False), ((4, 127), -1, True), ((3, 1), 1, True)):
+        x = 3 + floats(*shape)
+        x[0] = 7
+        size = shape[axis:]
+        names = ["t", "scale", "bias"] if bias else ["t", "scale"]
+        nodes = [
+            helper.make_node("Transpose", ["x"], ["t"], perm=[len(shape) - 1, *range(len(shape) - 1)]),
+            node("LayerNormalization", names, ["n"], axis=axis, epsilon=1e-3),
+            node("Relu", ["n"], ["y"]),
+        ]
+        proto = model(
+            nodes, ["x"], ["y"], {"scale": floats(*size), "bias": floats(*size)} if bias else {"scale": floats(*size)}
+        )
+        graph, inputs = from_onnx(proto), {"x": np.moveaxis(x, 0, -1)}
+        assert_runs_agree(graph, session(runtime, proto), inputs)
+        assert kinds(graph, inputs) == ["normalize", "unary"]
+
+
 def test_the_number_of_plans_is_bounded(monkeypatch):
     monkeypatch.setattr(cache, "MOST_PLANS", 3)
     graph = from_onnx(model([node("Relu", ["x"], ["y"])], ["x"]))

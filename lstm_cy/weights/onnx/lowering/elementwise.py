@@ -1,7 +1,8 @@
-"""Lowerings of operators that compute element by element, and of softmax."""
+"""Lowerings of operators that compute element by element, of softmax and of normalizations."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,4 +154,21 @@ def _softmax(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Va
     y = builder.empty(x.shape)
     function = "softmax" if node.op_type == "Softmax" else "log_softmax"
     builder.emit(Flat("softmax", [y, x], function, numbers=(x.size // x.shape[-1], x.shape[-1])))
+    return [builder.value(y)]
+
+
+@lowering("LayerNormalization")
+def _layer_normalization(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value]:
+    x, scale = builder.floats(inputs[0]), builder.known(inputs[1])
+    bias = builder.known(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else np.zeros((), np.float32)
+    axis = axis_of(node.get("axis", -1), x.ndim)
+    shape, epsilon = x.shape[axis:], node.get("epsilon", 1e-5)
+    if len(node.outputs) > 1 or epsilon < 0 or scale.dtype != np.float32 or bias.dtype != np.float32:
+        raise NotLowered
+    if any(np.broadcast_shapes(array.shape, shape) != shape for array in (scale, bias)):
+        raise NotLowered
+    x = builder.contiguous(x)
+    vectors = [np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1) for array in (scale, bias)]
+    y, size = builder.empty(x.shape), math.prod(shape)
+    builder.emit(Flat("normalize", [y, x, *vectors], alpha=epsilon, numbers=(x.size // size, size)))
     return [builder.value(y)]
