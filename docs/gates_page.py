@@ -269,7 +269,6 @@ def make(folder, steps=STEPS):
             [VOCABULARY.decode([token]) for token in range(len(VOCABULARY))],
             title=words["title"],
             language=language,
-            gradients=steps == STEPS or language == "en",  # they take most of the time of a short build
             units=chosen_units(explanation, trace)[2],
             explanation=renamed(explanation, names),
             checkpoints={words["checkpoint"].format(step=step): each for step, each in checkpoints.items()},
