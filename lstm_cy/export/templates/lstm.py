@@ -24,6 +24,9 @@ LSTM_INLINE lstm_gates lstm_biases(const float *w)
 
 LSTM_INLINE void lstm_add(lstm_gates *z, lstm_vector factor, const float *w)
 {
+#if defined(__GNUC__) && defined(__wasm__)
+    __asm__("" : "+r"(w)); /* otherwise clang adds an offset to each address, where a load could have it */
+#endif
     z->i = lstm_fma(factor, lstm_load(w), z->i);
     z->f = lstm_fma(factor, lstm_load(w + 8), z->f);
     z->g = lstm_fma(factor, lstm_load(w + 16), z->g);
