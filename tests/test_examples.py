@@ -111,6 +111,9 @@ def test_translation_learns_numbers_it_has_not_seen(translation, tmp_path, capsy
 
     translation.main(["translate", "zh-en", "七 ", "--model", model])
     assert capsys.readouterr().out == "seven\n"
+    for weights in ("bf16", "int8"):
+        translation.main(["translate", "zh-en", "七", "--model", model, "--weights", weights])
+        assert capsys.readouterr().out == "seven\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("七十\nducks\n九百零一\n"))
     translation.main(["translate", "zh->en", "--model", model, "--all"])
     printed, errors = capsys.readouterr()

@@ -146,7 +146,8 @@ def loaded(options):
     model = load(path)
     if not (getattr(model, "metadata", None) or {}).get("words"):
         raise SystemExit(f"{path} is not a model of this example")
-    return model
+    weights = getattr(options, "weights", "float32")  # `train` evaluates the weights that it trained
+    return model if weights == "float32" else model.quantize(weights)
 
 
 def _parser():
@@ -156,6 +157,11 @@ def _parser():
         command = commands.add_parser(function.__name__, help=function.__doc__.partition("\n")[0])
         command.set_defaults(run=function, streaming=function is stream)
         command.add_argument("--model", type=Path, help="default: build/speech/listen.npz, or stream.npz")
+        if function is not train:
+            choices = ("float32", "bf16", "int8")
+            command.add_argument(
+                "--weights", choices=choices, default="float32", help="precision of the LSTMs' weights"
+            )
         if function in (listen, stream):
             command.add_argument(
                 "file", help="a WAV file" + ("; - for samples from standard input" * (function is stream))

@@ -4,6 +4,7 @@
     python -m examples.translation translate "en->fr" "twenty-one thousand and seven"
     python -m examples.translation translate "de->en" "dreiundvierzig" --png attention.png
     python -m examples.translation evaluate
+    python -m examples.translation evaluate --weights int8            with narrow weights
 
 Numbers below a million between English and French, German, Spanish and Chinese; English dates from and to ISO 8601.
 """
@@ -70,6 +71,7 @@ def train(options):
     )
     save(model, options.model, metadata={"tags": tokens.tags, "pieces": tokens.pieces})
     print(f"saved as {options.model}")
+    options.weights = "float32"
     evaluate(options)
 
 
@@ -100,7 +102,7 @@ def _size(model):
 
 def evaluate(options):
     """Translate held-out numbers and dates, and count exactly correct translations, by direction."""
-    model, tokens = _load(options.model)
+    model, tokens = _load(options.model, options.weights)
     corpus = make_corpus(tokens.tags, options.each, options.seed + 1, held_out=True, uniform=True)
     shares, started = {}, time.perf_counter()
     for tag, pairs in corpus.items():
@@ -117,7 +119,7 @@ def evaluate(options):
 
 def translate(options):
     """Translate texts, or each line of standard input."""
-    model, tokens = _load(options.model)
+    model, tokens = _load(options.model, options.weights)
     tag = re.sub(r"\s*(->|-|→)\s*", "->", options.direction)
     if tag not in tokens.tags:
         raise ValueError(f"direction: expected one of {', '.join(tokens.tags)}, got {options.direction!r}")
@@ -174,10 +176,12 @@ def _tidy(text):
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
-def _load(path):
+def _load(path, weights):
     model = load(path)
     if not isinstance(model, Seq2Seq) or not {"tags", "pieces"} <= model.metadata.keys():
         raise ValueError(f"{path}: expected a model of `python -m examples.translation train`")
+    if weights != "float32":
+        model = model.quantize(weights)
     return model, Tokens(model.metadata["tags"], model.metadata["pieces"])
 
 
@@ -219,16 +223,22 @@ def _parser():
     add("direction", metavar="DIRECTION", help=f"one of {', '.join(TAGS)} (in quotation marks, or as en-fr)")
     add("text", metavar="TEXT", nargs="*", help="texts to translate; default: each line of standard input")
     add("--model", metavar="FILE", default="translation.npz", help="a model of `train`")
+    _add_weights(add)
     add("--beam-width", type=int, default=4, help="width of the beam search")
     add("--all", action="store_true", help="show the other translations and their probabilities, too")
     add("--png", metavar="FILE", help="draw the attention")
 
     add = add_command(evaluate)
     add("--model", metavar="FILE", default="translation.npz", help="a model of `train`")
+    _add_weights(add)
     add("--each", type=int, default=200, help="held-out numbers to translate in each direction")
     add("--show", type=int, default=1, help="mistakes to show for each direction")
     add("--seed", type=int, default=0, help="seed for the choice of values")
     return parser
+
+
+def _add_weights(add):
+    add("--weights", choices=("float32", "bf16", "int8"), default="float32", help="precision of the LSTMs' weights")
 
 
 def main(arguments=None):

@@ -4,8 +4,25 @@ import numpy as np
 import pytest
 from common import bits
 
-from lstm_cy import LSTM, Adam, Linear, Sequential, config, fit, load, mse, save
+from lstm_cy import (
+    LSTM,
+    SGD,
+    Adam,
+    AdamW,
+    Linear,
+    Residual,
+    RMSprop,
+    Seq2Seq,
+    Sequential,
+    config,
+    cross_entropy,
+    fit,
+    load,
+    mse,
+    save,
+)
 from lstm_cy.layers.narrow import to_bf16, widened
+from lstm_cy.seq2seq import teach
 
 
 def rounded(x):
@@ -183,6 +200,66 @@ def test_fit_resumes_bit_for_bit_and_remembers_its_precision(tmp_path):
         trained(tmp_path / "wide", 8, resume=True)
     save(model, tmp_path / "model.npz")
     assert bits(load(tmp_path / "model.npz")(np.ones((2, 1, 3)))[0]) == bits(model(np.ones((2, 1, 3)))[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "options"),
+    (
+        (SGD, {"lr": 0.05, "momentum": 0.9}, {"bidirectional": True, "num_layers": 2, "dropout": 0.1}),
+        (Adam, {"lr": 0.005}, {"proj_size": 5, "peepholes": True, "proj_clip": 3.0}),
+        (AdamW, {"lr": 0.005, "weight_decay": 0.1}, {"layer_norm": True, "clip": 5.0}),
+        (RMSprop, {"lr": 0.002, "centered": True}, {"coupled_gates": "f=1-i", "learn_initial_state": True}),
+    ),
+)
+def test_every_optimizer_resumes_and_reaches_the_loss_of_float32(kind, settings, options, tmp_path):
+    """Ragged rows, bounds of the gradients, and each option; the held-out loss is near that of float32."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((48, 12, 4)).astype(np.float32)
+    data = x, np.cumsum(x, axis=1) / 4, rng.integers(1, 13, 48)
+    train, held_out = tuple(part[:32] for part in data), tuple(part[32:] for part in data)
+
+    def run(epochs, precision="bf16", name=None, resume=False):
+        lstm = LSTM(4, 17, batch_first=True, seed=1, **options)
+        model = Sequential(Residual(LSTM(4, 4, batch_first=True, seed=3)), lstm, Linear(lstm.output_size, 4, seed=2))
+        found = fit(
+            model,
+            train,
+            loss=mse,
+            optimizer=kind(model, **settings),
+            epochs=epochs,
+            batch_size=8,
+            validation=held_out,
+            clip_norm=1.0,
+            clip_value=0.3,
+            seed=5,
+            precision=precision,
+            progress=False,
+            checkpoint=None if name is None else tmp_path / name,
+            resume=resume,
+        )
+        return bits(*model.parameters.values()), found
+
+    whole, history = run(6)
+    run(3, name="part.npz")
+    again, resumed = run(6, name="part.npz", resume=True)
+    assert again == whole and resumed.loss == history.loss and resumed.validation == history.validation
+    _, wide = run(6, "float32")
+    assert history.validation != wide.validation
+    assert history.validation[-1] == pytest.approx(wide.validation[-1], rel=5e-3)
+
+
+def test_a_seq2seq_trains_in_bf16():
+    words = np.random.default_rng(0).integers(2, 6, (96, 3)).tolist()
+    data = teach(words, [word[::-1] for word in words], start=0, end=1)
+    found = {}
+    for precision in ("bf16", "float32"):
+        model = Seq2Seq(6, embedding_dim=8, hidden_size=24, seed=0)
+        optimizer = Adam(model, 0.01, frozen="source.*")
+        found[precision] = fit(
+            model, data, loss=cross_entropy, optimizer=optimizer, epochs=4, progress=False, precision=precision
+        ).loss
+    assert found["bf16"] != found["float32"]
+    assert found["bf16"] == pytest.approx(found["float32"], rel=5e-3)
 
 
 def test_fit_refuses_other_precisions_and_leaves_none_behind(tmp_path):

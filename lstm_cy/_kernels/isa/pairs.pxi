@@ -9,6 +9,9 @@
 
 ctypedef unsigned short ushort
 
+cdef enum:
+    MOVED = 8  # rows of a strip that are moved together; at least PAIR_ROWS and at most three times as many
+
 ctypedef fused float_or_bf16:
     float
     ushort
@@ -101,10 +104,10 @@ cdef inline void sum_pairs(int rows, int across, bint strips, const Product* pro
                         )
 
 
-cdef inline void halves_of_tile(int rows, bint strips, const Product* products, int count, Py_ssize_t row,
-                                Py_ssize_t n, const single_precision* begin, Py_ssize_t begin_row,
-                                single_precision* c, Py_ssize_t c_row) noexcept nogil:
-    """`tile` of one panel in bf16, one half of the columns after the other; inlined with constant rows and strips.
+cdef inline void halves_of_tile(int rows, const Product* products, int count, Py_ssize_t row, Py_ssize_t n,
+                                const single_precision* begin, Py_ssize_t begin_row, single_precision* c,
+                                Py_ssize_t c_row) noexcept nogil:
+    """`tile` of one panel in bf16, one half of the columns after the other; inlined with constant rows.
 
     In 16 registers, six rows by two vectors need half as many widened weights as three rows by four, and no more
     registers for them: three by four took 1.45 times as long (Zen 3).
@@ -117,7 +120,7 @@ cdef inline void halves_of_tile(int rows, bint strips, const Product* products, 
                 sums[r * across + j] = load[single_precision](
                     begin, r * begin_row + (half * across + j) * lanes[single_precision](c)
                 )
-        sum_pairs[single_precision](rows, across, strips, products, count, row, n, half * across, &sums[0])
+        sum_pairs[single_precision](rows, across, False, products, count, row, n, half * across, &sums[0])
         for r in range(rows):
             for j in range(across):
                 store[single_precision](c, r * c_row + (half * across + j) * lanes[single_precision](c),
@@ -260,12 +263,17 @@ cdef void pack_strips_bf16(Py_ssize_t K, Py_ssize_t M, const float* a, Py_ssize_
         target = strips + k // 2 * PAIR_ROWS * PAIR_FLOATS
         m = 0
         while m < M:
-            for r in range(PAIR_ROWS):
-                if PAIR_FLOATS == 2:
-                    target[r] = pair[m + r]
-                    target[PAIR_ROWS + r] = second[m + r]
-                else:
-                    target[r] = float_of(bits_of(pair[m + r]) >> 16 | bits_of(second[m + r]))
+            if PAIR_FLOATS == 2 and PAIR_ROWS > 2 and k + 2 < K:
+                # one move for the rows of each k; what is copied too much the next moves overwrite
+                memcpy(target, pair + m, MOVED * sizeof(float))
+                memcpy(target + PAIR_ROWS, second + m, MOVED * sizeof(float))
+            else:
+                for r in range(PAIR_ROWS):
+                    if PAIR_FLOATS == 2:
+                        target[r] = pair[m + r]
+                        target[PAIR_ROWS + r] = second[m + r]
+                    else:
+                        target[r] = float_of(bits_of(pair[m + r]) >> 16 | bits_of(second[m + r]))
             target += pairs * PAIR_ROWS * PAIR_FLOATS
             m += PAIR_ROWS
         a += 2 * a_step

@@ -67,7 +67,7 @@ cdef inline void cell_tile(int rows, int panels, bint pairs, const CellStep* ste
     cdef int r, j, across = panels * ACROSS
     if vector in single_precision:
         if in_halves(rows, pairs):
-            halves_of_tile[vector](rows, False, step.products, step.count, row, n,
+            halves_of_tile[vector](rows, step.products, step.count, row, n,
                                    at[vector](begin, row * step.begin_row + n), step.begin_row, gates,
                                    ACROSS * lanes[vector](begin))
             update_rows_of[vector](rows, step, row, n // 4, gates)

@@ -143,7 +143,7 @@ cdef inline void tile(int rows, int panels, bint pairs, const Product* products,
     cdef int r, j, across = panels * ACROSS
     if vector in single_precision:
         if in_halves(rows, pairs):
-            halves_of_tile[vector](rows, False, products, count, row, n, begin, begin_row, c, c_row)
+            halves_of_tile[vector](rows, products, count, row, n, begin, begin_row, c, c_row)
             return
     for r in range(rows):
         for j in range(across):
@@ -291,23 +291,44 @@ cdef inline void add_to(vector* total, vector* rest, vector x) noexcept nogil:
     store[vector](total, 0, sum)
 
 
-cdef inline void add_tile(int rows, Py_ssize_t columns, const vector* complete, vector* c, vector* rest,
+cdef inline void add_sums(int rows, int across, Py_ssize_t columns, const vector* sums, vector* c, vector* rest,
                           Py_ssize_t N) noexcept nogil:
-    """Add a tile of sums to c (rows, columns) and `rest`, whose rows are N apart."""
+    """Add a tile of sums in registers to c (rows, columns) and `rest`, whose rows are N apart.
+
+    Inlined with constant rows and `across`, the vectors of a row.
+    """
+    cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices
+    cdef Py_ssize_t place
+    cdef int r, j
+    if rest == NULL and columns >= across * lanes[vector](c):
+        for r in range(rows):
+            for j in range(across):
+                place = r * N + j * lanes[vector](c)
+                store[vector](c, place, load[vector](c, place) + sums[r * across + j])
+        return
+    for r in range(rows):
+        for j in range(across):
+            complete[r * across + j] = sums[r * across + j]
+    add_tile[vector](rows, across, columns, complete, c, rest, N)
+
+
+cdef inline void add_tile(int rows, int across, Py_ssize_t columns, const vector* complete, vector* c, vector* rest,
+                          Py_ssize_t N) noexcept nogil:
+    """`add_sums` of sums in memory."""
     cdef vector[2] aside
     cdef Py_ssize_t place, left
     cdef int r, j
     for r in range(rows):
-        for j in range(ACROSS):
+        for j in range(across):
             place = r * N + j * lanes[vector](c)
             left = columns - j * lanes[vector](c)
             if left >= lanes[vector](c):
                 add_to[vector](place_in[vector](c, place), NULL if rest == NULL else place_in[vector](rest, place),
-                               complete[r * ACROSS + j])
+                               complete[r * across + j])
             elif left > 0:
                 aside[0] = load_some[vector](c, place, left)
                 aside[1] = all_of[vector](aside[0], 0) if rest == NULL else load_some[vector](rest, place, left)
-                add_to[vector](&aside[0], NULL if rest == NULL else &aside[1], complete[r * ACROSS + j])
+                add_to[vector](&aside[0], NULL if rest == NULL else &aside[1], complete[r * across + j])
                 store_some[vector](c, place, left, aside[0])
                 if rest != NULL:
                     store_some[vector](rest, place, left, aside[1])
@@ -320,30 +341,24 @@ cdef inline void outer_tile(int rows, bint pairs, const Product* product, Py_ssi
     Inlined with constant rows and `pairs`; there may be fewer columns than in a panel.
     """
     cdef vector[MOST_ROWS * ACROSS] sums
-    cdef vector[MOST_ROWS * ACROSS] complete  # in memory, for variable indices; sums are in registers
-    cdef Py_ssize_t place
-    cdef int r, j
+    cdef Py_ssize_t first
+    cdef int r, j, half
     if vector in single_precision:
         if in_halves(rows, pairs):
-            memset(complete, 0, sizeof(complete))
-            halves_of_tile[vector](rows, True, product, 1, row, n, complete, ACROSS * lanes[vector](c), complete,
-                                   ACROSS * lanes[vector](c))
-            add_tile[vector](rows, columns, complete, c, rest, N)
+            for half in range(2):
+                for r in range(rows):
+                    for j in range(ACROSS // 2):
+                        sums[r * (ACROSS // 2) + j] = zeros[vector](c)
+                sum_pairs[vector](rows, ACROSS // 2, True, product, 1, row, n, half * (ACROSS // 2), &sums[0])
+                first = half * (ACROSS // 2) * lanes[vector](c)
+                add_sums[vector](rows, ACROSS // 2, columns - first, &sums[0], place_in[vector](c, first),
+                                 NULL if rest == NULL else place_in[vector](rest, first), N)
             return
     for r in range(rows):
         for j in range(ACROSS):
             sums[r * ACROSS + j] = zeros[vector](c)
     sum_all[vector](rows, 1, pairs, True, product, 1, row, n, &sums[0])
-    if rest == NULL and columns >= ACROSS * lanes[vector](c):
-        for r in range(rows):
-            for j in range(ACROSS):
-                place = r * N + j * lanes[vector](c)
-                store[vector](c, place, load[vector](c, place) + sums[r * ACROSS + j])
-        return
-    for r in range(rows):
-        for j in range(ACROSS):
-            complete[r * ACROSS + j] = sums[r * ACROSS + j]
-    add_tile[vector](rows, columns, complete, c, rest, N)
+    add_sums[vector](rows, ACROSS, columns, &sums[0], c, rest, N)
 
 
 cdef inline void outer_tile_of(int rows, bint pairs, const Product* product, Py_ssize_t row, Py_ssize_t n,

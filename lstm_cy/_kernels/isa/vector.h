@@ -359,6 +359,18 @@ LSTM_CY_INLINE float lstm_cy_second_float(float pair) { return lstm_cy_float_of(
 LSTM_CY_INLINE float lstm_cy_pair_float(float a, float b) {
     return lstm_cy_float_of(lstm_cy_bits_of(a) >> 16 | lstm_cy_bits_of(b));
 }
+#if LSTM_CY_VECTOR_BYTES == 32 && defined(__AVX2__) && !defined(LSTM_CY_EMULATED)
+/* The mask is read from memory: a tile of six rows by half a panel needs all 16 registers for the rest, and gcc would
+   keep a sum in memory instead, whose additions then wait for its stores. */
+static const uint32_t lstm_cy_high_halves[8] __attribute__((aligned(32))) = {
+    0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
+#define LSTM_CY_SECOND(vector, integers, pair) \
+    vector high; \
+    __asm__("vpand {%2, %1, %0|%0, %1, %2}" : "=x"(high) : "x"(pair), "m"(lstm_cy_high_halves)); \
+    return high;
+#else
+#define LSTM_CY_SECOND(vector, integers, pair) return (vector)((integers)pair & 0xffff0000u);
+#endif
 #define LSTM_CY_PAIRS(name, vector, integers) \
     LSTM_CY_INLINE vector lstm_cy_round_##name(vector x) { \
         const integers bits = (integers)x; \
@@ -368,7 +380,7 @@ LSTM_CY_INLINE float lstm_cy_pair_float(float a, float b) {
         return (vector)((odd | even | (bits & 0x80000000u)) & 0xffff0000u); \
     } \
     LSTM_CY_INLINE vector lstm_cy_first_##name(vector pair) { return (vector)((integers)pair << 16); } \
-    LSTM_CY_INLINE vector lstm_cy_second_##name(vector pair) { return (vector)((integers)pair & 0xffff0000u); } \
+    LSTM_CY_INLINE vector lstm_cy_second_##name(vector pair) { LSTM_CY_SECOND(vector, integers, pair) } \
     LSTM_CY_INLINE vector lstm_cy_pair_##name(vector a, vector b) { return (vector)((integers)a >> 16 | (integers)b); }
 #if LSTM_CY_VECTOR_BYTES > 0
 LSTM_CY_PAIRS(v32, lstm_cy_v32, lstm_cy_u32)
@@ -387,6 +399,7 @@ LSTM_CY_PAIRS(h32, lstm_cy_h32, lstm_cy_hu32)
 #define lstm_cy_second_h32 lstm_cy_second_float
 #endif
 #undef LSTM_CY_PAIRS
+#undef LSTM_CY_SECOND
 
 LSTM_CY_INLINE lstm_cy_v32 lstm_cy_add_pairs_v32(lstm_cy_v32 a, lstm_cy_v32 b, lstm_cy_v32 sum) {
 #if LSTM_CY_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
