@@ -263,8 +263,8 @@ cdef inline real normalize_row(Py_ssize_t n, const real* x, real eps, real* y) n
 
 cdef void normalize_rows(Py_ssize_t rows, Py_ssize_t n, const real* x, real eps, const real* weight, const real* bias,
                          real* y) noexcept nogil:
-    cdef Py_ssize_t row, k
-    for row in range(rows):
+    cdef Py_ssize_t _, k
+    for _ in range(rows):
         normalize_row[real](n, x, eps, y)
         for k in range(n):
             y[k] = y[k] * weight[k] + bias[k]

@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 class Plans(Cases):
-    seconds = 5.0
+    seconds, bytes = 5.0, 1_000_000_000  # a graph may ask for large arrays
     label = ""
 
     def run(self, rng, index):

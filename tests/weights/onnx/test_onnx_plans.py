@@ -69,6 +69,13 @@ def test_convolutions(runtime, axes, groups):
         assert kinds(graph, {"x": x}) == ["product"] * groups + (["unary"] if groups > 1 else [])
 
 
+def test_the_stride_of_a_single_window_may_be_any_number():
+    proto = model([node("Conv", ["x", "w"], strides=[2**63 - 1, 2])], ["x"], ["y"], {"w": floats(3, 2, 2, 3)})
+    graph, inputs = from_onnx(proto), {"x": floats(2, 2, 5, 9)}
+    assert_runs_agree(graph, None, inputs)
+    assert kinds(graph, inputs) == ["product"]
+
+
 def test_normalization_addition_and_activation_are_joined_to_a_convolution(runtime):
     channels, outputs = 5, 7
     weights = {"w": floats(outputs, channels, 3, 3), "shift": floats(outputs, 1, 1), "factor": np.float32(1.7)}

@@ -92,7 +92,9 @@ def _convolved(
     """Return the convolution of a group as (N, outputs, H, W), whose channels are last in memory."""
     N, H, W, C = x.shape
     columns, channels = weight.shape[:2]
-    (rows, width), (down, right), (spread_down, spread_right) = windows.kernel, windows.strides, windows.dilations
+    (rows, width), (spread_down, spread_right) = windows.kernel, windows.dilations
+    # a stride beyond the input is that of a single window
+    down, right = min(windows.strides[0], H), min(windows.strides[1], W)
     height, length = windows.counts
     # elements of the kernel along a row whose inputs follow each other are one part of the product
     joined = spread_right == 1 and channels == C
