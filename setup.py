@@ -211,7 +211,7 @@ def select_compiler(compiler, command):
 def arguments_of(variant, style, accepts):
     """Return the compiler's arguments for a variant, or for a module compiled once; None if a variant's are refused.
 
-    accepts tells of an argument whether the compiler has it.
+    accepts(argument) says whether the compiler has it.
     """
     required = written(VARIANTS.get(variant, []), style)
     if style == "msvc":

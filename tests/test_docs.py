@@ -61,6 +61,7 @@ TOOLS = {
     "mypy": "a step of .ci/run",
     "python tests/stubtest.py": "a step of .ci/run",
     "tests/slow/": "takes minutes to hours, run by hand",
+    "GLIBC=2.17 tests/slow/": "takes minutes, run by hand",
     "python tests/slow/": "takes minutes to hours, run by hand",
     "arecord": "needs a microphone",
     "OPENBLAS_NUM_THREADS=1 mpirun": "a program of the reader",
