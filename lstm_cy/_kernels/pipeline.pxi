@@ -53,7 +53,7 @@ cdef inline Py_ssize_t groups_of(const Net* network, const Call* call) noexcept 
 
 
 cdef inline Py_ssize_t first_row(const Batch* batch, Py_ssize_t group, Py_ssize_t groups) noexcept nogil:
-    """Return the first row of a group of rows of equal length: a multiple of TILE_ROWS, if a group has some of these."""
+    """Return the first row of a group of rows of equal length: a multiple of TILE_ROWS, if groups are large enough."""
     cdef Py_ssize_t row = batch.B * group // groups
     return row if group == groups or row < 2 * TILE_ROWS * group else (row + 1) // TILE_ROWS * TILE_ROWS
 

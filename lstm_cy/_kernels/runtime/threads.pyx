@@ -29,10 +29,10 @@ cdef extern from *:
     /* Workers cost a caller the time for which it waits for them, when other processes or the host of a virtual machine
        take their processors. They save it what they have computed; half of their processor time is counted, because
        they wait too. When more has been lost than saved, calls compute alone for 24 times the difference: all of them
-       together are then at most 4 % slower for it, however far apart they are. Only so much of what was saved
-       is remembered, and this is assumed at first. */
+       together are then at most 4 % slower for it, however far apart they are. What was saved is remembered up to
+       20 ms, more than a host usually takes a processor for; at first a quarter of that is assumed. */
     enum { LSTM_CY_ALONE = 24 };
-    #define LSTM_CY_MOST_SAVED 4000000
+    #define LSTM_CY_MOST_SAVED 20000000
 
     /* Work is worth sharing with a worker that is awake from so many multiply-adds. A sleeping one is woken for work
        that takes twice as long as waking does, at a speed that few cores reach in float32: slower ones gain more.
@@ -89,8 +89,8 @@ cdef extern from *:
         int openmp;             /* whether the threads that may join the job at hand are those of OpenMP */
     } lstm_cy_pool = {.mutex = PTHREAD_MUTEX_INITIALIZER,
                       .woken = PTHREAD_COND_INITIALIZER,
-                      .of_jobs = {.saved = LSTM_CY_MOST_SAVED},
-                      .of_teams = {.saved = LSTM_CY_MOST_SAVED}};
+                      .of_jobs = {.saved = LSTM_CY_MOST_SAVED / 4},
+                      .of_teams = {.saved = LSTM_CY_MOST_SAVED / 4}};
 
     /* GOMP_parallel_start and GOMP_parallel_end of GNU's OpenMP, or NULL, and how many threads, the caller's included,
        it has for the calls of this thread; 0 for our own workers. */
