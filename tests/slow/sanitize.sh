@@ -25,7 +25,7 @@ address)
 thread)
     checks=thread
     libraries=(libtsan.so)
-    FAST=(threads)
+    FAST=(kernels/test_{threads,waking})
     # a forked child starts its own workers, which ThreadSanitizer refuses by default
     export TSAN_OPTIONS=halt_on_error=1:exitcode=66:die_after_fork=0
     ;;
