@@ -131,7 +131,7 @@ def train(steps):
     optimizer = Adam(model, lr=0.01)
     tokens = VOCABULARY.encode(TEXT[:TRACED])
     epochs = max(1, steps // EPOCH)
-    wanted = {
+    stored = {
         round(epochs * (index / (CHECKPOINTS - 1)) ** 1.5) for index in range(CHECKPOINTS)
     }  # more of the beginning
     traces = {0: model.trace(tokens)}
@@ -139,7 +139,7 @@ def train(steps):
     def after(history):
         epoch = len(history.loss)
         optimizer.lr = 0.01 * max(0.05, 1 - epoch / epochs)
-        if epoch in wanted:
+        if epoch in stored:
             traces[EPOCH * epoch] = model.trace(tokens)
 
     fit(

@@ -44,8 +44,8 @@ cdef inline Py_ssize_t groups_of(const Net* network, const Call* call) noexcept 
     cdef Py_ssize_t D = network.num_directions, rows = call.batch.B, spare = call.threads + 1
     cdef Py_ssize_t bytes = 4 * network.hidden_size * network.output_size * network.engine.itemsize
     cdef Py_ssize_t least = LEAST_ROWS if bytes <= SMALL_WEIGHTS else SPARE_ROWS
-    cdef Py_ssize_t wanted = spare if rows // spare >= least else (call.threads + D - 1) // D
-    cdef Py_ssize_t groups = max(1, min(wanted, rows // LEAST_ROWS))
+    cdef Py_ssize_t requested = spare if rows // spare >= least else (call.threads + D - 1) // D
+    cdef Py_ssize_t groups = max(1, min(requested, rows // LEAST_ROWS))
     if D * groups == 1 and (network.num_layers == 1
                             or steps(&call.batch) * rows < LEAST_BLOCKS * max(rows, pipeline_rows(network))):
         return 0

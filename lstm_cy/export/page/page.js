@@ -300,7 +300,7 @@
           say("text"),
           element(
             "div",
-            { class: "beside" },
+            { class: "annotated" },
             element(
               "div",
               {},
@@ -383,10 +383,10 @@
     if (Object.keys(state).length)
       made.append(element("button", { type: "button", onclick: show, "aria-label": `${say("show")}: ${title}` }, say("show")));
     if (note.view !== "reading") return target.querySelector("h2").after(made);
-    const beside = target.querySelector(".beside");
-    if (beside.children.length === 1)
-      beside.append(element("div", { class: "notes", role: "group", "aria-label": say("notes"), tabindex: 0 }));
-    beside.lastChild.append(made);
+    const annotated = target.querySelector(".annotated");
+    if (annotated.children.length === 1)
+      annotated.append(element("div", { class: "notes", role: "group", "aria-label": say("notes"), tabindex: 0 }));
+    annotated.lastChild.append(made);
   }
 
   /** What a unit follows, as a table that can be sorted by each column. */

@@ -1,4 +1,4 @@
-"""A denoiser of two graphs with states in and out (the structure of DTLN), frame by frame beside ONNX Runtime.
+"""A denoiser of two graphs with states in and out (the structure of DTLN), frame by frame compared with ONNX Runtime.
 
 The first graph makes a mask of the spectrum of a frame, the second one filters the frame in a learned space. Each has
 two LSTMs, whose states are one array. Source: Westhausen and Meyer, Dual-Signal Transformation LSTM Network for
