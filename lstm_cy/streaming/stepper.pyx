@@ -36,8 +36,9 @@ cdef class Stepper:
     Parameters
     ----------
     layer : LSTM, Sequential or Graph
-        A Graph becomes its `sequential()`. Its LSTMs must run forwards, and an Embedding can only be the first layer of a Sequential. Windows of
-        convolutions and pooling must end with the present step. docs/streaming.md lists the layers.
+        A Graph becomes its `sequential()`. Its LSTMs must run forwards, and an Embedding can only be the first layer of
+        a Sequential. Windows of convolutions and pooling must end with the present step. docs/streaming.md lists the
+        layers.
     batch_size : int
         B, the number of streams that step together.
 
