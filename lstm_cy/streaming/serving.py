@@ -254,7 +254,8 @@ class AsyncStreamPool:
     A step that is cancelled (also by `asyncio.timeout`) while it waits is not computed, and leaves nothing behind. One
     whose batch has begun is computed, and its result is discarded; `Session.steps` counts it.
 
-    With engine "packed" a stream gets the same bits as from a Stepper of its own, whatever the batches are.
+    With engine "packed" a stream gets the same bits as from a Stepper of its own, whatever the batches are. A stream of
+    a GraphPool can differ by rounding, where operators of the graph round differently in other batches.
 
     A pool belongs to the event loop in which its first session is opened.
 
@@ -356,8 +357,8 @@ class AsyncStreamPool:
 
         Parameters
         ----------
-        state : None or (h, c)
-            Its initial state, as for `StreamPool.join`; it is copied when the session begins.
+        state : None, (h, c) or a mapping
+            Its initial state, as for `StreamPool.join` or `GraphPool.join`; it is copied when the session begins.
 
         Returns
         -------

@@ -360,8 +360,12 @@ class Graph:
         ------
         ValueError
             No Sequential computes the same; the message names the step and, if there is one, the value up to which
-            layers do. Both are run once on random numbers and compared: results differ by rounding at most, which is
-            that of each layer.
+            layers do.
+
+        Notes
+        -----
+        Graph and layers are run once on random numbers and compared. Their results differ by the rounding of the layers
+        at most.
 
         Examples
         --------
@@ -524,14 +528,14 @@ class Graph:
         Returns
         -------
         GateTrace
-            Of the layer that the step runs; `gradient` and `predictions` see that layer alone. A DynamicQuantizeLSTM
-            has none of these two.
+            Of the layer that the step runs; `gradient` and `predictions` see that layer alone. The trace of a
+            DynamicQuantizeLSTM has neither of the two.
 
         Raises
         ------
         TypeError, ValueError
             As `run`; or no LSTM is run. The message names the steps. A file may also contain an LSTM as single
-            products and activations; these have no gates to the library.
+            products and activations; the library does not recognise these as gates.
         """
         if len(inputs) != len(self.inputs):
             raise TypeError(f"inputs: expected {len(self.inputs)}, got {len(inputs)}")

@@ -138,7 +138,7 @@ class GraphPool:
         out : None or ndarray (n, P)
             Array for the result, of the dtype of the pool.
         threads : None or int
-            Is checked; the graph uses the threads of `set_num_threads`.
+            Checked only; the graph uses the threads of `set_num_threads`.
 
         Returns
         -------
