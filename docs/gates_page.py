@@ -220,7 +220,7 @@ def notes_of(trace, explanation):
     values = {
         "unit": unit,
         "word": colour,
-        "auc": f"{explanation.following(f'the colour is {colour}')[0][2]:.3f}",
+        "auc": f"{explanation.units[unit].auc:.3f}",
         "asked": asked,
         "distance": asked - named,
         "kept": percent(trace.retention(named, asked)[unit]),
@@ -264,6 +264,8 @@ def make(folder, steps=STEPS):
     texts = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     for language, words in texts.items():
         names = {f"the colour is {colour}": words["feature"].format(colour=colour) for colour in COLOURS}
+        feature = explanation.units[values["unit"]].feature
+        said = values | {"feature": names.get(feature, feature)}
         trace.to_html(
             Path(folder) / PAGES[language],
             [VOCABULARY.decode([token]) for token in range(len(VOCABULARY))],
@@ -277,7 +279,7 @@ def make(folder, steps=STEPS):
                 for name, (right, lengths) in zip(("lstm", "rnn"), pair, strict=True)
             },
             notes=[
-                {"title": title, "text": text.format(**values), **place}
+                {"title": title, "text": text.format(**said), **place}
                 for (title, text), place in zip(words["notes"], places, strict=True)
             ],
         )

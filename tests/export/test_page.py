@@ -112,6 +112,10 @@ def made(browser, tmp_path_factory):
     assert not browser.complaints()
 
 
+def number_of(text):
+    return float(text.replace("−", "-"))
+
+
 def odds_of(model, tokens):
     scores = np.asarray(model(np.array(tokens))[0], np.float64)[-1]
     shares = np.exp(scores - scores.max())
@@ -128,7 +132,8 @@ def test_texts_are_data(made):
 
 def test_gates_and_predictions_of_a_step(made):
     model, trace, page, _ = made
-    for step, unit in ((0, 3), (17, 99), (len(TEXT) - 1, 0)):
+    sixth = 0
+    for step, unit in ((0, 3), (1, 4), (17, 99), (len(TEXT) - 1, 0)):
         page.set("unit", unit)
         page.press("Home")
         for _ in range(step):
@@ -137,8 +142,15 @@ def test_gates_and_predictions_of_a_step(made):
         odds = odds_of(model, tokens_of(TEXT[: step + 1]))
         value = "Number(it.querySelector('[data-value]').dataset.value)"
         rows = page.each("#odds tr", f"[Number(it.dataset.output), {value}]")
-        assert [k for k, _ in rows] == np.argsort(-odds, kind="stable")[:5].tolist()
+        order = np.argsort(-odds, kind="stable").tolist()
+        following = [SYMBOLS.index(letter) for letter in TEXT[step + 1 : step + 2]]
+        beyond = [k for k in following if k not in order[:5]]  # a sixth row
+        assert [k for k, _ in rows] == order[:5] + beyond
+        assert page.each("#odds tr.now", "Number(it.dataset.output)") == following
+        assert page.each("#odds tr.now", "Number(it.dataset.rank)") == [order.index(k) + 1 for k in following]
+        sixth += len(beyond)
         np.testing.assert_allclose([share for _, share in rows], odds[[k for k, _ in rows]], **CLOSE)
+    assert sixth
 
 
 def test_typed_text_is_computed_at_once(made):
@@ -166,10 +178,68 @@ def test_where_the_cell_and_the_gradient_come_from(made):
     assert page.value("#sum") == pytest.approx(float(trace.cell[30, 7]), abs=2e-6)
     kept = np.cumprod(trace.forget[31:, 7].astype(np.float64))
     assert page.value("#until") == 30 + (kept >= 0.5).tolist().index(False)
+    shown = expected[max(0, 31 - 100) + 1 :, 7]
+    ends = page.each("#memory .scale text", "Number(it.dataset.value)")
+    assert ends[0] == 0 and len(ends) > 1
+    assert min(abs(ends[1] - shown.max()), abs(ends[1] - shown.min())) < 2e-6
     best = int(odds_of(model, tokens_of(TEXT[:31])).argmax())
     norms = trace.gradient((30, best)).norms()["embedding"]
     gradient = page.data("#gradient", "parts")
     np.testing.assert_allclose([norm for _, norm in gradient], norms[30::-1], rtol=1e-5, atol=1e-9)
+
+
+def test_how_long_what_a_step_added_stays(made):
+    """The words name the step and its character, the line below the text covers it, and the legend names the line."""
+    _, trace, page, _ = made
+    page.press("Escape")
+    kinds = set()
+    for unit in range(12):
+        page.set("unit", unit)
+        added = trace.input[:, unit].astype(np.float64) * trace.candidate[:, unit]
+        worth = np.abs(added) > 0.01 * np.abs(trace.cell[:, unit]).max()
+        for step in [*(~worth).nonzero()[0][:2], *worth.nonzero()[0][:3]]:
+            page.point_at(step)
+            assert page.value("#until", "written") == pytest.approx(added[step], abs=2e-6)
+            until, words = int(page.value("#until")), page.text("#until")
+            assert words.startswith("This step added") and ("almost nothing" in words) == (not worth[step])
+            expected = range(step, until + 1) if worth[step] and until > step else []
+            assert page.each("#text .kept", "it.id") == [f"at{t}" for t in expected]
+            assert (f"what step {step} added" in page.text("#legend")) == bool(expected)
+            if worth[step] and step + 1 < until < len(TEXT) - 1:
+                assert f"{until - step} steps later, at step {until} (the character “" in words
+            kinds.add((bool(worth[step]), min(until - step, 2)))
+    assert len(kinds) > 2
+
+
+def test_numbers_are_never_a_zero_with_a_sign(made):
+    _, trace, page, _ = made
+    page.press("Escape")
+    for unit in range(0, 100, 20):
+        page.set("unit", unit)
+        for step in (0, 20, 50):
+            page.point_at(step)
+            for name in FIELDS:
+                value = float(getattr(trace, name)[step, unit])
+                close = {"rel": 0.051, "abs": 0} if abs(value) < 0.01 else {"abs": 5.1e-4}
+                assert number_of(page.text(f"#value-{name}")) == pytest.approx(value, **close)
+            assert not re.search(r"[−-]0(?:\.0*)?(?![.\d])", page.text("main"))
+
+
+def test_the_legend_of_the_colours(made):
+    _, trace, page, _ = made
+    page.set("unit", 5)
+    for name in ("forget", "input", "output"):
+        page.set("colour", name)
+        assert page.text("#scale") == "0, closed1, open"
+    for name in ("cell", "hidden"):
+        page.set("colour", name)
+        ends = re.fullmatch(r"(−.*), below zero0(.*), above zero", page.text("#scale")).groups()
+        most = np.abs(getattr(trace, name)[:, 5]).max()
+        assert [number_of(end) for end in ends] == pytest.approx([-most, most], abs=5.1e-4)
+    page.set("colour", "gradient")
+    norms = [norm for _, norm in page.data("#gradient", "parts")]
+    assert number_of(page.text("#scale")[1:]) == pytest.approx(max(norms), abs=5.1e-4)
+    page.set("colour", "cell")
 
 
 def test_the_text_is_coloured(made):
@@ -230,10 +300,8 @@ def test_one_gate_at_a_time(made):
         page.click("#next")
     assert page.do(hidden) == ["", "", "", "now", "later", "later"]
     last = len(TEXT) - 1
-    numbers = [
-        float(number.replace("−", "-"))
-        for number in re.findall(r"[−\d.]+", page.text("#value-cell") + " " + page.text("#step tr.now td"))
-    ]
+    words = page.text("#value-cell") + " " + page.text("#step tr.now td")
+    numbers = [number_of(number) for number in re.findall(r"−?[\d.]+(?:e[−+]\d+)?", words)]
     expected = [
         trace.cell[last, 12],
         trace.forget[last, 12],
@@ -363,7 +431,7 @@ def test_what_each_unit_follows(browser, tmp_path):
 
     def expected(key, reverse):
         rows = sorted(found.units, key=key, reverse=reverse)
-        return [[str(one.unit), f"{one.auc:.3f}", f"{one.change:.4f}", f"{one.loss:.4f}"] for one in rows]
+        return [[one.unit, f"{one.auc:.3f}", pytest.approx(one.change, abs=5.1e-5), f"{one.loss:.4f}"] for one in rows]
 
     orders = {
         None: (lambda one: (one.change, -one.unit), True),
@@ -376,7 +444,8 @@ def test_what_each_unit_follows(browser, tmp_path):
             page.click(f"#by-{column}")
             assert page.do("return document.activeElement.id") == f"by-{column}"
         shown = [[unit, auc, change, loss] for unit, _, _, auc, change, loss in table()]
-        assert [[text.replace("−", "-") for text in row] for row in shown] == expected(*order)
+        shown = [[int(unit), auc, number_of(change), loss] for unit, auc, change, loss in shown]
+        assert shown == expected(*order)
         sorted_by = page.each("#explained th[aria-sort=descending]", "it.id")
         assert sorted_by == [f"column-{column or 'change'}"]
     page.click("#by-feature")
@@ -390,7 +459,8 @@ def test_what_each_unit_follows(browser, tmp_path):
         assert page.each("#explained tr.now", "it.dataset.unit") == ["5"]
         one = found.units[5]
         assert one.feature in page.text("#purpose") and f"AUC {one.auc:.3f}" in page.text("#purpose")
-        assert f"{one.change:.4f}".replace("-", "−") in page.text("#purpose")
+        change = number_of(re.search(r"changes by (\S+)", page.text("#purpose"))[1])
+        assert change == pytest.approx(one.change, abs=5.1e-5)
     page.set("typed", "(b)")
     page.click(".notes button")  # shows the stored text again
     page.assert_step(trace, 20, 9)
@@ -436,6 +506,27 @@ def test_pages_without_a_model(browser, tmp_path, language):
         page.do("return Number(document.getElementById('unit').value)"),
     )
     assert not browser.complaints()
+
+
+def test_what_follows_in_a_page_that_runs_no_model(tmp_path):
+    """The token that follows is stored with its rank where it is not among the five most probable."""
+    model = Sequential(
+        Embedding(len(SYMBOLS), 4, seed=0), LSTM(4, 5, seed=1, bidirectional=True), Linear(10, 42, seed=2)
+    )
+    path, tokens = tmp_path / "page.html", tokens_of(TEXT)
+    trace = model.trace(tokens)
+    trace.to_html(path, SYMBOLS)
+    found = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"))[1])
+    assert found["model"] is None
+    odds = trace.predictions().probability
+    beyond = 0
+    for t, row in enumerate(found["predictions"]):
+        order = np.argsort(-odds[t], kind="stable").tolist()
+        extra = [k for k in tokens[t + 1 : t + 2] if k not in order[:5]]
+        assert [k for k, *_ in row] == order[:5] + extra
+        assert row[5:] == [[k, pytest.approx(float(odds[t, k])), order.index(k) + 1] for k in extra]
+        beyond += len(extra)
+    assert beyond
 
 
 def test_refusals(tmp_path):

@@ -125,7 +125,7 @@ def write_page(
         "arrays": None if model is not None else {name: _encoded(getattr(alone, name)) for name in FIELDS},
         "initial": _encoded(alone.initial_cell),
         "salient": chosen,
-        "predictions": None if model is not None else predicted and predicted.as_dict()["best"],
+        "predictions": None if model is not None else predicted and _best(predicted, names, read),
         "gradients": _gradients(source, read or [], predicted) if gradients and source and model else None,
         "explanation": None if explanation is None else _explained(explanation, H),
         "checkpoints": [_checkpoint(str(label), each, chosen, H) for label, each in checkpoints.items()],
@@ -186,6 +186,21 @@ def _predictions(trace: GateTrace, row: int) -> Predictions | None:
         return trace.predictions(row=row)
     except (TypeError, ValueError):
         return None
+
+
+def _best(predicted: Predictions, names: list[str] | None, read: list[int] | None) -> list[list[list[float]]]:
+    """Return the most probable outputs of each step [[output, probability], ...].
+
+    If the outputs are tokens, and the next one that was read is not among them, it is added with its rank from 1.
+    """
+    best: list[list[list[float]]] = predicted.as_dict()["best"]
+    if names is None or read is None or len(names) != predicted.probability.shape[1]:
+        return best
+    for odds, found, token in zip(predicted.probability, best, read[1:], strict=False):  # nothing follows the last
+        if token not in [k for k, _ in found]:
+            rank = 1 + int(np.flatnonzero(np.argsort(-odds, kind="stable") == token)[0])
+            found.append([token, float(odds[token]), rank])
+    return best
 
 
 def _gradients(source: Source, read: list[int], predicted: Predictions | None) -> dict[str, Any] | None:

@@ -104,6 +104,12 @@
     return s - direction;
   }
 
+  /** Return whether step t added enough to be followed: a hundredth of the unit's largest cell. */
+  function isAdded(t, unit = view.unit) {
+    const cells = view.texts.map((_, s) => Math.abs(at("cell", s, unit))).filter(Number.isFinite);
+    return Math.abs(written(t, unit)) > 0.01 * Math.max(...cells, 0);
+  }
+
   /** Return the norms of the stored gradient of the prediction at step t, [[step, norm], ...], or null. */
   function gradientAt(t) {
     if (!data.gradients || view.own) return null;
@@ -150,15 +156,20 @@
     return found.sort((one, other) => apart(one) - apart(other) || one[0] - other[0]).slice(0, 20);
   }
 
-  /** Return the most probable outputs after step t: [[output, probability], ...]. */
+  /** Return the most probable outputs after step t, and the one that follows: [[output, probability, rank], ...]. */
   function predictions(t) {
-    if (!view.outputs) return data.predictions ? data.predictions[t] : null;
+    if (!view.outputs) return data.predictions && data.predictions[t].map(([k, odds, rank], row) => [k, odds, rank ?? row + 1]);
     const scores = view.outputs.subarray(t * network.outputs, (t + 1) * network.outputs);
     const odds = softmax(scores);
     return [...odds.keys()]
       .sort((one, other) => odds[other] - odds[one] || one - other)
-      .slice(0, 5)
-      .map((k) => [k, odds[k]]);
+      .map((k, row) => [k, odds[k], row + 1])
+      .filter(([k, , rank]) => rank <= 5 || k === following(t));
+  }
+
+  /** Return the output that is the text's token after step t, if the outputs are the model's tokens. */
+  function following(t) {
+    return network && network.outputs !== data.model.tokens ? undefined : view.tokens?.[t + 1];
   }
 
   /** Return the most probable tokens after step t: `change` sets what it likes before that step is computed. */
@@ -227,10 +238,27 @@
     target.querySelectorAll(".scroll").forEach((box) => (box.scrollLeft = box.scrollWidth)); // to the latest steps
   }
 
-  const shownNumber = (value) =>
-    (Math.abs(value) >= 1000 ? value.toExponential(2) : value.toFixed(3)).replace("-", "−");
-  const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
-  const percent = (value) => (Number.isFinite(value) ? `${signed(100 * value, Math.abs(value) < 0.1 ? 1 : 0)} %` : "—");
+  /** A number with three digits after the point; a small or a large one with two or three digits that count. */
+  function shownNumber(value) {
+    const size = Math.abs(value);
+    if (!Number.isFinite(value)) return "—";
+    if (!size) return "0";
+    const text =
+      size >= 1000
+        ? value.toExponential(2)
+        : size < 1e-4
+          ? value.toExponential(1)
+          : size < 0.01
+            ? value.toPrecision(2)
+            : value.toFixed(3);
+    return text.replaceAll("-", "−");
+  }
+
+  /** A number with so many digits after the point, if they do not hide it. */
+  const signed = (value, digits) =>
+    Number(value.toFixed(digits)) ? value.toFixed(digits).replace("-", "−") : shownNumber(value);
+  const percent = (value, digits = Math.abs(value) < 0.1 ? 1 : 0) =>
+    Number.isFinite(value) ? `${signed(100 * value, digits)}\u00a0%` : "—";
   const visible = (text) => ({ "\n": "↵\n", "\t": "⇥\t", "\r": "␍" })[text] ?? text;
   const named = (text) => ({ "\n": "↵", "\t": "⇥", "\r": "␍", " ": "␣" })[text] ?? text;
   const spanText = (first, last) =>
@@ -249,18 +277,28 @@
     return svg("rect", attributes, svg("title", {}, label));
   }
 
-  /** Bars of [[step, value], ...] over the steps, with the texts below. */
+  /** Bars of [[step, value], ...] over the steps, with the texts below, and the numbers of the scale by their side. */
   function bars(parts, label) {
-    const width = 720;
+    const width = 644;
     const height = 110;
+    const side = 76;
     const shown = parts.slice(0, WINDOW).sort((one, other) => one[0] - other[0]);
     const each = Math.min(width / Math.max(shown.length, 1), 40);
     const highest = Math.max(...shown.map(([, value]) => value), 0);
     const lowest = Math.min(...shown.map(([, value]) => value), 0);
-    const scale = (height - 4) / (highest - lowest || 1);
-    const zero = 2 + highest * scale;
+    const scale = (height - 12) / (highest - lowest || 1);
+    const zero = 6 + highest * scale;
+    const ends = [0, highest, lowest].filter((end, index) => !index || Math.abs(end) * scale > 14);
     const chart = svg("svg", { viewBox: `0 0 ${width} ${height + 16}`, role: "img", "aria-label": label });
     chart.append(svg("line", { class: "axis", x1: 0, x2: width, y1: zero, y2: zero }));
+    const numbers = svg("svg", { viewBox: `0 0 ${side} ${height + 16}`, class: "scale" });
+    for (const end of ends) {
+      const y = zero - end * scale;
+      numbers.append(
+        svg("line", { class: "axis", x1: side - 5, x2: side, y1: y, y2: y }),
+        svg("text", { x: side - 8, y: y + 4, "text-anchor": "end", "data-value": end }, shownNumber(end)),
+      );
+    }
     shown.forEach(([s, value], index) => {
       chart.append(
         bar(
@@ -272,12 +310,12 @@
           `${say("option", { step: s, text: named(view.texts[s]) })}: ${shownNumber(value)}`,
         ),
       );
-      if (each >= 7)
+      if (each >= 6)
         chart.append(
           svg("text", { x: (index + 0.5) * each, y: height + 12, "text-anchor": "middle" }, named(view.texts[s])),
         );
     });
-    return element("div", { class: "scroll" }, chart);
+    return element("div", { class: "scroll" }, element("div", { class: "bars" }, numbers, chart));
   }
 
   // ---- what the page shows
@@ -305,7 +343,8 @@
               "div",
               {},
               ...(typing() ? [typed()] : []),
-              element("div", { class: "controls" }, unitChoice(), colourChoice(), legend()),
+              element("div", { class: "controls" }, unitChoice(), colourChoice()),
+              element("div", { class: "controls quiet", id: "legend" }),
               element(
                 "div",
                 { class: "controls" },
@@ -519,13 +558,23 @@
     return element("label", {}, `${say("colour")} `, select);
   }
 
-  function legend() {
-    const sample = (colour, words) => {
-      const box = element("i");
-      box.style.setProperty("--colour", `var(--${colour})`);
-      return element("span", { class: "legend quiet" }, box, words);
-    };
-    return element("span", { class: "controls" }, sample("positive", say("high")), sample("negative", say("low")));
+  /** What the colours of the text are, from the lowest to the highest number; and the line below what is kept. */
+  function showLegend(most) {
+    const [low, middle, high] = most === null || view.colour === "gradient" ? ["share", "", "share"] : ["negative", "0", "positive"];
+    const box = element("i", { class: middle ? "both" : "one" }, middle);
+    if (view.colour === "gradient") box.style.setProperty("--high", "var(--positive)");
+    const ends =
+      most === null
+        ? [say("closed"), say("open")]
+        : view.colour === "gradient"
+          ? ["0", shownNumber(most)]
+          : [say("below", { least: shownNumber(-most) }), say("above", { most: shownNumber(most) })];
+    const kept = isAdded(view.step) && keptUntil(view.step) !== view.step;
+    fill(
+      "legend",
+      element("span", { class: "legend", id: "scale" }, ends[0], box, ends[1]),
+      ...(kept ? [element("span", { class: "legend" }, element("i", { class: "kept" }), say("legend_kept", { step: view.step }))] : []),
+    );
   }
 
   function read({ tokens, unknown = [] }, own) {
@@ -614,7 +663,7 @@
     document
       .querySelectorAll("#salient button")
       .forEach((button) => button.setAttribute("aria-pressed", Number(button.dataset.unit) === view.unit));
-    for (const id of ["step", "odds", "memory", "norms", "chart", "found"]) if (!view.texts.length) fill(id);
+    for (const id of ["step", "odds", "memory", "norms", "chart", "found", "legend"]) if (!view.texts.length) fill(id);
     if (typing()) fill("after");
     if (!view.texts.length) return;
     showPurpose();
@@ -630,8 +679,8 @@
   function showText() {
     const T = view.texts.length;
     const values = coloursOf();
-    const compared = !["forget", "input", "output"].includes(view.colour);
-    const until = keptUntil(view.step);
+    const compared = !GATES.includes(view.colour);
+    const until = isAdded(view.step) ? keptUntil(view.step) : view.step;
     const [firstKept, lastKept] = [Math.min(view.step, until), Math.max(view.step, until)];
     const most = compared ? Math.max(...values.filter(Number.isFinite).map(Math.abs), 0) : null;
     for (let t = 0; t < T; t++) {
@@ -639,10 +688,11 @@
       paint(target, values[t], most);
       target.dataset.value = values[t];
       target.classList.toggle("current", t === view.step);
-      target.classList.toggle("kept", t >= firstKept && t <= lastKept);
+      target.classList.toggle("kept", until !== view.step && t >= firstKept && t <= lastKept);
       target.setAttribute("aria-selected", view.span !== null && t >= view.span[0] && t <= view.span[1]);
     }
     document.getElementById("text").setAttribute("aria-activedescendant", `at${view.step}`);
+    showLegend(most);
   }
 
   /** Return the number of each step by which the text is coloured. */
@@ -732,15 +782,15 @@
   function showPredictions() {
     const found = predictions(view.step);
     if (!found) return fill("odds", element("p", { class: "quiet" }, say("no_predictions")));
-    const follows = view.tokens?.[view.step + 1];
-    const rows = found.map(([k, probability]) =>
+    const follows = following(view.step);
+    const mark = (rank) => element("span", {}, `← ${rank > 5 ? say("follows_rank", { rank }) : say("follows")}`);
+    const rows = found.map(([k, probability, rank]) =>
       element(
         "tr",
-        { "data-output": k },
+        { "data-output": k, "data-rank": rank, ...(k === follows ? { class: "now" } : {}) },
         element("th", { scope: "row" }, named(data.symbols?.[k] ?? String(k))),
-        element("td", { class: "number", "data-value": probability }, `${(100 * probability).toFixed(1)} %`),
-        element("td", { class: "wide" }, oddsBar(probability)),
-        element("td", {}, k === follows ? `← ${say("follows")}` : ""),
+        element("td", { class: "number", "data-value": probability }, percent(probability, 1)),
+        element("td", {}, oddsBar(probability), ...(k === follows ? [mark(rank)] : [])),
       ),
     );
     const first = Math.max(view.step - 15, 0);
@@ -763,7 +813,6 @@
     const [initial, parts] = contributions(t);
     const sum = parts.reduce((total, [, value]) => total + value, initial);
     const until = keptUntil(t);
-    const end = data.reverse ? 0 : view.texts.length - 1;
     fill(
       "memory",
       element("h2", { id: "memory-heading" }, say("memory", { unit: view.unit })),
@@ -776,17 +825,20 @@
       element("p", { id: "largest" }, largestOf(parts)),
       element(
         "p",
-        { class: "quiet", id: "until", "data-value": until },
-        until === end
-          ? say("kept_all", { written: shownNumber(written(t, view.unit)) })
-          : say("kept", {
-              written: shownNumber(written(t, view.unit)),
-              until: say("option", { step: until, text: named(view.texts[until]) }),
-              steps: Math.abs(until - t),
-            }),
+        { id: "until", "data-value": until, "data-written": written(t, view.unit) },
+        keptWords(t, until),
       ),
     );
     document.getElementById("memory").dataset.parts = JSON.stringify(parts);
+  }
+
+  /** What step t added, and how long half of it stays. */
+  function keptWords(t, until) {
+    const steps = Math.abs(until - t);
+    const end = data.reverse ? 0 : view.texts.length - 1;
+    const kind = !isAdded(t) ? "nothing" : until === end ? "all" : steps > 1 ? "long" : steps ? "one" : "short";
+    const values = { written: shownNumber(written(t, view.unit)), until, text: named(view.texts[until]), steps };
+    return say(`kept_${kind}`, values);
   }
 
   /** The largest of [[step, value], ...], with what is next to them in the text. */
@@ -794,7 +846,7 @@
     const largest = [...parts].sort((one, other) => Math.abs(other[1]) - Math.abs(one[1])).slice(0, 3);
     const near = (s) => [...spanText(Math.max(s - 4, 0), Math.min(s + 4, view.texts.length - 1))].map(named).join("");
     const words = ([s, value]) =>
-      `${say("option", { step: s, text: named(view.texts[s]) })} ${say("within", { text: near(s) })} ${shownNumber(value)}`;
+      say("part", { step: s, text: named(view.texts[s]), near: near(s), value: shownNumber(value) });
     return say("largest", { list: largest.map(words).join("; ") });
   }
 
@@ -867,8 +919,9 @@
           width: each,
           height: units.length * high - 2,
           fill: "none",
-          stroke: "#808080",
-          "stroke-width": 2,
+          stroke: "#1a1a1a",
+          "stroke-width": 2.5,
+          class: "chosen",
         }),
       );
     return chart;
