@@ -158,7 +158,8 @@
 
   /** Return the most probable outputs after step t, and the one that follows: [[output, probability, rank], ...]. */
   function predictions(t) {
-    if (!view.outputs) return data.predictions && data.predictions[t].map(([k, odds, rank], row) => [k, odds, rank ?? row + 1]);
+    if (!view.outputs)
+      return data.predictions && data.predictions[t].map(([k, odds, rank], row) => [k, odds, rank ?? row + 1]);
     const scores = view.outputs.subarray(t * network.outputs, (t + 1) * network.outputs);
     const odds = softmax(scores);
     return [...odds.keys()]
@@ -560,20 +561,22 @@
 
   /** What the colours of the text are, from the lowest to the highest number; and the line below what is kept. */
   function showLegend(most) {
-    const [low, middle, high] = most === null || view.colour === "gradient" ? ["share", "", "share"] : ["negative", "0", "positive"];
-    const box = element("i", { class: middle ? "both" : "one" }, middle);
-    if (view.colour === "gradient") box.style.setProperty("--high", "var(--positive)");
+    const gradient = view.colour === "gradient";
+    const signs = most !== null && !gradient;
+    const box = element("i", { class: signs ? "both" : "one" }, signs ? "0" : "");
+    if (gradient) box.style.setProperty("--high", "var(--positive)");
     const ends =
       most === null
         ? [say("closed"), say("open")]
-        : view.colour === "gradient"
+        : gradient
           ? ["0", shownNumber(most)]
           : [say("below", { least: shownNumber(-most) }), say("above", { most: shownNumber(most) })];
+    const line = () => element("i", { class: "kept" });
     const kept = isAdded(view.step) && keptUntil(view.step) !== view.step;
     fill(
       "legend",
       element("span", { class: "legend", id: "scale" }, ends[0], box, ends[1]),
-      ...(kept ? [element("span", { class: "legend" }, element("i", { class: "kept" }), say("legend_kept", { step: view.step }))] : []),
+      ...(kept ? [element("span", { class: "legend" }, line(), say("legend_kept", { step: view.step }))] : []),
     );
   }
 
