@@ -27,11 +27,13 @@ cdef enum:
     # Parts of a product, and the factors of the parts that one tile adds: their panel stays in the L2 cache.
     MOST_PARTS = 64
     GROUP_FACTORS = 1536
+    # Extreme values that are found at the same time
+    LANES = 16
     # Rows that one thread computes at least, where several share a product
     LEAST_PART_ROWS = 12
 
 ctypedef enum Kind:
-    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX, NORMALIZE
+    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX, NORMALIZE, DEPTHWISE, QUANTIZE
 
 ctypedef enum Unary:
     LINEAR, RELU, SIGMOID, TANH, EXP, SOFTPLUS, SQRT, SQUARE, ABS, NEGATE, RECIPROCAL, CLIP, LEAKY, HARD_SIGMOID
@@ -45,7 +47,7 @@ ctypedef enum Reduction:
 #: the numbers of the kinds of operations and of their functions
 KINDS = {
     "copy": COPY, "unary": UNARY, "binary": BINARY, "product": PRODUCT, "pool": POOL, "recur": RECUR, "reduce": REDUCE,
-    "softmax": SOFTMAX, "normalize": NORMALIZE,
+    "softmax": SOFTMAX, "normalize": NORMALIZE, "depthwise": DEPTHWISE, "quantize": QUANTIZE,
 }
 UNARY_FUNCTIONS = {
     "linear": LINEAR, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "exp": EXP, "softplus": SOFTPLUS, "sqrt": SQRT,
@@ -267,8 +269,11 @@ cdef Status perform(const Kernels* kernels, const Operation* operation, int thre
     if operation.kind == RECUR:
         return infer(<const Net*>operation.content, numbers[0], numbers[1], numbers[2], operation.at[1],
                      operation.at[0], NULL, operation.at[2], operation.at[3], threads)
-    if operation.kind == POOL:
-        pool(operation)
+    if operation.kind == POOL or operation.kind == DEPTHWISE:
+        pool(kernels, operation)
+    elif operation.kind == QUANTIZE:
+        quantize(numbers[0], <const float*>operation.at[1], <float*>operation.at[0], <float*>operation.at[2],
+                 <float*>operation.at[3])
     elif operation.kind == SOFTMAX:
         softmax_of[float](kernels, numbers[0], numbers[1], <const float*>operation.at[1], <float*>operation.at[0],
                           operation.function)
@@ -346,7 +351,7 @@ cdef inline void copy(Py_ssize_t n, float* y, Py_ssize_t y_step, const float* x,
 
 
 cdef inline float relu_of(float x) noexcept nogil:
-    return 0 if x < 0 else x
+    return 0 if x <= 0 else x  # NaN stays, and -0 does not
 
 
 cdef inline float larger(float a, float b) noexcept nogil:
@@ -558,27 +563,71 @@ cdef Py_ssize_t multiply_part(const Job* job, Py_ssize_t part) noexcept nogil:
     return total * rows * N
 
 
-# Pooling
+# Quantization
 
-cdef void pool(const Operation* operation) noexcept nogil:
-    """Compute maxima or means of windows, of arrays with contiguous channels.
+cdef void quantize(Py_ssize_t n, const float* x, float* y, float* scale, float* zero) noexcept nogil:
+    """y = x as whole numbers from 0 to 255, with the scale and zero point that the least and the largest x give."""
+    cdef float[LANES] low, high
+    cdef float step, start
+    cdef Py_ssize_t i, lane, blocks = n // LANES
+    for lane in range(LANES):
+        low[lane] = high[lane] = 0
+    for i in range(blocks):
+        for lane in range(LANES):
+            low[lane] = smaller(low[lane], x[i * LANES + lane])
+            high[lane] = larger(high[lane], x[i * LANES + lane])
+    for i in range(blocks * LANES, n):
+        low[0] = smaller(low[0], x[i])
+        high[0] = larger(high[0], x[i])
+    for lane in range(1, LANES):
+        low[0] = smaller(low[0], low[lane])
+        high[0] = larger(high[0], high[lane])
+    step = (high[0] - low[0]) / 255
+    if step == 0:
+        step = 1
+    start = byte_of(nearest(-low[0] / step))
+    for i in range(n):
+        y[i] = byte_of(nearest(x[i] / step) + start)
+    scale[0] = step
+    zero[0] = start
+
+
+cdef inline float nearest(float x) noexcept nogil:
+    """The whole number next to x, the even one of two, of x below 2**22: the sum has no bits for a fraction."""
+    return (x + <float>12582912) - <float>12582912
+
+
+cdef inline float byte_of(float x) noexcept nogil:
+    """The number from 0 to 255 next to x; 0 for NaN."""
+    cdef float found = x if x > 0 else 0
+    return found if found < 255 else 255
+
+
+# Pooling, and convolutions of each channel on its own
+
+cdef void pool(const Kernels* kernels, const Operation* operation) noexcept nogil:
+    """Compute maxima, means or weighted sums of windows, of arrays with contiguous channels.
 
     The axes are those of the result, (N, H, W, C), without the last one, and strides have those of the result and the
-    input. The numbers are C, the input's H and W, and for each of the two axes the kernel, stride, dilation and padding
-    before it; the last one is whether means count padding.
+    input. The numbers are the input's C, H and W, and for each of the two axes the kernel, stride, dilation and padding
+    before it. The last one is whether means count padding; for weighted sums the results of each channel: the operands
+    are then also weights (kernel, C) and a bias (C,), and the function is one of UNARY_FUNCTIONS.
     """
     cdef const Py_ssize_t* numbers = &operation.numbers[0]
     cdef Py_ssize_t n, row, column, i, j, h, w, C = numbers[0], c, count, top, left
     cdef const float* x
     cdef float* y
     cdef float scale
-    cdef bint largest = operation.function == LARGEST
+    cdef bint weighted = operation.kind == DEPTHWISE, largest = not weighted and operation.function == LARGEST
+    cdef Py_ssize_t times = numbers[11] if weighted else 1, results = C * times
+    cdef const float* weights = <const float*>operation.at[2]
+    cdef const float* bias = <const float*>operation.at[3]
     for n in range(operation.shape[0]):
         for row in range(operation.shape[1]):
             for column in range(operation.shape[2]):
                 y = <float*>operation.at[0] + (n * operation.strides[0][0] + row * operation.strides[0][1]
                                                + column * operation.strides[0][2])
-                fill(C, <float>-INFINITY if largest else 0, y)
+                fill(results, <float>-INFINITY if largest else 0, y)
                 count = 0
                 top = row * numbers[4] - numbers[6]
                 left = column * numbers[8] - numbers[10]
@@ -593,13 +642,33 @@ cdef void pool(const Operation* operation) noexcept nogil:
                         x = <const float*>operation.at[1] + (n * operation.strides[1][0] + h * operation.strides[1][1]
                                                              + w * operation.strides[1][2])
                         count += 1
-                        if largest:
+                        if weighted:
+                            add_channels(C, times, x, weights + (i * numbers[7] + j) * results, y)
+                        elif largest:
                             for c in range(C):
                                 y[c] = larger(y[c], x[c])
                         else:
                             for c in range(C):
                                 y[c] = y[c] + x[c]
-                if not largest:
+                if weighted:
+                    for c in range(results):
+                        y[c] = y[c] + bias[c]
+                    if operation.function != LINEAR:
+                        unary(kernels, operation.function, <float>operation.alpha, <float>operation.beta, results, y, y)
+                elif not largest:
                     scale = <float>(numbers[3] * numbers[7] if numbers[11] else count)
                     for c in range(C):
                         y[c] = y[c] / scale
+
+
+cdef inline void add_channels(Py_ssize_t C, Py_ssize_t times, const float* x, const float* weights,
+                              float* y) noexcept nogil:
+    """y += each of C numbers times `times` weights."""
+    cdef Py_ssize_t c, i
+    if times == 1:
+        for c in range(C):
+            y[c] = y[c] + x[c] * weights[c]
+        return
+    for c in range(C):
+        for i in range(c * times, (c + 1) * times):
+            y[i] = y[i] + x[c] * weights[i]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..._kernels.program import Program
-from .operations import Operation, Packs, Product, elements
+from .operations import Operation, Packs, Weighted, elements
 from .plan import Call, Place, Plan, Segment
 from .values import Buffer, Buffers, NotLowered, TooLarge, Value, lay_out
 
@@ -82,6 +82,8 @@ class Builder:
         new = {}
         for value, buffer in zip(results, owners, strict=True):
             if buffer is None or buffer.chunk >= 0 or owners.count(buffer) > 1 or value.kind != "planned":
+                continue
+            if value.integers is not None:
                 continue
             if value.array.flags.c_contiguous and value.array.nbytes == buffer.bytes:
                 buffer.slot, buffer.chunk = self.plan.add_slot(None), self.plan.add_memory(None)
@@ -179,6 +181,8 @@ class Builder:
         buffer = self._buffer(value.array)
         offset = buffer.offset + value.array.ctypes.data - buffer.address
         form = offset, value.array.shape, value.array.strides
+        if value.integers is not None:
+            return Place("integers", (value.integers, buffer.chunk, *form))
         return Place("planned", (buffer.chunk, *form)) if buffer.slot < 0 else Place("part", (buffer.slot, *form))
 
     def _finish_program(self, used: list[Value], new: Mapping[int, tuple[int, ...]] | None = None) -> None:
@@ -240,6 +244,8 @@ class Builder:
         """Return the array of a value for an operation: float32, not empty; raise NotLowered for others."""
         if value is None or not value.stable or value.array.dtype != np.float32 or value.array.size == 0:
             raise NotLowered
+        if value.integers is not None:
+            raise NotLowered
         if value.kind == "known" and not (value.array.flags.aligned and value.array.dtype.isnative):
             raise NotLowered
         if value.kind != "held":
@@ -250,6 +256,12 @@ class Builder:
             buffer.slot, buffer.chunk = value.slot, self.plan.add_memory(None)
             self._parts[value.slot] = array
         return self._parts[value.slot]
+
+    def integers(self, value: Value | None) -> Array:
+        """Return the array of integers that a plan computes, whole numbers in float32; NotLowered for others."""
+        if value is None or value.integers is None:
+            raise NotLowered
+        return value.array
 
     def empty(self, shape: Sequence[int]) -> Array:
         """Return an array in a new buffer."""
@@ -265,9 +277,10 @@ class Builder:
         made = self.empty([shape[axis] for axis in order])
         return made.transpose(np.argsort(order)) if order else made
 
-    def value(self, array: Array) -> Value:
-        """Return the value of an array of a buffer."""
-        return Value(array, "planned" if self._buffers.of(array) is not None else "known")
+    def value(self, array: Array, integers: type[np.integer[Any]] | None = None) -> Value:
+        """Return the value of an array of a buffer, which stands for integers of this type if one is given."""
+        kind = "planned" if self._buffers.of(array) is not None else "known"
+        return Value(array, kind, integers=None if integers is None else np.dtype(integers))
 
     def emit(self, operation: Operation) -> None:
         """Add an operation."""
@@ -276,7 +289,7 @@ class Builder:
             buffer = self._buffers.of(array)
             if buffer is not None:
                 buffer.writer = None
-        if isinstance(operation, Product):
+        if operation.weight is not None and not operation.weight.exact:
             self._buffer(operation.arrays[0]).writer = operation
         self._operations.append(operation)
 
@@ -296,6 +309,14 @@ class Builder:
         self.copy(y, x)
         return y
 
+    def dense(self, x: Array) -> Array:
+        """Return an array with the same elements that has no gaps in memory, in any order of the axes."""
+        if _is_dense(x):
+            return x
+        y = self.empty_like(x, x.shape)
+        self.copy(y, x)
+        return y
+
     def unary(self, function: str, x: Array, alpha: float = 0.0, beta: float = 0.0) -> Array:
         """Return function(x): by the product that makes x, or in the place of x if no other value uses it, or new."""
         writer = self.writer_of(x)
@@ -303,12 +324,8 @@ class Builder:
             writer.function, writer.alpha, writer.beta = function, alpha, beta
             writer.steps.append(self.label)
             return x
-        y = x if self.is_free(x) else self.empty_like(x, x.shape)
-        source = x
-        if not _is_dense(x):
-            y = self.empty_like(x, x.shape)
-            self.copy(y, x)
-            source = y
+        source = self.dense(x)
+        y = source if source is not x or self.is_free(x) else self.empty_like(x, x.shape)
         self.emit(Operation("unary", [y, source], function, alpha, beta))
         return y
 
@@ -327,8 +344,8 @@ class Builder:
         self.emit(Operation("reduce", [y, x], function, scale, numbers=(y.size,)))
         return y
 
-    def writer_of(self, x: Array) -> Product | None:
-        """Return the product that makes x if no operation and no other value uses x yet."""
+    def writer_of(self, x: Array) -> Weighted | None:
+        """Return the product or convolution that makes x if no operation and no other value uses x yet."""
         buffer = self._buffers.of(x)
         if buffer is None or buffer.writer is None or not self.is_free(x):
             return None

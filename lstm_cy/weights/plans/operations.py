@@ -20,6 +20,7 @@ LARGEST_PART = 1024
 _FUNCTIONS = {
     "unary": UNARY_FUNCTIONS,
     "product": UNARY_FUNCTIONS,
+    "depthwise": UNARY_FUNCTIONS,
     "binary": BINARY_FUNCTIONS,
     "reduce": REDUCTIONS,
     "pool": REDUCTIONS,
@@ -41,7 +42,11 @@ class Operation:
     content : object
     steps : list of str
         The steps of the graph that it computes.
+    weight : Weight or None
+        Of a Weighted operation.
     """
+
+    weight: Weight | None = None
 
     def __init__(
         self,
@@ -101,7 +106,42 @@ class Pool(Operation):
         return self.arrays[0].shape[:3], [elements(array)[:3] for array in self.arrays]
 
 
-class Product(Flat):
+class Weighted(Operation):
+    """An operation with constant weights and a bias, which are made when the plan is finished.
+
+    What follows it may become a part of it: a scale, a bias and a function of each element.
+
+    Parameters
+    ----------
+    kind : str
+    y, x : ndarray
+        The results, contiguous rows of `weight.columns` numbers, and the input.
+    weight : Weight
+    numbers : tuple of int
+    """
+
+    weight: Weight
+
+    def __init__(self, kind: str, y: Array, x: Array, weight: Weight, numbers: tuple[int, ...]) -> None:
+        super().__init__(kind, [y, x], "linear", numbers=numbers)
+        self.weight = weight
+
+    def encoded(self, buffers: Buffers, packs: Packs) -> tuple[Any, ...]:
+        self.arrays = [*self.arrays[:2], *self._constants(packs)]
+        return super().encoded(buffers, packs)
+
+    def _constants(self, packs: Packs) -> list[Array]:
+        return [packs.bias(self.weight)]
+
+
+class Depthwise(Weighted, Pool):
+    """A convolution of each channel of (N, H, W, C) on its own: its result and input."""
+
+    def _constants(self, packs: Packs) -> list[Array]:
+        return [packs.matrix(self.weight), packs.bias(self.weight)]
+
+
+class Product(Weighted, Flat):
     """Products of rows, which may overlap, with a matrix that is packed when the plan is finished.
 
     Parameters
@@ -116,13 +156,8 @@ class Product(Flat):
     """
 
     def __init__(self, y: Array, x: Array, weight: Weight, offsets: list[int], numbers: tuple[int, ...]) -> None:
-        super().__init__("product", [y, x], "linear", numbers=numbers)
-        self.weight = weight
+        super().__init__("product", y, x, weight, numbers)
         self.content = offsets
-
-    def encoded(self, buffers: Buffers, packs: Packs) -> tuple[Any, ...]:
-        self.arrays = [*self.arrays[:2], packs.bias(self.weight)]
-        return super().encoded(buffers, packs)
 
     def _content(self, packs: Packs) -> Any:
         panels = packs.panels(self.weight)
@@ -139,21 +174,29 @@ class Weight:
 
     Parameters
     ----------
-    source : ndarray
-        The array that it is made of.
+    sources : list of ndarray
+        The arrays that it is made of.
     sizes : list of int
         The factors K of each part.
     columns : int
     parts : callable
-        Returns the parts, arrays (K, columns), from `source`.
+        Returns the parts, arrays (K, columns), from `sources`.
     key : hashable
-        With the same key and source the parts are the same.
+        With the same key and sources the parts are the same.
+    exact : bool
+        Whether the sums are whole numbers: a scale changes their digits, so that nothing becomes a part of them.
     """
 
     def __init__(
-        self, source: Array, sizes: list[int], columns: int, parts: Callable[[], list[Array]], key: object
+        self,
+        sources: Sequence[Array],
+        sizes: list[int],
+        columns: int,
+        parts: Callable[[], list[Array]],
+        key: object,
+        exact: bool = False,
     ) -> None:
-        self.sources, self.sizes, self.columns, self._parts = [source], sizes, columns, parts
+        self.sources, self.sizes, self.columns, self._parts, self.exact = [*sources], sizes, columns, parts, exact
         self.key: tuple[Any, ...] = (key,)
         self._scale: Array | None = None
         self._shift: Array | None = None
@@ -202,6 +245,13 @@ class Packs:
     def panels(self, weight: Weight) -> Panels:
         """Return the packed matrix."""
         found: Panels = self._get(("panels", weight.key), weight, lambda: Panels(self.kernels, weight.parts()))
+        return found
+
+    def matrix(self, weight: Weight) -> Array:
+        """Return the matrix as it is, contiguous."""
+        found: Array = self._get(
+            ("matrix", weight.key), weight, lambda: np.ascontiguousarray(np.concatenate(weight.parts()))
+        )
         return found
 
     def bias(self, weight: Weight) -> Array:

@@ -25,10 +25,11 @@ class Place(NamedTuple):
 
     Attributes
     ----------
-    kind : {"known", "held", "part", "planned", "new"}
+    kind : {"known", "held", "part", "planned", "new", "integers"}
     where : ndarray, int or tuple
         The array itself; the number of a held array; that of one it is a part of, offset in bytes, shape and strides;
-        memory, offset, shape and strides; the number of a held array that is a new one in each run.
+        memory, offset, shape and strides; the number of a held array that is a new one in each run; the dtype of
+        integers that are computed as float32, and as for "planned".
     """
 
     kind: str
@@ -297,12 +298,14 @@ def _fixed(place: Place | None, memories: list[Any]) -> Any:
         return None
     if place.kind == "known":
         return place.where
-    memory, offset, shape, strides = place.where
+    memory, offset, shape, strides = place.where[-4:]
     return np.ndarray(shape, np.float32, memories[memory], offset, strides)
 
 
 def array_of(place: Place | None, fixed: Any, held: list[Any]) -> Any:
     """Return the array of a place in a run."""
+    if place is not None and place.kind == "integers":
+        return fixed.astype(place.where[0])
     if place is None or fixed is not None:
         return fixed
     if place.kind != "part":

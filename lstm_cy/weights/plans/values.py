@@ -38,12 +38,16 @@ class Value:
         The number of a held array.
     stable : bool
         Whether every run with this plan has this shape.
+    integers : dtype or None
+        Of a planned value that is integers: the kernels compute with them as whole numbers in float32.
     """
 
-    __slots__ = ("array", "kind", "slot", "stable")
+    __slots__ = ("array", "integers", "kind", "slot", "stable")
 
-    def __init__(self, array: Array, kind: str, slot: int = -1, stable: bool = True) -> None:
-        self.array, self.kind, self.slot, self.stable = array, kind, slot, stable
+    def __init__(
+        self, array: Array, kind: str, slot: int = -1, stable: bool = True, integers: np.dtype[Any] | None = None
+    ) -> None:
+        self.array, self.kind, self.slot, self.stable, self.integers = array, kind, slot, stable, integers
 
 
 class Buffer:
@@ -57,7 +61,7 @@ class Buffer:
         The operations, numbered in a program, that write it first and use it last.
     chunk, offset : int
         Its place: the number of a memory, and bytes from its start.
-    writer : Product or None
+    writer : Weighted or None
         The operation that has written all of it, until another one uses it.
     slot : int
         Of the held array whose memory it is, or -1.

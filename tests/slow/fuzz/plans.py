@@ -31,6 +31,9 @@ BINARY = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum"]
 #: numbers that no size, stride or padding should be
 HOSTILE = [-(2**63), -(2**31), -3, -1, 0, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 TOLERANCE = 1e-4
+#: operators whose results have the same bits in a plan, so that numbers after them are rounded to the same integers
+EXACT = {"Abs", "Add", "Cast", "Concat", "ConvInteger", "DynamicQuantizeLinear", "Identity", "MatMulInteger", "Max"}
+EXACT |= {"Min", "Mul", "Neg", "Pad", "Relu", "Reshape", "Slice", "Sub", "Sum", "Transpose"}
 
 
 class Plans(Cases):
@@ -122,7 +125,7 @@ class Plans(Cases):
     def constant(self, array):
         name = f"{self.name}c{len(self.tensors)}"
         self.tensors.append(numpy_helper.from_array(array, name))
-        if array.dtype.kind == "i":
+        if array.dtype == np.int64:
             self.integers.append(self.tensors[-1])
         self.inputs.append(name)
 
@@ -156,6 +159,39 @@ class Plans(Cases):
         if self.rng.random() < 0.5:
             self.floats(outputs)
         return "Conv", self.after([shape[0], outputs, *shape[2:]])
+
+    def quantized(self, shape):
+        """Add a product or convolution of integers, as ONNX Runtime's quantize_dynamic writes them."""
+        if any(node.op_type not in EXACT for node in self.nodes):
+            return "Relu", shape
+        x, (integers, scale, zero) = self.inputs[0], (f"{self.name}{part}" for part in "qsz")
+        self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [integers, scale, zero]))
+        self.inputs = [integers]
+        if len(shape) > 2 and self.rng.random() < 0.6:
+            groups = self.rng.choice([size for size in (1, 2, 3, shape[1]) if size and shape[1] % size == 0] or [1])
+            outputs = groups * self.rng.choice((1, 2, 5))
+            self.windows(shape)
+            self.attributes["group"] = groups
+            kernel = outputs, shape[1] // groups, *self.attributes["kernel_shape"]
+            kind, shape = "ConvInteger", self.after([shape[0], outputs, *shape[2:]])
+        else:
+            outputs = self.rng.choice((1, 3, 17))
+            kernel, kind, shape = (shape[-1], outputs), "MatMulInteger", [*shape[:-1], outputs]
+        numbers = np.random.default_rng(self.rng.getrandbits(32))
+        dtype = self.rng.choice((np.int8, np.uint8))
+        limits = np.iinfo(dtype)
+        self.constant(numbers.integers(limits.min, limits.max, kernel, dtype, endpoint=True))
+        if self.rng.random() < 0.8:
+            self.inputs.append(zero)
+            if self.rng.random() < 0.7:
+                size = self.rng.choice(((), (1,), (outputs,)))
+                self.constant(numbers.integers(limits.min, limits.max, size, dtype, endpoint=True))
+        self.nodes.append(helper.make_node(kind, self.inputs, [f"{self.name}i"], **self.attributes))
+        self.nodes.append(helper.make_node("Cast", [f"{self.name}i"], [f"{self.name}f"], to=TensorProto.FLOAT))
+        self.nodes.append(helper.make_node("Mul", [f"{self.name}f", scale], [f"{self.name}m"]))
+        self.inputs, self.attributes = [f"{self.name}m"], {}
+        self.constant(np.float32(1 / 256))
+        return "Mul", shape
 
     def pool(self, shape):
         if len(shape) < 3:
@@ -251,6 +287,8 @@ ADDED = [
     "matmul",
     "conv",
     "conv",
+    "quantized",
+    "quantized",
     "pool",
     "transpose",
     "reduce",

@@ -69,6 +69,143 @@ def test_convolutions(runtime, axes, groups):
         assert kinds(graph, {"x": x}) == ["product"] * groups + (["unary"] if groups > 1 else [])
 
 
+def test_convolutions_of_each_channel(runtime):
+    """One to three results of a channel, joined to what follows; the sums have the bits of the steps."""
+    cases = [(1, 3, 1), (2, 17, 1), (1, 5, 2), (2, 33, 3), (2, 2, 1), (2, 7, 1)]
+    for draw, (axes, channels, times) in enumerate(cases):
+        rng = np.random.default_rng(draw)
+        outputs, kernel = channels * times, rng.integers(1, 4, axes)
+        attributes = {
+            "strides": rng.integers(1, 4, axes).tolist(),
+            "dilations": rng.integers(1, 3, axes).tolist(),
+            "pads": rng.integers(0, 3, 2 * axes).tolist(),
+            "group": channels,
+        }
+        x = floats(1 + draw % 3, channels, *rng.integers(7, 12, axes))
+        weights = {"w": floats(outputs, 1, *kernel), "b": floats(outputs)}
+        proto = model([node("Conv", ["x", "w", "b"], **attributes)], ["x"], ["y"], weights)
+        graph = from_onnx(proto)
+        assert_runs_agree(graph, session(runtime, proto), {"x": x})
+        np.testing.assert_array_equal(graph.run({"x": x})[0], one_by_one(graph, {"x": x})[0])
+        weights |= {name: floats(outputs) for name in ("scale", "bias", "mean")} | {"var": np.ones(outputs, "f4")}
+        nodes = [
+            node("Conv", ["x", "w"], ["c"], **attributes),
+            node("BatchNormalization", ["c", "scale", "bias", "mean", "var"], ["n"]),
+            node("Clip", ["n", "low", "high"], ["y"]),
+        ]
+        weights |= {"low": np.float32(0), "high": np.float32(0.8)}
+        proto = model(nodes, ["x"], ["y"], weights)
+        graph = from_onnx(proto)
+        assert_runs_agree(graph, session(runtime, proto), {"x": x})
+        assert kinds(graph, {"x": x}) == ["depthwise"]
+    proto = model([node("Conv", ["x", "w"], strides=[2**63 - 1], group=3)], ["x"], ["y"], {"w": floats(3, 1, 2)})
+    assert_runs_agree(from_onnx(proto), None, {"x": floats(2, 3, 5)})
+
+
+def exact(a, zero, w, w_zero):
+    """Return the sums of a product of integers, or of a convolution with a kernel of 2 x 3 and a padding of 1."""
+    a, w = a.astype(np.int64) - zero, w.astype(np.int64) - w_zero
+    if w.ndim == 2:
+        return a @ w
+    padded = np.pad(a, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2, 3), (2, 3))
+    if w.shape[1] == 1:
+        return np.einsum("nchwij,cij->nchw", windows, w[:, 0])
+    return np.einsum("nchwij,mcij->nmhw", windows, w)
+
+
+@pytest.mark.parametrize("kind", ["product", "convolution", "each channel"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_integers_are_exact(kind, dtype):
+    """What quantize_dynamic of ONNX Runtime writes: extreme numbers, no zero point, one, and one for each output."""
+    limits = np.iinfo(dtype)
+    shape, w_shape = {
+        "product": ((3, 5, 127), (127, 17)),
+        "convolution": ((2, 5, 7, 9), (17, 5, 2, 3)),
+        "each channel": ((2, 17, 7, 9), (17, 1, 2, 3)),
+    }[kind]
+    outputs = (17,) if kind == "product" else (17, 1, 1)
+    attributes = {} if kind == "product" else {"pads": [1, 1, 1, 1], "group": 17 if kind == "each channel" else 1}
+    op_type = "MatMulInteger" if kind == "product" else "ConvInteger"
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("Cast", ["i"], ["f"], to=1),
+        node("Mul", ["s", "ws"], ["ss"]),
+        node("Mul", ["f", "ss"], ["m"]),
+        node("Add", ["m", "b"], ["a"]),
+        node("Relu", ["a"], ["y"]),
+    ]
+    for zeros in ((), ("z",), ("z", "one"), ("z", "each")):
+        weights = {"w": RNG.integers(limits.min, limits.max, w_shape, dtype, endpoint=True), "one": dtype(100)}
+        weights |= {"each": RNG.integers(limits.min, limits.max, 17, dtype, endpoint=True)}
+        weights |= {"ws": 0.01 + RNG.random(outputs, "f4"), "b": floats(*outputs)}
+        weights["w"][..., 0] = limits.max
+        integer = node(op_type, ["q", "w", *zeros], ["i"], **attributes)
+        made = [nodes[0], integer, *nodes[1:]]
+        graph, inputs = from_onnx(model(made, ["x"], ["y"], weights)), {"x": 3 + floats(*shape)}
+        assert kinds(graph, inputs)[0] == "quantize" and not {"python"} & {p.where for p in graph.plan(inputs).parts}
+        every = from_onnx(model(made, ["x"], ["q", "s", "z", "i", "f", "y"], weights, types={"q": 2, "z": 2, "i": 6}))
+        for found in (graph, every):
+            for run in range(2):
+                for array, other in zip(found.run(inputs), one_by_one(found, inputs), strict=True):
+                    assert array.dtype == other.dtype
+                    np.testing.assert_array_equal(array, other, str(run))
+        q, _s, z, sums, *_ = every.run(inputs)
+        w_zero = 0 if len(zeros) < 2 else weights[zeros[1]].astype(np.int64)
+        if kind != "product" and zeros[-1:] == ("each",):
+            w_zero = w_zero.reshape(-1, 1, 1, 1)
+        np.testing.assert_array_equal(sums, exact(q, int(z) if zeros else 0, weights["w"], w_zero))
+
+
+def test_integers_from_unusual_numbers():
+    """Zeros, one sign, infinity, NaN, ties, a transposed array and a part of one."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        node("DynamicQuantizeLinear", ["t"], ["q", "s", "z"]),
+        node("Slice", ["x", "first", "last"], ["part"]),
+        node("DynamicQuantizeLinear", ["part"], ["q2", "s2", "z2"]),
+    ]
+    names = ["q", "s", "z", "q2", "s2", "z2"]
+    weights = {"first": integers(0, 1), "last": integers(3, 3)}
+    graph = from_onnx(model(nodes, ["x"], names, weights, types=dict.fromkeys(["q", "z", "q2", "z2"], 2)))
+    ties = np.linspace(-127.5, 127.5, 256, dtype="f4").reshape(8, 32)
+    for x in (np.zeros((3, 5)), floats(5, 33), -np.abs(floats(4, 7)), ties, np.full((3, 3), np.inf), 9 + floats(17, 3)):
+        x = np.array(x, np.float32)
+        for special in (None, np.nan, -np.inf):
+            if special is not None:
+                x[-1, -1] = special
+            for found, expected in zip(graph.run({"x": x}), one_by_one(graph, {"x": x}), strict=True):
+                assert found.dtype == expected.dtype and found.shape == expected.shape
+                np.testing.assert_array_equal(found, expected)
+    assert "python" not in {part.where for part in graph.plan({"x": x}).parts}
+
+
+def test_integers_that_the_kernels_do_not_take():
+    """Sums that float32 cannot hold, integers from elsewhere, and steps that have no kernel: Python computes them."""
+    long = model(
+        [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("MatMulInteger", ["q", "w", "z"], ["y"])],
+        ["x"],
+        ["y"],
+        {"w": np.full((519, 3), 127, np.int8)},
+        types={"y": 6},
+    )
+    product = node("MatMulInteger", ["x", "w"], ["y"])
+    given = model([product], ["x"], ["y"], {"w": np.ones((5, 3), np.int8)}, types={"x": 2, "y": 6})
+    steps = [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("MatMulInteger", ["q", "w", "z"], ["i"])]
+    steps += [node("Add", ["i", "i"], ["i2"]), node("Transpose", ["i"], ["t"]), node("Cast", ["i"], ["y"], to=11)]
+    outputs = ["i2", "t", "y"]
+    after = model(steps, ["x"], outputs, {"w": np.ones((5, 3), np.int8)}, types={"i2": 6, "t": 6, "y": 11})
+    for proto, x in ((long, floats(4, 519)), (given, RNG.integers(0, 256, (4, 5), np.uint8)), (after, floats(4, 5))):
+        graph = from_onnx(proto)
+        for _ in range(2):
+            for found, expected in zip(graph.run({"x": x}), one_by_one(graph, {"x": x}), strict=True):
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(found, expected)
+        assert "python" in {part.where for part in graph.plan({"x": x}, runs=1).parts}
+    largest = np.abs(from_onnx(long).run({"x": np.ones((1, 519), "f4")})[0]).max()
+    assert largest == 255 * 127 * 519 > 1 << 24
+
+
 def test_the_stride_of_a_single_window_may_be_any_number():
     proto = model([node("Conv", ["x", "w"], strides=[2**63 - 1, 2])], ["x"], ["y"], {"w": floats(3, 2, 2, 3)})
     graph, inputs = from_onnx(proto), {"x": floats(2, 2, 5, 9)}

@@ -4,7 +4,7 @@ Each lowering is a function of the Builder, the node and its input Values, None 
 output Values. It raises NotLowered where the kernels do not compute the node as it is used; the node is then called.
 """
 
-from . import elementwise, layout, products, windows  # noqa: F401 (they fill the table)
+from . import elementwise, layout, products, quantized, windows  # noqa: F401 (they fill the table)
 from .registry import LOWERINGS, STRUCTURAL
 
 __all__ = ["LOWERINGS", "STRUCTURAL"]

@@ -59,9 +59,10 @@ def _reshaped_view(x: Array, shape: tuple[int, ...]) -> Array:
 
 @lowering("Cast", "CastLike")
 def _cast(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value]:
-    x = builder.floats(inputs[0])
+    integers = inputs[0] and inputs[0].integers
+    x = builder.floats(inputs[0]) if integers is None else builder.integers(inputs[0])
     like = [np.empty(0, builder.known(value).dtype) for value in inputs[1:] if value is not None]
-    (result,) = node.run([np.zeros(1, np.float32), *like])
+    (result,) = node.run([np.zeros(1, integers or np.float32), *like])
     if result.dtype != np.float32:
         raise NotLowered
     return [builder.value(x)]

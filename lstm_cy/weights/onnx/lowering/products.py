@@ -22,7 +22,7 @@ def _matmul(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Val
     a, b = builder.floats(inputs[0]), _matrix(builder, inputs[1])
     if a.ndim < 2 or a.shape[-1] != b.shape[0]:
         raise NotLowered
-    return [builder.value(linear(builder, a, Weight(b, [b.shape[0]], b.shape[1], lambda: [b], "matrix")))]
+    return [builder.value(linear(builder, a, Weight([b], [b.shape[0]], b.shape[1], lambda: [b], "matrix")))]
 
 
 @lowering("Gemm")
@@ -39,7 +39,7 @@ def _gemm(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value
         raise NotLowered
     scaled = bias if bias is None or beta == 1 else bias * beta
     by_row = scaled is not None and scaled.ndim > 1 and scaled.shape[0] != 1
-    weight = Weight(source, [b.shape[0]], b.shape[1], lambda: [b], f"matrix {node.get('transB', 0)}")
+    weight = Weight([source], [b.shape[0]], b.shape[1], lambda: [b], f"matrix {node.get('transB', 0)}")
     if alpha != 1:
         weight.change(f"times {alpha}", np.asarray(alpha), None, [])
     if bias is not None and scaled is not None and not by_row:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ....typing import Array
     from ..node import Node
 
-# the largest sum of products of integers that float32 computes without rounding
-_EXACT = 1 << 24
+#: below it float32 computes sums of whole numbers without rounding
+EXACT = 1 << 24
 
 
 @operator("DynamicQuantizeLinear")
@@ -97,16 +97,20 @@ def _matmul_integer(node: Node, a: Array, b: Array, a_zero: Array | None = None,
 
 @operator("ConvInteger")
 def _conv_integer(node: Node, x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None) -> Array:
-    if w_zero is not None and w_zero.ndim == 1:  # of each output channel
-        w_zero = w_zero.reshape(-1, *[1] * (w.ndim - 1))
     dtype = exact_dtype(math.prod(w.shape[1:]))
-    y = convolve(node, shifted(x, x_zero, dtype), shifted(w, w_zero, dtype))  # the padding stands for 0
+    kernel = shifted(w, channel_zero(w, w_zero), dtype)
+    y = convolve(node, shifted(x, x_zero, dtype), kernel)  # the padding stands for 0
     return y.astype(np.int64).astype(np.int32)
+
+
+def channel_zero(w: Array, zero: Array | None) -> Array | None:
+    """Return the zero point of a kernel in a shape that broadcasts to it: one number, or one of each output channel."""
+    return zero.reshape(-1, *[1] * (w.ndim - 1)) if zero is not None and zero.ndim == 1 else zero
 
 
 def exact_dtype(count: int) -> np.dtype[Any]:
     """Return a dtype that computes sums of `count` products of 8-bit numbers without rounding."""
-    return np.dtype(np.float32 if count * 255 * 255 < _EXACT else np.float64)
+    return np.dtype(np.float32 if count * 255 * 255 < EXACT else np.float64)
 
 
 def shifted(x: Array, zero: Array | None, dtype: np.dtype[Any]) -> Array:
