@@ -106,7 +106,18 @@ class GraphPool:
     # Streams
 
     def join(self, state: Mapping[str, ArrayLike] | None = None) -> int:
-        """Begin a stream and return its id; `state` is its initial state, as `state` returns it, None for zeros."""
+        """Begin a stream and return its id.
+
+        Parameters
+        ----------
+        state : None or dict
+            Its initial state, as the method `state` returns it; it is copied. None for zeros.
+
+        Returns
+        -------
+        int
+            The stream's id.
+        """
         new = self._empty if state is None else self._checked(state)
         with self._exclusive():
             if not self._free:
@@ -122,7 +133,18 @@ class GraphPool:
             return self._next - 1
 
     def leave(self, id: int) -> None:
-        """End a stream; raise KeyError if there is no such stream."""
+        """End a stream.
+
+        Parameters
+        ----------
+        id : int
+            From `join`.
+
+        Raises
+        ------
+        KeyError
+            There is no such stream.
+        """
         with self._exclusive():
             self._free.append(self._slots.pop(self._known(id)))
 
@@ -183,13 +205,42 @@ class GraphPool:
                 out[first[:rows] + step] = self._step(ids[:rows], x)
 
     def state(self, id: int) -> dict[str, Array]:
-        """Return a copy of a stream's state, {name of the graph's input: array without an axis of rows}."""
+        """Return a copy of a stream's state.
+
+        Parameters
+        ----------
+        id : int
+            From `join`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays of the graph's inputs that are states, without an axis of rows.
+
+        Raises
+        ------
+        KeyError
+            There is no such stream.
+        """
         with self._exclusive():
             slot = self._slots[self._known(id)]
             return {name: record[slot].copy() for name, record in self._records.items()}
 
     def set_state(self, id: int, state: Mapping[str, ArrayLike]) -> None:
-        """Set a stream's state, as `state` returns it; it is copied."""
+        """Set a stream's state.
+
+        Parameters
+        ----------
+        id : int
+            From `join`.
+        state : dict of str to array_like
+            As the method `state` returns it; it is copied.
+
+        Raises
+        ------
+        KeyError
+            There is no such stream.
+        """
         new = self._checked(state)
         with self._exclusive():
             slot = self._slots[self._known(id)]
@@ -197,7 +248,18 @@ class GraphPool:
                 record[slot] = new[name]
 
     def reset(self, ids: ArrayLike | None = None) -> None:
-        """Set the states of all streams, or of these, to zero."""
+        """Set the states of all streams, or of these, to zero.
+
+        Parameters
+        ----------
+        ids : None, int, or array_like of int (n,)
+            All streams, or these.
+
+        Raises
+        ------
+        KeyError
+            There is no stream with one of these ids; nothing is changed.
+        """
         with self._exclusive():
             chosen = [*self._slots] if ids is None else int_array("ids", ids).reshape(-1).tolist()
             slots = [self._slots[self._known(id)] for id in chosen]
@@ -227,7 +289,13 @@ class GraphPool:
         self._lock = threading.Lock()
 
     def copy(self) -> Self:
-        """Return another pool over the same graph with a copy of every stream, under the same id."""
+        """Return another pool over the same graph with a copy of every stream.
+
+        Returns
+        -------
+        GraphPool
+            Its streams have the same ids; those of streams that join later are valid only in their own pool.
+        """
         other = type(self).__new__(type(self))
         other.__setstate__(self.__getstate__())
         other._slots, other._free = dict(self._slots), [*self._free]
