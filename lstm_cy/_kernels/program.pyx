@@ -33,7 +33,7 @@ cdef enum:
     LEAST_PART_ROWS = 12
 
 ctypedef enum Kind:
-    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX, NORMALIZE, DEPTHWISE, QUANTIZE
+    COPY, UNARY, BINARY, PRODUCT, POOL, RECUR, REDUCE, SOFTMAX, NORMALIZE, DEPTHWISE, QUANTIZE, ROUND
 
 ctypedef enum Unary:
     LINEAR, RELU, SIGMOID, TANH, EXP, SOFTPLUS, SQRT, SQUARE, ABS, NEGATE, RECIPROCAL, CLIP, LEAKY, HARD_SIGMOID
@@ -48,6 +48,7 @@ ctypedef enum Reduction:
 KINDS = {
     "copy": COPY, "unary": UNARY, "binary": BINARY, "product": PRODUCT, "pool": POOL, "recur": RECUR, "reduce": REDUCE,
     "softmax": SOFTMAX, "normalize": NORMALIZE, "depthwise": DEPTHWISE, "quantize": QUANTIZE,
+    "round": ROUND,
 }
 UNARY_FUNCTIONS = {
     "linear": LINEAR, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "exp": EXP, "softplus": SOFTPLUS, "sqrt": SQRT,
@@ -329,6 +330,8 @@ cdef inline void row(const Kernels* kernels, const Operation* operation, Py_ssiz
         unary(kernels, operation.function, <float>operation.alpha, <float>operation.beta, n, at[1], at[0])
     elif operation.kind == BINARY:
         binary(operation.function, n, at[0], step[0], at[1], step[1], at[2], step[2])
+    elif operation.kind == ROUND:
+        round_numbers(<float>operation.alpha, <float>operation.beta, n, at, step)
     else:
         reduce(operation.function, n, <float>operation.alpha, at[0], step[0], at[1], step[1])
 
@@ -590,6 +593,17 @@ cdef void quantize(Py_ssize_t n, const float* x, float* y, float* scale, float* 
         y[i] = byte_of(nearest(x[i] / step) + start)
     scale[0] = step
     zero[0] = start
+
+
+cdef inline void round_numbers(float low, float high, Py_ssize_t n, float** at, const Py_ssize_t* step) noexcept nogil:
+    """y = x / scale + zero as whole numbers from `low` to `high`, which have at most 16 bits; 0 for NaN."""
+    cdef float far = <float>2097152  # rounded to any integer beyond `low` and `high`
+    cdef float x
+    cdef Py_ssize_t i
+    for i in range(n):
+        x = at[1][i * step[1]] / at[2][i * step[2]]
+        x = nearest(smaller(larger(x, -far), far)) + at[3][i * step[3]]
+        at[0][i * step[0]] = smaller(larger(x, low), high) if x == x else 0
 
 
 cdef inline float nearest(float x) noexcept nogil:

@@ -277,8 +277,8 @@ class Builder:
         made = self.empty([shape[axis] for axis in order])
         return made.transpose(np.argsort(order)) if order else made
 
-    def value(self, array: Array, integers: type[np.integer[Any]] | None = None) -> Value:
-        """Return the value of an array of a buffer, which stands for integers of this type if one is given."""
+    def value(self, array: Array, integers: Any = None) -> Value:
+        """Return the value of an array of a buffer, which stands for integers of a dtype if one is given."""
         kind = "planned" if self._buffers.of(array) is not None else "known"
         return Value(array, kind, integers=None if integers is None else np.dtype(integers))
 

@@ -32,8 +32,18 @@ BINARY = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum"]
 HOSTILE = [-(2**63), -(2**31), -3, -1, 0, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 TOLERANCE = 1e-4
 #: operators whose results have the same bits in a plan, so that numbers after them are rounded to the same integers
-EXACT = {"Abs", "Add", "Cast", "Concat", "ConvInteger", "DynamicQuantizeLinear", "Identity", "MatMulInteger", "Max"}
-EXACT |= {"Min", "Mul", "Neg", "Pad", "Relu", "Reshape", "Slice", "Sub", "Sum", "Transpose"}
+EXACT = {
+    "Abs",
+    "Add",
+    "Cast",
+    "Concat",
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Identity",
+    "MatMulInteger",
+}
+EXACT |= {"Max", "Min", "QuantizeLinear", "Mul", "Neg", "Pad", "Relu", "Reshape", "Slice", "Sub", "Sum", "Transpose"}
 
 
 class Plans(Cases):
@@ -193,6 +203,23 @@ class Plans(Cases):
         self.constant(np.float32(1 / 256))
         return "Mul", shape
 
+    def rounded(self, shape):
+        """Add QuantizeLinear and DequantizeLinear with one scale and zero point, or one for each index of an axis."""
+        if any(node.op_type not in EXACT for node in self.nodes):
+            return "Relu", shape
+        numbers = np.random.default_rng(self.rng.getrandbits(32))
+        axis = self.rng.randrange(len(shape))
+        size = self.rng.choice(((), (1,), (shape[axis],)))
+        dtype = np.dtype(self.rng.choice(("i1", "u1", "i2", "u2")))
+        limits = np.iinfo(dtype)
+        self.attributes = {"axis": axis}
+        self.constant(numbers.uniform(0.001, 0.1, size).astype("f4"))
+        if self.rng.random() < 0.8:
+            self.constant(numbers.integers(limits.min, limits.max, size, dtype, endpoint=True))
+        self.nodes.append(helper.make_node("QuantizeLinear", self.inputs, [f"{self.name}q"], **self.attributes))
+        self.inputs = [f"{self.name}q", *self.inputs[1:]]
+        return "DequantizeLinear", shape
+
     def pool(self, shape):
         if len(shape) < 3:
             return "Tanh", shape
@@ -289,6 +316,7 @@ ADDED = [
     "conv",
     "quantized",
     "quantized",
+    "rounded",
     "pool",
     "transpose",
     "reduce",

@@ -180,6 +180,54 @@ def test_integers_from_unusual_numbers():
     assert "python" not in {part.where for part in graph.plan({"x": x}).parts}
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, None])
+def test_numbers_that_are_quantized_and_back(dtype):
+    """One scale and zero point, or one of each channel; ties, infinity, NaN, numbers far beyond; a transposed array."""
+    limits = np.iinfo(dtype or np.uint8)
+    typed = helper.np_dtype_to_tensor_dtype(limits.dtype)
+    for size in ((), (1,), (17,)):
+        weights = {
+            "s": np.broadcast_to(np.float32(0.25), size) * (1 + np.arange(17, dtype="f4") if size == (17,) else 1)
+        }
+        if dtype:
+            weights["z"] = RNG.integers(limits.min, limits.max, size, dtype, endpoint=True)
+        constants = ["s", "z"] if dtype else ["s"]
+        nodes = [
+            helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 0]),
+            node("QuantizeLinear", ["t", *constants], ["q"], axis=1),
+            node("DequantizeLinear", ["q", *constants], ["d"], axis=-2),
+            node("Relu", ["d"], ["y"]),
+        ]
+        for outputs in (["y"], ["q", "d", "y"]):
+            graph = from_onnx(model(nodes, ["x"], outputs, weights, opset=21, types={"q": typed}))
+            x = (30 * floats(5, 3, 17)).round(3)
+            x[0] = np.arange(51).reshape(3, 17) / 8 - 3
+            x[1, :, :6] = np.inf, -np.inf, np.nan, 1e30, -1e30, 3e6
+            for _ in range(2):
+                for found, expected in zip(graph.run({"x": x}), one_by_one(graph, {"x": x}), strict=True):
+                    assert found.dtype == expected.dtype
+                    np.testing.assert_array_equal(found, expected)
+            assert "python" not in {part.where for part in graph.plan({"x": x}, runs=1).parts}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_products_of_integers_with_constant_scales(dtype):
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("MatMulInteger", ["q", "w", "z"], ["i"]),
+        node("DequantizeLinear", ["i", "s"], ["y"]),
+    ]
+    weights = {"s": np.float32(0.01), "z": dtype(97), "w": RNG.integers(-128, 128, (33, 5), np.int8)}
+    proto = model(nodes, ["x"], ["y", "i", "q"], weights, types={"i": 6, "q": 2 if dtype is np.uint8 else 3})
+    graph, inputs = from_onnx(proto), {"x": floats(3, 33)}
+    for _ in range(2):
+        found = graph.run(inputs)
+        for array, expected in zip(found, one_by_one(graph, inputs), strict=True):
+            np.testing.assert_array_equal(array, expected)
+        np.testing.assert_array_equal(found[1], exact(found[2], 97, weights["w"], 0))
+    assert "python" not in {part.where for part in graph.plan(inputs, runs=1).parts}
+
+
 def test_integers_that_the_kernels_do_not_take():
     """Sums that float32 cannot hold, integers from elsewhere, and steps that have no kernel: Python computes them."""
     long = model(

@@ -59,7 +59,7 @@ def _reshaped_view(x: Array, shape: tuple[int, ...]) -> Array:
 
 @lowering("Cast", "CastLike")
 def _cast(builder: Builder, node: Any, inputs: list[Value | None]) -> list[Value]:
-    integers = inputs[0] and inputs[0].integers
+    integers = None if inputs[0] is None else inputs[0].integers
     x = builder.floats(inputs[0]) if integers is None else builder.integers(inputs[0])
     like = [np.empty(0, builder.known(value).dtype) for value in inputs[1:] if value is not None]
     (result,) = node.run([np.zeros(1, integers or np.float32), *like])

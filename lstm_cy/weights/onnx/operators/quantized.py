@@ -38,16 +38,14 @@ def quantize_dynamically(x: Array) -> tuple[Array, Array, Array]:
 
 @operator("QuantizeLinear")
 def _quantize_linear(node: Node, x: Array, scale: Array, zero: Array | None = None) -> Array:
-    dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-    if "output_dtype" in node.attributes and node.get("output_dtype"):
-        dtype = ARRAY_DTYPES[node.get("output_dtype")]
+    dtype = output_dtype(node, np.dtype(np.uint8) if zero is None else zero.dtype)
     if dtype.kind not in "iu":
         raise ValueError(f"y_zero_point: expected integers, got {dtype}")
     wide = widened(x)
     node.room(x.shape, wide.dtype, x)
-    y = np.rint(wide / _along(node, x, "y_scale", widened(scale)))
+    y = np.rint(wide / along(node, x, "y_scale", widened(scale)))
     if zero is not None:
-        y = y + _along(node, x, "y_zero_point", zero)
+        y = y + along(node, x, "y_zero_point", zero)
     limits = np.iinfo(dtype)
     return np.clip(y, limits.min, limits.max).astype(dtype)
 
@@ -56,18 +54,23 @@ def _quantize_linear(node: Node, x: Array, scale: Array, zero: Array | None = No
 def _dequantize_linear(node: Node, x: Array, scale: Array, zero: Array | None = None) -> Array:
     if x.dtype.kind not in "iu" or scale.dtype.kind != "f":
         raise ValueError(f"expected integers with a scale of floats, got {x.dtype} and {scale.dtype}")
-    dtype = scale.dtype
-    if "output_dtype" in node.attributes and node.get("output_dtype"):
-        dtype = ARRAY_DTYPES[node.get("output_dtype")]
+    dtype = output_dtype(node, scale.dtype)
     node.room(x.shape, np.dtype(np.int64), x)
     numbers = x.astype(np.int64)
     if zero is not None:
-        numbers = numbers - _along(node, x, "x_zero_point", zero.astype(np.int64))
+        numbers = numbers - along(node, x, "x_zero_point", zero.astype(np.int64))
     wide = widened(scale)
-    return (numbers.astype(wide.dtype) * _along(node, x, "x_scale", wide)).astype(dtype, copy=False)
+    return (numbers.astype(wide.dtype) * along(node, x, "x_scale", wide)).astype(dtype, copy=False)
 
 
-def _along(node: Node, x: Array, name: str, values: Array) -> Array:
+def output_dtype(node: Node, default: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of the result of QuantizeLinear or DequantizeLinear."""
+    if "output_dtype" in node.attributes and node.get("output_dtype"):
+        return ARRAY_DTYPES[node.get("output_dtype")]
+    return default
+
+
+def along(node: Node, x: Array, name: str, values: Array) -> Array:
     """Return a scale or zero point in a shape that broadcasts to x: for all of it, along an axis, or for blocks."""
     if values.size == 1 and values.ndim <= 1:
         return values.reshape(())
