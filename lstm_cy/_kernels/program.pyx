@@ -29,6 +29,8 @@ cdef enum:
     GROUP_FACTORS = 1536
     # Extreme values that are found at the same time
     LANES = 16
+    # Parts of a pooling for each thread that shares it
+    POOL_PARTS = 4
     # Rows that one thread computes at least, where several share a product
     LEAST_PART_ROWS = 12
 
@@ -82,7 +84,7 @@ ctypedef struct Packed:
     Py_ssize_t[MOST_PARTS] offsets  # set for each operation
 
 ctypedef struct Job:
-    # a product, cut in blocks of rows that threads take one after the other
+    # a product or pooling, cut in blocks of rows that threads take one after the other
     const Operation* operation
     const Kernels* kernels
     Py_ssize_t blocks, parts, next, status
@@ -271,8 +273,8 @@ cdef Status perform(const Kernels* kernels, const Operation* operation, int thre
         return infer(<const Net*>operation.content, numbers[0], numbers[1], numbers[2], operation.at[1],
                      operation.at[0], NULL, operation.at[2], operation.at[3], threads)
     if operation.kind == POOL or operation.kind == DEPTHWISE:
-        pool(kernels, operation)
-    elif operation.kind == QUANTIZE:
+        return pool(kernels, operation, threads)
+    if operation.kind == QUANTIZE:
         quantize(numbers[0], <const float*>operation.at[1], <float*>operation.at[0], <float*>operation.at[2],
                  <float*>operation.at[3])
     elif operation.kind == SOFTMAX:
@@ -500,10 +502,15 @@ cdef Status multiply(const Kernels* kernels, const Operation* operation, int thr
         blocks = max(1, min((threads * 2 + count - 1) // count, rows // LEAST_PART_ROWS))
     job.operation, job.kernels = operation, kernels
     job.blocks, job.parts = blocks, count * blocks
+    return run_job(&job, sharing, threads)
+
+
+cdef Status run_job(Job* job, bint sharing, int threads) noexcept nogil:
+    """Compute the parts of a job, with other threads if `sharing`."""
     job.next = 0
     job.status = DONE
-    sharing = sharing and job.parts > 1 and open_job(threads - 1, join_product, <void*>&job)
-    take_parts(&job, True)
+    sharing = sharing and job.parts > 1 and open_job(threads - 1, join_job, <void*>job)
+    take_parts(job, True)
     if sharing:
         close_job()
     if threads > 1:
@@ -511,7 +518,7 @@ cdef Status multiply(const Kernels* kernels, const Operation* operation, int thr
     return <Status>job.status
 
 
-cdef void join_product(void* argument) noexcept nogil:
+cdef void join_job(void* argument) noexcept nogil:
     cdef Job* job = <Job*>argument
     cdef unsigned int denormals = job.kernels.flush_denormals()
     take_parts(job, False)
@@ -525,11 +532,20 @@ cdef void take_parts(Job* job, bint caller) noexcept nogil:
         part = fetch_add(&job.next, 1)
         if part >= job.parts or load_acquire(&job.status) != DONE:
             return
-        status = poll_interrupt(multiply_part(job, part), &work, &stop, caller) if caller else DONE
+        status = poll_interrupt(compute_part(job, part), &work, &stop, caller) if caller else DONE
         if not caller:
-            multiply_part(job, part)
+            compute_part(job, part)
         if status != DONE:
             store_release(&job.status, status)
+
+
+cdef Py_ssize_t compute_part(const Job* job, Py_ssize_t part) noexcept nogil:
+    """Compute one part of a job; return its multiply-adds."""
+    cdef Py_ssize_t rows
+    if job.operation.kind == PRODUCT:
+        return multiply_part(job, part)
+    rows = job.operation.shape[0] * job.operation.shape[1]
+    return pool_rows(job.kernels, job.operation, rows * part // job.parts, rows * (part + 1) // job.parts)
 
 
 cdef Py_ssize_t multiply_part(const Job* job, Py_ssize_t part) noexcept nogil:
@@ -619,7 +635,7 @@ cdef inline float byte_of(float x) noexcept nogil:
 
 # Pooling, and convolutions of each channel on its own
 
-cdef void pool(const Kernels* kernels, const Operation* operation) noexcept nogil:
+cdef Status pool(const Kernels* kernels, const Operation* operation, int threads) noexcept nogil:
     """Compute maxima, means or weighted sums of windows, of arrays with contiguous channels.
 
     The axes are those of the result, (N, H, W, C), without the last one, and strides have those of the result and the
@@ -628,7 +644,21 @@ cdef void pool(const Kernels* kernels, const Operation* operation) noexcept nogi
     are then also weights (kernel, C) and a bias (C,), and the function is one of UNARY_FUNCTIONS.
     """
     cdef const Py_ssize_t* numbers = &operation.numbers[0]
-    cdef Py_ssize_t n, row, column, i, j, h, w, C = numbers[0], c, count, top, left
+    cdef Py_ssize_t rows = operation.shape[0] * operation.shape[1]
+    cdef double adds = <double>rows * operation.shape[2] * numbers[0] * numbers[3] * numbers[7]
+    cdef bint sharing = threads > 1 and worth_sharing(adds)
+    cdef Job job
+    job.operation, job.kernels = operation, kernels
+    job.blocks = 1
+    job.parts = min(rows, <Py_ssize_t>threads * POOL_PARTS) if sharing else 1
+    return run_job(&job, sharing, threads)
+
+
+cdef Py_ssize_t pool_rows(const Kernels* kernels, const Operation* operation, Py_ssize_t first,
+                          Py_ssize_t last) noexcept nogil:
+    """Compute some of the N * H rows of a result; return the multiply-adds."""
+    cdef const Py_ssize_t* numbers = &operation.numbers[0]
+    cdef Py_ssize_t n, row, place, column, i, j, h, w, C = numbers[0], c, count, top, left
     cdef const float* x
     cdef float* y
     cdef float scale
@@ -636,43 +666,44 @@ cdef void pool(const Kernels* kernels, const Operation* operation) noexcept nogi
     cdef Py_ssize_t times = numbers[11] if weighted else 1, results = C * times
     cdef const float* weights = <const float*>operation.at[2]
     cdef const float* bias = <const float*>operation.at[3]
-    for n in range(operation.shape[0]):
-        for row in range(operation.shape[1]):
-            for column in range(operation.shape[2]):
-                y = <float*>operation.at[0] + (n * operation.strides[0][0] + row * operation.strides[0][1]
-                                               + column * operation.strides[0][2])
-                fill(results, <float>-INFINITY if largest else 0, y)
-                count = 0
-                top = row * numbers[4] - numbers[6]
-                left = column * numbers[8] - numbers[10]
-                for i in range(numbers[3]):
-                    h = top + i * numbers[5]
-                    if h < 0 or h >= numbers[1]:
+    for place in range(first, last):
+        n, row = place // operation.shape[1], place % operation.shape[1]
+        for column in range(operation.shape[2]):
+            y = <float*>operation.at[0] + (n * operation.strides[0][0] + row * operation.strides[0][1]
+                                           + column * operation.strides[0][2])
+            fill(results, <float>-INFINITY if largest else 0, y)
+            count = 0
+            top = row * numbers[4] - numbers[6]
+            left = column * numbers[8] - numbers[10]
+            for i in range(numbers[3]):
+                h = top + i * numbers[5]
+                if h < 0 or h >= numbers[1]:
+                    continue
+                for j in range(numbers[7]):
+                    w = left + j * numbers[9]
+                    if w < 0 or w >= numbers[2]:
                         continue
-                    for j in range(numbers[7]):
-                        w = left + j * numbers[9]
-                        if w < 0 or w >= numbers[2]:
-                            continue
-                        x = <const float*>operation.at[1] + (n * operation.strides[1][0] + h * operation.strides[1][1]
-                                                             + w * operation.strides[1][2])
-                        count += 1
-                        if weighted:
-                            add_channels(C, times, x, weights + (i * numbers[7] + j) * results, y)
-                        elif largest:
-                            for c in range(C):
-                                y[c] = larger(y[c], x[c])
-                        else:
-                            for c in range(C):
-                                y[c] = y[c] + x[c]
-                if weighted:
-                    for c in range(results):
-                        y[c] = y[c] + bias[c]
-                    if operation.function != LINEAR:
-                        unary(kernels, operation.function, <float>operation.alpha, <float>operation.beta, results, y, y)
-                elif not largest:
-                    scale = <float>(numbers[3] * numbers[7] if numbers[11] else count)
-                    for c in range(C):
-                        y[c] = y[c] / scale
+                    x = <const float*>operation.at[1] + (n * operation.strides[1][0] + h * operation.strides[1][1]
+                                                         + w * operation.strides[1][2])
+                    count += 1
+                    if weighted:
+                        add_channels(C, times, x, weights + (i * numbers[7] + j) * results, y)
+                    elif largest:
+                        for c in range(C):
+                            y[c] = larger(y[c], x[c])
+                    else:
+                        for c in range(C):
+                            y[c] = y[c] + x[c]
+            if weighted:
+                for c in range(results):
+                    y[c] = y[c] + bias[c]
+                if operation.function != LINEAR:
+                    unary(kernels, operation.function, <float>operation.alpha, <float>operation.beta, results, y, y)
+            elif not largest:
+                scale = <float>(numbers[3] * numbers[7] if numbers[11] else count)
+                for c in range(C):
+                    y[c] = y[c] / scale
+    return (last - first) * operation.shape[2] * results * numbers[3] * numbers[7]
 
 
 cdef inline void add_channels(Py_ssize_t C, Py_ssize_t times, const float* x, const float* weights,

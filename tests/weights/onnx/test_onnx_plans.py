@@ -8,6 +8,7 @@ import pytest
 
 import lstm_cy
 from lstm_cy import config
+from lstm_cy._kernels.runtime.threads import share_always
 from lstm_cy.weights.graph import Graph, Value
 from lstm_cy.weights.onnx import from_onnx
 from lstm_cy.weights.plans import cache
@@ -393,16 +394,26 @@ def test_several_threads_run_one_graph():
 
 
 def test_two_threads_of_a_run_give_the_same_bits():
-    nodes = [node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["y"])]
-    graph = from_onnx(model(nodes, ["x"], ["y"], {"w": floats(64, 48, 3, 3), "b": floats(64)}))
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
+        node("Conv", ["c", "each"], ["d"], pads=[1, 2, 3, 2], group=64),
+        node("Sigmoid", ["d"], ["s"]),
+        node("MaxPool", ["s"], ["y"], kernel_shape=[9, 3]),
+    ]
+    graph = from_onnx(
+        model(nodes, ["x"], ["y"], {"w": floats(64, 48, 3, 3), "b": floats(64), "each": floats(192, 1, 5, 5)})
+    )
     x = {"x": floats(2, 48, 33, 31)}
+    assert kinds(graph, x) == ["product", "depthwise", "pool"]
     (one,) = graph.run(x)
     previous = lstm_cy.get_num_threads()
     try:
         lstm_cy.set_num_threads(2)
+        share_always(True)
         for _ in range(5):
             np.testing.assert_array_equal(graph.run(x)[0], one)
     finally:
+        share_always(False)
         lstm_cy.set_num_threads(previous)
 
 
