@@ -850,7 +850,8 @@
     const near = (s) => [...spanText(Math.max(s - 4, 0), Math.min(s + 4, view.texts.length - 1))].map(named).join("");
     const words = ([s, value]) =>
       say("part", { step: s, text: named(view.texts[s]), near: near(s), value: shownNumber(value) });
-    return say("largest", { list: largest.map(words).join("; ") });
+    const kind = parts.length > WINDOW ? "largest_of_more" : "largest";
+    return say(kind, { list: largest.map(words).join("; "), shown: WINDOW, count: parts.length });
   }
 
   function showGradient() {
