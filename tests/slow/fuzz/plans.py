@@ -4,11 +4,12 @@
 
 A graph has one to six operators that plans know, on arrays of a few numbers, among them axes of size 0. In every fourth
 graph one attribute or input of integers is huge, negative or of another length. The result of a plan's first and second
-run is that of the steps, or all raise an error of the same type and text.
+run is that of the steps, or all raise an error of the same type and text. Numbers that change as much where input
+and constants change by a millionth may differ.
 """
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from runner import Cases, Finding, main, only_user_warnings
 
 from lstm_cy.weights.onnx import from_onnx
@@ -85,9 +86,22 @@ class Plans(Cases):
                     raise Finding("another error", f"{self.text()}\n{expected}\n{result}")
             elif [(y.shape, y.dtype) for y in result] != [(y.shape, y.dtype) for y in expected]:
                 raise Finding("another shape", f"{self.text()}\n{expected}\n{result}")
-            elif not all(map(agree, result, expected)):
+            elif not all(map(agree, result, expected)) and not self.is_sensitive(x, result, expected):
                 raise Finding("another result", f"{self.text()}\n{x}\n{expected}\n{result}")
         return "an error" if isinstance(expected, str) else "agrees"
+
+    def is_sensitive(self, x, found, expected):
+        """Return whether results differ only where the last bits of numbers change them, as dividing by almost 0."""
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT:
+                tensor.CopyFrom(numpy_helper.from_array(moved_slightly(numpy_helper.to_array(tensor)), tensor.name))
+        moved = outcome(lambda: one_by_one(from_onnx(proto), moved_slightly(x)))
+        return not isinstance(moved, str) and all(
+            np.all(np.isclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True) | (abs(a - b) <= 10 * abs(other - b)))
+            for a, b, other in zip(found, expected, moved, strict=True)
+        )
 
     def text(self):
         return "\n".join(map(helper.printable_node, self.nodes))
@@ -343,6 +357,10 @@ def outcome(call):
         return call()
     except (ValueError, TypeError, OverflowError, IndexError, MemoryError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def moved_slightly(x):
+    return (x * (1 + 1e-6 * np.random.default_rng(0).choice((-1, 1), x.shape))).astype("f4")
 
 
 def agree(found, expected):
