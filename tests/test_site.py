@@ -38,7 +38,7 @@ def test_a_model_reads_in_a_page(site, tmp_path):
         browser.open((site / page).as_uri(), "return document.documentElement.dataset.ready")
         counts = browser.driver.execute_script("""
             document.querySelectorAll(".note button").forEach((button) => button.click());
-            const parts = ["#explained tbody tr", ".note", "#comparison polyline", "#checkpoint", "#typed", "#norms .bars"];
+            const parts = "#explained tbody tr,.note,#comparison polyline,#checkpoint,#typed,#norms .bars".split(",");
             return parts.map((selector) => document.querySelectorAll(selector).length)""")
         assert counts == [100, 10, 2, 1, 1, 1]
     complaints = browser.complaints()
