@@ -46,7 +46,7 @@ class Operation:
         Of a Weighted operation.
     """
 
-    weight: Weight | None = None
+    weight: Weight | None
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Operation:
     ) -> None:
         self.kind, self.function, self.arrays = kind, function, list(arrays)
         self.alpha, self.beta, self.numbers, self.content = alpha, beta, numbers, content
+        self.weight = None
         self.steps: list[str] = []
 
     def encoded(self, buffers: Buffers, packs: Packs) -> tuple[Any, ...]:
