@@ -29,21 +29,21 @@ platforms=(--platform "manylinux_2_17_$(uname -m)" --platform "manylinux_2_27_$(
     --python-version "$version" "${platforms[@]}" numpy scipy "pytest>=8.2" "hypothesis>=6.100"
 
 # A folder without the sources of the package
-run=$root/root/run
+run=$root/opt/wheel
 rm -rf "$run"
 mkdir -p "$run"
 cp -r "$here/tests" "$here/pyproject.toml" "$chosen" "$packages" "$run"
 find "$run/tests" -name __pycache__ -prune -exec rm -r {} +
 cat > "$run/run" << SCRIPT
 set -e
-cd /root/run
+cd /opt/wheel
 python3 -m venv --clear environment
 . environment/bin/activate
 pip install --quiet --no-index --find-links "$(basename "$packages")" *.whl pytest hypothesis
-python -c "import lstm_cy; assert lstm_cy.__file__.startswith('/root/run/environment'); lstm_cy.show_config()"
+python -c "import lstm_cy; assert lstm_cy.__file__.startswith('/opt/wheel/environment'); lstm_cy.show_config()"
 lstm-cy demo --quick > demo.log
 python -m pytest -q -p no:cacheprovider @tests/fast.txt "\$@"
 SCRIPT
 # shellcheck disable=SC2016
-unshare --mount sh -c 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" bash /root/run/run "$@"' \
+unshare --mount sh -c 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" bash /opt/wheel/run "$@"' \
     "$root" "$@"
