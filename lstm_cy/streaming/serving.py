@@ -64,6 +64,15 @@ class _Request:
         self.x, self.steps = x, steps  # the numbers of the steps that are not computed, in one dimension
         self.results: list[Array] | None = None  # of the first steps of a run that is longer than a batch takes
 
+    def __enter__(self) -> asyncio.Future[Array]:
+        return self.future
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        pool = self.session._pool
+        if error is not None:
+            pool._forget(self, error)
+        pool._end(self)
+
 
 class Session:
     """One stream of an AsyncStreamPool, which makes it; ``async with`` begins and ends the stream.
@@ -129,14 +138,8 @@ class Session:
             Another step of this session is not finished.
         """
         pool = self._pool
-        request = pool._submit(self, pool._row(x), 1)
-        try:
-            return (await request.future)[0]  # type: ignore[no-any-return]
-        except BaseException as error:
-            pool._forget(request, error)
-            raise
-        finally:
-            pool._end(request)
+        with pool._submit(self, pool._row(x), 1) as result:
+            return (await result)[0]  # type: ignore[no-any-return]
 
     async def run(self, x: ArrayLike) -> Array:
         """Compute successive steps; the same bits as one by one.
@@ -161,14 +164,8 @@ class Session:
         if not steps:
             pool._check_session(self)
             return np.empty((0, pool.outputs), pool.dtype)
-        request = pool._submit(self, numbers, steps)
-        try:
-            return await request.future
-        except BaseException as error:
-            pool._forget(request, error)
-            raise
-        finally:
-            pool._end(request)
+        with pool._submit(self, numbers, steps) as result:
+            return await result
 
     async def state(self) -> Any:
         """Return a copy of the stream's state, as `StreamPool.state` does; raise as `step` does.
@@ -555,7 +552,7 @@ class AsyncStreamPool:
     # Batches
 
     def _submit(self, session: Session, x: Array, steps: int) -> _Request:
-        """Return a request for steps, which waits for a batch; its owner awaits its future and calls `_end`."""
+        """Return a request for steps, which waits for a batch; its owner awaits its future inside `with`."""
         loop = self._check_session(session)
         if self._queued + steps > self._max_queue:
             self._counts["refused"] += 1
